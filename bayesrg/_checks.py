@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Checks of arguments: what was got, what is allowed, what to do.
+
+Values are checked only where they are known, on the host; those that a JAX transformation traces
+are checked for shape alone.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def known(value):
+    """Say whether the numbers of ``value`` can be read, that is, no JAX transformation runs."""
+    return not isinstance(value, jax.core.Tracer)
+
+
+def require_x64(what):
+    """Raise unless 64-bit floats are on; ``what`` names the caller."""
+    if not jax.config.jax_enable_x64:
+        raise RuntimeError(
+            f"{what} factorises matrices and needs 64-bit floats, which are off; call "
+            "numpyro.enable_x64() before the first array is made"
+        )
+
+
+def finite(name, value, *, ndim=None):
+    """Convert ``value`` to a floating-point array; reject NaN, infinities and wrong ranks."""
+    value = jnp.asarray(value)
+    if not jnp.issubdtype(value.dtype, jnp.floating):
+        value = value.astype(jnp.result_type(float))
+    allowed = (ndim,) if isinstance(ndim, int) else ndim
+    if allowed is not None and value.ndim not in allowed:
+        ranks = " or ".join(str(r) for r in allowed)
+        raise ValueError(
+            f"{name} must be an array of {ranks} dimension(s), got shape {value.shape}; reshape it"
+        )
+    if known(value) and not np.isfinite(np.asarray(value)).all():
+        bad = np.argwhere(~np.isfinite(np.asarray(value)))[0].tolist()
+        raise ValueError(
+            f"{name} contains non-finite values, the first at index {bad}; remove or impute them"
+        )
+    return value
+
+
+def positive(name, value, *, ndim=None):
+    """Convert to an array and require every entry > 0."""
+    value = finite(name, value, ndim=ndim)
+    if known(value) and not (np.asarray(value) > 0).all():
+        raise ValueError(
+            f"{name} must be positive, got {np.asarray(value).min()}; give a value above zero"
+        )
+    return value
+
+
+def nonnegative(name, value, *, ndim=None):
+    """Convert to an array and require every entry >= 0."""
+    value = finite(name, value, ndim=ndim)
+    if known(value) and not (np.asarray(value) >= 0).all():
+        raise ValueError(
+            f"{name} must be non-negative, got {np.asarray(value).min()}; give zero or a positive value"
+        )
+    return value
+
+
+def inputs(name, X):
+    """Convert inputs to a finite array of shape (n, d); a vector becomes one column."""
+    X = finite(name, X, ndim=(1, 2))
+    if X.shape[0] == 0:
+        raise ValueError(f"{name} has no rows, shape {X.shape}; give at least one point")
+    return X[:, None] if X.ndim == 1 else X
+
+
+def targets(name, y, n):
+    """Convert targets to a finite array of shape (n,) or (n, c)."""
+    y = finite(name, y, ndim=(1, 2))
+    if y.shape[0] != n:
+        raise ValueError(
+            f"{name} has shape {y.shape} but the inputs have {n} rows; give one target a row"
+        )
+    return y
+
+
+def choice(name, value, allowed):
+    """Require ``value`` to be one of ``allowed``."""
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}")
+    return value
+
+
+def cutoff(value, modes):
+    """Require an integer from 0 to ``modes``."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise ValueError(
+            f"cutoff must be an integer between 0 and {modes}, got {value!r}; convert it with int()"
+        )
+    if not 0 <= value <= modes:
+        raise ValueError(
+            f"cutoff must be an integer between 0 and {modes}, got {value}; keep at most as many "
+            "modes as there are"
+        )
+    return int(value)
+
+
+def threshold(value):
+    """Require a number strictly between 0 and 1."""
+    if not 0 < value < 1:
+        raise ValueError(
+            f"threshold must lie strictly between 0 and 1, got {value}; the usual choice is 0.5"
+        )
+    return float(value)
+
+
+def eigenvalues(values):
+    """Check eigenvalues (..., k): non-negative, falling; clip the round-off below zero.
+
+    Raises
+    ------
+    ValueError
+        For an eigenvalue below ``-max(1e-10, k eps) * largest``, or values that do not fall.
+    """
+    values = finite("values", values)
+    if values.ndim == 0:
+        raise ValueError("values must be an array of shape (k,), got a scalar; give one a mode")
+    if not known(values) or values.size == 0:
+        return values
+    eps = float(jnp.finfo(values.dtype).eps)
+    host = np.asarray(values)
+    floor = max(1e-10, values.shape[-1] * eps) * np.abs(host).max()
+    if (host < -floor).any():
+        index = np.argwhere(host < -floor)[0]
+        raise ValueError(
+            f"values: eigenvalues must be non-negative; index {index.tolist()} is "
+            f"{host[tuple(index)]}; check that the kernel is positive semi-definite"
+        )
+    if (np.diff(host, axis=-1) > floor).any():
+        raise ValueError(
+            "values must be sorted in falling order; sort them together with their features, "
+            "e.g. order = jnp.argsort(-values); values[order], features[:, order]"
+        )
+    return jnp.clip(values, 0.0)

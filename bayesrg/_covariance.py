@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Three algebras for one covariance matrix ``C``: dense, low rank plus diagonal, eigenpairs.
+
+Each offers the same verbs, with batches in front: ``quad_logdet(r)`` for rows ``r`` (..., m, n),
+``solve(B)`` and ``quad(B)`` = diag(B^T C^-1 B) for columns ``B`` (..., n, m), ``inverse_diag()``
+= diag(C^-1) (..., n), and ``colour(z)``, a square root of ``C`` applied to white noise.
+"""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax import Array
+from jax.scipy.linalg import solve_triangular
+
+from ._linalg import quad_logdet
+
+
+def _t(A):
+    return jnp.swapaxes(A, -1, -2)
+
+
+class Dense(NamedTuple):
+    """The matrix itself: cubic in the number of points."""
+
+    matrix: Array
+
+    def quad_logdet(self, r):
+        return quad_logdet(self.matrix, r)
+
+    def _whiten(self, B):
+        L = jnp.linalg.cholesky(self.matrix)
+        batch = jnp.broadcast_shapes(L.shape[:-2], B.shape[:-2])
+        L = jnp.broadcast_to(L, batch + L.shape[-2:])
+        return L, solve_triangular(L, jnp.broadcast_to(B, batch + B.shape[-2:]), lower=True)
+
+    def solve(self, B):
+        L, white = self._whiten(B)
+        return solve_triangular(L, white, lower=True, trans=1)
+
+    def quad(self, B):
+        return (self._whiten(B)[1] ** 2).sum(-2)
+
+    def inverse_diag(self):
+        return self.quad(jnp.eye(self.matrix.shape[-1], dtype=self.matrix.dtype))
+
+    def white_size(self):
+        return self.matrix.shape[-1]
+
+    def colour(self, z):
+        return (jnp.linalg.cholesky(self.matrix) @ z[..., None])[..., 0]
+
+
+class LowRank(NamedTuple):
+    """``A A^T + diag(D)`` by Woodbury's identity: cubic only in the columns of ``A``.
+
+    ``A`` is (..., n, k), ``D`` (..., n) or (..., 1); ``gram`` = ``A^T A`` (..., k, k), used where
+    ``D`` is constant over points, saves the only product that is linear in n and square in k.
+    """
+
+    A: Array
+    D: Array
+    gram: Array | None = None
+
+    def _inner(self):
+        if self.gram is not None and self.D.shape[-1] == 1:
+            inner = self.gram / self.D[..., None]
+        else:
+            inner = _t(self.A) @ (self.A / self.D[..., None])
+        return inner + jnp.eye(self.A.shape[-1], dtype=inner.dtype)
+
+    def quad_logdet(self, r):
+        b = (r / self.D[..., None, :]) @ self.A
+        quad, log_det = quad_logdet(self._inner(), b)
+        n = self.A.shape[-2]
+        noise = jnp.broadcast_to(self.D, self.D.shape[:-1] + (n,))
+        quad = (r**2 / self.D[..., None, :]).sum(-1) - quad
+        return quad, log_det + jnp.log(noise).sum(-1)
+
+    def solve(self, B):
+        scaled = B / self.D[..., None]
+        correction = Dense(self._inner()).solve(_t(self.A) @ scaled)
+        return scaled - (self.A @ correction) / self.D[..., None]
+
+    def quad(self, B):
+        return (B * self.solve(B)).sum(-2)
+
+    def inverse_diag(self):
+        n = self.A.shape[-2]
+        D = jnp.broadcast_to(self.D, self.D.shape[:-1] + (n,))
+        return 1.0 / D - Dense(self._inner()).quad(_t(self.A)) / D**2
+
+    def white_size(self):
+        return self.A.shape[-1] + self.A.shape[-2]
+
+    def colour(self, z):
+        k = self.A.shape[-1]
+        return (self.A @ z[..., :k, None])[..., 0] + jnp.sqrt(self.D) * z[..., k:]
+
+
+class Eigen(NamedTuple):
+    """``U diag(l) U^T + ridge I``: no factorisation at all.
+
+    ``U`` is (..., n, r) with orthonormal columns, ``l`` (..., r), ``ridge`` (..., 1). Directions
+    outside the columns of a thin ``U`` carry the ridge alone.
+    """
+
+    U: Array
+    eigenvalues: Array
+    ridge: Array
+
+    def _parts(self, B):
+        """Split columns into coordinates in ``U`` and what is left over, None if nothing can be."""
+        inside = _t(self.U) @ B
+        complete = self.U.shape[-1] == self.U.shape[-2]
+        return inside, None if complete else B - self.U @ inside
+
+    def quad_logdet(self, r):
+        variance = self.eigenvalues + self.ridge
+        n, rank = self.U.shape[-2:]
+        missing = (n - rank) * jnp.log(self.ridge[..., 0])
+        return self.quad(_t(r)), jnp.log(variance).sum(-1) + missing
+
+    def solve(self, B):
+        inside, outside = self._parts(B)
+        result = self.U @ (inside / (self.eigenvalues + self.ridge)[..., None])
+        return result if outside is None else result + outside / self.ridge[..., None]
+
+    def quad(self, B):
+        inside, outside = self._parts(B)
+        weights = 1.0 / (self.eigenvalues + self.ridge)
+        result = (weights[..., None, :] @ inside**2)[..., 0, :]
+        return result if outside is None else result + (outside**2).sum(-2) / self.ridge
+
+    def inverse_diag(self):
+        weights = 1.0 / (self.eigenvalues + self.ridge)
+        inside = (self.U**2 @ weights[..., None])[..., 0]
+        if self.U.shape[-1] == self.U.shape[-2]:
+            return inside
+        return inside + (1.0 - (self.U**2).sum(-1)) / self.ridge
+
+    def white_size(self):
+        return sum(self.U.shape[-2:])
+
+    def colour(self, z):
+        rank = self.U.shape[-1]
+        inside = (self.U @ (jnp.sqrt(self.eigenvalues) * z[..., :rank])[..., None])[..., 0]
+        return inside + jnp.sqrt(self.ridge) * z[..., rank:]

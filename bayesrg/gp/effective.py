@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a coarse-graining step makes of the modes it eliminates: a larger, diagonal noise."""
+
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+from jax import Array, random
+from jax.typing import ArrayLike
+from jaxtyping import Float
+from numpyro.distributions import constraints
+from numpyro.distributions.util import validate_sample
+
+from .. import _checks
+from .._fixedpoint import effective_ridge
+
+
+def _local(fn, cutoff, n):
+    return fn.ridge + fn.prior_variance(cutoff)
+
+
+def _row_mean(fn, cutoff, n):
+    return fn.prior_variance(cutoff)[..., :n].mean(-1, keepdims=True)
+
+
+def _tail(fn, n):
+    """Population variance outside the columns, scaled: (..., 1)."""
+    if fn.tail is not None:
+        return (fn.scale * fn.tail)[..., None]
+    if fn.residual is None:
+        return jnp.zeros_like(fn.ridge[..., :1])
+    return _row_mean(fn, fn.features.shape[-1], n)
+
+
+def _universal(fn, cutoff, n):
+    if not fn.orthonormal:
+        return fn.ridge + _row_mean(fn, cutoff, n)
+    high = fn.scale * fn.values[..., cutoff:].sum(-1)
+    return fn.ridge + high[..., None] + _tail(fn, n)
+
+
+def _dressed(fn, cutoff, n):
+    if not fn.orthonormal:
+        raise ValueError(
+            'rule "dressed" needs modes that are orthonormal under the data measure, and these '
+            'columns are not; choose rule="universal", "local" or "exact"'
+        )
+    if fn.ridge.shape[-1] != 1:
+        raise ValueError(
+            'rule "dressed" needs one ridge for all points, got a ridge of shape '
+            f'{fn.ridge.shape}; choose rule="local"'
+        )
+    high = fn.scale[..., None] * fn.values[..., cutoff:]
+    bare = (fn.ridge + _tail(fn, n))[..., 0]
+    return effective_ridge(high, jnp.ones_like(high), n, bare).value[..., None]
+
+
+_RULES = {
+    "local": _local,
+    "dressed": _dressed,
+    "universal": _universal,
+    "truncate": lambda fn, cutoff, n: fn.ridge,
+}
+RULES = ("exact", *_RULES)
+
+
+def noise_after(fn, cutoff, rule, n=None):
+    r"""Noise variance of the low modes' regression once the others are eliminated.
+
+    Parameters
+    ----------
+    fn : MercerNormal
+    cutoff : int, modes kept
+    rule : "local", "dressed", "universal" or "truncate"
+    n : int, training points among the rows; all of them by default
+
+    Returns
+    -------
+    (..., 1) or (..., n)
+
+    Notes
+    -----
+    With :math:`e_k` the eliminated eigenvalues: local is :math:`\sigma^2 + K_>(x_i, x_i)`,
+    universal :math:`\sigma^2 + \sum_k e_k` plus the tail, dressed the root of
+    :math:`s = \sigma^2 + \sum_k e_k s/(s + n e_k)`, truncate :math:`\sigma^2`.
+
+    References
+    ----------
+    arXiv 2405.06008, equations 33 and 34 (universal).
+    """
+    if rule not in RULES or rule == "exact":
+        _checks.choice("rule", rule, RULES)
+        raise ValueError('rule "exact" has no diagonal noise; use split')
+    return _RULES[rule](fn, cutoff, fn.event_shape[0] if n is None else n)
+
+
+class EffectiveNormal(dist.Distribution):
+    """Independent observations whose noise stands for the modes eliminated from a `MercerNormal`.
+
+    Parameters
+    ----------
+    loc : (..., n) or (..., 1)
+    noise : (..., n) or (..., 1), variance under which the observations are judged
+    ridge : (..., n) or (..., 1), variance of the observation noise alone
+    eliminated : (..., n), prior variance of the eliminated modes at each point, for prediction
+
+    Notes
+    -----
+    Event shape (n,). Runs in the precision of its arguments.
+    """
+
+    support = constraints.real_vector
+    event_dims = ("point",)
+    pytree_data_fields = ("loc", "noise", "ridge", "eliminated")
+
+    def __init__(self, loc, noise, ridge, eliminated, *, validate_args=None):
+        self.loc, self.noise, self.ridge, self.eliminated = loc, noise, ridge, eliminated
+        batch = jnp.broadcast_shapes(*(x.shape[:-1] for x in (loc, noise, ridge, eliminated)))
+        super().__init__(batch, eliminated.shape[-1:], validate_args=validate_args)
+
+    def shift(self, mean: ArrayLike) -> "EffectiveNormal":
+        """Add ``mean`` (..., n) to the location."""
+        return EffectiveNormal(self.loc + mean, self.noise, self.ridge, self.eliminated)
+
+    @property
+    def mean(self) -> Float[Array, "*batch point"]:
+        """The mean, (..., n)."""
+        return jnp.broadcast_to(self.loc, self.shape())
+
+    @property
+    def variance(self) -> Float[Array, "*batch point"]:
+        """The noise, (..., n)."""
+        return jnp.broadcast_to(self.noise, self.shape())
+
+    @validate_sample
+    def log_prob(self, value: ArrayLike) -> Float[Array, "*batch"]:
+        """Log density of observations (..., n)."""
+        return self.loo(value).sum(-1)
+
+    def loo(self, value: ArrayLike) -> Float[Array, "*batch point"]:
+        """Log density of each observation, (..., n); the others say nothing about it."""
+        r = jnp.asarray(value) - self.loc
+        terms = -0.5 * (r**2 / self.noise + jnp.log(self.noise) + np.log(2 * np.pi))
+        return jnp.broadcast_to(terms, jnp.broadcast_shapes(terms.shape, self.shape()))
+
+    def sample(self, key: Array, sample_shape: tuple[int, ...] = ()):
+        """Draw observations, ``sample_shape + batch_shape + (n,)``."""
+        white = random.normal(key, sample_shape + self.shape(), self.eliminated.dtype)
+        return self.loc + jnp.sqrt(self.noise) * white
+
+    def solve(self, B: ArrayLike) -> Float[Array, "*batch point column"]:
+        """Inverse covariance times columns B (..., n, c)."""
+        return jnp.asarray(B) / self.variance[..., None]
+
+    def krige(self, value: ArrayLike):
+        """Predict at the last points: the low modes alone, with the eliminated variance added.
+
+        Parameters
+        ----------
+        value : (..., n1), observations at the first points
+
+        Returns
+        -------
+        mean, variance : (..., n - n1) of the noiseless function
+        ridge : noise variance there
+        """
+        value = jnp.asarray(value)
+        n = value.shape[-1]
+        ridge = self.ridge if self.ridge.shape[-1] == 1 else self.ridge[..., n:]
+        rest = jnp.broadcast_to(self.mean[..., n:], value.shape[:-1] + self.mean[..., n:].shape[-1:])
+        return rest, jnp.broadcast_to(self.eliminated[..., n:], rest.shape), ridge

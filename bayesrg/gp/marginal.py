@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a prior (a kernel or its spectrum) and inputs to the law of the observations."""
+
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike
+from jaxtyping import Float
+
+from .. import _checks
+from .._linalg import safe_sqrt
+from ..kernels import Kernel
+from ..spectrum import Spectrum
+from .mercer import MercerNormal
+
+
+def eigenpairs(
+    features: ArrayLike, values: ArrayLike, residual: ArrayLike | None = None
+) -> tuple[Float[Array, "point mode"], Float[Array, " mode"]]:
+    """Eigenpairs of ``features diag(values) features^T + residual``, made once outside a sampler.
+
+    Parameters
+    ----------
+    features : (n, k) mode functions at the points
+    values : (k,) prior variances of the modes
+    residual : (n,) diagonal or (n, n) covariance of the rest, optional
+
+    Returns
+    -------
+    vectors : (n, r) orthonormal columns, r = n, or k where no residual is given and k < n
+    eigenvalues : (r,) falling, round-off below zero clipped
+
+    Raises
+    ------
+    RuntimeError
+        With 64-bit floats off.
+    """
+    _checks.require_x64("gp.eigenpairs")
+    features = _checks.finite("features", features, ndim=2)
+    n, k = features.shape
+    root = features * safe_sqrt(_checks.nonnegative("values", values))
+    if residual is None and k < n:
+        vectors, singular, _ = jnp.linalg.svd(root, full_matrices=False)
+        return vectors, singular**2
+    covariance = root @ root.T
+    if residual is not None:
+        residual = _checks.finite("residual", residual, ndim=(1, 2))
+        covariance = covariance + (jnp.diag(residual) if residual.ndim == 1 else residual)
+    eigenvalues, vectors = jnp.linalg.eigh(covariance)
+    return vectors[:, ::-1], jnp.clip(eigenvalues[::-1], 0.0)
+
+
+def eigenpairs_of(
+    prior: Kernel | Spectrum, X: ArrayLike, cutoff: int = 0
+) -> tuple[Float[Array, "point mode"], Float[Array, " mode"]]:
+    """Eigenpairs at X (n, d) of the modes of a prior from ``cutoff`` on, with its residual.
+
+    With cutoff 0 they fit ``marginal(..., eigen=)``, with another one ``rg.Coarse(..., eigen=)``.
+
+    Returns
+    -------
+    vectors (n, r) and eigenvalues (r,), as `eigenpairs`
+    """
+    if isinstance(prior, Kernel):
+        return eigenpairs(jnp.zeros((jnp.shape(X)[0], 0)), jnp.zeros(0), prior(X))
+    cutoff = _checks.cutoff(cutoff, len(prior))
+    residual = None if prior.complete else prior.residual_cov(X)
+    return eigenpairs(prior.features(X)[:, cutoff:], prior.values[cutoff:], residual)
+
+
+def marginal(
+    prior: Kernel | Spectrum,
+    X: ArrayLike,
+    ridge: ArrayLike,
+    *,
+    scale: ArrayLike = 1.0,
+    eigen: tuple[ArrayLike, ArrayLike] | None = None,
+) -> MercerNormal:
+    """Marginalise the function of a prior at X: the law of noisy observations there.
+
+    Parameters
+    ----------
+    prior : Spectrum or Kernel
+        A spectrum brings its modes, and what they leave out; a kernel has no explicit
+        mode, all of it is residual.
+    X : (n, d)
+    ridge : () or (n,), noise variance
+    scale : (), amplitude of the prior, a variance
+    eigen : from `eigenpairs` at X, optional
+
+    Returns
+    -------
+    MercerNormal
+        Equal to ``Normal(0, scale * K(X, X) + ridge I)`` for every spectrum of the kernel K.
+    """
+    if isinstance(prior, Kernel):
+        K = prior(X)
+        none = jnp.zeros((K.shape[0], 0), K.dtype)
+        return MercerNormal(none, none[0], ridge, residual=K, scale=scale, eigen=eigen)
+    residual = None if prior.complete else prior.residual_cov(X)
+    return MercerNormal(
+        prior.features(X), prior.values, ridge, residual=residual, scale=scale,
+        eigen=eigen,
+    )  # fmt: skip

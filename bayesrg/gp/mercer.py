@@ -1,0 +1,356 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The marginal likelihood of a Gaussian process as one NumPyro distribution that can be cut."""
+
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+from jax import Array, random
+from jax.typing import ArrayLike
+from jaxtyping import Float
+from numpyro.distributions import constraints
+from numpyro.distributions.util import validate_sample
+
+from .. import _checks
+from .._covariance import Dense, Eigen, LowRank
+from .._linalg import safe_sqrt
+from .effective import EffectiveNormal, noise_after
+
+
+class MercerNormal(dist.Distribution):
+    r"""Observations of a Gaussian process given by its modes, the function integrated out.
+
+    The covariance is ``scale * (features diag(values) features^T + residual) + ridge * I``.
+
+    Parameters
+    ----------
+    features : (n, k) mode functions at the points
+    values : (..., k) prior variances of the modes
+    ridge : () or (..., 1), the noise variance; or (..., n), one a point
+    residual : (n,) or (n, n), optional
+        Prior covariance that the modes leave out.
+    loc : () or (..., n)
+    scale : (...)
+        Amplitude (a variance) of the whole prior.
+    eigen : (vectors (n, r), eigenvalues (r,)), optional
+        From `eigenpairs`: then scale and ridge can be sampled with no factorisation at all.
+    gram : (k, k), optional
+        ``features^T features``, for a constant ridge and no residual.
+    tail : (), optional
+        Mean prior variance outside the modes, before ``scale``, for the rules "universal" and
+        "dressed" of `split`; by default the mean of the residual's diagonal.
+    orthonormal : bool
+        Whether the features are orthonormal under the data measure, so that ``values`` are its
+        eigenvalues. Say False for other columns: then only their size at the points counts.
+
+    Raises
+    ------
+    ValueError
+        For mismatched shapes, a negative ridge, or a zero ridge with a singular prior.
+    RuntimeError
+        For a dense residual with 64-bit floats off.
+
+    Notes
+    -----
+    Event shape (n,). Batches are targets: give ``loc``, ``values``, ``scale`` or ``ridge`` leading
+    axes, or use a plate; targets that share one covariance share its factor. With fewer modes
+    than points and no dense residual the algebra is Woodbury's, else dense. In 32-bit floats the
+    Woodbury form loses about half its digits once ``values * n / ridge`` passes 1e4.
+
+    References
+    ----------
+    arXiv 2405.06008, section 2; Rasmussen and Williams (2006), equation 2.30.
+    """
+
+    support = constraints.real_vector
+    event_dims = ("point",)
+    pytree_data_fields = (
+        "features", "values", "ridge", "residual", "loc", "scale", "eigen", "gram", "tail",
+    )  # fmt: skip
+    pytree_aux_fields = ("orthonormal",)
+
+    def __init__(
+        self,
+        features: ArrayLike,
+        values: ArrayLike,
+        ridge: ArrayLike,
+        *,
+        residual: ArrayLike | None = None,
+        loc: ArrayLike = 0.0,
+        scale: ArrayLike = 1.0,
+        eigen: tuple[ArrayLike, ArrayLike] | None = None,
+        gram: ArrayLike | None = None,
+        tail: ArrayLike | None = None,
+        orthonormal: bool = True,
+        validate_args: bool | None = None,
+    ):
+        self.features = _checks.finite("features", features, ndim=2)
+        n, k = self.features.shape
+        self.values = _checks.nonnegative("values", values)
+        if self.values.shape[-1:] != (k,):
+            raise ValueError(
+                f"values has shape {self.values.shape} but features has {k} columns; give one "
+                "value a mode, shape (..., k)"
+            )
+        ridge = _checks.nonnegative("ridge", ridge)
+        self.ridge = ridge[None] if ridge.ndim == 0 else ridge
+        self.loc = jnp.atleast_1d(_checks.finite("loc", loc))
+        for name, value in (("ridge", self.ridge), ("loc", self.loc)):
+            if value.shape[-1] not in (1, n):
+                raise ValueError(
+                    f"{name} has shape {value.shape} but there are {n} points; its last axis is "
+                    f"the point axis: give (), (..., 1) or (..., {n})"
+                )
+        self.scale = _checks.nonnegative("scale", scale)
+        self.residual = None
+        if residual is not None:
+            self.residual = _checks.finite("residual", residual, ndim=(1, 2))
+            if self.residual.shape not in ((n,), (n, n)):
+                raise ValueError(
+                    f"residual has shape {self.residual.shape}; give ({n},) or ({n}, {n})"
+                )
+        if self.residual is not None and self.residual.ndim == 2:
+            _checks.require_x64("MercerNormal with a dense residual")
+        self.eigen = None
+        if eigen is not None:
+            self.eigen = (jnp.asarray(eigen[0]), jnp.asarray(eigen[1]))
+            if self.ridge.shape[-1] != 1:
+                raise ValueError(
+                    "eigen needs one ridge for all points, got a ridge of shape "
+                    f"{self.ridge.shape}; leave eigen out"
+                )
+        self.gram = None if gram is None else jnp.asarray(gram)
+        if self.gram is not None and self.gram.shape != (k, k):
+            raise ValueError(f"gram has shape {self.gram.shape}; give features^T features {k, k}")
+        self.tail = None if tail is None else _checks.nonnegative("tail", tail)
+        self.orthonormal = orthonormal
+        batch = jnp.broadcast_shapes(
+            self.loc.shape[:-1], self.ridge.shape[:-1], self.values.shape[:-1], self.scale.shape
+        )
+        super().__init__(batch, (n,), validate_args=validate_args)
+        self._refuse_singular()
+
+    def _refuse_singular(self):
+        parts = (self.ridge, self.features, self.values, self.scale, self.residual)
+        if not all(part is None or _checks.known(part) for part in parts):
+            return
+        if (np.asarray(self.ridge) > 0).all():
+            return
+        n, k = self.features.shape
+        prior = (np.asarray(self.features) * np.asarray(self.values)[..., None, :]) @ np.asarray(
+            self.features
+        ).T
+        if self.residual is not None:
+            residual = np.asarray(self.residual)
+            prior = prior + (np.diag(residual) if residual.ndim == 1 else residual)
+        smallest = np.linalg.eigvalsh(np.asarray(self.scale)[..., None, None] * prior)[..., 0]
+        if (smallest <= n * np.finfo(prior.dtype).eps * np.trace(prior, axis1=-2, axis2=-1)).any():
+            raise ValueError(
+                f"noise covariance is singular: ridge = 0 and only {k} modes for {n} points; give "
+                "a positive ridge, or a residual that is positive definite"
+            )
+
+    @property
+    def _unscaled(self):
+        """Prior covariance before scale and ridge, (..., n, n)."""
+        matrix = (self.features * self.values[..., None, :]) @ self.features.T
+        if self.residual is None:
+            return matrix
+        return matrix + (jnp.diag(self.residual) if self.residual.ndim == 1 else self.residual)
+
+    @property
+    def covariance_matrix(self) -> Float[Array, "*batch point point"]:
+        """The covariance, assembled: (..., n, n)."""
+        n = self.event_shape[0]
+        noise = self.ridge[..., None] * jnp.eye(n, dtype=self.features.dtype)
+        return self.scale[..., None, None] * self._unscaled + noise
+
+    @property
+    def mean(self) -> Float[Array, "*batch point"]:
+        """The mean, (..., n)."""
+        return jnp.broadcast_to(self.loc, self.shape())
+
+    @property
+    def variance(self) -> Float[Array, "*batch point"]:
+        """The diagonal of the covariance, (..., n)."""
+        prior = self.prior_variance()
+        return jnp.broadcast_to(prior + self.ridge, self.shape())
+
+    def prior_variance(self, start=0) -> Float[Array, "*batch point"]:
+        """Variance of modes ``start`` on and of the residual at each point, noise left out."""
+        variance = self.values[..., start:] @ self.features[:, start:].T ** 2
+        if self.residual is not None:
+            variance = variance + (
+                self.residual if self.residual.ndim == 1 else jnp.diagonal(self.residual)
+            )
+        return self.scale[..., None] * variance
+
+    def _root(self, stop):
+        """Columns whose outer product is the prior covariance of the first ``stop`` modes."""
+        amplitude = safe_sqrt(self.scale)[..., None] * safe_sqrt(self.values[..., :stop])
+        return self.features[:, :stop] * amplitude[..., None, :], amplitude
+
+    def _algebra(self):
+        n, k = self.features.shape
+        if self.eigen is not None:
+            vectors, eigenvalues = self.eigen
+            if vectors.shape[0] != n:
+                raise ValueError(
+                    f"eigen has {vectors.shape[0]} rows but there are {n} points; compute "
+                    "gp.eigenpairs on these points or leave eigen out"
+                )
+            return Eigen(vectors, self.scale[..., None] * eigenvalues, self.ridge)
+        if k >= n or (self.residual is not None and self.residual.ndim == 2):
+            return Dense(self.covariance_matrix)
+        root, amplitude = self._root(k)
+        noise = self.ridge
+        if self.residual is not None:
+            noise = noise + self.scale[..., None] * self.residual
+        gram = None
+        if self.gram is not None:
+            gram = amplitude[..., :, None] * self.gram * amplitude[..., None, :]
+        return LowRank(root, noise, gram)
+
+    @validate_sample
+    def log_prob(self, value: ArrayLike) -> Float[Array, "*batch"]:
+        """Log density of observations (..., n): the log evidence at fixed hyper-parameters."""
+        r = jnp.asarray(value) - self.loc
+        shared = jnp.broadcast_shapes(
+            self.ridge.shape[:-1], self.values.shape[:-1], self.scale.shape
+        )
+        full = jnp.broadcast_shapes(r.shape[:-1], shared)
+        rows = jnp.broadcast_to(r, full + r.shape[-1:])
+        rows = rows.reshape((-1,) + shared + rows.shape[-1:])
+        quad, log_det = self._algebra().quad_logdet(jnp.moveaxis(rows, 0, -2))
+        quad = jnp.moveaxis(quad, -1, 0).reshape(full)
+        return -0.5 * (quad + log_det + self.event_shape[0] * np.log(2 * np.pi))
+
+    def sample(self, key: Array, sample_shape: tuple[int, ...] = ()):
+        """Draw observations, ``sample_shape + batch_shape + (n,)``."""
+        algebra = self._algebra()
+        shape = sample_shape + self.batch_shape + (algebra.white_size(),)
+        return self.loc + algebra.colour(random.normal(key, shape, self.features.dtype))
+
+    def loo(self, value: ArrayLike) -> Float[Array, "*batch point"]:
+        """Log density of each observation given all the others, (..., n), in closed form.
+
+        References
+        ----------
+        Rasmussen and Williams (2006), equations 5.10 to 5.12.
+        """
+        algebra = self._algebra()
+        r = self._centred(value)
+        precision = algebra.inverse_diag()
+        weight = algebra.solve(r[..., None])[..., 0]
+        return 0.5 * (jnp.log(precision) - weight**2 / precision - np.log(2 * np.pi))
+
+    def solve(self, B: ArrayLike) -> Float[Array, "*batch point column"]:
+        """Inverse covariance times columns B (..., n, c)."""
+        return self._algebra().solve(jnp.asarray(B))
+
+    def krige(self, value: ArrayLike):
+        """Predict the function at the last points from observations at the first.
+
+        Parameters
+        ----------
+        value : (..., n1), observations at the first n1 of the n points
+
+        Returns
+        -------
+        mean, variance : (..., n - n1) of the noiseless function at the other points
+        ridge : noise variance there, (..., 1) or (..., n - n1)
+
+        References
+        ----------
+        Rasmussen and Williams (2006), equations 2.25 and 2.26.
+        """
+        value = jnp.asarray(value)
+        n = value.shape[-1]
+        cross = (self.features[:n] * self.values[..., None, :]) @ self.features[n:].T
+        if self.residual is not None and self.residual.ndim == 2:
+            cross = cross + self.residual[:n, n:]
+        head, rest = self._rows(slice(None, n)), self._rows(slice(n, None))
+        algebra = head._algebra()
+        r = head._centred(value)
+        scale = self.scale[..., None]
+        weight = algebra.solve(r[..., None])
+        mean = rest.loc + scale * (jnp.swapaxes(cross, -1, -2) @ weight)[..., 0]
+        variance = rest.prior_variance() - scale**2 * algebra.quad(cross)
+        shape = mean.shape
+        variance = jnp.broadcast_to(jnp.clip(variance, 0.0), shape)
+        return mean, variance, rest.ridge
+
+    def _centred(self, value):
+        r = jnp.asarray(value) - self.loc
+        return jnp.broadcast_to(r, jnp.broadcast_shapes(r.shape, self.shape()))
+
+    def _replace(self, **changes):
+        fields = {name: getattr(self, name) for name in self.pytree_data_fields}
+        fields |= {"orthonormal": self.orthonormal} | changes
+        return MercerNormal(**fields)
+
+    def shift(self, mean: ArrayLike) -> "MercerNormal":
+        """Add ``mean`` (..., n) to the location."""
+        return self._replace(loc=self.loc + mean)
+
+    def _rows(self, rows):
+        """Return the marginal of some points; eigenpairs stay if they are these points' own."""
+
+        def take(x):
+            return x if x.shape[-1] == 1 else x[..., rows]
+
+        features = self.features[rows]
+        residual = self.residual
+        if residual is not None:
+            residual = residual[rows] if residual.ndim == 1 else residual[rows, rows]
+        keep = self.eigen is not None and self.eigen[0].shape[0] == features.shape[0]
+        return self._replace(
+            features=features, residual=residual, ridge=take(self.ridge), loc=take(self.loc),
+            eigen=self.eigen if keep else None, gram=None,
+        )  # fmt: skip
+
+    def split(self, cutoff, rule="exact", *, n=None, eigen=None, max_dense=1000):
+        """Separate the first modes from the law of the observations given them.
+
+        Parameters
+        ----------
+        cutoff : int, modes kept, from 0 to k
+        rule : "exact", "local", "dressed", "universal" or "truncate"
+        n : int, training points among the rows (the first ones); all of them by default
+        eigen : eigenpairs of the part that is marginalised, for the rule "exact"
+        max_dense : int, most points for a dense factorisation at every evaluation
+
+        Returns
+        -------
+        root : (..., n, cutoff)
+            Given modes ``w ~ Normal(0, 1)`` the observations follow ``rest.shift(root @ w)``.
+        rest : Distribution
+            `MercerNormal` of the other modes under "exact", else `EffectiveNormal`.
+
+        Raises
+        ------
+        ValueError
+            For an unknown rule, a cutoff out of range, a dense factorisation that is too large,
+            or the rule "dressed" on columns that are not orthonormal.
+        """
+        points, k = self.features.shape
+        cutoff = _checks.cutoff(cutoff, k)
+        root, _ = self._root(cutoff)
+        if rule != "exact":
+            noise = noise_after(self, cutoff, rule, n)
+            eliminated = self.prior_variance(cutoff)
+            return root, EffectiveNormal(self.loc, noise, self.ridge, eliminated)
+        if eigen is None and cutoff == 0:
+            eigen = self.eigen
+        dense = self.residual is not None and self.residual.ndim == 2
+        if dense and eigen is None and points > max_dense:
+            seconds = 2e-10 * points**3
+            raise ValueError(
+                f"the exact rule would factorise a dense {points} x {points} residual at every "
+                f"gradient, about {seconds:.0f} s each on two cores; give eigen = "
+                "gp.eigenpairs(features[:, cutoff:], values[cutoff:], residual), choose "
+                f'rule="local", or raise max_dense (now {max_dense})'
+            )
+        return root, self._replace(
+            features=self.features[:, cutoff:], values=self.values[..., cutoff:], eigen=eigen,
+            gram=None if self.gram is None else self.gram[cutoff:, cutoff:],
+        )  # fmt: skip

@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Gaussian-process regression at fixed hyper-parameters, in closed form."""
+
+import warnings
+from collections.abc import Callable
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, random
+from jax.scipy.linalg import solve_triangular
+from jax.typing import ArrayLike
+from jaxtyping import Float
+
+from .. import _checks
+from .._linalg import cholesky, solve
+from ..kernels import Kernel
+
+
+class Posterior(eqx.Module):
+    """Law of a function given its kernel and noisy observations; see `condition`.
+
+    Attributes
+    ----------
+    ridge : () or (n,), noise variance
+    jitter : ()
+        What had to be added to the ridge to factorise; zero unless the matrix was singular.
+    """
+
+    kernel: Kernel
+    X: Float[Array, "point feature"]
+    y: Float[Array, "point *output"]
+    ridge: Float[Array, "*point"]
+    factor: Float[Array, "point point_bis"]
+    weight: Float[Array, "point *output"]
+    jitter: Float[Array, ""]
+    prior_mean: Callable = eqx.field(static=True)
+
+    def mean(self, Z: ArrayLike) -> Float[Array, "point_new *output"]:
+        """Posterior mean of the function at Z (m, d): (m,) or (m, c)."""
+        Z = _checks.inputs("Z", Z)
+        mean = self.kernel(Z, self.X) @ self.weight
+        return mean + _shaped(self.prior_mean(Z), mean)
+
+    def cov(self, Z: ArrayLike) -> Float[Array, "point_new point_new_bis"]:
+        """Posterior covariance of the function at Z (m, d): (m, m), the same for all targets."""
+        Z = _checks.inputs("Z", Z)
+        white = solve_triangular(self.factor, self.kernel(self.X, Z), lower=True)
+        return self.kernel(Z) - white.T @ white
+
+    def predict(self, Z: ArrayLike, noise: bool = False):
+        """Return posterior mean and variance at Z (m, d).
+
+        Parameters
+        ----------
+        noise : bool
+            Add the variance of a new observation; needs one ridge for all points.
+
+        Returns
+        -------
+        mean : (m,) or (m, c)
+        variance : (m,)
+        """
+        Z = _checks.inputs("Z", Z)
+        white = solve_triangular(self.factor, self.kernel(self.X, Z), lower=True)
+        variance = jnp.clip(self.kernel.diag(Z) - (white**2).sum(0), 0.0)
+        if noise and self.ridge.ndim:
+            raise ValueError(
+                "noise=True needs one ridge for all points, and this posterior has one a training "
+                "point; add the noise variance of the new points yourself"
+            )
+        return self.mean(Z), variance + self.ridge if noise else variance
+
+    def sample(self, key: Array, Z: ArrayLike, draws: int) -> Array:
+        """Draw the function at all rows of Z (m, d) jointly: (draws, m) or (draws, m, c)."""
+        mean = self.mean(Z)
+        eigenvalues, vectors = jnp.linalg.eigh(self.cov(Z))
+        root = vectors * jnp.sqrt(jnp.clip(eigenvalues, 0.0))
+        white = random.normal(key, (draws,) + mean.shape, mean.dtype)
+        return mean + jnp.einsum("ij,sj...->si...", root, white)
+
+    @property
+    def log_evidence(self) -> Float[Array, ""]:
+        """Log marginal likelihood, summed over targets."""
+        r = self.y - _shaped(self.prior_mean(self.X), self.y)
+        log_det = 2.0 * jnp.log(jnp.diagonal(self.factor)).sum()
+        n = self.X.shape[0]
+        targets = self.y.size // n
+        return -0.5 * ((r * self.weight).sum() + targets * (log_det + n * np.log(2 * np.pi)))
+
+    def loo_predict(self):
+        """Predict each observation from all the others, in closed form.
+
+        Returns
+        -------
+        mean : (n,) or (n, c)
+        variance : (n,), noise included
+
+        References
+        ----------
+        Rasmussen and Williams (2006), equations 5.10 to 5.12.
+        """
+        inverse = solve(self.factor, jnp.eye(self.X.shape[0], dtype=self.factor.dtype))
+        variance = 1.0 / jnp.diagonal(inverse)
+        return self.y - (self.weight.T * variance).T, variance
+
+    def loo(self) -> Float[Array, "point *output"]:
+        """Log density of each observation given all the others, (n,) or (n, c)."""
+        mean, variance = self.loo_predict()
+        r = (self.y - mean).T
+        return (-0.5 * (r**2 / variance + jnp.log(2 * np.pi * variance))).T
+
+
+def _shaped(mean, like):
+    """Give a prior mean (n,) or (n, c) the shape of the targets (n,) or (n, c)."""
+    return mean[:, None] if mean.ndim < like.ndim else mean
+
+
+def _zero(X):
+    return jnp.zeros(X.shape[0], X.dtype)
+
+
+def condition(
+    kernel: Kernel,
+    X: ArrayLike,
+    y: ArrayLike,
+    ridge: ArrayLike,
+    *,
+    mean: Callable[[Array], Array] | None = None,
+) -> Posterior:
+    """Condition a Gaussian process on noisy observations.
+
+    Parameters
+    ----------
+    kernel : Kernel
+    X : (n, d)
+    y : (n,), or (n, c) for c independent targets that share kernel and noise
+    ridge : () or (n,)
+        Noise variance, added to the diagonal of the Gram matrix.
+    mean : callable, optional
+        Prior mean, from inputs (m, d) to (m,) or (m, c); zero by default.
+
+    Returns
+    -------
+    Posterior
+
+    Raises
+    ------
+    RuntimeError
+        With 64-bit floats off.
+    ValueError
+        For mismatched shapes, non-finite data, a negative ridge, or a Gram matrix that no jitter
+        up to 1e5 n eps can factorise.
+
+    Warns
+    -----
+    UserWarning
+        If jitter was needed: it is a ridge shift, kept in ``Posterior.jitter``.
+
+    References
+    ----------
+    Rasmussen and Williams (2006), algorithm 2.1.
+    """
+    _checks.require_x64("gp.condition")
+    X = _checks.inputs("X", X)
+    n = X.shape[0]
+    y = _checks.targets("y", y, n)
+    ridge = _checks.nonnegative("ridge", ridge, ndim=(0, 1))
+    if ridge.shape not in ((), (n,)):
+        raise ValueError(f"ridge has shape {ridge.shape} for {n} points; give () or ({n},)")
+    prior_mean = _zero if mean is None else mean
+    factor, jitter = cholesky(kernel(X) + ridge * jnp.eye(n, dtype=X.dtype))
+    if _checks.known(factor):
+        if not bool(jnp.isfinite(factor).all()):
+            raise ValueError(
+                "K(X, X) + ridge I is not positive definite; give a larger ridge, or check that "
+                "the kernel is positive semi-definite"
+            )
+        if float(jitter) > 0:
+            warnings.warn(
+                f"K(X, X) + ridge I is singular in float64 (coincident inputs or a smooth kernel); "
+                f"{float(jitter):.1e} was added to its diagonal, which acts as a larger ridge",
+                stacklevel=2,
+            )
+    weight = solve(factor, y - _shaped(jnp.asarray(prior_mean(X)), y))
+    return Posterior(kernel, X, y, ridge, factor, weight, jitter, prior_mean)

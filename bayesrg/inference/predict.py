@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Predictions at new inputs from the draws of a posterior."""
+
+import json
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+from jax.typing import ArrayLike
+
+from .. import _checks, io
+from .sites import Bound, bind, fingerprint, law, over_draws, sites_of
+
+_ROWS = 500
+
+
+def predict(
+    dt: xr.DataTree,
+    model: Callable,
+    X_new: ArrayLike,
+    *,
+    key: jax.Array | int,
+    site: str | None = None,
+    **hyper,
+) -> xr.DataTree:
+    """Predict the function and new observations of a fitted model.
+
+    Parameters
+    ----------
+    dt : DataTree
+        From `fit`: its posterior draws, inputs and observations are used.
+    model : callable
+        The model that was fitted.
+    X_new : (m, d)
+    key : JAX key or int
+    site : str, optional
+        Observed site to predict; needed where the model has several.
+    **hyper
+        As given to `fit`.
+
+    Returns
+    -------
+    DataTree
+        Group predictions with ``f``, the noiseless function, and ``y``, an observation of it,
+        (chain, draw, [output,] point_new); posterior_predictive with dimension point in place of
+        point_new if ``X_new`` is X itself. Group predictive_moments holds ``mean`` and
+        ``variance`` of f at each draw of the parameters, the function integrated out.
+
+    Raises
+    ------
+    ValueError
+        For inputs of the wrong width, a site that does not exist, or hyper-arguments that differ
+        from those of the fit.
+
+    Notes
+    -----
+    Exact sites are conditioned on the observations, so the modes that a coarse model marginalised
+    are predicted with the rest; after another rule the low modes alone predict, and the variance
+    of the others is added. Each point is drawn from its own marginal, so a prediction does not
+    depend on the other rows; for joint draws see `bayesrg.gp.Posterior.sample`.
+
+    References
+    ----------
+    Rasmussen and Williams (2006), equations 2.25 and 2.26.
+    """
+    X = jnp.asarray(dt["constant_data"]["X"].to_numpy())
+    X_new = _checks.finite("X_new", X_new, ndim=X.ndim)
+    if X_new.shape[1:] != X.shape[1:]:
+        raise ValueError(
+            f"X_new has shape {X_new.shape} but the model was fitted on {X.shape}; give the same "
+            "columns"
+        )
+    bound = bind(model, hyper)
+    _same_hyper(dt, hyper)
+    site = _site(dt, site)
+    y = jnp.asarray(dt["observed_data"][site].to_numpy())
+    key = jax.random.key(key) if isinstance(key, int) else key
+    sites = {s.name: s for s in sites_of(bound, X, None)}
+    latents = {
+        name: jnp.asarray(value.to_numpy())
+        for name, value in dt["posterior"].data_vars.items()
+        if name in sites and not sites[name].deterministic
+    }
+    parts = [
+        jax.device_get(_moments(bound, bound.arrays, X, X_new[i : i + _ROWS], y, latents, site))
+        for i in range(0, X_new.shape[0], _ROWS)
+    ]
+    mean, variance, noise = (np.concatenate(x, -1) for x in zip(*parts, strict=True))
+    f, observed = jax.jit(_draw)(key, mean, variance, noise)
+    own = X_new.shape == X.shape and bool((X_new == X).all())
+    point = "point" if own else "point_new"
+    dims = tuple(point if d == "point" else d for d in dt["observed_data"][site].dims)
+    group = "posterior_predictive" if own else "predictions"
+    constant = "constant_data" if own else "predictions_constant_data"
+    groups = {
+        group: {"f": f, "y": observed},
+        "predictive_moments": {"mean": mean, "variance": variance},
+        constant: {"X": X_new},
+    }
+    names = {name: dims for name in ("f", "y", "mean", "variance")}
+    names["X"] = (point, "feature")[: X.ndim]
+    return io.to_datatree(groups, names, attrs=dict(dt.attrs))
+
+
+@eqx.filter_jit
+def _moments(bound: Bound, arrays, X, X_new, y, latents, site):
+    """Mean and variance of the function and noise variance at new rows, for every draw."""
+    together = jnp.concatenate([X, X_new])
+
+    def at(draw):
+        fn = law(bound, arrays, together, draw, site)
+        if hasattr(fn, "krige"):
+            mean, variance, noise = fn.krige(y)
+        else:
+            mean = jnp.broadcast_to(fn.mean, y.shape[:-1] + together.shape[:1])[..., X.shape[0] :]
+            total = jnp.broadcast_to(fn.variance, mean.shape[:-1] + together.shape[:1])
+            variance, noise = jnp.zeros_like(mean), total[..., X.shape[0] :]
+        return mean, variance, jnp.broadcast_to(noise, mean.shape)
+
+    return over_draws(at, latents)
+
+
+def _draw(key, mean, variance, noise):
+    """Draw function and observation at each row with a key of its own."""
+
+    def row(index, mean, variance, noise):
+        white = jax.random.normal(jax.random.fold_in(key, index), (2,) + mean.shape, mean.dtype)
+        f = mean + jnp.sqrt(variance) * white[0]
+        return f, f + jnp.sqrt(noise) * white[1]
+
+    rows = jnp.arange(mean.shape[-1])
+    return jax.vmap(row, in_axes=(0, -1, -1, -1), out_axes=-1)(rows, mean, variance, noise)
+
+
+def _site(dt, site):
+    names = list(dt["observed_data"].data_vars)
+    if site is None and len(names) == 1:
+        return names[0]
+    if site not in names:
+        raise ValueError(f"site must be one of {', '.join(map(repr, names))}, got {site!r}")
+    return site
+
+
+def _same_hyper(dt, hyper):
+    was, now = json.loads(dt.attrs["hyper"]), json.loads(fingerprint(hyper))
+    differing = sorted(k for k in was.keys() | now.keys() if was.get(k) != now.get(k))
+    if differing:
+        raise ValueError(
+            f"hyper-argument {', '.join(map(repr, differing))} differs from the fit's; give "
+            "predict the same hyper-arguments as fit"
+        )

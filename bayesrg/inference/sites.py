@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the sites of a model are called, and the law of one of them given the others."""
+
+import difflib
+import hashlib
+import inspect
+import json
+import re
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+from numpyro import handlers
+from numpyro.infer.initialization import init_to_sample
+
+
+class Site(NamedTuple):
+    """Name of a site, the names of its axes, and whether it is observed or deterministic."""
+
+    name: str
+    dims: tuple[str, ...]
+    observed: bool
+    deterministic: bool
+
+
+class Bound(NamedTuple):
+    """A model with its hyper-arguments: arrays apart, so that they can enter a compiled program."""
+
+    model: Callable
+    arrays: Any
+    static: Any
+
+    def __call__(self, X, y=None, arrays=None):
+        hyper = eqx.combine(self.arrays if arrays is None else arrays, self.static)
+        return self.model(X, y, **hyper)
+
+
+def bind(model: Callable, hyper: dict, reserved: tuple[str, ...] = ()) -> Bound:
+    """Check hyper-arguments against the model's signature and split off their arrays."""
+    parameters = inspect.signature(model).parameters
+    clash = sorted(set(parameters) & set(reserved))
+    if clash:
+        raise ValueError(
+            f"the model takes {', '.join(map(repr, clash))}, which fit takes itself; rename it"
+        )
+    open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    names = list(parameters)[2:]
+    for name in hyper:
+        if name not in names and not open_ended:
+            near = difflib.get_close_matches(name, names, 1)
+            hint = f"; did you mean {near[0]!r}?" if near else f"; it takes {', '.join(names)}"
+            raise ValueError(f"the model has no hyper-argument {name!r}{hint}")
+    arrays, static = eqx.partition(hyper, eqx.is_array)
+    return Bound(model, arrays, static)
+
+
+def fingerprint(hyper: dict) -> str:
+    """Describe hyper-arguments in one JSON line: scalars as they are, arrays by SHA-256."""
+    entries = {}
+    for name, value in sorted(hyper.items()):
+        if value is None or isinstance(value, bool | int | float | str):
+            entries[name] = value
+            continue
+        leaves, structure = jax.tree.flatten(value)
+        digest = hashlib.sha256(re.sub(r" at 0x[0-9a-f]+", "", str(structure)).encode())
+        for leaf in leaves:
+            leaf = np.asarray(leaf)
+            digest.update(f"{leaf.dtype}{leaf.shape}".encode() + leaf.tobytes())
+        entries[name] = digest.hexdigest()
+    return json.dumps(entries)
+
+
+def _unwrap(fn):
+    while isinstance(fn, dist.Independent | dist.ExpandedDistribution):
+        fn = fn.base_dist
+    return fn
+
+
+def sites_of(bound: Bound, X, y) -> list[Site]:
+    """List the sites of a model without computing anything."""
+    sites = []
+
+    def run():
+        model = handlers.substitute(handlers.seed(bound, 0), substitute_fn=init_to_sample)
+        trace = handlers.trace(model).get_trace(X, y)
+        for name, site in trace.items():
+            if site["type"] not in ("sample", "deterministic"):
+                continue
+            dims = [f.name for f in sorted(site["cond_indep_stack"], key=lambda f: f.dim)]
+            event = list(site.get("infer", {}).get("event_dims", []))
+            if not event and site["type"] == "sample":
+                base = _unwrap(site["fn"])
+                event = list(getattr(base, "event_dims", ()))
+                outer = site["fn"].event_dim - len(event)
+                event = ["output", "output_bis"][:outer] + event if event else event
+            sites.append(
+                Site(
+                    name, tuple(dims + event), site.get("is_observed", False),
+                    site["type"] == "deterministic",
+                )
+            )  # fmt: skip
+
+    jax.eval_shape(run)
+    return sites
+
+
+def law(bound: Bound, arrays, X, latents: dict, site: str):
+    """Distribution of one site at inputs X with other sites' values given; plates unwrapped."""
+
+
+    def value(message):
+        if message["name"] == site:  # nothing is drawn there, only its law is wanted
+            return jnp.zeros(message["fn"].shape())
+        return latents.get(message["name"]) if message["type"] == "sample" else None
+
+    model = handlers.substitute(handlers.seed(bound, 0), substitute_fn=value)
+    trace = handlers.trace(model).get_trace(X, None, arrays)
+    return _unwrap(trace[site]["fn"])
+
+
+def over_draws(function: Callable, latents: dict, batch: int = 64):
+    """Apply ``function`` to each draw of arrays (chain, draw, ...), some draws at a time.
+
+    What does not depend on the draw is computed once a batch.
+    """
+    shape = next(iter(latents.values())).shape[:2] if latents else (1, 1)
+    flat = {k: v.reshape((-1,) + v.shape[2:]) for k, v in latents.items()}
+    if not flat:
+        result = jax.tree.map(lambda x: x[None], function({}))
+    else:
+        result = jax.lax.map(function, flat, batch_size=min(batch, shape[0] * shape[1]))
+    return jax.tree.map(lambda x: x.reshape(shape + x.shape[1:]), result)

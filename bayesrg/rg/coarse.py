@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A coarse-graining step as a NumPyro reparameterisation."""
+
+from collections.abc import Callable
+
+import jax.numpy as jnp
+import numpyro
+import numpyro.distributions as dist
+from jax import Array
+from numpyro.handlers import reparam
+from numpyro.infer.reparam import Reparam
+
+from .. import _checks
+from ..gp.effective import RULES
+
+
+class Coarse(Reparam):
+    r"""Turn a Gaussian-process site into explicit low modes and a likelihood without the others.
+
+    The site ``name`` becomes ``name_modes`` (..., cutoff), a priori standard normal, and a site
+    ``name`` whose mean is the low modes' function and whose noise holds the eliminated modes.
+
+    Parameters
+    ----------
+    cutoff : int
+        Modes kept explicit. Zero adds no site; all of them leaves nothing but what lies outside
+        the spectrum to marginalise.
+    rule : str
+        What becomes of the eliminated modes: "exact" (their covariance, dense; evidence and
+        posteriors do not move), "local" (its diagonal), "dressed" (a ridge to all orders in
+        their learnability), "universal" (their total variance), "truncate" (nothing).
+    n : int, optional
+        Training points among the rows of the site, the first ones; all by default.
+    eigen : (vectors, eigenvalues), optional
+        From `bayesrg.gp.eigenpairs` of the eliminated part, for rule "exact": then no step of a
+        sampler factorises a matrix.
+    max_dense : int
+        Most points for a factorisation at every evaluation.
+
+    Raises
+    ------
+    ValueError
+        On use, for a site that cannot be split, a masked distribution, or a cutoff out of range.
+
+    Notes
+    -----
+    Works on any distribution with methods ``split(cutoff, rule, n=, eigen=, max_dense=)``, which
+    gives the low modes' columns and the law of the rest, and ``shift(mean)`` on the latter. Each
+    member of a batch (plate, ``expand``, ``to_event``, batched parameters) has its own modes.
+
+    References
+    ----------
+    arXiv 2405.06008, equations 33 and 34.
+
+    Examples
+    --------
+    >>> import numpyro
+    >>> from bayesrg import rg
+    >>> from bayesrg.models.gp_regression import model
+    >>> coarse = numpyro.handlers.reparam(model, config={"y": rg.Coarse(32, "local")})
+    """
+
+    def __init__(
+        self,
+        cutoff: int,
+        rule: str = "exact",
+        *,
+        n: int | None = None,
+        eigen: tuple[Array, Array] | None = None,
+        max_dense: int = 1000,
+    ):
+        self.cutoff = cutoff
+        self.rule = _checks.choice("rule", rule, RULES)
+        if eigen is not None and rule != "exact":
+            raise ValueError(f'eigen belongs to rule="exact", not to {rule!r}; leave it out')
+        self.n, self.eigen, self.max_dense = n, eigen, max_dense
+
+    def __call__(self, name, fn, obs):
+        """Return the new distribution of site ``name`` and its value, drawing the low modes."""
+        base, batch, event_dim = self._unwrap(fn)
+        if isinstance(base, dist.MaskedDistribution):
+            raise ValueError(
+                f"site {name!r} is masked, and a mask would act on the whole vector of points; "
+                "leave the masked rows out of the data instead"
+            )
+        if not hasattr(base, "split"):
+            raise ValueError(
+                f"site {name!r} is a {type(base).__name__}, which has no modes to keep; Coarse "
+                "acts on a gp.MercerNormal that was not cut before"
+            )
+        root, rest = base.split(
+            self.cutoff, self.rule, n=self.n, eigen=self.eigen, max_dense=self.max_dense
+        )
+        if self.cutoff:
+            outer = event_dim - base.event_dim
+            white = dist.Normal(jnp.zeros((), root.dtype), 1.0).expand((*batch, self.cutoff))
+            names = ["output", "output_bis"][:outer] + ["mode"]
+            modes = numpyro.sample(
+                f"{name}_modes", white.to_event(outer + 1), infer={"event_dims": names}
+            )
+            rest = rest.shift((root @ modes[..., None])[..., 0])
+        return self._wrap(rest, batch, event_dim), obs
+
+
+class coarsen(reparam):  # noqa: N801
+    """Coarse-grain sites of a model; every mistake that can be seen raises.
+
+    Parameters
+    ----------
+    model : callable
+    **sites : Coarse
+        One for each site to cut, by name.
+
+    Returns
+    -------
+    callable
+        The model with its arguments unchanged.
+
+    Raises
+    ------
+    ValueError
+        When the model runs: for a site it does not have (also one inside ``handlers.scope``, or
+        with an ``obs_mask``), and for a site that is cut twice. Plain ``handlers.reparam`` does
+        nothing in these cases, or fails with a message of its own.
+
+    Examples
+    --------
+    >>> from bayesrg import rg
+    >>> from bayesrg.models.gp_regression import model
+    >>> coarse = rg.coarsen(model, y=rg.Coarse(32, "local"))
+    """
+
+    def __init__(self, model: Callable | None = None, **sites: Coarse):
+        for name, site in sites.items():
+            if not isinstance(site, Coarse):
+                raise ValueError(
+                    f"site {name!r} must be given an rg.Coarse, got {type(site).__name__}"
+                )
+        self._met: set[str] = set()
+        self._seen: list[str] = []
+        super().__init__(model, config=sites)
+
+    def __enter__(self):
+        self._met, self._seen = set(), []
+        return super().__enter__()
+
+    def __exit__(self, exc_type, exc_value, traceback):
+        result = super().__exit__(exc_type, exc_value, traceback)
+        missing = sorted(set(self.config) - self._met)
+        if exc_type is None and missing:
+            raise ValueError(
+                f"the model has no site {', '.join(map(repr, missing))} to coarse-grain, only "
+                f"{', '.join(map(repr, self._seen)) or 'none'}; mind handlers.scope, which renames "
+                "sites: put it outside"
+            )
+        return result
+
+    def process_message(self, msg):
+        """Cut the sites that were asked for."""
+        if msg["type"] != "sample":
+            return
+        name = msg["name"]
+        self._seen.append(name)
+        observed = name.removesuffix("_observed")
+        if observed != name and observed in self.config:
+            raise ValueError(
+                f"site {observed!r} has an obs_mask, so NumPyro splits it in two; leave the "
+                "missing rows out of the data instead"
+            )
+        if name in self.config:
+            if msg.get("coarse"):
+                raise ValueError(f"site {name!r} is cut twice; give it one Coarse")
+            super().process_message(msg)
+            msg["coarse"] = True
+            self._met.add(name)

@@ -1,0 +1,209 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The flow of the ridge: what every cutoff makes of it, on paper and on given data."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.scipy.linalg import solve_triangular
+from jax.typing import ArrayLike
+from jaxtyping import Float, Int
+
+from .. import _checks, _fixedpoint
+from .._linalg import safe_sqrt
+from ..gp import MercerNormal
+from ..gp.effective import RULES, noise_after
+from .ridges import _levels, cutoff, running_learnability
+
+
+class Flow(eqx.Module):
+    """Ridge and evidence against the cutoff; see `flow`.
+
+    Attributes
+    ----------
+    cutoff : (t,) modes kept, rising; each field below with this axis belongs to it
+    tail : (t,) variance eliminated
+    universal, dressed : (t,) ridges of an average data set
+    arithmetic, harmonic : (t,)
+        On the given points: mean eigenvalue of the noise that the eliminated modes leave, and
+        harmonic mean; None without features.
+    rescaled : (t,) universal ridge over cutoff times value, nan at cutoff 0
+    evidence : (t, r)
+        Log evidence of the coarse model under each of `rules`; None without a target.
+    learnability : (k,) running learnability of each level
+    stop : int, the cutoff at which the data set stops the flow
+    """
+
+    cutoff: Int[Array, " cutoff"]
+    tail: Float[Array, " cutoff"]
+    universal: Float[Array, " cutoff"]
+    dressed: Float[Array, " cutoff"]
+    arithmetic: Float[Array, " cutoff"] | None
+    harmonic: Float[Array, " cutoff"] | None
+    rescaled: Float[Array, " cutoff"]
+    evidence: Float[Array, "cutoff rule"] | None
+    values: Float[Array, " mode"]
+    learnability: Float[Array, " mode"]
+    n: Float[Array, ""]
+    ridge: Float[Array, ""]
+    stop: int = eqx.field(static=True)
+    rule: str = eqx.field(static=True)
+    threshold: float = eqx.field(static=True)
+    rules: tuple[str, ...] = eqx.field(static=True, default=RULES)
+
+
+def flow(
+    values: ArrayLike,
+    n: float,
+    ridge: float,
+    *,
+    rule: str = "running",
+    threshold: float = 0.5,
+    features: ArrayLike | None = None,
+    residual: ArrayLike | None = None,
+    y: ArrayLike | None = None,
+    cutoffs: ArrayLike | None = None,
+    degeneracy: ArrayLike | None = None,
+    tail: float = 0.0,
+) -> Flow:
+    """Let the ridge flow from all modes to none.
+
+    Parameters
+    ----------
+    values : (k,) eigenvalues under the data measure, falling
+    n : number of points
+    ridge : noise variance
+    rule, threshold : where the flow stops, as in `bayesrg.rg.cutoff`
+    features : (n, k), optional
+        Mode functions at the training points, for the exact ridges and the evidence.
+    residual : (n,) or (n, n), optional
+        Prior covariance at the training points outside the modes.
+    y : (n,), optional
+        Target, for the evidence under each rule.
+    cutoffs : (t,) integers, optional
+        Where to evaluate; by default 0 to k without a target, else some 25 of these.
+    degeneracy : (k,) modes a value stands for; not with features
+    tail : variance outside the spectrum, eliminated at every cutoff
+
+    Returns
+    -------
+    Flow
+
+    Raises
+    ------
+    ValueError
+        For mismatched shapes, a target without features, features with a degeneracy, or a
+        singular noise covariance.
+
+    Notes
+    -----
+    Universal ridges and learnabilities are cumulative sums. The exact harmonic ridge at all
+    cutoffs comes from one Cholesky factor of the modes taken from the smallest on; the evidence
+    of each approximate rule takes one factor a cutoff.
+
+    References
+    ----------
+    arXiv 2405.06008, equations 33, 34 and 37.
+    """
+    values, degeneracy, n_points, bare = _levels(values, degeneracy, n, ridge, tail)
+    if values.ndim != 1 or n_points.ndim or bare.ndim:
+        raise ValueError("flow takes one spectrum, n and ridge; call it once for each")
+    stop = cutoff(values, n, ridge, rule, threshold, degeneracy=degeneracy, tail=tail)
+    edges = np.concatenate([[0], np.cumsum(np.asarray(degeneracy))]).round().astype(int)
+    kept = _grid(cutoffs, edges, dense=y is None)
+    levels = np.searchsorted(edges, kept)
+    variance = jnp.concatenate([jnp.cumsum((degeneracy * values)[::-1])[::-1], jnp.zeros(1)])
+    eliminated = variance[levels]
+    universal = bare + eliminated
+    high = jnp.where(jnp.arange(values.size) >= levels[:, None], values, 0.0)
+    dressed = _fixedpoint.effective_ridge(high, degeneracy, n_points, bare).value
+    last = jnp.concatenate([jnp.full(1, jnp.nan), values])[levels]
+    arithmetic = harmonic = evidence = None
+    if features is not None:
+        if bool((degeneracy != 1).any()):
+            raise ValueError("features need one value a mode; leave degeneracy out")
+        fn = MercerNormal(features, values, ridge, residual=residual, tail=tail)
+        points = fn.event_shape[0]
+        if points != n:
+            raise ValueError(f"features has {points} rows but n is {n}; give them the same number")
+        arithmetic, harmonic = (x[levels] for x in _exact_ridges(fn))
+        if y is not None:
+            y = _checks.finite("y", _checks.targets("y", y, points), ndim=1)
+            evidence = _evidence(fn, y, jnp.asarray(levels))
+    elif y is not None or residual is not None:
+        raise ValueError("y and residual need features, the modes at the same points; give them")
+    return Flow(
+        cutoff=jnp.asarray(kept), tail=eliminated + jnp.asarray(tail), universal=universal,
+        dressed=dressed, arithmetic=arithmetic, harmonic=harmonic,
+        rescaled=universal / (jnp.asarray(kept) * last), evidence=evidence, values=values,
+        learnability=running_learnability(values, n, ridge, degeneracy=degeneracy, tail=tail),
+        n=n_points, ridge=jnp.asarray(ridge, values.dtype), stop=stop, rule=rule,
+        threshold=threshold,
+    )  # fmt: skip
+
+
+def _grid(cutoffs, edges, dense):
+    if cutoffs is None:
+        if dense or edges.size <= 25:
+            return edges
+        spread = np.geomspace(1, edges.size - 1, 24).round().astype(int)
+        return edges[np.unique(np.concatenate([[0], spread]))]
+    kept = np.asarray(cutoffs)
+    if kept.ndim != 1 or not np.isin(kept, edges).all() or (np.diff(kept) <= 0).any():
+        raise ValueError(
+            f"cutoffs must be rising integers between 0 and {edges[-1]} that end whole levels, "
+            f"got {kept.tolist()}"
+        )
+    return kept.astype(int)
+
+
+def _exact_ridges(fn):
+    """Arithmetic and harmonic mean noise eigenvalue at cutoffs 0..k, from one factor.
+
+    With the modes in rising order of value, B their columns, S the noise without them and
+    L = chol(I + B^T S^-1 B): tr R^-1 after m modes is tr S^-1 less the first m squared column
+    norms of S^-1 B L^-T.
+    """
+    points, k = fn.features.shape
+    if fn.residual is not None and fn.residual.ndim == 2:
+        noise = fn.residual + fn.ridge * jnp.eye(points, dtype=fn.features.dtype)
+        factor = jnp.linalg.cholesky(noise)
+        eye = jnp.eye(points, dtype=noise.dtype)
+        inverse_root = solve_triangular(factor, eye, lower=True)
+    else:
+        residual = 0.0 if fn.residual is None else fn.residual
+        diagonal = jnp.broadcast_to(fn.ridge + residual, (points,))
+        inverse_root = jnp.diag(1.0 / jnp.sqrt(diagonal))
+    B = (fn.features * safe_sqrt(fn.values))[:, ::-1]
+    white = inverse_root @ B
+    trace = (inverse_root**2).sum()
+    L = jnp.linalg.cholesky(jnp.eye(k, dtype=B.dtype) + white.T @ white)
+    columns = solve_triangular(L, (inverse_root.T @ white).T, lower=True)
+    removed = jnp.concatenate([jnp.zeros(1), jnp.cumsum((columns**2).sum(1))])[::-1]
+    if not bool(jnp.isfinite(removed).all()):
+        raise ValueError(
+            "noise covariance is singular: the exact ridge needs a positive ridge, or a residual "
+            "that is positive definite"
+        )
+    power = (B**2).mean(0)[::-1]
+    above = jnp.concatenate([jnp.cumsum(power[::-1])[::-1], jnp.zeros(1)])
+    outside = fn.ridge[0] + fn.prior_variance(k).mean()
+    return outside + above, points / (trace - removed)
+
+
+@eqx.filter_jit
+def _evidence(fn, y, levels):
+    """Log evidence under every rule, (t, r); one factor for each rule and cutoff."""
+    exact = fn.log_prob(y)
+    points = fn.event_shape[0]
+
+    def at(level):
+        low = jnp.where(jnp.arange(fn.values.size) < level, fn.values, 0.0)
+        high = fn.values - low
+        rest = MercerNormal(fn.features, high, fn.ridge, residual=fn.residual, tail=fn.tail)
+        noises = [noise_after(rest, 0, rule, points) for rule in RULES[1:]]
+        approximate = [MercerNormal(fn.features, low, noise).log_prob(y) for noise in noises]
+        return jnp.stack([exact, *approximate])
+
+    return jax.lax.map(at, levels)

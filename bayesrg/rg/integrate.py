@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The low modes of a coarse model integrated in closed form."""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax import Array
+from jax.scipy.linalg import cho_solve
+from jax.typing import ArrayLike
+from jaxtyping import Float
+
+from ..gp import EffectiveNormal, MercerNormal
+
+
+class Modes(NamedTuple):
+    """Conjugate posterior of the low modes: ``mean`` (k,), ``cov`` (k, k), ``log_evidence`` ()."""
+
+    mean: Float[Array, " mode"]
+    cov: Float[Array, "mode mode_bis"]
+    log_evidence: Float[Array, ""]
+
+
+def integrate_modes(root: ArrayLike, rest: MercerNormal | EffectiveNormal, y: ArrayLike) -> Modes:
+    r"""Integrate standard-normal modes w out of ``y ~ rest.shift(root @ w)``.
+
+    With R the covariance of ``rest`` and B the root, their posterior precision is
+    :math:`M = I + B^T R^{-1} B`, and the evidence is that of ``rest`` corrected by M.
+
+    Parameters
+    ----------
+    root : (n, k), from ``split``
+    rest : MercerNormal or EffectiveNormal without batch, from ``split``
+    y : (n,)
+
+    Returns
+    -------
+    Modes
+
+    References
+    ----------
+    arXiv 2405.06008; the conjugate posterior is Rasmussen and Williams (2006), equation 2.8.
+    """
+    root, y = jnp.asarray(root), jnp.asarray(y)
+    white = rest.solve(jnp.concatenate([root, (y - rest.loc)[:, None]], 1))
+    k = root.shape[1]
+    inner = jnp.eye(k, dtype=root.dtype) + root.T @ white[:, :k]
+    b = root.T @ white[:, k]
+    L = jnp.linalg.cholesky(0.5 * (inner + inner.T))
+    cov = cho_solve((L, True), jnp.eye(k, dtype=root.dtype))
+    mean = cov @ b
+    log_det = 2.0 * jnp.log(jnp.diagonal(L)).sum()
+    return Modes(mean, cov, rest.log_prob(y) + 0.5 * (b @ mean - log_det))

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every spectrum is: eigenvalues of a kernel under a data measure, with mode functions."""
+
+from abc import abstractmethod
+from typing import ClassVar
+
+import equinox as eqx
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike
+from jaxtyping import Float
+
+from .. import _checks
+
+
+class Spectrum(eqx.Module):
+    r"""Mercer pairs of a kernel, :math:`k(x, z) = \sum_k \lambda_k \phi_k(x)\phi_k(z) + \ldots`.
+
+    Attributes
+    ----------
+    values : (k,)
+        Eigenvalues under a probability measure, falling, in units of variance.
+    degeneracy : (k,)
+        Modes that each value stands for, 1 unless levels are kept whole.
+    complete : bool
+        Whether the modes are all there is, so that the residual vanishes.
+    """
+
+    values: eqx.AbstractVar[Float[Array, " mode"]]
+    degeneracy: eqx.AbstractVar[Float[Array, " mode"]]
+    complete: ClassVar[bool] = False
+
+    @abstractmethod
+    def features(self, X: ArrayLike) -> Float[Array, "point mode"]:
+        """Mode functions at X (n, d): (n, k), of unit second moment under the data measure."""
+
+    @abstractmethod
+    def residual(self, X: ArrayLike) -> Float[Array, " point"]:
+        """Prior variance at X (n, d) that the modes leave out: (n,), non-negative.
+
+        Its mean over inputs that the spectrum was not made from is the ``tail`` that functions of
+        eigenvalues take.
+        """
+
+    @abstractmethod
+    def residual_cov(self, X: ArrayLike, Z: ArrayLike | None = None) -> Array:
+        """Prior covariance that the modes leave out, (n, n) or with Z (n, m); PSD everywhere."""
+
+    def power(self, y: ArrayLike, X: ArrayLike) -> Float[Array, " mode"]:
+        """Squared coefficients (k,) of a target y (n,) in the modes: the mean over the rows of X.
+
+        Its sampling error is about ``var(y) / n`` a mode.
+        """
+        X = _checks.inputs("X", X)
+        y = _checks.finite("y", y, ndim=1)
+        _checks.targets("y", y, X.shape[0])
+        return (self.features(X).T @ y / X.shape[0]) ** 2
+
+    def __len__(self) -> int:
+        """Return the number of values."""
+        return self.values.shape[0]
