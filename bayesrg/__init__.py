@@ -1,28 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
 """Renormalisation group, Gaussian processes and deep-network posteriors for NumPyro.
 
-Import as ``import bayesrg as brg``. Importing changes no JAX setting and starts no backend.
+Import as ``import bayesrg as brg``. Importing changes no JAX setting, starts no backend, and
+loads a subpackage only when it is used.
 """
-# ruff: noqa: E402
+
+import importlib
 
 __version__ = "0.1.0"
 
-from . import data, gp, inference, io, kernels, models, rg, spectrum
-from .data import Data
-from .inference import fit, predict
-from .io import open_run
+_HOME = {"Data": "data", "fit": "inference", "open_run": "io", "predict": "inference"}
+_SUBPACKAGES = (
+    "data", "gp", "inference", "io", "kernels", "models", "plots", "rg", "spectrum",
+)  # fmt: skip
+__all__ = sorted([*_HOME, *_SUBPACKAGES])
 
-__all__ = [
-    "Data",
-    "data",
-    "fit",
-    "gp",
-    "inference",
-    "io",
-    "kernels",
-    "models",
-    "open_run",
-    "predict",
-    "rg",
-    "spectrum",
-]
+
+def __getattr__(name):
+    if name in _SUBPACKAGES:
+        return importlib.import_module(f".{name}", __name__)
+    if name in _HOME:
+        return getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
+    raise AttributeError(f"module 'bayesrg' has no attribute {name!r}; it has {', '.join(__all__)}")
+
+
+def __dir__():
+    return [*__all__, "__version__"]

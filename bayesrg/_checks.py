@@ -58,7 +58,7 @@ def nonnegative(name, value, *, ndim=None):
     value = finite(name, value, ndim=ndim)
     if known(value) and not (np.asarray(value) >= 0).all():
         raise ValueError(
-            f"{name} must be non-negative, got {np.asarray(value).min()}; give zero or a positive value"
+            f"{name} must be non-negative, got {np.asarray(value).min()}; give zero or more"
         )
     return value
 

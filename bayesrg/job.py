@@ -130,9 +130,7 @@ def _compare(report, model, data, hyper, cut, sampling, keys):
     fn, cutoff = cut.fn, cut.cutoff
     eigen = gp.eigenpairs(fn.features[:, cutoff:], fn.values[cutoff:], fn.residual)
     coarse = _coarse(model, cut.site, cutoff)
-    coarse_dt = inference.fit(
-        coarse, data, key=keys[1], **sampling, coarse_eigen=eigen, **hyper
-    )
+    coarse_dt = inference.fit(coarse, data, key=keys[1], **sampling, coarse_eigen=eigen, **hyper)
     flow, n = cut.flow, data.X.shape[0]
     learnt = rg.learnability(flow.values, n, flow.ridge, tail=float(flow.tail[-1]))
     at_stop = float(np.interp(cutoff, np.asarray(flow.cutoff), np.asarray(flow.universal)))
@@ -153,7 +151,6 @@ def _compare(report, model, data, hyper, cut, sampling, keys):
     for name, group in io.flow_groups(flow).items():
         report.dt[name] = xr.DataTree(group)
     report.dt["coarse_posterior"] = coarse_dt["posterior"]
-    report.dt["predictions"] = full["predictions"]
 
 
 def _evidence_difference(model, data, hyper, cut, dt, eigen, key):

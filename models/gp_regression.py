@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Gaussian-process regression: amplitude and noise inferred, the function integrated out.
 
-    amplitude ~ LogNormal(0, 1)        variance of the prior
-    noise     ~ LogNormal(-1, 1)       standard deviation of an observation
-    y | amplitude, noise ~ Normal(0, amplitude K(X, X) + noise^2 I)
+amplitude ~ LogNormal(0, 1)        variance of the prior
+noise     ~ LogNormal(-1, 1)       standard deviation of an observation
+y | amplitude, noise ~ Normal(0, amplitude K(X, X) + noise^2 I)
 """
 
 import jax.numpy as jnp

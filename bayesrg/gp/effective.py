@@ -166,5 +166,7 @@ class EffectiveNormal(dist.Distribution):
         value = jnp.asarray(value)
         n = value.shape[-1]
         ridge = self.ridge if self.ridge.shape[-1] == 1 else self.ridge[..., n:]
-        rest = jnp.broadcast_to(self.mean[..., n:], value.shape[:-1] + self.mean[..., n:].shape[-1:])
+        rest = jnp.broadcast_to(
+            self.mean[..., n:], value.shape[:-1] + self.mean[..., n:].shape[-1:]
+        )
         return rest, jnp.broadcast_to(self.eliminated[..., n:], rest.shape), ridge

@@ -62,6 +62,8 @@ def eigenpairs_of(
     """
     if isinstance(prior, Kernel):
         return eigenpairs(jnp.zeros((jnp.shape(X)[0], 0)), jnp.zeros(0), prior(X))
+    X = _checks.inputs("X", X)
+    prior.warn_if_shared(X)
     cutoff = _checks.cutoff(cutoff, len(prior))
     residual = None if prior.complete else prior.residual_cov(X)
     return eigenpairs(prior.features(X)[:, cutoff:], prior.values[cutoff:], residual)
@@ -96,6 +98,8 @@ def marginal(
         K = prior(X)
         none = jnp.zeros((K.shape[0], 0), K.dtype)
         return MercerNormal(none, none[0], ridge, residual=K, scale=scale, eigen=eigen)
+    X = _checks.inputs("X", X)
+    prior.warn_if_shared(X)
     residual = None if prior.complete else prior.residual_cov(X)
     return MercerNormal(
         prior.features(X), prior.values, ridge, residual=residual, scale=scale,

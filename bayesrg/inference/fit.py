@@ -11,11 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 import xarray as xr
+from numpyro import handlers
 from numpyro.infer import NUTS, Predictive
 from numpyro.infer.mcmc import MCMCKernel
 
 from .. import __version__, _checks, io
 from ..data import Data
+from ..spectrum import Spectrum
 from .driver import sample_in_blocks
 from .sites import bind, fingerprint, law, over_draws, sites_of
 
@@ -92,6 +94,9 @@ def fit(
     X, y = _arrays(data)
     key = jax.random.key(key) if isinstance(key, int) else key
     bound = bind(model, hyper, _RESERVED)
+    for value in hyper.values():
+        if isinstance(value, Spectrum):
+            value.warn_if_shared(_checks.inputs("X", X))
     devices = _devices(devices, chains)
     kernel = (NUTS if sampler is None else sampler)(bound)
     sites = sites_of(bound, X, y)
@@ -135,7 +140,7 @@ def fit(
 def _arrays(data):
     """Inputs and targets of `Data` or a pair, checked."""
     if not isinstance(data, Data) and not (isinstance(data, tuple | list) and len(data) == 2):
-        raise ValueError(f"data must be a bayesrg.Data or a pair (X, y), got {type(data).__name__}")
+        raise ValueError(f"data must be a Data or a pair (X, y), got {type(data).__name__}")
     X, y = data[0], data[1]
     X = _checks.finite("X", X, ndim=(1, 2))
     return X, _checks.targets("y", y, X.shape[0])
@@ -155,8 +160,6 @@ def _devices(devices, chains):
 
 def _observed_values(bound, X, y):
     """Observed sites' values as the model sees them, e.g. transposed to (output, point)."""
-    from numpyro import handlers
-
     trace = handlers.trace(handlers.seed(bound, 0)).get_trace(X, y)
     return {
         name: site["value"]

@@ -111,7 +111,6 @@ def sites_of(bound: Bound, X, y) -> list[Site]:
 def law(bound: Bound, arrays, X, latents: dict, site: str):
     """Distribution of one site at inputs X with other sites' values given; plates unwrapped."""
 
-
     def value(message):
         if message["name"] == site:  # nothing is drawn there, only its law is wanted
             return jnp.zeros(message["fn"].shape())

@@ -1,15 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """Curves against one axis, on any of ArviZ's backends."""
 
+from importlib import import_module
+
 import xarray as xr
-from arviz import PlotCollection, visuals
+from arviz import PlotCollection, rcParams, visuals
 
 
 def group_of(dt: xr.DataTree, group: str) -> xr.Dataset:
     """Read a group as a Dataset, or say which groups there are."""
     if group not in dt.children:
-        names = ", ".join(map(repr, dt.children))
-        raise ValueError(f"the tree has no group {group!r}, only {names}; run `bayesrg run` first")
+        names = ", ".join(map(repr, dt.children)) or "none"
+        raise ValueError(
+            f"the tree has no group {group!r}, only {names}; bayesrg.io.flow_groups makes the "
+            "groups of a flow"
+        )
     return dt[group].to_dataset()
 
 
@@ -20,16 +25,18 @@ def curves(
     x = y[along].astype(float).broadcast_like(y)
     points = xr.concat([x, y], dim="plot_axis").assign_coords(plot_axis=["x", "y"])
     dataset = points.rename("curve").to_dataset()
+    backend = rcParams["plot.backend"] if backend is None else backend
+    figure = {"figsize": (8.0, 4.5), "figsize_units": "inches"}
+    if backend == "matplotlib":
+        figure["layout"] = "constrained"  # keeps the legend off the curves
     pc_kwargs.setdefault("aes", {"color": [by]})
-    figure = {"figsize": (7.0, 4.5), "figsize_units": "inches"}
-    figure = figure | pc_kwargs.pop("figure_kwargs", {})
     pc = PlotCollection.wrap(
         dataset.isel({along: 0, "plot_axis": 0}, drop=True),
-        cols=[], backend=backend, figure_kwargs=figure, **pc_kwargs,
+        cols=[], backend=backend, figure_kwargs=figure | pc_kwargs.pop("figure_kwargs", {}),
+        **pc_kwargs,
     )  # fmt: skip
     draw = visuals.scatter_xy if scatter else visuals.line_xy
-    style = {"size": 9} if scatter else {"width": 2}
-    pc.map(draw, "curve", data=dataset, **style)
+    pc.map(draw, "curve", data=dataset, **({"size": 9} if scatter else {"width": 2}))
     pc.add_legend(by, title="")
     return pc
 
@@ -38,16 +45,16 @@ def decorate(pc: PlotCollection, *, x: str, y: str, title: str, xscale="log", ys
     """Set scales, axis labels and title of a single plot."""
     for axis, scale in ((visuals.set_xscale, xscale), (visuals.set_yscale, yscale)):
         pc.map(axis, ignore_aes="all", scale=scale, store_artist=False)
-    pc.map(visuals.labelled_x, "xlabel", ignore_aes="all", text=x)
-    pc.map(visuals.labelled_y, "ylabel", ignore_aes="all", text=y)
+    for label, text in ((visuals.labelled_x, x), (visuals.labelled_y, y)):
+        pc.map(label, ignore_aes="all", text=text)
     pc.map(visuals.labelled_title, "title", ignore_aes="all", text=title)
     return pc
 
 
 def mark(pc: PlotCollection, label: str, *, x: float | None = None, y: float | None = None):
-    """Draw a dashed line at ``x`` or ``y``, stored in the collection under ``label``."""
-    value = xr.Dataset({"curve": x if y is None else y})
-    line = visuals.vline if y is None else visuals.hline
-
-    pc.map(line, label, data=value, ignore_aes="all", color="gray", alpha=0.8)
+    """Draw a dashed grey line at ``x`` or ``y``, stored in the collection under ``label``."""
+    styles = import_module(f"arviz_plots.backend.{pc.backend}").get_default_aes("linestyle", 2)
+    line, value = (visuals.vline, x) if y is None else (visuals.hline, y)
+    data = xr.Dataset({"curve": value})
+    pc.map(line, label, data=data, ignore_aes="all", color="gray", linestyle=styles[1])
     return pc

@@ -119,6 +119,8 @@ def local_ridge(
     arXiv 2405.06008: non-Gaussian features make the ridge depend on the input.
     """  # noqa: E501
     cutoff = _checks.cutoff(cutoff, len(spectrum))
+    X = _checks.inputs("X", X)
+    spectrum.warn_if_shared(X)
     high = spectrum.features(X)[:, cutoff:] ** 2 @ spectrum.values[cutoff:]
     return _checks.nonnegative("ridge", ridge, ndim=(0, 1)) + high + spectrum.residual(X)
 

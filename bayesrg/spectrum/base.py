@@ -5,7 +5,6 @@ from abc import abstractmethod
 from typing import ClassVar
 
 import equinox as eqx
-import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float
@@ -45,6 +44,9 @@ class Spectrum(eqx.Module):
     @abstractmethod
     def residual_cov(self, X: ArrayLike, Z: ArrayLike | None = None) -> Array:
         """Prior covariance that the modes leave out, (n, n) or with Z (n, m); PSD everywhere."""
+
+    def warn_if_shared(self, X: Array) -> None:
+        """Warn if the spectrum was made from the training inputs X (n, d) themselves."""
 
     def power(self, y: ArrayLike, X: ArrayLike) -> Float[Array, " mode"]:
         """Squared coefficients (k,) of a target y (n,) in the modes: the mean over the rows of X.

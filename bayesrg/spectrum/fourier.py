@@ -6,7 +6,6 @@ from typing import ClassVar
 
 import jax.numpy as jnp
 from jax import Array
-from jax.typing import ArrayLike
 from jaxtyping import Float
 
 from .. import _checks

@@ -44,6 +44,19 @@ class NystromSpectrum(Spectrum):
         right = left if Z is None else self.features(Z)
         return self.kernel(X, Z) - (left * self.values) @ right.T
 
+    def warn_if_shared(self, X):
+        if not (_checks.known(X) and _checks.known(self.X_ref)):
+            return
+        rows = {row.tobytes() for row in np.asarray(X, self.X_ref.dtype)}
+        shared = sum(row.tobytes() in rows for row in np.asarray(self.X_ref))
+        if 2 * shared > len(self.X_ref):
+            warnings.warn(
+                f"{shared} of the {len(self.X_ref)} rows of X_ref are training inputs; a coarse "
+                "model would then count the eliminated modes twice: give nystrom an independent "
+                "reference sample",
+                stacklevel=3,
+            )
+
     def power(self, y, X=None):
         """Squared coefficients (k,) of a target; without X, ``y`` is given at the reference."""
         return super().power(y, self.X_ref if X is None else X)
