@@ -5,9 +5,13 @@ Values are checked only where they are known, on the host; those that a JAX tran
 are checked for shape alone.
 """
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+ArrayLike = jax.typing.ArrayLike | Sequence
 
 
 def known(value):

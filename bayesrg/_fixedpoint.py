@@ -26,9 +26,24 @@ class Root(NamedTuple):
 
 def _balance(log_s, args):
     """Relative imbalance of the equation: rising in ``log_s``, zero at the root."""
-    values, degeneracy, n, ridge = args
-    s = jnp.exp(log_s)
-    return 1.0 - ridge / s - (degeneracy * values / (s + n * values)).sum()
+    return _imbalance(jnp.exp(log_s), *args)[0]
+
+
+def _imbalance(s, values, degeneracy, n, ridge):
+    """Relative imbalance at ``s``, and the derivative of ``s`` times it.
+
+    Modes that are mostly learnt enter through what is left of them, so that nothing cancels
+    when there are about as many modes as points and s is tiny.
+    """
+    total = s + n * values
+    learnt = n * values > s
+    free = (n - jnp.where(learnt, degeneracy, 0.0).sum()) / n
+    terms = jnp.where(learnt, s / n, -values) / total
+    slopes = jnp.where(learnt, s * (s + 2 * n * values) / n, -n * values**2) / total**2
+    return (
+        free + (degeneracy * terms).sum() - ridge / s,
+        free + (degeneracy * slopes).sum(),
+    )
 
 
 def _solve(values, degeneracy, n, ridge):
@@ -59,10 +74,8 @@ def _solve(values, degeneracy, n, ridge):
     # Newton steps from the root: they polish the last digits, and because the root is a fixed
     # point of the step, differentiating two of them gives its first and second derivatives.
     for _ in range(2):
-        unlearnt = s / (s + n * values)
-        imbalance = s - bare - (degeneracy * values * unlearnt).sum()
-        slope = 1.0 - (degeneracy * n * values**2 / (s + n * values) ** 2).sum()
-        s = s - imbalance / slope
+        imbalance, slope = _imbalance(s, *args)
+        s = s - s * imbalance / slope
     residual = jnp.abs(_balance(jnp.log(s), args))
     limit = jnp.where(n > modes, ridge * n / jnp.where(n > modes, n - modes, 1.0), 0.0 * ridge)
     value = jnp.where(overdetermined, limit, s)

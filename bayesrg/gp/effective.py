@@ -5,12 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 from jax import Array, random
-from jax.typing import ArrayLike
 from jaxtyping import Float
 from numpyro.distributions import constraints
 from numpyro.distributions.util import validate_sample
 
 from .. import _checks
+from .._checks import ArrayLike
 from .._fixedpoint import effective_ridge
 
 

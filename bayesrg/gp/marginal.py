@@ -3,10 +3,10 @@
 
 import jax.numpy as jnp
 from jax import Array
-from jax.typing import ArrayLike
 from jaxtyping import Float
 
 from .. import _checks
+from .._checks import ArrayLike
 from .._linalg import safe_sqrt
 from ..kernels import Kernel
 from ..spectrum import Spectrum

@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
-from jax.typing import ArrayLike
 from scipy.optimize import minimize
 
 from .. import _checks
+from .._checks import ArrayLike
 from .._linalg import quad_logdet
 from ..kernels import Kernel
 from .regression import Posterior, condition

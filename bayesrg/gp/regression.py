@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, random
 from jax.scipy.linalg import solve_triangular
-from jax.typing import ArrayLike
 from jaxtyping import Float
 
 from .. import _checks
+from .._checks import ArrayLike
 from .._linalg import cholesky, solve
 from ..kernels import Kernel
 

@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
-from jax.typing import ArrayLike
 
 from .. import _checks, io
+from .._checks import ArrayLike
 from .sites import Bound, bind, fingerprint, law, over_draws, sites_of
 
 _ROWS = 500

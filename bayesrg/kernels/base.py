@@ -8,10 +8,10 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
-from jax.typing import ArrayLike
 from jaxtyping import Float
 
 from .. import _checks
+from .._checks import ArrayLike
 
 
 class Kernel(eqx.Module):

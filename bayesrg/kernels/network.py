@@ -35,8 +35,9 @@ class NNGP(Kernel):
 
     Notes
     -----
-    First derivatives are exact also at coincident, antipodal and zero inputs; second derivatives
-    at coincident inputs are not. In 32-bit floats entries carry about six digits.
+    First derivatives are exact also at coincident and antipodal inputs, second derivatives there
+    are not. At a zero input without bias the derivative in the bias is infinite and given as 0.
+    In 32-bit floats entries carry about six digits.
 
     References
     ----------

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.scipy.linalg import solve_triangular
-from jax.typing import ArrayLike
 from jaxtyping import Float, Int
 
 from .. import _checks, _fixedpoint
+from .._checks import ArrayLike
 from .._linalg import safe_sqrt
 from ..gp import MercerNormal
 from ..gp.effective import RULES, noise_after
@@ -55,8 +55,8 @@ class Flow(eqx.Module):
 
 def flow(
     values: ArrayLike,
-    n: float,
-    ridge: float,
+    n: ArrayLike,
+    ridge: ArrayLike,
     *,
     rule: str = "running",
     threshold: float = 0.5,
@@ -65,7 +65,7 @@ def flow(
     y: ArrayLike | None = None,
     cutoffs: ArrayLike | None = None,
     degeneracy: ArrayLike | None = None,
-    tail: float = 0.0,
+    tail: ArrayLike = 0.0,
 ) -> Flow:
     """Let the ridge flow from all modes to none.
 

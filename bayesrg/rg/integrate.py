@@ -6,9 +6,9 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import Array
 from jax.scipy.linalg import cho_solve
-from jax.typing import ArrayLike
 from jaxtyping import Float
 
+from .._checks import ArrayLike
 from ..gp import EffectiveNormal, MercerNormal
 
 

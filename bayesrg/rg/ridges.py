@@ -4,10 +4,10 @@
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.typing import ArrayLike
 from jaxtyping import Float
 
 from .. import _checks, _fixedpoint
+from .._checks import ArrayLike
 from ..spectrum import Spectrum
 
 CUTOFF_RULES = ("running",)
@@ -187,14 +187,14 @@ def running_learnability(
 
 def cutoff(
     values: ArrayLike,
-    n: float,
-    ridge: float,
+    n: ArrayLike,
+    ridge: ArrayLike,
     rule: str = "running",
     threshold: float = 0.5,
     *,
     scan: str = "ir",
     degeneracy: ArrayLike | None = None,
-    tail: float = 0.0,
+    tail: ArrayLike = 0.0,
 ) -> int:
     """Count the modes that a data set of n points can learn: where the flow stops.
 

@@ -6,10 +6,10 @@ from typing import ClassVar
 
 import equinox as eqx
 from jax import Array
-from jax.typing import ArrayLike
 from jaxtyping import Float
 
 from .. import _checks
+from .._checks import ArrayLike
 
 
 class Spectrum(eqx.Module):

@@ -7,10 +7,10 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.typing import ArrayLike
 from jaxtyping import Float
 
 from .. import _checks
+from .._checks import ArrayLike
 from ..kernels import Kernel
 from .base import Spectrum
 

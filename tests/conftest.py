@@ -1,0 +1,22 @@
+# SPDX-License-Identifier: Apache-2.0
+import jax
+import numpyro
+import pytest
+
+numpyro.enable_x64()
+jax.config.update("jax_num_cpu_devices", 2)  # before the backend starts; the only such place
+
+
+@pytest.fixture(scope="session")
+def digits():
+    import bayesrg as brg
+
+    return brg.data.load("digits", n=60)
+
+
+@pytest.fixture(scope="session")
+def spectrum(digits):
+    """Nystrom spectrum of a network kernel, kept to 40 modes so that much is left over."""
+    import bayesrg as brg
+
+    return brg.spectrum.nystrom(brg.kernels.NNGP(1), digits.X_ref[:300], rank=40)

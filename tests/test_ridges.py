@@ -1,0 +1,193 @@
+# SPDX-License-Identifier: Apache-2.0
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from oracles import central_difference, fourier_problem
+from scipy.optimize import brentq
+
+from bayesrg import rg
+from bayesrg._fixedpoint import effective_ridge as solve
+
+p = fourier_problem()
+power_law = np.arange(1, 1001.0) ** -2
+
+
+@pytest.mark.parametrize(
+    "n, ridge, s, learnt, cut, universal",
+    [
+        (10, 0.0, 0.2218926886, 10.0, 10, 0.0941668355),
+        (10, 0.01, 0.2406390445, 9.58443984, 9, 0.1141668355),
+        (50, 0.01, 0.0649767070, 42.30493475, 37, 0.0356655866),
+        (50, 1.0, 1.2333742486, 9.46080433, 6, 1.1525456778),
+        (200, 0.01, 0.0272801862, 126.68671747, 103, 0.0186622604),
+    ],
+)
+def test_power_law_reference_numbers(n, ridge, s, learnt, cut, universal):
+    np.testing.assert_allclose(rg.effective_ridge(power_law, n, ridge), s, atol=6e-11)
+    np.testing.assert_allclose(rg.learnability(power_law, n, ridge).sum(), learnt, atol=6e-9)
+    assert rg.cutoff(power_law, n, ridge) == cut
+    np.testing.assert_allclose(ridge + power_law[cut:].sum(), universal, atol=6e-11)
+
+
+@pytest.mark.parametrize("n", [1, 10, 99.5, 999, 1000, 1001, 1e5])
+@pytest.mark.parametrize("ridge", [0.0, 1e-20, 1e-6, 1.0, 1e9])
+def test_root_against_bracketing(n, ridge):
+    root = solve(jnp.asarray(power_law), jnp.ones(1000), n, ridge)
+    assert root.converged and root.residual < 1e-11
+    if ridge == 0 and n >= 1000:
+        assert root.value == 0
+        return
+
+    def balance(log_s):
+        s = np.exp(log_s)
+        return 1 - ridge / s - (power_law / (s + n * power_law)).sum()
+
+    expected = np.exp(brentq(balance, np.log(1e-25), np.log(ridge + 2.0), xtol=1e-15))
+    cancelled = 1e-15 / (1e-300 + ridge / expected) if n == 1000 else 0.0  # in this oracle
+    np.testing.assert_allclose(root.value, expected, rtol=1e-12 + cancelled)
+
+
+@pytest.mark.parametrize("n", [10, 99, 100, 101, 1000])
+def test_equal_values_have_a_closed_form(n):
+    """For 100 equal values the root is that of s^2 + s (n - 100 - ridge) = n ridge."""
+    for ridge in 10.0 ** np.arange(-20, 10):
+        b = n - 100 - ridge
+        root = np.sqrt(b * b + 4 * n * ridge)
+        s = 2 * n * ridge / (b + root) if b > 0 else (root - b) / 2
+        np.testing.assert_allclose(rg.effective_ridge(np.ones(100), n, ridge), s, rtol=1e-12)
+
+
+def test_derivatives_in_closed_form():
+    values, n, ridge = jnp.asarray(power_law[:50]), 20.0, 0.01
+    s = rg.effective_ridge(values, n, ridge)
+    L = n * values / (n * values + s)
+    gamma = (L**2).sum() / n
+    E0 = 1 / (1 - gamma)
+    gradient = jax.grad(lambda *a: rg.effective_ridge(*a), (0, 1, 2))(values, n, ridge)
+    np.testing.assert_allclose(gradient[0], E0 * (1 - L) ** 2, rtol=1e-12)
+    np.testing.assert_allclose(gradient[1], -E0 * gamma * s / n, rtol=1e-12)
+    np.testing.assert_allclose(gradient[2], E0, rtol=1e-12)
+    second = jax.grad(jax.grad(lambda r: rg.effective_ridge(values, n, r)))(ridge)
+    difference = central_difference(
+        jax.grad(lambda r: rg.effective_ridge(values, n, r)), ridge, 1e-6
+    )
+    np.testing.assert_allclose(second, difference, rtol=1e-5)
+    learnt = jax.grad(lambda r: rg.learnability(values, n, r).sum())(ridge)
+    np.testing.assert_allclose(
+        learnt, central_difference(lambda r: rg.learnability(values, n, r).sum(), ridge), rtol=1e-6
+    )
+
+
+def test_more_points_than_modes_and_no_ridge():
+    values = jnp.array([1.0, 0.5, 0.25, 0.0])
+    assert rg.effective_ridge(values, 10, 0.0) == 0
+    np.testing.assert_array_equal(rg.learnability(values, 10, 0.0), [1, 1, 1, 0])
+    slope = jax.grad(lambda r: rg.effective_ridge(values, 10.0, r))(0.0)
+    np.testing.assert_allclose(slope, 10 / 7)
+    np.testing.assert_allclose(rg.effective_ridge(values, 10, 1e-12) / 1e-12, 10 / 7, rtol=1e-9)
+    assert rg.effective_ridge(values, 3, 0.0) == 0
+    assert rg.effective_ridge(values, 2.999, 0.0) > 0
+    np.testing.assert_array_equal(rg.learnability(jnp.zeros(3), 5, 0.0), 0.0)
+    assert rg.effective_ridge(jnp.zeros(3), 5, 0.2) == pytest.approx(0.2, rel=1e-14)
+
+
+def test_dressed_ridge_and_its_limits():
+    expected = {0: 0.158180868017, 5: 0.118466236268, 13: 0.087687601809, 24: 0.069103757589,
+                40: 0.057162605131, 61: 0.05}  # fmt: skip
+    for cutoff, s in expected.items():
+        np.testing.assert_allclose(rg.dressed_ridge(p.values, 24, 0.05, cutoff), s, atol=6e-13)
+    assert rg.dressed_ridge(p.values, 24, 0.05, 0) == rg.effective_ridge(p.values, 24, 0.05)
+    s0 = rg.effective_ridge(power_law, 50, 0.01)
+    seen = 0.01 + (power_law[:20] * s0 / (s0 + 50 * power_law[:20])).sum()
+    np.testing.assert_allclose(rg.dressed_ridge(power_law, 50, seen, 20), s0, rtol=1e-13)
+
+
+def test_levels_equal_their_modes_written_out():
+    levels, count = np.array([1.0, 0.3, 0.1, 0.02]), np.array([1, 3, 5, 7])
+    modes = np.repeat(levels, count)
+    pairs = [
+        (rg.effective_ridge(levels, 6, 0.05, degeneracy=count), rg.effective_ridge(modes, 6, 0.05)),
+        (
+            np.repeat(rg.learnability(levels, 6, 0.05, degeneracy=count), count),
+            rg.learnability(modes, 6, 0.05),
+        ),
+    ]
+    for cutoff in (0, 1, 3, 4, 16):
+        pairs.append(
+            (
+                rg.dressed_ridge(levels, 6, 0.05, cutoff, degeneracy=count),
+                rg.dressed_ridge(modes, 6, 0.05, cutoff),
+            )
+        )
+    for ours, oracle in pairs:
+        np.testing.assert_allclose(ours, oracle, rtol=1e-13)
+    for n in (1, 4, 10, 40, 400):
+        whole = rg.cutoff(levels, n, 0.05, degeneracy=count)
+        assert whole in (0, 1, 4, 9, 16) and whole == rg.cutoff(modes, n, 0.05)
+
+
+def test_running_learnability_by_hand():
+    n, ridge, tail = 24, 0.05, 0.01
+    above = np.array([p.values[k + 1 :].sum() for k in range(61)])
+    expected = n * p.values / (n * p.values + ridge + tail + above)
+    running = rg.running_learnability(p.values, n, ridge, tail=tail)
+    np.testing.assert_allclose(running, expected, rtol=1e-12)
+    assert rg.cutoff(p.values, n, ridge, tail=tail) == int(np.argmin(expected >= 0.5))
+
+
+def test_scans_differ_only_where_learnability_is_not_monotone():
+    assert rg.cutoff(power_law, 50, 0.01) == rg.cutoff(power_law, 50, 0.01, scan="uv") == 37
+    # With no ridge the last mode of a truncated spectrum has nothing left above it: L = 1.
+    assert rg.cutoff(power_law, 50, 0.0, scan="uv") == 1000
+    assert rg.cutoff(power_law, 50, 0.0) < 60
+    assert rg.cutoff(power_law, 50, 1e6) == 0  # nothing can be learnt
+    assert rg.cutoff(power_law[:5], 1e9, 0.01) == 5  # everything can
+    assert rg.cutoff([1.0], 1, 1.0) == 1  # exactly at the threshold is kept
+
+
+def test_local_ridge_averages_to_the_universal_one(spectrum, digits):
+    inside = spectrum.features(spectrum.X_ref)[:, 10:] ** 2 @ spectrum.values[10:]
+    np.testing.assert_allclose(inside.mean(), spectrum.values[10:].sum(), rtol=1e-9)
+    ours = rg.local_ridge(spectrum, digits.X, 0.05, 10)
+    K = spectrum.kernel(digits.X)
+    F = spectrum.features(digits.X)[:, :10]
+    by_hand = 0.05 + np.diag(K - F * spectrum.values[:10] @ F.T)
+    np.testing.assert_allclose(ours, by_hand, rtol=1e-10)
+
+
+def test_batches():
+    ridges, ns = jnp.array([[0.01], [0.1]]), jnp.array([10.0, 50.0, 200.0])
+    s = rg.effective_ridge(power_law, ns, ridges)
+    assert s.shape == (2, 3)
+    np.testing.assert_allclose(s[0, 1], rg.effective_ridge(power_law, 50, 0.01), rtol=1e-14)
+    assert rg.learnability(power_law, ns, 0.01).shape == (3, 1000)
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda: rg.effective_ridge([1.0, -0.5], 3, 0.1), r"non-negative; index \[1\] is -0.5"),
+        (lambda: rg.effective_ridge([0.5, 1.0], 3, 0.1), "sorted in falling order"),
+        (lambda: rg.effective_ridge([1.0], 0, 0.1), "n must be positive"),
+        (lambda: rg.effective_ridge([1.0], 3, -0.1), "ridge must be non-negative"),
+        (lambda: rg.effective_ridge([np.nan], 3, 0.1), "values contains non-finite"),
+        (lambda: rg.effective_ridge(1.0, 3, 0.1), "got a scalar"),
+        (lambda: rg.effective_ridge([1.0], 3, 0.1, degeneracy=[1, 2]), "one a level"),
+        (lambda: rg.dressed_ridge([1.0, 0.5], 3, 0.1, 3), "cutoff must be an integer between"),
+        (lambda: rg.cutoff([1.0], 3, 0.1, "runing"), "rule must be one of 'running'"),
+        (lambda: rg.cutoff([1.0], 3, 0.1, threshold=1.0), "strictly between 0 and 1, got 1"),
+        (lambda: rg.cutoff([1.0], 3, 0.1, scan="up"), "scan must be one of 'ir', 'uv'"),
+    ],
+)
+def test_bad_input_is_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_32_bits_give_six_digits():
+    exact = rg.effective_ridge(power_law, 50, 0.01)
+    with jax.enable_x64(False):
+        single = rg.effective_ridge(jnp.asarray(power_law, jnp.float32), 50, 0.01)
+    assert single.dtype == jnp.float32
+    np.testing.assert_allclose(single, exact, rtol=2e-6)

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from oracles import fourier_modes, fourier_problem
+
+from bayesrg.kernels import NNGP, RBF, Linear, Matern12
+from bayesrg.spectrum import fourier, nystrom
+
+problem = fourier_problem()
+
+
+@pytest.mark.parametrize(
+    "cutoff, smallest, mean, tail",
+    [(3, 0.03468, 0.2365, 0.2387), (10, 0.02570, 0.0722, 0.0666), (40, 0.001284, 0.02722, 0.0)],
+)
+def test_nystrom_reference_numbers(cutoff, smallest, mean, tail):
+    X_ref, X = ((jnp.arange(40) + 0.5) / 40)[:, None], problem.x[:, None]
+    spectrum = nystrom(Matern12(0.3), X_ref, rank=cutoff)
+    rest = spectrum.residual_cov(X)
+    np.testing.assert_allclose(np.linalg.eigvalsh(rest)[0], smallest, rtol=5e-4)
+    np.testing.assert_allclose(jnp.diagonal(rest).mean(), mean, rtol=3e-3)
+    np.testing.assert_allclose(spectrum.residual(X), jnp.diagonal(rest), atol=1e-14)
+    np.testing.assert_allclose(1.0 - spectrum.values.sum(), tail, atol=6e-5)
+
+
+def test_nystrom_splits_the_kernel_exactly_and_stays_positive(digits, spectrum):
+    X, Z = digits.X[:20], digits.X_test[:15]
+    kernel = spectrum.kernel
+    modes = spectrum.features(X) * spectrum.values @ spectrum.features(Z).T
+    np.testing.assert_allclose(modes + spectrum.residual_cov(X, Z), kernel(X, Z), atol=1e-13)
+    together = spectrum.residual_cov(jnp.concatenate([X, Z]))
+    assert np.linalg.eigvalsh(together)[0] > 0
+    np.testing.assert_allclose(together[:20, 20:], spectrum.residual_cov(X, Z), atol=1e-13)
+    assert (jnp.diff(spectrum.values) <= 0).all() and len(spectrum) == 40
+
+
+def test_nystrom_functions_are_orthonormal_under_the_reference(spectrum):
+    Phi = spectrum.features(spectrum.X_ref)
+    np.testing.assert_allclose(Phi.T @ Phi / len(spectrum.X_ref), np.eye(40), atol=1e-9)
+    y = Phi @ jnp.arange(40.0)
+    np.testing.assert_allclose(spectrum.power(y), np.arange(40.0) ** 2, atol=1e-7)
+
+
+def test_round_off_pairs_are_dropped_and_counted():
+    X_ref = jnp.linspace(0, 1, 200)[:, None]
+    spectrum = nystrom(RBF(0.3), X_ref)
+    assert len(spectrum) == 15 and spectrum.dropped == 185
+    with pytest.warns(UserWarning, match="rank 30 was asked for but only 15 of 200"):
+        assert len(nystrom(RBF(0.3), X_ref, rank=30)) == 15
+    low_rank = nystrom(Linear(), np.random.default_rng(0).standard_normal((30, 4)))
+    assert len(low_rank) == 4
+    doubled = nystrom(RBF(0.3), jnp.concatenate([X_ref, X_ref]))
+    np.testing.assert_allclose(doubled.values[:10], spectrum.values[:10], rtol=1e-9)
+
+
+def test_a_single_reference_point_and_rank_zero():
+    one = nystrom(RBF(1.0, 2.0), jnp.zeros((1, 1)))
+    np.testing.assert_allclose(one.values, [2.0])
+    np.testing.assert_allclose(one.features(jnp.zeros((1, 1))), [[1.0]])
+    none = nystrom(RBF(1.0), jnp.linspace(0, 1, 5)[:, None], rank=0)
+    X = jnp.linspace(0, 1, 3)[:, None]
+    np.testing.assert_allclose(none.residual_cov(X), RBF(1.0)(X), atol=1e-15)
+
+
+def test_training_sample_as_reference_is_the_trap():
+    """In the training inputs' own modes the low block sees the bare ridge."""
+    X = problem.x[:, None]
+    spectrum = nystrom(Matern12(0.3), X)
+    F, values = spectrum.features(X), spectrum.values
+    high = F[:, 5:] * values[5:] @ F[:, 5:].T
+    precision = F[:, :5].T @ np.linalg.solve(0.05 * np.eye(24) + high, F[:, 5:])
+    assert np.abs(precision).max() < 1e-11
+    with pytest.warns(UserWarning, match="24 of the 24 rows of X_ref are training inputs"):
+        spectrum.warn_if_shared(X)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        spectrum.warn_if_shared(X[:11])  # a small sample of the reference is no trap
+        spectrum.warn_if_shared(X + 0.1)
+
+
+def test_fourier_modes():
+    spectrum = fourier(lambda j: (1 + j) ** -2.0, 61)
+    np.testing.assert_allclose(spectrum.features(problem.x), problem.Phi, atol=1e-13)
+    np.testing.assert_allclose(spectrum.values, problem.values, rtol=1e-15)
+    grid = jnp.arange(500) / 500
+    Phi = spectrum.features(grid)
+    np.testing.assert_allclose(Phi.T @ Phi / 500, np.eye(61), atol=1e-13)
+    np.testing.assert_array_equal(spectrum.residual(problem.x), np.zeros(24))
+    np.testing.assert_array_equal(spectrum.residual_cov(problem.x, grid).shape, (24, 500))
+    np.testing.assert_allclose(
+        spectrum.power(fourier_modes(np.asarray(grid), 61)[:, 7], grid)[6:9], [0, 1, 0], atol=1e-13
+    )
+    moved = jax.grad(lambda a: fourier(lambda j: (1 + j) ** -a, 5).values.sum())(2.0)
+    np.testing.assert_allclose(moved, -sum(np.log(j) * j**-2.0 for j in range(1, 6)))
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda: fourier(lambda j: j, 4), "sorted in falling order"),
+        (lambda: fourier(lambda j: 1 - j, 4), r"non-negative; index \[2\] is -1.0"),
+        (lambda: fourier(lambda j: 1.0, 0), "modes must be a positive integer, got 0"),
+        (lambda: fourier(lambda j: 1.0, 3).features(jnp.ones((4, 2))), "take one"),
+        (lambda: nystrom(NNGP(1), jnp.full((3, 2), jnp.inf)), "X_ref contains non-finite"),
+        (lambda: nystrom(NNGP(1), jnp.ones((3, 2)), rank=4), "rank must be an integer from 0 to 3"),
+        (
+            lambda: jax.jit(lambda s: nystrom(RBF(s), jnp.ones((3, 2))).values)(1.0),
+            "runs under a JAX transformation",
+        ),
+    ],
+)
+def test_bad_input_is_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_nystrom_needs_64_bits():
+    with jax.enable_x64(False), pytest.raises(RuntimeError, match=r"numpyro.enable_x64\(\)"):
+        nystrom(RBF(1.0), jnp.ones((3, 1)))
