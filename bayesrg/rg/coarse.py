@@ -6,11 +6,11 @@ from collections.abc import Callable
 import jax.numpy as jnp
 import numpyro
 import numpyro.distributions as dist
-from jax import Array
 from numpyro.handlers import reparam
 from numpyro.infer.reparam import Reparam
 
 from .. import _checks
+from .._checks import ArrayLike
 from ..gp.effective import RULES
 
 
@@ -66,7 +66,7 @@ class Coarse(Reparam):
         rule: str = "exact",
         *,
         n: int | None = None,
-        eigen: tuple[Array, Array] | None = None,
+        eigen: tuple[ArrayLike, ArrayLike] | None = None,
         max_dense: int = 1000,
     ):
         self.cutoff = cutoff
@@ -130,7 +130,7 @@ class coarsen(reparam):  # noqa: N801
     >>> coarse = rg.coarsen(model, y=rg.Coarse(32, "local"))
     """
 
-    def __init__(self, model: Callable | None = None, **sites: Coarse):
+    def __init__(self, model: Callable | None = None, **sites: Reparam):
         for name, site in sites.items():
             if not isinstance(site, Coarse):
                 raise ValueError(

@@ -1,0 +1,299 @@
+# SPDX-License-Identifier: Apache-2.0
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+from numpyro import handlers
+from numpyro.infer import MCMC, NUTS, SVI, Predictive, Trace_ELBO
+from numpyro.infer.autoguide import AutoNormal
+from numpyro.infer.util import log_density
+from oracles import conditional, fourier_modes, fourier_problem, log_normal
+
+from bayesrg import rg
+from bayesrg._covariance import LowRank
+from bayesrg.gp import MercerNormal, eigenpairs
+
+p = fourier_problem()
+C = p.Phi * p.values @ p.Phi.T + p.ridge * np.eye(24)
+
+
+def model(y=None, ridge=p.ridge, scale=1.0, residual=None):
+    fn = MercerNormal(p.Phi, p.values, ridge, scale=scale, residual=residual)
+    return numpyro.sample("y", fn, obs=y)
+
+
+def multi(Y=None):
+    with numpyro.plate("output", 3):
+        numpyro.sample("y", MercerNormal(p.Phi, p.values, p.ridge), obs=Y)
+
+
+def traced(model, *args, key=0, **kwargs):
+    return handlers.trace(handlers.seed(model, key)).get_trace(*args, **kwargs)
+
+
+@pytest.mark.parametrize("cutoff", p.cutoffs)
+def test_exact_rule_moves_nothing(cutoff):
+    """Evidence, low-mode posterior and predictive, against the full model inverted whole."""
+    X_all = np.concatenate([p.x, p.x_new])
+    Phi = fourier_modes(X_all, 61)
+    root, rest = MercerNormal(Phi[:24], p.values, p.ridge).split(cutoff)
+    low = rg.integrate_modes(root, rest, p.y)
+    np.testing.assert_allclose(low.log_evidence, -14.377037219646, atol=1e-10)
+    everywhere, rest = MercerNormal(Phi, p.values, p.ridge).split(cutoff)
+    mean, variance, _ = rest.shift(everywhere @ low.mean).krige(p.y)
+    expected = [0.219758763471, 1.087198646960, 0.728297121778]
+    np.testing.assert_allclose(mean, expected, atol=1e-10)
+    # total variance: given the modes, plus that of the modes through everything they move
+    moved = jax.vmap(lambda w: rest.shift(everywhere @ w).krige(p.y)[0])(jnp.eye(cutoff))
+    still = rest.krige(p.y)[0]
+    gain = (moved - still).T if cutoff else jnp.zeros((3, 0))
+    total = variance + jnp.einsum("ij,jk,ik->i", gain, low.cov, gain)
+    np.testing.assert_allclose(total, [0.049154991576, 0.060921300578, 0.076819395486], atol=1e-10)
+    joint = np.block(
+        [[C, Phi[:24] * np.sqrt(p.values)], [(Phi[:24] * np.sqrt(p.values)).T, np.eye(61)]]
+    )
+    mean, cov = conditional(joint, np.arange(24), np.arange(24, 24 + cutoff), p.y)
+    np.testing.assert_allclose(low.mean, mean, atol=1e-10)
+    np.testing.assert_allclose(low.cov, cov, atol=1e-10)
+
+
+def test_reference_posterior_and_learnability():
+    low = rg.integrate_modes(*MercerNormal(p.Phi, p.values, p.ridge).split(5), p.y)
+    np.testing.assert_allclose(
+        np.sqrt(jnp.diagonal(low.cov)),
+        [0.05573453, 0.11452968, 0.16092741, 0.22206899, 0.26689107], atol=6e-9,
+    )  # fmt: skip
+    np.testing.assert_allclose(
+        low.mean, [-0.00522357, -0.00812641, 2.05139757, -0.05143389, 0.03464193], atol=6e-9
+    )
+    learnt = 1 - jnp.diagonal(low.cov)[:4]
+    np.testing.assert_allclose(
+        learnt, [0.99689366242, 0.98688295275, 0.974102369538, 0.950685363906], atol=6e-12
+    )
+    whole = rg.integrate_modes(*MercerNormal(p.Phi, p.values, p.ridge).split(61), p.y)
+    conserved = (1 - jnp.diagonal(whole.cov)).sum() + p.ridge * np.trace(np.linalg.inv(C))
+    np.testing.assert_allclose(conserved, 24, rtol=1e-13)
+
+
+def test_reference_log_joint():
+    """Dense and low-rank algebra of the eliminated modes, at given low modes."""
+    w = jnp.linspace(-1, 1, 5)
+    dense = log_density(rg.coarsen(model, y=rg.Coarse(5)), (p.y,), {}, {"y_modes": w})[0]
+    np.testing.assert_allclose(dense, -269.257306014430, rtol=1e-13)
+    _, rest = MercerNormal(p.Phi, p.values, p.ridge).split(5)
+    r = p.y - p.Phi[:, :5] * np.sqrt(p.values[:5]) @ w
+    quad, log_det = LowRank(rest._root(56)[0], rest.ridge).quad_logdet(r[None])
+    low_rank = -0.5 * (quad[0] + log_det + 24 * np.log(2 * np.pi))
+    low_rank += dist.Normal(0, 1).log_prob(w).sum()
+    np.testing.assert_allclose(low_rank, -269.257306014430, atol=1e-11)
+
+
+@pytest.mark.parametrize("rule", rg.coarse.RULES)
+def test_it_is_a_numpyro_reparameterisation(rule):
+    config = {"y": rg.Coarse(5, rule)}
+    trace = traced(handlers.reparam(model, config=config), p.y)
+    assert trace["y_modes"]["value"].shape == (5,)
+    assert trace["y_modes"]["infer"] == {"event_dims": ["mode"]}
+    assert trace["y"]["is_observed"]
+    w = jnp.linspace(-1, 1, 5)
+    given = handlers.condition(handlers.reparam(model, config=config), {"y_modes": w})
+    _, rest = MercerNormal(p.Phi, p.values, p.ridge).split(5, rule)
+    mean = p.Phi[:, :5] * np.sqrt(p.values[:5]) @ w
+    expected = log_normal(p.y, mean, np.asarray(
+        rest.covariance_matrix if rule == "exact" else np.diag(rest.variance)
+    )) + dist.Normal(0, 1).log_prob(w).sum()  # fmt: skip
+    np.testing.assert_allclose(log_density(given, (p.y,), {}, {})[0], expected, rtol=1e-10)
+    both = handlers.substitute(rg.coarsen(model, y=rg.Coarse(5, rule)), {"y_modes": w})
+    np.testing.assert_allclose(log_density(both, (p.y,), {}, {})[0], expected, rtol=1e-10)
+
+
+@pytest.mark.parametrize("cutoff", [0, 61])
+def test_cutting_nothing_and_everything(cutoff):
+    trace = traced(rg.coarsen(model, y=rg.Coarse(cutoff)), p.y)
+    assert ("y_modes" in trace) == (cutoff > 0)
+    if cutoff == 0:
+        np.testing.assert_allclose(trace["y"]["fn"].log_prob(p.y), -14.377037219646, atol=1e-12)
+    else:
+        np.testing.assert_allclose(trace["y"]["fn"].variance, p.ridge)
+
+
+def test_prior_predictive_keeps_its_law():
+    coarse = rg.coarsen(model, y=rg.Coarse(5))
+    draws = Predictive(coarse, num_samples=40_000)(jax.random.key(0))
+    assert draws["y_modes"].shape == (40_000, 5)
+    error = np.sqrt((np.outer(np.diag(C), np.diag(C)) + C**2) / 40_000)
+    assert (np.abs(np.cov(draws["y"].T) - C) < 5 * error).all()
+
+
+def wrapped(kind):
+    fn = MercerNormal(p.Phi, p.values, p.ridge)
+    own = MercerNormal(p.Phi, p.values, p.ridge, scale=jnp.ones(3))
+
+    def model(Y=None):
+        if kind == "plate":
+            with numpyro.plate("output", 3):
+                numpyro.sample("y", fn, obs=Y)
+        if kind == "expand":
+            numpyro.sample("y", fn.expand((3,)), obs=Y)
+        if kind == "to_event":
+            numpyro.sample("y", fn.expand((3,)).to_event(1), obs=Y)
+        if kind == "batched parameters":
+            numpyro.sample("y", own, obs=Y)
+        if kind == "plate of batched":
+            with numpyro.plate("output", 3):
+                numpyro.sample("y", own, obs=Y)
+
+    return model
+
+
+@pytest.mark.parametrize(
+    "kind", ["plate", "expand", "to_event", "batched parameters", "plate of batched"]
+)
+def test_each_target_has_its_own_modes(kind):
+    Y = np.stack([p.y, -p.y, 2 * p.y])
+    for rule in ("exact", "universal"):
+        coarse = rg.coarsen(wrapped(kind), y=rg.Coarse(4, rule))
+        trace = traced(coarse, Y)
+        w = trace["y_modes"]["value"]
+        assert w.shape == (3, 4) and len(np.unique(w)) == 12
+        assert trace["y"]["fn"].shape() == (3, 24)
+        joint = log_density(coarse, (Y,), {}, {"y_modes": w})[0]
+        one = rg.coarsen(model, y=rg.Coarse(4, rule))
+        alone = [log_density(one, (y,), {}, {"y_modes": wi})[0] for y, wi in zip(Y, w, strict=True)]
+        np.testing.assert_allclose(joint, sum(alone), rtol=1e-11)
+        free = traced(coarse)["y"]["value"]
+        assert free.shape == (3, 24)
+
+
+def test_two_sites():
+    def two(y=None):
+        numpyro.sample("a", MercerNormal(p.Phi, p.values, 0.1), obs=y)
+        numpyro.sample("b", MercerNormal(p.Phi[:, :9], p.values[:9], 0.2), obs=y)
+
+    coarse = rg.coarsen(two, a=rg.Coarse(3), b=rg.Coarse(2, "local"))
+    trace = traced(coarse, p.y)
+    assert list(trace) == ["a_modes", "a", "b_modes", "b"]
+    assert trace["b_modes"]["value"].shape == (2,)
+
+
+def test_eigenpairs_of_the_eliminated_part():
+    residual = 0.01 * np.eye(24) + 0.001
+    eigen = eigenpairs(p.Phi[:, 5:], p.values[5:], residual)
+    w = jnp.linspace(-1, 1, 5)
+    plain, fast = (
+        log_density(
+            rg.coarsen(model, y=rg.Coarse(5, eigen=e)), (p.y,),
+            {"residual": residual, "scale": 0.7, "ridge": 0.2}, {"y_modes": w},
+        )[0]
+        for e in (None, eigen)
+    )  # fmt: skip
+    np.testing.assert_allclose(plain, fast, rtol=1e-12)
+
+
+def hyper(y=None):
+    scale = numpyro.sample("scale", dist.LogNormal(0.0, 0.5))
+    noise = numpyro.sample("noise", dist.LogNormal(-1.5, 0.5))
+    numpyro.sample("y", MercerNormal(p.Phi, p.values, noise**2, scale=scale), obs=y)
+
+
+def test_svi_with_an_autoguide():
+    coarse = rg.coarsen(hyper, y=rg.Coarse(3, "universal"))
+    svi = SVI(coarse, AutoNormal(coarse), numpyro.optim.Adam(0.05), Trace_ELBO())
+    result = svi.run(jax.random.key(0), 600, p.y, progress_bar=False)
+    assert np.isfinite(result.losses).all() and result.losses[-50:].mean() < result.losses[0]
+    modes = svi.guide.median(result.params)["y_modes"]
+    assert modes.shape == (3,) and 1.0 < modes[2] < 3.0  # sin 2 pi x is in the target
+
+
+@pytest.mark.slow
+def test_nuts_full_coarse_and_collapsed_agree():
+    """All modes explicit, some, none: every low mode and parameter within 4 standard errors."""
+    import arviz as az
+
+    results = {}
+    for cutoff in (61, 5, 0):
+        coarse = rg.coarsen(hyper, y=rg.Coarse(cutoff))
+        mcmc = MCMC(NUTS(coarse), num_warmup=1000, num_samples=4000, num_chains=2,
+                    chain_method="vectorized", progress_bar=False)  # fmt: skip
+        mcmc.run(jax.random.key(cutoff), p.y)
+        draws = mcmc.get_samples(group_by_chain=True)
+        if cutoff:
+            draws["y_modes"] = draws["y_modes"][..., :5]
+        results[cutoff] = az.from_dict({"posterior": draws})
+    for a, b in ((61, 5), (5, 0), (61, 0)):
+        names = set(results[a].posterior.data_vars) & set(results[b].posterior.data_vars)
+        assert {"scale", "noise"} <= names
+        for name in names:
+            means = [results[c].posterior[name].mean(("chain", "draw")) for c in (a, b)]
+            errors = [az.mcse(results[c].posterior[[name]].to_dataset())[name] for c in (a, b)]
+            z = np.abs(means[0] - means[1]) / np.sqrt(errors[0] ** 2 + errors[1] ** 2)
+            assert float(z.max()) < 4, (a, b, name, z.values)
+
+
+def masked_rows(y=None):
+    numpyro.sample("y", MercerNormal(p.Phi, p.values, p.ridge).mask(True), obs=y)
+
+
+def test_what_cannot_be_split_raises_under_plain_reparam_too():
+    cases = [
+        (masked_rows, "site 'y' is masked"),
+        (lambda y=None: numpyro.sample("y", dist.Normal(0, 1), obs=0.0), "has no modes to keep"),
+    ]
+    for broken, message in cases:
+        for wrap in (
+            lambda m: rg.coarsen(m, y=rg.Coarse(2)),
+            lambda m: handlers.reparam(m, config={"y": rg.Coarse(2)}),
+        ):
+            with pytest.raises(ValueError, match=message):
+                traced(wrap(broken), p.y)
+
+
+def test_what_plain_reparam_passes_over_raises_under_coarsen():
+    def observed_in_part(y=None):
+        fn = MercerNormal(p.Phi, p.values, p.ridge).expand((2,))
+        with numpyro.plate("output", 2):
+            numpyro.sample("y", fn, obs=jnp.stack([p.y] * 2), obs_mask=np.array([True, False]))
+
+    with pytest.raises(ValueError, match="site 'y' has an obs_mask"):
+        traced(rg.coarsen(observed_in_part, y=rg.Coarse(2)))
+    with pytest.raises(ValueError, match="no site 'z' to coarse-grain, only 'y'"):
+        traced(rg.coarsen(model, z=rg.Coarse(2)), p.y)
+    with pytest.raises(ValueError, match=r"no site 'y' to coarse-grain, only 'in/y'"):
+        traced(rg.coarsen(handlers.scope(model, prefix="in"), y=rg.Coarse(2)), p.y)
+    twice = rg.coarsen(rg.coarsen(model, y=rg.Coarse(2)), y=rg.Coarse(1))
+    with pytest.raises(ValueError, match="site 'y' is cut twice"):
+        traced(twice, p.y)
+    with pytest.raises(ValueError, match="must be given an rg.Coarse, got int"):
+        rg.coarsen(model, y=32)
+    outside = handlers.scope(rg.coarsen(model, y=rg.Coarse(2)), prefix="in")
+    assert list(traced(outside, p.y)) == ["in/y_modes", "in/y"]
+
+
+def test_a_failed_call_leaves_the_model_usable():
+    coarse = rg.coarsen(model, y=rg.Coarse(5))
+    with pytest.raises(ValueError, match="ridge must be non-negative"):
+        traced(coarse, p.y, ridge=-1.0)
+    assert "y_modes" in traced(coarse, p.y)
+    assert not numpyro.primitives._PYRO_STACK
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda: rg.Coarse(5, "exakt"), "rule must be one of 'exact'"),
+        (lambda: rg.Coarse(5, "local", eigen=(1, 2)), 'eigen belongs to rule="exact"'),
+        (lambda: traced(rg.coarsen(model, y=rg.Coarse(62)), p.y), "between 0 and 61, got 62"),
+        (lambda: traced(rg.coarsen(model, y=rg.Coarse(-1)), p.y), "between 0 and 61, got -1"),
+        (
+            lambda: traced(
+                rg.coarsen(model, y=rg.Coarse(5, max_dense=10)), p.y, residual=np.eye(24)
+            ),
+            'about 0 s each on two cores.*rule="local"',
+        ),
+    ],
+)
+def test_bad_input_is_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
