@@ -8,6 +8,7 @@ import pytest
 from numpyro import handlers
 from numpyro.infer import MCMC, NUTS, SVI, Predictive, Trace_ELBO
 from numpyro.infer.autoguide import AutoNormal
+from numpyro.infer.reparam import LocScaleReparam
 from numpyro.infer.util import log_density
 from oracles import conditional, fourier_modes, fourier_problem, log_normal
 
@@ -51,9 +52,8 @@ def test_exact_rule_moves_nothing(cutoff):
     gain = (moved - still).T if cutoff else jnp.zeros((3, 0))
     total = variance + jnp.einsum("ij,jk,ik->i", gain, low.cov, gain)
     np.testing.assert_allclose(total, [0.049154991576, 0.060921300578, 0.076819395486], atol=1e-10)
-    joint = np.block(
-        [[C, Phi[:24] * np.sqrt(p.values)], [(Phi[:24] * np.sqrt(p.values)).T, np.eye(61)]]
-    )
+    B = Phi[:24] * np.sqrt(p.values)
+    joint = np.block([[C, B], [B.T, np.eye(61)]])
     mean, cov = conditional(joint, np.arange(24), np.arange(24, 24 + cutoff), p.y)
     np.testing.assert_allclose(low.mean, mean, atol=1e-10)
     np.testing.assert_allclose(low.cov, cov, atol=1e-10)
@@ -233,12 +233,18 @@ def test_nuts_full_coarse_and_collapsed_agree():
 
 
 def masked_rows(y=None):
-    numpyro.sample("y", MercerNormal(p.Phi, p.values, p.ridge).mask(True), obs=y)
+    numpyro.sample("y", MercerNormal(p.Phi, p.values, p.ridge).mask(np.array(True)), obs=y)
+
+
+def masked_by_a_handler(y=None):
+    with handlers.mask(mask=np.array(True)):
+        model(y)
 
 
 def test_what_cannot_be_split_raises_under_plain_reparam_too():
     cases = [
         (masked_rows, "site 'y' is masked"),
+        (masked_by_a_handler, "site 'y' is masked"),
         (lambda y=None: numpyro.sample("y", dist.Normal(0, 1), obs=0.0), "has no modes to keep"),
     ]
     for broken, message in cases:
@@ -265,8 +271,8 @@ def test_what_plain_reparam_passes_over_raises_under_coarsen():
     twice = rg.coarsen(rg.coarsen(model, y=rg.Coarse(2)), y=rg.Coarse(1))
     with pytest.raises(ValueError, match="site 'y' is cut twice"):
         traced(twice, p.y)
-    with pytest.raises(ValueError, match="must be given an rg.Coarse, got int"):
-        rg.coarsen(model, y=32)
+    with pytest.raises(ValueError, match="must be given an rg.Coarse, got LocScaleReparam"):
+        rg.coarsen(model, y=LocScaleReparam())
     outside = handlers.scope(rg.coarsen(model, y=rg.Coarse(2)), prefix="in")
     assert list(traced(outside, p.y)) == ["in/y_modes", "in/y"]
 
