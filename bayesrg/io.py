@@ -10,6 +10,8 @@ import jax
 import numpy as np
 import xarray as xr
 
+from ._checks import ArrayLike
+
 SAMPLED = (
     "posterior", "sample_stats", "log_likelihood", "posterior_predictive", "predictions",
     "predictive_moments", "prior", "prior_predictive",
@@ -17,7 +19,7 @@ SAMPLED = (
 
 
 def to_datatree(
-    groups: Mapping[str, Mapping[str, np.ndarray]],
+    groups: Mapping[str, Mapping[str, ArrayLike]],
     dims: Mapping[str, Sequence[str]],
     *,
     attrs: Mapping[str, str | int | float] | None = None,

@@ -46,8 +46,9 @@ def sample_in_blocks(
 ) -> tuple[dict, dict]:
     """Sample with a kernel, all steps in scans of one length.
 
-    Draws equal those of ``numpyro.infer.MCMC`` with ``chain_method="vectorized"`` bit for bit on
-    one device.
+    On one device draws equal those of ``numpyro.infer.MCMC`` with ``chain_method="vectorized"``
+    and ``jit_model_args=True`` bit for bit: data enter as arguments, not as constants of the
+    program, so that large arrays cost no compile time.
 
     Parameters
     ----------
