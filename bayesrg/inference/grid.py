@@ -11,6 +11,7 @@ from jax import Array
 from jaxtyping import Float
 from numpyro.infer.util import log_density
 
+from .._checks import ArrayLike
 from ..data import Data
 from .sites import bind
 
@@ -34,7 +35,7 @@ class GridPosterior(NamedTuple):
 
 
 def grid_posterior(
-    model: Callable, data: Data | tuple, grid: dict[str, Array], **hyper
+    model: Callable, data: Data | tuple, grid: dict[str, ArrayLike], **hyper
 ) -> GridPosterior:
     """Integrate the joint density of a model over a grid of all its latent sites.
 
@@ -55,7 +56,8 @@ def grid_posterior(
     bound = bind(model, hyper)
     X, y = data[0], data[1]
     names = list(grid)
-    mesh = jnp.meshgrid(*grid.values(), indexing="ij")
+    axes = [jnp.asarray(values) for values in grid.values()]
+    mesh = jnp.meshgrid(*axes, indexing="ij")
     points = {name: values.ravel() for name, values in zip(names, mesh, strict=True)}
 
     @eqx.filter_jit
@@ -65,7 +67,7 @@ def grid_posterior(
 
         return jax.lax.map(at, points, batch_size=64)
 
-    widths = [jnp.gradient(jnp.log(v)) for v in grid.values()]
+    widths = [jnp.gradient(jnp.log(v)) for v in axes]
     ends = [w.at[jnp.array([0, -1])].multiply(0.5) for w in widths]
     volume = jnp.meshgrid(*ends, indexing="ij")
     log_weight = density(points, bound.arrays) + sum(

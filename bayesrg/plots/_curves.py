@@ -45,9 +45,9 @@ def decorate(pc: PlotCollection, *, x: str, y: str, title: str, xscale="log", ys
     """Set scales, axis labels and title of a single plot."""
     for axis, scale in ((visuals.set_xscale, xscale), (visuals.set_yscale, yscale)):
         pc.map(axis, ignore_aes="all", scale=scale, store_artist=False)
-    for label, text in ((visuals.labelled_x, x), (visuals.labelled_y, y)):
-        pc.map(label, ignore_aes="all", text=text)
-    pc.map(visuals.labelled_title, "title", ignore_aes="all", text=title)
+    texts = {"xlabel": (visuals.labelled_x, x), "ylabel": (visuals.labelled_y, y)}
+    for label, (write, text) in (texts | {"title": (visuals.labelled_title, title)}).items():
+        pc.map(write, label, ignore_aes="all", text=text)
     return pc
 
 

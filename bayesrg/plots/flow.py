@@ -41,6 +41,6 @@ def plot_flow(
     pc = curves(ridges, "cutoff", "ridge", backend=backend, **pc_kwargs)
     stop = flow.attrs["stop"]
     if stop > 0:
-        mark(pc, "stop", x=stop)
+        mark(pc, "stop", x=float(stop))
     title = f"{flow.attrs['n']:g} points stop the flow at {stop} modes"
     return decorate(pc, x="modes kept", y="ridge (variance)", title=title)

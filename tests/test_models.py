@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every file of models/ keeps the contract; where a closed form exists, sampling meets it."""
+
+import importlib
+import inspect
+import pkgutil
+
+import arviz as az
+import jax
+import numpy as np
+import pytest
+from numpyro import handlers
+
+import bayesrg as brg
+
+NAMES = sorted(m.name for m in pkgutil.iter_modules(brg.models.__path__))
+
+
+def load(name):
+    return importlib.import_module(f"bayesrg.models.{name}")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_contract(name):
+    module = load(name)
+    parameters = list(inspect.signature(module.model).parameters.values())
+    assert [q.name for q in parameters[:2]] == ["X", "y"] and parameters[1].default is None
+    for q in parameters[2:]:
+        assert q.kind is q.KEYWORD_ONLY and q.default is not inspect.Parameter.empty, q.name
+    data = module.demo(jax.random.key(0))
+    assert isinstance(data, brg.Data) and data.X_test is not None
+    trace = handlers.trace(handlers.seed(module.model, 0)).get_trace(data.X, data.y)
+    assert [s["name"] for s in trace.values() if s["type"] == "sample" and s["is_observed"]]
+    assert module.__doc__ and len(inspect.getsource(module).splitlines()) <= 80
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [n for n in NAMES if hasattr(load(n), "exact")])
+def test_posterior_means_meet_the_closed_form(name):
+    module = load(name)
+    data = module.demo(jax.random.key(0))
+    hyper = module.prepare(data) if hasattr(module, "prepare") else {}
+    dt = brg.fit(
+        module.model, data, key=1, draws=2000, warmup=500, chains=2, progress=False, **hyper
+    )
+    exact = module.exact(data, **hyper)
+    checked = 0
+    for variable, mean in exact.items():
+        if variable not in dt["posterior"]:
+            continue
+        draws = dt["posterior"][[variable]].to_dataset()
+        error = az.mcse(draws)[variable]
+        z = (draws[variable].mean(("chain", "draw")) - np.asarray(mean)) / error
+        assert float(np.abs(z).max()) < 4, (variable, z.values)
+        assert float(az.rhat(draws)[variable].max()) < 1.02
+        checked += 1
+    assert checked >= 2
+
+
+def test_quadrature_does_not_depend_on_the_grid():
+    module = load("gp_regression")
+    data = module.demo(jax.random.key(0))
+    hyper = module.prepare(data)
+    grid = {
+        "amplitude": np.geomspace(0.05, 10.0, 50), "noise": np.geomspace(1e-3, 3.0, 50)
+    }  # fmt: skip
+    other = brg.inference.grid_posterior(module.model, data, grid, **hyper)
+    exact = module.exact(data, **hyper)
+    np.testing.assert_allclose(other.log_evidence, exact["log_evidence"], atol=2e-3)
+    np.testing.assert_allclose(other.mean["noise"], exact["noise"], rtol=1e-2)
+
+
+def test_coarse_and_full_evidence_are_one():
+    full, modes = load("gp_regression"), load("gp_modes")
+    data = modes.demo(jax.random.key(0))
+    spectrum = brg.spectrum.fourier(lambda j: (1 + j) ** -2.0, 61)
+    a = modes.exact(data, cutoff=7)
+    b = full.exact(data, spectrum=spectrum)
+    np.testing.assert_allclose(a["log_evidence"], b["log_evidence"], rtol=1e-12)
+    np.testing.assert_allclose(a["noise"], b["noise"], rtol=1e-10)
