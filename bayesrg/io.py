@@ -79,16 +79,26 @@ def _names(variable, axes, dims):
 
 
 def dims_of(annotated: type, field: str) -> tuple[str, ...]:
-    """Names of a field's axes, read from its jaxtyping annotation."""
+    """Read the names of an axis each from the annotation of ``field`` in the class ``annotated``.
+
+    Returns
+    -------
+    tuple of str
+    """
     hint = annotated.__annotations__[field]
     options = getattr(hint, "__args__", (hint,))
     return tuple(next(o.dim_str for o in options if hasattr(o, "dim_str")).split())
 
 
 def group_of(module, skip: Sequence[str] = ()) -> xr.Dataset:
-    """Turn the array fields of an `equinox.Module` into a Dataset; its scalars become attributes.
+    """Turn the array fields of ``module``, an `equinox.Module`, into a Dataset.
 
-    Axes are named by the fields' annotations; a field whose name is an axis is its coordinate.
+    Axes are named by the fields' annotations; a field whose name is an axis is its coordinate;
+    scalars become attributes; fields named in ``skip`` are left out.
+
+    Returns
+    -------
+    Dataset
     """
     arrays, attrs = {}, {}
     for name, hint in type(module).__annotations__.items():
@@ -104,7 +114,12 @@ def group_of(module, skip: Sequence[str] = ()) -> xr.Dataset:
 
 
 def claim(path: str | os.PathLike) -> Path:
-    """Return the result file of a run folder, refusing one that exists."""
+    """Return the result file of the run folder ``path``, refusing one that exists.
+
+    Raises
+    ------
+    FileExistsError
+    """
     file = Path(path) / "result.nc"
     if file.exists():
         raise FileExistsError(
@@ -114,7 +129,10 @@ def claim(path: str | os.PathLike) -> Path:
 
 
 def save(dt: xr.DataTree, path: str | os.PathLike) -> Path:
-    """Write a tree as netCDF: under a temporary name first, so that no half-written file stays."""
+    """Write the tree ``dt`` to the netCDF file ``path`` and return it.
+
+    A temporary name comes first, so that no half-written file ever has the right one.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".part")
@@ -124,7 +142,17 @@ def save(dt: xr.DataTree, path: str | os.PathLike) -> Path:
 
 
 def open_run(path: str | os.PathLike) -> xr.DataTree:
-    """Read the result of a run folder, or one netCDF file, whole into memory."""
+    """Read the result of the run folder ``path``, or one netCDF file, whole into memory.
+
+    Returns
+    -------
+    DataTree
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no result.
+    """
     path = Path(path)
     file = path / "result.nc" if path.is_dir() else path
     if not file.is_file():

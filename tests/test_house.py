@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The rules of the house: layers, sizes, docstrings, names, examples, a light import."""
+
+import ast
+import importlib
+import inspect
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import bayesrg
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "bayesrg"
+LAYERS = {
+    "_linalg": 0, "_activations": 0, "_fixedpoint": 0, "_covariance": 0, "_checks": 0,
+    "kernels": 1, "spectrum": 1, "data": 1,
+    "gp": 2, "rg": 2, "theory": 2, "dynamics": 2, "networks": 2, "ensembles": 2,
+    "models": 3, "inference": 3, "diagnostics": 3, "io": 3,
+    "plots": 4,
+    "job": 5, "cli": 5,
+}  # fmt: skip
+WITHIN_A_LAYER = {
+    ("_activations", "_linalg"), ("_covariance", "_linalg"),
+    ("spectrum", "kernels"), ("rg", "gp"), ("inference", "io"), ("cli", "job"),
+}  # fmt: skip
+ONLY_FROM = {"xarray": 3, "arviz": 3, "matplotlib": 4, "typer": 5, "rich": 3}
+NUMPYRO_IN = {"gp", "rg", "ensembles", "models", "inference", "cli"}
+FILES = sorted(PACKAGE.rglob("*.py")) + sorted((ROOT / "models").glob("*.py"))
+
+
+def home(path):
+    """Top-level module of a file: the name by which its layer is known."""
+    if path.parent == ROOT / "models":
+        return "models"
+    return path.relative_to(PACKAGE).with_suffix("").parts[0]
+
+
+def imports(path):
+    """Modules a file imports anywhere, in-house ones by their top-level name."""
+    depth = len(path.relative_to(PACKAGE).parts) if PACKAGE in path.parents else 0
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (a.name.split(".")[0] for a in node.names)
+        if isinstance(node, ast.ImportFrom):
+            names = (node.module or "").split(".") if node.module else []
+            if node.level == 0:
+                yield names[0]
+            elif node.level == depth:
+                yield from names[:1] or [a.name for a in node.names]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_go_down_the_layers(path):
+    here = home(path)
+    if here == "__init__":
+        return
+    for name in imports(path):
+        if name in LAYERS and name != here:
+            down = LAYERS[name] < LAYERS[here]
+            assert down or (here, name) in WITHIN_A_LAYER, f"{here} imports {name}"
+        if name in ONLY_FROM:
+            assert LAYERS[here] >= ONLY_FROM[name], f"{here} imports {name}"
+        if name == "numpyro":
+            assert here in NUMPYRO_IN, f"{here} imports numpyro"
+
+
+def test_the_layer_table_has_no_dead_entry():
+    """Every edge inside a layer that is allowed is used."""
+    used = {(home(f), name) for f in FILES for name in imports(f)}
+    assert used >= WITHIN_A_LAYER
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_a_file_is_small_and_says_its_licence_and_subject(path):
+    text = path.read_text()
+    assert text.startswith("# SPDX-License-Identifier: Apache-2.0\n")
+    assert len(text.splitlines()) <= 400
+    assert ast.get_docstring(ast.parse(text))
+    names = {node.id for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Name)}
+    assert "print" not in names and "utils" not in path.name
+
+
+PUBLIC = [n for n in bayesrg.__all__ if inspect.ismodule(getattr(bayesrg, n))]
+
+
+def public():
+    for name in PUBLIC:
+        module = importlib.import_module(f"bayesrg.{name}")
+        names = getattr(module, "__all__", None)
+        if names is None:
+            names = [n for n, v in vars(module).items() if getattr(v, "__module__", "") ==
+                     module.__name__ and not n.startswith("_")]  # fmt: skip
+        for n in names:
+            yield f"{name}.{n}", getattr(module, n)
+
+
+OBJECTS = dict(public())
+
+
+@pytest.mark.parametrize("name", [n for n, v in OBJECTS.items() if inspect.isroutine(v)])
+def test_functions_say_what_they_take_and_give(name):
+    function, doc = OBJECTS[name], inspect.getdoc(OBJECTS[name]) or ""
+    assert doc, name
+    signature = inspect.signature(function)
+    sections = re.split(r"\n-{3,}\n", doc)
+    described = doc if len(sections) > 1 else ""
+    for q in signature.parameters.values():
+        if q.name.startswith("_"):
+            continue
+        found = re.search(rf"(?<!\w){re.escape(q.name)}(?!\w)", described or doc)
+        refers = re.search(r"arguments are those of|Arguments are those of|as in `", doc, re.S)
+        assert found or refers, f"{name}: {q.name} is not described"
+    if signature.return_annotation is not signature.empty:
+        assert re.search(r"[Rr]eturn|Read|: \(|->", doc), f"{name}: no result"
+
+
+NUMERICAL = [n for n, v in OBJECTS.items() if inspect.isroutine(v)
+             and n.split(".")[0] in ("gp", "rg", "spectrum")]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NUMERICAL)
+def test_numerical_functions_state_shapes_and_source(name):
+    doc = inspect.getdoc(OBJECTS[name])
+    assert re.search(r"\([a-z0-9., ]*\)", doc), f"{name} states no shape"
+
+
+@pytest.mark.parametrize("name", [n for n, v in OBJECTS.items() if inspect.isclass(v)])
+def test_classes_are_documented(name):
+    assert OBJECTS[name].__doc__, name
+    for method, value in vars(OBJECTS[name]).items():
+        overrides = any(method in vars(base) for base in OBJECTS[name].__mro__[1:])
+        if inspect.isfunction(value) and not method.startswith("_") and not overrides:
+            assert value.__doc__, f"{name}.{method}"
+
+
+def test_names_are_unique_in_a_subpackage():
+    assert len(OBJECTS) == len(set(OBJECTS))
+    for name in PUBLIC:
+        exported = getattr(importlib.import_module(f"bayesrg.{name}"), "__all__", [])
+        assert len(exported) == len(set(exported)), name
+
+
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.name)
+def test_an_example_has_a_title_and_asserts_what_it_claims(path):
+    tree = ast.parse(path.read_text())
+    assert path.name.startswith("plot_") and len(path.read_text().splitlines()) <= 90
+    title = ast.get_docstring(tree).splitlines()
+    assert len(title) > 1 and set(title[1]) == {"="}
+    assert any(isinstance(node, ast.Assert) for node in ast.walk(tree)) or "assert_" in (
+        path.read_text()
+    )
+    assert "enable_x64()" in path.read_text()
+
+
+@pytest.mark.example
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.name)
+def test_an_example_runs(path, tmp_path):
+    environment = {"MPLBACKEND": "agg", "PATH": "", "HOME": str(tmp_path)}
+    subprocess.run([sys.executable, path], cwd=tmp_path, env=environment, check=True)
+
+
+def test_importing_is_light():
+    """No backend, no JAX setting, nothing that is not a dependency; jax only when it is used."""
+    code = """
+import sys
+before = set(sys.modules)
+import bayesrg, bayesrg.cli
+assert not {"jax", "numpyro", "arviz", "matplotlib"} & set(sys.modules)
+bayesrg.fit, bayesrg.gp.MercerNormal, bayesrg.rg.Coarse, bayesrg.kernels.NNGP, bayesrg.models
+import jax
+assert not jax._src.xla_bridge._backends
+assert not jax.config.jax_enable_x64
+roots = {m.split(".")[0] for m in set(sys.modules) - before}
+assert not roots & {"sklearn", "tinygp", "torch", "tensorflow", "beartype"}, roots
+try:
+    bayesrg.nothing
+except AttributeError as error:
+    assert "has no attribute 'nothing'; it has Data" in str(error)
+else:
+    raise AssertionError
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
