@@ -44,11 +44,11 @@ def test_posterior_means_meet_the_closed_form(name):
         module.model, data, key=1, draws=2000, warmup=500, chains=2, progress=False, **hyper
     )
     exact = module.exact(data, **hyper)
-    checked = 0
+    posterior, checked = dt["posterior"].to_dataset(), 0
     for variable, mean in exact.items():
-        if variable not in dt["posterior"]:
+        if variable not in posterior:
             continue
-        draws = dt["posterior"][[variable]].to_dataset()
+        draws = posterior[[variable]]
         error = az.mcse(draws)[variable]
         z = (draws[variable].mean(("chain", "draw")) - np.asarray(mean)) / error
         assert float(np.abs(z).max()) < 4, (variable, z.values)
