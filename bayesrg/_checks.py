@@ -5,6 +5,7 @@ Values are checked only where they are known, on the host; those that a JAX tran
 are checked for shape alone.
 """
 
+import warnings
 from collections.abc import Sequence
 
 import jax
@@ -12,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 ArrayLike = jax.typing.ArrayLike | Sequence
+_warned: set[str] = set()
 
 
 def known(value):
@@ -25,6 +27,17 @@ def require_x64(what):
         raise RuntimeError(
             f"{what} factorises matrices and needs 64-bit floats, which are off; call "
             "numpyro.enable_x64() before the first array is made"
+        )
+
+
+def warn_32_bits(what):
+    """Warn once a process that ``what`` runs with 64-bit floats off."""
+    if not jax.config.jax_enable_x64 and what not in _warned:
+        _warned.add(what)
+        warnings.warn(
+            f"{what} runs in 32-bit floats and keeps about six digits; call "
+            "numpyro.enable_x64() before the first array is made for fifteen",
+            stacklevel=3,
         )
 
 
@@ -122,6 +135,11 @@ def eigenvalues(values):
     ------
     ValueError
         For an eigenvalue below ``-max(1e-10, k eps) * largest``, or values that do not fall.
+
+    Warns
+    -----
+    UserWarning
+        If values were clipped, or if 32-bit floats cannot resolve the smallest of them.
     """
     values = finite("values", values)
     if values.ndim == 0:
@@ -141,5 +159,17 @@ def eigenvalues(values):
         raise ValueError(
             "values must be sorted in falling order; sort them together with their features, "
             "e.g. order = jnp.argsort(-values); values[order], features[:, order]"
+        )
+    if (host < 0).any():
+        warnings.warn(
+            f"values: {(host < 0).sum()} eigenvalues are negative by round-off and taken as zero",
+            stacklevel=4,
+        )
+    resolution = values.shape[-1] * 1e-7 * np.abs(host).max()
+    if values.dtype == jnp.float32 and ((host > 0) & (host < resolution)).any():
+        warnings.warn(
+            f"values: {((host > 0) & (host < resolution)).sum()} eigenvalues are below what 32-bit "
+            "floats resolve; call numpyro.enable_x64() before the first array is made",
+            stacklevel=4,
         )
     return jnp.clip(values, 0.0)

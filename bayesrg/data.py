@@ -15,6 +15,8 @@ from jaxtyping import Float
 
 from . import _checks
 
+__all__ = ["Data", "load"]
+
 
 class Data(NamedTuple):
     """Inputs and targets, split.

@@ -12,6 +12,8 @@ import xarray as xr
 
 from ._checks import ArrayLike
 
+__all__ = ["flow_to_datatree", "open_run", "save", "to_datatree"]
+
 SAMPLED = (
     "posterior", "sample_stats", "log_likelihood", "posterior_predictive", "predictions",
     "predictive_moments", "prior", "prior_predictive",
@@ -163,12 +165,12 @@ def open_run(path: str | os.PathLike) -> xr.DataTree:
         return tree.load()
 
 
-def flow_groups(flow) -> dict[str, xr.Dataset]:
-    """Label a `bayesrg.rg.Flow`.
+def flow_to_datatree(flow) -> xr.DataTree:
+    """Label ``flow``, a `bayesrg.rg.Flow`.
 
     Returns
     -------
-    dict
+    DataTree
         Group ``flow``: ridges and evidence over the coordinate cutoff. Group ``spectrum``:
         values and running learnability over mode. Attributes: n, ridge, stop, rule, threshold.
     """
@@ -180,4 +182,4 @@ def flow_groups(flow) -> dict[str, xr.Dataset]:
     spectrum = spectrum.assign_coords(mode=np.arange(spectrum.sizes["mode"]))
     at_stop = np.interp(flow.stop, np.asarray(flow.cutoff), np.asarray(flow.universal))
     spectrum.attrs = ridges.attrs | {"ridge_at_stop": float(at_stop)}
-    return {"flow": ridges, "spectrum": spectrum}
+    return xr.DataTree.from_dict({"flow": ridges, "spectrum": spectrum})

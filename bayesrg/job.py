@@ -93,6 +93,7 @@ class _Cut:
     fn: gp.MercerNormal
     flow: rg.Flow
     cutoff: int
+    moving: bool
 
 
 def _cut(model, data, hyper, dt, threshold):
@@ -113,7 +114,10 @@ def _cut(model, data, hyper, dt, threshold):
         fn.scale * fn.values, n, fn.ridge[0], threshold=threshold, features=fn.features,
         residual=residual, y=data.y, tail=float(fn.prior_variance(k).mean()),
     )  # fmt: skip
-    return _Cut(names[0], medians, fn, flow, flow.stop)
+    first = {k: jnp.asarray(v[0, 0]) for k, v in posterior.items()}
+    other = law(bound, bound.arrays, data.X, first, names[0])
+    parts = [(f.features, f.values, f.residual) for f in (fn, other)]
+    return _Cut(names[0], medians, fn, flow, flow.stop, not eqx.tree_equal(*parts))
 
 
 def _coarse(model, site, cutoff):
@@ -128,7 +132,9 @@ def _coarse(model, site, cutoff):
 
 def _compare(report, model, data, hyper, cut, sampling, keys):
     fn, cutoff = cut.fn, cut.cutoff
-    eigen = gp.eigenpairs(fn.features[:, cutoff:], fn.values[cutoff:], fn.residual)
+    eigen = None  # only where scale and ridge alone are sampled do eigenpairs stay what they are
+    if not cut.moving:
+        eigen = gp.eigenpairs(fn.features[:, cutoff:], fn.values[cutoff:], fn.residual)
     coarse = _coarse(model, cut.site, cutoff)
     coarse_dt = inference.fit(coarse, data, key=keys[1], **sampling, coarse_eigen=eigen, **hyper)
     flow, n = cut.flow, data.X.shape[0]
@@ -148,8 +154,7 @@ def _compare(report, model, data, hyper, cut, sampling, keys):
         ("test MSE", f"{_mse(full, data):.4f} full, {_mse(low, data):.4f} coarse (sampled)"),
     ]
     report.rules = _rules(model, data, hyper, cut)
-    for name, group in io.flow_groups(flow).items():
-        report.dt[name] = xr.DataTree(group)
+    report.dt.update(io.flow_to_datatree(flow).children)
     report.dt["coarse_posterior"] = coarse_dt["posterior"]
 
 

@@ -34,7 +34,8 @@ def model(X, y=None, *, cutoff=5, rule="exact", spectrum=None, eigen=None):
 
 def demo(key):
     """A smooth periodic function seen at 24 points."""
-    x, noise = jax.random.uniform(key, (48, 1)), 0.2 * jax.random.normal(key, (48,))
+    inputs, errors = jax.random.split(key)
+    x, noise = jax.random.uniform(inputs, (48, 1)), 0.2 * jax.random.normal(errors, (48,))
     y = jnp.sin(2 * jnp.pi * x[:, 0]) + 0.3 * jnp.cos(10 * jnp.pi * x[:, 0]) + noise
     return brg.data.Data(x[:24], y[:24], x[24:], y[24:])
 

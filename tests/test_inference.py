@@ -131,6 +131,27 @@ def modes_fit(periodic):
     return brg.fit(gp_modes.model, periodic, key=0, cutoff=3, **SMALL)
 
 
+@pytest.mark.slow
+def test_prediction_is_one_whatever_is_explicit(periodic):
+    """All modes explicit, some, none: the same predictive within Monte Carlo error."""
+    moments = {}
+    for cutoff in (61, 5, 0):
+        dt = brg.fit(gp_modes.model, periodic, key=cutoff, cutoff=cutoff, draws=2000, warmup=1000,
+                     chains=2, progress=False)  # fmt: skip
+        out = brg.predict(dt, gp_modes.model, periodic.X_test, key=1, cutoff=cutoff)
+        moments[cutoff] = out["predictive_moments"].to_dataset(), out["predictions"].to_dataset()
+    for a, b in ((61, 5), (5, 0)):
+        for group, name in ((0, "mean"), (1, "f"), (1, "y")):
+            means = [moments[c][group][name].mean(("chain", "draw")) for c in (a, b)]
+            errors = [az.mcse(moments[c][group][[name]])[name] for c in (a, b)]
+            z = np.abs(means[0] - means[1]) / np.sqrt(errors[0] ** 2 + errors[1] ** 2)
+            assert float(z.max()) < 4, (a, b, name, z.values)
+        spread = [moments[c][1]["f"].std(("chain", "draw")) for c in (a, b)]
+        errors = [az.mcse(moments[c][1][["f"]], method="sd")["f"] for c in (a, b)]
+        z = np.abs(spread[0] - spread[1]) / np.sqrt(errors[0] ** 2 + errors[1] ** 2)
+        assert float(z.max()) < 4, (a, b, z.values)
+
+
 def joint(data, scale, ridge, Z):
     """Covariance of observations, function at Z, and three modes, from the prior itself."""
     x = np.concatenate([data.X[:, 0], Z[:, 0]])

@@ -32,15 +32,14 @@ def test_dims_are_read_off_annotations():
 
 def test_a_flow_becomes_two_groups_that_survive_a_file(tmp_path):
     flow = rg.flow(p.values, 24, p.ridge, features=p.Phi, y=p.y, cutoffs=[0, 5, 24])
-    groups = io.flow_groups(flow)
+    groups = io.flow_to_datatree(flow)
     assert groups["flow"]["evidence"].dims == ("cutoff", "rule")
     assert list(groups["flow"]["rule"].values) == list(rg.coarse.RULES)
     np.testing.assert_array_equal(groups["flow"].coords["cutoff"], [0, 5, 24])
     np.testing.assert_allclose(groups["spectrum"]["values"], p.values)
     assert groups["flow"].attrs["stop"] == flow.stop and groups["flow"].attrs["n"] == 24
     dt = io.to_datatree({"posterior": {"a": jnp.zeros((1, 2))}}, {})
-    for name, group in groups.items():
-        dt[name] = io.xr.DataTree(group)
+    dt.update(groups.children)
     io.save(dt, tmp_path / "deep" / "result.nc")
     again = io.open_run(tmp_path / "deep")
     np.testing.assert_array_equal(again["flow"]["harmonic"], groups["flow"]["harmonic"])

@@ -9,11 +9,11 @@ import sklearn.gaussian_process.kernels as sk
 import tinygp
 from oracles import central_difference
 
-from bayesrg import kernels
+from bayesrg import _checks, kernels
 from bayesrg.kernels import NNGP, RBF, Linear, Matern12, Matern32, Matern52, RationalQuadratic
 from bayesrg.kernels.base import equal_rows, squared_distance
 
-NAMED = [getattr(kernels, name) for name in kernels.__all__ if name != "Kernel"]
+NAMED = [c for c in (getattr(kernels, n) for n in kernels.__all__) if not inspect.isabstract(c)]
 FIRST = {"NNGP": 2}
 
 
@@ -159,7 +159,10 @@ def test_float32_stays_float32_and_close():
     X = np.random.default_rng(0).standard_normal((30, 8))
     exact = NNGP(3)(X)
     with jax.enable_x64(False):
-        single = NNGP(3)(jnp.asarray(X, jnp.float32))
+        _checks._warned.clear()
+        with pytest.warns(UserWarning, match="a kernel runs in 32-bit floats"):
+            single = NNGP(3)(jnp.asarray(X, jnp.float32))
+        NNGP(3)(jnp.asarray(X, jnp.float32))  # says so once
         assert single.dtype == jnp.float32
         np.testing.assert_allclose(single, exact, rtol=2e-6)
 

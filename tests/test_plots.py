@@ -3,7 +3,6 @@ import inspect
 
 import numpy as np
 import pytest
-import xarray as xr
 from arviz import PlotCollection
 from oracles import fourier_problem
 
@@ -15,7 +14,7 @@ p = fourier_problem()
 @pytest.fixture(scope="module")
 def dt():
     flow = rg.flow(p.values, 24, p.ridge, features=p.Phi)
-    return xr.DataTree.from_dict(io.flow_groups(flow))
+    return io.flow_to_datatree(flow)
 
 
 @pytest.mark.parametrize("name", plots.__all__)

@@ -6,7 +6,7 @@ import pytest
 from oracles import central_difference, fourier_problem
 from scipy.optimize import brentq
 
-from bayesrg import rg
+from bayesrg import _checks, rg
 from bayesrg._fixedpoint import effective_ridge as solve
 
 p = fourier_problem()
@@ -185,9 +185,21 @@ def test_bad_input_is_named(call, message):
         call()
 
 
+def test_round_off_below_zero_is_clipped_with_a_warning():
+    with pytest.warns(UserWarning, match="1 eigenvalues are negative by round-off"):
+        s = rg.effective_ridge([1.0, 0.5, -1e-14], 3, 0.1)
+    np.testing.assert_allclose(s, rg.effective_ridge([1.0, 0.5, 0.0], 3, 0.1))
+
+
 def test_32_bits_give_six_digits():
-    exact = rg.effective_ridge(power_law, 50, 0.01)
+    exact = rg.effective_ridge(power_law[:50], 50, 0.01)
     with jax.enable_x64(False):
-        single = rg.effective_ridge(jnp.asarray(power_law, jnp.float32), 50, 0.01)
+        _checks._warned.clear()
+        single_values = jnp.asarray(power_law[:50], jnp.float32)
+        with pytest.warns(UserWarning, match="a ridge runs in 32-bit floats"):
+            single = rg.effective_ridge(single_values, 50, 0.01)
+        steep = jnp.asarray([1.0, 1e-3, 1e-8], jnp.float32)
+        with pytest.warns(UserWarning, match="1 eigenvalues are below what 32-bit floats resolve"):
+            rg.effective_ridge(steep, 50, 0.01)
     assert single.dtype == jnp.float32
     np.testing.assert_allclose(single, exact, rtol=2e-6)

@@ -34,6 +34,7 @@ class Kernel(eqx.Module):
 
     def __call__(self, X: ArrayLike, Z: ArrayLike | None = None) -> Array:
         """Gram matrix of X (n, d) with Z (m, d): (n, m), or (n, n) without Z."""
+        _checks.warn_32_bits("a kernel")
         X = _checks.inputs("X", X)
         if Z is None:
             K = self.gram(X, X)

@@ -12,8 +12,8 @@ def group_of(dt: xr.DataTree, group: str) -> xr.Dataset:
     if group not in dt.children:
         names = ", ".join(map(repr, dt.children)) or "none"
         raise ValueError(
-            f"the tree has no group {group!r}, only {names}; bayesrg.io.flow_groups makes the "
-            "groups of a flow"
+            f"the tree has no group {group!r}, only {names}; bayesrg.io.flow_to_datatree makes "
+            "those of a flow"
         )
     return dt[group].to_dataset()
 
@@ -29,7 +29,7 @@ def curves(
     figure = {"figsize": (8.0, 4.5), "figsize_units": "inches"}
     if backend == "matplotlib":
         figure["layout"] = "constrained"  # keeps the legend off the curves
-    pc_kwargs.setdefault("aes", {"color": [by]})
+    pc_kwargs.setdefault("aes", {"color": [by]} if scatter else {"color": [by], "linestyle": [by]})
     pc = PlotCollection.wrap(
         dataset.isel({along: 0, "plot_axis": 0}, drop=True),
         cols=[], backend=backend, figure_kwargs=figure | pc_kwargs.pop("figure_kwargs", {}),

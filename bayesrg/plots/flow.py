@@ -22,7 +22,7 @@ def plot_flow(
     Parameters
     ----------
     dt : DataTree
-        With the groups of `bayesrg.io.flow_groups`.
+        With the groups of `bayesrg.io.flow_to_datatree`.
     group : str
     backend : str, optional
         "matplotlib", "bokeh", "plotly" or "none"; ArviZ's default otherwise.

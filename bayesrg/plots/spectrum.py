@@ -15,7 +15,7 @@ def plot_spectrum(
     Parameters
     ----------
     dt : DataTree
-        With the groups of `bayesrg.io.flow_groups`.
+        With the groups of `bayesrg.io.flow_to_datatree`.
     group : str
     backend : str, optional
         "matplotlib", "bokeh", "plotly" or "none"; ArviZ's default otherwise.

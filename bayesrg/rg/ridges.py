@@ -15,6 +15,7 @@ CUTOFF_RULES = ("running",)
 
 def _levels(values, degeneracy, n, ridge, tail):
     """Check and convert what every function of a spectrum takes; the tail joins the ridge."""
+    _checks.warn_32_bits("a ridge")
     values = _checks.eigenvalues(values)
     if degeneracy is None:
         degeneracy = jnp.ones_like(values)

@@ -113,8 +113,8 @@ def nystrom(kernel: Kernel, X_ref: ArrayLike, rank: int | None = None) -> Nystro
     M = X_ref.shape[0]
     values, vectors = jnp.linalg.eigh(K)
     values, vectors = values[::-1] / M, vectors[:, ::-1]
-    _checks.eigenvalues(values)
     floor = M * jnp.finfo(K.dtype).eps * values[0]
+    _checks.eigenvalues(jnp.where(jnp.abs(values) <= floor, 0.0, values))
     usable = int((values > floor).sum())
     kept = usable if rank is None else rank
     if not isinstance(kept, int | np.integer) or not 0 <= kept <= M:

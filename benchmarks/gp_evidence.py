@@ -1,0 +1,249 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Evidence of a Gaussian process and its gradient, alone and inside NUTS, against peers.
+
+Ratios are a contender's time over that of the first line. All contenders of a table must agree
+on log density and gradient before they are timed.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+from jax.scipy.linalg import solve_triangular
+from timing import check, environment, facts, import_times, measure, report
+
+try:
+    import tinygp
+
+    from bayesrg import _linalg, gp, kernels, rg, spectrum
+except ModuleNotFoundError:  # we are the worker, in GPJax's own environment
+    import gpjax as gpx
+
+GPJAX = Path(__file__).resolve().parent / ".venv-gpjax", "gpjax>=1.0"
+
+
+def positive(*names):
+    return [numpyro.sample(name, dist.LogNormal(-0.5, 0.5)) for name in names]
+
+
+def dense_data(n):
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((n, 5))
+    y = np.sin(X @ rng.standard_normal(5)) + 0.3 * rng.standard_normal(n)
+    return jnp.asarray(X), jnp.asarray(y)
+
+
+def bayesrg_dense(X, y):
+    lengthscale, variance, noise = positive("lengthscale", "variance", "noise")
+    numpyro.sample("y", gp.marginal(kernels.RBF(lengthscale, variance), X, noise**2), obs=y)
+
+
+def tinygp_dense(X, y):
+    lengthscale, variance, noise = positive("lengthscale", "variance", "noise")
+    kernel = variance * tinygp.kernels.ExpSquared(lengthscale)
+    process = tinygp.GaussianProcess(kernel, X, diag=noise**2)
+    numpyro.factor("y", process.log_probability(y))
+
+
+def numpyro_dense(X, y):
+    lengthscale, variance, noise = positive("lengthscale", "variance", "noise")
+    r2 = ((X[:, None] - X[None]) ** 2).sum(-1) / lengthscale**2
+    K = variance * jnp.exp(-0.5 * r2) + noise**2 * jnp.eye(len(y))
+    numpyro.sample("y", dist.MultivariateNormal(jnp.zeros(len(y)), covariance_matrix=K), obs=y)
+
+
+def gpjax_dense(X, y):
+    lengthscale, variance, noise = positive("lengthscale", "variance", "noise")
+    kernel = gpx.kernels.RBF(lengthscale=lengthscale, variance=variance)
+    prior = gpx.gps.Prior(kernel=kernel, mean_function=gpx.mean_functions.Zero(), jitter=0.0)
+    model = prior * gpx.likelihoods.Gaussian(obs_stddev=noise)
+    numpyro.factor("y", gpx.objectives.conjugate_mll(model, gpx.Dataset(X, y[:, None])))
+
+
+def dense(options):
+    """All hyper-parameters of the kernel move."""
+    models = {"bayesrg": bayesrg_dense, "tinygp": tinygp_dense}
+    if options.worker:
+        models = {f"GPJax (jax {jax.__version__})": gpjax_dense}
+    models[f"NumPyro MultivariateNormal (jax {jax.__version__})"] = numpyro_dense
+    results = measure(models, dense_data(options.n), draws=options.draws, repeats=options.repeats)
+    if options.worker:
+        return json.dump(results, sys.stdout)
+    if not options.skip_gpjax:
+        results |= gpjax(options)
+    check(results)
+    report(f"dense RBF, n = {options.n}", results)
+
+
+def gpjax(options):
+    """Run `dense` where GPJax is, which pins an older JAX; NumPyro there tells what that does."""
+    sizes = [f"--{name}={getattr(options, name)}" for name in ("n", "draws", "repeats")]
+    try:
+        worker = [environment(*GPJAX), __file__, "--only=dense", "--worker", *sizes]
+        return json.loads(subprocess.run(worker, check=True, stdout=subprocess.PIPE).stdout)
+    except (OSError, subprocess.CalledProcessError) as error:
+        print(f"\nGPJax could not be installed or run, its lines are missing: {error}")
+        return {}
+
+
+def modes_data(n, k):
+    rng = np.random.default_rng(1)
+    x = jnp.asarray(rng.uniform(size=(n, 1)))
+    modes = spectrum.fourier(lambda j: (1.0 + j) ** -2, k)
+    F = modes.features(x)
+    y = F @ (jnp.sqrt(modes.values) * rng.standard_normal(k)) + 0.3 * rng.standard_normal(n)
+    data = {"prior": modes, "x": x, "F": F, "values": modes.values, "y": y}
+    return data | {"gram": F.T @ F, "eigen": gp.eigenpairs(F, modes.values)}
+
+
+def amplitude_and_noise(law):
+    def model(data):
+        amplitude, noise = positive("amplitude", "noise")
+        numpyro.sample("y", law(data, amplitude, noise**2), obs=data["y"])
+
+    return model
+
+
+def mercer(*names):
+    def law(data, scale, ridge):
+        given = {name: data[name] for name in names}
+        return gp.MercerNormal(data["F"], data["values"], ridge, scale=scale, **given)
+
+    return amplitude_and_noise(law)
+
+
+@amplitude_and_noise
+def marginal(data, scale, ridge):
+    return gp.marginal(data["prior"], data["x"], ridge, scale=scale)
+
+
+@amplitude_and_noise
+def numpyro_low_rank(data, scale, ridge):
+    A, zero = data["F"] * jnp.sqrt(scale * data["values"]), jnp.zeros_like(data["y"])
+    return dist.LowRankMultivariateNormal(zero, A, zero + ridge)
+
+
+@amplitude_and_noise
+def numpyro_full(data, scale, ridge):
+    K = scale * (data["F"] * data["values"]) @ data["F"].T + ridge * jnp.eye(len(data["y"]))
+    return dist.MultivariateNormal(jnp.zeros_like(data["y"]), covariance_matrix=K)
+
+
+def fixed(options):
+    """Amplitude and noise move, the spectrum does not."""
+    models = {
+        "bayesrg, eigen": mercer("eigen"),
+        "bayesrg, gram": mercer("gram"),
+        "bayesrg, Woodbury": mercer(),
+        "bayesrg, marginal(spectrum, X)": marginal,
+        "NumPyro LowRankMultivariateNormal": numpyro_low_rank,
+    }
+    floor = {"no likelihood: the sampler's own share": lambda _: positive("amplitude", "noise")}
+    data = (modes_data(options.n_fixed, options.k),)
+    timing = {"draws": 5 * options.draws, "repeats": options.repeats}
+    results = measure(models, data, **timing)
+    if options.full:
+        results |= measure({"NumPyro MultivariateNormal": numpyro_full}, data, draws=5, repeats=1)
+    check(results)
+    results |= measure(floor, data, **timing)
+    report(f"fixed spectrum, n = {options.n_fixed}, k = {options.k}", results)
+
+
+def coarse(options):
+    """Half of the modes explicit, the others marginalised."""
+    cutoff = options.k // 2
+
+    def by_hand(data):
+        amplitude, noise = positive("amplitude", "noise")
+        modes = numpyro.sample("y_modes", dist.Normal().expand([cutoff]).to_event(1))
+        A = data["F"] * jnp.sqrt(amplitude * data["values"])
+        mean = A[:, :cutoff] @ modes
+        law = dist.LowRankMultivariateNormal(mean, A[:, cutoff:], jnp.full_like(mean, noise**2))
+        numpyro.sample("y", law, obs=data["y"])
+
+    models = {"gram": mercer("gram"), "Woodbury": mercer(), "marginal(spectrum, X)": marginal}
+    cut = rg.Coarse(cutoff)
+    models = {f"bayesrg, {name}": rg.coarsen(model, y=cut) for name, model in models.items()}
+    models["NumPyro LowRankMultivariateNormal"] = by_hand
+    data = (modes_data(options.n_coarse, options.k),)
+    results = measure(models, data, draws=options.draws, repeats=options.repeats)
+    report(f"n = {options.n_coarse}, {cutoff} modes explicit of {options.k}", results)
+
+
+def rules(options):
+    """The derivative rule of the package's linear-algebra block against two others."""
+
+    def autodiff(C, b):
+        L = jnp.linalg.cholesky(C)
+        white = solve_triangular(L, b.T, lower=True)
+        return (white**2).sum(0), 2.0 * jnp.log(jnp.diagonal(L)).sum()
+
+    def forward(C, b):
+        root = solve_triangular(jnp.linalg.cholesky(C), jnp.eye(len(C)), lower=True)
+        inverse = root.T @ root
+        a = b @ inverse
+        return ((a * b).sum(-1), -2.0 * jnp.log(jnp.diagonal(root)).sum()), (a, inverse)
+
+    def backward(saved, g):
+        a, inverse = saved
+        return g[1] * inverse - (g[0] * a.T) @ a, 2.0 * g[0][:, None] * a
+
+    reverse = jax.custom_vjp(autodiff)
+    reverse.defvjp(forward, backward)
+
+    def model(K, y, rule):
+        amplitude, noise = positive("amplitude", "noise")
+        quad, log_det = rule(amplitude * K + noise**2 * jnp.eye(len(y)), y[None])
+        numpyro.factor("y", -0.5 * (quad.sum() + log_det))
+
+    blocks = {"bayesrg": _linalg.quad_logdet, "custom_vjp": reverse, "autodiff": autodiff}
+    blocks = {name: partial(model, rule=rule) for name, rule in blocks.items()}
+    for size, draws in ((options.k, 5 * options.draws), (options.n, options.draws)):
+        X, y = dense_data(size)
+        args = jnp.exp(-0.5 * ((X[:, None] - X[None]) ** 2).sum(-1)), y
+        results = measure(blocks, args, draws=draws, repeats=options.repeats)
+        report(f"derivative rules, {size} x {size}", results)
+
+
+def imports(options):
+    """Seconds to import in a fresh process."""
+    codes = "bayesrg; bayesrg.gp", "bayesrg", "bayesrg; bayesrg.fit", "jax", "numpyro", "tinygp"
+    lines = {f"import {code}": (sys.executable, f"import {code}") for code in codes}
+    if GPJAX[0].exists() and not options.skip_gpjax:
+        lines["import gpjax (own environment)"] = (environment(*GPJAX), "import gpjax")
+    seconds = import_times(lines, options.repeats)
+    report("import", {name: {"import": times} for name, times in seconds.items()})
+
+
+SECTIONS = {section.__name__: section for section in (dense, fixed, coarse, rules, imports)}
+SIZES = {"n": 400, "n-fixed": 2000, "n-coarse": 5000, "k": 64, "draws": 30, "repeats": 5}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS))
+    for name, size in SIZES.items():
+        size = max(2, size // 10) if "--quick" in sys.argv else size
+        parser.add_argument(f"--{name}", type=int, default=size)
+    parser.add_argument("--quick", action="store_true", help="tiny sizes: does it run?")
+    parser.add_argument("--skip-gpjax", action="store_true")
+    parser.add_argument("--full", action="store_true", help="add the n x n peer to fixed: slow")
+    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    numpyro.enable_x64()
+    if not options.worker:
+        print(facts("jax", "jaxlib", "numpyro", "tinygp"))
+    for name in options.only:
+        SECTIONS[name](options)
+
+
+if __name__ == "__main__":
+    main()
