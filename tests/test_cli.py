@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+import re
 import sys
 
 import pytest
@@ -70,6 +71,35 @@ def test_a_model_of_ones_own_and_show(monkeypatch, capsys, tmp_path):
     assert code == 0 and "ess_bulk" in out and "mine.model" in out
     code, _, err = main(monkeypatch, capsys, *arguments)
     assert code == 2 and "exists already" in err
+
+
+MOVING = '''
+"""Spectral decay sampled: the modes' variances move, so no eigenpairs can be kept."""
+import jax, jax.numpy as jnp, numpyro, numpyro.distributions as dist
+import bayesrg as brg
+
+def model(X, y=None, *, modes=21):
+    decay = numpyro.sample("decay", dist.LogNormal(0.7, 0.3))
+    noise = numpyro.sample("noise", dist.LogNormal(-1.5, 0.5))
+    spectrum = brg.spectrum.fourier(lambda j: (1 + j) ** -decay, modes)
+    numpyro.sample("y", brg.gp.marginal(spectrum, X, noise**2), obs=y)
+
+def demo(key):
+    x = jnp.linspace(0, 1, 40, endpoint=False)[:, None]
+    y = jnp.sin(2 * jnp.pi * x[:, 0]) + 0.3 * jax.random.normal(key, (40,))
+    return brg.Data(x[::2], y[::2], x[1::2], y[1::2])
+'''
+
+
+@pytest.mark.slow
+def test_a_spectrum_that_moves_is_cut_exactly_too(monkeypatch, capsys, tmp_path):
+    (tmp_path / "moving.py").write_text(MOVING)
+    size = ["--draws", "200", "--warmup", "200", "--chains", "2"]
+    code, text, err = main(
+        monkeypatch, capsys, "run", tmp_path / "moving.py", *size, "--out", tmp_path / "out"
+    )
+    assert code == 0, err
+    assert float(re.search(r"differs by at most (\S+)", text)[1]) < 1e-9
 
 
 @pytest.mark.slow
