@@ -51,30 +51,40 @@ class Dense(NamedTuple):
 
 
 class LowRank(NamedTuple):
-    """``A A^T + diag(D)`` by Woodbury's identity: cubic only in the columns of ``A``.
+    """``A A^T + diag(D)``, ``A = F diag(w)``, by Woodbury: cubic only in the columns of ``F``.
 
-    ``A`` is (..., n, k), ``D`` (..., n) or (..., 1); ``gram`` = ``A^T A`` (..., k, k), used where
-    ``D`` is constant over points, saves the only product that is linear in n and square in k.
+    ``F`` is (..., n, k), ``w`` (..., k), ``D`` (..., n) or (..., 1), ``gram`` = ``F^T F`` (k, k) if
+    it is known. Where ``D`` is constant over points, all that is linear in n touches ``F`` and the
+    observations alone: a sampler does not move these, so it is computed once, outside its loop.
     """
 
-    A: Array
+    F: Array
+    w: Array
     D: Array
     gram: Array | None = None
 
+    @property
+    def A(self):
+        return self.F * self.w[..., None, :]
+
     def _inner(self):
-        if self.gram is not None and self.D.shape[-1] == 1:
-            inner = self.gram / self.D[..., None]
+        if self.D.shape[-1] == 1:
+            gram = _t(self.F) @ self.F if self.gram is None else self.gram
+            inner = self.w[..., :, None] * gram * self.w[..., None, :] / self.D[..., None]
         else:
             inner = _t(self.A) @ (self.A / self.D[..., None])
-        return inner + jnp.eye(self.A.shape[-1], dtype=inner.dtype)
+        return inner + jnp.eye(self.F.shape[-1], dtype=inner.dtype)
 
     def quad_logdet(self, r):
-        b = (r / self.D[..., None, :]) @ self.A
+        n, D = self.F.shape[-2], self.D
+        if D.shape[-1] == 1:
+            b = (r @ self.F) * (self.w / D)[..., None, :]
+            square, noise = (r**2).sum(-1) / D, n * jnp.log(D[..., 0])
+        else:
+            b = (r / D[..., None, :]) @ self.A
+            square, noise = (r**2 / D[..., None, :]).sum(-1), jnp.log(D).sum(-1)
         quad, log_det = quad_logdet(self._inner(), b)
-        n = self.A.shape[-2]
-        noise = jnp.broadcast_to(self.D, self.D.shape[:-1] + (n,))
-        quad = (r**2 / self.D[..., None, :]).sum(-1) - quad
-        return quad, log_det + jnp.log(noise).sum(-1)
+        return square - quad, log_det + noise
 
     def solve(self, B):
         scaled = B / self.D[..., None]
@@ -85,15 +95,15 @@ class LowRank(NamedTuple):
         return (B * self.solve(B)).sum(-2)
 
     def inverse_diag(self):
-        n = self.A.shape[-2]
+        n = self.F.shape[-2]
         D = jnp.broadcast_to(self.D, self.D.shape[:-1] + (n,))
         return 1.0 / D - Dense(self._inner()).quad(_t(self.A)) / D**2
 
     def white_size(self):
-        return self.A.shape[-1] + self.A.shape[-2]
+        return sum(self.F.shape[-2:])
 
     def colour(self, z):
-        k = self.A.shape[-1]
+        k = self.F.shape[-1]
         return (self.A @ z[..., :k, None])[..., 0] + jnp.sqrt(self.D) * z[..., k:]
 
 

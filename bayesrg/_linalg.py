@@ -37,12 +37,39 @@ def _quad_logdet_jvp(primals, tangents):
     C, b = primals
     dC, db = tangents
     L = jnp.linalg.cholesky(C)
-    eye = jnp.broadcast_to(jnp.eye(C.shape[-1], dtype=C.dtype), C.shape)
-    root = solve_triangular(L, eye, lower=True)
-    inverse = jnp.swapaxes(root, -1, -2) @ root
+    inverse = _inner_product(_invert(L))
     a = b @ inverse
     d_quad = 2.0 * (a * db).sum(-1) - jnp.einsum("...mi,...ij,...mj->...m", a, dC, a)
     return ((a * b).sum(-1), _log_det(L)), (d_quad, (inverse * dC).sum((-2, -1)))
+
+
+_BLOCK = 64  # below it LAPACK's overhead outweighs the products that blocks save
+
+
+def _invert(L):
+    """Invert lower triangles (..., n, n) by halves: dense products in place of wide solves."""
+    n = L.shape[-1]
+    if n <= _BLOCK:
+        eye = jnp.broadcast_to(jnp.eye(n, dtype=L.dtype), L.shape)
+        return solve_triangular(L, eye, lower=True)
+    h = n // 2
+    A, C = _invert(L[..., :h, :h]), _invert(L[..., h:, h:])
+    B = -C @ (L[..., h:, :h] @ A)
+    top = jnp.concatenate([A, jnp.zeros_like(jnp.swapaxes(B, -1, -2))], -1)
+    return jnp.concatenate([top, jnp.concatenate([B, C], -1)], -2)
+
+
+def _inner_product(R):
+    """``R^T R`` of lower triangles (..., n, n), leaving out the products with their zeros."""
+    n = R.shape[-1]
+    if n <= _BLOCK:
+        return jnp.swapaxes(R, -1, -2) @ R
+    h = n // 2
+    A, B, C = R[..., :h, :h], R[..., h:, :h], R[..., h:, h:]
+    lower = jnp.swapaxes(C, -1, -2) @ B
+    left = jnp.concatenate([_inner_product(A) + jnp.swapaxes(B, -1, -2) @ B, lower], -2)
+    right = jnp.concatenate([jnp.swapaxes(lower, -1, -2), _inner_product(C)], -2)
+    return jnp.concatenate([left, right], -1)
 
 
 def _log_det(L):

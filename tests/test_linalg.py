@@ -37,6 +37,15 @@ def test_quad_logdet_value_and_derivatives():
     np.testing.assert_allclose(hessian, difference, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("n", [1, 64, 65, 200])
+def test_blocked_inverse_is_the_inverse(n):
+    C, b = matrices(3, n, 3)
+    gradient = jax.grad(lambda C: quad_logdet(C, b)[0].sum() + quad_logdet(C, b)[1])(C)
+    inverse = np.linalg.inv(C)
+    a = b @ inverse
+    np.testing.assert_allclose(gradient, inverse - a.T @ a, rtol=1e-9, atol=1e-12)
+
+
 def test_quad_logdet_of_an_indefinite_matrix_is_nan():
     assert np.isnan(quad_logdet(-jnp.eye(2), jnp.ones((1, 2)))[1])
 
@@ -45,15 +54,16 @@ def algebras():
     """The same covariance in every form."""
     rng = np.random.default_rng(1)
     A, D = rng.standard_normal((6, 3)), rng.uniform(0.5, 2, 6)
-    full = A @ A.T + 0.7 * np.eye(6)
-    U, s, _ = np.linalg.svd(A)
+    A, w = jnp.asarray(A), jnp.array([1.0, 0.5, 2.0])
+    full = np.asarray(A * w**2 @ A.T + 0.7 * np.eye(6))
+    U, s, _ = np.linalg.svd(A * w)
     complete = np.concatenate([s**2, np.zeros(3)])
     ridge = jnp.array([0.7])
     return {
         "dense": (Dense(jnp.asarray(full)), full),
-        "woodbury": (LowRank(jnp.asarray(A), ridge), full),
-        "gram": (LowRank(jnp.asarray(A), ridge, jnp.asarray(A.T @ A)), full),
-        "diagonal": (LowRank(jnp.asarray(A), jnp.asarray(D)), A @ A.T + np.diag(D)),
+        "woodbury": (LowRank(A, w, ridge), full),
+        "gram": (LowRank(A, w, ridge, A.T @ A), full),
+        "diagonal": (LowRank(A, w, jnp.asarray(D)), A * w**2 @ A.T + np.diag(D)),
         "thin eigen": (Eigen(jnp.asarray(U[:, :3]), jnp.asarray(s**2), ridge), full),
         "eigen": (Eigen(jnp.asarray(U), jnp.asarray(complete), ridge), full),
     }

@@ -184,10 +184,9 @@ class MercerNormal(dist.Distribution):
             )
         return self.scale[..., None] * variance
 
-    def _root(self, stop):
-        """Columns whose outer product is the prior covariance of the first ``stop`` modes."""
-        amplitude = safe_sqrt(self.scale)[..., None] * safe_sqrt(self.values[..., :stop])
-        return self.features[:, :stop] * amplitude[..., None, :], amplitude
+    def _amplitude(self, stop):
+        """Prior standard deviation of the first ``stop`` modes, (..., stop)."""
+        return safe_sqrt(self.scale)[..., None] * safe_sqrt(self.values[..., :stop])
 
     def _algebra(self):
         n, k = self.features.shape
@@ -201,14 +200,10 @@ class MercerNormal(dist.Distribution):
             return Eigen(vectors, self.scale[..., None] * eigenvalues, self.ridge)
         if k >= n or (self.residual is not None and self.residual.ndim == 2):
             return Dense(self.covariance_matrix)
-        root, amplitude = self._root(k)
         noise = self.ridge
         if self.residual is not None:
             noise = noise + self.scale[..., None] * self.residual
-        gram = None
-        if self.gram is not None:
-            gram = amplitude[..., :, None] * self.gram * amplitude[..., None, :]
-        return LowRank(root, noise, gram)
+        return LowRank(self.features, self._amplitude(k), noise, self.gram)
 
     @validate_sample
     def log_prob(self, value: ArrayLike) -> Float[Array, "*batch"]:
@@ -334,7 +329,7 @@ class MercerNormal(dist.Distribution):
         """
         points, k = self.features.shape
         cutoff = _checks.cutoff(cutoff, k)
-        root, _ = self._root(cutoff)
+        root = self.features[:, :cutoff] * self._amplitude(cutoff)[..., None, :]
         if rule != "exact":
             noise = noise_after(self, cutoff, rule, n)
             eliminated = self.prior_variance(cutoff)
