@@ -53,7 +53,7 @@ def _solve(values, degeneracy, n, ridge):
     # s = ridge * n / (n - modes) to first order, which carries the derivative.
     overdetermined = (ridge <= 0) & (n >= modes)
     bare = jnp.where(overdetermined, 1.0, ridge)
-    counts = jnp.cumsum(degeneracy)
+    counts = jnp.cumsum(jnp.where(values > 0, degeneracy, 0.0))
     lower = jnp.maximum(bare, ((counts - n) * values).max(initial=0.0))
     upper = bare + (degeneracy * values).sum()
     args = (values, degeneracy, n, bare)

@@ -90,7 +90,8 @@ def cholesky(A):
         What was added to the diagonal: a ridge shift, so callers report it. Zero for a
         well-conditioned matrix; nan entries in ``factor`` mean that no rung was enough.
     """
-    scale = jnp.diagonal(A).mean() * jnp.finfo(A.dtype).eps * A.shape[0]
+    fixed = jax.lax.stop_gradient(A)
+    scale = jnp.diagonal(fixed).mean() * jnp.finfo(A.dtype).eps * A.shape[0]
     eye = jnp.eye(A.shape[0], dtype=A.dtype)
 
     def failed(state):
@@ -99,10 +100,11 @@ def cholesky(A):
 
     def climb(state):
         rung, _ = state
-        return rung + 1, jnp.linalg.cholesky(A + scale * 10.0**rung * eye)
+        return rung + 1, jnp.linalg.cholesky(fixed + scale * 10.0**rung * eye)
 
-    rung, L = jax.lax.while_loop(failed, climb, (0, jnp.linalg.cholesky(A)))
-    return L, jnp.where(rung == 0, 0.0, scale * 10.0 ** (rung - 1))
+    rung, _ = jax.lax.while_loop(failed, climb, (0, jnp.linalg.cholesky(fixed)))
+    jitter = jnp.where(rung == 0, 0.0, scale * 10.0 ** (rung - 1))
+    return jnp.linalg.cholesky(A + jitter * eye), jitter
 
 
 def solve(L, B):

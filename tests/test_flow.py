@@ -53,6 +53,14 @@ def test_exact_ridges_by_rank_one_shell_steps(kind, k):
     np.testing.assert_allclose(flow.arithmetic, arithmetic[::-1], rtol=1e-12)
 
 
+def test_dressed_ridge_of_a_long_spectrum():
+    values = np.arange(1, 1001.0) ** -2
+    cutoffs = [0, 1, 20, 100, 500, 999, 1000]
+    flow = rg.flow(values, 50, 0.0001, cutoffs=cutoffs)
+    alone = [rg.dressed_ridge(values, 50, 0.0001, c) for c in cutoffs]
+    np.testing.assert_allclose(flow.dressed, alone, rtol=1e-12)
+
+
 def test_evidence_under_each_rule():
     rng = np.random.default_rng(1)
     residual, cutoffs = rng.uniform(0.01, 0.1, 24), [0, 3, 20, 61]

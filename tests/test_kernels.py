@@ -107,6 +107,9 @@ def test_network_gradients_in_inputs_and_matern12_by_convention(X):
             jax.grad(loss)(moved), central_difference(loss, moved), rtol=1e-6
         )
         assert np.isfinite(jax.grad(lambda Z: kernel(Z).sum())(X)).all()  # noqa: B023
+    for kernel in (NNGP(2), Linear()):  # at equal rows the derivative is the same from either side
+        slopes = jax.grad(lambda x, z: kernel(x, z)[0, 0], (0, 1))(X[:1], X[:1])  # noqa: B023
+        np.testing.assert_allclose(slopes[0], slopes[1], rtol=1e-14)
     at_itself = jax.grad(lambda x: Matern12(1.0)(x[None], X[:1])[0, 0])(X[0])
     np.testing.assert_array_equal(at_itself, 0.0)
 

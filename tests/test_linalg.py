@@ -94,6 +94,8 @@ def test_cholesky_adds_no_jitter_unless_needed_and_reports_it():
     assert 0 < jitter < 1e-9
     np.testing.assert_allclose(L @ L.T, singular + jitter * jnp.eye(4), atol=1e-14)
     assert not np.isfinite(cholesky(-jnp.eye(3))[0]).all()
+    slope = jax.grad(lambda t: jnp.log(jnp.diagonal(cholesky(t * C)[0])).sum())(2.0)
+    np.testing.assert_allclose(slope, 5 / 4, rtol=1e-12)
 
 
 def test_safe_sqrt():

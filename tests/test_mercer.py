@@ -120,6 +120,11 @@ def test_targets_in_batches_share_or_own_their_covariance():
         np.testing.assert_allclose(own.log_prob(np.stack([Y, Y])), [expected] * 2, rtol=1e-11)
         assert own.sample(jax.random.key(0), (2,)).shape == (2, 3, 24)
         assert own.loo(Y).shape == (3, 24)
+    grid = law(5, "diagonal", ridge=ridges[:2, None, None])  # two ridges, three targets each
+    assert grid.batch_shape == (2, 1)
+    for row, r in zip(grid.log_prob(Y), ridges[:2], strict=True):
+        one = law(5, "diagonal", ridge=r)
+        np.testing.assert_allclose(row, [one.log_prob(y) for y in Y], rtol=1e-11)
     moved = MercerNormal(p.Phi[:, :5], p.values[:5], 0.1, loc=Y)
     np.testing.assert_allclose(moved.log_prob(Y)[0], moved.log_prob(Y)[1])
 

@@ -214,9 +214,15 @@ class MercerNormal(dist.Distribution):
         )
         full = jnp.broadcast_shapes(r.shape[:-1], shared)
         rows = jnp.broadcast_to(r, full + r.shape[-1:])
-        rows = rows.reshape((-1,) + shared + rows.shape[-1:])
-        quad, log_det = self._algebra().quad_logdet(jnp.moveaxis(rows, 0, -2))
-        quad = jnp.moveaxis(quad, -1, 0).reshape(full)
+        # Axes along which the covariance does not vary become rows that share its factor.
+        padded = (1,) * (len(full) - len(shared)) + shared
+        free = [i for i, size in enumerate(padded) if size == 1]
+        ends = list(range(len(full) - len(free), len(full)))
+        moved = jnp.moveaxis(rows, free, ends)
+        sizes = moved.shape[len(full) - len(free) : -1]
+        quad, log_det = self._algebra().quad_logdet(moved.reshape(shared + (-1,) + r.shape[-1:]))
+        fixed = tuple(size for size in padded if size != 1)
+        quad = jnp.moveaxis(quad.reshape(fixed + sizes), ends, free)
         return -0.5 * (quad + log_det + self.event_shape[0] * np.log(2 * np.pi))
 
     def sample(self, key: Array, sample_shape: tuple[int, ...] = ()):

@@ -163,9 +163,11 @@ class MomentKernel(Kernel):
     def gram(self, X, Z):
         xx, zz = (X**2).sum(-1)[:, None], (Z**2).sum(-1)[None, :]
         same = equal_rows(X, Z)
-        # Equal rows get one and the same squared length whatever order the product sums in.
-        xz = jnp.where(same, xx, X @ Z.T)
-        return jnp.where(same, self.diag_moments(xx), self.moments(xx, zz, xz))
+        # Equal rows get one and the same squared length whatever order the product sums in; half
+        # from each side, so that the derivative in either input is right.
+        half = 0.5 * (xx + zz)
+        xz = jnp.where(same, half, X @ Z.T)
+        return jnp.where(same, self.diag_moments(half), self.moments(xx, zz, xz))
 
     def diag(self, X):
         return self.diag_moments((X**2).sum(-1))
