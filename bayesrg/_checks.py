@@ -128,8 +128,8 @@ def threshold(value):
     return float(value)
 
 
-def eigenvalues(values):
-    """Check eigenvalues (..., k): non-negative, falling; clip the round-off below zero.
+def eigenvalues(values, *, falling=True):
+    """Check eigenvalues (..., k), non-negative and falling; clip the round-off below zero.
 
     Raises
     ------
@@ -155,7 +155,7 @@ def eigenvalues(values):
             f"values: eigenvalues must be non-negative; index {index.tolist()} is "
             f"{host[tuple(index)]}; check that the kernel is positive semi-definite"
         )
-    if (np.diff(host, axis=-1) > floor).any():
+    if falling and (np.diff(host, axis=-1) > floor).any():
         raise ValueError(
             "values must be sorted in falling order; sort them together with their features, "
             "e.g. order = jnp.argsort(-values); values[order], features[:, order]"

@@ -127,8 +127,10 @@ class Eigen(NamedTuple):
     def quad_logdet(self, r):
         variance = self.eigenvalues + self.ridge
         n, rank = self.U.shape[-2:]
-        missing = (n - rank) * jnp.log(self.ridge[..., 0])
-        return self.quad(_t(r)), jnp.log(variance).sum(-1) + missing
+        log_det = jnp.log(variance).sum(-1)
+        if rank < n:
+            log_det = log_det + (n - rank) * jnp.log(self.ridge[..., 0])
+        return self.quad(_t(r)), log_det
 
     def solve(self, B):
         inside, outside = self._parts(B)

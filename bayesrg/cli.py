@@ -33,7 +33,10 @@ def _load_model(name):
         spec = importlib.util.spec_from_file_location(path.stem, path)
         module = importlib.util.module_from_spec(spec)
         sys.modules.setdefault(path.stem, module)
-        spec.loader.exec_module(module)
+        try:
+            spec.loader.exec_module(module)
+        except Exception as error:
+            raise ValueError(f"{name!r} does not load: {type(error).__name__}: {error}") from error
     elif name in _model_names():
         module = importlib.import_module(f"bayesrg.models.{name}")
     else:

@@ -54,10 +54,14 @@ def to_datatree(
         lead = ("chain", "draw") if group in SAMPLED else ()
         arrays = {}
         for name, value in variables.items():
+            names = tuple(n.replace("/", ".") for n in dims.get(name, ()))
+            name = name.replace("/", ".")  # a slash would name a node of the tree
             value = np.asarray(jax.device_get(value))
+            if group == "log_likelihood":
+                names = names[: value.ndim - len(lead)]
             if value.dtype.kind == "f":
                 value = value.astype(np.float64)
-            arrays[name] = (lead + _names(name, value.ndim - len(lead), dims), value)
+            arrays[name] = (lead + _names(name, value.ndim - len(lead), names), value)
         dataset = xr.Dataset(arrays)
         dataset = dataset.assign_coords({d: np.arange(s) for d, s in dataset.sizes.items()})
         dataset.attrs = {"sample_dims": list(lead)} if lead else {}
@@ -66,8 +70,7 @@ def to_datatree(
     return tree
 
 
-def _names(variable, axes, dims):
-    names = tuple(dims.get(variable, ()))
+def _names(variable, axes, names):
     if axes < len(names):
         raise ValueError(
             f"{variable!r} has {axes} axes but the names {names}; give one name an axis"

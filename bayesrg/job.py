@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
-from . import gp, inference, io, rg
+from . import _checks, gp, inference, io, rg
 from .data import Data
 from .gp.effective import RULES
 from .inference.sites import bind, law, over_draws
@@ -63,6 +63,7 @@ def run(
     Report
     """
     start = time.perf_counter()
+    _checks.threshold(threshold)
     result = None if out is None else io.claim(out)
     hyper = module.prepare(data) if hasattr(module, "prepare") else {}
     sampling = {"draws": draws, "warmup": warmup, "chains": chains, "devices": devices}
@@ -99,6 +100,8 @@ class _Cut:
 def _cut(model, data, hyper, dt, threshold):
     """Let the ridge flow at the posterior medians; None for a model without modes to cut."""
     names = list(dt["observed_data"].data_vars)
+    if f"{names[0]}_modes" in dt["posterior"]:
+        return None  # cut already
     posterior = dt["posterior"].to_dataset()
     medians = {k: jnp.asarray(v) for k, v in posterior.median(("chain", "draw")).items()}
     bound = bind(model, hyper)

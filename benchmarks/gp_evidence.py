@@ -6,7 +6,6 @@ on log density and gradient before they are timed.
 """
 
 import argparse
-import json
 import subprocess
 import sys
 from functools import partial
@@ -18,7 +17,7 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 from jax.scipy.linalg import solve_triangular
-from timing import check, environment, facts, import_times, measure, report
+from timing import check, environment, facts, import_times, measure, report, serve
 
 try:
     import tinygp
@@ -70,28 +69,26 @@ def gpjax_dense(X, y):
 
 def dense(options):
     """All hyper-parameters of the kernel move."""
-    models = {"bayesrg": bayesrg_dense, "tinygp": tinygp_dense}
+    jax_version = f"jax {jax.__version__}"
+    models = {f"NumPyro MultivariateNormal ({jax_version})": numpyro_dense}
+    data = dense_data(options.n)
     if options.worker:
-        models = {f"GPJax (jax {jax.__version__})": gpjax_dense}
-    models[f"NumPyro MultivariateNormal (jax {jax.__version__})"] = numpyro_dense
-    results = measure(models, dense_data(options.n), draws=options.draws, repeats=options.repeats)
-    if options.worker:
-        return json.dump(results, sys.stdout)
-    if not options.skip_gpjax:
-        results |= gpjax(options)
-    check(results)
-    report(f"dense RBF, n = {options.n}", results)
+        return serve({f"GPJax ({jax_version})": gpjax_dense} | models, data, options.draws)
+    models = {"bayesrg": bayesrg_dense, "tinygp": tinygp_dense} | models
+    worker = None if options.skip_gpjax else gpjax_worker(options)
+    timing = {"draws": options.draws, "repeats": options.repeats}
+    return report(f"dense RBF, n = {options.n}", measure(models, data, worker=worker, **timing))
 
 
-def gpjax(options):
-    """Run `dense` where GPJax is, which pins an older JAX; NumPyro there tells what that does."""
-    sizes = [f"--{name}={getattr(options, name)}" for name in ("n", "draws", "repeats")]
+def gpjax_worker(options):
+    """Command that runs `dense` where GPJax is, which pins an older JAX, NumPyro as a control."""
     try:
-        worker = [environment(*GPJAX), __file__, "--only=dense", "--worker", *sizes]
-        return json.loads(subprocess.run(worker, check=True, stdout=subprocess.PIPE).stdout)
+        python = environment(*GPJAX)
     except (OSError, subprocess.CalledProcessError) as error:
-        print(f"\nGPJax could not be installed or run, its lines are missing: {error}")
-        return {}
+        print(f"\nGPJax could not be installed, its lines are missing: {error}")
+        return None
+    sizes = [f"--n={options.n}", f"--draws={options.draws}"]
+    return [python, __file__, "--only=dense", "--worker", *sizes]
 
 
 def modes_data(n, k):

@@ -4,12 +4,14 @@
 Needs NumPyro alone, so that it runs in a peer's own environment too.
 """
 
+import json
 import os
 import platform
 import shutil
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from importlib.metadata import PackageNotFoundError, version
 from statistics import median
 
@@ -19,8 +21,30 @@ from numpyro.infer import NUTS, init_to_median
 from numpyro.infer.util import initialize_model, potential_energy
 
 
-def measure(models, args, *, draws, repeats):
-    """Check that the models agree, then time them in turns.
+class Contest:
+    """NumPyro models of the same latent sites, compiled, and what was measured of them so far."""
+
+    def __init__(self, models, args, draws):
+        self.args, self.prepared, self.results = args, {}, {}
+        for name, model in models.items():
+            density, z = _density(model, args)
+            value, gradient = density(z, args)
+            flat = np.concatenate([np.ravel(gradient[site]) for site in sorted(gradient)])
+            self.results[name] = {"value": float(value), "gradient": flat.tolist()}
+            self.prepared[name] = density, z, *_block(model, args, draws)
+
+    def seconds(self):
+        """Time every model once: seconds a gradient ``alone``, and in ``nuts``."""
+        seconds = {}
+        for name, (density, z, advance, state) in self.prepared.items():
+            alone, _ = _time(density, z, self.args)
+            block, (_, steps) = _time(advance, state, self.args)
+            seconds[name] = {"alone": alone, "nuts": block / int(steps.sum())}
+        return seconds
+
+
+def measure(models, args, *, draws, repeats, worker=None):
+    """Check that models agree, then time them in turns.
 
     Parameters
     ----------
@@ -28,6 +52,7 @@ def measure(models, args, *, draws, repeats):
     args : arguments of all of them, arrays: none is a constant of the compiled programs
     draws : transitions of a block
     repeats : rounds
+    worker : command of a process that calls `serve`; its models take part in every round
 
     Returns
     -------
@@ -35,21 +60,31 @@ def measure(models, args, *, draws, repeats):
         A name's ``value`` and ``gradient`` of the log density at one point, and seconds a
         gradient of each round: ``alone``, one call, and ``nuts``, a block over its leapfrog steps.
     """
-    results, prepared = {}, {}
-    for name, model in models.items():
-        density, z = _density(model, args)
-        value, gradient = density(z, args)
-        flat = np.concatenate([np.ravel(gradient[site]) for site in sorted(gradient)]).tolist()
-        results[name] = {"value": float(value), "gradient": flat, "alone": [], "nuts": []}
-        prepared[name] = density, z, *_block(model, args, draws)
-    check(results)
-    for _ in range(repeats):
-        for name, (density, z, advance, state) in prepared.items():
-            results[name]["alone"].append(_alone(density, z, args))
-            start = time.perf_counter()
-            _, steps = jax.block_until_ready(advance(state, args))
-            results[name]["nuts"].append((time.perf_counter() - start) / int(steps.sum()))
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(worker, **pipes) if worker else nullcontext() as process:
+        contest = Contest(models, args, draws)
+        results = contest.results | _ask(process)
+        check(results)
+        rounds = [contest.seconds() | _ask(process, "\n") for _ in range(repeats)]
+    for name, result in results.items():
+        result |= {key: [r[name][key] for r in rounds] for key in rounds[0][name]}
     return results
+
+
+def _ask(process, line=""):
+    if process is None:
+        return {}
+    process.stdin.write(line)
+    process.stdin.flush()
+    return json.loads(process.stdout.readline())
+
+
+def serve(models, args, draws):
+    """Be the worker of another process's `measure`."""
+    contest = Contest(models, args, draws)
+    print(json.dumps(contest.results), flush=True)
+    for _ in sys.stdin:
+        print(json.dumps(contest.seconds()), flush=True)
 
 
 def check(results):
@@ -132,12 +167,13 @@ def _density(model, args):
     return jax.jit(jax.value_and_grad(lambda z, args: potential_energy(model, args, {}, z))), z
 
 
-def _alone(density, z, args, least=0.1):
+def _time(function, *args, least=0.2):
+    """Mean seconds of a call, over as many as fill ``least`` seconds, and its result."""
     calls, spent, start = 0, 0.0, time.perf_counter()
     while spent < least:
-        jax.block_until_ready(density(z, args))
+        result = jax.block_until_ready(function(*args))
         calls, spent = calls + 1, time.perf_counter() - start
-    return spent / calls
+    return spent / calls, result
 
 
 def _block(model, args, draws):

@@ -158,6 +158,13 @@ def test_depth_zero_is_linear_and_one_hidden_relu_layer_is_the_arc_cosine_kernel
     np.testing.assert_allclose(0.5 * NNGP(1)(X), arc, atol=1e-8)
 
 
+def test_sums_and_inputs_of_one_column():
+    x = np.linspace(0, 1, 5)
+    both = sum([Linear(), RBF(1.0)])
+    np.testing.assert_allclose(both.diag(x), jnp.diagonal(both(x)), rtol=1e-14)
+    np.testing.assert_allclose(both(x), x[:, None] * x + RBF(1.0)(x), rtol=1e-14)
+
+
 def test_float32_stays_float32_and_close():
     X = np.random.default_rng(0).standard_normal((30, 8))
     exact = NNGP(3)(X)
@@ -198,6 +205,7 @@ def test_kernels_are_pytrees_that_pass_through_jit():
         (lambda: RBF(1.0)(jnp.ones((3, 3)), jnp.ones((3, 2))), "X has 3 columns and Z has 2"),
         (lambda: RBF(1.0)(jnp.full((3, 3), jnp.nan)), "X contains non-finite values"),
         (lambda: RBF(1.0).on([]), "columns is empty"),
+        (lambda: RBF(1.0).on([False, True]), "columns must be integer indices"),
         (lambda: RBF(1.0).on([3])(jnp.ones((2, 3))), "out of range"),
         (lambda: -1.0 * RBF(1.0), "factor must be non-negative"),
     ],

@@ -241,7 +241,7 @@ def test_marginal_of_a_spectrum_is_that_of_its_kernel(digits, spectrum):
     [
         (lambda: MercerNormal(p.Phi, p.values[:5], 0.1), r"values has shape \(5,\).*61 columns"),
         (lambda: MercerNormal(p.Phi, p.values, -0.1), "ridge must be non-negative, got -0.1"),
-        (lambda: MercerNormal(p.Phi, -p.values, 0.1), "values must be non-negative"),
+        (lambda: MercerNormal(p.Phi, -p.values, 0.1), "eigenvalues must be non-negative"),
         (lambda: MercerNormal(p.Phi * np.nan, p.values, 0.1), "features contains non-finite"),
         (lambda: MercerNormal(p.Phi, p.values, np.ones(5)), r"ridge has shape \(5,\)"),
         (lambda: MercerNormal(p.Phi, p.values, 0.1, residual=np.ones(5)), "residual has shape"),
@@ -254,6 +254,12 @@ def test_marginal_of_a_spectrum_is_that_of_its_kernel(digits, spectrum):
             lambda: MercerNormal(p.Phi, p.values, np.full(24, 0.1), eigen=(np.eye(24), p.y)),
             "eigen needs one ridge for all points",
         ),
+        (
+            lambda: MercerNormal(p.Phi, 2 * p.values, 0.1, eigen=eigenpairs(p.Phi, p.values)),
+            "eigen belongs to other modes",
+        ),
+        (lambda: MercerNormal(p.Phi, p.values, 0.1, gram=np.eye(61)), "gram belongs to other"),
+        (lambda: law(5, "none").log_prob(p.y[:5]), r"observations have shape \(5,\) for 24"),
         (lambda: law(61, "none").split(62), "cutoff must be an integer between 0 and 61"),
         (lambda: law(61, "none").split(5, "exakt"), "rule must be one of 'exact', 'local'"),
         (

@@ -126,6 +126,10 @@ def test_maximum_of_the_evidence():
         (lambda: condition(kernel, X, y, -1.0), "ridge must be non-negative"),
         (lambda: condition(kernel, X, y, np.ones(3)), r"ridge has shape \(3,\) for 12 points"),
         (lambda: condition(kernel, X, y, np.ones(12)).predict(Z, noise=True), "needs one ridge"),
+        (
+            lambda: condition(kernel, X, y, 0.1, mean=lambda X: X[:, :1]),
+            r"mean returned shape \(12, 1\) for targets of shape \(12,\)",
+        ),
         (lambda: condition(kernel, X[:0], y[:0], 0.1), "X has no rows"),
         (lambda: maximise_evidence(RBF, 1.0, X, y), "there is no ridge"),
         (lambda: maximise_evidence(RBF, -1.0, X, y, ridge=0.1), "theta0 must be positive"),

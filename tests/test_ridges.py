@@ -125,6 +125,14 @@ def test_levels_equal_their_modes_written_out():
     for n in (1, 4, 10, 40, 400):
         whole = rg.cutoff(levels, n, 0.05, degeneracy=count)
         assert whole in (0, 1, 4, 9, 16) and whole == rg.cutoff(modes, n, 0.05)
+        up = {"threshold": 0.88, "scan": "uv"}
+        assert rg.cutoff(levels, n, 0.05, degeneracy=count, **up) == rg.cutoff(modes, n, 0.05, **up)
+    close, five = [0.3208, 0.2998], [5, 5]
+    assert rg.cutoff(close, 3.62, 0.0017, threshold=0.88, scan="uv", degeneracy=five) == 10
+    jitted = jax.jit(lambda r: rg.dressed_ridge(modes, 6, r, 3))(0.05)
+    np.testing.assert_allclose(jitted, rg.dressed_ridge(modes, 6, 0.05, 3), rtol=1e-14)
+    slope = jax.grad(lambda v: rg.learnability(v, 6.0, 0.05)[2])(jnp.array([1.0, 0.5, 0.0]))
+    np.testing.assert_allclose(slope[2], 6 / rg.effective_ridge([1.0, 0.5], 6, 0.05), rtol=1e-12)
 
 
 def test_running_learnability_by_hand():

@@ -49,7 +49,7 @@ def _dressed(fn, cutoff, n):
             'rule "dressed" needs one ridge for all points, got a ridge of shape '
             f'{fn.ridge.shape}; choose rule="local"'
         )
-    high = fn.scale[..., None] * fn.values[..., cutoff:]
+    high = jnp.sort(fn.scale[..., None] * fn.values[..., cutoff:], descending=True)
     bare = (fn.ridge + _tail(fn, n))[..., 0]
     return effective_ridge(high, jnp.ones_like(high), n, bare).value[..., None]
 

@@ -98,4 +98,4 @@ def maximise_evidence(
     results = [minimize(objective, np.asarray(x), jac=True, method="L-BFGS-B") for x in starts]
     best = min(results, key=lambda result: result.fun)
     theta, kernel, noise = model(jnp.asarray(best.x))
-    return Maximum(theta, condition(kernel, X, y, noise), bool(best.success))
+    return Maximum(theta, condition(kernel, X, y, noise), bool(best.success and best.fun < 1e300))

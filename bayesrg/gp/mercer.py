@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The marginal likelihood of a Gaussian process as one NumPyro distribution that can be cut."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
@@ -14,6 +15,15 @@ from .._checks import ArrayLike
 from .._covariance import Dense, Eigen, LowRank
 from .._linalg import safe_sqrt
 from .effective import EffectiveNormal, noise_after
+
+
+def _same_trace(name, got, expected):
+    if abs(got - expected) > 1e-5 * abs(expected) + 1e-30:
+        raise ValueError(
+            f"{name} belongs to other modes: its trace is {got:.6g} where these features, values "
+            f"and residual have {expected:.6g}; compute it from them, after a cut from what is "
+            "eliminated (gp.eigenpairs_of(spectrum, X, cutoff))"
+        )
 
 
 class MercerNormal(dist.Distribution):
@@ -54,7 +64,8 @@ class MercerNormal(dist.Distribution):
     Event shape (n,). Batches are targets: give ``loc``, ``values``, ``scale`` or ``ridge`` leading
     axes, or use a plate; targets that share one covariance share its factor. With fewer modes
     than points and no dense residual the algebra is Woodbury's, else dense. In 32-bit floats the
-    Woodbury form loses about half its digits once ``values * n / ridge`` passes 1e4.
+    Woodbury form loses about half its digits once ``values * n / ridge`` passes 1e4, in 64-bit
+    floats once it passes 1e8. Its derivative in a value of exactly zero is given as 0.
 
     References
     ----------
@@ -85,7 +96,7 @@ class MercerNormal(dist.Distribution):
     ):
         self.features = _checks.finite("features", features, ndim=2)
         n, k = self.features.shape
-        self.values = _checks.nonnegative("values", values)
+        self.values = _checks.eigenvalues(values, falling=False)
         if self.values.shape[-1:] != (k,):
             raise ValueError(
                 f"values has shape {self.values.shape} but features has {k} columns; give one "
@@ -128,6 +139,23 @@ class MercerNormal(dist.Distribution):
         )
         super().__init__(batch, (n,), validate_args=validate_args)
         self._refuse_singular()
+        self._refuse_stale()
+
+    def _refuse_stale(self):
+        """Compare traces: eigenpairs or a Gram matrix of other modes would pass unnoticed."""
+        given = (self.features, self.values, self.residual, self.eigen, self.gram)
+        if not all(_checks.known(part) for part in jax.tree.leaves(given)):
+            return
+        n = self.event_shape[0]
+        squares = np.asarray(self.features) ** 2
+        if self.eigen is not None and self.eigen[0].shape[0] == n and self.values.ndim == 1:
+            trace = (squares @ np.asarray(self.values)).sum()
+            if self.residual is not None:
+                residual = np.asarray(self.residual)
+                trace += residual.sum() if residual.ndim == 1 else np.trace(residual)
+            _same_trace("eigen", np.asarray(self.eigen[1]).sum(), trace)
+        if self.gram is not None:
+            _same_trace("gram", np.trace(np.asarray(self.gram)), squares.sum())
 
     def _refuse_singular(self):
         parts = (self.ridge, self.features, self.values, self.scale, self.residual)
@@ -143,7 +171,9 @@ class MercerNormal(dist.Distribution):
             residual = np.asarray(self.residual)
             prior = prior + (np.diag(residual) if residual.ndim == 1 else residual)
         smallest = np.linalg.eigvalsh(np.asarray(self.scale)[..., None, None] * prior)[..., 0]
-        if (smallest <= n * np.finfo(prior.dtype).eps * np.trace(prior, axis1=-2, axis2=-1)).any():
+        floor = n * np.finfo(prior.dtype).eps * np.trace(prior, axis1=-2, axis2=-1)
+        diagonal = self.residual is not None and self.residual.ndim == 1 and k < n
+        if (smallest <= floor).any() or (diagonal and not np.asarray(self.residual).all()):
             raise ValueError(
                 f"noise covariance is singular: ridge = 0 and only {k} modes for {n} points; give "
                 "a positive ridge, or a residual that is positive definite"
@@ -208,7 +238,13 @@ class MercerNormal(dist.Distribution):
     @validate_sample
     def log_prob(self, value: ArrayLike) -> Float[Array, "*batch"]:
         """Log density of observations (..., n): the log evidence at fixed hyper-parameters."""
-        r = jnp.asarray(value) - self.loc
+        value = jnp.asarray(value)
+        if value.shape[-1:] != self.event_shape:
+            raise ValueError(
+                f"observations have shape {value.shape} for {self.event_shape[0]} points; their "
+                "last axis is the point axis: give several targets as rows, y.T"
+            )
+        r = value - self.loc
         shared = jnp.broadcast_shapes(
             self.ridge.shape[:-1], self.values.shape[:-1], self.scale.shape
         )

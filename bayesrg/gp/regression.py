@@ -71,8 +71,9 @@ class Posterior(eqx.Module):
             )
         return self.mean(Z), variance + self.ridge if noise else variance
 
-    def sample(self, key: Array, Z: ArrayLike, draws: int) -> Array:
+    def sample(self, key: Array | int, Z: ArrayLike, draws: int) -> Array:
         """Draw the function at all rows of Z (m, d) jointly: (draws, m) or (draws, m, c)."""
+        key = random.key(key) if isinstance(key, int) else key
         mean = self.mean(Z)
         eigenvalues, vectors = jnp.linalg.eigh(self.cov(Z))
         root = vectors * jnp.sqrt(jnp.clip(eigenvalues, 0.0))
@@ -112,8 +113,14 @@ class Posterior(eqx.Module):
 
 
 def _shaped(mean, like):
-    """Give a prior mean (n,) or (n, c) the shape of the targets (n,) or (n, c)."""
-    return mean[:, None] if mean.ndim < like.ndim else mean
+    """Give a prior mean (), (n,) or (n, c) the shape of the targets (n,) or (n, c)."""
+    mean = jnp.asarray(mean)
+    if mean.shape not in ((), like.shape[:1], like.shape):
+        raise ValueError(
+            f"mean returned shape {mean.shape} for targets of shape {like.shape}; return one "
+            "number a row"
+        )
+    return mean[:, None] if mean.ndim == 1 and like.ndim == 2 else mean
 
 
 def _zero(X):

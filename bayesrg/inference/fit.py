@@ -13,6 +13,7 @@ import numpyro
 import xarray as xr
 from numpyro import handlers
 from numpyro.infer import NUTS, Predictive
+from numpyro.infer.initialization import init_to_uniform
 from numpyro.infer.mcmc import MCMCKernel
 
 from .. import __version__, _checks, io
@@ -100,6 +101,9 @@ def fit(
     devices = _devices(devices, chains)
     kernel = (NUTS if sampler is None else sampler)(bound)
     sites = sites_of(bound, X, y)
+    if all(s.observed or s.deterministic for s in sites):
+        raise ValueError("the model has no latent site, so there is nothing to sample; add one")
+    values = _observed_values(bound, X, y, sites)
     with _progress(progress, warmup + draws) as after_block:
         samples, stats = sample_in_blocks(
             kernel, key, (X, y, bound.arrays), warmup=warmup, draws=draws, chains=chains,
@@ -108,8 +112,7 @@ def fit(
     if "tree_depth" in stats:
         depth = np.max(getattr(kernel, "_max_tree_depth", 10))
         stats["reached_max_tree_depth"] = stats["tree_depth"] >= depth
-    observed = {s.name: s for s in sites if s.observed}
-    values = _observed_values(bound, X, y)
+    observed = {s.name for s in sites if s.observed}
     groups = {
         "posterior": samples,
         "sample_stats": stats,
@@ -158,14 +161,11 @@ def _devices(devices, chains):
     return devices
 
 
-def _observed_values(bound, X, y):
+def _observed_values(bound, X, y, sites):
     """Observed sites' values as the model sees them, e.g. transposed to (output, point)."""
-    trace = handlers.trace(handlers.seed(bound, 0)).get_trace(X, y)
-    return {
-        name: site["value"]
-        for name, site in trace.items()
-        if site["type"] == "sample" and site["is_observed"]
-    }
+    model = handlers.substitute(handlers.seed(bound, 0), substitute_fn=init_to_uniform)
+    trace = handlers.trace(model).get_trace(X, y)
+    return {s.name: trace[s.name]["value"] for s in sites if s.observed}
 
 
 def _log_likelihood(bound, X, values, samples, sites):
@@ -176,7 +176,7 @@ def _log_likelihood(bound, X, values, samples, sites):
         def at(draw):
             result = {}
             for name, value in values.items():
-                fn = law(bound, arrays, X, draw, name)
+                fn = law(bound, arrays, X, draw | values, name)
                 result[name] = fn.loo(value) if hasattr(fn, "loo") else fn.log_prob(value)
             return result
 

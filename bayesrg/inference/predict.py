@@ -60,7 +60,8 @@ def predict(
     Exact sites are conditioned on the observations, so the modes that a coarse model marginalised
     are predicted with the rest; after another rule the low modes alone predict, and the variance
     of the others is added. Each point is drawn from its own marginal, so a prediction does not
-    depend on the other rows; for joint draws see `bayesrg.gp.Posterior.sample`.
+    depend on the other rows; for joint draws see `bayesrg.gp.Posterior.sample`. A site that is no
+    Gaussian process gives its mean as ``f``. Other observed sites are drawn anew.
 
     References
     ----------
@@ -79,17 +80,20 @@ def predict(
     y = jnp.asarray(dt["observed_data"][site].to_numpy())
     key = jax.random.key(key) if isinstance(key, int) else key
     sites = {s.name: s for s in sites_of(bound, X, None)}
+    posterior = dt["posterior"].to_dataset()
     latents = {
-        name: jnp.asarray(value.to_numpy())
-        for name, value in dt["posterior"].data_vars.items()
-        if name in sites and not sites[name].deterministic
+        name: jnp.asarray(posterior[name.replace("/", ".")].to_numpy())
+        for name, s in sites.items()
+        if name.replace("/", ".") in posterior and not s.deterministic
     }
+    keys = jax.random.split(key, next(iter(latents.values())).shape[:2])
     parts = [
-        jax.device_get(_moments(bound, bound.arrays, X, X_new[i : i + _ROWS], y, latents, site))
+        jax.device_get(_moments(bound, X, X_new[i : i + _ROWS], y, latents, keys, site))
         for i in range(0, X_new.shape[0], _ROWS)
     ]
-    mean, variance, noise = (np.concatenate(x, -1) for x in zip(*parts, strict=True))
+    mean, variance, noise, drawn = (np.concatenate(x, -1) for x in zip(*parts, strict=True))
     f, observed = jax.jit(_draw)(key, mean, variance, noise)
+    observed = np.where(np.isnan(noise), drawn, observed)
     own = X_new.shape == X.shape and bool((X_new == X).all())
     point = "point" if own else "point_new"
     dims = tuple(point if d == "point" else d for d in dt["observed_data"][site].dims)
@@ -106,21 +110,31 @@ def predict(
 
 
 @eqx.filter_jit
-def _moments(bound: Bound, arrays, X, X_new, y, latents, site):
-    """Mean and variance of the function and noise variance at new rows, for every draw."""
-    together = jnp.concatenate([X, X_new])
+def _moments(bound: Bound, X, X_new, y, latents, keys, site):
+    """Mean and variance of the function and noise variance at new rows, for every draw.
+
+    A site that is no Gaussian process has no function: its mean stands for it, noise is nan, and
+    the last result is a draw of the site itself.
+    """
+    together, n = jnp.concatenate([X, X_new]), X.shape[0]
 
     def at(draw):
-        fn = law(bound, arrays, together, draw, site)
+        latents, key = draw
+        fn = law(bound, None, together, latents, site)
         if hasattr(fn, "krige"):
             mean, variance, noise = fn.krige(y)
-        else:
-            mean = jnp.broadcast_to(fn.mean, y.shape[:-1] + together.shape[:1])[..., X.shape[0] :]
-            total = jnp.broadcast_to(fn.variance, mean.shape[:-1] + together.shape[:1])
-            variance, noise = jnp.zeros_like(mean), total[..., X.shape[0] :]
-        return mean, variance, jnp.broadcast_to(noise, mean.shape)
+            return mean, variance, jnp.broadcast_to(noise, mean.shape), jnp.zeros_like(mean)
+        if fn.event_dim:
+            raise ValueError(
+                f"site {site!r} is a {type(fn).__name__}, whose points depend on each other in a "
+                "way that predict does not know; use gp.MercerNormal"
+            )
+        shape = y.shape[:-1] + together.shape[:1]
+        drawn = fn.expand(shape).sample(key)[..., n:].astype(X.dtype)
+        mean = jnp.broadcast_to(fn.mean, shape)[..., n:].astype(X.dtype)
+        return mean, jnp.zeros_like(mean), jnp.full_like(mean, jnp.nan), drawn
 
-    return over_draws(at, latents)
+    return over_draws(at, (latents, keys))
 
 
 def _draw(key, mean, variance, noise):

@@ -65,6 +65,9 @@ def fingerprint(hyper: dict) -> str:
         if value is None or isinstance(value, bool | int | float | str):
             entries[name] = value
             continue
+        if callable(value) and not isinstance(value, eqx.Module):
+            entries[name] = f"{value.__module__}.{getattr(value, '__qualname__', value)}"
+            continue
         leaves, structure = jax.tree.flatten(value)
         digest = hashlib.sha256(re.sub(r" at 0x[0-9a-f]+", "", str(structure)).encode())
         for leaf in leaves:
@@ -82,29 +85,61 @@ def _unwrap(fn):
 
 def sites_of(bound: Bound, X, y) -> list[Site]:
     """List the sites of a model without computing anything."""
-    sites = []
+    sites, sizes = [], {}
 
     def run():
         model = handlers.substitute(handlers.seed(bound, 0), substitute_fn=init_to_sample)
-        trace = handlers.trace(model).get_trace(X, y)
-        for name, site in trace.items():
-            if site["type"] not in ("sample", "deterministic"):
-                continue
-            dims = [f.name for f in sorted(site["cond_indep_stack"], key=lambda f: f.dim)]
-            event = list(site.get("infer", {}).get("event_dims", []))
-            if not event and site["type"] == "sample":
-                base = _unwrap(site["fn"])
-                event = list(getattr(base, "event_dims", ()))
-                outer = site["fn"].event_dim - len(event)
-                event = ["output", "output_bis"][:outer] + event if event else event
-            sites.append(
-                Site(
-                    name, tuple(dims + event), site.get("is_observed", False),
-                    site["type"] == "deterministic",
+        for name, site in handlers.trace(model).get_trace(X, y).items():
+            if site["type"] == "sample" and isinstance(site["fn"], dist.Unit):
+                continue  # numpyro.factor
+            if site["type"] in ("sample", "deterministic"):
+                dims = _dims(name, site)
+                sites.append(
+                    Site(name, dims, site.get("is_observed", False), site["type"] != "sample")
                 )
-            )  # fmt: skip
+                sizes[name] = dict(zip(dims, jnp.shape(site["value"]), strict=False))
 
     jax.eval_shape(run)
+    return _told_apart(sites, sizes)
+
+
+def _dims(name, site):
+    """Names of a site's axes: plates where they stand, then event axes, from the right."""
+    plates = {frame.dim: frame.name for frame in site["cond_indep_stack"]}
+    event = list(site.get("infer", {}).get("event_dims", []))
+    if site["type"] == "deterministic":
+        return tuple(plates[d] for d in sorted(plates)) + tuple(event)
+    fn = site["fn"]
+    event = event or list(getattr(_unwrap(fn), "event_dims", ()))
+    unnamed = "output" if event else f"{name}_axis"
+    batch = len(fn.batch_shape)
+    names = [plates.get(i - batch) for i in range(batch)]
+    names += [None] * (fn.event_dim - len(event)) + event[len(event) - fn.event_dim :]
+    missing = [i for i, given in enumerate(names) if given is None]
+    for count, i in enumerate(missing):
+        names[i] = unnamed + "_bis" * count
+    return tuple(names)
+
+
+def _told_apart(sites, sizes):
+    """Prefix an axis name with its site's where two sites give it different lengths."""
+    lengths: dict[str, set] = {}
+    for axes in sizes.values():
+        for name, size in axes.items():
+            lengths.setdefault(name, set()).add(size)
+
+    def rename(site):
+        own = site.name.removesuffix("_modes")
+        dims = tuple(f"{own}_{d}" if len(lengths.get(d, ())) > 1 else d for d in site.dims)
+        return site._replace(dims=dims)
+
+    sites = [rename(site) for site in sites]
+    axes = {d for site in sites for d in site.dims} | {"chain", "draw"}
+    for site in sites:
+        if site.name in axes:
+            raise ValueError(
+                f"site {site.name!r} is called like an axis of the result; rename the site"
+            )
     return sites
 
 
@@ -121,15 +156,12 @@ def law(bound: Bound, arrays, X, latents: dict, site: str):
     return _unwrap(trace[site]["fn"])
 
 
-def over_draws(function: Callable, latents: dict, batch: int = 64):
-    """Apply ``function`` to each draw of arrays (chain, draw, ...), some draws at a time.
+def over_draws(function: Callable, draws: Any, batch: int = 64):
+    """Apply ``function`` to each draw of a pytree of arrays (chain, draw, ...), some at a time.
 
     What does not depend on the draw is computed once a batch.
     """
-    shape = next(iter(latents.values())).shape[:2] if latents else (1, 1)
-    flat = {k: v.reshape((-1,) + v.shape[2:]) for k, v in latents.items()}
-    if not flat:
-        result = jax.tree.map(lambda x: x[None], function({}))
-    else:
-        result = jax.lax.map(function, flat, batch_size=min(batch, shape[0] * shape[1]))
+    shape = jax.tree.leaves(draws)[0].shape[:2]
+    flat = jax.tree.map(lambda v: v.reshape((-1,) + v.shape[2:]), draws)
+    result = jax.lax.map(function, flat, batch_size=min(batch, shape[0] * shape[1]))
     return jax.tree.map(lambda x: x.reshape(shape + x.shape[1:]), result)

@@ -29,8 +29,12 @@ class Kernel(eqx.Module):
         """Gram matrix between X (n, d) and Z (m, d), in units of variance."""
 
     @abstractmethod
-    def diag(self, X: Float[Array, "point feature"]) -> Float[Array, " point"]:
+    def gram_diag(self, X: Float[Array, "point feature"]) -> Float[Array, " point"]:
         """Variance at each row of X (n, d), shape (n,)."""
+
+    def diag(self, X: ArrayLike) -> Float[Array, " point"]:
+        """Diagonal of ``kernel(X)``, (n,), without the matrix."""
+        return self.gram_diag(_checks.inputs("X", X))
 
     def __call__(self, X: ArrayLike, Z: ArrayLike | None = None) -> Array:
         """Gram matrix of X (n, d) with Z (m, d): (n, m), or (n, n) without Z."""
@@ -40,7 +44,7 @@ class Kernel(eqx.Module):
             K = self.gram(X, X)
             K = 0.5 * (K + K.T)
             i = jnp.arange(X.shape[0])
-            return K.at[i, i].set(self.diag(X))
+            return K.at[i, i].set(self.gram_diag(X))
         Z = _checks.inputs("Z", Z)
         if X.shape[1] != Z.shape[1]:
             raise ValueError(
@@ -51,6 +55,9 @@ class Kernel(eqx.Module):
     def __add__(self, other: "Kernel") -> "Kernel":
         return Sum(self, other) if isinstance(other, Kernel) else NotImplemented
 
+    def __radd__(self, other) -> "Kernel":  # sum() starts from 0
+        return self if isinstance(other, int) and other == 0 else NotImplemented
+
     def __mul__(self, other) -> "Kernel":
         if isinstance(other, Kernel):
             return Product(self, other)
@@ -60,9 +67,14 @@ class Kernel(eqx.Module):
 
     def on(self, columns: int | list[int] | np.ndarray) -> "Kernel":
         """Act on some columns of the inputs only; ``columns`` are their indices."""
-        columns = tuple(int(i) for i in np.atleast_1d(columns))
-        if not columns:
+        indices = np.atleast_1d(columns)
+        if not indices.size:
             raise ValueError("columns is empty; name at least one column")
+        if not np.issubdtype(indices.dtype, np.integer):
+            raise ValueError(
+                f"columns must be integer indices, got {columns!r}; use np.flatnonzero"
+            )
+        columns = tuple(int(i) for i in indices)
         return Warped(self, _Columns(columns))
 
     def warp(self, function: Callable) -> "Kernel":
@@ -83,8 +95,8 @@ class Sum(Kernel):
     def gram(self, X, Z):
         return self.left.gram(X, Z) + self.right.gram(X, Z)
 
-    def diag(self, X):
-        return self.left.diag(X) + self.right.diag(X)
+    def gram_diag(self, X):
+        return self.left.gram_diag(X) + self.right.gram_diag(X)
 
 
 class Product(Kernel):
@@ -96,8 +108,8 @@ class Product(Kernel):
     def gram(self, X, Z):
         return self.left.gram(X, Z) * self.right.gram(X, Z)
 
-    def diag(self, X):
-        return self.left.diag(X) * self.right.diag(X)
+    def gram_diag(self, X):
+        return self.left.gram_diag(X) * self.right.gram_diag(X)
 
 
 class Scaled(Kernel):
@@ -109,8 +121,8 @@ class Scaled(Kernel):
     def gram(self, X, Z):
         return self.factor * self.kernel.gram(X, Z)
 
-    def diag(self, X):
-        return self.factor * self.kernel.diag(X)
+    def gram_diag(self, X):
+        return self.factor * self.kernel.gram_diag(X)
 
 
 class _Function(eqx.Module):
@@ -141,8 +153,8 @@ class Warped(Kernel):
     def gram(self, X, Z):
         return self.kernel.gram(self.function(X), self.function(Z))
 
-    def diag(self, X):
-        return self.kernel.diag(self.function(X))
+    def gram_diag(self, X):
+        return self.kernel.gram_diag(self.function(X))
 
 
 class MomentKernel(Kernel):
@@ -169,7 +181,7 @@ class MomentKernel(Kernel):
         xz = jnp.where(same, half, X @ Z.T)
         return jnp.where(same, self.diag_moments(half), self.moments(xx, zz, xz))
 
-    def diag(self, X):
+    def gram_diag(self, X):
         return self.diag_moments((X**2).sum(-1))
 
 
@@ -177,7 +189,8 @@ def equal_rows(X: Float[Array, "n d"], Z: Float[Array, "m d"]) -> Array:
     """Say which rows are equal, (n, m) booleans, at the cost of comparing two 32-bit hashes."""
 
     def hashes(A):
-        words = lax.bitcast_convert_type(A + 0.0, jnp.uint32).reshape(A.shape[0], 1, -1)
+        A = jnp.where(A == 0, 0.0, A)  # zeros of either sign are equal
+        words = lax.bitcast_convert_type(A, jnp.uint32).reshape(A.shape[0], 1, -1)
         seeds = np.random.default_rng(0).integers(0, 2**32, (2, words.shape[-1]), dtype=np.uint32)
         h = words ^ seeds
         for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):  # the finaliser of Murmur3

@@ -82,8 +82,8 @@ class NNGP(Kernel):
     def gram(self, X, Z):
         return self._moments(X.shape[1]).gram(X, Z)
 
-    def diag(self, X):
-        return self._moments(X.shape[1]).diag(X)
+    def gram_diag(self, X):
+        return self._moments(X.shape[1]).gram_diag(X)
 
 
 class _Recursion(MomentKernel):

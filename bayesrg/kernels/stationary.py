@@ -44,7 +44,7 @@ class Stationary(Kernel):
             r2 = squared_distance(X, Z) / self.lengthscale**2
         return self.variance * self.profile(r2)
 
-    def diag(self, X):
+    def gram_diag(self, X):
         return jnp.broadcast_to(self.variance, X.shape[:1])
 
 

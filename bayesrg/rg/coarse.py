@@ -77,6 +77,8 @@ class Coarse(Reparam):
 
     def __call__(self, name, fn, obs):
         """Return the new distribution of site ``name`` and its value, drawing the low modes."""
+        if self.rule == "exact":
+            _checks.require_x64('rg.Coarse with rule="exact"')
         base, batch, event_dim = self._unwrap(fn)
         if isinstance(base, dist.MaskedDistribution):
             raise ValueError(

@@ -91,7 +91,8 @@ def dressed_ridge(
     arXiv 2405.06008; the dressed flow sums all orders in the learnability of what is eliminated.
     """
     values, degeneracy, n, ridge = _levels(values, degeneracy, n, ridge, tail)
-    cutoff = _checks.cutoff(cutoff, int(round(float(degeneracy.sum(-1).max()))))
+    if _checks.known(degeneracy):
+        cutoff = _checks.cutoff(cutoff, int(round(float(np.asarray(degeneracy).sum(-1).max()))))
     kept = jnp.clip(cutoff - (jnp.cumsum(degeneracy, -1) - degeneracy), 0.0, degeneracy)
     high = degeneracy - kept
     values = jnp.where(high > 0, values, 0.0)
@@ -154,8 +155,8 @@ def learnability(
 
 def _learnt(values, n, ridge):
     signal = jnp.asarray(n)[..., None] * values
-    positive = signal > 0
-    return jnp.where(positive, signal / jnp.where(positive, signal + ridge, 1.0), 0.0)
+    total = signal + ridge
+    return jnp.where(total > 0, signal / jnp.where(total > 0, total, 1.0), 0.0)
 
 
 def running_learnability(
@@ -180,9 +181,13 @@ def running_learnability(
     ----------
     arXiv 2405.06008, equation 37.
     """
-    values, degeneracy, n, ridge = _levels(values, degeneracy, n, ridge, tail)
+    return _running(*_levels(values, degeneracy, n, ridge, tail))
+
+
+def _running(values, degeneracy, n, ridge, last=False):
+    """Running learnability of the first mode of each level, or of its last."""
     variance = degeneracy * values
-    above = jnp.cumsum(variance[..., ::-1], -1)[..., ::-1] - values
+    above = jnp.cumsum(variance[..., ::-1], -1)[..., ::-1] - (variance if last else values)
     return _learnt(values, n, ridge[..., None] + above)
 
 
@@ -224,14 +229,13 @@ def cutoff(
     _checks.choice("rule", rule, CUTOFF_RULES)
     _checks.choice("scan", scan, ("ir", "uv"))
     threshold = _checks.threshold(threshold)
-    learnt = running_learnability(values, n, ridge, degeneracy=degeneracy, tail=tail)
+    levels = _levels(values, degeneracy, n, ridge, tail)
+    learnt = _running(*levels, last=scan == "uv")
     if learnt.ndim != 1:
         raise ValueError(f"values must have shape (k,), got {jnp.shape(values)}; cut one at a time")
     above = np.asarray(learnt) >= threshold
     if scan == "ir":
-        levels = int(np.argmin(above)) if not above.all() else above.size
+        kept = int(np.argmin(above)) if not above.all() else above.size
     else:
-        levels = int(above.nonzero()[0].max(initial=-1)) + 1
-    if degeneracy is None:
-        return levels
-    return int(round(float(np.asarray(degeneracy)[:levels].sum())))
+        kept = int(above.nonzero()[0].max(initial=-1)) + 1
+    return int(round(float(levels[1][:kept].sum())))
