@@ -80,6 +80,7 @@ def predict(
     y = jnp.asarray(dt["observed_data"][site].to_numpy())
     key = jax.random.key(key) if isinstance(key, int) else key
     sites = {s.name: s for s in sites_of(bound, X, None)}
+    traced = {name.replace("/", "."): name for name in sites}[site]  # as the model calls it
     posterior = dt["posterior"].to_dataset()
     latents = {
         name: jnp.asarray(posterior[name.replace("/", ".")].to_numpy())
@@ -88,7 +89,7 @@ def predict(
     }
     keys = jax.random.split(key, next(iter(latents.values())).shape[:2])
     parts = [
-        jax.device_get(_moments(bound, X, X_new[i : i + _ROWS], y, latents, keys, site))
+        jax.device_get(_moments(bound, X, X_new[i : i + _ROWS], y, latents, keys, traced))
         for i in range(0, X_new.shape[0], _ROWS)
     ]
     mean, variance, noise, drawn = (np.concatenate(x, -1) for x in zip(*parts, strict=True))
