@@ -54,8 +54,9 @@ def test_axes_are_named_where_they_stand():
 
 def test_two_cuts_of_different_size_and_a_scope_reach_the_tree():
     def two(X, y=None):
-        numpyro.sample("a", gp(), obs=y)
-        numpyro.sample("b", gp(modes=9), obs=y)
+        for name, modes in (("a", 61), ("b", 9)):
+            spectrum = brg.spectrum.fourier(lambda j: (1 + j) ** -2.0, modes)
+            numpyro.sample(name, brg.gp.marginal(spectrum, X, 0.1), obs=y)
 
     coarse = brg.rg.coarsen(two, a=brg.rg.Coarse(3), b=brg.rg.Coarse(2))
     model = handlers.scope(coarse, prefix="in")
@@ -116,6 +117,13 @@ def test_what_cannot_be_predicted_or_sampled_says_so():
     assert dt["log_likelihood"]["y"].dims == ("chain", "draw")
     with pytest.raises(ValueError, match="whose points depend on each other"):
         brg.predict(dt, correlated, X[:3], key=0)
+
+    def blind(X, y=None):
+        numpyro.sample("y", gp(numpyro.sample("scale", dist.HalfNormal(1.0))), obs=y)
+
+    dt = brg.fit(blind, (X, y), key=0, **SMALL)
+    with pytest.raises(ValueError, match="site 'y' has 24 points at 27 inputs"):
+        brg.predict(dt, blind, X[:3], key=0)
 
     def fixed(X, y=None):
         numpyro.sample("y", gp(), obs=y)

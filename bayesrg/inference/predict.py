@@ -123,6 +123,11 @@ def _moments(bound: Bound, X, X_new, y, latents, keys, site):
         latents, key = draw
         fn = law(bound, None, together, latents, site)
         if hasattr(fn, "krige"):
+            if fn.event_shape != together.shape[:1]:
+                raise ValueError(
+                    f"site {site!r} has {fn.event_shape[0]} points at {together.shape[0]} inputs; "
+                    "the model must make its law from the X that it is given"
+                )
             mean, variance, noise = fn.krige(y)
             return mean, variance, jnp.broadcast_to(noise, mean.shape), jnp.zeros_like(mean)
         if fn.event_dim:
