@@ -5,6 +5,7 @@ from abc import abstractmethod
 from collections.abc import Callable
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
@@ -201,6 +202,7 @@ def equal_rows(X: Float[Array, "n d"], Z: Float[Array, "m d"]) -> Array:
     return (h[:, None, 0] == g[None, :, 0]) & (h[:, None, 1] == g[None, :, 1])
 
 
+@jax.jit  # compiled, the differences are never stored
 def squared_distance(X: Float[Array, "n d"], Z: Float[Array, "m d"]) -> Float[Array, "n m"]:
     """Squared Euclidean distances, exactly zero at equal rows.
 
