@@ -1,4 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
+import os
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # two workers: their threads would wait in turn
+
 import jax
 import numpyro
 import pytest
