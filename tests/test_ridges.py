@@ -24,10 +24,12 @@ power_law = np.arange(1, 1001.0) ** -2
     ],
 )
 def test_power_law_reference_numbers(n, ridge, s, learnt, cut, universal):
-    np.testing.assert_allclose(rg.effective_ridge(power_law, n, ridge), s, atol=6e-11)
-    np.testing.assert_allclose(rg.learnability(power_law, n, ridge).sum(), learnt, atol=6e-9)
+    np.testing.assert_allclose(rg.effective_ridge(power_law, n, ridge), s, rtol=0, atol=6e-11)
+    np.testing.assert_allclose(
+        rg.learnability(power_law, n, ridge).sum(), learnt, rtol=0, atol=6e-9
+    )
     assert rg.cutoff(power_law, n, ridge) == cut
-    np.testing.assert_allclose(ridge + power_law[cut:].sum(), universal, atol=6e-11)
+    np.testing.assert_allclose(ridge + power_law[cut:].sum(), universal, rtol=0, atol=6e-11)
 
 
 @pytest.mark.parametrize("n", [1, 10, 99.5, 999, 1000, 1001, 1e5])
@@ -96,7 +98,9 @@ def test_dressed_ridge_and_its_limits():
     expected = {0: 0.158180868017, 5: 0.118466236268, 13: 0.087687601809, 24: 0.069103757589,
                 40: 0.057162605131, 61: 0.05}  # fmt: skip
     for cutoff, s in expected.items():
-        np.testing.assert_allclose(rg.dressed_ridge(p.values, 24, 0.05, cutoff), s, atol=6e-13)
+        np.testing.assert_allclose(
+            rg.dressed_ridge(p.values, 24, 0.05, cutoff), s, rtol=0, atol=6e-13
+        )
     assert rg.dressed_ridge(p.values, 24, 0.05, 0) == rg.effective_ridge(p.values, 24, 0.05)
     s0 = rg.effective_ridge(power_law, 50, 0.01)
     seen = 0.01 + (power_law[:20] * s0 / (s0 + 50 * power_law[:20])).sum()
