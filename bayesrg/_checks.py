@@ -119,6 +119,23 @@ def cutoff(value, modes):
     return int(value)
 
 
+def cutoffs(value, modes):
+    """Require an integer from 0 to ``modes`` or an array of such; traced ones are trusted."""
+    if not known(value):
+        return value
+    host = np.asarray(value)
+    if host.ndim == 0:
+        return cutoff(host.item() if isinstance(value, np.ndarray | jax.Array) else value, modes)
+    if not np.issubdtype(host.dtype, np.integer):
+        raise ValueError(
+            f"cutoff must hold integers between 0 and {modes}, got {host.dtype}; use astype(int)"
+        )
+    if host.size:
+        cutoff(host.min(), modes)
+        cutoff(host.max(), modes)
+    return host
+
+
 def threshold(value):
     """Require a number strictly between 0 and 1."""
     if not 0 < value < 1:

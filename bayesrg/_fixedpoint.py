@@ -11,6 +11,8 @@ import jax.numpy as jnp
 import optimistix
 from jax import Array
 
+_STEPS = 200
+
 
 class Root(NamedTuple):
     """Solution of the fixed-point equation.
@@ -22,11 +24,6 @@ class Root(NamedTuple):
     value: Array
     residual: Array
     converged: Array
-
-
-def _balance(log_s, args):
-    """Relative imbalance of the equation: rising in ``log_s``, zero at the root."""
-    return _imbalance(jnp.exp(log_s), *args)[0]
 
 
 def _imbalance(s, values, degeneracy, n, ridge):
@@ -46,47 +43,53 @@ def _imbalance(s, values, degeneracy, n, ridge):
     )
 
 
-def _solve(values, degeneracy, n, ridge):
+def _descend(args, upper):
+    """Newton's method from above the root, which ``s`` times the imbalance, convex in s, allows.
+
+    Every step lands between the root and where it left, so no bracket is kept; steps end when
+    they no longer fall by more than round-off.
+    """
+
+    def falls(state):
+        s, before, count = state
+        return (s < before * (1 - 4 * jnp.finfo(s.dtype).eps)) & (count < _STEPS)
+
+    def step(state):
+        s, _, count = state
+        imbalance, slope = _imbalance(s, *args)
+        below = s - s * imbalance / slope
+        return jnp.where((below > 0) & (below < s), below, s), s, count + 1
+
+    return jax.lax.while_loop(falls, step, (upper, 2 * upper, 0))[0]
+
+
+def _solve(values, degeneracy, n, ridge, upper):
     eps = jnp.finfo(values.dtype).eps
     modes = jnp.where(values > 0, degeneracy, 0.0).sum()
     # With no ridge and at least as many points as modes nothing is left over: s = 0. There
     # s = ridge * n / (n - modes) to first order, which carries the derivative.
     overdetermined = (ridge <= 0) & (n >= modes)
     bare = jnp.where(overdetermined, 1.0, ridge)
-    counts = jnp.cumsum(jnp.where(values > 0, degeneracy, 0.0))
-    lower = jnp.maximum(bare, ((counts - n) * values).max(initial=0.0))
-    upper = bare + (degeneracy * values).sum()
     args = (values, degeneracy, n, bare)
-    tolerance = 64 * eps
-    solution = optimistix.root_find(
-        _balance,
-        optimistix.Bisection(rtol=tolerance, atol=tolerance, flip=False),
-        jnp.log(upper),
-        args=jax.lax.stop_gradient(args),
-        options={
-            "lower": jax.lax.stop_gradient(jnp.log(lower) - 0.1),
-            "upper": jax.lax.stop_gradient(jnp.log(upper) + 0.1),
-        },
-        max_steps=80,
-        throw=False,
-    )
-    s = jax.lax.stop_gradient(jnp.exp(solution.value))
+    bound = bare + (degeneracy * values).sum()
+    start = jnp.where((upper > 0) & (upper < bound), upper, bound)
+    s = _descend(*jax.lax.stop_gradient((args, start)))
     # Newton steps from the root: they polish the last digits, and because the root is a fixed
     # point of the step, differentiating two of them gives its first and second derivatives.
     for _ in range(2):
         imbalance, slope = _imbalance(s, *args)
         s = s - s * imbalance / slope
-    residual = jnp.abs(_balance(jnp.log(s), args))
+    residual = jnp.abs(_imbalance(s, *args)[0])
     limit = jnp.where(n > modes, ridge * n / jnp.where(n > modes, n - modes, 1.0), 0.0 * ridge)
     value = jnp.where(overdetermined, limit, s)
     residual = jnp.where(overdetermined, 0.0, residual)
     return value, residual, residual < 1e3 * eps * (1.0 + modes)
 
 
-_batched = jnp.vectorize(_solve, signature="(k),(k),(),()->(),(),()")
+_batched = jax.jit(jnp.vectorize(_solve, signature="(k),(k),(),(),()->(),(),()"))
 
 
-def effective_ridge(values, degeneracy, n, ridge):
+def effective_ridge(values, degeneracy, n, ridge, upper=jnp.inf):
     """Solve the fixed point; every argument may be batched.
 
     Parameters
@@ -95,6 +98,7 @@ def effective_ridge(values, degeneracy, n, ridge):
     degeneracy : (..., k) modes that each eigenvalue stands for
     n : (...) number of points, any positive real
     ridge : (...) variance
+    upper : (...) a bound on the root, from which to start if it is closer than the trivial one
 
     Returns
     -------
@@ -105,4 +109,30 @@ def effective_ridge(values, degeneracy, n, ridge):
     if values.shape[-1] == 0:
         value = jnp.broadcast_to(ridge, jnp.broadcast_shapes(n.shape, ridge.shape))
         return Root(value, jnp.zeros_like(value), jnp.ones_like(value, bool))
-    return Root(*_batched(values, degeneracy, n, ridge))
+    return Root(*_batched(values, degeneracy, n, ridge, jnp.asarray(upper, dtype)))
+
+
+def iterate(function, upper, args, *, rtol=1e-13, steps=10_000):
+    """Iterate a rising map of positive vectors from above its largest fixed point.
+
+    Parameters
+    ----------
+    function : callable (s, args) -> s
+    upper : (p,) upper bound, at which the map does not rise
+    args : pytree, in which the result is differentiable by the implicit function theorem
+    rtol : relative change at which iterations end
+    steps : most iterations
+
+    Returns
+    -------
+    Root
+        ``residual`` () is the largest relative change that another iteration makes.
+    """
+    tolerance = max(rtol, 8 * float(jnp.finfo(upper.dtype).eps))
+    solution = optimistix.fixed_point(
+        function, optimistix.FixedPointIteration(tolerance, 0.0), upper, args,
+        max_steps=steps, throw=False,
+    )  # fmt: skip
+    s = solution.value
+    residual = jnp.abs(function(s, args) / s - 1).max()
+    return Root(s, residual, residual < 10 * tolerance)

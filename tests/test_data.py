@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 import gzip
 import os
+import pickle
 import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from bayesrg import _images
 from bayesrg.data import load
 
 
@@ -41,34 +44,199 @@ def test_tasks_and_keys():
     assert len(load("digits").X) == 599
 
 
-@pytest.mark.parametrize("packed", [True, False])
-def test_idx_files(tmp_path, monkeypatch, packed):
-    rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (20, 4, 3), dtype=np.uint8)
-    labels = rng.integers(0, 10, 20).astype(np.uint8)
-    for stem, array in (("t10k-images-idx3-ubyte", images), ("t10k-labels-idx1-ubyte", labels)):
-        head = bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}i", *array.shape)
-        content = head + array.tobytes()
-        path = tmp_path / (stem + (".gz" if packed else ""))
-        path.write_bytes(gzip.compress(content) if packed else content)
+def idx(array):
+    head = bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}i", *array.shape)
+    return head + array.tobytes()
+
+
+def images_and_labels(size, *shape):
+    rng = np.random.default_rng(size)
+    images = rng.integers(0, 256, (size, *shape), dtype=np.uint8)
+    return images, np.arange(size, dtype=np.uint8) % 10
+
+
+def write_idx(folder, stem, size, packed=False):
+    folder.mkdir(exist_ok=True)
+    names = ("images-idx3", "labels-idx1")
+    for what, array in zip(names, images_and_labels(size, 4, 3), strict=True):
+        path = folder / (f"{stem}-{what}-ubyte" + (".gz" if packed else ""))
+        path.write_bytes(gzip.compress(idx(array)) if packed else idx(array))
+
+
+def assert_reads(data, images, labels):
+    """The three parts together are the images, centred and scaled, with their labels' targets."""
+    X = images.reshape(len(images), -1).astype(float)
+    X = X - X.mean(0)
+    X = X * np.sqrt(X.shape[1]) / np.linalg.norm(X, axis=1, keepdims=True)
+    got = np.concatenate([data.X, data.X_test, data.X_ref])
+    assert got.shape == X.shape
+    nearest = ((got[:, None] - X[None]) ** 2).sum(-1).argmin(1)
+    np.testing.assert_allclose(got, X[nearest], rtol=0, atol=1e-12)
+    assert sorted(nearest) == list(range(len(X)))
+    y = np.where(np.asarray(labels) % 2 == 0, 1.0, -1.0)[nearest]
+    np.testing.assert_array_equal(np.concatenate([data.y, data.y_test]), y[: -len(data.X_ref)])
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
     monkeypatch.setenv("BAYESRG_DATA", str(tmp_path))
+    monkeypatch.setattr(_images, "_DEBIAN", tmp_path / "debian")
+    return tmp_path
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_idx_files(folder, packed):
+    write_idx(folder, "t10k", 20, packed)
     data = load("mnist", n=6)
     assert data.X.shape == (6, 12) and len(data.X_test) == len(data.X_ref) == 7
+    assert_reads(data, *images_and_labels(20, 4, 3))
+
+
+def test_which_idx_files_are_taken(folder):
+    write_idx(folder, "train", 21)
+    assert_reads(load("mnist"), *images_and_labels(21, 4, 3))
+    write_idx(folder, "t10k", 22)
+    assert_reads(load("mnist"), *images_and_labels(22, 4, 3))
+    write_idx(folder / "mnist", "t10k", 23)
+    assert_reads(load("mnist"), *images_and_labels(23, 4, 3))
+    (folder / "mnist" / "t10k-labels-idx1-ubyte").unlink()  # half a pair is none
+    assert_reads(load("mnist"), *images_and_labels(22, 4, 3))
+    write_idx(folder / "debian", "t10k", 24, packed=True)
+    assert_reads(load("fashion_mnist"), *images_and_labels(24, 4, 3))
+    write_idx(folder / "fashion-mnist", "t10k", 25)
+    assert_reads(load("fashion_mnist"), *images_and_labels(25, 4, 3))
+    write_idx(folder / "fashion_mnist", "t10k", 26)
+    assert_reads(load("fashion_mnist"), *images_and_labels(26, 4, 3))
+
+
+def python_2_batch(images, labels):
+    """A pickle in the opcodes of the files as published: protocol 2, written by Python 2."""
+    raw = images.transpose(0, 3, 1, 2).tobytes()
+    array = (
+        b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R"
+        + b"(K\x01M" + struct.pack("<H", len(images)) + b"M\x00\x0c\x86"
+        + b"cnumpy\ndtype\nU\x02u1K\x00K\x01\x87R"
+        + b"(K\x03U\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
+        + b"\x89T" + struct.pack("<i", len(raw)) + raw + b"tb"
+    )  # fmt: skip
+    labels = b"](" + b"".join(b"K" + bytes([label]) for label in labels) + b"e"
+    return b"\x80\x02}(U\x04data" + array + b"U\x06labels" + labels + b"u."
+
+
+def test_cifar10_batches(folder):
+    images, labels = images_and_labels(30, 32, 32, 3)
+    batches = folder / "cifar-10-batches-py"
+    batches.mkdir()
+    (batches / "data_batch_1").write_bytes(python_2_batch(images[:16], labels[:16]))
+    planes = images[16:].transpose(0, 3, 1, 2).reshape(14, 3072)
+    with (batches / "data_batch_2").open("wb") as file:  # by Python 3
+        pickle.dump({b"data": planes, b"labels": labels[16:].tolist()}, file, protocol=2)
+    np.savez(folder / "cifar10.npz", images=images[:5], labels=labels[:5])
+    assert_reads(load("cifar10", n=10), images, labels)
+
+
+class Harmful:
+    def __reduce__(self):
+        return os.mkdir, ("harm",)
+
+
+def test_a_pickle_that_would_run_code_is_refused(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    path = folder / "cifar-10-batches-py" / "data_batch_1"
+    path.parent.mkdir()
+    path.write_bytes(pickle.dumps({b"data": Harmful(), b"labels": []}))
+    with pytest.raises(ValueError, match=r"data_batch_1 is no batch .*refers to .*mkdir"):
+        load("cifar10")
+    assert not (folder / "harm").exists()
+    path.write_bytes(pickle.dumps({b"data": b"", b"fine_labels": []}))
+    with pytest.raises(ValueError, match=r"data_batch_1 is no batch .*labels"):
+        load("cifar10")
+
+
+@pytest.mark.parametrize("shape", [(32, 32), (32, 32, 3)])
+def test_cifar10_npz_and_folders_of_images(folder, shape):
+    images, labels = images_and_labels(30, *shape)
+    for i, (image, label) in enumerate(zip(images, labels, strict=True)):
+        path = folder / "cifar10" / "abcdefghij"[label] / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(path)
+    (folder / "cifar10" / "readme.txt").write_text("not a class")
+    assert_reads(load("cifar10", n=10), images, labels)
+    np.savez(folder / "cifar10-some.npz", images=images[:20], labels=labels[:20])
+    assert_reads(load("cifar10", n=10), images[:20], labels[:20])
+    np.savez(folder / "cifar10.npz", images=images, labels=labels)
+    with pytest.raises(ValueError, match="several files cifar10.*cifar10-some.npz, cifar10.npz"):
+        load("cifar10")
+
+
+def test_damaged_files_are_named(folder):
+    write_idx(folder, "t10k", 20)
+    path = folder / "t10k-images-idx3-ubyte"
+    content = path.read_bytes()
+    path.write_bytes(content[:-1])
+    with pytest.raises(ValueError, match="t10k-images-idx3-ubyte holds 239 bytes for shape"):
+        load("mnist")
+    path.write_bytes(b"<html>")
+    with pytest.raises(ValueError, match="t10k-images-idx3-ubyte is no IDX file"):
+        load("mnist")
+    path.write_bytes(idx(images_and_labels(19, 4, 3)[0]))
+    with pytest.raises(ValueError, match=r"shape \(19, 4, 3\) but labels of shape \(20,\)"):
+        load("mnist")
+    np.savez(folder / "cifar10.npz", image=np.zeros(3))
+    with pytest.raises(ValueError, match="has no array images or labels, only image"):
+        load("cifar10")
+    (folder / "cifar10.npz").unlink()
+    (folder / "cifar10" / "cat").mkdir(parents=True)
+    with pytest.raises(FileNotFoundError, match="no PNG or JPEG images in"):
+        load("cifar10")
+    for i, size in enumerate((32, 31)):
+        Image.fromarray(np.zeros((size, 32), np.uint8)).save(
+            folder / "cifar10" / "cat" / f"{i}.png"
+        )
+    with pytest.raises(ValueError, match=r"1.png has shape \(31, 32\) but the first image"):
+        load("cifar10")
+
+
+REAL = Path(os.environ.get("BAYESRG_DATA", "/nowhere"))
 
 
 @pytest.mark.skipif(
-    not Path(os.environ.get("BAYESRG_DATA", "/"), "t10k-images-idx3-ubyte.gz").is_file(),
+    not (REAL / "t10k-images-idx3-ubyte.gz").is_file(),
     reason="needs MNIST's IDX files in $BAYESRG_DATA",
 )
 def test_real_mnist():
     data = load("mnist", n=100)
+    assert data.X.shape == (100, 784) and len(data.X_test) + len(data.X_ref) == 9900
+    y = np.concatenate([data.y, data.y_test])
+    assert len(y) == 5050 and 0.47 < (y > 0).mean() < 0.515  # 4926 of the 10,000 are even
+
+
+@pytest.mark.skipif(
+    not list(REAL.glob("cifar10*.npz")), reason="needs a file cifar10*.npz in $BAYESRG_DATA"
+)
+def test_real_cifar10():
+    data = load("cifar10", n=100, task=(3, 5))
+    assert data.X.shape[0] == 100 and data.X.shape[1] in (1024, 3072)
+    np.testing.assert_allclose((data.X**2).sum(1), data.X.shape[1], rtol=1e-12)
+    assert set(np.unique(data.y)) == {-1.0, 1.0}
+
+
+@pytest.mark.skipif(
+    not _images._DEBIAN.is_dir(), reason="needs Debian's package dataset-fashion-mnist"
+)
+def test_real_fashion_mnist(monkeypatch):
+    monkeypatch.delenv("BAYESRG_DATA", raising=False)
+    data = load("fashion_mnist", n=100)
     assert data.X.shape == (100, 784) and len(data.X_test) + len(data.X_ref) == 9900
 
 
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ({"name": "digit"}, "name must be one of 'digits', 'mnist', got 'digit'"),
+        (
+            {"name": "digit"},
+            "name must be one of 'digits', 'mnist', .*'cifar10', got 'digit'",
+        ),
         ({"name": "digits", "n": 1796}, "n must be an integer from 1 to 1795"),
         ({"name": "digits", "n": 0}, "n must be an integer from 1 to 1795"),
         ({"name": "digits", "task": "odd"}, 'task must be "even_odd"'),
@@ -80,7 +248,14 @@ def test_bad_input_is_named(arguments, message):
         load(**arguments)
 
 
-def test_a_missing_file_says_what_to_put_where(tmp_path, monkeypatch):
-    monkeypatch.setenv("BAYESRG_DATA", str(tmp_path))
-    with pytest.raises(FileNotFoundError, match=r"t10k-images-idx3-ubyte.*BAYESRG_DATA"):
-        load("mnist")
+@pytest.mark.parametrize(
+    "name, message",
+    [
+        ("mnist", r"t10k-images-idx3-ubyte.*mnist or .*BAYESRG_DATA.*bayesrg\[data\]"),
+        ("fashion_mnist", "t10k-images-idx3-ubyte.*fashion_mnist.*dataset-fashion-mnist"),
+        ("cifar10", "cifar-10-batches-py.*cifar10.npz.*folder cifar10.*BAYESRG_DATA"),
+    ],
+)
+def test_a_missing_file_says_what_to_put_where(folder, name, message):
+    with pytest.raises(FileNotFoundError, match=message):
+        load(name)

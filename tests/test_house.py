@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "bayesrg"
 LAYERS = {
     "_linalg": 0, "_activations": 0, "_fixedpoint": 0, "_covariance": 0, "_checks": 0,
+    "_images": 0,
     "kernels": 1, "spectrum": 1, "data": 1,
     "gp": 2, "rg": 2, "theory": 2, "dynamics": 2, "networks": 2, "ensembles": 2,
     "models": 3, "inference": 3, "diagnostics": 3, "io": 3,
@@ -25,7 +26,8 @@ LAYERS = {
 }  # fmt: skip
 WITHIN_A_LAYER = {
     ("_activations", "_linalg"), ("_covariance", "_linalg"),
-    ("spectrum", "kernels"), ("rg", "gp"), ("inference", "io"), ("cli", "job"),
+    ("spectrum", "kernels"), ("rg", "gp"), ("theory", "rg"), ("inference", "io"),
+    ("diagnostics", "io"), ("cli", "job"),
 }  # fmt: skip
 ONLY_FROM = {"xarray": 3, "arviz": 3, "matplotlib": 4, "typer": 5, "rich": 3}
 NUMPYRO_IN = {"gp", "rg", "ensembles", "models", "inference", "cli"}
@@ -119,7 +121,7 @@ def test_functions_say_what_they_take_and_give(name):
 
 
 NUMERICAL = [n for n, v in OBJECTS.items() if inspect.isroutine(v)
-             and n.split(".")[0] in ("gp", "rg", "spectrum")]  # fmt: skip
+             and n.split(".")[0] in ("gp", "rg", "spectrum", "theory")]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", NUMERICAL)

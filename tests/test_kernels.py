@@ -13,7 +13,8 @@ from bayesrg import _checks, kernels
 from bayesrg.kernels import NNGP, RBF, Linear, Matern12, Matern32, Matern52, RationalQuadratic
 from bayesrg.kernels.base import equal_rows, squared_distance
 
-NAMED = [c for c in (getattr(kernels, n) for n in kernels.__all__) if not inspect.isabstract(c)]
+CLASSES = [c for c in (getattr(kernels, n) for n in kernels.__all__) if inspect.isclass(c)]
+NAMED = [c for c in CLASSES if not inspect.isabstract(c)]
 FIRST = {"NNGP": 2}
 
 

@@ -6,7 +6,7 @@ import pytest
 from oracles import central_difference, fourier_problem
 from scipy.optimize import brentq
 
-from bayesrg import _checks, rg
+from bayesrg import _checks, rg, theory
 from bayesrg._fixedpoint import effective_ridge as solve
 
 p = fourier_problem()
@@ -187,7 +187,7 @@ def test_batches():
         (lambda: rg.effective_ridge(1.0, 3, 0.1), "got a scalar"),
         (lambda: rg.effective_ridge([1.0], 3, 0.1, degeneracy=[1, 2]), "one a level"),
         (lambda: rg.dressed_ridge([1.0, 0.5], 3, 0.1, 3), "cutoff must be an integer between"),
-        (lambda: rg.cutoff([1.0], 3, 0.1, "runing"), "rule must be one of 'running'"),
+        (lambda: rg.cutoff([1.0], 3, 0.1, "runing"), "rule must be one of 'bare', 'running'"),
         (lambda: rg.cutoff([1.0], 3, 0.1, threshold=1.0), "strictly between 0 and 1, got 1"),
         (lambda: rg.cutoff([1.0], 3, 0.1, scan="up"), "scan must be one of 'ir', 'uv'"),
     ],
@@ -215,3 +215,75 @@ def test_32_bits_give_six_digits():
             rg.effective_ridge(steep, 50, 0.01)
     assert single.dtype == jnp.float32
     np.testing.assert_allclose(single, exact, rtol=2e-6)
+
+
+@pytest.mark.parametrize(
+    "threshold, kept, error, digits",
+    [
+        (0.5, 37, 9.13e-2, 5e-5), (0.2, 103, 5.90e-3, 5e-6), (0.1, 174, 1.27e-3, 5e-6),
+        (0.05, 274, 3.23e-4, 5e-7), (0.02, 469, 5.94e-5, 5e-8), (0.01, 688, 1.42e-5, 5e-8),
+    ],
+)  # fmt: skip
+def test_two_stages_with_the_universal_ridge(threshold, kept, error, digits):
+    """Too large a ridge, to second order in the learnability of what is eliminated."""
+    assert rg.cutoff(power_law, 50, 0.01, threshold=threshold) == kept
+    s = rg.effective_ridge(power_law, 50, 0.01)
+    two = rg.two_stage_ridge(power_law, 50, 0.01, kept)
+    np.testing.assert_allclose(two / s - 1, error, rtol=0, atol=digits)
+
+
+def test_composition_law():
+    """What flows is the function from bare to dressed ridge, not the number."""
+    at = (power_law, 50, 0.01, 20)
+    dressed, universal = rg.two_stage_ridge(*at, "dressed"), rg.two_stage_ridge(*at)
+    np.testing.assert_allclose([dressed, universal], [0.0584904, 0.0861873], rtol=0, atol=6e-8)
+    cuts = np.array([0, 1, 20, 400, 1000])
+    whole = rg.effective_ridge(power_law, 50, 0.01)
+    exact = rg.two_stage_ridge(power_law, 50, 0.01, cuts, "exact")
+    np.testing.assert_allclose(exact, whole, rtol=1e-14)
+    # by hand: bare ridge raised by what the low modes leave, then the flow
+    low = power_law[:20]
+    bare = 0.01 + (low * whole / (whole + 50 * low)).sum()
+    np.testing.assert_allclose(rg.dressed_ridge(power_law, 50, bare, 20), whole, rtol=1e-14)
+
+
+def test_cutoffs_batch_with_points_and_ridges():
+    ns, ridges, cuts = np.array([10.0, 50.0]), np.array([[0.01], [0.1]]), np.array([[[0]], [[20]]])
+    s = rg.dressed_ridge(power_law, ns, ridges, cuts)
+    assert s.shape == (2, 2, 2)
+    for i, j, k in np.ndindex(2, 2, 2):
+        one = rg.dressed_ridge(power_law, ns[k], ridges[j, 0], int(cuts[i, 0, 0]))
+        np.testing.assert_allclose(s[i, j, k], one, rtol=1e-13)
+    universal = rg.universal_ridge(power_law, 0.01, np.array([0, 37]))
+    np.testing.assert_allclose(universal[1], 0.0356655866, rtol=0, atol=6e-11)
+    root = rg.solve_ridge(power_law, ns, ridges)
+    assert root.converged.all() and (root.residual < 1e-12).all()
+    with pytest.raises(ValueError, match="cutoff must be an integer between 0 and 1000, got 1001"):
+        rg.universal_ridge(power_law, 0.01, np.array([0, 1001]))
+    with pytest.raises(ValueError, match="cutoff must hold integers"):
+        rg.universal_ridge(power_law, 0.01, np.array([0.0, 1.0]))
+
+
+def test_dressed_ridge_is_the_harmonic_mean_of_random_matrices():
+    """Noise matrices of Gaussian features: harmonic and arithmetic mean, log determinant."""
+    n, ridge, values = 200, 0.02, np.arange(1, 2001.0) ** -1.5
+    rng, draws = np.random.default_rng(0), 6
+    cuts = np.array([0, 20, 60, 150])
+    s = rg.dressed_ridge(values, n, ridge, cuts)
+    np.testing.assert_allclose(s, [0.227147, 0.196333, 0.156708, 0.112408], rtol=0, atol=6e-7)
+    universal = rg.universal_ridge(values, ridge, cuts)
+    np.testing.assert_allclose(universal, [2.5877, 0.4170, 0.2324, 0.1383], rtol=0, atol=6e-5)
+    seen = np.zeros((draws, 4, 3))
+    for draw in range(draws):
+        B = rng.standard_normal((n, 2000)) * np.sqrt(values)
+        for i, cut in enumerate(cuts):
+            noise = np.linalg.eigvalsh(ridge * np.eye(n) + B[:, cut:] @ B[:, cut:].T)
+            seen[draw, i] = 1 / (1 / noise).mean(), noise.mean(), np.log(noise).sum()
+    expected = []
+    for cut in cuts:  # a silent target leaves the log determinant of the evidence
+        curve = theory.learning_curve(values[cut:], 0.0 * values[cut:], n, ridge)
+        expected.append(-2 * curve.log_evidence - n * np.log(2 * np.pi))
+    np.testing.assert_allclose(expected, [-189.67, -264.03, -334.46, -417.09], rtol=0, atol=6e-3)
+    mean, error = seen.mean(0), seen.std(0, ddof=1) / np.sqrt(draws)
+    theories = np.stack([s, universal, expected], 1)
+    np.testing.assert_array_less(np.abs(mean / theories - 1), 3e-3 + 3 * error / abs(theories))

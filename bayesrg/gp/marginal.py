@@ -103,5 +103,5 @@ def marginal(
     residual = None if prior.complete else prior.residual_cov(X)
     return MercerNormal(
         prior.features(X), prior.values, ridge, residual=residual, scale=scale,
-        eigen=eigen,
+        eigen=eigen, orthonormal=prior.orthonormal,
     )  # fmt: skip

@@ -1,29 +1,54 @@
 # SPDX-License-Identifier: Apache-2.0
 """The renormalisation group of Gaussian processes: eliminate modes, renormalise the ridge."""
 
+from .._fixedpoint import Root
 from .coarse import Coarse, coarsen
+from .cumulants import FeatureCumulants, conditional_ridge, feature_cumulants
+from .cutoffs import cutoff
 from .flow import Flow, flow
 from .integrate import Modes, integrate_modes
+from .learnability import learnability, posterior_learnability, running_learnability
+from .local import (
+    data_weights,
+    dressed_local_ridge,
+    local_ridge,
+    reweighted_modes,
+    scale_mixture_ridge,
+)
+from .power_law import PowerLaw, power_law
 from .ridges import (
-    cutoff,
     dressed_ridge,
     effective_ridge,
-    learnability,
-    local_ridge,
-    running_learnability,
+    solve_ridge,
+    two_stage_ridge,
+    universal_ridge,
 )
 
 __all__ = [
     "Coarse",
+    "FeatureCumulants",
     "Flow",
     "Modes",
+    "PowerLaw",
+    "Root",
     "coarsen",
+    "conditional_ridge",
     "cutoff",
+    "data_weights",
+    "dressed_local_ridge",
     "dressed_ridge",
     "effective_ridge",
+    "feature_cumulants",
     "flow",
     "integrate_modes",
     "learnability",
     "local_ridge",
+    "posterior_learnability",
+    "power_law",
+    "reweighted_modes",
     "running_learnability",
+    "scale_mixture_ridge",
+    "solve_ridge",
+    "two_stage_ridge",
+    "universal_ridge",
 ]

@@ -14,7 +14,9 @@ from .._checks import ArrayLike
 from .._linalg import safe_sqrt
 from ..gp import MercerNormal
 from ..gp.effective import RULES, noise_after
-from .ridges import _levels, cutoff, running_learnability
+from .cutoffs import cutoff
+from .learnability import running_learnability
+from .ridges import levels as checked
 
 
 class Flow(eqx.Module):
@@ -106,18 +108,18 @@ def flow(
     ----------
     arXiv 2405.06008, equations 33, 34 and 37.
     """
-    values, degeneracy, n_points, bare = _levels(values, degeneracy, n, ridge, tail)
+    values, degeneracy, n_points, bare = checked(values, degeneracy, n, ridge, tail)
     if values.ndim != 1 or n_points.ndim or bare.ndim:
         raise ValueError("flow takes one spectrum, n and ridge; call it once for each")
-    stop = cutoff(values, n, ridge, rule, threshold, degeneracy=degeneracy, tail=tail)
+    given = {"features": features, "residual": residual} if rule == "posterior" else {}
+    stop = cutoff(values, n, ridge, rule, threshold, degeneracy=degeneracy, tail=tail, **given)
     edges = np.concatenate([[0], np.cumsum(np.asarray(degeneracy))]).round().astype(int)
     kept = _grid(cutoffs, edges, dense=y is None)
     levels = np.searchsorted(edges, kept)
     variance = jnp.concatenate([jnp.cumsum((degeneracy * values)[::-1])[::-1], jnp.zeros(1)])
     eliminated = variance[levels]
     universal = bare + eliminated
-    high = jnp.where(jnp.arange(values.size) >= levels[:, None], values, 0.0)
-    dressed = _fixedpoint.effective_ridge(high, degeneracy, n_points, bare).value
+    dressed = _dressed(values, degeneracy, n_points, bare, jnp.asarray(levels))
     last = jnp.concatenate([jnp.full(1, jnp.nan), values])[levels]
     arithmetic = harmonic = evidence = None
     if features is not None:
@@ -128,6 +130,11 @@ def flow(
         if points != n:
             raise ValueError(f"features has {points} rows but n is {n}; give them the same number")
         arithmetic, harmonic = (x[levels] for x in _exact_ridges(fn))
+        if not bool(jnp.isfinite(harmonic).all()):
+            raise ValueError(
+                "noise covariance is singular: the exact ridge needs a positive ridge, or a "
+                "residual that is positive definite"
+            )
         if y is not None:
             y = _checks.finite("y", _checks.targets("y", y, points), ndim=1)
             evidence = _evidence(fn, y, jnp.asarray(levels))
@@ -158,6 +165,19 @@ def _grid(cutoffs, edges, dense):
     return kept.astype(int)
 
 
+@jax.jit
+def _dressed(values, degeneracy, n, bare, levels):
+    """Dressed ridges at rising cutoffs, each solved from the one before, which bounds it."""
+
+    def step(upper, level):
+        high = jnp.where(jnp.arange(values.size) >= level, values, 0.0)
+        s = _fixedpoint.effective_ridge(high, degeneracy, n, bare, upper).value
+        return s, s
+
+    return jax.lax.scan(step, jnp.full_like(bare, jnp.inf), levels)[1]
+
+
+@eqx.filter_jit
 def _exact_ridges(fn):
     """Arithmetic and harmonic mean noise eigenvalue at cutoffs 0..k, from one factor.
 
@@ -166,26 +186,19 @@ def _exact_ridges(fn):
     norms of S^-1 B L^-T.
     """
     points, k = fn.features.shape
+    B = (fn.features * safe_sqrt(fn.values))[:, ::-1]
     if fn.residual is not None and fn.residual.ndim == 2:
-        noise = fn.residual + fn.ridge * jnp.eye(points, dtype=fn.features.dtype)
+        noise = fn.residual + fn.ridge * jnp.eye(points, dtype=B.dtype)
         factor = jnp.linalg.cholesky(noise)
-        eye = jnp.eye(points, dtype=noise.dtype)
-        inverse_root = solve_triangular(factor, eye, lower=True)
+        inverse_root = solve_triangular(factor, jnp.eye(points, dtype=B.dtype), lower=True)
+        trace, weighted = (inverse_root**2).sum(), inverse_root.T @ (inverse_root @ B)
     else:
         residual = 0.0 if fn.residual is None else fn.residual
-        diagonal = jnp.broadcast_to(fn.ridge + residual, (points,))
-        inverse_root = jnp.diag(1.0 / jnp.sqrt(diagonal))
-    B = (fn.features * safe_sqrt(fn.values))[:, ::-1]
-    white = inverse_root @ B
-    trace = (inverse_root**2).sum()
-    L = jnp.linalg.cholesky(jnp.eye(k, dtype=B.dtype) + white.T @ white)
-    columns = solve_triangular(L, (inverse_root.T @ white).T, lower=True)
+        inverse = 1.0 / jnp.broadcast_to(fn.ridge + residual, (points,))
+        trace, weighted = inverse.sum(), B * inverse[:, None]
+    L = jnp.linalg.cholesky(jnp.eye(k, dtype=B.dtype) + B.T @ weighted)
+    columns = solve_triangular(L, weighted.T, lower=True)
     removed = jnp.concatenate([jnp.zeros(1), jnp.cumsum((columns**2).sum(1))])[::-1]
-    if not bool(jnp.isfinite(removed).all()):
-        raise ValueError(
-            "noise covariance is singular: the exact ridge needs a positive ridge, or a residual "
-            "that is positive definite"
-        )
     power = (B**2).mean(0)[::-1]
     above = jnp.concatenate([jnp.cumsum(power[::-1])[::-1], jnp.zeros(1)])
     outside = fn.ridge[0] + fn.prior_variance(k).mean()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ridges that stand for modes, learnabilities, and where to cut."""
+"""Ridges that stand for modes: universal, effective, dressed, in two stages."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -8,12 +8,10 @@ from jaxtyping import Float
 
 from .. import _checks, _fixedpoint
 from .._checks import ArrayLike
-from ..spectrum import Spectrum
-
-CUTOFF_RULES = ("running",)
+from .._fixedpoint import Root
 
 
-def _levels(values, degeneracy, n, ridge, tail):
+def levels(values, degeneracy, n, ridge, tail):
     """Check and convert what every function of a spectrum takes; the tail joins the ridge."""
     _checks.warn_32_bits("a ridge")
     values = _checks.eigenvalues(values)
@@ -61,14 +59,14 @@ def effective_ridge(
     arXiv 2405.06008, section 4 of its theory; Silverman (1984); Sollich (1999); Canatar,
     Bordelon and Pehlevan (2021), equation 4.
     """  # noqa: E501
-    return _fixedpoint.effective_ridge(*_levels(values, degeneracy, n, ridge, tail)).value
+    return solve_ridge(values, n, ridge, degeneracy=degeneracy, tail=tail).value
 
 
 def dressed_ridge(
     values: ArrayLike,
     n: ArrayLike,
     ridge: ArrayLike,
-    cutoff: int,
+    cutoff: ArrayLike,
     *,
     degeneracy: ArrayLike | None = None,
     tail: ArrayLike = 0.0,
@@ -77,165 +75,130 @@ def dressed_ridge(
 
     Parameters
     ----------
-    cutoff : int
+    cutoff : (...) integers
         Modes kept; with a degeneracy it may cut a level, whose other modes count as eliminated.
 
     Returns
     -------
     s : (...)
         At most ridge plus the eliminated variance; the other arguments are those of
-        `effective_ridge`.
+        `effective_ridge`, and all of them batch together.
+
+    Notes
+    -----
+    What flows is the function from bare to dressed ridge. Its composition law: the effective
+    ridge is the dressed ridge of the bare one raised by what the low modes leave,
+    ``s = dressed_ridge(values, n, ridge + sum_low l_k (1 - L_k(s)), cutoff)``; see
+    `two_stage_ridge`.
 
     References
     ----------
     arXiv 2405.06008; the dressed flow sums all orders in the learnability of what is eliminated.
     """
-    values, degeneracy, n, ridge = _levels(values, degeneracy, n, ridge, tail)
+    return solve_ridge(values, n, ridge, cutoff, degeneracy=degeneracy, tail=tail).value
+
+
+def solve_ridge(
+    values: ArrayLike,
+    n: ArrayLike,
+    ridge: ArrayLike,
+    cutoff: ArrayLike = 0,
+    *,
+    degeneracy: ArrayLike | None = None,
+    tail: ArrayLike = 0.0,
+) -> Root:
+    """Solve for the ridge above a cutoff and say how well the equation is met.
+
+    Arguments are those of `dressed_ridge`; cutoff 0 gives the effective ridge.
+
+    Returns
+    -------
+    Root
+        ``value`` (...), relative ``residual`` (...) and ``converged`` (...).
+
+    References
+    ----------
+    arXiv 2405.06008; see `effective_ridge`.
+    """
+    values, degeneracy, n, ridge = levels(values, degeneracy, n, ridge, tail)
+    high = degeneracy - kept_of(degeneracy, cutoff)
+    return _fixedpoint.effective_ridge(jnp.where(high > 0, values, 0.0), high, n, ridge)
+
+
+def kept_of(degeneracy, cutoff):
+    """Modes of each level (..., k) that lie below the cutoff (...)."""
     if _checks.known(degeneracy):
-        cutoff = _checks.cutoff(cutoff, int(round(float(np.asarray(degeneracy).sum(-1).max()))))
-    kept = jnp.clip(cutoff - (jnp.cumsum(degeneracy, -1) - degeneracy), 0.0, degeneracy)
-    high = degeneracy - kept
-    values = jnp.where(high > 0, values, 0.0)
-    return _fixedpoint.effective_ridge(values, high, n, ridge).value
+        cutoff = _checks.cutoffs(cutoff, int(np.asarray(degeneracy).sum(-1).max().round()))
+    cutoff = jnp.asarray(cutoff, degeneracy.dtype)
+    return jnp.clip(cutoff[..., None] - (jnp.cumsum(degeneracy, -1) - degeneracy), 0.0, degeneracy)
 
 
-def local_ridge(
-    spectrum: Spectrum, X: ArrayLike, ridge: ArrayLike, cutoff: int
-) -> Float[Array, " point"]:
-    r"""Ridge at each input once the modes above a cutoff are eliminated, :math:`\sigma^2 + K_>(x, x)`.
+def universal_ridge(
+    values: ArrayLike,
+    ridge: ArrayLike,
+    cutoff: ArrayLike,
+    *,
+    degeneracy: ArrayLike | None = None,
+    tail: ArrayLike = 0.0,
+) -> Float[Array, "*batch"]:
+    r"""Ridge plus the variance of the modes above a cutoff, :math:`\sigma^2 + \sum_{k>\kappa}\lambda_k`.
 
-    Parameters
-    ----------
-    spectrum : Spectrum
-    X : (n, d)
-    ridge : () or (n,), noise variance
-    cutoff : int, modes kept
+    Arguments are those of `dressed_ridge`; no number of points enters.
 
     Returns
     -------
-    (n,)
-        Its mean over the data measure is the universal ridge.
+    (...)
 
     References
     ----------
-    arXiv 2405.06008: non-Gaussian features make the ridge depend on the input.
+    arXiv 2405.06008, equations 33 and 34.
     """  # noqa: E501
-    cutoff = _checks.cutoff(cutoff, len(spectrum))
-    X = _checks.inputs("X", X)
-    spectrum.warn_if_shared(X)
-    high = spectrum.features(X)[:, cutoff:] ** 2 @ spectrum.values[cutoff:]
-    return _checks.nonnegative("ridge", ridge, ndim=(0, 1)) + high + spectrum.residual(X)
+    values, degeneracy, _, ridge = levels(values, degeneracy, 1.0, ridge, tail)
+    return ridge + ((degeneracy - kept_of(degeneracy, cutoff)) * values).sum(-1)
 
 
-def learnability(
+def two_stage_ridge(
     values: ArrayLike,
     n: ArrayLike,
     ridge: ArrayLike,
+    cutoff: ArrayLike,
+    rule: str = "universal",
     *,
     degeneracy: ArrayLike | None = None,
     tail: ArrayLike = 0.0,
-) -> Float[Array, "*batch mode"]:
-    r"""How much of each mode n points determine, :math:`n\lambda_k/(n\lambda_k + s)`, s effective.
-
-    Arguments are those of `effective_ridge`.
-
-    Returns
-    -------
-    (..., k)
-        From 0 to 1: one minus posterior over prior variance of the mode. Zero for a zero value.
-
-    References
-    ----------
-    arXiv 2405.06008, equation 37; Simon et al. (2023) (eigenlearning).
-    """
-    values, degeneracy, n, ridge = _levels(values, degeneracy, n, ridge, tail)
-    s = _fixedpoint.effective_ridge(values, degeneracy, n, ridge).value
-    return _learnt(values, n, s[..., None])
-
-
-def _learnt(values, n, ridge):
-    signal = jnp.asarray(n)[..., None] * values
-    total = signal + ridge
-    return jnp.where(total > 0, signal / jnp.where(total > 0, total, 1.0), 0.0)
-
-
-def running_learnability(
-    values: ArrayLike,
-    n: ArrayLike,
-    ridge: ArrayLike,
-    *,
-    degeneracy: ArrayLike | None = None,
-    tail: ArrayLike = 0.0,
-) -> Float[Array, "*batch mode"]:
-    r"""Learnability of each mode at the scale where the flow reaches it.
-
-    It is :math:`n\lambda_k/(n\lambda_k + \sigma_k^2)` with the universal ridge
-    :math:`\sigma_k^2 = \sigma^2 + \sum_{j>k}\lambda_j`; inside a level, that of its first mode.
-    Arguments are those of `effective_ridge`.
-
-    Returns
-    -------
-    (..., k)
-
-    References
-    ----------
-    arXiv 2405.06008, equation 37.
-    """
-    return _running(*_levels(values, degeneracy, n, ridge, tail))
-
-
-def _running(values, degeneracy, n, ridge, last=False):
-    """Running learnability of the first mode of each level, or of its last."""
-    variance = degeneracy * values
-    above = jnp.cumsum(variance[..., ::-1], -1)[..., ::-1] - (variance if last else values)
-    return _learnt(values, n, ridge[..., None] + above)
-
-
-def cutoff(
-    values: ArrayLike,
-    n: ArrayLike,
-    ridge: ArrayLike,
-    rule: str = "running",
-    threshold: float = 0.5,
-    *,
-    scan: str = "ir",
-    degeneracy: ArrayLike | None = None,
-    tail: ArrayLike = 0.0,
-) -> int:
-    """Count the modes that a data set of n points can learn: where the flow stops.
+) -> Float[Array, "*batch"]:
+    """Effective ridge of the low modes on top of what eliminating the high ones left.
 
     Parameters
     ----------
-    values : (k,) eigenvalues under the data measure, falling
-    n : number of points
-    ridge : noise variance
-    rule : "running", the learnability at the running ridge against the threshold
-    threshold : strictly between 0 and 1; a mode exactly at it is kept
-    scan : "ir"
-        From the largest mode on, up to the first below the threshold; "uv" from the smallest on,
-        down to the first above it. They agree where learnability falls with the index.
-    degeneracy : (k,) modes a value stands for, 1 by default
-    tail : variance outside the spectrum
+    rule : "universal", "dressed" or "exact"
+        What the first stage hands on. A number cannot be right for both stages: the universal
+        ridge gives too large a result, to second order in the learnability of the eliminated
+        modes, the dressed one too small a result. "exact" hands on the dressed ridge as a
+        function of the bare one, and equals `effective_ridge`.
 
     Returns
     -------
-    int
-        Modes kept, whole levels.
+    (...)
+        The other arguments are those of `dressed_ridge`.
 
     References
     ----------
-    arXiv 2405.06008, equation 37.
+    arXiv 2405.06008: the flow as a semigroup.
     """
-    _checks.choice("rule", rule, CUTOFF_RULES)
-    _checks.choice("scan", scan, ("ir", "uv"))
-    threshold = _checks.threshold(threshold)
-    levels = _levels(values, degeneracy, n, ridge, tail)
-    learnt = _running(*levels, last=scan == "uv")
-    if learnt.ndim != 1:
-        raise ValueError(f"values must have shape (k,), got {jnp.shape(values)}; cut one at a time")
-    above = np.asarray(learnt) >= threshold
-    if scan == "ir":
-        kept = int(np.argmin(above)) if not above.all() else above.size
+    _checks.choice("rule", rule, ("universal", "dressed", "exact"))
+    whole = {"degeneracy": degeneracy, "tail": tail}
+    if rule == "exact":
+        s = effective_ridge(values, n, ridge, **whole)
+    elif rule == "universal":
+        s = universal_ridge(values, ridge, cutoff, **whole)
     else:
-        kept = int(above.nonzero()[0].max(initial=-1)) + 1
-    return int(round(float(levels[1][:kept].sum())))
+        s = dressed_ridge(values, n, ridge, cutoff, **whole)
+    values, degeneracy, n, ridge = levels(values, degeneracy, n, ridge, tail)
+    low = kept_of(degeneracy, cutoff)
+    if rule == "exact":  # the composition law
+        total = s[..., None] + n[..., None] * values
+        left = low * values * s[..., None] / jnp.where(total > 0, total, 1.0)
+        ridge = ridge + left.sum(-1)
+        return solve_ridge(values, n, ridge, cutoff, degeneracy=degeneracy).value
+    return _fixedpoint.effective_ridge(jnp.where(low > 0, values, 0.0), low, n, s).value

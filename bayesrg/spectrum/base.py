@@ -23,11 +23,14 @@ class Spectrum(eqx.Module):
         Modes that each value stands for, 1 unless levels are kept whole.
     complete : bool
         Whether the modes are all there is, so that the residual vanishes.
+    orthonormal : bool
+        Whether the modes are orthonormal under the data measure.
     """
 
     values: eqx.AbstractVar[Float[Array, " mode"]]
     degeneracy: eqx.AbstractVar[Float[Array, " mode"]]
     complete: ClassVar[bool] = False
+    orthonormal: ClassVar[bool] = True
 
     @abstractmethod
     def features(self, X: ArrayLike) -> Float[Array, "point mode"]:

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Kernels of other packages, and plain functions, as kernels of this one."""
+
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from .base import Kernel
+
+
+class Adapted(Kernel):
+    """Kernel that calls a given function of two sets of inputs; see `adapt`."""
+
+    function: Callable
+    diagonal: Callable | None
+
+    def gram(self, X, Z):
+        K = jnp.asarray(self.function(X, Z))
+        if K.shape != (X.shape[0], Z.shape[0]):
+            raise ValueError(
+                f"kernel returned shape {K.shape} for inputs of shapes {X.shape} and {Z.shape}; "
+                "adapt takes a function of two sets of inputs, rows of (n, d) and (m, d), that "
+                "returns (n, m): wrap one of two single inputs in jax.vmap twice"
+            )
+        return K
+
+    def gram_diag(self, X):
+        if self.diagonal is None:
+            return jax.vmap(lambda x: self.gram(x[None], x[None])[0, 0])(X)
+        diagonal = jnp.asarray(self.diagonal(X))
+        if diagonal.shape != X.shape[:1]:
+            raise ValueError(
+                f"diag returned shape {diagonal.shape} for inputs of shape {X.shape}; return one "
+                "number a row, (n,)"
+            )
+        return diagonal
+
+
+def adapt(kernel: Callable, diag: Callable | None = None) -> Kernel:
+    """Make a kernel of any function that gives Gram matrices, such as a kernel of tinygp.
+
+    Parameters
+    ----------
+    kernel : callable
+        From X (n, d) and Z (m, d) to their Gram matrix (n, m); it is always called with both. A
+        pytree (a kernel of tinygp, an `equinox.Module`) keeps its parameters, which can be
+        sampled and differentiated. A plain function is taken as fixed, so define it once (a new
+        lambda a call compiles anew).
+    diag : callable, optional
+        From X (n, d) to the diagonal (n,); by default every row is paired with itself.
+
+    Returns
+    -------
+    Kernel
+
+    Raises
+    ------
+    ValueError
+        When called, for a result of another shape.
+
+    Notes
+    -----
+    That it is symmetric and positive semi-definite is taken on trust, and its derivatives at
+    coincident inputs are as good as the function's own.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> from bayesrg import kernels
+    >>> def brownian(X, Z):
+    ...     return jnp.minimum(X, Z.T)
+    >>> kernel = 0.5 * kernels.adapt(brownian) + kernels.RBF(1.0)
+    """
+    if isinstance(kernel, Kernel) and diag is None:
+        return kernel
+    return Adapted(_held(kernel), None if diag is None else _held(diag))
+
+
+class _Fixed(eqx.Module):
+    function: Callable = eqx.field(static=True)
+
+    def __call__(self, *inputs):
+        return self.function(*inputs)
+
+
+def _held(function):
+    """Hold a function that is no pytree as the static part of one."""
+    return _Fixed(function) if jax.tree_util.all_leaves([function]) else function

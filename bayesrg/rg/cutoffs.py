@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where the flow stops: eight rules that count the modes a data set can learn."""
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from .. import _checks, _fixedpoint
+from .._checks import ArrayLike
+from . import learnability as learn
+from .ridges import levels
+
+SAME = 1e-10  # values closer than this, relatively, are one multiplet
+
+
+def _bare(values, degeneracy, n, ridge, last):
+    return learn.ratio(n[..., None] * values, ridge[..., None])
+
+
+def _self_consistent(values, degeneracy, n, ridge, last):
+    s = _fixedpoint.effective_ridge(values, degeneracy, n, ridge).value
+    return learn.ratio(n[..., None] * values, s[..., None])
+
+
+_BY_LEARNABILITY = {
+    "bare": _bare,
+    "running": learn.running,
+    "self_consistent": _self_consistent,
+    "fisher": learn.running,  # n l / ridge >= T / (1 - T) is the same condition
+}
+
+
+def _dof(values, degeneracy, n, ridge, threshold):
+    s = _fixedpoint.effective_ridge(values, degeneracy, n, ridge).value
+    learnt = learn.ratio(n[..., None] * values, s[..., None])
+    return jnp.round((degeneracy * learnt).sum(-1))
+
+
+def _effective_rank(values, degeneracy, n, ridge, threshold):
+    """Start of the first level whose tail, itself included, is large against its value."""
+    variance = degeneracy * values
+    tail = jnp.cumsum(variance[..., ::-1], -1)[..., ::-1] + ridge[..., None]
+    stops = tail >= (1 - threshold) / threshold * n[..., None] * values
+    return _first(stops, degeneracy)
+
+
+def _match(values, degeneracy, n, ridge, threshold):
+    """Modes whose elimination adds what the effective ridge adds, to the nearest mode."""
+    s = _fixedpoint.effective_ridge(values, degeneracy, n, ridge).value
+    variance = degeneracy * values
+    tail = jnp.cumsum(variance[..., ::-1], -1)[..., ::-1]
+    excess = tail - (s - ridge)[..., None]
+    inside = jnp.round(excess / jnp.where(values > 0, values, 1.0))
+    inside = jnp.clip(inside, 0.0, degeneracy)
+    distance = jnp.abs(excess - inside * values)
+    best = jnp.argmin(distance, -1)[..., None]
+    before = jnp.cumsum(degeneracy, -1) - degeneracy
+    return jnp.take_along_axis(before + inside, best, -1)[..., 0]
+
+
+_BY_COUNT = {"dof": _dof, "effective_rank": _effective_rank, "match": _match}
+CUTOFF_RULES = (*_BY_LEARNABILITY, *_BY_COUNT, "posterior")
+
+
+def cutoff(
+    values: ArrayLike,
+    n: ArrayLike,
+    ridge: ArrayLike,
+    rule: str = "running",
+    threshold: float = 0.5,
+    *,
+    scan: str = "ir",
+    features: ArrayLike | None = None,
+    residual: ArrayLike | None = None,
+    degeneracy: ArrayLike | None = None,
+    tail: ArrayLike = 0.0,
+) -> int | np.ndarray | Array:
+    r"""Count the modes that a data set of n points can learn: where the flow stops.
+
+    Parameters
+    ----------
+    values : (..., k) eigenvalues under the data measure, falling
+    n : (...) number of points
+    ridge : (...) noise variance
+    rule : str
+        "running": learnability at the running ridge of the scale itself, against the threshold.
+        "bare": at the noise alone; too optimistic where the eliminated variance passes it.
+        "self_consistent": at the effective ridge.
+        "dof": the sum of learnabilities, rounded.
+        "effective_rank": first cutoff with tail variance and ridge at least
+        :math:`n\lambda_{\kappa+1}(1-T)/T`; the tail contains that mode, so it stops about
+        one mode short of "running".
+        "fisher": Fisher information of a mode, :math:`n\lambda_k/\sigma_k^2`, at least
+        :math:`T/(1-T)`; the same as "running".
+        "posterior": learnability on given points; needs ``features``.
+        "match": cutoff whose eliminated variance is closest to what the effective ridge adds.
+    threshold : strictly between 0 and 1
+        T; a mode exactly at it is kept. "dof" and "match" ignore it.
+    scan : "ir"
+        From the largest mode on, up to the first below the threshold; "uv" from the smallest on,
+        down to the first above it. They agree where learnability falls with the index.
+    features : (n, k), optional
+        Mode functions at the points, for the rule "posterior".
+    residual : (n,) or (n, n), optional
+        Prior covariance there outside the modes, in place of ``tail``.
+    degeneracy : (..., k) modes a value stands for, 1 by default
+    tail : (...) variance outside the spectrum
+
+    Returns
+    -------
+    int, or integers (...) for batches
+        Modes kept, whole levels: a cut inside equal values (1e-10 relative) is raised to their
+        end, since it would depend on an arbitrary basis.
+
+    Raises
+    ------
+    ValueError
+        For an unknown rule or scan, a threshold out of range, or "posterior" without features.
+
+    References
+    ----------
+    arXiv 2405.06008, equation 37 ("running"); Bartlett et al. (2020) ("effective_rank"); Berman,
+    Klinger and Stapleton, arXiv 2305.10491 ("fisher").
+    """
+    _checks.choice("rule", rule, CUTOFF_RULES)
+    _checks.choice("scan", scan, ("ir", "uv"))
+    threshold = _checks.threshold(threshold)
+    if (features is not None or residual is not None) and rule != "posterior":
+        raise ValueError(
+            f'features and residual belong to rule="posterior", not to {rule!r}; leave them out'
+        )
+    spectrum = levels(values, degeneracy, n, ridge, tail)
+    values, degeneracy = spectrum[:2]
+    if values.shape[-1] == 0:
+        return 0
+    if rule in _BY_COUNT:
+        kept = _BY_COUNT[rule](*spectrum, threshold)
+    else:
+        if rule == "posterior":
+            learnt = _posterior(features, residual, spectrum, ridge)
+        else:
+            learnt = _BY_LEARNABILITY[rule](*spectrum, scan == "uv")
+        kept = _scan(learnt >= threshold, degeneracy, scan)
+    kept = _whole(kept, values, degeneracy)
+    if not _checks.known(kept):
+        return kept
+    return int(kept) if kept.ndim == 0 else np.asarray(kept).astype(int)
+
+
+def _posterior(features, residual, spectrum, ridge):
+    values, degeneracy, n, with_tail = spectrum
+    if features is None:
+        raise ValueError('rule "posterior" needs features, the modes (n, k) at the points')
+    if _checks.known(degeneracy) and bool((degeneracy != 1).any()):
+        raise ValueError("features need one value a mode; leave degeneracy out")
+    rows = jnp.shape(features)[0]
+    if _checks.known(n) and not bool((n == rows).all()):
+        raise ValueError(f"features has {rows} rows but n is {n}; give them the same number")
+    noise = with_tail if residual is None else ridge
+    return learn.posterior_learnability(features, values, noise, residual=residual)
+
+
+def _scan(learnt, degeneracy, scan):
+    if scan == "ir":
+        return _first(~learnt, degeneracy)
+    ends = jnp.cumsum(degeneracy, -1)
+    return jnp.where(learnt, ends, 0.0).max(-1, initial=0.0)
+
+
+def _first(stops, degeneracy):
+    """Modes before the first level that stops; all where none does."""
+    return jnp.where(jnp.cumsum(stops, -1) == 0, degeneracy, 0.0).sum(-1)
+
+
+def _whole(kept, values, degeneracy):
+    """Raise counts (...) to the end of the multiplet that they cut."""
+    ends = jnp.cumsum(degeneracy, -1)
+    following = jnp.concatenate([values[..., 1:], jnp.full_like(values[..., :1], -1.0)], -1)
+    last = values - following > SAME * values
+    edges = jnp.where(last, ends, jnp.inf)
+    raised = jnp.where(edges >= kept[..., None], edges, jnp.inf).min(-1, initial=jnp.inf)
+    return jnp.where(kept > 0, raised, 0.0).astype(int)

@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How much of each mode a data set determines: on average, at the running ridge, and exactly."""
+
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Float
+
+from .. import _fixedpoint
+from .._checks import ArrayLike
+from ..gp import MercerNormal
+from .ridges import levels
+
+
+def learnability(
+    values: ArrayLike,
+    n: ArrayLike,
+    ridge: ArrayLike,
+    *,
+    degeneracy: ArrayLike | None = None,
+    tail: ArrayLike = 0.0,
+) -> Float[Array, "*batch mode"]:
+    r"""How much of each mode n points determine, :math:`n\lambda_k/(n\lambda_k + s)`, s effective.
+
+    Arguments are those of `effective_ridge`.
+
+    Returns
+    -------
+    (..., k)
+        From 0 to 1: one minus posterior over prior variance of the mode. Zero for a zero value.
+
+    References
+    ----------
+    arXiv 2405.06008, equation 37; Simon et al. (2023) (eigenlearning).
+    """
+    values, degeneracy, n, ridge = levels(values, degeneracy, n, ridge, tail)
+    s = _fixedpoint.effective_ridge(values, degeneracy, n, ridge).value
+    return ratio(n[..., None] * values, s[..., None])
+
+
+def ratio(signal, noise):
+    """Signal over signal plus noise, zero where there is neither."""
+    total = signal + noise
+    return jnp.where(total > 0, signal / jnp.where(total > 0, total, 1.0), 0.0)
+
+
+def running_learnability(
+    values: ArrayLike,
+    n: ArrayLike,
+    ridge: ArrayLike,
+    *,
+    degeneracy: ArrayLike | None = None,
+    tail: ArrayLike = 0.0,
+) -> Float[Array, "*batch mode"]:
+    r"""Learnability of each mode at the scale where the flow reaches it.
+
+    It is :math:`n\lambda_k/(n\lambda_k + \sigma_k^2)` with the universal ridge
+    :math:`\sigma_k^2 = \sigma^2 + \sum_{j>k}\lambda_j`; inside a level, that of its first mode.
+    Arguments are those of `effective_ridge`.
+
+    Returns
+    -------
+    (..., k)
+
+    References
+    ----------
+    arXiv 2405.06008, equation 37.
+    """
+    return running(*levels(values, degeneracy, n, ridge, tail))
+
+
+def running(values, degeneracy, n, ridge, last=False):
+    """Running learnability of the first mode of each level, or of its last."""
+    variance = degeneracy * values
+    above = jnp.cumsum(variance[..., ::-1], -1)[..., ::-1] - (variance if last else values)
+    return ratio(n[..., None] * values, ridge[..., None] + jnp.clip(above, 0.0))
+
+
+def posterior_learnability(
+    features: ArrayLike,
+    values: ArrayLike,
+    ridge: ArrayLike,
+    *,
+    residual: ArrayLike | None = None,
+) -> Float[Array, " mode"]:
+    r"""Learnability of each mode on given points, :math:`\lambda_k \phi_k^T (K + \sigma^2)^{-1} \phi_k`.
+
+    Parameters
+    ----------
+    features : (n, k) mode functions at the points
+    values : (k,) prior variances of the modes
+    ridge : () or (n,), noise variance, positive unless there are at least n modes
+    residual : (n,) or (n, n), optional
+        Prior covariance that the modes leave out.
+
+    Returns
+    -------
+    (k,)
+        One minus posterior over prior variance of each mode; with ``ridge * tr (K + ridge)^-1``
+        they sum to n, whatever the points.
+
+    References
+    ----------
+    arXiv 2405.06008, equation 37, before any average; the conservation law is Simon et al. (2023).
+    """  # noqa: E501
+    fn = MercerNormal(features, values, ridge, residual=residual)
+    return fn.values * (fn.features * fn.solve(fn.features)).sum(0)

@@ -1,0 +1,260 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Ridges that depend on the input, and the low modes' regression under them."""
+
+import jax.numpy as jnp
+from jax import Array
+from jax.scipy.linalg import cho_solve, solve_triangular
+from jaxtyping import Float
+
+from .. import _checks, _fixedpoint
+from .._checks import ArrayLike
+from .._fixedpoint import Root
+from .._linalg import safe_sqrt
+from ..spectrum import Spectrum
+from .ridges import levels
+
+
+def local_ridge(
+    spectrum: Spectrum, X: ArrayLike, ridge: ArrayLike, cutoff: int
+) -> Float[Array, " point"]:
+    r"""Ridge at each input once the modes above a cutoff are eliminated, :math:`\sigma^2 + K_>(x, x)`.
+
+    Parameters
+    ----------
+    spectrum : Spectrum
+    X : (n, d)
+    ridge : () or (n,), noise variance
+    cutoff : int, modes kept
+
+    Returns
+    -------
+    (n,)
+        Its mean over the data measure is the universal ridge.
+
+    References
+    ----------
+    arXiv 2405.06008: non-Gaussian features make the ridge depend on the input.
+    """  # noqa: E501
+    cutoff = _checks.cutoff(cutoff, len(spectrum))
+    X = _checks.inputs("X", X)
+    spectrum.warn_if_shared(X)
+    high = spectrum.features(X)[:, cutoff:] ** 2 @ spectrum.values[cutoff:]
+    return _checks.nonnegative("ridge", ridge, ndim=(0, 1)) + high + spectrum.residual(X)
+
+
+def dressed_local_ridge(
+    features: ArrayLike,
+    values: ArrayLike,
+    n: ArrayLike,
+    ridge: ArrayLike,
+    cutoff: int = 0,
+    *,
+    weights: ArrayLike | None = None,
+) -> Root:
+    r"""Ridge at each input, to all orders in the learnability of the eliminated modes.
+
+    The largest solution of :math:`s(x) = \sigma^2(x) + \sum_{k,l>\kappa} \phi_k(x)\phi_l(x)
+    [(\Lambda^{-1} + nM)^{-1}]_{kl}` with :math:`M_{kl} = \int p\,\phi_k\phi_l/s`.
+
+    Parameters
+    ----------
+    features : (p, k) mode functions on a grid or a sample of the inputs
+    values : (k,) their prior variances
+    n : () number of training points, a positive real
+    ridge : () or (p,), noise variance and what else lies outside the modes
+    cutoff : modes kept; with 0 the local effective ridge of the whole problem
+    weights : (p,), optional
+        Probability of each row; equal by default.
+
+    Returns
+    -------
+    Root
+        ``value`` (p,), largest relative ``residual`` () and ``converged`` ().
+
+    Notes
+    -----
+    The right-hand side rises with s, so iterating it from the upper bound
+    :math:`\sigma^2 + K_>(x, x)` falls to the solution; the rate is about the mean square
+    learnability times modes over n. Correlations between points are neglected. For Gaussian
+    features it is the dressed ridge.
+
+    References
+    ----------
+    arXiv 2405.06008; the equation is of the type of Malzahn and Opper (2001).
+    """
+    features, weights = _population(features, weights)
+    values = _checks.eigenvalues(values, falling=False)
+    same_modes(features, values)
+    cutoff = _checks.cutoff(cutoff, values.shape[0])
+    n = _checks.positive("n", n, ndim=0)
+    ridge = _checks.nonnegative("ridge", ridge, ndim=(0, 1))
+    ridge = jnp.broadcast_to(ridge, features.shape[:1])
+    B = (features * safe_sqrt(values))[:, cutoff:]
+    upper = ridge + (B**2).sum(1)
+    return _fixedpoint.iterate(_dressed, upper, (B, n, ridge, weights))
+
+
+def scale_mixture_ridge(
+    values: ArrayLike,
+    n: ArrayLike,
+    ridge: ArrayLike,
+    squares: ArrayLike,
+    cutoff: int = 0,
+    *,
+    weights: ArrayLike | None = None,
+) -> Root:
+    r"""Dressed local ridge where features are Gaussian up to a common factor :math:`\tau` a point.
+
+    :math:`s(\tau) = \sigma^2 + \tau^2\sum_{k>\kappa} \lambda_k/(1 + n\lambda_k q)` with
+    :math:`q = E[\tau^2/s(\tau)]`.
+
+    Parameters
+    ----------
+    values : (k,) eigenvalues under the data measure, falling
+    n : () number of training points
+    ridge : () noise variance
+    squares : (m,) values of the squared factor, of mean one
+    cutoff : modes kept
+    weights : (m,), optional
+        Their probabilities; equal by default.
+
+    Returns
+    -------
+    Root
+        ``value`` (m,), one a squared factor.
+
+    Raises
+    ------
+    ValueError
+        If the squared factors do not have mean one.
+
+    References
+    ----------
+    arXiv 2405.06008, on features that are not Gaussian.
+    """
+    values, _, n, ridge = levels(values, None, n, ridge, 0.0)
+    cutoff = _checks.cutoff(cutoff, values.shape[0])
+    squares = _checks.nonnegative("squares", squares, ndim=1)
+    weights = probabilities(weights, squares.shape[0])
+    mean = (weights * squares).sum()
+    if _checks.known(mean) and abs(float(mean) - 1) > 1e-6:
+        raise ValueError(
+            f"squares must have mean 1, got {float(mean):.6g}; divide them by it and multiply "
+            "values by it"
+        )
+    upper = ridge + squares * values[cutoff:].sum()
+    args = (values[cutoff:], n, ridge, squares, weights)
+    return _fixedpoint.iterate(_mixed, upper, args)
+
+
+def reweighted_modes(
+    features: ArrayLike,
+    values: ArrayLike,
+    n: ArrayLike,
+    noise: ArrayLike,
+    y: ArrayLike,
+    *,
+    weights: ArrayLike | None = None,
+) -> Float[Array, " mode"]:
+    r"""Mean coefficients of the low modes under a ridge that depends on the input.
+
+    :math:`\bar f = (\Lambda^{-1} + nM)^{-1} n b` with :math:`M_{kl} = \int p\,\phi_k\phi_l/s` and
+    :math:`b_k = \int p\,\phi_k y/s`: regression with the data measure weighted by 1/s.
+
+    Parameters
+    ----------
+    features : (p, k) low mode functions on a grid or a sample of the inputs
+    values : (k,) their prior variances
+    n : () number of training points
+    noise : () or (p,), the ridge at each row
+    y : (p,) noiseless target
+    weights : (p,), optional
+        Probability of each row; equal by default. On the n training points themselves equal
+        weights give the conjugate posterior mean of a coarse model.
+
+    Returns
+    -------
+    (k,)
+        Coefficients of the mode functions.
+
+    References
+    ----------
+    arXiv 2405.06008: the ridge re-weights the mean squared loss.
+    """
+    features, weights = _population(features, weights)
+    values = _checks.nonnegative("values", values, ndim=1)
+    same_modes(features, values)
+    y = _checks.finite("y", _checks.targets("y", y, features.shape[0]), ndim=1)
+    pull = _checks.positive("n", n, ndim=0) * weights / _checks.positive("noise", noise)
+    amplitude = safe_sqrt(values)
+    B = features * amplitude
+    L = jnp.linalg.cholesky(_precision(B, pull))
+    return amplitude * cho_solve((L, True), B.T @ (pull * y))
+
+
+def data_weights(noise: ArrayLike, weights: ArrayLike | None = None) -> Float[Array, " point"]:
+    r"""Factor :math:`\bar\sigma^2/\sigma^2(x)` by which a local ridge re-weights the data measure.
+
+    Parameters
+    ----------
+    noise : (p,) ridge at each row
+    weights : (p,), optional
+        Probability of each row; equal by default.
+
+    Returns
+    -------
+    (p,)
+        Of mean one under the data measure.
+
+    References
+    ----------
+    arXiv 2405.06008.
+    """
+    noise = _checks.positive("noise", noise, ndim=1)
+    return 1.0 / (noise * (probabilities(weights, noise.shape[0]) / noise).sum())
+
+
+def _dressed(s, args):
+    B, n, ridge, weights = args
+    L = jnp.linalg.cholesky(_precision(B, n * weights / s))
+    return ridge + (solve_triangular(L, B.T, lower=True) ** 2).sum(0)
+
+
+def _mixed(s, args):
+    high, n, ridge, squares, weights = args
+    q = (weights * squares / s).sum()
+    return ridge + squares * (high / (1.0 + n * high * q)).sum()
+
+
+def _precision(B, pull):
+    """Posterior precision of white modes, columns ``B``, that points pull at."""
+    return jnp.eye(B.shape[1], dtype=B.dtype) + B.T @ (B * pull[:, None])
+
+
+def _population(features, weights):
+    _checks.require_x64("a local ridge")
+    features = _checks.finite("features", features, ndim=2)
+    return features, probabilities(weights, features.shape[0])
+
+
+def same_modes(features, values):
+    """Require one value for each column."""
+    if values.shape != features.shape[1:]:
+        raise ValueError(
+            f"values has shape {values.shape} but features has {features.shape[1]} columns; give "
+            "one value a mode"
+        )
+
+
+def probabilities(weights, rows):
+    """Check the probabilities of a population's rows; equal ones by default."""
+    if weights is None:
+        return jnp.full(rows, 1.0 / rows)
+    weights = _checks.nonnegative("weights", weights, ndim=1)
+    if weights.shape != (rows,):
+        raise ValueError(f"weights has shape {weights.shape} for {rows} rows; give one a row")
+    if _checks.known(weights) and abs(float(weights.sum()) - 1) > 1e-6:
+        raise ValueError(
+            f"weights must be probabilities, got a sum of {float(weights.sum()):.6g}; divide by it"
+        )
+    return weights

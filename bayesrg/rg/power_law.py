@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Power-law spectra, where flow, fixed point and learning curve have closed forms."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.scipy.special import zeta
+from jaxtyping import Float
+
+from .. import _checks
+from .._checks import ArrayLike
+
+
+class PowerLaw(eqx.Module):
+    r"""Eigenvalues :math:`\lambda_k = \lambda_1 k^{-(1+\alpha)}`, k = 1, 2, ...; see `power_law`.
+
+    Attributes
+    ----------
+    alpha : decay exponent less one, positive
+    first : largest eigenvalue, a variance
+    """
+
+    alpha: Float[Array, ""]
+    first: Float[Array, ""]
+
+    def values(self, modes: int) -> Float[Array, " mode"]:
+        """First ``modes`` eigenvalues, (modes,); `tail` at that cutoff is what they leave out."""
+        return self.first * jnp.arange(1, modes + 1.0) ** (-1 - self.alpha)
+
+    def tail(self, cutoff: ArrayLike) -> Array:
+        """Variance above a cutoff (...): Hurwitz zeta of 1 + alpha at cutoff + 1, exact."""
+        return self.first * zeta(1 + self.alpha, jnp.asarray(cutoff, float) + 1.0)
+
+    @property
+    def fixed_point(self) -> Array:
+        """Fixed point of the rescaled ridge, 1 / alpha, attractive towards few modes."""
+        return 1.0 / self.alpha
+
+    def rescaled_ridge(self, cutoff: ArrayLike, ridge: ArrayLike) -> Array:
+        r"""Universal ridge over cutoff times value, at cutoffs (...) of one or more.
+
+        To leading order :math:`1/\alpha + (\sigma^2/\lambda_1)\kappa^\alpha`: the bare ridge is
+        irrelevant towards few modes.
+        """
+        cutoff = jnp.asarray(cutoff, float)
+        return (jnp.asarray(ridge) + self.tail(cutoff)) / (self.first * cutoff ** (-self.alpha))
+
+    @property
+    def constant(self) -> Array:
+        r"""The number :math:`C_\alpha = (\pi/(1+\alpha))/\sin(\pi/(1+\alpha))`."""
+        angle = jnp.pi / (1 + self.alpha)
+        return angle / jnp.sin(angle)
+
+    @property
+    def matching_threshold(self) -> Array:
+        """Threshold at which a sharp cutoff leaves just the effective ridge, from 0 to 1."""
+        odds = (self.alpha * self.constant) ** ((1 + self.alpha) / self.alpha)
+        return odds / (1 + odds)
+
+    @property
+    def exponents(self) -> tuple[Array, Array]:
+        """Learning-curve exponents: with a ridge alpha / (1 + alpha), without one alpha."""
+        return self.alpha / (1 + self.alpha), self.alpha
+
+    def crossover(self, ridge: ArrayLike) -> Array:
+        """Number of points (...) at which the ridge takes over from the eliminated variance."""
+        return (self.first / jnp.asarray(ridge)) ** (1 / self.alpha)
+
+    def error(self, n: ArrayLike, ridge: ArrayLike) -> Array:
+        r"""Generalisation error (...) of the matched Gaussian process, continuum limit.
+
+        Solves :math:`\epsilon = \lambda_1 C_\alpha (n\lambda_1/(\sigma^2+\epsilon))^{-\alpha/(1+\alpha)}`.
+        """  # noqa: E501
+        n, ridge = jnp.broadcast_arrays(jnp.asarray(n, float), jnp.asarray(ridge, float))
+        power = self.exponents[0]
+        front = self.first * self.constant * (n * self.first) ** -power
+        # Newton's method falls to the root from above, for the equation is convex.
+        bounds = front * (2 * ridge) ** power, (2**power * front) ** (1 + self.alpha)
+        error = jnp.maximum(*bounds)
+
+        def step(_, error):
+            value = front * (ridge + error) ** power
+            return error - (error - value) / (1 - power * value / (ridge + error))
+
+        return jax.lax.fori_loop(0, 60, step, error)
+
+    def ridge_error(self, n: ArrayLike, ridge: ArrayLike) -> Array:
+        """Limit of `error` at many points (...), where the ridge dominates."""
+        n = jnp.asarray(n, float)
+        power = self.exponents[0]
+        return self.first * self.constant * (n * self.first / jnp.asarray(ridge)) ** -power
+
+    def ridgeless_error(self, n: ArrayLike) -> Array:
+        """Limit of `error` at ridge zero, (...)."""
+        n = jnp.asarray(n, float)
+        return self.first * self.constant ** (1 + self.alpha) * n**-self.alpha
+
+    def stop(self, n: ArrayLike, ridge: ArrayLike, threshold: ArrayLike = 0.5) -> Array:
+        r"""Cutoff (...) at which the running learnability is the threshold, continuum limit.
+
+        It is :math:`(n\lambda_1(1-T)/(\sigma^2T))^{1/(1+\alpha)}` where the ridge dominates,
+        :math:`\alpha n(1-T)/T` without one; between them it solves
+        :math:`\kappa/\alpha + (\sigma^2/\lambda_1)\kappa^{1+\alpha} = n(1-T)/T`.
+        """
+        reach = jnp.asarray(n, float) * (1 - threshold) / threshold
+        ratio = jnp.asarray(ridge, float) / self.first
+        kept = self.alpha * reach * jnp.ones_like(ratio)
+
+        def step(_, kept):
+            bare = ratio * kept**self.alpha
+            excess = kept * (1 / self.alpha + bare) - reach
+            return kept - excess / (1 / self.alpha + (1 + self.alpha) * bare)
+
+        return jax.lax.fori_loop(0, 60, step, kept)
+
+    def mismatched_exponent(self, beta: ArrayLike) -> Array:
+        """Ridgeless exponent for target power k^-(1 + beta): the least of beta, 2 + 2 alpha."""
+        return jnp.minimum(jnp.asarray(beta), 2 * (1 + self.alpha))
+
+
+def power_law(alpha: ArrayLike, first: ArrayLike = 1.0) -> PowerLaw:
+    r"""Describe the spectrum :math:`\lambda_k = \lambda_1 k^{-(1+\alpha)}` in closed form.
+
+    Parameters
+    ----------
+    alpha : () positive
+    first : () largest eigenvalue, a variance
+
+    Returns
+    -------
+    PowerLaw
+
+    References
+    ----------
+    arXiv 2405.06008, whose learning-curve exponent is alpha / (1 + alpha); Bahri et al. (2021) for
+    the ridgeless one.
+    """
+    return PowerLaw(
+        _checks.positive("alpha", alpha, ndim=0), _checks.positive("first", first, ndim=0)
+    )

@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Low modes that keep their meaning when the kernel moves: fixed functionals of the function."""
+
+import warnings
+from typing import ClassVar
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.scipy.linalg import solve_triangular
+from jaxtyping import Float
+
+from .. import _checks
+from .._checks import ArrayLike
+from .._linalg import cholesky
+from ..kernels import Kernel
+from .base import Spectrum
+from .nystrom import NystromSpectrum
+
+
+class FunctionalSpectrum(Spectrum):
+    """A kernel seen through fixed functionals, made white; see `Functionals.at`.
+
+    Its modes are no eigenfunctions: ``values`` are all 1, in no order that the kernel gives, and
+    the columns of ``features`` carry the prior standard deviation.
+
+    Attributes
+    ----------
+    factor : (k, k)
+        Lower Cholesky factor of the functionals' prior covariance.
+    jitter : ()
+        What had to be added to that covariance to factorise it, in units of the one under the
+        reference kernel; zero unless the functionals lost their independence to round-off.
+    """
+
+    kernel: Kernel
+    X_ref: Float[Array, "reference feature"]
+    V: Float[Array, "reference mode"]
+    factor: Float[Array, "mode mode_bis"]
+    jitter: Float[Array, ""]
+    values: Float[Array, " mode"]
+    degeneracy: Float[Array, " mode"]
+    orthonormal: ClassVar[bool] = False
+
+    def features(self, X):
+        projected = self.kernel(X, self.X_ref) @ self.V
+        return solve_triangular(self.factor, projected.T, lower=True).T
+
+    def residual(self, X):
+        X = _checks.inputs("X", X)
+        return jnp.clip(self.kernel.diag(X) - (self.features(X) ** 2).sum(-1), 0.0)
+
+    def residual_cov(self, X, Z=None):
+        left = self.features(X)
+        return self.kernel(X, Z) - left @ (left if Z is None else self.features(Z)).T
+
+    warn_if_shared = NystromSpectrum.warn_if_shared
+
+
+class Functionals(eqx.Module):
+    r"""The k numbers :math:`V^T f(X_{ref})` of a function; see `functionals`.
+
+    Attributes
+    ----------
+    V : (r, k) weights of the reference points, of unit prior variance under the reference kernel
+    X_ref : (r, d) reference sample
+    """
+
+    V: Float[Array, "reference mode"]
+    X_ref: Float[Array, "reference feature"]
+
+    def at(self, kernel: Kernel) -> FunctionalSpectrum:
+        r"""Split a kernel, whose parameters may be traced, by the functionals.
+
+        With :math:`LL^T = V^T K(X_{ref}, X_{ref}) V` the low part is :math:`K_< = BB^T`,
+        :math:`B = K(x, X_{ref})\,V L^{-T}`, and :math:`K_> = K - K_<` is the covariance of the
+        function given its functionals, hence positive semi-definite.
+
+        Parameters
+        ----------
+        kernel : Kernel
+
+        Returns
+        -------
+        FunctionalSpectrum
+            For `bayesrg.gp.marginal`: the split is exact at every kernel.
+
+        Raises
+        ------
+        RuntimeError
+            With 64-bit floats off.
+        ValueError
+            If the functionals' covariance cannot be factorised even with jitter.
+
+        Warns
+        -----
+        UserWarning
+            If jitter was needed; inside a JAX transformation it shows in ``jitter`` alone.
+
+        Notes
+        -----
+        It costs one Gram matrix of the reference sample and a k x k factor. Jitter leaves the
+        split exact and the rest positive semi-definite: it only moves variance from the last
+        functionals into the rest. It is needed where the kernel is much smoother than the
+        reference one, so that :math:`V^T K V` falls below round-off. V is about
+        :math:`1/\sqrt{\ell_k}` in size, so keep to modes with values above 1e-9 of the largest;
+        with those at round-off no jitter helps, which raises, or inside a transformation gives nan.
+
+        References
+        ----------
+        arXiv 2405.06008; Quinonero-Candela and Rasmussen (2005) (the projection).
+        """
+        _checks.require_x64("Functionals.at")
+        covariance = self.V.T @ kernel(self.X_ref) @ self.V
+        factor, jitter = cholesky(covariance)
+        if _checks.known(factor):
+            if not np.isfinite(np.asarray(factor)).all():
+                raise ValueError(
+                    f"the covariance of {self.V.shape[1]} functionals under kernel cannot be "
+                    "factorised; check that it is positive semi-definite, or keep fewer"
+                )
+            if jitter > 0:
+                warnings.warn(
+                    f"the covariance of {self.V.shape[1]} functionals is singular under this "
+                    f"kernel; {float(jitter):.1e} of their variance under the reference kernel "
+                    "was added, so the last ones hold noise; keep fewer",
+                    stacklevel=2,
+                )
+        ones = jnp.ones(self.V.shape[1], self.V.dtype)
+        return FunctionalSpectrum(kernel, self.X_ref, self.V, factor, jitter, ones, ones)
+
+    def features(self, kernel: Kernel, X: ArrayLike) -> Float[Array, "point mode"]:
+        """Columns B (n, k) at X (n, d): ``B @ w`` is the low part for standard normal w (k,)."""
+        return self.at(kernel).features(X)
+
+
+def functionals(spectrum: Spectrum, k: int) -> Functionals:
+    r"""Fix the first k modes of a reference kernel as functionals of the function.
+
+    Where sampled parameters move a kernel's shape its eigenfunctions move too, and there is no
+    eigendecomposition inside the model. The functionals :math:`V^T f(X_{ref})` stay what they
+    are, with V the eigenvectors of the reference kernel over the roots of their eigenvalues.
+
+    Parameters
+    ----------
+    spectrum : NystromSpectrum
+        Of the reference kernel; learnabilities and cutoffs come from its values.
+    k : int
+        Functionals kept, from the largest value. The first columns do not depend on k.
+
+    Returns
+    -------
+    Functionals
+        With weights V (r, k). Under the reference kernel itself the low part is that of the
+        spectrum's first k modes.
+
+    Raises
+    ------
+    RuntimeError
+        With 64-bit floats off.
+    ValueError
+        For another kind of spectrum, or k out of range.
+
+    References
+    ----------
+    arXiv 2405.06008 (the cut); Quinonero-Candela and Rasmussen (2005) (the projection).
+
+    Examples
+    --------
+    >>> import numpyro
+    >>> numpyro.enable_x64()
+    >>> import jax.numpy as jnp
+    >>> from bayesrg import gp, kernels, spectrum
+    >>> reference = spectrum.nystrom(kernels.RBF(0.5), jnp.linspace(0, 1, 40))
+    >>> low = spectrum.functionals(reference, 4)
+    >>> moved = low.at(kernels.RBF(0.8))  # the lengthscale may be sampled
+    >>> law = gp.marginal(moved, jnp.linspace(0.01, 0.99, 10), 0.1)
+    """
+    _checks.require_x64("spectrum.functionals")
+    if not isinstance(spectrum, NystromSpectrum):
+        raise ValueError(
+            f"spectrum must come from spectrum.nystrom, got {type(spectrum).__name__}; "
+            "functionals are weights of a reference sample, which only that has"
+        )
+    if isinstance(k, bool) or not isinstance(k, int | np.integer) or not 1 <= k <= len(spectrum):
+        raise ValueError(f"k must be an integer from 1 to {len(spectrum)}, got {k!r}")
+    V = spectrum.projection[:, :k] * jnp.sqrt(spectrum.values[:k])
+    return Functionals(V, spectrum.X_ref)

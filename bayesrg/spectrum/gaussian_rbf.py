@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Squared-exponential kernel under a Gaussian density of inputs: eigenpairs in closed form."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+from jaxtyping import Float
+
+from .. import _checks
+from .._checks import ArrayLike
+from ..kernels import RBF
+from .base import Spectrum
+
+
+class GaussianRBFSpectrum(Spectrum):
+    """First modes of `RBF` under inputs ``Normal(0, scale^2)``; see `gaussian_rbf`."""
+
+    kernel: RBF
+    scale: Float[Array, ""]
+    values: Float[Array, " mode"]
+    degeneracy: Float[Array, " mode"]
+
+    @property
+    def tail(self) -> Float[Array, ""]:
+        """Variance () of all the modes left out: one minus the sum of values, exactly."""
+        _, b, _, total = _rates(self.kernel.lengthscale, self.scale)
+        return (b / total) ** len(self)
+
+    def features(self, X):
+        X = _checks.inputs("X", X)
+        if X.shape[1] != 1:
+            raise ValueError(f"X has {X.shape[1]} columns; these modes take one, shape (n, 1)")
+        return _functions(len(self), self.kernel.lengthscale, self.scale, X[:, 0])
+
+    def residual(self, X):
+        return jnp.clip(1.0 - self.features(X) ** 2 @ self.values, 0.0)
+
+    def residual_cov(self, X, Z=None):
+        left = self.features(X)
+        right = left if Z is None else self.features(Z)
+        return self.kernel(X, Z) - (left * self.values) @ right.T
+
+
+def _rates(lengthscale, scale):
+    """Inverse squared lengths of density, kernel and modes, and their sum."""
+    a, b = 0.25 / scale**2, 0.5 / lengthscale**2
+    g = jnp.sqrt(a**2 + 2.0 * a * b)
+    return a, b, g, a + b + g
+
+
+@partial(jax.jit, static_argnums=0)
+def _functions(modes, lengthscale, scale, x):
+    """Orthonormal functions (n, modes) at x (n,), by the recurrence of Hermite polynomials.
+
+    Its two terms are divided by their size, whose logarithm is kept: far out the first functions
+    underflow where later ones do not.
+    """
+    a, _, g, _ = _rates(lengthscale, scale)
+    z = jnp.sqrt(2.0 * g) * x
+
+    def step(carry, k):
+        before, now, log_size = carry
+        size = lax.stop_gradient(jnp.maximum(jnp.abs(before), jnp.abs(now)))
+        before, now, log_size = before / size, now / size, log_size + jnp.log(size)
+        after = (jnp.sqrt(2.0) * z * now - jnp.sqrt(k - 1.0) * before) / jnp.sqrt(k)
+        return (now, after, log_size), now * jnp.exp(log_size)
+
+    ground = 0.25 * jnp.log(g / a) - (g - a) * x**2
+    start = (jnp.zeros_like(z), jnp.ones_like(z), ground)
+    return lax.scan(step, start, jnp.arange(1.0, modes + 1.0, dtype=z.dtype))[1].T
+
+
+def gaussian_rbf(lengthscale: ArrayLike, scale: ArrayLike, modes: int) -> GaussianRBFSpectrum:
+    r"""Build the spectrum of :math:`e^{-(x-z)^2/2\ell^2}` under inputs :math:`x\sim N(0, s^2)`.
+
+    With :math:`a = 1/4s^2`, :math:`b = 1/2\ell^2`, :math:`g = \sqrt{a^2 + 2ab}` and
+    :math:`A = a + b + g` the eigenvalues are :math:`\sqrt{2a/A}\,(b/A)^k`, k = 0, 1, ..., and the
+    mode functions :math:`e^{-(g-a)x^2}` times the Hermite polynomials of :math:`\sqrt{2g}\,x`.
+
+    Parameters
+    ----------
+    lengthscale : ()
+        Length :math:`\ell` of the kernel, in units of the input.
+    scale : ()
+        Standard deviation s of the inputs. Both may be sampled: values and functions then move.
+    modes : int
+        Modes kept, at least one.
+
+    Returns
+    -------
+    GaussianRBFSpectrum
+        On inputs of one column (n, 1). ``residual_cov`` is the kernel minus these modes, whose
+        diagonal goes to 1 where inputs are sparse; ``tail`` is its mean over the density.
+
+    Raises
+    ------
+    ValueError
+        For a lengthscale or scale that is not a positive number, or modes below one.
+
+    References
+    ----------
+    Zhu, Williams, Rohwer and Morciniec (1998); Rasmussen and Williams (2006), equation 4.40.
+    """
+    lengthscale = _checks.positive("lengthscale", lengthscale, ndim=0)
+    scale = _checks.positive("scale", scale, ndim=0)
+    if isinstance(modes, bool) or not isinstance(modes, int | np.integer) or modes < 1:
+        raise ValueError(f"modes must be a positive integer, got {modes!r}")
+    a, b, _, total = _rates(lengthscale, scale)
+    values = jnp.sqrt(2.0 * a / total) * (b / total) ** jnp.arange(modes)
+    return GaussianRBFSpectrum(RBF(lengthscale), scale, values, jnp.ones_like(values))

@@ -1,0 +1,238 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Kernels on the sphere under uniform inputs: levels of spherical harmonics."""
+
+import math
+from functools import lru_cache
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jaxtyping import Float, Int
+
+from .. import _checks
+from .._checks import ArrayLike
+from ..kernels import Kernel
+from .base import Spectrum
+from .harmonics import harmonics, legendre, legendre_sum, multiplicity
+
+_MOST_MODES = 2000
+
+
+class SphereSpectrum(Spectrum):
+    """Levels of a kernel on a sphere under uniform inputs; see `sphere`.
+
+    Attributes
+    ----------
+    degree : (k,)
+        Degree of the harmonics that a value belongs to.
+    radius : ()
+        Length of the inputs.
+    noise : ()
+        Levels whose value was below round-off, or negative by it, and was set to zero.
+    """
+
+    kernel: Kernel
+    values: Float[Array, " mode"]
+    degeneracy: Float[Array, " mode"]
+    degree: Int[Array, " mode"]
+    order: Int[Array, " mode"]
+    radius: Float[Array, ""]
+    noise: Int[Array, ""]
+    dim: int = eqx.field(static=True)
+    degrees: int = eqx.field(static=True)
+    explicit: bool = eqx.field(static=True)
+
+    def features(self, X):
+        if not self.explicit:
+            raise ValueError(
+                "the values of this spectrum stand for whole levels, so it has no mode functions; "
+                "use .level(X, Z, i), or build it with sphere(..., explicit=True)"
+            )
+        return harmonics(self.degrees, self._unit("X", X))[:, self.order]
+
+    def level(self, X: ArrayLike, Z: ArrayLike | None, i: int) -> Array:
+        r"""Sum of :math:`\phi(x)\phi(z)` over all modes of one level, by the addition theorem.
+
+        Parameters
+        ----------
+        X : (n, d)
+        Z : (m, d), or None for X itself
+        i : int
+            Position in ``values``; where modes are explicit, the whole level of mode i.
+
+        Returns
+        -------
+        (n, m)
+            Times the level's value it is the level's part of the kernel; 1 / degeneracy times it
+            is the Legendre polynomial of the angle.
+        """
+        if not -len(self) <= i < len(self):
+            raise ValueError(f"i must be an integer from 0 to {len(self) - 1}, got {i}")
+        sizes = [float(multiplicity(self.dim, k)) for k in range(self.degrees + 1)]
+        size = jnp.asarray(sizes, self.values.dtype)[self.degree[i]]
+        return self._sum(jnp.where(jnp.arange(len(self)) == i % len(self), size, 0.0), X, Z)
+
+    def residual(self, X):
+        X = self._on_sphere("X", X)
+        return jnp.clip(self.kernel.diag(X) - self.values @ self.degeneracy, 0.0)
+
+    def residual_cov(self, X, Z=None):
+        low = self._sum(self.values * self.degeneracy, X, Z)
+        return self.kernel(X, Z) - (0.5 * (low + low.T) if Z is None else low)
+
+    def count(self, above: ArrayLike) -> Float[Array, ""]:
+        """Count the modes with values ``above`` a number, in units of variance."""
+        return jnp.where(self.values > above, self.degeneracy, 0.0).sum()
+
+    def _sum(self, weights, X, Z):
+        """Legendre sum with weights (k,), one a value, at the angles between X and Z."""
+        X = self._unit("X", X)
+        Z = X if Z is None else self._unit("Z", Z)
+        coefficients = jnp.zeros(self.degrees + 1, weights.dtype).at[self.degree].add(weights)
+        return legendre_sum(self.dim, coefficients, X @ Z.T)
+
+    def _unit(self, name, X):
+        return self._on_sphere(name, X) / self.radius
+
+    def _on_sphere(self, name, X):
+        X = _checks.inputs(name, X)
+        if X.shape[1] != self.dim:
+            raise ValueError(
+                f"{name} has {X.shape[1]} columns; this spectrum takes inputs of {self.dim}"
+            )
+        if _checks.known(X) and _checks.known(self.radius):
+            lengths = np.linalg.norm(np.asarray(X), axis=1)
+            if not np.allclose(lengths, self.radius, rtol=1e-5, atol=0):
+                raise ValueError(
+                    f"{name} has rows of length {lengths.min():.6g} to {lengths.max():.6g}; this "
+                    f"spectrum is of inputs of length {float(self.radius):.6g}: scale the rows"
+                )
+        return X
+
+
+@lru_cache(maxsize=16)
+def _quadrature(dim, degree):
+    """Angles (q,), and weights (degree + 1, q) that turn kernel values there into eigenvalues.
+
+    Fejer's first rule in the angle: kernels of networks are analytic in it and have a cusp in its
+    cosine, and NumPy's Gauss-Legendre weights are off by 1e-14 at this many nodes. The density
+    narrows as 1/sqrt(dim), hence the last term of their number.
+    """
+    nodes = 400 + 4 * degree + 16 * math.isqrt(dim)
+    node = np.pi * (np.arange(nodes) + 0.5) / nodes
+    k = np.arange(1, nodes // 2 + 1)
+    weights = 1.0 - 2.0 * np.cos(2.0 * np.outer(node, k)) @ (1.0 / (4.0 * k**2 - 1.0))
+    angle = 0.5 * np.pi * (1.0 + np.cos(node))
+    density = weights * np.sin(angle) ** (dim - 2)
+    return angle, density / density.sum() * legendre(dim, degree, np.cos(angle))
+
+
+@eqx.filter_jit
+def _profile(kernel, radius, angle, turn):
+    """Kernel (q,) between one point and those at angles (q,) from it, in a plane that is turned."""
+    first, second = turn[:, 0], turn[:, 1]
+    Z = jnp.cos(angle)[:, None] * first + jnp.sin(angle)[:, None] * second
+    return kernel(radius * first[None], radius * Z)[0]
+
+
+def sphere(
+    kernel: Kernel,
+    dim: int,
+    degree: int,
+    radius: ArrayLike | None = None,
+    explicit: bool = False,
+) -> SphereSpectrum:
+    r"""Compute the spectrum of a kernel on a sphere under uniform inputs.
+
+    With :math:`\kappa(\cos\theta)` the kernel and :math:`P_l` the Legendre polynomial in d
+    dimensions, one at 1, the eigenvalue of all harmonics of degree l is
+    :math:`\mu_l = G_d\int_0^\pi \kappa(\cos\theta) P_l(\cos\theta) \sin^{d-2}\theta\, d\theta`,
+    with :math:`G_d` such that a constant kernel 1 has :math:`\mu_0 = 1`.
+
+    Parameters
+    ----------
+    kernel : Kernel
+        A function of x.z alone for inputs of one length, as those of `NNGP` and `RBF`. Its
+        parameters may be sampled: the mode functions stay, their order follows the values.
+    dim : int
+        Columns d of the inputs (n, d), at least 2.
+    degree : int
+        Largest degree of harmonics, zero or more.
+    radius : (), optional
+        Length of the inputs, by default ``sqrt(dim)``.
+    explicit : bool
+        Whether to have every mode by itself, with orthonormal harmonics as ``features``, at most
+        2000; by default a value (k,) stands for its whole level, counted by ``degeneracy``.
+
+    Returns
+    -------
+    SphereSpectrum
+        Values fall, and ``degree`` and ``degeneracy`` with them in the same order: they need not
+        fall with the degree.
+
+    Raises
+    ------
+    ValueError
+        For a kernel that is not a function of the angle or not positive semi-definite, and for
+        sizes out of range.
+
+    Notes
+    -----
+    Values are good to about 1e-15 of the kernel's variance, an absolute number, and zero below
+    it; so the variance of a level, ``degeneracy`` times as large, is good to no more than that
+    times its degeneracy.
+
+    References
+    ----------
+    Bach (2017), appendix D; arXiv 2307.14531 (the kernels).
+    """
+    _checks.warn_32_bits("spectrum.sphere")
+    for name, value, least in (("dim", dim, 2), ("degree", degree, 0)):
+        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+            raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
+    radius = _checks.positive("radius", math.sqrt(dim) if radius is None else radius, ndim=0)
+    sizes = [multiplicity(dim, k) for k in range(degree + 1)]
+    if explicit and sum(sizes) > _MOST_MODES:
+        raise ValueError(
+            f"explicit=True would make {sum(sizes)} modes, more than {_MOST_MODES}; lower degree, "
+            "or leave it out and use .level"
+        )
+    angle, weights = _quadrature(dim, degree)
+    angle = jnp.asarray(angle)
+    profile = _profile(kernel, radius, angle, jnp.eye(dim, 2))
+    _check_rotation(profile, kernel, radius, angle, dim)
+    variance = jnp.abs(profile).max()
+    values = jnp.asarray(weights, profile.dtype) @ profile
+    sizes = jnp.asarray([float(size) for size in sizes], values.dtype)
+    floor = 4.5 * jnp.finfo(values.dtype).eps * variance
+    # no level holds more than the variance, so one with that many modes is below the floor too
+    noise = (jnp.abs(values) <= floor) | (sizes * floor > variance)
+    values = _checks.eigenvalues(jnp.where(noise, 0.0, values), falling=False)
+    degrees = np.arange(degree + 1)
+    if explicit:
+        counts = [multiplicity(dim, k) for k in degrees]
+        degrees, values = np.repeat(degrees, counts), jnp.repeat(values, np.array(counts))
+        sizes = jnp.ones_like(values)
+    order = jnp.argsort(-values)
+    return SphereSpectrum(
+        kernel=kernel, values=values[order], degeneracy=sizes[order],
+        degree=jnp.asarray(degrees)[order], order=order, radius=radius, noise=noise.sum(),
+        dim=dim, degrees=degree, explicit=explicit or degree == 0,
+    )  # fmt: skip
+
+
+def _check_rotation(one, kernel, radius, angle, dim):
+    """Compare the kernel at the same angles in two planes."""
+    if not _checks.known(one):
+        return
+    turn = np.linalg.qr(np.random.default_rng(0).standard_normal((dim, 2)))[0]
+    other = np.asarray(_profile(kernel, radius, angle, jnp.asarray(turn, one.dtype)))
+    differs = np.abs(np.asarray(one) - other) > 1e-5 * np.abs(other).max()
+    if differs.any():
+        i = differs.argmax()
+        raise ValueError(
+            "kernel must be a function of x.z alone for inputs of one length: at an angle of "
+            f"{float(angle[i]):.3g} it is {float(one[i]):.6g} in one plane and {other[i]:.6g} in "
+            "another; use spectrum.nystrom"
+        )

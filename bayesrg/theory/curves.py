@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Learning curves: what Gaussian-process regression achieves, averaged over data sets."""
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jaxtyping import Float
+
+from .. import _checks, _fixedpoint, rg
+from .._checks import ArrayLike
+from ..rg.learnability import ratio
+from ..rg.ridges import kept_of, levels
+
+
+class Curve(eqx.Module):
+    r"""Averages over data sets of n points, one an entry of ``n``; see `learning_curve`.
+
+    Attributes
+    ----------
+    n, ridge, label_noise : (...) as given, broadcast together
+    test : mean squared error on new noisy labels
+    generalisation : the same on noiseless ones, ``test - label_noise``
+    bias : its part from the mean predictor; the rest is variance over data sets
+    train : mean squared error on the training labels
+    variance : posterior variance of the function, averaged over inputs
+    log_evidence : of the whole data set; nan where ridge and effective ridge are zero
+    effective_ridge : root s of the fixed point, a variance
+    overfitting : factor by which noise and bias are amplified, at least 1
+    learnability : (..., k), mean coefficient of a mode over the target's
+    coefficient_variance : (..., k)
+        Variance over data sets of a mode's coefficient, for many points.
+    """
+
+    n: Float[Array, " *n_train"]
+    ridge: Float[Array, " *n_train"]
+    label_noise: Float[Array, " *n_train"]
+    test: Float[Array, " *n_train"]
+    generalisation: Float[Array, " *n_train"]
+    bias: Float[Array, " *n_train"]
+    train: Float[Array, " *n_train"]
+    variance: Float[Array, " *n_train"]
+    log_evidence: Float[Array, " *n_train"]
+    effective_ridge: Float[Array, " *n_train"]
+    overfitting: Float[Array, " *n_train"]
+    learnability: Float[Array, "*n_train mode"]
+    coefficient_variance: Float[Array, "*n_train mode"]
+
+
+def learning_curve(
+    values: ArrayLike,
+    power: ArrayLike,
+    n: ArrayLike,
+    ridge: ArrayLike,
+    label_noise: ArrayLike = 0.0,
+    *,
+    degeneracy: ArrayLike | None = None,
+    tail: ArrayLike = 0.0,
+) -> Curve:
+    r"""Predict the errors and the evidence of regression on n points drawn at random.
+
+    With L the learnabilities, :math:`\gamma = \sum_k L_k^2/n` and :math:`E_0 = 1/(1-\gamma)` the
+    test error is :math:`E_0(\sum_k (1-L_k)^2 y_k^2 + v_0)`.
+
+    Parameters
+    ----------
+    values : (k,) eigenvalues under the data measure, falling
+    power : (k,)
+        Squared coefficients of the target in the modes, summed over the modes of a level. What
+        the target has outside them acts as label noise: add its variance there.
+    n : () or (s,) number of points, positive reals
+    ridge : () or (s,), the model's noise variance
+    label_noise : () or (s,), true noise variance of the labels
+    degeneracy : (k,) modes a value stands for, 1 by default
+    tail : prior variance outside the spectrum
+
+    Returns
+    -------
+    Curve
+
+    Raises
+    ------
+    ValueError
+        For power of another shape than values, or negative numbers.
+
+    Notes
+    -----
+    Exact for Gaussian features in the limit of many points and modes; within 3 % for 50 points,
+    and within 10 to 20 % for images. The same for fixed n and for a Poisson number of mean n.
+    With no ridge and more points than modes it is ordinary least squares in the same limit.
+
+    References
+    ----------
+    arXiv 2405.06008; Sollich (1999); Canatar, Bordelon and Pehlevan (2021); Simon et al. (2023).
+    """
+    values, degeneracy, power, n, noise, label_noise = _checked(
+        values, degeneracy, power, n, ridge, tail, label_noise
+    )
+    bare = noise - jnp.asarray(tail)
+    return _curve(values, degeneracy, power, n, noise, bare, label_noise, label_noise)
+
+
+def _checked(values, degeneracy, power, n, ridge, tail, label_noise):
+    power = _checks.nonnegative("power", power)
+    values, degeneracy, n, ridge = levels(values, degeneracy, n, ridge, tail)
+    if values.ndim != 1 or power.shape != values.shape:
+        raise ValueError(
+            f"power has shape {power.shape} and values {values.shape}; give (k,) both, one entry a level"
+        )
+    label_noise = _checks.nonnegative("label_noise", label_noise)
+    return values, degeneracy, power, n, ridge, label_noise
+
+
+def coarse_learning_curve(
+    values: ArrayLike,
+    power: ArrayLike,
+    n: ArrayLike,
+    ridge: ArrayLike,
+    cutoff: ArrayLike,
+    label_noise: ArrayLike = 0.0,
+    *,
+    rule: str = "universal",
+    degeneracy: ArrayLike | None = None,
+    tail: ArrayLike = 0.0,
+) -> Curve:
+    r"""Predict the same for regression with the low modes alone and the ridge of a rule.
+
+    Eliminated prior variance joins the ridge, the eliminated target :math:`\sum_{k>\kappa} y_k^2`
+    joins the label noise, and the low modes see the rest as in `learning_curve`.
+
+    Parameters
+    ----------
+    values, power, n, ridge, label_noise, degeneracy, tail : as in `learning_curve`
+    cutoff : () or (s,) integers, modes kept
+    rule : "universal", "dressed" or "truncate", see `bayesrg.rg.Coarse`
+
+    Returns
+    -------
+    Curve
+        Errors are those on the whole target. ``log_evidence`` is the coarse model's.
+
+    References
+    ----------
+    arXiv 2405.06008: regression with the renormalised ridge.
+    """
+    _checks.choice("rule", rule, ("universal", "dressed", "truncate"))
+    given = {"degeneracy": degeneracy, "tail": tail}
+    if rule == "universal":
+        noise = rg.universal_ridge(values, ridge, cutoff, **given)
+    elif rule == "dressed":
+        noise = rg.dressed_ridge(values, n, ridge, cutoff, **given)
+    values, degeneracy, power, n, bare, label_noise = _checked(
+        values, degeneracy, power, n, ridge, tail, label_noise
+    )
+    bare = bare - jnp.asarray(tail)
+    noise = bare if rule == "truncate" else noise
+    low = kept_of(degeneracy, cutoff)
+    share = low / degeneracy
+    kept = jnp.where(low > 0, values, 0.0)
+    missed = ((1 - share) * power).sum(-1)
+    return _curve(kept, low, share * power, n, noise, bare, label_noise + missed, label_noise)
+
+
+def _curve(values, degeneracy, power, n, noise, bare, label_noise, own_noise):
+    """Averages for modes with ``noise`` as ridge and ``label_noise``, of which some is the labels'.
+
+    ``bare`` is the ridge without variance of the function in it.
+    """
+    s = _fixedpoint.effective_ridge(values, degeneracy, n, noise).value
+    arrays = jnp.broadcast_arrays(n, noise, bare, label_noise, own_noise, s)
+    n, noise, bare, label_noise, own_noise, s = arrays
+    learnt = ratio(n[..., None] * values, s[..., None])
+    learnt = jnp.where(degeneracy > 0, learnt, 0.0)
+    count = (degeneracy * learnt).sum(-1)
+    gamma = (degeneracy * learnt**2).sum(-1) / n
+    critical = (s == 0) & (count >= n)
+    overfitting = jnp.where(critical, jnp.inf, 1.0 / (1.0 - jnp.where(critical, 0.0, gamma)))
+    bias = ((1.0 - learnt) ** 2 * power).sum(-1)
+    amplified = bias + label_noise
+    silent = critical & (amplified == 0)  # interpolation of a target that the modes hold
+    test = jnp.where(silent, 0.0, overfitting * jnp.where(silent, 1.0, amplified))
+    share = jnp.where(s > 0, noise / jnp.where(s > 0, s, 1.0), 1.0 - count / n)
+    total = s[..., None] + n[..., None] * values
+    known = jnp.where(s > 0, s, 1.0)
+    quad = (n[..., None] * power / jnp.where(total > 0, total, 1.0)).sum(-1)
+    log_det = (
+        n * jnp.log(known)
+        - n * (1.0 - share)
+        + (degeneracy * jnp.log1p(n[..., None] * values / known[..., None])).sum(-1)
+    )
+    evidence = -0.5 * (quad + n * label_noise / known + log_det + n * np.log(2 * np.pi))
+    finite = jnp.where(jnp.isfinite(test), test, 0.0)
+    return Curve(
+        n=n, ridge=bare, label_noise=own_noise, test=test,
+        generalisation=jnp.where(silent, 0.0, test - own_noise),
+        bias=bias + label_noise - own_noise,
+        train=jnp.where(critical, 0.0, share**2 * finite),
+        variance=s - bare,
+        log_evidence=jnp.where(s > 0, evidence, jnp.nan),
+        effective_ridge=s, overfitting=overfitting, learnability=learnt,
+        coefficient_variance=test[..., None] * learnt**2 / n[..., None],
+    )  # fmt: skip

@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The equivalent kernel: regression on infinitely dense data, and its first correction."""
+
+import equinox as eqx
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Float
+
+from .. import _checks
+from .._checks import ArrayLike
+from ..rg.learnability import ratio
+from ..rg.local import probabilities, same_modes
+
+
+class EquivalentKernel(eqx.Module):
+    r"""Leading order of Gaussian-process regression in points over ridge; see `equivalent_kernel`.
+
+    Attributes
+    ----------
+    values : (k,) eigenvalues
+    n, ridge : number of points and noise variance
+    learnability : (k,) at the ridge itself
+    """
+
+    values: Float[Array, " mode"]
+    n: Float[Array, ""]
+    ridge: Float[Array, ""]
+    learnability: Float[Array, " mode"]
+
+    def __call__(self, features: ArrayLike, others: ArrayLike) -> Float[Array, "point point_bis"]:
+        r"""Kernel :math:`\sum_k L_k\phi_k(x)\phi_k(z)` from mode functions (p, k) and (m, k)."""
+        return (jnp.asarray(features) * self.learnability) @ jnp.asarray(others).T
+
+    @property
+    def variance(self) -> Float[Array, " mode"]:
+        """Posterior variance of each mode's coefficient, (k,)."""
+        return self.values * (1.0 - self.learnability)
+
+    def coefficients(self, target: ArrayLike) -> Float[Array, " mode"]:
+        """Mean coefficients (k,) for a target with coefficients (k,)."""
+        return self.learnability * jnp.asarray(target)
+
+    def error(self, power: ArrayLike) -> Array:
+        """Squared error of the mean predictor on a noiseless target of power (k,)."""
+        return ((1.0 - self.learnability) ** 2 * jnp.asarray(power)).sum(-1)
+
+    def correction(
+        self, features: ArrayLike, target: ArrayLike, *, weights: ArrayLike | None = None
+    ) -> Float[Array, " mode"]:
+        r"""First correction to the mean coefficients, of order :math:`n/\sigma^4`.
+
+        It is what an input-dependent ridge :math:`\sigma^2 + Cov(x, x)` changes to first order:
+        the ridge is renormalised already here.
+
+        Parameters
+        ----------
+        features : (p, k) mode functions on a grid or a sample of the inputs
+        target : (k,) coefficients of the target
+        weights : (p,), optional
+            Probability of each row; equal by default.
+
+        Returns
+        -------
+        (k,)
+            To be added to ``coefficients(target)``.
+        """
+        features = _checks.finite("features", features, ndim=2)
+        same_modes(features, self.values)
+        target = _checks.finite("target", target, ndim=1)
+        weights = probabilities(weights, features.shape[0])
+        spread = features**2 @ self.variance
+        missed = features @ (target - self.coefficients(target))
+        pulled = features.T @ (weights * spread * missed)
+        return -self.n / self.ridge**2 * self.variance * pulled
+
+
+def equivalent_kernel(values: ArrayLike, n: ArrayLike, ridge: ArrayLike) -> EquivalentKernel:
+    r"""Take the limit of many points at fixed n over ridge: coefficients shrink by a factor each.
+
+    :math:`\bar f_k = \lambda_k/(\lambda_k + \sigma^2/n)\, y_k`.
+
+    Parameters
+    ----------
+    values : (k,) eigenvalues under the data measure
+    n : () number of points, a positive real
+    ridge : () noise variance, positive
+        With the universal ridge of the eliminated modes, and low values alone, it is the mean
+        predictor at the end of the flow.
+
+    Returns
+    -------
+    EquivalentKernel
+
+    References
+    ----------
+    arXiv 2405.06008, equations 10 to 12; Cohen, Malka and Ringel (2021) for the correction.
+    """
+    values = _checks.eigenvalues(values, falling=False)
+    n, ridge = _checks.positive("n", n, ndim=0), _checks.positive("ridge", ridge, ndim=0)
+    return EquivalentKernel(values, n, ridge, ratio(n * values, ridge))

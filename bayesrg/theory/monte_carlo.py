@@ -1,0 +1,295 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Learning curves by experiment: regression on many random data sets, with standard errors."""
+
+from abc import abstractmethod
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.scipy.linalg import cho_solve
+from jaxtyping import Float
+
+from .. import _checks
+from .._checks import ArrayLike
+from .._linalg import safe_sqrt
+from ..kernels import Kernel
+from ..spectrum import Spectrum
+
+
+class Population(eqx.Module):
+    """Where data sets come from; see `gaussian_population` and `finite_population`."""
+
+    @abstractmethod
+    def inputs(self, key: Array, n: int) -> Array:
+        """Draw n inputs, in a form of this population's own."""
+
+    @abstractmethod
+    def gram(self, inputs: Array) -> Float[Array, "point point"]:
+        """Prior covariance (n, n) that the regression uses between drawn inputs."""
+
+    @abstractmethod
+    def target(self, inputs: Array) -> Float[Array, " point"]:
+        """Noiseless target (n,) at drawn inputs."""
+
+    @abstractmethod
+    def predict(self, inputs: Array, weight: Array) -> tuple[Array, Array]:
+        """Mean squared error of the predictor ``K(., inputs) @ weight``, and its coefficients."""
+
+
+class GaussianPopulation(Population):
+    """Independent standard normal mode functions; see `gaussian_population`."""
+
+    values: Float[Array, " mode"]
+    coefficients: Float[Array, " mode"]
+    used: Float[Array, " mode"]
+
+    def inputs(self, key, n):
+        return jax.random.normal(key, (n, self.values.size), self.values.dtype)
+
+    def gram(self, inputs):
+        root = inputs * safe_sqrt(self.used)
+        return root @ root.T
+
+    def target(self, inputs):
+        return inputs @ self.coefficients
+
+    def predict(self, inputs, weight):
+        fitted = self.used * (inputs.T @ weight)
+        return ((fitted - self.coefficients) ** 2).sum(), fitted
+
+
+class FinitePopulation(Population):
+    """Rows of a data set, drawn at random; see `finite_population`."""
+
+    K: Float[Array, "point point"]
+    y: Float[Array, " point"]
+    replace: bool = eqx.field(static=True)
+
+    def inputs(self, key, n):
+        return jax.random.choice(key, self.y.size, (n,), replace=self.replace)
+
+    def gram(self, inputs):
+        return self.K[inputs[:, None], inputs]
+
+    def target(self, inputs):
+        return self.y[inputs]
+
+    def predict(self, inputs, weight):
+        fitted = self.K[:, inputs] @ weight
+        return ((fitted - self.y) ** 2).mean(), jnp.zeros(0, fitted.dtype)
+
+
+def gaussian_population(
+    values: ArrayLike, coefficients: ArrayLike, *, cutoff: int | None = None
+) -> GaussianPopulation:
+    """Draw data sets with Gaussian features, for which theory is exact in the limit.
+
+    Parameters
+    ----------
+    values : (k,) eigenvalues under the data measure
+    coefficients : (k,) of the noiseless target
+    cutoff : int, optional
+        Modes that the regression uses, all by default.
+
+    Returns
+    -------
+    GaussianPopulation
+        Errors are exact averages over new inputs.
+    """
+    values = _checks.eigenvalues(values, falling=False)
+    coefficients = _checks.finite("coefficients", coefficients, ndim=1)
+    if values.shape != coefficients.shape:
+        raise ValueError(
+            f"coefficients has shape {coefficients.shape} and values {values.shape}; give one "
+            "coefficient a mode"
+        )
+    cutoff = _checks.cutoff(values.size if cutoff is None else cutoff, values.size)
+    used = jnp.where(jnp.arange(values.size) < cutoff, values, 0.0)
+    return GaussianPopulation(values, coefficients, used)
+
+
+def finite_population(
+    prior: Kernel | Spectrum,
+    X: ArrayLike,
+    y: ArrayLike,
+    *,
+    cutoff: int | None = None,
+    replace: bool = False,
+) -> FinitePopulation:
+    """Draw data sets from the rows of one.
+
+    Parameters
+    ----------
+    prior : Kernel or Spectrum
+    X : (p, d) the population
+    y : (p,) its noiseless targets
+    cutoff : int, optional
+        Modes of the spectrum that the regression uses; the whole kernel by default.
+    replace : bool
+        Whether a row may be drawn twice.
+
+    Returns
+    -------
+    FinitePopulation
+        Errors are averages over the whole population, training rows included. Holds a
+        (p, p) matrix.
+
+    Raises
+    ------
+    ValueError
+        For a cutoff without a spectrum.
+    """
+    X = _checks.inputs("X", X)
+    y = _checks.finite("y", _checks.targets("y", y, X.shape[0]), ndim=1)
+    if isinstance(prior, Kernel):
+        if cutoff is not None:
+            raise ValueError("cutoff needs modes; give prior a Spectrum, e.g. spectrum.nystrom")
+        return FinitePopulation(prior(X), y, replace)
+    kept = _checks.cutoff(len(prior) if cutoff is None else cutoff, len(prior))
+    root = prior.features(X)[:, :kept] * safe_sqrt(prior.values[:kept])
+    K = root @ root.T
+    if cutoff is None and not prior.complete:
+        K = K + prior.residual_cov(X)
+    return FinitePopulation(K, y, replace)
+
+
+class CurveMC(eqx.Module):
+    """Means over random data sets and their standard errors; see `learning_curve_mc`.
+
+    Attributes
+    ----------
+    n : (s,) points
+    test, generalisation, train, log_evidence : (s,) as in `Curve`
+    test_error, ... : (s,) their standard errors
+    coefficients, coefficient_variance : (s, k)
+        Mean and variance over data sets of the predictor's coefficients; of length zero for a
+        finite population.
+    draws : number of data sets for each n
+    """
+
+    n: Float[Array, " n_train"]
+    test: Float[Array, " n_train"]
+    test_error: Float[Array, " n_train"]
+    generalisation: Float[Array, " n_train"]
+    generalisation_error: Float[Array, " n_train"]
+    train: Float[Array, " n_train"]
+    train_error: Float[Array, " n_train"]
+    log_evidence: Float[Array, " n_train"]
+    log_evidence_error: Float[Array, " n_train"]
+    coefficients: Float[Array, "n_train mode"]
+    coefficient_variance: Float[Array, "n_train mode"]
+    draws: int = eqx.field(static=True)
+
+
+def learning_curve_mc(
+    population: Population,
+    n: ArrayLike,
+    ridge: ArrayLike,
+    label_noise: ArrayLike = 0.0,
+    *,
+    key: Array | int,
+    draws: int = 100,
+    poisson: bool = False,
+    batch: int = 8,
+) -> CurveMC:
+    """Run the regression on many random data sets of each size.
+
+    Parameters
+    ----------
+    population : Population
+        From `gaussian_population` or `finite_population`.
+    n : () or (s,) integers, points a data set; with ``poisson`` their mean
+    ridge : () or (s,) positive, the model's noise variance; of a coarse model its renormalised one
+    label_noise : () or (s,) true noise variance of the labels
+    key : JAX key or int
+    draws : int, data sets for each size, at least 2
+    poisson : bool
+        Whether sizes are drawn too; a data set without points predicts zero, and counts with a
+        training error of 0.
+    batch : int, data sets solved at once
+
+    Returns
+    -------
+    CurveMC
+
+    Raises
+    ------
+    ValueError
+        For a ridge of zero, fewer than 2 draws, or more points than a population without
+        replacement has.
+
+    Notes
+    -----
+    One program is compiled for each size. Generalisation is exact at each data set for Gaussian
+    features; noise of new labels is added as its variance.
+
+    References
+    ----------
+    The experiment that arXiv 2405.06008 compares its theory with.
+    """
+    _checks.require_x64("theory.learning_curve_mc")
+    if draws < 2:
+        raise ValueError(f"draws must be at least 2 for a standard error, got {draws}")
+    sizes = np.atleast_1d(np.asarray(n))
+    if not np.issubdtype(sizes.dtype, np.integer) or (sizes < 1).any() or sizes.ndim != 1:
+        raise ValueError(f"n must hold positive integers, shape () or (s,), got {n!r}")
+    ridge = jnp.broadcast_to(_checks.positive("ridge", ridge), sizes.shape)
+    noise = jnp.broadcast_to(_checks.nonnegative("label_noise", label_noise), sizes.shape)
+    key = jax.random.key(key) if isinstance(key, int) else key
+    rows = []
+    for index, size in enumerate(sizes):
+        fold = jax.random.fold_in(key, index)
+        longest = int(size + 8 * np.sqrt(size) + 8) if poisson else int(size)
+        if isinstance(population, FinitePopulation) and not population.replace:
+            if longest > population.y.size:
+                raise ValueError(
+                    f"n = {size} needs up to {longest} rows but the population has "
+                    f"{population.y.size}; use fewer, or replace=True"
+                )
+        keys = jax.random.split(fold, draws)
+        counts = jnp.full(draws, longest)
+        if poisson:
+            counts = jax.random.poisson(jax.random.fold_in(fold, draws), float(size), (draws,))
+            counts = jnp.minimum(counts, longest)
+        given = (population, ridge[index], noise[index], keys, counts)
+        rows.append(_experiments(*given, longest, batch))
+    means, errors, coefficients, variances = (
+        jax.tree.map(lambda *x: jnp.stack(x), *parts) for parts in zip(*rows, strict=True)
+    )
+    named = dict(zip(("generalisation", "train", "log_evidence"), means.T, strict=True))
+    named |= dict(
+        zip(("generalisation_error", "train_error", "log_evidence_error"), errors.T, strict=True)
+    )
+    return CurveMC(
+        n=jnp.asarray(sizes, noise.dtype), test=named["generalisation"] + noise,
+        test_error=named["generalisation_error"], coefficients=coefficients,
+        coefficient_variance=variances, draws=draws, **named,
+    )  # fmt: skip
+
+
+@eqx.filter_jit
+def _experiments(population, ridge, label_noise, keys, counts, n: int, batch: int):
+    def one(given):
+        key, count = given
+        for_inputs, for_noise = jax.random.split(key)
+        inputs = population.inputs(for_inputs, n)
+        there = jnp.arange(n) < count
+        K = jnp.where(there[:, None] & there, population.gram(inputs), 0.0)
+        y = population.target(inputs)
+        y = y + jnp.sqrt(label_noise) * jax.random.normal(for_noise, y.shape, y.dtype)
+        y = jnp.where(there, y, 0.0)
+        L = jnp.linalg.cholesky(K + ridge * jnp.eye(n, dtype=K.dtype))
+        weight = cho_solve((L, True), y)
+        error, coefficients = population.predict(inputs, weight)
+        train = ridge**2 * (weight**2).sum() / jnp.maximum(count, 1)
+        # a row that is not there is one of variance ridge and value zero
+        log_det = 2 * jnp.log(jnp.diagonal(L)).sum() - (n - count) * jnp.log(ridge)
+        evidence = -0.5 * (y @ weight + log_det + count * np.log(2 * np.pi))
+        return jnp.stack([error, train, evidence]), coefficients
+
+    results, coefficients = jax.lax.map(one, (keys, counts), batch_size=batch)
+    draws = keys.shape[0]
+    errors = results.std(0, ddof=1) / np.sqrt(draws)
+    return results.mean(0), errors, coefficients.mean(0), coefficients.var(0, ddof=1)

@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: Apache-2.0
+import math
+
+import jax
+import numpy as np
+import pytest
+
+from bayesrg import rg, theory
+
+k = np.arange(1, 601.0)
+values = k**-2
+signs = np.random.default_rng(1).choice([-1.0, 1.0], 600)
+
+
+def test_learning_curve_reference_numbers():
+    curve = theory.learning_curve(values, values, np.array([20.0, 50.0, 100.0, 200.0]), 0.05, 0.05)
+    printed = {
+        "generalisation": ([0.15066, 0.07590, 0.04670, 0.02945], 6e-6),
+        "train": ([0.01246, 0.01986, 0.02585, 0.03147], 6e-6),
+        "log_evidence": ([-0.917, -0.653, -0.479, -0.336], 6e-4),
+    }
+    for name, (numbers, digits) in printed.items():
+        ours = getattr(curve, name)
+        ours = ours / curve.n if name == "log_evidence" else ours
+        np.testing.assert_allclose(ours, numbers, rtol=0, atol=digits, err_msg=name)
+    assert curve.learnability.shape == (4, 600)
+    # matched: the target is a draw of the prior, so errors are posterior variances
+    np.testing.assert_allclose(curve.generalisation, curve.variance, rtol=1e-12)
+    np.testing.assert_allclose(curve.test, curve.effective_ridge, rtol=1e-12)
+
+
+def test_misspecified_and_tailed_targets():
+    power = np.where(k <= 30, 1 / k, 0.0)
+    curve = theory.learning_curve(values, power, 80, 0.2, 0.5)
+    np.testing.assert_allclose(curve.generalisation, 0.5116, rtol=0, atol=6e-5)
+    power = np.where(k > 300, 0.01, values)
+    full = theory.learning_curve(values, power, 60, 0.05, 0.05).generalisation
+    coarse = theory.coarse_learning_curve(values, power, 60, 0.05, 300, 0.05).generalisation
+    np.testing.assert_allclose([full, coarse], [4.257, 4.281], rtol=0, atol=6e-4)
+
+
+@pytest.mark.parametrize(
+    "threshold, kept, coarse, equivalent",
+    [(0.5, 36, 0.0529, 0.0297), (0.2, 81, 0.0475, 0.0193), (0.05, 188, 0.0468, 0.0167)],
+)
+def test_coarse_regression(threshold, kept, coarse, equivalent):
+    assert rg.cutoff(values, 100, 0.05, threshold=threshold) == kept
+    curve = theory.coarse_learning_curve(values, values, 100, 0.05, kept, 0.05)
+    np.testing.assert_allclose(curve.generalisation, coarse, rtol=0, atol=6e-5)
+    ridge = rg.universal_ridge(values, 0.05, kept)
+    low = theory.equivalent_kernel(values[:kept], 100, ridge)
+    error = low.error(values[:kept]) + values[kept:].sum()
+    np.testing.assert_allclose(error, equivalent, rtol=0, atol=6e-5)
+
+
+def test_exponents_of_mismatched_targets():
+    modes, ns = np.arange(1, 3e5 + 1), np.array([500.0, 1000.0, 2000.0, 4000.0])
+    for beta, slope in ((0.3, -0.365), (1.0, -1.012), (2.5, -2.519), (4.0, -3.045)):
+        curve = theory.learning_curve(modes**-1.5, modes ** (-1 - beta), ns, 0.0)
+        fitted = np.polyfit(np.log(ns), np.log(curve.generalisation), 1)[0]
+        np.testing.assert_allclose(fitted, slope, rtol=0, atol=6e-4)
+
+
+def test_more_data_than_modes_is_least_squares():
+    three = [1.0, 0.5, 0.25]
+    curve = theory.learning_curve(three, three, 10, 0.0, 0.3)
+    np.testing.assert_allclose(curve.overfitting, 1 / 0.7, rtol=1e-14)
+    np.testing.assert_allclose(curve.generalisation, 0.3 * 3 / 7, rtol=1e-13)
+    np.testing.assert_allclose(curve.train, 0.21, rtol=1e-13)
+    assert curve.effective_ridge == 0 and np.isnan(curve.log_evidence)
+    # a mode that the prior does not have is label noise: v' = 0.3 + 0.25
+    zero = theory.learning_curve([1.0, 0.5, 0.0], three, 10, 0.0, 0.3)
+    np.testing.assert_allclose(zero.test, 0.55 * 10 / 8, rtol=1e-13)
+    np.testing.assert_allclose(zero.train, 0.55 * 0.8, rtol=1e-13)
+    # the limit of a small ridge
+    small = theory.learning_curve([1.0, 0.5, 0.0], three, 10, 1e-12, 0.3)
+    np.testing.assert_allclose([small.test, small.train], [zero.test, zero.train], rtol=1e-10)
+    at = theory.learning_curve(three, three, 3, 0.0, [0.0, 0.3])
+    assert at.test[0] == 0 and np.isinf(at.test[1]) and np.isinf(at.overfitting).all()
+
+
+def test_whole_levels_are_modes_counted_together():
+    levels, count = np.array([1.0, 0.3, 0.05]), np.array([2, 3, 40])
+    modes = np.repeat(levels, count)
+    per_mode = np.linspace(1.0, 0.1, 45)
+    per_level = np.add.reduceat(per_mode, [0, 2, 5])
+    one = theory.learning_curve(modes, per_mode, 12, 0.1, 0.2)
+    two = theory.learning_curve(levels, per_level, 12, 0.1, 0.2, degeneracy=count)
+    for name in ("test", "train", "bias", "variance", "log_evidence", "overfitting"):
+        np.testing.assert_allclose(getattr(one, name), getattr(two, name), rtol=1e-12)
+    coarse = theory.coarse_learning_curve(modes, per_mode, 12, 0.1, 5, 0.2)
+    level = theory.coarse_learning_curve(levels, per_level, 12, 0.1, 5, 0.2, degeneracy=count)
+    np.testing.assert_allclose(coarse.test, level.test, rtol=1e-12)
+
+
+def test_tail_joins_the_ridge_but_not_the_noise():
+    one = theory.learning_curve(values[:50], values[:50], 30, 0.05, 0.1, tail=0.02)
+    two = theory.learning_curve(values[:50], values[:50], 30, 0.07, 0.1)
+    np.testing.assert_allclose(one.test, two.test, rtol=1e-13)
+    np.testing.assert_allclose(one.variance, two.variance + 0.02, rtol=1e-12)
+
+
+def test_coarse_curve_ends_where_it_should():
+    """All modes kept is the full theory, none kept predicts zero."""
+    full = theory.learning_curve(values, values, 100, 0.05, 0.05)
+    for rule in ("universal", "dressed", "truncate"):
+        all_kept = theory.coarse_learning_curve(values, values, 100, 0.05, 600, 0.05, rule=rule)
+        np.testing.assert_allclose(all_kept.test, full.test, rtol=1e-12)
+        np.testing.assert_allclose(all_kept.log_evidence, full.log_evidence, rtol=1e-12)
+        none = theory.coarse_learning_curve(values, values, 100, 0.05, 0, 0.05, rule=rule)
+        np.testing.assert_allclose(none.generalisation, values.sum(), rtol=1e-12)
+    cuts = np.array([36, 81, 188])
+    many = theory.coarse_learning_curve(values, values, 100, 0.05, cuts, 0.05)
+    np.testing.assert_allclose(many.generalisation, [0.0529, 0.0475, 0.0468], rtol=0, atol=6e-5)
+
+
+def test_conservation_and_parts():
+    curve = theory.learning_curve(values, 1 / k, 40, 0.02, 0.3)
+    total = curve.learnability.sum() + 40 * 0.02 / curve.effective_ridge
+    np.testing.assert_allclose(total, 40, rtol=1e-12)
+    spread = (1 - 1 / curve.overfitting) * curve.test
+    np.testing.assert_allclose(curve.bias + spread, curve.generalisation, rtol=1e-12)
+    np.testing.assert_allclose(curve.coefficient_variance.sum(), spread, rtol=1e-12)
+    slope = jax.grad(lambda r: theory.learning_curve(values, 1 / k, 40, r, 0.3).test)(0.02)
+    step = [theory.learning_curve(values, 1 / k, 40, r, 0.3).test for r in (0.0200001, 0.0199999)]
+    np.testing.assert_allclose(slope, (step[0] - step[1]) / 2e-7, rtol=1e-6)
+
+
+def test_equivalent_kernel_is_the_dense_limit():
+    """Coefficients against regression on a Gauss-Hermite grid that stands for n weighted points."""
+    from numpy.polynomial.hermite_e import hermegauss, hermevander
+
+    x, w = hermegauss(80)
+    w = w / w.sum()
+    Phi = hermevander(x, 9) / np.sqrt([float(math.factorial(j)) for j in range(10)])
+    lam, target = 2.0 ** -np.arange(10), np.linspace(1, -1, 10)
+    n, ridge = 200.0, 3.0
+    ek = theory.equivalent_kernel(lam, n, ridge)
+    B = Phi * np.sqrt(lam)
+    inner = np.eye(10) + n / ridge * (B * w[:, None]).T @ B
+    dense = np.sqrt(lam) * np.linalg.solve(inner, n / ridge * B.T @ (w * (Phi @ target)))
+    np.testing.assert_allclose(ek.coefficients(target), dense, rtol=1e-9)
+    np.testing.assert_allclose(ek.error(target**2), ((dense - target) ** 2).sum(), rtol=1e-9)
+    h = ek(Phi[:3], Phi)
+    np.testing.assert_allclose(h @ (w * (Phi @ target)), Phi[:3] @ dense, rtol=1e-8)
+    # the correction is the first-order effect of a ridge raised by the posterior variance
+    extra = Phi**2 @ np.asarray(ek.variance)
+
+    def mean(noise):
+        return rg.reweighted_modes(Phi, lam, n, noise, Phi @ target, weights=w)
+
+    _, slope = jax.jvp(mean, (np.full(80, ridge),), (extra,))
+    np.testing.assert_allclose(ek.correction(Phi, target, weights=w), slope, rtol=1e-8)
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda: theory.learning_curve([1.0, 0.5], [1.0], 3, 0.1), "power has shape"),
+        (lambda: theory.learning_curve([1.0], [-1.0], 3, 0.1), "power must be non-negative"),
+        (lambda: theory.learning_curve([1.0], [1.0], 3, 0.1, -1.0), "label_noise must be non-neg"),
+        (lambda: theory.learning_curve([1.0], [1.0], 0, 0.1), "n must be positive"),
+        (
+            lambda: theory.coarse_learning_curve([1.0], [1.0], 3, 0.1, 1, rule="exact"),
+            "rule must be one of 'universal', 'dressed', 'truncate', got 'exact'",
+        ),
+        (lambda: theory.equivalent_kernel([1.0], 3, 0.0), "ridge must be positive"),
+    ],
+)
+def test_bad_input_is_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from oracles import fourier_problem
+
+from bayesrg import rg
+from bayesrg.rg.cutoffs import CUTOFF_RULES
+
+p = fourier_problem()
+AVERAGE = [rule for rule in CUTOFF_RULES if rule != "posterior"]
+
+
+def slow(values, n, ridge, rule, threshold, scan="ir"):
+    """Count modes one by one, as the rules are stated."""
+    N = len(values)
+    tail = np.concatenate([np.cumsum(values[::-1])[::-1], [0.0]])  # sum over j >= k, 0-based
+
+    def s():
+        return float(rg.effective_ridge(values, n, ridge))
+
+    if rule == "dof":
+        return int(round(sum(n * v / (n * v + s()) for v in values)))
+    if rule == "match":
+        return int(np.argmin(np.abs(tail - (s() - ridge))))
+    if rule == "effective_rank":
+        b, padded = (1 - threshold) / threshold, [*values, 0.0]
+        return next(k for k in range(N + 1) if ridge + tail[k] >= b * n * padded[k])
+    noise = {
+        "bare": lambda k: ridge,
+        "running": lambda k: ridge + tail[k + 1],
+        "self_consistent": lambda k: s(),
+        "fisher": lambda k: ridge + tail[k + 1],
+    }[rule]
+    learnt = [n * v / (n * v + noise(k)) >= threshold for k, v in enumerate(values)]
+    if scan == "ir":
+        return next((k for k in range(N) if not learnt[k]), N)
+    return max((k + 1 for k in range(N) if learnt[k]), default=0)
+
+
+@pytest.mark.parametrize("rule", AVERAGE)
+def test_against_counting_one_by_one(rule):
+    rng = np.random.default_rng(3)
+    for _ in range(30):
+        values = np.sort(rng.gamma(0.3, 1.0, 25))[::-1] + 1e-6
+        n, ridge, threshold = rng.integers(1, 60), rng.gamma(0.5), rng.uniform(0.05, 0.95)
+        for scan in ("ir", "uv"):
+            ours = rg.cutoff(values, float(n), ridge, rule, threshold, scan=scan)
+            assert ours == slow(values, n, ridge, rule, threshold, scan), (n, ridge, threshold)
+
+
+def test_reference_cutoffs():
+    values = rg.power_law(1.0).values(10**6)
+    found = {rule: rg.cutoff(values, 1000, 1.0, rule) for rule in AVERAGE}
+    assert found == {
+        "match": 19, "running": 31, "bare": 31, "self_consistent": 30, "dof": 48, "fisher": 31,
+        "effective_rank": 31,
+    }  # fmt: skip
+    assert rg.cutoff(values, 1000, 1.0, "running", 0.7116) == 19
+
+
+def test_effective_rank_is_the_running_rule_at_a_shifted_threshold():
+    values, n, ridge = np.arange(1, 400.0) ** -1.7, 30.0, 0.03
+    for threshold in (0.1, 0.3, 0.5, 0.8):
+        b = (1 - threshold) / threshold
+        shifted = 1 / (1 + b - 1 / n)
+        rank = rg.cutoff(values, n, ridge, "effective_rank", threshold)
+        assert rank == rg.cutoff(values, n, ridge, "running", shifted)
+    assert rg.cutoff(values, 1.0, ridge, "effective_rank", 0.6) == 0  # b <= 1 / n
+
+
+def test_posterior_rule_on_given_points():
+    """The learnability is one minus posterior over prior variance; it is conserved."""
+    learnt = rg.posterior_learnability(p.Phi, p.values, p.ridge)
+    printed = [0.99689366242, 0.98688295275, 0.974102369538, 0.950685363906]
+    np.testing.assert_allclose(learnt[:4], printed, rtol=0, atol=6e-12)
+    R = p.Phi * p.values @ p.Phi.T + p.ridge * np.eye(24)
+    total = learnt.sum() + p.ridge * np.trace(np.linalg.inv(R))
+    np.testing.assert_allclose(total, 24.0, rtol=1e-13)
+    expected = int(np.argmin(np.asarray(learnt) >= 0.5))
+    assert rg.cutoff(p.values, 24, p.ridge, "posterior", features=p.Phi) == expected
+    flow = rg.flow(p.values, 24, p.ridge, rule="posterior", features=p.Phi)
+    assert flow.stop == expected and flow.rule == "posterior"
+    # a tail is noise at the points
+    raised = rg.cutoff(p.values, 24, p.ridge, "posterior", features=p.Phi, tail=0.3)
+    diagonal = {"features": p.Phi, "residual": jnp.full(24, 0.3)}
+    assert raised == rg.cutoff(p.values, 24, p.ridge, "posterior", **diagonal) < expected
+
+
+@pytest.mark.parametrize("rule", AVERAGE)
+def test_multiplets_stay_whole(rule):
+    levels, count = np.array([1.0, 0.3, 0.05, 0.004, 1e-4]), np.array([1, 3, 5, 7, 9])
+    modes, edges = np.repeat(levels, count), np.concatenate([[0], np.cumsum(count)])
+    for n in (0.5, 2.0, 5.0, 9.0, 14.0, 30.0, 200.0, 1e6):
+        for threshold in (0.2, 0.5, 0.7):
+            together = rg.cutoff(levels, n, 0.05, rule, threshold, degeneracy=count)
+            apart = rg.cutoff(modes, n, 0.05, rule, threshold)
+            split_by_roundoff = rg.cutoff(
+                modes * (1 - 1e-13 * np.arange(25)), n, 0.05, rule, threshold
+            )
+            assert together == apart == split_by_roundoff and apart in edges
+    assert rg.cutoff(modes, 24, 0.05, "posterior", features=p.Phi[:, :25]) in edges
+
+
+def test_sphere_like_degeneracies_beyond_memory():
+    levels, count = 10.0 ** -np.arange(8.0), 10.0 ** np.arange(8.0)
+    for rule in AVERAGE:
+        kept = rg.cutoff(levels, 1e4, 0.1, rule, degeneracy=count)
+        assert kept in np.concatenate([[0], np.cumsum(count)])
+
+
+def test_batches_and_tracing():
+    ns, ridges = np.array([10.0, 50.0, 200.0]), np.array([[0.01], [1.0]])
+    values = np.arange(1, 301.0) ** -2
+    for rule in AVERAGE:
+        many = rg.cutoff(values, ns, ridges, rule)
+        assert many.shape == (2, 3) and many.dtype == int
+        assert many[1, 2] == rg.cutoff(values, 200.0, 1.0, rule)
+        traced = jax.jit(jax.vmap(lambda n, rule=rule: rg.cutoff(values, n, 0.01, rule)))(ns)
+        np.testing.assert_array_equal(traced, many[0])
+
+
+def test_edges():
+    for rule in AVERAGE:
+        assert rg.cutoff(np.ones(0), 3.0, 0.1, rule) == 0
+        assert rg.cutoff([0.0, 0.0], 3.0, 0.1, rule) == 0
+        assert rg.cutoff([1.0, 0.5], 1e9, 1e-3, rule) == 2
+    assert rg.cutoff([1.0, 0.5, 0.0], 10, 0.0, "bare") == 2  # every positive mode without noise
+    assert rg.cutoff([1.0, 0.5], 10, 0.0, "dof") == 2
+    assert rg.cutoff([1.0, 0.5], 10, 0.0, "match") == 2
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"rule": "posterior"}, "needs features"),
+        ({"features": np.ones((3, 2))}, "belong to rule=\"posterior\", not to 'running'"),
+        ({"rule": "posterior", "features": np.ones((4, 2))}, "has 4 rows but n is 3"),
+        (
+            {"rule": "posterior", "features": np.ones((3, 2)), "degeneracy": [1, 2]},
+            "leave degeneracy out",
+        ),
+    ],
+)
+def test_bad_input_is_named(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        rg.cutoff([1.0, 0.5], 3, 0.1, **arguments)

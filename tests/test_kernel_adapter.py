@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tinygp
+from oracles import central_difference, log_normal
+
+from bayesrg import gp
+from bayesrg.kernels import NNGP, RBF, Linear, adapt
+from bayesrg.spectrum import nystrom
+
+X = np.random.default_rng(0).standard_normal((12, 3))
+Z = np.random.default_rng(1).standard_normal((5, 3))
+y = np.sin(X[:, 0])
+
+
+def brownian(X, Z):
+    return jnp.minimum(X, Z.T)
+
+
+def tiny(scale=0.7, amplitude=1.3):
+    return amplitude * tinygp.kernels.ExpSquared(scale, tinygp.kernels.distance.L2Distance())
+
+
+def test_a_kernel_of_tinygp_is_the_same_kernel():
+    adapted, ours = adapt(tiny()), RBF(0.7, 1.3)
+    np.testing.assert_allclose(adapted(X), ours(X), rtol=1e-13)
+    np.testing.assert_allclose(adapted(X, Z), ours(X, Z), rtol=1e-13)
+    np.testing.assert_allclose(adapted.diag(X), ours.diag(X), rtol=1e-15)
+    both = 2.0 * adapted + Linear() * adapted.on([0])
+    np.testing.assert_allclose(
+        both(X, Z), 2.0 * ours(X, Z) + X @ Z.T * ours.on([0])(X, Z), rtol=1e-13
+    )
+    assert adapt(ours) is ours
+
+
+def test_plain_functions_and_modules():
+    class Cosine(eqx.Module):
+        rate: jax.Array
+
+        def __call__(self, X, Z):
+            return jnp.cos(self.rate * (X - Z.T))
+
+    t = np.array([0.2, 1.0, 0.5])
+    plain = adapt(brownian)
+    assert jax.tree.leaves(plain) == [] and hash(jax.tree.structure(plain))
+    K = jax.jit(lambda k: k(t))(plain)
+    np.testing.assert_array_equal(K, np.minimum(t[:, None], t))
+    np.testing.assert_array_equal(plain.diag(t), t)
+    cosine = adapt(Cosine(jnp.array(2.0)))
+    slope = jax.grad(lambda k: k(t, t)[0, 1])(cosine).function.rate
+    np.testing.assert_allclose(slope, -0.8 * np.sin(2 * 0.8), rtol=1e-14)
+    with_diagonal = adapt(lambda X, Z: X @ Z.T, diag=lambda X: (X**2).sum(-1) + 1.0)
+    np.testing.assert_allclose(with_diagonal(X), X @ X.T + np.eye(12), rtol=0, atol=1e-13)
+
+
+def test_parameters_of_tinygp_are_sampled_and_differentiated():
+    def evidence(theta):
+        kernel = adapt(tiny(theta[0], theta[1]))
+        return gp.marginal(kernel, X, 0.1).log_prob(y)
+
+    theta = np.array([0.7, 1.3])
+    gradient = jax.jit(jax.grad(evidence))(jnp.asarray(theta))
+    np.testing.assert_allclose(gradient, central_difference(evidence, theta), rtol=1e-7)
+    leaves = jax.tree.leaves(adapt(tiny(jnp.array(0.7), jnp.array(1.3))))
+    np.testing.assert_array_equal(sorted(map(float, leaves)), [0.7, 1.3])
+
+
+def test_regression_and_spectra():
+    posterior = gp.condition(adapt(tiny()), X, y, 0.1)
+    peer = tinygp.GaussianProcess(tiny(), X, diag=0.1)
+    np.testing.assert_allclose(posterior.log_evidence, peer.log_probability(y), rtol=1e-12)
+    np.testing.assert_allclose(
+        posterior.log_evidence, log_normal(y, np.zeros(12), tiny()(X, X) + 0.1 * np.eye(12))
+    )
+    mean, variance = posterior.predict(Z)
+    given = peer.condition(y, Z, diag=0.0).gp
+    np.testing.assert_allclose(mean, given.loc, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(variance, given.variance, rtol=0, atol=1e-12)
+    spectrum, ours = nystrom(adapt(tiny()), Z, rank=3), nystrom(RBF(0.7, 1.3), Z, rank=3)
+    np.testing.assert_allclose(spectrum.values, ours.values, rtol=1e-12)
+    np.testing.assert_allclose(spectrum.residual(X), ours.residual(X), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda: adapt(lambda X, Z: X[0, 0] * Z[0, 0])(X, Z), r"kernel returned shape \(\) for"),
+        (lambda: adapt(lambda X, Z: (X @ Z.T).T)(X, Z), r"returned shape \(5, 12\) for inputs of"),
+        (lambda: adapt(NNGP(1), diag=lambda X: X).diag(X), "diag returned shape"),
+    ],
+)
+def test_a_wrong_shape_is_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

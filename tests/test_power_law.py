@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+import jax
+import numpy as np
+import pytest
+from scipy.optimize import brentq
+from scipy.special import zeta
+
+from bayesrg import rg
+
+ALPHAS = (0.5, 1.0, 2.0)
+NS = np.array([1000.0, 2000.0, 4000.0, 8000.0])
+
+
+@pytest.fixture(scope="module", params=range(3))
+def case(request):
+    """A decay, its closed forms, its first million values, and which of the tables' columns."""
+    law = rg.power_law(ALPHAS[request.param])
+    return request.param, law, law.values(10**6)
+
+
+def test_constants(case):
+    i, law, _ = case
+    constants = [2.4183991523, np.pi / 2, 1.2091995762]
+    thresholds = [0.638735, 0.711600, 0.789956]
+    np.testing.assert_allclose(law.constant, constants[i], rtol=0, atol=6e-11)
+    np.testing.assert_allclose(law.matching_threshold, thresholds[i], rtol=0, atol=6e-7)
+    np.testing.assert_allclose(law.exponents, [law.alpha / (1 + law.alpha), law.alpha])
+
+
+def test_tail_sums(case):
+    _, law, values = case
+    for cutoff in (0, 1, 37, 1000):
+        exact = law.tail(cutoff)
+        alpha = float(law.alpha)
+        np.testing.assert_allclose(exact, zeta(1 + alpha, cutoff + 1), rtol=1e-13)
+        np.testing.assert_allclose(
+            values[cutoff:].sum() + law.tail(10**6), exact, rtol=1e-12, err_msg=str(cutoff)
+        )
+    np.testing.assert_allclose(law.tail(1000), (1000.5) ** -law.alpha / law.alpha, rtol=1e-6)
+
+
+def test_generalisation_error(case):
+    """Slopes and ratios to both limits, measured on the fixed point with a million modes."""
+    i, law, values = case
+    slopes = {1.0: [-0.3546, -0.5044, -0.6591], 0.0: [-0.5233, -1.0023, -1.9994]}
+    ratios = {1.0: [1.069, 1.014, 0.966], 0.0: [0.974, 0.998, 0.9985]}
+    for ridge in (1.0, 0.0):
+        error = np.asarray(rg.effective_ridge(values, NS, ridge)) - ridge
+        slope = np.polyfit(np.log(NS), np.log(error), 1)[0]
+        np.testing.assert_allclose(slope, slopes[ridge][i], rtol=0, atol=6e-5)
+        limit = law.ridge_error(1000, 1.0) if ridge else law.ridgeless_error(1000)
+        np.testing.assert_allclose(error[0] / limit, ratios[ridge][i], rtol=0, atol=6e-4)
+        # the continuum equation lies on the sum over all modes, up to their discreteness
+        whole = rg.effective_ridge(values, NS, ridge, tail=law.tail(10**6)) - ridge
+        discrete = 0.6 / law.stop(NS, ridge)  # about half a mode at the cutoff
+        np.testing.assert_array_less(np.abs(law.error(NS, ridge) / whole - 1), discrete)
+
+
+def test_error_solves_its_equation(case):
+    _, law, _ = case
+    alpha, C = float(law.alpha), float(law.constant)
+    for n in (1.0, 50.0, 1e6):
+        for ridge in (0.0, 1e-6, 0.1, 100.0):
+
+            def excess(e, n=n, ridge=ridge):
+                return e - C * (n / (ridge + e)) ** (-alpha / (1 + alpha))
+
+            expected = brentq(excess, 1e-30, 1e6, xtol=1e-30, rtol=1e-14)
+            np.testing.assert_allclose(law.error(n, ridge), expected, rtol=1e-10)
+    assert np.isfinite(jax.grad(lambda r: law.error(100.0, r))(0.1))
+
+
+def test_matching_threshold_leaves_the_effective_ridge(case):
+    i, law, values = case
+    expected = {1.0: [1.004, 1.018, 1.007], 0.0: [1.001, 1.001, 0.999]}
+    at_half = {1.0: [0.815, 0.630, 0.473], 0.0: [0.746, 0.405, 0.071]}
+    for ridge in (1.0, 0.0):
+        excess = rg.effective_ridge(values, 1000, ridge) - ridge
+        for threshold, table in ((float(law.matching_threshold), expected), (0.5, at_half)):
+            kept = rg.cutoff(values, 1000, ridge, threshold=threshold)
+            ratio = (rg.universal_ridge(values, ridge, kept) - ridge) / excess
+            np.testing.assert_allclose(ratio, table[ridge][i], rtol=0, atol=6e-4)
+
+
+def test_fixed_point_of_the_rescaled_ridge():
+    law = rg.power_law(1.0)
+    r = law.rescaled_ridge(np.array([10, 100, 1000]), 0.0)
+    np.testing.assert_allclose(r, [0.951663, 0.995017, 0.999500], rtol=0, atol=6e-7)
+    assert law.fixed_point == 1.0
+    # dr/db = 1 - a r with b = -ln cutoff, by differences of the continuum
+    for alpha, ridge in ((0.5, 0.0), (1.0, 0.3), (2.0, 1e-4)):
+        law, cut = rg.power_law(alpha, 1.7), 2000.0
+        up, down = law.rescaled_ridge(np.array([cut - 1, cut + 1]), ridge)
+        slope = (up - down) / np.log((cut + 1) / (cut - 1))
+        r = law.rescaled_ridge(cut, ridge)
+        np.testing.assert_allclose(slope, 1 - alpha * r, rtol=0, atol=2e-3 * r)
+
+
+def test_stop_lies_on_the_running_rule(case):
+    _, law, values = case
+    for ridge in (1.0, 1e-3):
+        for threshold in (0.3, 0.5):
+            kept = rg.cutoff(values, 2000, ridge, threshold=threshold, tail=law.tail(10**6))
+            np.testing.assert_allclose(law.stop(2000, ridge, threshold), kept, atol=1.5, rtol=0.002)
+    np.testing.assert_allclose(law.stop(2000, 0.0), law.alpha * 2000, rtol=1e-12)
+    bare = (1e6 / 1e6) ** (1 / (1 + law.alpha))
+    np.testing.assert_allclose(law.stop(1e6, 1e6), bare, rtol=0.7)
+
+
+def test_crossover_and_mismatch():
+    law = rg.power_law(0.5, 2.0)
+    n = law.crossover(1e-3)
+    np.testing.assert_allclose(n, (2.0 / 1e-3) ** 2)
+    # there both limits are of the same size
+    assert 0.3 < law.ridge_error(n, 1e-3) / law.ridgeless_error(n) < 3.0
+    np.testing.assert_allclose(law.mismatched_exponent([0.3, 2.5, 4.0]), [0.3, 2.5, 3.0])
+
+
+@pytest.mark.parametrize("arguments, name", [((0.0,), "alpha"), ((1.0, -1.0), "first")])
+def test_bad_input_is_named(arguments, name):
+    with pytest.raises(ValueError, match=f"{name} must be positive"):
+        rg.power_law(*arguments)
