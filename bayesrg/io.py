@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import arviz as az
+import equinox as eqx
 import jax
 import numpy as np
 import xarray as xr
 
 from ._checks import ArrayLike
 
-__all__ = ["flow_to_datatree", "open_run", "save", "to_datatree"]
+__all__ = ["flow_to_datatree", "label", "open_run", "save", "to_datatree"]
 
 SAMPLED = (
     "posterior", "sample_stats", "log_likelihood", "posterior_predictive", "predictions",
@@ -89,33 +90,108 @@ def dims_of(annotated: type, field: str) -> tuple[str, ...]:
     Returns
     -------
     tuple of str
+        A variadic axis without its star; nothing for a field that is no array.
     """
-    hint = annotated.__annotations__[field]
+    return tuple(name.removeprefix("*") for name in _axes(_hints(annotated)[field]))
+
+
+def _hints(annotated):
+    """Annotations of a class and of those that it inherits from, theirs first."""
+    return {
+        name: hint
+        for base in reversed(annotated.__mro__)
+        for name, hint in base.__dict__.get("__annotations__", {}).items()
+    }
+
+
+def _axes(hint):
     options = getattr(hint, "__args__", (hint,))
-    return tuple(next(o.dim_str for o in options if hasattr(o, "dim_str")).split())
+    return next((o.dim_str for o in options if hasattr(o, "dim_str")), "").split()
+
+
+def label(**groups: eqx.Module | tuple | xr.Dataset) -> xr.DataTree:
+    """Label results of the numerical layers and gather them as ArviZ reads them.
+
+    Parameters
+    ----------
+    **groups
+        From group name to an `equinox.Module` or named tuple whose fields are annotated arrays,
+        or to a Dataset, which is passed through. ``dt.update(label(...).children)`` adds them to
+        the result of a fit.
+
+    Returns
+    -------
+    DataTree
+        Axes are named by the annotations of the fields; a variadic axis that is not there gets
+        length one, so that a group has the same axes for one entry as for many. Coordinates are
+        the field called like the axis, or like its part before the underscore (``n`` for
+        ``n_train``); names that a tuple called like the axis in the plural holds; else indices,
+        where those of ``high`` go on from ``low``. Scalars become attributes.
+
+    Raises
+    ------
+    ValueError
+        For a group of another kind.
+    """
+    tree = {}
+    for name, value in groups.items():
+        if isinstance(value, xr.Dataset):
+            tree[name] = value.map(lambda v: v.copy(data=np.asarray(v.data)), keep_attrs=True)
+        elif isinstance(value, eqx.Module) or hasattr(value, "_fields"):
+            tree[name] = group_of(value)
+        else:
+            raise ValueError(
+                f"group {name!r} is a {type(value).__name__}; give a result of bayesrg (an "
+                "equinox.Module), or an xarray.Dataset"
+            )
+    return xr.DataTree.from_dict(tree)
 
 
 def group_of(module, skip: Sequence[str] = ()) -> xr.Dataset:
-    """Turn the array fields of ``module``, an `equinox.Module`, into a Dataset.
-
-    Axes are named by the fields' annotations; a field whose name is an axis is its coordinate;
-    scalars become attributes; fields named in ``skip`` are left out.
+    """Turn the array fields of ``module`` into a Dataset as in `label`, but for those in ``skip``.
 
     Returns
     -------
     Dataset
     """
-    arrays, attrs = {}, {}
-    for name, hint in type(module).__annotations__.items():
-        value = getattr(module, name)
-        if value is None or name in skip:
+    arrays, coordinates, attrs = {}, {}, {}
+    for name, hint in _hints(type(module)).items():
+        value = getattr(module, name, None)
+        axes = _axes(hint)
+        if name in skip or isinstance(value, eqx.Module) or callable(value):
             continue
-        annotated = any(hasattr(o, "dim_str") for o in getattr(hint, "__args__", (hint,)))
-        if annotated and np.ndim(value):
-            arrays[name] = (dims_of(type(module), name), np.asarray(value))
-        elif np.ndim(value) == 0 and not isinstance(value, tuple):
-            attrs[name] = value if isinstance(value, str) else np.asarray(value).item()
-    return xr.Dataset(arrays, attrs=attrs)
+        if isinstance(value, str) or (np.ndim(value) == 0 and not axes and value is not None):
+            value = value if isinstance(value, str) else np.asarray(value).item()
+            attrs[name] = int(value) if isinstance(value, bool) else value  # netCDF has no bool
+        elif hasattr(value, "shape"):
+            value = np.asarray(value)
+            names, value = _variadic(name, axes, value)
+            if len(axes) == 1 == len(names) and name in (names[0], names[0].partition("_")[0]):
+                coordinates[names[0]] = value
+            else:
+                arrays[name] = (names, value)
+        elif isinstance(value, tuple) and name.endswith("s"):
+            coordinates[name.removesuffix("s")] = list(value)
+    dataset = xr.Dataset(arrays, attrs=attrs)
+    for axis, size in dataset.sizes.items():
+        first = dataset.sizes.get("low", 0) if axis == "high" else 0
+        index = coordinates.get(axis, np.arange(first, first + size))
+        dataset = dataset.assign_coords({axis: index})
+    return dataset
+
+
+def _variadic(name, axes, value):
+    """Names of the axes of ``value``, and the value, with one axis where a variadic has none."""
+    names = []
+    for position, axis in enumerate(axes):
+        if axis.startswith("*"):
+            count = value.ndim - len(axes) + 1
+            if count == 0:
+                value, count = np.expand_dims(value, position), 1
+            names += [axis[1:] + "_bis" * i for i in range(count)]
+        else:
+            names.append(axis)
+    return _names(name, value.ndim, tuple(names)), value
 
 
 def claim(path: str | os.PathLike) -> Path:
@@ -178,11 +254,7 @@ def flow_to_datatree(flow) -> xr.DataTree:
         values and running learnability over mode. Attributes: n, ridge, stop, rule, threshold.
     """
     values = ("values", "learnability")
-    ridges = group_of(flow, skip=values)
-    if "evidence" in ridges:
-        ridges = ridges.assign_coords(rule=list(flow.rules))
-    spectrum = xr.Dataset({name: ("mode", np.asarray(getattr(flow, name))) for name in values})
-    spectrum = spectrum.assign_coords(mode=np.arange(spectrum.sizes["mode"]))
+    ridges, spectrum = group_of(flow, skip=values), group_of(flow)[list(values)]
     at_stop = np.interp(flow.stop, np.asarray(flow.cutoff), np.asarray(flow.universal))
     spectrum.attrs = ridges.attrs | {"ridge_at_stop": float(at_stop)}
     return xr.DataTree.from_dict({"flow": ridges, "spectrum": spectrum})

@@ -1,10 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
+from collections.abc import Callable
+
+import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import xarray as xr
+from jax import Array
+from jaxtyping import Float
 from oracles import fourier_problem
 
-from bayesrg import io, rg
+from bayesrg import io, rg, theory
 from bayesrg.rg import Flow
 
 p = fourier_problem()
@@ -28,6 +34,75 @@ def test_arrays_get_names_and_64_bits():
 def test_dims_are_read_off_annotations():
     assert io.dims_of(Flow, "evidence") == ("cutoff", "rule")
     assert io.dims_of(Flow, "cutoff") == ("cutoff",)
+
+
+def test_axes_of_a_curve_are_the_same_for_one_size_as_for_many():
+    """The variadic axis of one entry has length one; n is its coordinate."""
+    v = p.values
+    many = theory.learning_curve(v, v, [10.0, 40.0], 0.05)
+    one = theory.learning_curve(v, v, 10.0, 0.05)
+    dt = io.label(many=many, one=one)
+    for group, curve in (("many", many), ("one", one)):
+        assert dt[group]["generalisation"].dims == ("n_train",)
+        assert dt[group]["learnability"].dims == ("n_train", "mode")
+        np.testing.assert_array_equal(dt[group]["n_train"], np.atleast_1d(curve.n))
+        np.testing.assert_array_equal(
+            dt[group]["learnability"].sel(n_train=10.0, mode=3),
+            np.atleast_2d(curve.learnability)[0, 3],
+        )
+        assert "n" not in dt[group].variables and "n" not in dt[group].attrs
+    assert list(dt["many"]["mode"].values) == list(range(61))
+
+
+def test_coordinates_of_cumulants_are_mode_indices(tmp_path):
+    cumulants = rg.feature_cumulants(p.Phi[:, :6], 2)
+    solved = rg.solve_ridge(p.values, 24, 0.05)
+    io.save(io.label(features=cumulants, root=solved), tmp_path / "a.nc")
+    dt = io.open_run(tmp_path / "a.nc")
+    features = dt["features"]
+    assert features["fourth"].dims == ("high", "low", "low_bis")
+    assert features["high"].values.tolist() == [2, 3, 4, 5]
+    assert features["low"].values.tolist() == features["low_bis"].values.tolist() == [0, 1]
+    third = (p.Phi[:, 4] ** 2 * p.Phi[:, 1]).mean()
+    np.testing.assert_allclose(features["third"].sel(high=4, low=1), third, atol=1e-14, rtol=0)
+    np.testing.assert_array_equal(features["quantile"], cumulants.quantile)
+    assert features["quantiles"].dims == ("quantile", "mode") and features["heavy"].dtype == bool
+    assert features.attrs["orthonormality"] == float(cumulants.orthonormality)
+    assert dt["root"].attrs == {
+        "value": float(solved.value), "residual": float(solved.residual), "converged": True,
+    }  # fmt: skip
+
+
+def test_names_and_datasets_are_labelled():
+    """A tuple of names is a coordinate; a Dataset passes, with its arrays on the host."""
+    flow = rg.flow(p.values, 24, p.ridge, features=p.Phi, y=p.y, cutoffs=[0, 5, 24])
+    local = xr.Dataset({"ridge": ("point", jnp.arange(3.0))}, attrs={"unit": "variance"})
+    dt = io.label(flow=flow, local_ridge=local)
+    assert list(dt["flow"]["rule"].values) == list(rg.coarse.RULES)
+    assert dt["flow"]["cutoff"].values.tolist() == [0, 5, 24]
+    assert isinstance(dt["local_ridge"]["ridge"].data, np.ndarray)
+    assert dt["local_ridge"].attrs == {"unit": "variance"}
+    with pytest.raises(ValueError, match="group 'flow' is a tuple; give a result of bayesrg"):
+        io.label(flow=(1.0, 2.0))
+
+
+class Inner(eqx.Module):
+    ridge: Float[Array, " point"]
+
+
+class Outer(Inner):
+    inner: Inner
+    function: Callable
+    plain: Array
+    points: tuple[str, ...]
+    missing: Float[Array, " mode"] | None = None
+
+
+def test_fields_of_a_parent_count_and_what_is_no_array_is_left_out():
+    made = Outer(jnp.ones(2), Inner(jnp.ones(1)), jnp.sin, jnp.ones(3), ("a", "b"))
+    group = io.label(a=made)["a"]
+    assert set(group.data_vars) == {"ridge", "plain"} and not group.attrs
+    assert group["point"].values.tolist() == ["a", "b"] and group["plain"].dims == ("plain_axis",)
 
 
 def test_a_flow_becomes_two_groups_that_survive_a_file(tmp_path):

@@ -3,18 +3,46 @@ import inspect
 
 import numpy as np
 import pytest
+import xarray as xr
 from arviz import PlotCollection
 from oracles import fourier_problem
 
 from bayesrg import io, plots, rg
 
 p = fourier_problem()
+SIZES = np.array([10.0, 20.0, 40.0, 80.0])
+RIDGE = 0.1 + np.random.default_rng(0).gamma(2.0, size=12)
+
+
+def power_law_curve(values):
+    return xr.Dataset(
+        {"generalisation": ("n_train", values), "generalisation_error": ("n_train", 0.5 * values)},
+        coords={"n_train": SIZES[: len(values)]},
+    )
 
 
 @pytest.fixture(scope="module")
 def dt():
-    flow = rg.flow(p.values, 24, p.ridge, features=p.Phi)
-    return io.flow_to_datatree(flow)
+    """A flow and features as they come; what needs more compiling is made up."""
+    tree = io.flow_to_datatree(rg.flow(p.values, 24, p.ridge, features=p.Phi))
+    features = io.group_of(rg.feature_cumulants(p.Phi, 3))
+    learnability = SIZES[:, None] * p.values / (SIZES[:, None] * p.values + 0.2)
+    evidence = -10.0 - np.outer(1.0 / np.arange(1, 63), np.arange(len(rg.coarse.RULES)))
+    draws = np.random.default_rng(1).normal(size=(2, 500, 5)) + np.arange(5)
+    made = io.label(
+        learning_curve=power_law_curve(4.0 / SIZES**0.7)
+        .drop_vars("generalisation_error")
+        .assign(learnability=(("n_train", "mode"), learnability), mode=np.arange(61)),
+        learning_curve_mc=power_law_curve(3.0 / SIZES[:3]),
+        coarse=power_law_curve(5.0 / SIZES),
+        features=features.assign(features=(("point", "mode"), p.Phi)),
+        local_ridge=xr.Dataset({"ridge": ("point", RIDGE), "weight": ("point", 1.0 / RIDGE)}),
+    )
+    posterior = io.to_datatree({"posterior": {"y_modes": draws}}, {"y_modes": ("mode",)})
+    tree.update({**made.children, **posterior.children})
+    flow = tree["flow"].to_dataset().assign(evidence=(("cutoff", "rule"), evidence))
+    tree["flow"] = xr.DataTree(flow.assign_coords(rule=list(rg.coarse.RULES)))
+    return tree
 
 
 @pytest.mark.parametrize("name", plots.__all__)
@@ -28,11 +56,23 @@ def test_protocol(name, dt):
         assert part in pc.viz.children, part
     with pytest.raises(ValueError, match="the tree has no group 'elsewhere', only 'flow'"):
         plot(dt, group="elsewhere", backend="none")
+    empty = xr.DataTree.from_dict({"flow": xr.Dataset({"other": 1.0})})
+    with pytest.raises(ValueError, match="group 'flow' has no variable '.*', only 'other'"):
+        plot(empty, group="flow", backend="none")
 
 
-def drawn(pc, label):
-    """What the backend "none" was told to draw for one curve."""
-    return {str(k): v.item() for k, v in pc.viz["curve"]["curve"].groupby(label)}
+def drawn(pc, label, what="curve"):
+    """What the backend "none" was told to draw for each curve, without padding."""
+    found = {}
+    for name, artist in pc.viz[what]["curve"].groupby(label):
+        if isinstance(artist.item(), dict):
+            parts = {k: np.asarray(artist.item()[k]) for k in artist.item() if k in PARTS}
+            there = np.isfinite(parts["x"]) | (what == "error")
+            found[str(name)] = {k: v[there] for k, v in parts.items()}
+    return found
+
+
+PARTS = ("x", "y", "y_bottom", "y_top")
 
 
 def test_flow_shows_every_ridge_and_the_stop(dt):
@@ -44,16 +84,127 @@ def test_flow_shows_every_ridge_and_the_stop(dt):
     assert pc.viz["stop"]["curve"].item()["x"] == dt["flow"].attrs["stop"]
 
 
+def test_draws_become_a_median_and_a_band():
+    draws = np.random.default_rng(2).gamma(3.0, size=(2, 400, 3))
+    lead = ("chain", "draw")
+    group = xr.Dataset(
+        {"universal": ((*lead, "cutoff"), draws), "stop": (lead, np.full((2, 400), 2))},
+        coords={"cutoff": [1, 2, 4]}, attrs={"n": 24.0},
+    )  # fmt: skip
+    pc = plots.plot_flow(io.label(flow=group), backend="none")
+    flat = draws.reshape(-1, 3)
+    np.testing.assert_allclose(drawn(pc, "ridge")["universal"]["y"], np.median(flat, 0))
+    band = drawn(pc, "ridge", "band")["universal"]
+    np.testing.assert_allclose(band["y_bottom"], np.quantile(flat, 0.055, axis=0), rtol=2e-3)
+    np.testing.assert_allclose(band["y_top"], np.quantile(flat, 0.945, axis=0), rtol=2e-3)
+    assert pc.viz["stop"]["curve"].item()["x"] == 2.0
+
+
+def test_rescaled_ridge_marks_the_fixed_point(dt):
+    pc = plots.plot_rescaled_ridge(dt, alpha=2, also={"again": "flow"}, backend="none")
+    curves = drawn(pc, "flow")
+    assert set(curves) == {"bare ridge 0.05", "again"}
+    kappa = np.arange(1, 62)
+    universal = p.ridge + p.values.sum() - np.cumsum(p.values)
+    np.testing.assert_allclose(curves["again"]["y"], universal / (kappa * p.values))
+    assert pc.viz["fixed_point"]["curve"].item()["y"] == 0.5
+    assert "fixed_point" not in plots.plot_rescaled_ridge(dt, backend="none").viz.children
+
+
+def test_evidence_shows_every_rule_and_exact_is_flat(dt):
+    pc = plots.plot_evidence(dt, backend="none")
+    curves = drawn(pc, "rule")
+    assert set(curves) == set(rg.coarse.RULES)
+    assert np.ptp(curves["exact"]["y"]) < 1e-10
+    np.testing.assert_allclose(curves["local"]["y"], dt["flow"]["evidence"].sel(rule="local")[1:])
+
+
 def test_spectrum_separates_what_is_learnable(dt):
     pc = plots.plot_spectrum(dt, backend="none")
     stop = dt["flow"].attrs["stop"]
-    learnt, rest = (np.asarray(c["y"]) for c in drawn(pc, "kind").values())
-    assert np.isfinite(learnt).sum() == stop and np.isfinite(rest).sum() == 61 - stop
+    learnt, rest = (drawn(pc, "kind")[kind] for kind in ("learnable", "not learnable"))
+    assert np.isfinite(learnt["y"]).sum() == stop and np.isfinite(rest["y"]).sum() == 61 - stop
     level = pc.viz["ridge"]["curve"].item()["y"]
     ridge = dt["flow"]["universal"].sel(cutoff=stop)
     np.testing.assert_allclose(level, ridge / 24)
 
 
-def test_a_png_is_written(dt, tmp_path):
-    plots.plot_flow(dt, backend="matplotlib").savefig(tmp_path / "flow.png")
-    assert (tmp_path / "flow.png").stat().st_size > 10_000
+def test_learnability_is_drawn_for_each_size(dt):
+    pc = plots.plot_learnability(dt, n=[20, 75], threshold=0.4, backend="none")
+    curves = drawn(pc, "n")
+    assert set(curves) == {"n = 20", "n = 80"}
+    expected = dt["learning_curve"]["learnability"].sel(n_train=80.0)
+    np.testing.assert_allclose(curves["n = 80"]["y"], expected)
+    np.testing.assert_allclose(curves["n = 80"]["x"], np.arange(1, 62))
+    assert pc.viz["threshold"]["curve"].item()["y"] == 0.4
+    running = drawn(plots.plot_learnability(dt, group="spectrum", backend="none"), "n")
+    np.testing.assert_allclose(running["n = 24"]["y"], dt["spectrum"]["learnability"])
+
+
+def test_learning_curve_with_experiment_and_slopes(dt):
+    pc = plots.plot_learning_curve(
+        dt, also={"coarse": "coarse"}, slopes=(1, 0.5), backend="none"
+    )  # fmt: skip
+    curves = drawn(pc, "line")
+    assert set(curves) == {"theory", "coarse", "slope -1", "slope -0.5"}
+    np.testing.assert_allclose(curves["coarse"]["y"], 5.0 / SIZES)
+    theory_y = dt["learning_curve"]["generalisation"].to_numpy()
+    np.testing.assert_allclose(curves["theory"]["y"], theory_y)
+    np.testing.assert_allclose(curves["slope -1"]["y"], theory_y[-1] * 80 / SIZES)
+    points = drawn(pc, "line", "points")["experiment"]
+    np.testing.assert_allclose(points["x"], SIZES[:3])
+    bar = drawn(pc, "line", "error")["experiment"]
+    np.testing.assert_allclose(bar["x"][3:5], [20, 20])
+    np.testing.assert_allclose(bar["y"][3:5], [0.5 * 3 / 20, 1.5 * 3 / 20])
+    assert "points" not in plots.plot_learning_curve(dt, experiment=None, backend="none").viz
+
+
+def test_local_ridge_against_order_or_input(dt):
+    curves = drawn(plots.plot_local_ridge(dt, backend="none"), "quantity")
+    np.testing.assert_allclose(curves["local ridge / mean"]["y"], np.sort(RIDGE) / RIDGE.mean())
+    assert (np.diff(curves["data weight"]["y"]) <= 0).all()
+    x = np.random.default_rng(3).normal(size=12)
+    local = dt["local_ridge"].to_dataset().assign(X=("point", x))
+    pc = plots.plot_local_ridge(io.label(local_ridge=local), backend="none")
+    curve = drawn(pc, "quantity")["local ridge / mean"]
+    np.testing.assert_allclose(curve["x"], np.sort(x))
+    np.testing.assert_allclose(curve["y"] * RIDGE.mean(), RIDGE[np.argsort(x)])
+
+
+def test_features_in_pairs_quantiles_and_kurtosis(dt):
+    pc = plots.plot_feature_pair(dt, modes=(1, 4), backend="none")
+    points = drawn(pc, "kind", "points")["data points"]
+    np.testing.assert_allclose(points["x"], p.Phi[:, 1])
+    np.testing.assert_allclose(points["y"], p.Phi[:, 4])
+    circle = drawn(pc, "kind")["two sigma"]
+    np.testing.assert_allclose(circle["x"] ** 2 + circle["y"] ** 2, 4.0)
+    curves = drawn(plots.plot_feature_quantiles(dt, modes=[2], backend="none"), "feature")
+    white = p.Phi[:, 2] - p.Phi[:, 2].mean()
+    median = curves["mode 3"]["y"][99] * white.std()
+    np.testing.assert_allclose(median, np.median(white), atol=1e-12, rtol=0)
+    np.testing.assert_array_equal(curves["Gaussian"]["x"], curves["Gaussian"]["y"])
+    with pytest.raises(ValueError, match="there is no mode 61, only 0 to 60"):
+        plots.plot_feature_quantiles(dt, modes=[61], backend="none")
+    kinds = drawn(plots.plot_feature_kurtosis(dt, backend="none"), "kind")
+    heavy = kinds["heavy"]["y"][np.isfinite(kinds["heavy"]["y"])]
+    assert heavy.size == int(dt["features"]["heavy"].sum()) and (np.abs(heavy) > 1).all()
+
+
+def test_modes_of_two_models_stand_side_by_side(dt):
+    pc = plots.plot_modes(dt, label="full", others={"coarse": dt}, modes=3, backend="none")
+    found, bars = drawn(pc, "model"), drawn(pc, "model", "error")
+    draws = dt["posterior"]["y_modes"].to_numpy().reshape(-1, 5)[:, :3]
+    np.testing.assert_allclose(found["full"]["y"], np.median(draws, 0))
+    np.testing.assert_allclose(found["coarse"]["x"] - found["full"]["x"], 0.15)
+    low, high, gap = bars["full"]["y"].reshape(3, 3).T
+    np.testing.assert_allclose(low, np.quantile(draws, 0.055, axis=0), atol=0.02, rtol=0)
+    np.testing.assert_allclose(high, np.quantile(draws, 0.945, axis=0), atol=0.02, rtol=0)
+    assert np.isnan(gap).all()
+    with pytest.raises(ValueError, match="select down to chain, draw"):
+        plots.plot_modes(dt.isel(mode=0), backend="none")
+
+
+@pytest.mark.parametrize("name", ["plot_flow", "plot_learning_curve", "plot_modes"])
+def test_a_png_is_written(name, dt, tmp_path):
+    getattr(plots, name)(dt, backend="matplotlib").savefig(tmp_path / "a.png")
+    assert (tmp_path / "a.png").stat().st_size > 10_000

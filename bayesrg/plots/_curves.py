@@ -1,60 +1,140 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Curves against one axis, on any of ArviZ's backends."""
+"""Curves, points and bands in one plot, on any of ArviZ's backends."""
 
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 
+import arviz as az
+import numpy as np
 import xarray as xr
 from arviz import PlotCollection, rcParams, visuals
 
+from ._matplotlib import point_entries, short_axes
 
-def group_of(dt: xr.DataTree, group: str) -> xr.Dataset:
-    """Read a group as a Dataset, or say which groups there are."""
+SAMPLE = ("chain", "draw")
+
+
+def group_of(dt: xr.DataTree, group: str, *variables: str) -> xr.Dataset:
+    """Read a group as a Dataset, or say which groups there are and which variables it lacks."""
     if group not in dt.children:
         names = ", ".join(map(repr, dt.children)) or "none"
         raise ValueError(
-            f"the tree has no group {group!r}, only {names}; bayesrg.io.flow_to_datatree makes "
-            "those of a flow"
+            f"the tree has no group {group!r}, only {names}; bayesrg.io.label makes groups of "
+            "results, bayesrg.io.flow_to_datatree those of a flow"
         )
-    return dt[group].to_dataset()
+    dataset = dt[group].to_dataset()
+    for name in variables:
+        if name not in dataset.variables:
+            names = ", ".join(map(repr, dataset.variables)) or "nothing"
+            raise ValueError(
+                f"group {group!r} has no variable {name!r}, only {names}; add it, or give the "
+                "group that has it"
+            )
+    return dataset
 
 
-def curves(
-    y: xr.DataArray, along: str, by: str, *, scatter=False, backend=None, **pc_kwargs
+def line(y: xr.DataArray, x=None) -> dict[str, np.ndarray]:
+    """Turn ``y`` (along) into a curve; where it holds draws, into their median with a band."""
+    sampled = [axis for axis in SAMPLE if axis in y.dims]
+    middle = y.median(sampled)
+    if x is None:
+        x = middle[middle.dims[0]]
+    part = {"x": np.asarray(x, float), "y": middle.to_numpy()}
+    if sampled:
+        band = az.eti(y, dim=sampled)
+        part["y_bottom"] = band.sel(ci_bound="lower").to_numpy()
+        part["y_top"] = band.sel(ci_bound="upper").to_numpy()
+    return part
+
+
+def canvas(
+    names: Sequence[str], by: str, *, styles=True, backend=None, **pc_kwargs
 ) -> PlotCollection:
-    """Draw ``y`` (by, along) as one curve for each entry of ``by``, with a legend."""
-    x = y[along].astype(float).broadcast_like(y)
-    points = xr.concat([x, y], dim="plot_axis").assign_coords(plot_axis=["x", "y"])
-    dataset = points.rename("curve").to_dataset()
+    """Open one plot in which each of ``names`` has a colour and, with ``styles``, a line style."""
     backend = rcParams["plot.backend"] if backend is None else backend
     figure = {"figsize": (8.0, 4.5), "figsize_units": "inches"}
     if backend == "matplotlib":
         figure["layout"] = "constrained"  # keeps the legend off the curves
-    pc_kwargs.setdefault("aes", {"color": [by]} if scatter else {"color": [by], "linestyle": [by]})
-    pc = PlotCollection.wrap(
-        dataset.isel({along: 0, "plot_axis": 0}, drop=True),
-        cols=[], backend=backend, figure_kwargs=figure | pc_kwargs.pop("figure_kwargs", {}),
-        **pc_kwargs,
+    pc_kwargs.setdefault("aes", {"color": [by], "linestyle": [by]} if styles else {"color": [by]})
+    start = xr.Dataset({"curve": (by, np.zeros(len(names)))}, coords={by: list(names)})
+    return PlotCollection.wrap(
+        start, cols=[], backend=backend,
+        figure_kwargs=figure | pc_kwargs.pop("figure_kwargs", {}), **pc_kwargs,
     )  # fmt: skip
-    draw = visuals.scatter_xy if scatter else visuals.line_xy
-    pc.map(draw, "curve", data=dataset, **({"size": 9} if scatter else {"width": 2}))
-    pc.add_legend(by, title="")
+
+
+def draw(
+    pc: PlotCollection, by: str, parts: Mapping[str, Mapping], *, scatter=False, legend=True, **how
+) -> PlotCollection:
+    """Draw a curve, or points, for each of ``parts``: x, y and maybe y_bottom and y_top.
+
+    The latter become a band around a curve and an error bar at a point. Artists are stored as
+    curve, points, band and error.
+    """
+    there = [name for name, part in parts.items() if "y_bottom" in part]
+    unstyled = pc.aes_set - {"color"}
+    if there and not scatter:
+        data = _padded(by, {name: parts[name] for name in there}, ("x", "y_bottom", "y_top"))
+        data = data.rename(plot_axis="kwarg")
+        pc.map(visuals.fill_between_y, "band", data=data, ignore_aes=unstyled, alpha=0.25)
+    if there and scatter:
+        bars = {name: _bars(parts[name]) for name in there}
+        pc.map(visuals.line_xy, "error", data=_padded(by, bars), ignore_aes=unstyled, width=1.5)
+    data = _padded(by, parts)
+    if scatter:
+        label = "points" if "curve" in pc.viz.children else "curve"
+        pc.map(visuals.scatter_xy, label, data=data, ignore_aes=unstyled, **({"size": 18} | how))
+    else:
+        pc.map(visuals.line_xy, "curve", data=data, **({"width": 2} | how))
+    if legend and pc.aes["color"].sizes[by] > 1:
+        pc.add_legend(by, title="")
+        if scatter:
+            point_entries(pc, by, parts)
     return pc
+
+
+def _padded(by, parts, axes=("x", "y")):
+    """Dataset (by, plot_axis, entry) of curves of different lengths, filled up with nan."""
+    longest = max(len(part["x"]) for part in parts.values())
+    values = np.full((len(parts), len(axes), longest), np.nan)
+    for i, part in enumerate(parts.values()):
+        for j, axis in enumerate(axes):
+            values[i, j, : len(part[axis])] = part[axis]
+    return xr.Dataset(
+        {"curve": ((by, "plot_axis", "entry"), values)},
+        coords={by: list(parts), "plot_axis": list(axes)},
+    )
+
+
+def _bars(part):
+    """One line that goes up every error bar, with gaps."""
+    gap = np.full(len(part["x"]), np.nan)
+    x, ends = part["x"], (part["y_bottom"], part["y_top"])
+    return {"x": np.stack([x, x, gap], 1).ravel(), "y": np.stack([*ends, gap], 1).ravel()}
+
+
+def curves(parts: Mapping[str, Mapping], by: str, *, scatter=False, **pc_kwargs) -> PlotCollection:
+    """Open a plot and `draw` all of ``parts``."""
+    pc = canvas(list(parts), by, styles=not scatter, **pc_kwargs)
+    return draw(pc, by, parts, scatter=scatter)
 
 
 def decorate(pc: PlotCollection, *, x: str, y: str, title: str, xscale="log", yscale="log"):
     """Set scales, axis labels and title of a single plot."""
     for axis, scale in ((visuals.set_xscale, xscale), (visuals.set_yscale, yscale)):
-        pc.map(axis, ignore_aes="all", scale=scale, store_artist=False)
+        if scale != "linear":
+            pc.map(axis, ignore_aes="all", scale=scale, store_artist=False)
     texts = {"xlabel": (visuals.labelled_x, x), "ylabel": (visuals.labelled_y, y)}
     for label, (write, text) in (texts | {"title": (visuals.labelled_title, title)}).items():
         pc.map(write, label, ignore_aes="all", text=text)
+    short_axes(pc, {"x": xscale, "y": yscale})
     return pc
 
 
 def mark(pc: PlotCollection, label: str, *, x: float | None = None, y: float | None = None):
     """Draw a dashed grey line at ``x`` or ``y``, stored in the collection under ``label``."""
     styles = import_module(f"arviz_plots.backend.{pc.backend}").get_default_aes("linestyle", 2)
-    line, value = (visuals.vline, x) if y is None else (visuals.hline, y)
+    visual, value = (visuals.vline, x) if y is None else (visuals.hline, y)
     data = xr.Dataset({"curve": value})
-    pc.map(line, label, data=data, ignore_aes="all", color="gray", linestyle=styles[1])
+    pc.map(visual, label, data=data, ignore_aes="all", color="gray", linestyle=styles[1])
     return pc

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Spectrum of a kernel: what a data set can learn of it."""
 
+import numpy as np
 import xarray as xr
 from arviz import PlotCollection
 
-from ._curves import curves, decorate, group_of, mark
+from .._checks import ArrayLike
+from ._curves import curves, decorate, group_of, line, mark
 
 
 def plot_spectrum(
@@ -26,14 +28,63 @@ def plot_spectrum(
     -------
     PlotCollection
     """
-    spectrum = group_of(dt, group)
-    spectrum = spectrum.assign_coords(mode=spectrum["mode"] + 1)
+    spectrum = group_of(dt, group, "values")
     values = spectrum["values"].where(spectrum["values"] > 0)
-    learnt = spectrum["mode"] <= spectrum.attrs["stop"]
-    kinds = xr.IndexVariable("kind", ["learnable", "not learnable"])
-    both = xr.concat([values.where(learnt), values.where(~learnt)], dim=kinds)
-    pc = curves(both, "mode", "kind", scatter=True, backend=backend, **pc_kwargs)
+    learnt = spectrum["mode"] < spectrum.attrs["stop"]
+    kinds = {"learnable": learnt, "not learnable": ~learnt}
+    parts = {kind: line(values.where(those), values["mode"] + 1) for kind, those in kinds.items()}
+    pc = curves(parts, "kind", scatter=True, backend=backend, **pc_kwargs)
     level = spectrum.attrs["ridge_at_stop"] / spectrum.attrs["n"]
     mark(pc, "ridge", y=level)
     title = "eigenvalues and running ridge / n (line)"
     return decorate(pc, x="mode", y="eigenvalue (variance)", title=title)
+
+
+def plot_learnability(
+    dt: xr.DataTree,
+    *,
+    group: str = "learning_curve",
+    threshold: ArrayLike | None = 0.5,
+    n: ArrayLike | None = None,
+    backend: str | None = None,
+    **pc_kwargs,
+) -> PlotCollection:
+    """Plot the learnability of every mode, a curve for each number of points.
+
+    Parameters
+    ----------
+    dt : DataTree
+        With a group of learnability over n_train and mode, as `bayesrg.io.label` makes of a
+        `bayesrg.theory.Curve`; over mode alone, as in the group spectrum of a flow; or over
+        chain, draw and mode, of which median and credible band are shown.
+    group : str
+    threshold : float, optional
+        Level to mark; None for none.
+    n : (s,), optional
+        Numbers of points to show, the nearest there are; by default all, up to six spread evenly.
+    backend, **pc_kwargs : as in `plot_spectrum`
+
+    Returns
+    -------
+    PlotCollection
+    """
+    curve = group_of(dt, group, "learnability")
+    learnt = curve["learnability"]
+    if "n_train" not in learnt.dims:
+        count = curve.attrs.get("n", np.nan)
+        learnt = learnt.expand_dims(n_train=[float(count)])
+    elif n is not None:
+        learnt = learnt.sel(n_train=np.atleast_1d(np.asarray(n, float)), method="nearest")
+    else:
+        size = learnt.sizes["n_train"]
+        learnt = learnt.isel(n_train=np.unique(np.linspace(0, size - 1, 6).round().astype(int)))
+    parts = {
+        f"n = {float(count):g}": line(learnt.isel(n_train=i), learnt["mode"] + 1)
+        for i, count in enumerate(learnt["n_train"].values)
+    }
+    pc = curves(parts, "n", backend=backend, **pc_kwargs)
+    title = "how much of each mode the data determine"
+    if threshold is not None:
+        mark(pc, "threshold", y=float(threshold))
+        title += f" (dashed: threshold {threshold:g})"
+    return decorate(pc, x="mode", y="learnability", title=title, yscale="linear")

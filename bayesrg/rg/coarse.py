@@ -36,17 +36,28 @@ class Coarse(Reparam):
         sampler factorises a matrix.
     max_dense : int
         Most points for a factorisation at every evaluation.
+    centered : bool
+        True leaves a site ``name`` given the low modes, to be observed or integrated. False is for
+        a latent function, whose likelihood is another site: ``name`` becomes deterministic,
+        made of the low modes and of ``name_white`` (..., n), a priori standard normal, which holds
+        all that the cut would integrate out if the observations were Gaussian.
 
     Raises
     ------
     ValueError
-        On use, for a site that cannot be split, a masked distribution, or a cutoff out of range.
+        On use, for a site that cannot be split, a masked distribution, a cutoff out of range, or
+        an observed site under ``centered=False``.
 
     Notes
     -----
     Works on any distribution with methods ``split(cutoff, rule, n=, eigen=, max_dense=)``, which
     gives the low modes' columns and the law of the rest, and ``shift(mean)`` on the latter. Each
     member of a batch (plate, ``expand``, ``to_event``, batched parameters) has its own modes.
+
+    A latent site keeps its law under the exact rule, whatever the cutoff and the
+    parametrisation; its ridge is an independent part of the function at each point (a jitter of
+    1e-6, say) that the model states, for nothing is added here. To integrate the eliminated modes
+    out of a likelihood that is not Gaussian see `bayesrg.gp.LaplaceMarginal`.
 
     References
     ----------
@@ -68,8 +79,9 @@ class Coarse(Reparam):
         n: int | None = None,
         eigen: tuple[ArrayLike, ArrayLike] | None = None,
         max_dense: int = 1000,
+        centered: bool = True,
     ):
-        self.cutoff = cutoff
+        self.cutoff, self.centered = cutoff, centered
         self.rule = _checks.choice("rule", rule, RULES)
         if eigen is not None and rule != "exact":
             raise ValueError(f'eigen belongs to rule="exact", not to {rule!r}; leave it out')
@@ -90,17 +102,33 @@ class Coarse(Reparam):
                 f"site {name!r} is a {type(base).__name__}, which has no modes to keep; Coarse "
                 "acts on a gp.MercerNormal that was not cut before"
             )
+        if not self.centered and obs is not None:
+            raise ValueError(
+                f"site {name!r} is observed or has a value, so it cannot be made of white noise; "
+                "leave centered=True, or observe another site that depends on it"
+            )
+        if not self.centered and not hasattr(base, "colour"):
+            raise ValueError(
+                f"site {name!r} is a {type(base).__name__}, whose function is integrated out; "
+                "leave centered=True"
+            )
         root, rest = base.split(
             self.cutoff, self.rule, n=self.n, eigen=self.eigen, max_dense=self.max_dense
         )
-        if self.cutoff:
-            outer = event_dim - base.event_dim
-            white = dist.Normal(jnp.zeros((), root.dtype), 1.0).expand((*batch, self.cutoff))
-            names = ["output", "output_bis"][:outer] + ["mode"]
-            modes = numpyro.sample(
-                f"{name}_modes", white.to_event(outer + 1), infer={"event_dims": names}
+        outer = event_dim - base.event_dim
+
+        def white(kind, axis, size):
+            fn = dist.Normal(jnp.zeros((), root.dtype), 1.0).expand((*batch, size))
+            names = ["output", "output_bis"][:outer] + [axis]
+            return numpyro.sample(
+                f"{name}_{kind}", fn.to_event(outer + 1), infer={"event_dims": names}
             )
+
+        if self.cutoff:
+            modes = white("modes", "mode", self.cutoff)
             rest = rest.shift((root @ modes[..., None])[..., 0])
+        if not self.centered:
+            return None, rest.colour(white("white", "white", base.event_shape[0]))
         return self._wrap(rest, batch, event_dim), obs
 
 
@@ -173,5 +201,8 @@ class coarsen(reparam):  # noqa: N801
             if msg.get("coarse"):
                 raise ValueError(f"site {name!r} is cut twice; give it one Coarse")
             super().process_message(msg)
+            if msg["type"] == "deterministic":  # NumPyro keeps the plates, not the other axes
+                outer = msg["value"].ndim - len(msg["cond_indep_stack"]) - 1
+                msg["infer"] = {"event_dims": ["output", "output_bis"][:outer] + ["point"]}
             msg["coarse"] = True
             self._met.add(name)

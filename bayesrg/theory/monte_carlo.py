@@ -34,8 +34,8 @@ class Population(eqx.Module):
         """Noiseless target (n,) at drawn inputs."""
 
     @abstractmethod
-    def predict(self, inputs: Array, weight: Array) -> tuple[Array, Array]:
-        """Mean squared error of the predictor ``K(., inputs) @ weight``, and its coefficients."""
+    def predict(self, inputs: Array, weight: Array) -> tuple[Array, Array | None]:
+        """Mean squared error of ``K(., inputs) @ weight``, and its coefficients if it has any."""
 
 
 class GaussianPopulation(Population):
@@ -78,7 +78,7 @@ class FinitePopulation(Population):
 
     def predict(self, inputs, weight):
         fitted = self.K[:, inputs] @ weight
-        return ((fitted - self.y) ** 2).mean(), jnp.zeros(0, fitted.dtype)
+        return ((fitted - self.y) ** 2).mean(), None
 
 
 def gaussian_population(
@@ -164,8 +164,8 @@ class CurveMC(eqx.Module):
     test, generalisation, train, log_evidence : (s,) as in `Curve`
     test_error, ... : (s,) their standard errors
     coefficients, coefficient_variance : (s, k)
-        Mean and variance over data sets of the predictor's coefficients; of length zero for a
-        finite population.
+        Mean and variance over data sets of the predictor's coefficients; None for a finite
+        population.
     draws : number of data sets for each n
     """
 
@@ -178,8 +178,8 @@ class CurveMC(eqx.Module):
     train_error: Float[Array, " n_train"]
     log_evidence: Float[Array, " n_train"]
     log_evidence_error: Float[Array, " n_train"]
-    coefficients: Float[Array, "n_train mode"]
-    coefficient_variance: Float[Array, "n_train mode"]
+    coefficients: Float[Array, "n_train mode"] | None
+    coefficient_variance: Float[Array, "n_train mode"] | None
     draws: int = eqx.field(static=True)
 
 
@@ -292,4 +292,5 @@ def _experiments(population, ridge, label_noise, keys, counts, n: int, batch: in
     results, coefficients = jax.lax.map(one, (keys, counts), batch_size=batch)
     draws = keys.shape[0]
     errors = results.std(0, ddof=1) / np.sqrt(draws)
-    return results.mean(0), errors, coefficients.mean(0), coefficients.var(0, ddof=1)
+    spread = jax.tree.map(lambda c: (c.mean(0), c.var(0, ddof=1)), coefficients)
+    return results.mean(0), errors, *(spread or (None, None))

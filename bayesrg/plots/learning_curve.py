@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Learning curves: theory, experiment, and slopes to compare with."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import xarray as xr
+from arviz import PlotCollection
+
+from ._curves import canvas, decorate, draw, group_of
+
+_QUANTITIES = {
+    "generalisation": "squared error on noiseless labels",
+    "test": "squared error on noisy labels",
+    "train": "squared error on training labels",
+    "log_evidence": "log evidence (nats)",
+}
+
+
+def plot_learning_curve(
+    dt: xr.DataTree,
+    *,
+    group: str = "learning_curve",
+    quantity: str = "generalisation",
+    experiment: str | None = "learning_curve_mc",
+    also: Mapping[str, str] | None = None,
+    slopes: Sequence = (),
+    backend: str | None = None,
+    **pc_kwargs,
+) -> PlotCollection:
+    """Plot an error against the number of points: theory as a line, experiments as points.
+
+    Parameters
+    ----------
+    dt : DataTree
+        Groups that `bayesrg.io.label` makes of a `bayesrg.theory.Curve` and of a
+        `bayesrg.theory.CurveMC`.
+    group : str
+        The theory.
+    quantity : str
+        A variable of both: "generalisation", "test", "train", "log_evidence", ...
+    experiment : str, optional
+        Group of the experiment, drawn with bars of one standard error if it is there.
+    also : mapping, optional
+        Further lines: from their label to their group, which holds ``quantity`` over n_train.
+    slopes : sequence of numbers
+        Exponents b: lines n^-b through the last point of the theory.
+    backend : str, optional
+        "matplotlib", "bokeh", "plotly" or "none"; ArviZ's default otherwise.
+    **pc_kwargs
+        Passed to ``PlotCollection.wrap``.
+
+    Returns
+    -------
+    PlotCollection
+    """
+    lines = {
+        label: _curve(group_of(dt, name, quantity), quantity)
+        for label, name in ({"theory": group} | dict(also or {})).items()
+    }
+    theory = lines["theory"]
+    for slope in slopes:
+        last = theory["y"][-1] * (theory["x"] / theory["x"][-1]) ** -float(slope)
+        lines[f"slope {-slope:.3g}"] = {"x": theory["x"], "y": last}
+    points = {}
+    if experiment in dt.children:
+        points = {"experiment": _curve(group_of(dt, experiment, quantity), quantity)}
+    pc = canvas([*lines, *points], "line", backend=backend, **pc_kwargs)
+    draw(pc, "line", lines, legend=not points)
+    if points:
+        draw(pc, "line", points, scatter=True, size=30)
+    text = _QUANTITIES.get(quantity, quantity)
+    title = "points: experiments with their standard errors" if points else "learning curve"
+    scale = "linear" if quantity == "log_evidence" else "log"
+    return decorate(pc, x="training points", y=text, title=title, yscale=scale)
+
+
+def _curve(curve, quantity):
+    """A curve sorted by the number of points, with error bars where there are errors."""
+    curve = curve.sortby("n_train")
+    y = curve[quantity].to_numpy()
+    part = {"x": curve["n_train"].to_numpy().astype(float), "y": y}
+    if f"{quantity}_error" in curve:
+        error = curve[f"{quantity}_error"].to_numpy()
+        # a bar that would reach zero ends at a tenth of its point, which a logarithm can show
+        low = y - error if quantity == "log_evidence" else np.maximum(y - error, 0.1 * y)
+        part |= {"y_bottom": low, "y_top": y + error}
+    return part
