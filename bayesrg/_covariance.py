@@ -2,8 +2,10 @@
 """Three algebras for one covariance matrix ``C``: dense, low rank plus diagonal, eigenpairs.
 
 Each offers the same verbs, with batches in front: ``quad_logdet(r)`` for rows ``r`` (..., m, n),
-``solve(B)`` and ``quad(B)`` = diag(B^T C^-1 B) for columns ``B`` (..., n, m), ``inverse_diag()``
-= diag(C^-1) (..., n), and ``colour(z)``, a square root of ``C`` applied to white noise.
+``solve(B)``, ``multiply(B)`` and ``quad(B)`` = diag(B^T C^-1 B) for columns ``B`` (..., n, m),
+``inverse_diag()`` = diag(C^-1) (..., n), ``curved(s)``, the algebra of ``I + diag(s) C diag(s)``,
+and two square roots of ``C`` applied to white noise: ``colour(z)``, the cheapest, which takes
+``white_size()`` numbers, and ``root(z)``, which takes n of them.
 """
 
 from typing import NamedTuple
@@ -48,6 +50,15 @@ class Dense(NamedTuple):
 
     def colour(self, z):
         return (jnp.linalg.cholesky(self.matrix) @ z[..., None])[..., 0]
+
+    root = colour
+
+    def multiply(self, B):
+        return self.matrix @ B
+
+    def curved(self, s):
+        eye = jnp.eye(self.matrix.shape[-1], dtype=self.matrix.dtype)
+        return Dense(eye + s[..., :, None] * self.matrix * s[..., None, :])
 
 
 class LowRank(NamedTuple):
@@ -106,6 +117,27 @@ class LowRank(NamedTuple):
         k = self.F.shape[-1]
         return (self.A @ z[..., :k, None])[..., 0] + jnp.sqrt(self.D) * z[..., k:]
 
+    def root(self, z):
+        # With B = D^-1/2 A and any S S^T = I + B^T B, the matrix W = I + B (I + S)^-1 B^T has
+        # W W^T = I + B B^T: both sides of (I + S)(I + S)^T = 2 I + S + S^T + B^T B.
+        noise = jnp.sqrt(self.D)
+        inside = (_t(self.A) @ (z / noise)[..., None])[..., 0]
+        S = jnp.linalg.cholesky(self._inner())
+        S = S + jnp.eye(S.shape[-1], dtype=S.dtype)
+        if S.ndim == 2:  # one factor for the whole batch
+            rows = inside.reshape(-1, S.shape[-1])
+            low = solve_triangular(S, rows.T, lower=True).T.reshape(inside.shape)
+        else:
+            S = jnp.broadcast_to(S, inside.shape[:-1] + S.shape[-2:])
+            low = solve_triangular(S, inside[..., None], lower=True)[..., 0]
+        return noise * z + (self.A @ low[..., None])[..., 0]
+
+    def multiply(self, B):
+        return self.A @ (_t(self.A) @ B) + self.D[..., None] * B
+
+    def curved(self, s):
+        return LowRank(s[..., None] * self.F, self.w, 1.0 + s**2 * self.D)
+
 
 class Eigen(NamedTuple):
     """``U diag(l) U^T + ridge I``: no factorisation at all.
@@ -157,3 +189,19 @@ class Eigen(NamedTuple):
         rank = self.U.shape[-1]
         inside = (self.U @ (jnp.sqrt(self.eigenvalues) * z[..., :rank])[..., None])[..., 0]
         return inside + jnp.sqrt(self.ridge) * z[..., rank:]
+
+    def root(self, z):
+        noise = jnp.sqrt(self.ridge)  # of the directions outside a thin U
+        weights = jnp.sqrt(self.eigenvalues + self.ridge) - noise
+        inside = weights[..., None] * (_t(self.U) @ z[..., None])
+        return (self.U @ inside)[..., 0] + noise * z
+
+    def multiply(self, B):
+        inside = self.eigenvalues[..., None] * (_t(self.U) @ B)
+        return self.U @ inside + self.ridge[..., None] * B
+
+    def curved(self, s):
+        n, rank = self.U.shape[-2:]
+        if rank < n:
+            return LowRank(self.U, jnp.sqrt(self.eigenvalues), self.ridge).curved(s)
+        return Dense(self.multiply(jnp.eye(n, dtype=self.U.dtype))).curved(s)

@@ -82,6 +82,12 @@ def test_every_algebra_is_its_matrix(form):
     np.testing.assert_allclose(log_det, np.linalg.slogdet(C)[1], rtol=1e-11)
     root = np.stack([algebra.colour(z) for z in jnp.eye(algebra.white_size())], 1)
     np.testing.assert_allclose(root @ root.T, C, rtol=1e-11, atol=1e-12)
+    one_to_one = np.stack([algebra.root(z) for z in jnp.eye(6)], 1)
+    np.testing.assert_allclose(one_to_one @ one_to_one.T, C, rtol=1e-11, atol=1e-12)
+    np.testing.assert_allclose(algebra.multiply(B), C @ B, rtol=1e-11, atol=1e-12)
+    s = np.linspace(0.0, 2.0, 6)
+    curved = np.linalg.inv(np.eye(6) + s[:, None] * C * s)
+    np.testing.assert_allclose(algebra.curved(s).solve(B), curved @ B, rtol=1e-11, atol=1e-12)
 
 
 def test_cholesky_adds_no_jitter_unless_needed_and_reports_it():

@@ -2,6 +2,7 @@
 """Learning curves by experiment against theory, on Gaussian features and on digits."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from oracles import within

@@ -2,6 +2,7 @@
 """Gaussian processes: the marginal likelihood as a distribution, and conditioning."""
 
 from .effective import EffectiveNormal
+from .laplace import LaplaceMarginal
 from .marginal import eigenpairs, eigenpairs_of, marginal
 from .maximise import Maximum, maximise_evidence
 from .mercer import MercerNormal
@@ -9,6 +10,7 @@ from .regression import Posterior, condition
 
 __all__ = [
     "EffectiveNormal",
+    "LaplaceMarginal",
     "Maximum",
     "MercerNormal",
     "Posterior",

@@ -11,6 +11,7 @@ from numpyro.distributions.util import validate_sample
 
 from .. import _checks
 from .._checks import ArrayLike
+from .._covariance import LowRank
 from .._fixedpoint import effective_ridge
 
 
@@ -144,12 +145,34 @@ class EffectiveNormal(dist.Distribution):
 
     def sample(self, key: Array, sample_shape: tuple[int, ...] = ()):
         """Draw observations, ``sample_shape + batch_shape + (n,)``."""
-        white = random.normal(key, sample_shape + self.shape(), self.eliminated.dtype)
-        return self.loc + jnp.sqrt(self.noise) * white
+        return self.colour(random.normal(key, sample_shape + self.shape(), self.eliminated.dtype))
+
+    def colour(self, white: ArrayLike) -> Float[Array, "*batch point"]:
+        """Turn standard normal ``white`` (..., n) into observations."""
+        return self.loc + jnp.sqrt(self.noise) * jnp.asarray(white)
+
+    def _algebra(self):
+        return LowRank(jnp.zeros(self.event_shape + (0,), self.eliminated.dtype),
+                       jnp.zeros(0, self.eliminated.dtype), self.variance)  # fmt: skip
 
     def solve(self, B: ArrayLike) -> Float[Array, "*batch point column"]:
         """Inverse covariance times columns B (..., n, c)."""
         return jnp.asarray(B) / self.variance[..., None]
+
+    def prior_variance(self) -> Float[Array, "*batch point"]:
+        """Variance of the eliminated modes at each point, noise left out."""
+        return self.eliminated
+
+    def _ahead(self, n):
+        """Laws of the first n points and of the others, between which nothing is left."""
+
+        def take(rows):
+            parts = (self.loc, self.noise, self.ridge)
+            rest = [x if x.shape[-1] == 1 else x[..., rows] for x in parts]
+            return EffectiveNormal(*rest, self.eliminated[..., rows])
+
+        between = jnp.zeros((n, self.event_shape[0] - n), self.eliminated.dtype)
+        return take(slice(None, n)), take(slice(n, None)), between
 
     def krige(self, value: ArrayLike):
         """Predict at the last points: the low modes alone, with the eliminated variance added.

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The marginal likelihood of a Gaussian process as one NumPyro distribution that can be cut."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
@@ -14,16 +13,8 @@ from .. import _checks
 from .._checks import ArrayLike
 from .._covariance import Dense, Eigen, LowRank
 from .._linalg import safe_sqrt
+from . import sound
 from .effective import EffectiveNormal, noise_after
-
-
-def _same_trace(name, got, expected):
-    if abs(got - expected) > 1e-5 * abs(expected) + 1e-30:
-        raise ValueError(
-            f"{name} belongs to other modes: its trace is {got:.6g} where these features, values "
-            f"and residual have {expected:.6g}; compute it from them, after a cut from what is "
-            "eliminated (gp.eigenpairs_of(spectrum, X, cutoff))"
-        )
 
 
 class MercerNormal(dist.Distribution):
@@ -138,46 +129,8 @@ class MercerNormal(dist.Distribution):
             self.loc.shape[:-1], self.ridge.shape[:-1], self.values.shape[:-1], self.scale.shape
         )
         super().__init__(batch, (n,), validate_args=validate_args)
-        self._refuse_singular()
-        self._refuse_stale()
-
-    def _refuse_stale(self):
-        """Compare traces: eigenpairs or a Gram matrix of other modes would pass unnoticed."""
-        given = (self.features, self.values, self.residual, self.eigen, self.gram)
-        if not all(_checks.known(part) for part in jax.tree.leaves(given)):
-            return
-        n = self.event_shape[0]
-        squares = np.asarray(self.features) ** 2
-        if self.eigen is not None and self.eigen[0].shape[0] == n and self.values.ndim == 1:
-            trace = (squares @ np.asarray(self.values)).sum()
-            if self.residual is not None:
-                residual = np.asarray(self.residual)
-                trace += residual.sum() if residual.ndim == 1 else np.trace(residual)
-            _same_trace("eigen", np.asarray(self.eigen[1]).sum(), trace)
-        if self.gram is not None:
-            _same_trace("gram", np.trace(np.asarray(self.gram)), squares.sum())
-
-    def _refuse_singular(self):
-        parts = (self.ridge, self.features, self.values, self.scale, self.residual)
-        if not all(part is None or _checks.known(part) for part in parts):
-            return
-        if (np.asarray(self.ridge) > 0).all():
-            return
-        n, k = self.features.shape
-        prior = (np.asarray(self.features) * np.asarray(self.values)[..., None, :]) @ np.asarray(
-            self.features
-        ).T
-        if self.residual is not None:
-            residual = np.asarray(self.residual)
-            prior = prior + (np.diag(residual) if residual.ndim == 1 else residual)
-        smallest = np.linalg.eigvalsh(np.asarray(self.scale)[..., None, None] * prior)[..., 0]
-        floor = n * np.finfo(prior.dtype).eps * np.trace(prior, axis1=-2, axis2=-1)
-        diagonal = self.residual is not None and self.residual.ndim == 1 and k < n
-        if (smallest <= floor).any() or (diagonal and not np.asarray(self.residual).all()):
-            raise ValueError(
-                f"noise covariance is singular: ridge = 0 and only {k} modes for {n} points; give "
-                "a positive ridge, or a residual that is positive definite"
-            )
+        sound.refuse_singular(self)
+        sound.refuse_stale(self)
 
     @property
     def _unscaled(self):
@@ -267,6 +220,10 @@ class MercerNormal(dist.Distribution):
         shape = sample_shape + self.batch_shape + (algebra.white_size(),)
         return self.loc + algebra.colour(random.normal(key, shape, self.features.dtype))
 
+    def colour(self, white: ArrayLike) -> Float[Array, "*batch point"]:
+        """Turn n standard normal numbers ``white`` (..., n) into observations, one to one."""
+        return self.loc + self._algebra().root(jnp.asarray(white))
+
     def loo(self, value: ArrayLike) -> Float[Array, "*batch point"]:
         """Log density of each observation given all the others, (..., n), in closed form.
 
@@ -301,20 +258,20 @@ class MercerNormal(dist.Distribution):
         Rasmussen and Williams (2006), equations 2.25 and 2.26.
         """
         value = jnp.asarray(value)
-        n = value.shape[-1]
+        head, rest, cross = self._ahead(value.shape[-1])
+        algebra = head._algebra()
+        weight = algebra.solve(head._centred(value)[..., None])
+        mean = rest.loc + (jnp.swapaxes(cross, -1, -2) @ weight)[..., 0]
+        variance = rest.prior_variance() - algebra.quad(cross)
+        return mean, jnp.broadcast_to(jnp.clip(variance, 0.0), mean.shape), rest.ridge
+
+    def _ahead(self, n):
+        """Laws of the first n points and of the others, and the prior covariance between them."""
         cross = (self.features[:n] * self.values[..., None, :]) @ self.features[n:].T
         if self.residual is not None and self.residual.ndim == 2:
             cross = cross + self.residual[:n, n:]
-        head, rest = self._rows(slice(None, n)), self._rows(slice(n, None))
-        algebra = head._algebra()
-        r = head._centred(value)
-        scale = self.scale[..., None]
-        weight = algebra.solve(r[..., None])
-        mean = rest.loc + scale * (jnp.swapaxes(cross, -1, -2) @ weight)[..., 0]
-        variance = rest.prior_variance() - scale**2 * algebra.quad(cross)
-        shape = mean.shape
-        variance = jnp.broadcast_to(jnp.clip(variance, 0.0), shape)
-        return mean, variance, rest.ridge
+        cross = self.scale[..., None, None] * cross
+        return self._rows(slice(None, n)), self._rows(slice(n, None)), cross
 
     def _centred(self, value):
         r = jnp.asarray(value) - self.loc

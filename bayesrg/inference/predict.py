@@ -52,8 +52,8 @@ def predict(
     Raises
     ------
     ValueError
-        For inputs of the wrong width, a site that does not exist, or hyper-arguments that differ
-        from those of the fit.
+        For inputs of the wrong width, a site that does not exist, hyper-arguments that differ
+        from those of the fit, or a model that samples a function point by point.
 
     Notes
     -----
@@ -61,7 +61,9 @@ def predict(
     are predicted with the rest; after another rule the low modes alone predict, and the variance
     of the others is added. Each point is drawn from its own marginal, so a prediction does not
     depend on the other rows; for joint draws see `bayesrg.gp.Posterior.sample`. A site that is no
-    Gaussian process gives its mean as ``f``. Other observed sites are drawn anew.
+    Gaussian process gives its mean as ``f``. Other observed sites are drawn anew. Under a
+    `bayesrg.gp.LaplaceMarginal` ``f`` is the latent function, and ``y`` an observation of its draw
+    by the likelihood.
 
     References
     ----------
@@ -87,14 +89,15 @@ def predict(
         for name, s in sites.items()
         if name.replace("/", ".") in posterior and not s.deterministic
     }
+    _no_function_sampled([sites[name] for name in latents])
     keys = jax.random.split(key, next(iter(latents.values())).shape[:2])
-    parts = [
-        jax.device_get(_moments(bound, X, X_new[i : i + _ROWS], y, latents, keys, traced))
-        for i in range(0, X_new.shape[0], _ROWS)
-    ]
-    mean, variance, noise, drawn = (np.concatenate(x, -1) for x in zip(*parts, strict=True))
-    f, observed = jax.jit(_draw)(key, mean, variance, noise)
-    observed = np.where(np.isnan(noise), drawn, observed)
+    rows = jnp.arange(X_new.shape[0])
+    parts = []
+    for i in range(0, X_new.shape[0], _ROWS):
+        chunk = slice(i, i + _ROWS)
+        drawn = _predicted(bound, X, X_new[chunk], rows[chunk], y, latents, keys, traced)
+        parts.append(jax.device_get(drawn))
+    mean, variance, f, observed = (np.concatenate(x, -1) for x in zip(*parts, strict=True))
     own = X_new.shape == X.shape and bool((X_new == X).all())
     point = "point" if own else "point_new"
     dims = tuple(point if d == "point" else d for d in dt["observed_data"][site].dims)
@@ -111,11 +114,10 @@ def predict(
 
 
 @eqx.filter_jit
-def _moments(bound: Bound, X, X_new, y, latents, keys, site):
-    """Mean and variance of the function and noise variance at new rows, for every draw.
+def _predicted(bound: Bound, X, X_new, rows, y, latents, keys, site):
+    """Mean, variance and draw of the function at new rows, and an observation, for every draw.
 
-    A site that is no Gaussian process has no function: its mean stands for it, noise is nan, and
-    the last result is a draw of the site itself.
+    A site that is no Gaussian process has no function: its mean stands for it.
     """
     together, n = jnp.concatenate([X, X_new]), X.shape[0]
 
@@ -129,30 +131,44 @@ def _moments(bound: Bound, X, X_new, y, latents, keys, site):
                     "the model must make its law from the X that it is given"
                 )
             mean, variance, noise = fn.krige(y)
-            return mean, variance, jnp.broadcast_to(noise, mean.shape), jnp.zeros_like(mean)
+            f, white = _draw(key, rows, mean, variance)
+            observed = f + jnp.sqrt(noise) * white
+            if hasattr(fn, "likelihood"):
+                whole = jnp.concatenate([jnp.zeros(mean.shape[:-1] + (n,)), observed], -1)
+                observed = fn.likelihood(whole).sample(key)[..., n:].astype(mean.dtype)
+            return mean, variance, f, observed
         if fn.event_dim:
             raise ValueError(
                 f"site {site!r} is a {type(fn).__name__}, whose points depend on each other in a "
                 "way that predict does not know; use gp.MercerNormal"
             )
         shape = y.shape[:-1] + together.shape[:1]
-        drawn = fn.expand(shape).sample(key)[..., n:].astype(X.dtype)
+        observed = fn.expand(shape).sample(key)[..., n:].astype(X.dtype)
         mean = jnp.broadcast_to(fn.mean, shape)[..., n:].astype(X.dtype)
-        return mean, jnp.zeros_like(mean), jnp.full_like(mean, jnp.nan), drawn
+        return mean, jnp.zeros_like(mean), mean, observed
 
     return over_draws(at, (latents, keys))
 
 
-def _draw(key, mean, variance, noise):
-    """Draw function and observation at each row with a key of its own."""
+def _draw(key, rows, mean, variance):
+    """Draw the function at each row with a key of its own, and white noise for its observation."""
 
-    def row(index, mean, variance, noise):
-        white = jax.random.normal(jax.random.fold_in(key, index), (2,) + mean.shape, mean.dtype)
-        f = mean + jnp.sqrt(variance) * white[0]
-        return f, f + jnp.sqrt(noise) * white[1]
+    def row(index):
+        return jax.random.normal(jax.random.fold_in(key, index), (2,) + mean.shape[:-1], mean.dtype)
 
-    rows = jnp.arange(mean.shape[-1])
-    return jax.vmap(row, in_axes=(0, -1, -1, -1), out_axes=-1)(rows, mean, variance, noise)
+    white = jax.vmap(row, out_axes=-1)(rows)
+    return mean + jnp.sqrt(variance) * white[0], white[1]
+
+
+def _no_function_sampled(sites):
+    for site in sites:
+        if {"point", "white"} & set(site.dims):
+            raise ValueError(
+                f"site {site.name!r} holds a function at the training points, so the model cannot "
+                "be asked at others; krige the draws of the function, e.g. with "
+                "gp.marginal(prior, [X, X_new], jitter).krige(f), or integrate it out with "
+                "gp.LaplaceMarginal"
+            )
 
 
 def _site(dt, site):

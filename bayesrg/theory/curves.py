@@ -105,7 +105,8 @@ def _checked(values, degeneracy, power, n, ridge, tail, label_noise):
     values, degeneracy, n, ridge = levels(values, degeneracy, n, ridge, tail)
     if values.ndim != 1 or power.shape != values.shape:
         raise ValueError(
-            f"power has shape {power.shape} and values {values.shape}; give (k,) both, one entry a level"
+            f"power has shape {power.shape} and values {values.shape}; give (k,) both, one entry "
+            "a level"
         )
     label_noise = _checks.nonnegative("label_noise", label_noise)
     return values, degeneracy, power, n, ridge, label_noise

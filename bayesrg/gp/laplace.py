@@ -1,0 +1,317 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Observations that are not Gaussian, the function integrated out by Laplace's approximation."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+from jax import Array, lax, random
+from jaxtyping import Bool, Float, Int
+from numpyro.distributions import constraints
+from numpyro.distributions.util import validate_sample
+
+from .._checks import ArrayLike
+from .._linalg import safe_sqrt
+from .effective import EffectiveNormal
+from .mercer import MercerNormal
+
+_STEPS, _HALVINGS = 100, 30
+
+
+class Mode(NamedTuple):
+    """Mode of a latent function: ``f``, ``weight`` = K^-1 (f - mean), and how it was found."""
+
+    f: Float[Array, "*batch point"]
+    weight: Float[Array, "*batch point"]
+    steps: Int[Array, ""]
+    converged: Bool[Array, "*batch"]
+
+
+class _Expansion(NamedTuple):
+    """Second-order expansion about the mode; ``doubt`` is nan where there is none, else 0."""
+
+    head: dist.Distribution
+    terms: Callable
+    f: Array
+    weight: Array
+    root: Array  # of the curvature W
+    algebra: tuple  # of I + W^1/2 K W^1/2
+    doubt: Array
+
+    def covariance(self):
+        """``K - K W^1/2 (I + W^1/2 K W^1/2)^-1 W^1/2 K``, (..., n, n)."""
+        eye = jnp.eye(self.root.shape[-1], dtype=self.root.dtype)
+        K = self.head._algebra().multiply(eye)
+        side = self.root[..., None] * K
+        S = K - jnp.swapaxes(side, -1, -2) @ self.algebra.solve(side)
+        return S + self.doubt[..., None, None]
+
+
+def _derivative(function):
+    """Derivative of a function that acts on each entry by itself."""
+    return lambda f: jax.jvp(function, (f,), (jnp.ones_like(f),))[1]
+
+
+class LaplaceMarginal(dist.Distribution):
+    r"""Observations of a latent Gaussian function, which is integrated out approximately.
+
+    The density is :math:`\int N(f; m, K) \prod_i p(y_i | f_i)\, df` with the integrand's logarithm
+    expanded to second order about its mode :math:`\hat f`:
+
+    .. math:: \ln p(y|\hat f) - \tfrac12 (\hat f - m)^T K^{-1} (\hat f - m)
+              - \tfrac12 \ln |I + W^{1/2} K W^{1/2}|, \qquad W = -\nabla^2 \ln p(y|\hat f).
+
+    Parameters
+    ----------
+    prior : MercerNormal or EffectiveNormal
+        Law of the latent function at the n points, one function. Its ridge is an independent
+        part of the function at each point (a jitter that the user states, 1e-6 for instance).
+    likelihood : callable
+        From f (..., n) to a NumPyro distribution of that batch shape, the points independent;
+        log-concave and four times differentiable in f, e.g. ``lambda f: Bernoulli(logits=f)``.
+
+    Raises
+    ------
+    ValueError
+        For a prior of another kind, or a likelihood whose batch shape is not that of f.
+
+    Notes
+    -----
+    Event shape (n,); rows of observations (..., n) share the prior. The approximation is exact
+    for a Gaussian likelihood and states its error otherwise: `correction` is the next order of
+    the expansion, which ``log_prob`` leaves out. Where Newton's method does not converge, or the
+    likelihood is not log-concave at the mode, ``log_prob`` is nan, which a sampler rejects;
+    `mode` says so. The first derivative in all parameters is exact: the last Newton step is
+    differentiated. Second derivatives are not.
+
+    References
+    ----------
+    Rasmussen and Williams (2006), section 3.4 and algorithm 3.1.
+    """
+
+    event_dims = ("point",)
+    pytree_data_fields = ("prior",)
+    pytree_aux_fields = ("likelihood",)
+
+    def __init__(
+        self,
+        prior: dist.Distribution,
+        likelihood: Callable,
+        *,
+        validate_args: bool | None = None,
+    ):
+        if not isinstance(prior, MercerNormal | EffectiveNormal):
+            raise ValueError(
+                f"prior must be a gp.MercerNormal, got {type(prior).__name__}; make one with "
+                "gp.marginal(prior, X, ridge), the ridge a small jitter"
+            )
+        self.prior, self.likelihood = prior, likelihood
+        shape = jax.eval_shape(lambda f: likelihood(f).log_prob(jnp.zeros(f.shape)), prior.mean)
+        if shape.shape != prior.shape():
+            raise ValueError(
+                f"likelihood gives log densities of shape {shape.shape} for a function of shape "
+                f"{prior.shape()}; return one independent distribution a point, with no to_event"
+            )
+        super().__init__(prior.batch_shape, prior.event_shape, validate_args=validate_args)
+
+    @constraints.dependent_property(event_dim=1)
+    def support(self):
+        """What the likelihood supports, at each point."""
+        return constraints.independent(self.likelihood(self.prior.mean).support, 1)
+
+    def split(self, cutoff, rule="exact", **options):
+        """Separate the first modes, as `MercerNormal.split`; the rest stays integrated out."""
+        root, rest = self.prior.split(cutoff, rule, **options)
+        return root, LaplaceMarginal(rest, self.likelihood)
+
+    def shift(self, mean: ArrayLike) -> "LaplaceMarginal":
+        """Add ``mean`` (..., n) to the mean of the function."""
+        return LaplaceMarginal(self.prior.shift(mean), self.likelihood)
+
+    def _terms(self, value):
+        """Log-likelihood of each observation as a function of f, at the first points."""
+        value = jnp.asarray(value)
+        absent = self.event_shape[0] - value.shape[-1]  # a likelihood may know all the points
+
+        def pad(x):
+            return jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, absent)], mode="edge")
+
+        def terms(f):
+            # NumPyro writes some logits with |f|, whose second derivative is lost at zero.
+            f = f + jnp.where(f == 0, 1e-30, 0.0)
+            return self.likelihood(pad(f)).log_prob(pad(value))[..., : value.shape[-1]]
+
+        return terms
+
+    def mode(self, value: ArrayLike) -> Mode:
+        """Find the mode of the function given observations (..., n), by Newton's method.
+
+        Returns
+        -------
+        Mode
+            With ``converged`` (...), and ``steps``, the number of Newton steps.
+        """
+        head = self._head(value)
+        return _mode(head, head._algebra(), self._terms(value), jnp.shape(value))
+
+    def _head(self, value):
+        n = jnp.shape(value)[-1]
+        return self.prior if n == self.event_shape[0] else self.prior._ahead(n)[0]
+
+    def _expand(self, value):
+        """Expand about the mode, whose last Newton step carries its derivatives."""
+        head, terms = self._head(value), self._terms(value)
+        algebra = head._algebra()
+        fixed = jax.tree.map(lax.stop_gradient, head)
+        found = _mode(fixed, fixed._algebra(), terms, jnp.shape(value))
+        f = jnp.where(found.converged[..., None], found.f, head.loc)
+        f, weight, _, _ = _newton(head.loc, algebra, terms, lax.stop_gradient(f))
+        root = _root_curvature(terms, f)
+        doubt = jnp.where(found.converged, 0.0, jnp.nan)
+        return _Expansion(head, terms, f, weight, root, algebra.curved(root), doubt)
+
+    @validate_sample
+    def log_prob(self, value: ArrayLike) -> Float[Array, "*batch"]:
+        """Laplace's log evidence of observations (..., n); nan where no mode was found."""
+        at = self._expand(value)
+        log_det = at.algebra.quad_logdet(jnp.zeros_like(at.f)[..., None, :])[1]
+        quad = (at.weight * (at.f - at.head.loc)).sum(-1)
+        return at.terms(at.f).sum(-1) - 0.5 * (quad + log_det) + at.doubt
+
+    def posterior(self, value: ArrayLike):
+        """Gaussian approximation of the function's posterior given observations (..., n).
+
+        Returns
+        -------
+        mean : (..., n), the mode
+        covariance : (..., n, n), the inverse of ``K^-1 + W``
+        """
+        at = self._expand(value)
+        return at.f + at.doubt[..., None], at.covariance()
+
+    def correction(self, value: ArrayLike) -> Float[Array, "*batch"]:
+        r"""Leading correction to ``log_prob`` at observations (..., n): its error, to next order.
+
+        .. math:: \tfrac18 \sum_i l''''_i S_{ii}^2 + \tfrac1{24} \sum_{ij} l'''_i l'''_j
+                  (3 S_{ii} S_{ij} S_{jj} + 2 S_{ij}^3)
+
+        with S the posterior covariance and l the log-likelihood at the mode. Where it is not
+        small beside 1, the approximation is not to be trusted.
+
+        References
+        ----------
+        Shun and McCullagh (1995), J. R. Statist. Soc. B 57, 749.
+        """
+        at = self._expand(value)
+        S = at.covariance()
+        third_order = _derivative(_derivative(_derivative(at.terms)))
+        third, fourth = third_order(at.f), _derivative(third_order)(at.f)
+        own = jnp.diagonal(S, axis1=-2, axis2=-1)
+        chain = jnp.einsum("...i,...ij,...j->...", third * own, S, third * own)
+        sunset = jnp.einsum("...i,...ij,...j->...", third, S**3, third)
+        return (fourth * own**2).sum(-1) / 8 + chain / 8 + sunset / 12
+
+    def loo(self, value: ArrayLike, *, order: int = 40) -> Float[Array, "*batch point"]:
+        """Log density of each observation given all the others, (..., n).
+
+        The observation's own Gaussian factor is taken out of the posterior, which leaves a cavity,
+        and its true one integrated over that by Gauss-Hermite quadrature with ``order`` nodes,
+        placed where Laplace's posterior is.
+        """
+        at = self._expand(value)
+        own = jnp.diagonal(at.covariance(), axis1=-2, axis2=-1)
+        cavity = own / at.algebra.inverse_diag()
+        centre = at.f - cavity * _derivative(at.terms)(at.f)
+        nodes, weights = np.polynomial.hermite_e.hermegauss(order)
+        nodes = jnp.asarray(nodes).reshape((-1,) + (1,) * at.f.ndim)
+        weights = jnp.asarray(np.log(weights / weights.sum())).reshape(nodes.shape)
+        x = at.f + jnp.sqrt(own) * nodes
+        ratio = 0.5 * (nodes**2 - (x - centre) ** 2 / cavity + jnp.log(own / cavity))
+        return jax.nn.logsumexp(at.terms(x) + ratio + weights, axis=0)
+
+    def krige(self, value: ArrayLike):
+        """Predict the function at the last points from observations at the first.
+
+        Parameters
+        ----------
+        value : (..., n1), observations at the first n1 of the n points
+
+        Returns
+        -------
+        mean, variance : (..., n - n1) of the function without its jitter, at the other points
+        ridge : the jitter's variance there
+
+        References
+        ----------
+        Rasmussen and Williams (2006), equations 3.21 and 3.24.
+        """
+        head, rest, cross = self.prior._ahead(jnp.shape(value)[-1])
+        at = self._expand(value)
+        mean = rest.loc + (jnp.swapaxes(cross, -1, -2) @ at.weight[..., None])[..., 0]
+        mean = mean + at.doubt[..., None]
+        variance = rest.prior_variance() - at.algebra.quad(at.root[..., None] * cross)
+        return mean, jnp.broadcast_to(jnp.clip(variance, 0.0), mean.shape), rest.ridge
+
+    def sample(self, key: Array, sample_shape: tuple[int, ...] = ()):
+        """Draw a function, then observations of it: ``sample_shape + batch_shape + (n,)``."""
+        first, second = random.split(key)
+        return self.likelihood(self.prior.sample(first, sample_shape)).sample(second)
+
+
+def _root_curvature(terms, f):
+    return safe_sqrt(-_derivative(_derivative(terms))(f))
+
+
+def _newton(loc, algebra, terms, f):
+    """Take one Newton step from f: the new f and its weight, and the gradient of what is gained."""
+    slope, root = _derivative(terms)(f), _root_curvature(terms, f)
+    b = root**2 * (f - loc) + slope
+    inner = (root * algebra.multiply(b[..., None])[..., 0])[..., None]
+    weight = b - root * algebra.curved(root).solve(inner)[..., 0]
+    return loc + algebra.multiply(weight[..., None])[..., 0], weight, slope, root
+
+
+def _mode(prior, algebra, terms, shape):
+    """Newton's method with step halving, which a log-concave likelihood lets converge."""
+    f = jnp.broadcast_to(prior.loc, jnp.broadcast_shapes(prior.mean.shape[:-1] + (1,), shape))
+    eps = jnp.finfo(f.dtype).eps
+
+    def gain(f, weight):
+        value = terms(f).sum(-1) - 0.5 * (weight * (f - prior.loc)).sum(-1)
+        return jnp.where(jnp.isnan(value), -jnp.inf, value)
+
+    def step(state):
+        count, f, weight, _ = state
+        f_new, weight_new, _, root = _newton(prior.loc, algebra, terms, f)
+        df, dw = f_new - f, weight_new - weight
+        decrement = (df * dw).sum(-1) + ((root * df) ** 2).sum(-1)
+        before = gain(f, weight)
+        slack = 100 * eps * jnp.abs(before)
+
+        def at(t):
+            return f + t[..., None] * df, weight + t[..., None] * dw
+
+        def poor(t):
+            return gain(*at(t)) < before + 1e-4 * t * decrement - slack
+
+        def halve(state):
+            i, t = state
+            return i + 1, jnp.where(poor(t), 0.5 * t, t)
+
+        _, t = lax.while_loop(
+            lambda state: (state[0] < _HALVINGS) & poor(state[1]).any(), halve,
+            (0, jnp.ones_like(before)),
+        )  # fmt: skip
+        f, weight = at(t)
+        return count + 1, f, weight, decrement <= f.shape[-1] * eps**0.75
+
+    def unfinished(state):
+        return (state[0] < _STEPS) & ~state[3].all()
+
+    start = (jnp.asarray(0), f, jnp.zeros_like(f), jnp.zeros(f.shape[:-1], bool))
+    count, f, weight, converged = lax.while_loop(unfinished, step, start)
+    concave = (-_derivative(_derivative(terms))(f) >= -1e-8).all(-1)
+    return Mode(f, weight, count, converged & concave)

@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a `MercerNormal` refuses where its numbers can be read: no density, caches of others."""
+
+import jax
+import numpy as np
+
+from .. import _checks
+
+
+def _same_trace(name, got, expected):
+    if abs(got - expected) > 1e-5 * abs(expected) + 1e-30:
+        raise ValueError(
+            f"{name} belongs to other modes: its trace is {got:.6g} where these features, values "
+            f"and residual have {expected:.6g}; compute it from them, after a cut from what is "
+            "eliminated (gp.eigenpairs_of(spectrum, X, cutoff))"
+        )
+
+
+def refuse_stale(fn):
+    """Compare traces: eigenpairs or a Gram matrix of other modes would pass unnoticed."""
+    given = (fn.features, fn.values, fn.residual, fn.eigen, fn.gram)
+    if not all(_checks.known(part) for part in jax.tree.leaves(given)):
+        return
+    n = fn.event_shape[0]
+    squares = np.asarray(fn.features) ** 2
+    if fn.eigen is not None and fn.eigen[0].shape[0] == n and fn.values.ndim == 1:
+        trace = (squares @ np.asarray(fn.values)).sum()
+        if fn.residual is not None:
+            residual = np.asarray(fn.residual)
+            trace += residual.sum() if residual.ndim == 1 else np.trace(residual)
+        _same_trace("eigen", np.asarray(fn.eigen[1]).sum(), trace)
+    if fn.gram is not None:
+        _same_trace("gram", np.trace(np.asarray(fn.gram)), squares.sum())
+
+
+def refuse_singular(fn):
+    """Require a density: a positive ridge, or a prior of full rank."""
+    parts = (fn.ridge, fn.features, fn.values, fn.scale, fn.residual)
+    if not all(part is None or _checks.known(part) for part in parts):
+        return
+    if (np.asarray(fn.ridge) > 0).all():
+        return
+    n, k = fn.features.shape
+    features = np.asarray(fn.features)
+    prior = (features * np.asarray(fn.values)[..., None, :]) @ features.T
+    if fn.residual is not None:
+        residual = np.asarray(fn.residual)
+        prior = prior + (np.diag(residual) if residual.ndim == 1 else residual)
+    smallest = np.linalg.eigvalsh(np.asarray(fn.scale)[..., None, None] * prior)[..., 0]
+    floor = n * np.finfo(prior.dtype).eps * np.trace(prior, axis1=-2, axis2=-1)
+    diagonal = fn.residual is not None and fn.residual.ndim == 1 and k < n
+    if (smallest <= floor).any() or (diagonal and not np.asarray(fn.residual).all()):
+        raise ValueError(
+            f"noise covariance is singular: ridge = 0 and only {k} modes for {n} points; give "
+            "a positive ridge, or a residual that is positive definite"
+        )

@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: Apache-2.0
+import arviz as az
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+from numpyro import handlers
+from numpyro.infer import Predictive
+from numpyro.infer.util import log_density
+from oracles import fourier_problem
+
+import bayesrg as brg
+from bayesrg import rg
+from bayesrg.gp import LaplaceMarginal, MercerNormal, eigenpairs
+from bayesrg.models import gp_classification
+
+p = fourier_problem()
+JITTER = 1e-6
+RESIDUAL = jnp.linspace(0.01, 0.2, 24)
+
+
+def prior(k=61, residual=None, **kwargs):
+    return MercerNormal(p.Phi[:, :k], p.values[:k], JITTER, residual=residual, scale=1.3, **kwargs)
+
+
+def latent(y=None, fn=None):
+    f = numpyro.sample("f", prior() if fn is None else fn)
+    numpyro.sample("y", dist.Bernoulli(logits=f).to_event(1), obs=y)
+    return f
+
+
+def whitened(cutoff=5, rule="exact", **kwargs):
+    return rg.coarsen(latent, f=rg.Coarse(cutoff, rule, centered=False, **kwargs))
+
+
+def traced(model, *args, **kwargs):
+    return handlers.trace(handlers.seed(model, 0)).get_trace(*args, **kwargs)
+
+
+CASES = [(61, None), (9, None), (9, RESIDUAL), (9, jnp.diag(RESIDUAL) + 0.01)]
+
+
+@pytest.mark.parametrize("cutoff", [0, 5])
+@pytest.mark.parametrize("k, residual", CASES, ids=["dense", "low", "diagonal", "full"])
+def test_the_law_of_the_function_is_that_of_the_prior(k, residual, cutoff):
+    """The map from white numbers to f is affine; its matrix times its transpose is the prior's."""
+    eigen = eigenpairs(p.Phi[:, cutoff:k], p.values[cutoff:k], residual)
+    for pairs in (None, eigen):
+        model = whitened(cutoff, eigen=pairs)
+
+        def f(w, z, model=model):
+            given = {"f_modes": w, "f_white": z}
+            return handlers.seed(handlers.substitute(model, given), 0)(
+                fn=prior(k, residual, loc=0.2)
+            )
+
+        w, z = jnp.zeros(cutoff), jnp.zeros(24)
+        np.testing.assert_allclose(f(w, z), np.full(24, 0.2), rtol=0, atol=1e-15)
+        A = np.concatenate(jax.jacobian(f, (0, 1))(w, z), 1)
+        np.testing.assert_allclose(
+            A @ A.T, prior(k, residual).covariance_matrix, rtol=0, atol=1e-13
+        )
+        w, z = jnp.linspace(-1, 1, cutoff), jnp.linspace(-2, 1, 24)
+        np.testing.assert_allclose(f(w, z), 0.2 + A @ np.r_[w, z], rtol=0, atol=1e-12)
+
+
+def test_sites_axes_and_density():
+    y = jnp.asarray(p.y > 0, float)
+    trace = traced(whitened(), y)
+    assert [(s["name"], s["type"]) for s in trace.values()] == [
+        ("f_modes", "sample"), ("f_white", "sample"), ("f", "deterministic"), ("y", "sample")
+    ]  # fmt: skip
+    assert trace["f_white"]["value"].shape == (24,) and trace["y"]["is_observed"]
+    assert trace["f_white"]["infer"] == {"event_dims": ["white"]}
+    assert trace["f"]["infer"] == {"event_dims": ["point"]}
+    values = {name: trace[name]["value"] for name in ("f_modes", "f_white")}
+    f = trace["f"]["value"]
+    expected = sum(dist.Normal(0, 1).log_prob(v).sum() for v in values.values())
+    expected += dist.Bernoulli(logits=f).log_prob(y).sum()
+    np.testing.assert_allclose(log_density(whitened(), (y,), {}, values)[0], expected, rtol=1e-13)
+    plain = handlers.reparam(latent, config={"f": rg.Coarse(5, centered=False)})
+    given = handlers.condition(plain, values)
+    np.testing.assert_allclose(log_density(given, (y,), {}, {})[0], expected, rtol=1e-13)
+    assert "f_modes" not in traced(whitened(0)) and "f_white" in traced(whitened(0))
+    assert "f_white" not in traced(rg.coarsen(latent, f=rg.Coarse(5)))
+
+
+@pytest.mark.parametrize("rule", [r for r in rg.coarse.RULES if r != "exact"])
+def test_other_rules_leave_independent_points(rule):
+    root, rest = prior().split(5, rule)
+    trace = traced(whitened(5, rule))
+    w, z = trace["f_modes"]["value"], trace["f_white"]["value"]
+    noise = np.broadcast_to(rest.noise, (24,))
+    np.testing.assert_allclose(trace["f"]["value"], root @ w + np.sqrt(noise) * z, rtol=1e-12)
+
+
+def test_centred_and_white_draws_have_one_law():
+    C = np.asarray(prior().covariance_matrix)
+    error = np.sqrt((np.outer(np.diag(C), np.diag(C)) + C**2) / 20_000)
+    for centered in (True, False):
+        coarse = rg.coarsen(latent, f=rg.Coarse(5, centered=centered))
+        draws = Predictive(coarse, num_samples=20_000)(jax.random.key(0), fn=prior())
+        assert (np.abs(np.cov(draws["f"].T) - C) < 5 * error).all()
+        assert (np.abs(draws["f"].mean(0)) < 5 * np.sqrt(np.diag(C) / 20_000)).all()
+
+
+@pytest.mark.parametrize("kind", ["plate", "expand", "to_event", "batched"])
+def test_each_function_has_its_own_white_numbers(kind):
+    def model():
+        if kind == "plate":
+            with numpyro.plate("group", 3):
+                numpyro.sample("f", prior())
+        if kind == "expand":
+            numpyro.sample("f", prior().expand((3,)))
+        if kind == "to_event":
+            numpyro.sample("f", prior().expand((3,)).to_event(1))
+        if kind == "batched":
+            scale = jnp.array([1.0, 2.0, 3.0])
+            numpyro.sample("f", MercerNormal(p.Phi[:, :9], p.values[:9], JITTER, scale=scale))
+
+    trace = traced(rg.coarsen(model, f=rg.Coarse(4, centered=False)))
+    w, z = trace["f_modes"]["value"], trace["f_white"]["value"]
+    assert w.shape == (3, 4) and z.shape == (3, 24)
+    assert len(np.unique(w)) == 12 and len(np.unique(z)) == 72
+    for i in range(3):
+        fn = prior()
+        if kind == "batched":
+            fn = MercerNormal(p.Phi[:, :9], p.values[:9], JITTER, scale=i + 1.0)
+        root, rest = fn.split(4)
+        np.testing.assert_allclose(
+            trace["f"]["value"][i], rest.shift(root @ w[i]).colour(z[i]), rtol=1e-11
+        )
+    axes = {s.name: s.dims for s in brg.inference.sites.sites_of(
+        brg.inference.sites.bind(lambda X, y=None: rg.coarsen(
+            model, f=rg.Coarse(4, centered=False))(), {}), None, None)}  # fmt: skip
+    outer = "group" if kind == "plate" else "output"
+    assert axes["f"] == (outer, "point") and axes["f_white"] == (outer, "white")
+
+
+def test_what_cannot_be_white_says_so():
+    def seen():
+        numpyro.sample("f", prior(), obs=p.y)
+
+    def integrated():
+        numpyro.sample("f", LaplaceMarginal(prior(), lambda f: dist.Bernoulli(logits=f)))
+
+    with pytest.raises(ValueError, match="site 'f' is observed or has a value"):
+        traced(rg.coarsen(seen, f=rg.Coarse(5, centered=False)))
+    with pytest.raises(ValueError, match="site 'f' is a LaplaceMarginal"):
+        traced(rg.coarsen(integrated, f=rg.Coarse(5, centered=False)))
+
+
+@pytest.mark.slow
+def test_a_fit_names_every_axis_and_prediction_says_what_it_lacks():
+    data = gp_classification.demo(jax.random.key(0))
+    dt = brg.fit(gp_classification.model, data, key=0, draws=20, warmup=20, chains=2, block=20,
+                 progress=False)  # fmt: skip
+    axes = {name: v.dims[2:] for name, v in dt["posterior"].data_vars.items()}
+    assert axes == {
+        "amplitude": (), "f_modes": ("mode",), "f_white": ("white",), "f": ("point",)
+    }  # fmt: skip
+    assert dt["log_likelihood"]["y"].dims == ("chain", "draw", "point")
+    with pytest.raises(ValueError, match="'f_white' holds a function at the training points"):
+        brg.predict(dt, gp_classification.model, data.X_test, key=0)
+
+
+@pytest.mark.slow
+def test_nuts_agrees_whatever_is_explicit():
+    """All, some, no modes explicit, white by each algebra: amplitude and every f within 4 s.e."""
+    data = gp_classification.demo(jax.random.key(0))
+    spectrum = brg.spectrum.fourier(lambda j: (1 + j) ** -2.0, 31)
+    pairs = brg.gp.eigenpairs_of(spectrum, data.X, 5)
+    runs = []
+    for hyper in ({"cutoff": 0}, {"cutoff": 5}, {"cutoff": 31}, {"cutoff": 5, "eigen": pairs}):
+        dt = brg.fit(gp_classification.model, data, key=len(runs), draws=1500, warmup=500,
+                     chains=2, progress=False, spectrum=spectrum, **hyper)  # fmt: skip
+        draws = dt["posterior"].to_dataset()[["amplitude", "f"]]
+        draws["amplitude"] = np.log(draws["amplitude"])
+        runs.append((draws.mean(("chain", "draw")), az.mcse(draws)))
+    for mean, error in runs[1:]:
+        for name in ("amplitude", "f"):
+            spread = np.hypot(error[name], runs[0][1][name])
+            z = np.abs(mean[name] - runs[0][0][name]) / spread
+            assert float(z.max()) < 4, (name, z.values)
