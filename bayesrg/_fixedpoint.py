@@ -86,7 +86,26 @@ def _solve(values, degeneracy, n, ridge, upper):
     return value, residual, residual < 1e3 * eps * (1.0 + modes)
 
 
-_batched = jax.jit(jnp.vectorize(_solve, signature="(k),(k),(),(),()->(),(),()"))
+@jax.jit
+def _batched(values, degeneracy, n, ridge, upper):
+    """Solve one by one: each ends when it is done, and its modes stay in the cache."""
+    batch = jnp.broadcast_shapes(
+        values.shape[:-1], degeneracy.shape[:-1], n.shape, ridge.shape, upper.shape
+    )
+    if batch == ():
+        return _solve(values, degeneracy, n, ridge, upper)
+    shared = values.ndim == degeneracy.ndim == 1
+
+    def flat(x, core):
+        return jnp.broadcast_to(x, batch + core).reshape((-1,) + core)
+
+    modes = () if shared else (flat(values, values.shape[-1:]), flat(degeneracy, values.shape[-1:]))
+    scalars = tuple(flat(x, ()) for x in (n, ridge, upper))
+
+    def one(arguments):
+        return _solve(*((values, degeneracy) if shared else ()), *arguments)
+
+    return tuple(x.reshape(batch) for x in jax.lax.map(one, modes + scalars))
 
 
 def effective_ridge(values, degeneracy, n, ridge, upper=jnp.inf):
