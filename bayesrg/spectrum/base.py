@@ -54,7 +54,9 @@ class Spectrum(eqx.Module):
     def power(self, y: ArrayLike, X: ArrayLike) -> Float[Array, " mode"]:
         """Squared coefficients (k,) of a target y (n,) in the modes: the mean over the rows of X.
 
-        Its sampling error is about ``var(y) / n`` a mode.
+        Its sampling error is about ``var(y) / n`` a mode. At the sample that Nystrom modes were
+        made from it is exact for that sample, and for the population too small in what the modes
+        miss: a learning curve from it is too low once n is not small beside the sample.
         """
         X = _checks.inputs("X", X)
         y = _checks.finite("y", y, ndim=1)

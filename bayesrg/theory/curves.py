@@ -86,7 +86,9 @@ def learning_curve(
     Notes
     -----
     Exact for Gaussian features in the limit of many points and modes; within 3 % for 50 points,
-    and within 10 to 20 % for images. The same for fixed n and for a Poisson number of mean n.
+    and within about 10 % for images, given eigenvalues and power of the population. Those of a
+    sample of R rows describe R rows: the curve from them is too low by 5 % at n/R = 0.02 and by
+    some 16 % at 0.1 (MNIST). The same for fixed n and for a Poisson number of mean n.
     With no ridge and more points than modes it is ordinary least squares in the same limit.
 
     References
