@@ -121,6 +121,8 @@ class LowRank(NamedTuple):
         # With B = D^-1/2 A and any S S^T = I + B^T B, the matrix W = I + B (I + S)^-1 B^T has
         # W W^T = I + B B^T: both sides of (I + S)(I + S)^T = 2 I + S + S^T + B^T B.
         noise = jnp.sqrt(self.D)
+        if self.F.shape[-1] == 0:
+            return noise * z
         inside = (_t(self.A) @ (z / noise)[..., None])[..., 0]
         S = jnp.linalg.cholesky(self._inner())
         S = S + jnp.eye(S.shape[-1], dtype=S.dtype)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optimistix
 from jax import Array
 
-_STEPS = 200
+_STEPS = 1200  # halvings from the largest float to the smallest
 
 
 class Root(NamedTuple):
@@ -27,20 +27,21 @@ class Root(NamedTuple):
 
 
 def _imbalance(s, values, degeneracy, n, ridge):
-    """Relative imbalance at ``s``, and the derivative of ``s`` times it.
+    """Relative imbalance at ``s``, and the Newton step from there.
 
-    Modes that are mostly learnt enter through what is left of them, so that nothing cancels
-    when there are about as many modes as points and s is tiny.
+    Modes that are mostly learnt enter through what is left of them, and the step is a ratio of
+    positive sums, so that nothing cancels where there are about as many modes as points, or more
+    points and a tiny ridge.
     """
     total = s + n * values
-    learnt = n * values > s
+    left, done = s / total, n * values / total
+    learnt = done > left
     free = (n - jnp.where(learnt, degeneracy, 0.0).sum()) / n
-    terms = jnp.where(learnt, s / n, -values) / total
-    slopes = jnp.where(learnt, s * (s + 2 * n * values) / n, -n * values**2) / total**2
-    return (
-        free + (degeneracy * terms).sum() - ridge / s,
-        free + (degeneracy * slopes).sum(),
-    )
+    terms = jnp.where(learnt, left, -done) / n
+    slopes = jnp.where(learnt, left * (left + 2 * done), -(done**2)) / n
+    slope = free + (degeneracy * slopes).sum()
+    step = (ridge + (degeneracy * values * left**2).sum()) / slope
+    return free + (degeneracy * terms).sum() - ridge / s, step
 
 
 def _descend(args, upper):
@@ -56,11 +57,10 @@ def _descend(args, upper):
 
     def step(state):
         s, _, count = state
-        imbalance, slope = _imbalance(s, *args)
-        below = s - s * imbalance / slope
-        return jnp.where((below > 0) & (below < s), below, s), s, count + 1
+        return _imbalance(s, *args)[1], s, count + 1
 
-    return jax.lax.while_loop(falls, step, (upper, 2 * upper, 0))[0]
+    s, _, count = jax.lax.while_loop(falls, step, (upper, 2 * upper, 0))
+    return s, count < _STEPS
 
 
 def _solve(values, degeneracy, n, ridge, upper):
@@ -73,17 +73,16 @@ def _solve(values, degeneracy, n, ridge, upper):
     args = (values, degeneracy, n, bare)
     bound = bare + (degeneracy * values).sum()
     start = jnp.where((upper > 0) & (upper < bound), upper, bound)
-    s = _descend(*jax.lax.stop_gradient((args, start)))
+    s, settled = _descend(*jax.lax.stop_gradient((args, start)))
     # Newton steps from the root: they polish the last digits, and because the root is a fixed
     # point of the step, differentiating two of them gives its first and second derivatives.
     for _ in range(2):
-        imbalance, slope = _imbalance(s, *args)
-        s = s - s * imbalance / slope
+        s = _imbalance(s, *args)[1]
     residual = jnp.abs(_imbalance(s, *args)[0])
     limit = jnp.where(n > modes, ridge * n / jnp.where(n > modes, n - modes, 1.0), 0.0 * ridge)
     value = jnp.where(overdetermined, limit, s)
     residual = jnp.where(overdetermined, 0.0, residual)
-    return value, residual, residual < 1e3 * eps * (1.0 + modes)
+    return value, residual, (residual < 1e3 * eps * (1.0 + modes)) & (settled | overdetermined)
 
 
 @jax.jit

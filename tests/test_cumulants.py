@@ -62,6 +62,15 @@ def test_scale_mixture_has_a_joint_fourth_cumulant():
     )
 
 
+def test_regression_weights_are_repeated_rows():
+    Phi, values = mixture(60, 5), np.arange(1, 6.0) ** -1
+    count = np.random.default_rng(0).integers(1, 4, 60)
+    repeated = rg.conditional_ridge(np.repeat(Phi, count, 0), values, 0.1, 2)
+    weighted = rg.conditional_ridge(Phi, values, 0.1, 2, weights=count / count.sum())
+    first = np.cumsum(count) - count
+    np.testing.assert_allclose(weighted, repeated[first], rtol=1e-10)
+
+
 def quadratic_coefficient(ridge, Phi, cutoff, total):
     """Coefficient of each low mode's square, for unit eliminated variance."""
     squares = Phi[:, :cutoff] ** 2 - 1
@@ -129,6 +138,7 @@ def test_edges():
         (lambda Phi: rg.conditional_ridge(Phi, np.ones(3), 0.1, 2), "give one value a mode"),
         (lambda Phi: rg.conditional_ridge(Phi, np.ones(4), 0.1, 2, rule="x"), "rule must be one"),
         (lambda Phi: rg.conditional_ridge(Phi, np.ones(4), 0.1, 2, modes=[2]), "below the cutoff"),
+        (lambda Phi: rg.conditional_ridge(Phi, np.ones(4), 0.1, 2, modes=[1, 1]), "different ind"),
         (lambda Phi: rg.conditional_ridge(Phi[:6], np.ones(4), 0.1, 3), "10 regressors for 6 rows"),
     ],
 )

@@ -114,6 +114,28 @@ def test_coarse_curve_ends_where_it_should():
     np.testing.assert_allclose(many.generalisation, [0.0529, 0.0475, 0.0468], rtol=0, atol=6e-5)
 
 
+def test_bias_of_a_coarse_curve_holds_what_is_eliminated():
+    coarse = theory.coarse_learning_curve(values, 1 / k, 40, 0.02, 7, 0.3)
+    s = rg.effective_ridge(values[:7], 40, 0.02 + values[7:].sum())
+    low = ((s / (s + 40 * values[:7])) ** 2 / k[:7]).sum()
+    np.testing.assert_allclose(coarse.bias, low + (1 / k[7:]).sum(), rtol=1e-12)
+
+
+@pytest.mark.parametrize("ridge", [1e-9, 1e-15, 1e-40])
+def test_nothing_cancels_at_a_tiny_ridge(ridge):
+    """Noiseless labels and more points than modes: the bias is of second order in the ridge."""
+    three = np.array([1.0, 0.5, 0.25])
+    curve = theory.learning_curve(three, three, 10, ridge)
+    s = 10 * ridge / 7  # to first order
+    bias = ((s / (10 * three)) ** 2 * three).sum()
+    np.testing.assert_allclose(curve.bias, bias, rtol=1e-7)
+    np.testing.assert_allclose(curve.generalisation, bias / 0.7, rtol=1e-7)
+    wide = theory.learning_curve(three, three, 1e12, 0.1, 0.2)
+    np.testing.assert_allclose(wide.generalisation, 3 * 0.2 / 1e12, rtol=1e-6)
+    ek = theory.equivalent_kernel(three, 10, ridge)
+    np.testing.assert_allclose(ek.error(three), 0.49 * bias, rtol=1e-7)
+
+
 def test_conservation_and_parts():
     curve = theory.learning_curve(values, 1 / k, 40, 0.02, 0.3)
     total = curve.learnability.sum() + 40 * 0.02 / curve.effective_ridge

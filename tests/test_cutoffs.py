@@ -70,6 +70,13 @@ def test_effective_rank_is_the_running_rule_at_a_shifted_threshold():
     assert rg.cutoff(values, 1.0, ridge, "effective_rank", 0.6) == 0  # b <= 1 / n
 
 
+def test_equality_keeps_a_mode_and_the_uv_scan_takes_the_last_of_a_level():
+    assert rg.cutoff([1.0], 1.0, 1.0, "bare") == 1  # the learnability is one half
+    uv = {"scan": "uv"}
+    assert rg.cutoff([1.0, 0.3, 0.01], 1.0, 0.0, degeneracy=[2, 5, 3], **uv) == 10
+    assert rg.cutoff([1.0, 0.05], 1.0, 0.0, degeneracy=[1, 6], **uv) == 7
+
+
 def test_posterior_rule_on_given_points():
     """The learnability is one minus posterior over prior variance; it is conserved."""
     learnt = rg.posterior_learnability(p.Phi, p.values, p.ridge)

@@ -227,7 +227,9 @@ def test_one_parameter_a_point_may_be_known_to_the_likelihood():
         MercerNormal(p.Phi[:20], p.values, 1e-2),
         lambda f: dist.Poisson(exposure[:20] * jnp.exp(f)),
     )
-    np.testing.assert_allclose(whole.mode(counts[:20]).f, head.mode(counts[:20]).f, rtol=1e-12)
+    cross = p.Phi[20:] * p.values @ p.Phi[:20].T
+    expected = cross @ head.mode(counts[:20]).weight
+    np.testing.assert_allclose(whole.krige(counts[:20])[0], expected, rtol=1e-10)
 
 
 def test_curvature_at_a_logit_of_exactly_zero():
@@ -341,3 +343,21 @@ def test_nuts_predictions_and_the_exact_model_agree():
         (chance * (1 - chance)).sum(("chain", "draw"))
     )
     assert float(np.abs(z).max()) < 4.5
+
+
+@pytest.mark.parametrize("rows", [3, 9, (2, 3), ()])
+def test_observations_of_another_length_are_refused(rows):
+    fn = LaplaceMarginal(
+        MercerNormal(np.eye(8), np.ones(8), 0.1), lambda f: dist.Bernoulli(logits=f)
+    )
+    for verb in (fn.log_prob, fn.mode, fn.posterior, fn.correction, fn.loo):
+        with pytest.raises(ValueError, match="for 8 points; their last axis is the point axis"):
+            verb(jnp.ones(rows))
+
+
+def test_leave_one_out_of_a_wide_prior():
+    """One point says nothing about itself: its chance is one half, whatever the amplitude."""
+    for amplitude in (1.0, 100.0, 1e4):
+        prior = MercerNormal(np.ones((1, 1)), [amplitude], 1e-6)
+        fn = LaplaceMarginal(prior, lambda f: dist.Bernoulli(logits=f))
+        np.testing.assert_allclose(fn.loo(jnp.ones(1)), np.log(0.5), rtol=0, atol=1e-5)

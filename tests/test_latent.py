@@ -42,7 +42,7 @@ def traced(model, *args, **kwargs):
 CASES = [(61, None), (9, None), (9, RESIDUAL), (9, jnp.diag(RESIDUAL) + 0.01)]
 
 
-@pytest.mark.parametrize("cutoff", [0, 5])
+@pytest.mark.parametrize("cutoff", [0, 5, 9])
 @pytest.mark.parametrize("k, residual", CASES, ids=["dense", "low", "diagonal", "full"])
 def test_the_law_of_the_function_is_that_of_the_prior(k, residual, cutoff):
     """The map from white numbers to f is affine; its matrix times its transpose is the prior's."""

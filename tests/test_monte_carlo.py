@@ -39,6 +39,9 @@ def test_gaussian_features_lie_on_the_theory():
     # mean coefficients are learnability times the target's
     error = np.sqrt(mc.coefficient_variance / 60)
     assert within(mc.coefficients[:, :5], curve.learnability[:, :5] * target[:5], error[:, :5])
+    # their variance, whose own error is sqrt(2 / draws), is right to 20 % at these sizes
+    ratio = mc.coefficient_variance[:, :20].sum(1) / curve.coefficient_variance[:, :20].sum(1)
+    np.testing.assert_array_less(np.abs(ratio - 1), 0.2 + 3 * np.sqrt(2 / 60 / 20))
 
 
 def test_one_experiment_by_hand():

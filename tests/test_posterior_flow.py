@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bayesrg import diagnostics, io, spectrum
+from bayesrg import diagnostics, io, kernels, rg, spectrum
 
 prior = spectrum.fourier(lambda j: (1 + j) ** -2.0, 40)
 
@@ -133,3 +133,18 @@ def test_missing_groups_are_named(dt):
         diagnostics.posterior_flow(dt.drop_nodes("posterior"), prior)
     with pytest.raises(ValueError, match="no X in constant_data to count the points of; give n="):
         diagnostics.posterior_flow(dt.drop_nodes("constant_data"), prior)
+
+
+def test_degeneracy_of_values_that_move(dt):
+    """Levels of another kernel come in another order, with another degeneracy."""
+    reference = spectrum.sphere(kernels.NNGP(1), 3, 9)
+    other = spectrum.sphere(kernels.RBF(2.0), 3, 9)
+    with pytest.raises(ValueError, match="values_fn returns no degeneracy"):
+        diagnostics.posterior_flow(dt, reference, n=30, values_fn=lambda q: (other.values, 0.1))
+    flow = diagnostics.posterior_flow(
+        dt, reference, n=30, values_fn=lambda q: (other.values, 0.1, other.degeneracy)
+    )["flow"]
+    expected = rg.effective_ridge(other.values, 30, 0.1, degeneracy=other.degeneracy)
+    np.testing.assert_allclose(flow["effective_ridge"], expected, rtol=1e-12)
+    stop = rg.cutoff(other.values, 30, 0.1, degeneracy=other.degeneracy)
+    assert (flow["stop"] == stop).all()

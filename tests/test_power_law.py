@@ -107,6 +107,21 @@ def test_stop_lies_on_the_running_rule(case):
     np.testing.assert_allclose(law.stop(1e6, 1e6), bare, rtol=0.7)
 
 
+@pytest.mark.parametrize("alpha", [0.05, 1.0, 5.0, 20.0])
+def test_stop_solves_its_equation(alpha):
+    law = rg.power_law(alpha, 3.0)
+    for n, ridge, threshold in ((1e3, 1.0, 0.01), (1e6, 10.0, 0.5), (50.0, 1e-9, 0.9)):
+        reach = n * (1 - threshold) / threshold
+
+        def excess(x, ridge=ridge, reach=reach):
+            return x / alpha + ridge / 3.0 * x ** (1 + alpha) - reach
+
+        upper = alpha * reach + 1.0
+        upper = min(upper, (reach * 3.0 / ridge) ** (1 / (1 + alpha)) + 1.0)
+        expected = brentq(excess, 1e-300, upper, rtol=1e-14)
+        np.testing.assert_allclose(law.stop(n, ridge, threshold), expected, rtol=1e-10)
+
+
 def test_crossover_and_mismatch():
     law = rg.power_law(0.5, 2.0)
     n = law.crossover(1e-3)

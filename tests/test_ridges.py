@@ -50,6 +50,26 @@ def test_root_against_bracketing(n, ridge):
     np.testing.assert_allclose(root.value, expected, rtol=1e-12 + cancelled)
 
 
+def test_tiny_and_huge_ridges_do_not_round_away():
+    four = np.array([2.0, 1.0, 0.5, 0.1])
+    for ridge in (1e-30, 1e-36, 1e-120):
+        for n in (10.0, 1e6):  # more points than modes
+            root = rg.solve_ridge(four, n, ridge)
+            np.testing.assert_allclose(root.value, ridge * n / (n - 4), rtol=1e-12)
+            assert root.converged
+    np.testing.assert_allclose(
+        rg.effective_ridge(four * 1e40, 1e6, 1e8), 1e8 / (1 - 4e-6), rtol=1e-12
+    )
+    root = rg.solve_ridge(four, 4.0, 1e-150)  # s^2 = ridge * 4 / sum 1 / (4 l), to first order
+    expected = np.sqrt(1e-150 / (1 / (4 * four)).sum() * 4)
+    np.testing.assert_allclose(root.value, expected, rtol=1e-10)
+    assert root.converged
+    with jax.enable_x64(False):
+        _checks._warned.add("a ridge")
+        single = rg.effective_ridge(jnp.asarray(four, jnp.float32), 10.0, 1e-14)
+    np.testing.assert_allclose(single, 1e-13 / 6, rtol=1e-5)
+
+
 @pytest.mark.parametrize("n", [10, 99, 100, 101, 1000])
 def test_equal_values_have_a_closed_form(n):
     """For 100 equal values the root is that of s^2 + s (n - 100 - ridge) = n ridge."""

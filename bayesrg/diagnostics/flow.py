@@ -56,8 +56,9 @@ def posterior_flow(
     modes : (m,) integers, optional
         Modes whose learnability is kept, all by default.
     values_fn : callable, optional
-        From one draw, a dict of the posterior's arrays, to eigenvalues (k,), falling, and the
-        ridge (), tail included; in place of ``scale``, ``noise`` and ``tail``. Traced by JAX.
+        From one draw, a dict of the posterior's arrays, to eigenvalues (k,), falling, the ridge
+        (), tail included, and where values stand for many modes their degeneracy (k,); in place
+        of ``scale``, ``noise`` and ``tail``. Traced by JAX.
     batch : int, draws computed at once
 
     Returns
@@ -88,9 +89,9 @@ def posterior_flow(
         groups = ", ".join(map(repr, dt.children)) or "none"
         raise ValueError(f"the tree has no group 'posterior', only {groups}; give what fit returns")
     posterior = dt["posterior"].to_dataset()
-    degeneracy = np.asarray(spectrum.degeneracy) if isinstance(spectrum, Spectrum) else None
     values = spectrum.values if isinstance(spectrum, Spectrum) else spectrum
     values = _checks.eigenvalues(values)
+    degeneracy = spectrum.degeneracy if isinstance(spectrum, Spectrum) else jnp.ones_like(values)
     n = _checks.positive("n", _points(dt) if n is None else n, ndim=0)
     if values_fn is None:
         tail = _checks.nonnegative("tail", tail, ndim=0)
@@ -100,13 +101,20 @@ def posterior_flow(
         def given(draw):
             a = draw[scale] if isinstance(scale, str) else amplitude
             s = draw[noise] if isinstance(noise, str) else deviation
-            return a * values, s**2, a * tail
+            return a * values, s**2, a * tail, degeneracy
 
     else:
         names = list(posterior)
+        single = bool((degeneracy == 1).all())
 
         def given(draw):
-            return *values_fn(draw), 0.0
+            values, ridge, *count = values_fn(draw)
+            if not count and not single:
+                raise ValueError(
+                    "values_fn returns no degeneracy, but the values of the spectrum stand for "
+                    "many modes; return it third, in the order of the values"
+                )
+            return values, ridge, 0.0, jnp.asarray(*count or [jnp.ones_like(values)])
 
     draws = {}
     for name in names:
@@ -115,26 +123,26 @@ def posterior_flow(
     first = given({name: v[0] for name, v in draws.items()})
     size = _checks.eigenvalues(first[0]).shape[0]
     _checks.nonnegative("ridge", first[1], ndim=0)
-    total = size if degeneracy is None else round(float(np.sum(degeneracy)))
+    total = round(float(first[3].sum()))
     if cutoffs is None:
         cutoffs = np.unique(np.geomspace(1, total, _CUTOFFS).round().astype(int))
     cutoffs = np.atleast_1d(_checks.cutoffs(np.asarray(cutoffs), total))
     modes = np.arange(size) if modes is None else np.atleast_1d(np.asarray(modes))
     if not np.isin(modes, np.arange(size)).all():
         raise ValueError(f"modes must be integers from 0 to {size - 1}, got {modes.tolist()}")
-    last = np.arange(size) if degeneracy is None else np.cumsum(degeneracy) - 1
 
     def one(draw):
-        values, ridge, tail = given(draw)
+        values, ridge, tail, degeneracy = given(draw)
         whole = {"degeneracy": degeneracy, "tail": tail}
         learnt = rg.learnability(values, n, ridge, **whole)
         universal = rg.universal_ridge(values, ridge, cutoffs, **whole)
-        edge = values[np.clip(np.searchsorted(last, cutoffs - 1), 0, size - 1)]
+        level = jnp.searchsorted(jnp.cumsum(degeneracy) - 1, cutoffs - 1)
+        edge = values[jnp.clip(level, 0, size - 1)]
         return {
             "stop": rg.cutoff(values, n, ridge, rule, threshold, **whole),
             "ridge": ridge,
             "effective_ridge": rg.effective_ridge(values, n, ridge, **whole),
-            "total_learnability": (learnt if degeneracy is None else degeneracy * learnt).sum(),
+            "total_learnability": (degeneracy * learnt).sum(),
             "learnability": learnt[modes],
             "universal": universal,
             "dressed": rg.dressed_ridge(values, n, ridge, cutoffs, **whole),

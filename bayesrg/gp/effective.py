@@ -91,7 +91,10 @@ def noise_after(fn, cutoff, rule, n=None):
     if rule not in RULES or rule == "exact":
         _checks.choice("rule", rule, RULES)
         raise ValueError('rule "exact" has no diagonal noise; use split')
-    return _RULES[rule](fn, cutoff, fn.event_shape[0] if n is None else n)
+    noise = _RULES[rule](fn, cutoff, fn.event_shape[0] if n is None else n)
+    if _checks.known(noise) and not (np.asarray(noise) > 0).all():
+        raise ValueError(f'rule {rule!r} leaves no noise; give a positive ridge, or rule="exact"')
+    return noise
 
 
 class EffectiveNormal(dist.Distribution):

@@ -156,9 +156,13 @@ def conditional_ridge(
     same_modes(Phi, values)
     ridge = _checks.nonnegative("ridge", ridge, ndim=0)
     w = probabilities(weights, points)
-    chosen = np.arange(cutoff) if modes is None else np.atleast_1d(np.asarray(modes, int))
-    if chosen.size and not (0 <= chosen.min() and chosen.max() < cutoff):
-        raise ValueError(f"modes must be indices below the cutoff {cutoff}, got {chosen.tolist()}")
+    chosen = np.arange(cutoff) if modes is None else np.atleast_1d(np.asarray(modes))
+    different = chosen.size == np.unique(chosen).size
+    if chosen.size and not (different and np.isin(chosen, np.arange(cutoff)).all()):
+        raise ValueError(
+            f"modes must be different indices below the cutoff {cutoff}, got {chosen.tolist()}"
+        )
+    chosen = chosen.astype(int)
     low = Phi[:, chosen]
     excess = Phi[:, cutoff:] ** 2 @ values[cutoff:]
     i, j = np.triu_indices(chosen.size)
@@ -172,8 +176,9 @@ def conditional_ridge(
         root = jnp.sqrt(w)
         solution = jnp.linalg.lstsq(root[:, None] * design, root * excess)[0]
         return ridge + design @ solution
-    means = np.abs(np.asarray(w @ low))
-    if (means > 0.1).any():
+    means = jnp.abs(w @ low)
+    if _checks.known(means) and (np.asarray(means) > 0.1).any():
+        means = np.asarray(means)
         bad = chosen[means > 0.1].tolist()
         raise ValueError(
             f"modes {bad} have mean {means[means > 0.1].round(3).tolist()}, and the cumulant "

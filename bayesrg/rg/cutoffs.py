@@ -132,7 +132,8 @@ def cutoff(
     spectrum = levels(values, degeneracy, n, ridge, tail)
     values, degeneracy = spectrum[:2]
     if values.shape[-1] == 0:
-        return 0
+        batch = jnp.broadcast_shapes(values.shape[:-1], *(jnp.shape(x) for x in spectrum[2:]))
+        return np.zeros(batch, int) if batch else 0
     if rule in _BY_COUNT:
         kept = _BY_COUNT[rule](*spectrum, threshold)
     else:

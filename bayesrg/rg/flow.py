@@ -30,7 +30,7 @@ class Flow(eqx.Module):
     arithmetic, harmonic : (t,)
         On the given points: mean eigenvalue of the noise that the eliminated modes leave, and
         harmonic mean; None without features.
-    rescaled : (t,) universal ridge over cutoff times value, nan at cutoff 0
+    rescaled : (t,) universal ridge over cutoff times value, nan at cutoff 0 and at a zero value
     evidence : (t, r)
         Log evidence of the coarse model under each of `rules`; None without a target.
     learnability : (k,) running learnability of each level
@@ -143,7 +143,8 @@ def flow(
     return Flow(
         cutoff=jnp.asarray(kept), tail=eliminated + jnp.asarray(tail), universal=universal,
         dressed=dressed, arithmetic=arithmetic, harmonic=harmonic,
-        rescaled=universal / (jnp.asarray(kept) * last), evidence=evidence, values=values,
+        rescaled=jnp.where(last > 0, universal / (jnp.asarray(kept) * last), jnp.nan),
+        evidence=evidence, values=values,
         learnability=running_learnability(values, n, ridge, degeneracy=degeneracy, tail=tail),
         n=n_points, ridge=jnp.asarray(ridge, values.dtype), stop=stop, rule=rule,
         threshold=threshold,

@@ -39,7 +39,8 @@ def local_ridge(
     X = _checks.inputs("X", X)
     spectrum.warn_if_shared(X)
     high = spectrum.features(X)[:, cutoff:] ** 2 @ spectrum.values[cutoff:]
-    return _checks.nonnegative("ridge", ridge, ndim=(0, 1)) + high + spectrum.residual(X)
+    ridge = _checks.nonnegative("ridge", ridge, ndim=(0, 1))
+    return _per_row("ridge", ridge, X.shape[0]) + high + spectrum.residual(X)
 
 
 def dressed_local_ridge(
@@ -61,7 +62,7 @@ def dressed_local_ridge(
     features : (p, k) mode functions on a grid or a sample of the inputs
     values : (k,) their prior variances
     n : () number of training points, a positive real
-    ridge : () or (p,), noise variance and what else lies outside the modes
+    ridge : () or (p,), positive, noise variance and what else lies outside the modes
     cutoff : modes kept; with 0 the local effective ridge of the whole problem
     weights : (p,), optional
         Probability of each row; equal by default.
@@ -87,8 +88,7 @@ def dressed_local_ridge(
     same_modes(features, values)
     cutoff = _checks.cutoff(cutoff, values.shape[0])
     n = _checks.positive("n", n, ndim=0)
-    ridge = _checks.nonnegative("ridge", ridge, ndim=(0, 1))
-    ridge = jnp.broadcast_to(ridge, features.shape[:1])
+    ridge = _per_row("ridge", _checks.positive("ridge", ridge, ndim=(0, 1)), features.shape[0])
     B = (features * safe_sqrt(values))[:, cutoff:]
     upper = ridge + (B**2).sum(1)
     return _fixedpoint.iterate(_dressed, upper, (B, n, ridge, weights))
@@ -112,7 +112,7 @@ def scale_mixture_ridge(
     ----------
     values : (k,) eigenvalues under the data measure, falling
     n : () number of training points
-    ridge : () noise variance
+    ridge : () positive, noise variance
     squares : (m,) values of the squared factor, of mean one
     cutoff : modes kept
     weights : (m,), optional
@@ -133,6 +133,9 @@ def scale_mixture_ridge(
     arXiv 2405.06008, on features that are not Gaussian.
     """
     values, _, n, ridge = levels(values, None, n, ridge, 0.0)
+    if values.ndim != 1 or n.ndim or ridge.ndim:
+        raise ValueError("scale_mixture_ridge takes one spectrum, n and ridge; call it for each")
+    ridge = _checks.positive("ridge", ridge)
     cutoff = _checks.cutoff(cutoff, values.shape[0])
     squares = _checks.nonnegative("squares", squares, ndim=1)
     weights = probabilities(weights, squares.shape[0])
@@ -185,7 +188,8 @@ def reweighted_modes(
     values = _checks.nonnegative("values", values, ndim=1)
     same_modes(features, values)
     y = _checks.finite("y", _checks.targets("y", y, features.shape[0]), ndim=1)
-    pull = _checks.positive("n", n, ndim=0) * weights / _checks.positive("noise", noise)
+    noise = _per_row("noise", _checks.positive("noise", noise, ndim=(0, 1)), features.shape[0])
+    pull = _checks.positive("n", n, ndim=0) * weights / noise
     amplitude = safe_sqrt(values)
     B = features * amplitude
     L = jnp.linalg.cholesky(_precision(B, pull))
@@ -235,6 +239,12 @@ def _population(features, weights):
     _checks.require_x64("a local ridge")
     features = _checks.finite("features", features, ndim=2)
     return features, probabilities(weights, features.shape[0])
+
+
+def _per_row(name, value, rows):
+    if value.ndim and value.shape != (rows,):
+        raise ValueError(f"{name} has shape {value.shape} for {rows} rows; give () or one a row")
+    return jnp.broadcast_to(value, (rows,))
 
 
 def same_modes(features, values):

@@ -105,7 +105,9 @@ class PowerLaw(eqx.Module):
         """
         reach = jnp.asarray(n, float) * (1 - threshold) / threshold
         ratio = jnp.asarray(ridge, float) / self.first
-        kept = self.alpha * reach * jnp.ones_like(ratio)
+        bounded = ratio > 0
+        by_ridge = (reach / jnp.where(bounded, ratio, 1.0)) ** (1 / (1 + self.alpha))
+        kept = jnp.minimum(self.alpha * reach, jnp.where(bounded, by_ridge, jnp.inf))
 
         def step(_, kept):
             bare = ratio * kept**self.alpha

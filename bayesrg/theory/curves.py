@@ -99,7 +99,7 @@ def learning_curve(
         values, degeneracy, power, n, ridge, tail, label_noise
     )
     bare = noise - jnp.asarray(tail)
-    return _curve(values, degeneracy, power, n, noise, bare, label_noise, label_noise)
+    return _curve(values, degeneracy, power, n, noise, bare, label_noise, 0.0)
 
 
 def _checked(values, degeneracy, power, n, ridge, tail, label_noise):
@@ -161,25 +161,28 @@ def coarse_learning_curve(
     share = low / degeneracy
     kept = jnp.where(low > 0, values, 0.0)
     missed = ((1 - share) * power).sum(-1)
-    return _curve(kept, low, share * power, n, noise, bare, label_noise + missed, label_noise)
+    return _curve(kept, low, share * power, n, noise, bare, label_noise, missed)
 
 
-def _curve(values, degeneracy, power, n, noise, bare, label_noise, own_noise):
-    """Averages for modes with ``noise`` as ridge and ``label_noise``, of which some is the labels'.
+def _curve(values, degeneracy, power, n, noise, bare, own_noise, missed):
+    """Averages for modes with ``noise`` as ridge, of which ``bare`` is no variance of the function.
 
-    ``bare`` is the ridge without variance of the function in it.
+    Labels have the variance ``own_noise`` of their own and ``missed`` outside the modes.
     """
     s = _fixedpoint.effective_ridge(values, degeneracy, n, noise).value
-    arrays = jnp.broadcast_arrays(n, noise, bare, label_noise, own_noise, s)
-    n, noise, bare, label_noise, own_noise, s = arrays
+    arrays = jnp.broadcast_arrays(n, noise, bare, own_noise, jnp.asarray(missed), s)
+    n, noise, bare, own_noise, missed, s = arrays
+    label_noise = own_noise + missed
     learnt = ratio(n[..., None] * values, s[..., None])
     learnt = jnp.where(degeneracy > 0, learnt, 0.0)
+    # not 1 - learnt, which would cancel
+    unlearnt = jnp.where(learnt > 0, ratio(s[..., None], n[..., None] * values), 1.0)
     count = (degeneracy * learnt).sum(-1)
     gamma = (degeneracy * learnt**2).sum(-1) / n
     critical = (s == 0) & (count >= n)
     overfitting = jnp.where(critical, jnp.inf, 1.0 / (1.0 - jnp.where(critical, 0.0, gamma)))
-    bias = ((1.0 - learnt) ** 2 * power).sum(-1)
-    amplified = bias + label_noise
+    bias = (unlearnt**2 * power).sum(-1) + missed
+    amplified = bias + own_noise
     silent = critical & (amplified == 0)  # interpolation of a target that the modes hold
     test = jnp.where(silent, 0.0, overfitting * jnp.where(silent, 1.0, amplified))
     share = jnp.where(s > 0, noise / jnp.where(s > 0, s, 1.0), 1.0 - count / n)
@@ -195,8 +198,7 @@ def _curve(values, degeneracy, power, n, noise, bare, label_noise, own_noise):
     finite = jnp.where(jnp.isfinite(test), test, 0.0)
     return Curve(
         n=n, ridge=bare, label_noise=own_noise, test=test,
-        generalisation=jnp.where(silent, 0.0, test - own_noise),
-        bias=bias + label_noise - own_noise,
+        generalisation=jnp.where(silent, 0.0, bias + gamma * test), bias=bias,
         train=jnp.where(critical, 0.0, share**2 * finite),
         variance=s - bare,
         log_evidence=jnp.where(s > 0, evidence, jnp.nan),

@@ -34,15 +34,24 @@ class EquivalentKernel(eqx.Module):
     @property
     def variance(self) -> Float[Array, " mode"]:
         """Posterior variance of each mode's coefficient, (k,)."""
-        return self.values * (1.0 - self.learnability)
+        return self.values * self._missed
 
     def coefficients(self, target: ArrayLike) -> Float[Array, " mode"]:
         """Mean coefficients (k,) for a target with coefficients (k,)."""
-        return self.learnability * jnp.asarray(target)
+        target = _checks.finite("target", target, ndim=1)
+        same_modes(target[None], self.values)
+        return self.learnability * target
 
     def error(self, power: ArrayLike) -> Array:
         """Squared error of the mean predictor on a noiseless target of power (k,)."""
-        return ((1.0 - self.learnability) ** 2 * jnp.asarray(power)).sum(-1)
+        power = _checks.nonnegative("power", power, ndim=1)
+        same_modes(power[None], self.values)
+        return (self._missed**2 * power).sum(-1)
+
+    @property
+    def _missed(self):
+        """One less the learnability, without cancellation."""
+        return self.ridge / (self.ridge + self.n * self.values)
 
     def correction(
         self, features: ArrayLike, target: ArrayLike, *, weights: ArrayLike | None = None
@@ -69,7 +78,8 @@ class EquivalentKernel(eqx.Module):
         target = _checks.finite("target", target, ndim=1)
         weights = probabilities(weights, features.shape[0])
         spread = features**2 @ self.variance
-        missed = features @ (target - self.coefficients(target))
+        same_modes(target[None], self.values)
+        missed = features @ (self._missed * target)
         pulled = features.T @ (weights * spread * missed)
         return -self.n / self.ridge**2 * self.variance * pulled
 

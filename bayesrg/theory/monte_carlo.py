@@ -235,8 +235,13 @@ def learning_curve_mc(
     sizes = np.atleast_1d(np.asarray(n))
     if not np.issubdtype(sizes.dtype, np.integer) or (sizes < 1).any() or sizes.ndim != 1:
         raise ValueError(f"n must hold positive integers, shape () or (s,), got {n!r}")
-    ridge = jnp.broadcast_to(_checks.positive("ridge", ridge), sizes.shape)
-    noise = jnp.broadcast_to(_checks.nonnegative("label_noise", label_noise), sizes.shape)
+    ridge, noise = _checks.positive("ridge", ridge), _checks.nonnegative("label_noise", label_noise)
+    for name, value in (("ridge", ridge), ("label_noise", noise)):
+        if value.shape not in ((), sizes.shape):
+            raise ValueError(
+                f"{name} has shape {value.shape} for {sizes.size} sizes; give one each"
+            )
+    ridge, noise = jnp.broadcast_to(ridge, sizes.shape), jnp.broadcast_to(noise, sizes.shape)
     key = jax.random.key(key) if isinstance(key, int) else key
     rows = []
     for index, size in enumerate(sizes):

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+r"""
+Power laws
+==========
+
+With eigenvalues :math:`k^{-(1+\alpha)}` everything has a closed form: the flow's fixed point, the
+generalisation error with its two slopes, and the threshold at which a sharp cutoff is exact.
+"""
+
+import jax.numpy as jnp
+import matplotlib.pyplot as plt
+import numpy as np
+import numpyro
+import xarray as xr
+
+import bayesrg as brg
+
+numpyro.enable_x64()
+
+# %%
+# Fixed point
+# -----------
+# The ridge over cutoff times eigenvalue flows, from right to left, to :math:`1/\alpha`: whatever
+# the bare ridge was, it does not matter once few modes are left. Without one the flow is at its
+# fixed point from the start. (At a handful of modes the sum over modes is no longer an integral.)
+
+law = brg.rg.power_law(1.0)
+np.testing.assert_allclose(law.rescaled_ridge([10, 100], 0.0), [0.951663, 0.995017], rtol=1e-6)
+flows = {}
+for ridge in (0.0, 1e-4, 1e-3, 1e-2):
+    flow = brg.rg.flow(law.values(2000), 100, ridge, tail=law.tail(2000))
+    flows[f"bare ridge {ridge:g}"] = brg.io.label(flow=flow)["flow"].to_dataset()
+    print(f"bare ridge {ridge:g}: {flow.rescaled[2000]:.3f} at 2000, {flow.rescaled[10]:.3f} at 10")
+    assert jnp.abs(flow.rescaled[10] - law.fixed_point) < 0.06
+dt, also = xr.DataTree.from_dict(flows), {name: name for name in list(flows)[1:]}
+brg.plots.plot_rescaled_ridge(dt, group="bare ridge 0", alpha=1.0, also=also, backend="matplotlib")
+
+# %%
+# Slopes and matching
+# -------------------
+# A function drawn from the prior is learnt with an error that is the effective ridge less the
+# noise. It falls as :math:`n^{-\alpha}` without noise and as :math:`n^{-\alpha/(1+\alpha)}` where
+# noise dominates: slopes by least squares from 1000 to 8000 points, on sums over a million modes. A
+# sharp cutoff stands for the whole problem where the eliminated variance is just that error, ratio
+# one. This happens at a matching threshold; at one half the ratio is far off.
+
+TABLE = {  # alpha, ridge: slope, ratio at the matching threshold, ratio at one half
+    (0.5, 1.0): (-0.3546, 1.004, 0.815), (0.5, 0.0): (-0.5233, 1.001, 0.746),
+    (1.0, 1.0): (-0.5044, 1.018, 0.630), (1.0, 0.0): (-1.0023, 1.001, 0.405),
+    (2.0, 1.0): (-0.6591, 1.007, 0.473), (2.0, 0.0): (-1.9994, 0.999, 0.071),
+}  # fmt: skip
+ns = np.array([1000.0, 2000.0, 4000.0, 8000.0])
+for (alpha, ridge), expected in TABLE.items():
+    law = brg.rg.power_law(alpha)
+    values, match = np.asarray(law.values(10**6)), float(law.matching_threshold)
+    error = brg.rg.effective_ridge(values, ns, ridge) - ridge
+    row = [np.polyfit(np.log(ns), np.log(error), 1)[0]]
+    for threshold in (match, 0.5):
+        kept = brg.rg.cutoff(values, 1000, ridge, threshold=threshold)
+        row.append(float(values[kept:].sum() / error[0]))
+    print(f"{alpha} {ridge} {row[0]:.4f}; {row[1]:.3f} at T = {match:.4f}, {row[2]:.3f} at 0.5")
+    np.testing.assert_allclose(row, expected, rtol=0, atol=6e-4)
+
+# %%
+# Crossover
+# ---------
+# With little noise the error follows the noiseless law first. The other one takes over around
+# :math:`n = \sigma^{-2/\alpha}` points, here 1000. The right panel shows how the eliminated
+# variance depends on the threshold, in the continuum and without noise.
+
+law, ridge, points = brg.rg.power_law(1.0), 1e-3, np.geomspace(10, 1e5, 41)
+local = np.gradient(np.log(law.error(points, ridge)), np.log(points))  # slope
+print(f"local slope {local[0]:.2f} at 10 points, {local[-1]:.2f} at 100000")
+assert abs(law.crossover(ridge) - 1000) < 1e-6 and abs(local[[0, -1]] + [1, 0.5]).max() < 0.05
+fig, axes = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+axes[0].loglog(points, law.error(points, ridge), label="alpha 1, ridge 0.001")
+axes[0].loglog(points, law.ridgeless_error(points), "--", label="no ridge, slope -1")
+axes[0].loglog(points, law.ridge_error(points, ridge), "-.", label="ridge dominates, slope -1/2")
+axes[0].axvline(law.crossover(ridge), color="gray", linestyle=":", label="crossover")
+T = np.linspace(0.05, 0.95, 46)
+for alpha, color in ((0.5, "C0"), (1.0, "C1"), (2.0, "C2")):
+    law = brg.rg.power_law(alpha)
+    ratio = law.tail(law.stop(1000, 0.0, T)) / law.error(1000, 0.0)
+    axes[1].semilogy(T, ratio, color=color, label=f"alpha {alpha}")
+    axes[1].plot(law.matching_threshold, 1.0, "o", color=color)
+axes[1].set(xlabel="threshold T (point: matching)", ylabel="eliminated variance / error")
+axes[0].set(xlabel="training points n", ylabel="generalisation error (variance)", ylim=(1e-4, 1))
+for ax in axes:
+    ax.legend()
+plt.show()
