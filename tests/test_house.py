@@ -26,8 +26,8 @@ LAYERS = {
 }  # fmt: skip
 WITHIN_A_LAYER = {
     ("_activations", "_linalg"), ("_covariance", "_linalg"),
-    ("spectrum", "kernels"), ("rg", "gp"), ("theory", "rg"), ("inference", "io"),
-    ("diagnostics", "io"), ("cli", "job"),
+    ("spectrum", "kernels"), ("rg", "gp"), ("theory", "rg"), ("theory", "networks"),
+    ("inference", "io"), ("diagnostics", "io"), ("cli", "job"),
 }  # fmt: skip
 ONLY_FROM = {"xarray": 3, "arviz": 3, "matplotlib": 4, "typer": 5, "rich": 3}
 NUMPYRO_IN = {"gp", "rg", "ensembles", "models", "inference", "cli"}

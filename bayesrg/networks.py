@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Networks: what they are made of, their weights' prior, and their outputs layer by layer."""
+
+from functools import partial
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, random
+from jaxtyping import Float
+
+from . import _checks
+from ._checks import ArrayLike
+
+__all__ = ["DeepLinear"]
+
+
+def _whole(name, value):
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+        raise ValueError(f"{name} must be a positive integer, got {value!r}; count units from 1")
+    return int(value)
+
+
+def _widths(value):
+    value = (value,) if isinstance(value, int | np.integer) else value
+    return tuple(_whole("a width in widths", w) for w in value)
+
+
+class DeepLinear(eqx.Module):
+    r"""Bayesian deep linear network without biases.
+
+    :math:`f = X W_1^T\cdots W_{L+1}^T/\gamma_{out}`, observed as
+    :math:`Y = f + \sqrt T\epsilon`, with independent weights
+    :math:`W_l[i,j]\sim N(0, s_l^2/N_{l-1})`. For an intercept, append a constant column to X.
+
+    Parameters
+    ----------
+    widths : tuple of int
+        :math:`(N_1, ..., N_L)`, from the inputs up; empty for Bayesian linear regression.
+    ridge : ()
+        Noise variance T, also called temperature; zero for interpolation.
+    outputs : int
+        Columns of Y.
+    weight_scales : () or (L + 1,)
+        The :math:`s_l`, standard deviations, the readout's last. Data fix their product alone.
+    parametrisation : "standard" or "mean_field"
+        Mean field divides outputs by :math:`\gamma\sqrt{N_L}` and the noise variance by
+        :math:`N_L`, so that feature learning survives at infinite width.
+    richness : ()
+        :math:`\gamma` of the mean-field parametrisation: lazy near 0, rich when large.
+
+    Raises
+    ------
+    ValueError
+        For a width or number of outputs that is not a positive integer, a negative ridge, a scale
+        or richness not above zero, scales of another shape, mean field without hidden layers, or
+        a richness in the standard parametrisation, where it has no meaning.
+
+    References
+    ----------
+    arXiv 2406.03260 for the model; 2406.16689 for the mean-field parametrisation.
+    """
+
+    widths: tuple[int, ...] = eqx.field(static=True, converter=_widths)
+    ridge: Float[Array, ""] = eqx.field(
+        converter=partial(_checks.nonnegative, "ridge", ndim=0), kw_only=True
+    )
+    outputs: int = eqx.field(
+        static=True, converter=partial(_whole, "outputs"), default=1, kw_only=True
+    )
+    weight_scales: Float[Array, "*level"] = eqx.field(
+        converter=partial(_checks.positive, "weight_scales", ndim=(0, 1)),
+        default=1.0, kw_only=True,
+    )  # fmt: skip
+    parametrisation: str = eqx.field(static=True, default="standard", kw_only=True)
+    richness: Float[Array, ""] = eqx.field(
+        converter=partial(_checks.positive, "richness", ndim=0), default=1.0, kw_only=True
+    )
+
+    def __check_init__(self):
+        _checks.choice("parametrisation", self.parametrisation, ("standard", "mean_field"))
+        if self.weight_scales.shape not in ((), (self.depth + 1,)):
+            raise ValueError(
+                f"weight_scales has shape {self.weight_scales.shape} for {self.depth} hidden "
+                f"layers; give one number, or {self.depth + 1}: one a layer, the readout's last"
+            )
+        if self.parametrisation == "mean_field" and not self.widths:
+            raise ValueError(
+                "widths is empty, and the mean-field parametrisation scales by the last width; "
+                "give a hidden layer, or parametrisation='standard'"
+            )
+        if self.parametrisation == "standard" and _checks.known(self.richness):
+            if float(self.richness) != 1.0:
+                raise ValueError(
+                    f"richness is {float(self.richness)}, which the standard parametrisation does "
+                    "not use; give parametrisation='mean_field' or leave richness out"
+                )
+
+    @property
+    def depth(self) -> int:
+        """Number L of hidden layers."""
+        return len(self.widths)
+
+    @property
+    def scales(self) -> Float[Array, " level"]:
+        """Standard deviations :math:`s_l` of all layers, (L + 1,)."""
+        return jnp.broadcast_to(self.weight_scales, (self.depth + 1,))
+
+    @property
+    def output_scale(self) -> Float[Array, ""]:
+        r"""What outputs are divided by: 1, or :math:`\gamma\sqrt{N_L}` in mean field."""
+        if self.parametrisation == "standard":
+            return jnp.ones((), self.ridge.dtype)
+        return self.richness * np.sqrt(self.widths[-1])
+
+    @property
+    def noise_variance(self) -> Float[Array, ""]:
+        """Variance of the noise on Y: the ridge T, or :math:`T/N_L` in mean field."""
+        return self.ridge if self.parametrisation == "standard" else self.ridge / self.widths[-1]
+
+    def standardise(self) -> "DeepLinear":
+        r"""Return the standard network whose data are this one's Y times ``output_scale``.
+
+        Its noise variance is :math:`T\gamma^2`; order parameter and feature kernels are the same.
+        """
+        if self.parametrisation == "standard":
+            return self
+        ridge = self.noise_variance * self.output_scale**2
+        return DeepLinear(
+            self.widths, ridge=ridge, outputs=self.outputs, weight_scales=self.weight_scales
+        )
+
+    def kernel(self, X: ArrayLike, Z: ArrayLike | None = None) -> Array:
+        r"""Prior covariance of an output, :math:`S XZ^T/N_0`, in units of y squared.
+
+        ``X`` is (n, d) and ``Z`` (m, d); the result (n, m), or (n, n) without Z. S is the product
+        of the squared scales over the squared ``output_scale``: what an infinitely wide network
+        of the standard parametrisation has as its kernel.
+        """
+        X = _checks.inputs("X", X)
+        Z = X if Z is None else _checks.inputs("Z", Z)
+        if X.shape[1] != Z.shape[1]:
+            raise ValueError(
+                f"X has {X.shape[1]} columns and Z has {Z.shape[1]}; give both the same features"
+            )
+        variance = (self.scales**2).prod() / self.output_scale**2
+        return variance * (X @ Z.T) / X.shape[1]
+
+    def init(self, key: Array | int, inputs: int) -> tuple[Array, ...]:
+        """Draw weights from the prior: L + 1 matrices of shape (N_l, N_{l-1}).
+
+        ``inputs`` is the number N_0 of columns of X.
+        """
+        key = random.key(key) if isinstance(key, int) else key
+        sizes = (_whole("inputs", inputs), *self.widths, self.outputs)
+        return tuple(
+            scale * random.normal(k, (out, into), self.scales.dtype) / np.sqrt(into)
+            for k, scale, into, out in zip(
+                random.split(key, self.depth + 1), self.scales, sizes[:-1], sizes[1:], strict=True
+            )
+        )
+
+    def layers(self, weights: tuple[Array, ...], X: ArrayLike) -> tuple[Array, ...]:
+        """Pre-activations :math:`H_0 = X, ..., H_L`, of shape (n, N_l), under ``weights``."""
+        hidden = [_checks.inputs("X", X)]
+        if len(weights) != self.depth + 1:
+            raise ValueError(
+                f"weights has {len(weights)} matrices for {self.depth} hidden layers; give "
+                f"{self.depth + 1}, as init does"
+            )
+        for W in weights[:-1]:
+            hidden.append(hidden[-1] @ W.T)
+        return tuple(hidden)
+
+    def apply(self, weights: tuple[Array, ...], X: ArrayLike) -> Float[Array, "point output"]:
+        """Outputs f at X (n, d) under ``weights``: (n, outputs)."""
+        return self.layers(weights, X)[-1] @ weights[-1].T / self.output_scale

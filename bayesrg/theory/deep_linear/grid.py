@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Prior and posterior of a scalar order parameter on a grid in its logarithm."""
+
+import numpy as np
+from scipy.special import gammaln, logsumexp, polygamma, psi
+
+from .meijer import log_meijer_g
+from .problem import Problem
+from .stationary import stationary_points
+
+_EDGE = np.log(1e-14)  # relative weight at which a tail ends; an edge has many steps beyond it
+_MOST = 200_000
+_AT_ONCE = 2_000_000  # numbers held in memory together
+
+
+def log_prior(log_q, shapes):
+    r"""Log density of :math:`\log q`, (g,), for q the product of independent Gamma(b) / b.
+
+    It is :math:`G(q\prod b_l\,|\,b)/\prod\Gamma(b_l)`; ``shapes`` are the b (L,).
+    """
+    shapes = np.asarray(shapes, float)
+    return log_meijer_g(log_q + np.log(shapes).sum(), shapes) - gammaln(shapes).sum()
+
+
+def weigh(problem: Problem, tilt: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+    r"""Lay a grid over all of :math:`q^k p(q) p(y|q)`, and weigh it by the trapezoid rule.
+
+    Parameters
+    ----------
+    problem : Problem
+    tilt : power k; where the integral diverges the caller must not ask
+
+    Returns
+    -------
+    log_q : (g,) equidistant
+    log_weight : (g,)
+        Logarithm of prior times likelihood times step, without :math:`q^k`.
+
+    Raises
+    ------
+    ValueError
+        If more than 200 000 points would be needed.
+
+    Notes
+    -----
+    The grid covers the prior, 12 standard deviations around every minimum of the action (there
+    may be two, far apart), and then as much as is needed until both edges weigh nothing. Six
+    points a standard deviation give all digits, as the integrand is analytic.
+    """
+    b = problem.shapes
+    if not b.size:  # no hidden layer: the order parameter is one
+        return np.zeros(1), problem.log_likelihood(np.zeros(1))
+    mean, sd = (psi(b) - np.log(b)).sum(), np.sqrt(polygamma(1, b).sum())
+    low, high, finest = mean - max(10.0 * sd, 30.0 / b.min()), mean + 8.0 * sd, sd
+    for point in stationary_points(problem):
+        if np.isfinite(point.sd_log_q):
+            low = min(low, point.log_q - 12.0 * point.sd_log_q)
+            high = max(high, point.log_q + 12.0 * point.sd_log_q)
+            finest = min(finest, point.sd_log_q)
+    step = min(finest / 6.0, (high - low) / 800.0)
+    if (high - low) / step > _MOST:
+        raise ValueError(
+            f"widths {problem.widths} make the order parameter so sharp that a grid would need "
+            f"{(high - low) / step:.0f} points; use saddle(...), whose error is then negligible"
+        )
+
+    def evaluate(first, last):
+        x = step * np.arange(first, last)
+        size = max(1, _AT_ONCE // max(1, problem.values.size))
+        pieces = [problem.log_likelihood(x[i : i + size]) for i in range(0, x.size, size)]
+        return x, log_prior(x, b) + np.concatenate(pieces) + np.log(step)
+
+    first, last = int(np.floor(low / step)), int(np.ceil(high / step)) + 1
+    x, w = evaluate(first, last)
+    while True:
+        tilted = w + tilt * x
+        edge = _EDGE + logsumexp(tilted)
+        more = (last - first) // 4
+        if tilted[0] > edge:
+            ends, first = evaluate(first - more, first), first - more
+            x, w = np.append(ends[0], x), np.append(ends[1], w)
+        elif tilted[-1] > edge:
+            ends, last = evaluate(last, last + more), last + more
+            x, w = np.append(x, ends[0]), np.append(w, ends[1])
+        else:
+            return x, w

@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""All stationary points of the action of a scalar order parameter."""
+
+import equinox as eqx
+import numpy as np
+from scipy.optimize import brentq
+from scipy.special import gammaln
+
+from .problem import Problem
+
+_RESOLUTION = 0.02  # of the scan, in log q
+_AT_ONCE = 2_000_000  # numbers held in memory together
+
+
+class Stationary(eqx.Module):
+    r"""Stationary point of the action in :math:`\log q`.
+
+    Attributes
+    ----------
+    log_q, q : order parameter
+    delta : the number that all layers share, :math:`\rho_l = 1 + \Delta/N_l`
+    action : minus the logarithm of the density of targets and layer factors, to leading order
+    minimum : whether it is a minimum, else a maximum along :math:`\log q`
+    log_evidence : Laplace's approximation around it; nan at a maximum
+    sd_log_q : standard deviation of :math:`\log q` there; nan at a maximum
+    """
+
+    log_q: float
+    q: float
+    delta: float
+    action: float
+    minimum: bool
+    log_evidence: float
+    sd_log_q: float
+
+
+def stationary_points(problem: Problem, occam: bool = True) -> list[Stationary]:
+    r"""Find every root of :math:`\Delta = \Delta(q)`, :math:`q = \prod_l(1 + \Delta/N_l)`.
+
+    Parameters
+    ----------
+    problem : Problem
+    occam : bool
+        Keep the determinant of the likelihood, else leave it to the evidence as a prefactor
+        (mean-field limit).
+
+    Returns
+    -------
+    list of Stationary
+        Least action first; empty where q goes to zero (no noise, no targets, a width not above
+        the number of points).
+
+    Notes
+    -----
+    The path :math:`\Delta = N_{min}(e^u - 1)` gives :math:`\log q` at every u without a root, with
+    slope at most L. Without noise the root is unique; with noise the scan takes steps of at most
+    0.02 in :math:`\log q` between exact bounds, and refines every change of sign.
+    """
+    widths = np.asarray(problem.widths, float)
+    if not widths.size:
+        return [_point(problem, widths, float(problem.excess(0.0, occam)), True, occam)]
+    least = widths.min()
+    unique, count = np.unique(widths, return_counts=True)
+
+    def log_q(u):
+        ratio = np.expm1(np.asarray(u))[..., None] * (least / unique)
+        return (count * np.log1p(ratio)).sum(-1)
+
+    def slope(u):
+        return least * np.expm1(u) - problem.excess(log_q(u), occam)
+
+    if problem.ridge == 0 and not problem.target.any():
+        degenerate = occam and problem.values.size >= least
+        delta = -float(problem.values.size) if occam else 0.0
+        return [] if degenerate else [_point(problem, widths, delta, True, occam)]
+    low = high = 0.0
+    while slope(low) >= 0:
+        low = 2.0 * low - 1.0
+    if problem.ridge == 0:
+        while slope(high) <= 0:
+            high = 2.0 * high + 1.0
+        ends = [(low, high, True)]
+    else:
+        # Delta(q) >= -min(rank, q tr K / T), and it is at most sum y^2 / 4T.
+        trace = problem.values.sum() / problem.ridge if occam else 0.0
+        rank = float(problem.values.size)
+        while least * np.expm1(low) > -min(rank, np.exp(log_q(low)) * trace):
+            low = 2.0 * low - 1.0
+        step = _RESOLUTION / widths.size
+        high = np.log1p((problem.target**2).sum() / (4.0 * problem.ridge) / least) + step
+        u = np.linspace(low, high, int(np.ceil((high - low) / step)) + 1)
+        size = max(1, _AT_ONCE // max(1, problem.values.size))
+        pieces = [slope(u[i : i + size]) for i in range(0, u.size, size)]
+        rises = np.concatenate(pieces) > 0
+        ends = [
+            (u[i], u[i + 1], bool(rises[i + 1])) for i in np.flatnonzero(rises[1:] != rises[:-1])
+        ]
+    points = []
+    for a, b, minimum in ends:
+        u = brentq(slope, a, b, xtol=1e-15, rtol=1e-14)
+        points.append(_point(problem, widths, float(least * np.expm1(u)), minimum, occam))
+    return sorted(points, key=lambda point: point.action)
+
+
+def _point(problem, widths, delta, minimum, occam):
+    """Action, width and evidence at a point; all Hessians are a diagonal plus a rank one."""
+    rho = 1.0 + delta / widths
+    log_q = float(np.log(rho).sum())
+    rate = float((widths / 2.0 * (rho - 1.0 - np.log(rho))).sum())
+    prefactor = -0.5 * float(problem.log_det(log_q))
+    action = rate + 0.5 * float(problem.misfit(log_q)) - (prefactor if occam else 0.0)
+    b, diagonal = widths / 2.0, widths * rho / 2.0
+    spread = float((1.0 / diagonal).sum())
+    stretch = 1.0 + float(problem.curvature(log_q, occam)) * spread
+    log_evidence = sd = float("nan")
+    if minimum and stretch > 0:
+        front = b * np.log(b) - b - gammaln(b) + 0.5 * np.log(2 * np.pi / diagonal)
+        log_evidence = -action + float(front.sum()) - 0.5 * float(np.log(stretch))
+        log_evidence += (0.0 if occam else prefactor) + _units(problem)
+        sd = float(np.sqrt(spread / stretch))
+    return Stationary(log_q, float(np.exp(log_q)), delta, action, minimum, log_evidence, sd)
+
+
+def _units(problem):
+    """Log Jacobian from the targets of the standard network to those that were given."""
+    return problem.points * float(np.log(problem.output_scale))
