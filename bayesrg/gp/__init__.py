@@ -4,13 +4,16 @@
 from .effective import EffectiveNormal
 from .laplace import LaplaceMarginal
 from .marginal import eigenpairs, eigenpairs_of, marginal
+from .matrix import MatrixMercerNormal
 from .maximise import Maximum, maximise_evidence
 from .mercer import MercerNormal
+from .outputs import matrix_marginal
 from .regression import Posterior, condition
 
 __all__ = [
     "EffectiveNormal",
     "LaplaceMarginal",
+    "MatrixMercerNormal",
     "Maximum",
     "MercerNormal",
     "Posterior",
@@ -18,5 +21,6 @@ __all__ = [
     "eigenpairs",
     "eigenpairs_of",
     "marginal",
+    "matrix_marginal",
     "maximise_evidence",
 ]

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a `MercerNormal` refuses where its numbers can be read: no density, caches of others."""
 
+import warnings
+
 import jax
 import numpy as np
 
@@ -54,3 +56,43 @@ def refuse_singular(fn):
             f"noise covariance is singular: ridge = 0 and only {k} modes for {n} points; give "
             "a positive ridge, or a residual that is positive definite"
         )
+
+
+def refuse_order(order, ridge):
+    """Require an order parameter (..., c, c) that is a covariance, of full rank without noise."""
+    if not _checks.known(order):
+        return
+    host = np.asarray(order)
+    largest = np.abs(host).max(initial=0.0)
+    if (np.abs(host - np.swapaxes(host, -1, -2)) > 1e-10 * largest).any():
+        raise ValueError("order is not symmetric; give F @ F.T for a factor F")
+    smallest = np.linalg.eigvalsh(host).min(initial=0.0 if not host.size else np.inf)
+    if smallest < -1e-10 * largest:
+        raise ValueError(
+            f"order must be positive semi-definite, got an eigenvalue {smallest}; give F @ F.T"
+        )
+    if _checks.known(ridge) and (np.asarray(ridge) == 0).any() and smallest <= 1e-14 * largest:
+        raise ValueError(
+            "order is singular and ridge is 0, so the observations have no density; give a "
+            "positive ridge"
+        )
+
+
+def refuse_outside(stray, ridge, null, n):
+    """Without noise and with a kernel of rank below n, require observations in its range."""
+    if not all(_checks.known(part) for part in (stray, ridge, null)):
+        return
+    null = np.where(np.asarray(ridge) == 0, np.asarray(null), 0)
+    if not null.any():
+        return
+    rank = n - null.max()
+    if (np.asarray(stray) & (null > 0)).any():
+        raise ValueError(
+            f"ridge is 0 and the kernel matrix of {n} points has rank {rank}: targets outside its "
+            "range have zero density; give a positive ridge or targets that a function can meet"
+        )
+    warnings.warn(
+        f"ridge is 0 and the kernel matrix of {n} points has rank {rank}: the density is that on "
+        "its range",
+        stacklevel=5,
+    )

@@ -100,7 +100,7 @@ def predict(
     mean, variance, f, observed = (np.concatenate(x, -1) for x in zip(*parts, strict=True))
     own = X_new.shape == X.shape and bool((X_new == X).all())
     point = "point" if own else "point_new"
-    dims = tuple(point if d == "point" else d for d in dt["observed_data"][site].dims)
+    dims = (*(d for d in dt["observed_data"][site].dims if d != "point"), point)
     group = "posterior_predictive" if own else "predictions"
     constant = "constant_data" if own else "predictions_constant_data"
     groups = {
@@ -125,12 +125,14 @@ def _predicted(bound: Bound, X, X_new, rows, y, latents, keys, site):
         latents, key = draw
         fn = law(bound, None, together, latents, site)
         if hasattr(fn, "krige"):
-            if fn.event_shape != together.shape[:1]:
+            if fn.event_shape[:1] != together.shape[:1]:
                 raise ValueError(
                     f"site {site!r} has {fn.event_shape[0]} points at {together.shape[0]} inputs; "
                     "the model must make its law from the X that it is given"
                 )
             mean, variance, noise = fn.krige(y)
+            if fn.event_dim == 2:  # outputs of one law: points last, as everywhere here
+                mean, variance = (jnp.swapaxes(x, -1, -2) for x in (mean, variance))
             f, white = _draw(key, rows, mean, variance)
             observed = f + jnp.sqrt(noise) * white
             if hasattr(fn, "likelihood"):

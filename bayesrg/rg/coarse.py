@@ -18,7 +18,8 @@ class Coarse(Reparam):
     r"""Turn a Gaussian-process site into explicit low modes and a likelihood without the others.
 
     The site ``name`` becomes ``name_modes`` (..., cutoff), a priori standard normal, and a site
-    ``name`` whose mean is the low modes' function and whose noise holds the eliminated modes.
+    ``name`` whose mean is the low modes' function and whose noise holds the eliminated modes. Of
+    a `bayesrg.gp.MatrixMercerNormal` each mode has c outputs: (..., cutoff, c).
 
     Parameters
     ----------
@@ -118,15 +119,18 @@ class Coarse(Reparam):
         outer = event_dim - base.event_dim
 
         def white(kind, axis, size):
-            fn = dist.Normal(jnp.zeros((), root.dtype), 1.0).expand((*batch, size))
-            names = ["output", "output_bis"][:outer] + [axis]
+            shape = (size, *base.event_shape[1:])
+            fn = dist.Normal(jnp.zeros((), root.dtype), 1.0).expand((*batch, *shape))
+            names = [axis, *getattr(base, "event_dims", ())[1:]]
+            names = [d for d in ("output", "output_bis") if d not in names][:outer] + names
             return numpyro.sample(
-                f"{name}_{kind}", fn.to_event(outer + 1), infer={"event_dims": names}
+                f"{name}_{kind}", fn.to_event(outer + len(shape)), infer={"event_dims": names}
             )
 
         if self.cutoff:
             modes = white("modes", "mode", self.cutoff)
-            rest = rest.shift((root @ modes[..., None])[..., 0])
+            many = base.event_dim > 1
+            rest = rest.shift(root @ modes if many else (root @ modes[..., None])[..., 0])
         if not self.centered:
             return None, rest.colour(white("white", "white", base.event_shape[0]))
         return self._wrap(rest, batch, event_dim), obs

@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The covariance of several correlated outputs, one small block an eigenvalue of the kernel."""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.scipy.linalg import cho_solve
+from jaxtyping import Float
+
+from .._linalg import quad_logdet
+from . import sound
+
+_RANK = 1e-10  # eigenvalues below this part of the largest are none, where there is no noise
+_RANGE = 1e-8  # so far observations may stand off the range of K, relative to their size
+
+
+class Kronecker(NamedTuple):
+    """Columns of low modes and what mixes the outputs: ``root @ w`` is left w right^T.
+
+    ``left`` is (n, k) and ``right`` (..., c, c), the modes w are (..., k, c).
+    """
+
+    left: Float[Array, "point mode"]
+    right: Float[Array, "*batch output output_bis"]
+
+    @property
+    def dtype(self):
+        """Precision of the columns."""
+        return self.left.dtype
+
+    def __matmul__(self, modes):
+        return self.left @ modes @ jnp.swapaxes(self.right, -1, -2)
+
+
+class Blocks(NamedTuple):
+    r"""``K_ij Q_ab + ridge I`` in eigenvectors of K, where it is ``M_i = kappa_i Q + ridge I``.
+
+    ``vectors`` is (n, r), None for the identity, ``kappa`` (r,), ``order`` (..., c, c) and
+    ``ridge`` (...). Nothing here diagonalises Q, so all is smooth where its eigenvalues coincide.
+    Directions that have neither variance nor noise are left out.
+    """
+
+    vectors: Array | None
+    kappa: Float[Array, " mode"]
+    order: Float[Array, "*batch output output_bis"]
+    ridge: Float[Array, "*batch"]
+
+    def matrices(self):
+        """Return the blocks (..., r, c, c), and which of them have any variance (..., r)."""
+        noise = self.ridge[..., None]
+        live = (noise > 0) | (self.kappa > _RANK * jnp.max(self.kappa, initial=0.0))
+        eye = jnp.eye(self.order.shape[-1], dtype=self.order.dtype)
+        M = self.kappa[:, None, None] * self.order[..., None, :, :] + noise[..., None, None] * eye
+        return jnp.where(live[..., None, None], M, eye), live
+
+    def coordinates(self, r):
+        """Coordinates of r (..., n, c) in the eigenvectors, and what is left, None if nothing."""
+        if self.vectors is None:
+            return r, None
+        inside = self.vectors.T @ r
+        complete = self.vectors.shape[0] == self.vectors.shape[1]
+        return inside, None if complete else r - self.vectors @ inside
+
+    def log_density(self, r):
+        """Log density of centred observations (..., n, c), with all batch axes in front."""
+        n, c = r.shape[-2:]
+        inside, outside = self.coordinates(r)
+        M, live = self.matrices()
+        M = jnp.broadcast_to(M, r.shape[:-2] + M.shape[-3:])
+        quad, log_det = quad_logdet(M, inside[..., None, :])
+        terms = jnp.where(live, quad[..., 0] + log_det + c * np.log(2 * np.pi), 0.0)
+        missing = n - self.kappa.shape[0]
+        outside = 0.0 if outside is None else (outside**2).sum((-2, -1))
+        ridge = jnp.where(self.ridge > 0, self.ridge, 1.0)
+        null = missing * c * jnp.log(2 * np.pi * ridge) + outside / ridge
+        stray = outside + jnp.where(live, 0.0, (inside**2).sum(-1)).sum(-1)
+        stray = stray > _RANGE**2 * (r**2).sum((-2, -1))
+        sound.refuse_outside(stray, self.ridge, missing + (~live).sum(-1), n)
+        null = jnp.where(self.ridge > 0, null, jnp.where(stray, jnp.inf, 0.0))
+        return -0.5 * (terms.sum(-1) + null)
+
+    def inverses(self):
+        """Inverse blocks (..., r, c, c), zero where there is no variance."""
+        M, live = self.matrices()
+        eye = jnp.broadcast_to(jnp.eye(M.shape[-1], dtype=M.dtype), M.shape)
+        return cho_solve((jnp.linalg.cholesky(M), True), eye) * live[..., None, None]
+
+    def _precision(self):
+        positive = self.ridge > 0
+        return jnp.where(positive, 1.0 / jnp.where(positive, self.ridge, 1.0), 0.0)
+
+    def solve(self, r, inverses):
+        """Inverse covariance times r (..., n, c)."""
+        inside, outside = self.coordinates(r)
+        weight = (inverses @ inside[..., None])[..., 0]
+        if self.vectors is not None:
+            weight = self.vectors @ weight
+        if outside is None:
+            return weight
+        return weight + outside * self._precision()[..., None, None]
+
+    def inverse_diag(self, inverses):
+        """Blocks on the diagonal of the inverse covariance, (..., n, c, c)."""
+        if self.vectors is None:
+            return inverses
+        inside = jnp.einsum("ij,...jab->...iab", self.vectors**2, inverses)
+        if self.vectors.shape[0] == self.vectors.shape[1]:
+            return inside
+        rest = (1.0 - (self.vectors**2).sum(-1)) * self._precision()[..., None]
+        return inside + rest[..., None, None] * jnp.eye(inside.shape[-1], dtype=inside.dtype)

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a deep linear network refuses to be fitted to."""
+
+import numpy as np
+from jax import Array
+
+from ... import _checks
+from ..._checks import ArrayLike
+from ...networks import DeepLinear
+
+
+def check_observed(
+    net: DeepLinear, X: ArrayLike, Y: ArrayLike | None, *, weights: bool
+) -> Array | None:
+    """Check data against a network before its posterior is sampled.
+
+    Parameters
+    ----------
+    net : DeepLinear
+    X : (n, d)
+    Y : (n,) for one output, (n, c) for several, or None
+    weights : bool
+        Whether weights are sampled, and not the order parameter alone.
+
+    Returns
+    -------
+    (n,) for one output, (n, c) for several, or None
+
+    Raises
+    ------
+    ValueError
+        For mismatched shapes or non-finite numbers; and without noise for sampled weights, a
+        layer narrower than the outputs, or targets of too low a rank for the evidence to exist.
+
+    Notes
+    -----
+    Numbers are looked at where they can be read, that is, outside compiled programs.
+    """
+    shapes = f"X has shape {np.shape(X)} and y {None if Y is None else np.shape(Y)}"
+    if np.ndim(X) != 2 or (Y is not None and np.ndim(Y) not in (1, 2)):
+        raise ValueError(f"{shapes}; give (n, d) and (n,) or (n, c)")
+    if Y is not None and np.shape(X)[0] != np.shape(Y)[0]:
+        raise ValueError(f"{shapes}; give one target a row")
+    X = _checks.finite("X", X)
+    _refuse_no_noise(net, weights)
+    if Y is None:
+        return None
+    Y = _checks.finite("y", Y)
+    if (1 if Y.ndim == 1 else Y.shape[1]) != net.outputs:
+        raise ValueError(
+            f"y has shape {Y.shape} and the network {net.outputs} output(s); give one column an "
+            "output, or outputs= the columns of y"
+        )
+    _refuse_divergence(net, X, Y.reshape(X.shape[0], -1))
+    return Y.reshape(-1) if net.outputs == 1 else Y
+
+
+def _no_noise(net):
+    return _checks.known(net.ridge) and float(net.ridge) == 0.0
+
+
+def _refuse_no_noise(net, weights):
+    if not _no_noise(net):
+        return
+    if weights:
+        raise ValueError(
+            "ridge is 0, and zero noise has no density in weight space; use the model "
+            "deep_linear_collapsed, or theory.deep_linear.exact for one output"
+        )
+
+
+def _refuse_divergence(net, X, Y):
+    if not _no_noise(net) or not (_checks.known(X) and _checks.known(Y)):
+        return
+    c, rank = net.outputs, int(np.linalg.matrix_rank(np.asarray(Y)))
+    points = int(np.linalg.matrix_rank(np.asarray(X)))
+    if c == 1 and points < X.shape[0]:
+        raise ValueError(
+            f"ridge is 0 and the kernel of the {X.shape[0]} points has rank {points}: targets "
+            "outside its range have zero density; give a positive ridge, or for targets in its "
+            "range use theory.deep_linear.exact"
+        )
+    least = min(net.widths, default=c)
+    if least < c:
+        more = f"; width {least} below rank {rank}: interpolation impossible, evidence is zero"
+        raise ValueError(
+            f"ridge is 0 and width {least} is below the {c} outputs: Q is singular, no zero-noise "
+            f"density{more if least < rank else ''}; give a positive ridge or wider layers"
+        )
+    if rank < c and net.widths and least <= points + c - rank - 1:
+        raise ValueError(
+            f"ridge is 0, y has rank {rank} with {c} outputs, and the smallest width {least} is "
+            f"not above {points} + {c} - {rank} - 1: the evidence diverges; give a positive ridge, "
+            "wider layers, or drop outputs that are zero or repeated"
+        )

@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Deep linear network, all weights sampled.
+
+z_l ~ Normal(0, 1)                                  (N_l, N_{l-1}), l = 1..L+1
+f = X W_1^T ... W_{L+1}^T,  W_l = s_l z_l / sqrt(N_{l-1})
+y | f ~ Normal(f, ridge)
+
+Weights may be rotated between layers, so chains are judged by f and Q, not by z. The same density
+with the order parameter Q alone is deep_linear_collapsed.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpyro
+import numpyro.distributions as dist
+
+import bayesrg as brg
+from bayesrg.theory.deep_linear.observed import check_observed
+from bayesrg.theory.deep_linear.weights import order_of_weights, scale_weights, weight_shapes
+
+
+def model(
+    X, y=None, *, widths=(8, 6), ridge=0.1, outputs=1, weight_scales=1.0,
+    parametrisation="standard", richness=1.0,
+):  # fmt: skip
+    """Wire the sites.
+
+    Parameters
+    ----------
+    X : (n, d)
+    y : (n,) for one output, (n, c) for several, optional
+    widths : (N_1, ..., N_L)
+    ridge : noise variance
+    outputs : c
+    weight_scales, parametrisation, richness : of `bayesrg.networks.DeepLinear`
+    """
+    options = {"outputs": outputs, "weight_scales": weight_scales}
+    options |= {"parametrisation": parametrisation, "richness": richness}
+    net = network(widths, ridge, **options)
+    y = check_observed(net, X, y, weights=True)
+    white = [
+        numpyro.sample(
+            f"z{layer}", dist.Normal(0.0, 1.0).expand(shape).to_event(2),
+            infer={"event_dims": ["unit", "unit_bis"]},
+        )
+        for layer, shape in enumerate(weight_shapes(net, X.shape[1]), 1)
+    ]  # fmt: skip
+    weights = scale_weights(net, white)
+    with numpyro.plate("output", outputs, dim=-2), numpyro.plate("output_bis", outputs, dim=-1):
+        numpyro.deterministic("Q", order_of_weights(net, weights))
+    f, noise = net.apply(weights, X).T, jnp.sqrt(net.noise_variance)
+    points = numpyro.plate("point", X.shape[0], dim=-1)
+    if outputs == 1:
+        with points:
+            numpyro.sample("y", dist.Normal(numpyro.deterministic("f", f[0]), noise), obs=y)
+        return
+    with numpyro.plate("output", outputs, dim=-2), points:
+        f = numpyro.deterministic("f", f)
+        numpyro.sample("y", dist.Normal(f, noise), obs=None if y is None else y.T)
+
+
+def demo(key):
+    """A noisy linear function of six inputs."""
+    inputs, noise = jax.random.split(key)
+    X = jax.random.normal(inputs, (40, 6))
+    y = X @ jnp.array([1.0, -0.7, 0.4, 0.2, 0.0, 0.0])
+    y = y + jnp.sqrt(0.1) * jax.random.normal(noise, (40,))
+    return brg.data.Data(X[:20], y[:20], X[20:], y[20:])
+
+
+def exact(data, **hyper):
+    """Posterior means of the order parameter and of the function, and the evidence."""
+    posterior = brg.theory.deep_linear.exact(network(**hyper), data.X, data.y)
+    means = {"Q": posterior.moment(1), "f": posterior.predict(data.X)[0]}
+    return means | {"log_evidence": posterior.log_evidence}
+
+
+def network(widths=(8, 6), ridge=0.1, **options):
+    """Return the network that hyper-arguments of the model describe."""
+    return brg.networks.DeepLinear(widths, ridge=ridge, **options)
