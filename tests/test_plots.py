@@ -21,6 +21,53 @@ def power_law_curve(values):
     )
 
 
+def learnt(seed, estimator="draw"):
+    """What a network of two layers has learnt, as the diagnostics leave it."""
+    rng = np.random.default_rng(seed)
+    lead, layers, n = ("chain", "draw"), [1, 2], 6
+
+    def group(shift):
+        alignment = rng.beta(3.0, 3.0, (2, 300, 2)) + shift
+        return xr.Dataset(
+            {
+                "log_q_eig": ((*lead, "output"), 0.4 * rng.normal(size=(2, 300, 1)) + shift),
+                "target_alignment": ((*lead, "layer"), alignment),
+                "spectral_shift": ((*lead, "layer", "mode"), rng.normal(size=(2, 300, 2, 3))),
+                "layer_excess": ((*lead, "level"), rng.normal(size=(2, 300, 3)) + shift),
+                "drive": (lead, rng.normal(size=(2, 300)) + shift),
+            },
+            coords={"layer": layers, "level": [1, 2, 3], "mode": [0, 1, 2]},
+            attrs={"estimator": estimator, "widths": [20, 30]},
+        )
+
+    half = rng.normal(size=(2, 2, n, n))
+    kernels = half @ half.swapaxes(-1, -2)
+    dims = ("layer", "point", "point_bis")
+    richness, depth = np.geomspace(0.1, 10, 5), np.arange(1, 6)
+    return io.label(
+        feature_learning=group(0.5),
+        feature_learning_prior=group(0.0),
+        feature_kernels=xr.Dataset(
+            {"prior_mean": (dims, kernels[0]), "posterior": (dims, kernels[1]),
+             "targets": (("point", "output"), rng.normal(size=(n, 1)))},
+            coords={"layer": layers},
+        ),
+        lazy_to_rich=xr.Dataset(
+            {"growth": ("richness", 1 + richness), "exact": ("richness", 1 + 0.9 * richness)},
+            coords={"richness": richness},
+        ),
+        depth=xr.Dataset(
+            {"log_evidence": (("width", "depth"), -((depth - np.array([[2], [4]])) ** 2.0))},
+            coords={"depth": depth, "width": [10, 50]},
+        ).assign_coords(effective_depth=(("width", "depth"), depth / np.array([[10.0], [50]]))),
+        routes=xr.Dataset(
+            {"z": (("route", "quantity"), rng.normal(size=(2, 3)))},
+            coords={"route": ["raw", "collapsed"], "quantity": ["q", "f", "tr Phi"]},
+        ),
+        sbc=xr.Dataset({"rank": ("simulation", rng.integers(0, 100, 400))}, attrs={"draws": 99}),
+    )  # fmt: skip
+
+
 @pytest.fixture(scope="module")
 def dt():
     """A flow and features as they come; what needs more compiling is made up."""
@@ -38,6 +85,7 @@ def dt():
         features=features.assign(features=(("point", "mode"), p.Phi)),
         local_ridge=xr.Dataset({"ridge": ("point", RIDGE), "weight": ("point", 1.0 / RIDGE)}),
     )
+    made.update(learnt(5).children)
     posterior = io.to_datatree({"posterior": {"y_modes": draws}}, {"y_modes": ("mode",)})
     tree.update({**made.children, **posterior.children})
     flow = tree["flow"].to_dataset().assign(evidence=(("cutoff", "rule"), evidence))
@@ -204,7 +252,103 @@ def test_modes_of_two_models_stand_side_by_side(dt):
         plots.plot_modes(dt.isel(mode=0), backend="none")
 
 
-@pytest.mark.parametrize("name", ["plot_flow", "plot_learning_curve", "plot_modes"])
+def test_order_parameter_over_its_exact_prior(dt):
+    pc = plots.plot_order_parameter(dt, saddle=[2.0], backend="none")
+    found = drawn(pc, "law")
+    x, y = found["prior"]["x"], found["prior"]["y"]
+    rng = np.random.default_rng(0)
+    log_q = np.log(rng.chisquare(20, 100_000) / 20 * rng.chisquare(30, 100_000) / 30)
+    counts, edges = np.histogram(log_q, bins=20, range=(-1.0, 1.0))
+    density = counts / (100_000 * np.diff(edges))
+    middles = (edges[1:] + edges[:-1]) / 2
+    error = np.sqrt(counts) / (100_000 * np.diff(edges)) + 2e-3
+    assert (np.abs(np.interp(middles, x, y) - density) < 4 * error).all()
+    draws = dt["feature_learning"]["log_q_eig"].to_numpy().ravel()
+    curve = found["posterior"]
+    mean = np.trapezoid(curve["x"] * curve["y"], curve["x"])
+    np.testing.assert_allclose(mean, draws.mean(), atol=0.02, rtol=0)
+    assert pc.viz["infinite_width"]["curve"].item()["x"] == 0.0
+    np.testing.assert_allclose(pc.viz["saddle"]["curve"].item()["x"], np.log(2.0))
+    two = learnt(6)
+    for name in ("feature_learning", "feature_learning_prior"):
+        group = two[name].to_dataset()
+        eig = xr.concat([group["log_q_eig"], group["log_q_eig"] - 1], "output")
+        two[name] = xr.DataTree(group.drop_vars("log_q_eig").assign(log_q_eig=eig))
+    found = drawn(plots.plot_order_parameter(two, backend="none"), "law")
+    assert set(found) == {f"{a}, eigenvalue {i}" for a in ("posterior", "prior") for i in (1, 2)}
+
+
+def test_alignment_and_spectrum_stand_over_the_prior(dt):
+    found = drawn(plots.plot_alignment(dt, theory=[0.5, 0.6], backend="none"), "law")
+    assert set(found) == {"posterior", "prior", "theory"}
+    for group, name in (("feature_learning", "posterior"), ("feature_learning_prior", "prior")):
+        draws = dt[group]["target_alignment"].to_numpy().reshape(-1, 2)
+        np.testing.assert_allclose(found[name]["y"], np.median(draws, 0))
+        np.testing.assert_array_equal(found[name]["x"], [1, 2])
+        draws = dt[group]["spectral_shift"].sel(layer=1).to_numpy().reshape(-1, 3)
+        shift = drawn(plots.plot_spectrum_shift(dt, layer=1, backend="none"), "law")
+        np.testing.assert_allclose(shift[name]["y"], np.median(draws, 0))
+    with pytest.raises(ValueError, match="no layer 3, only"):
+        plots.plot_spectrum_shift(dt, layer=3, backend="none")
+    mixed = learnt(5)
+    mixed["feature_learning_prior"].attrs["estimator"] = "rao_blackwell"
+    with pytest.raises(ValueError, match="different estimators, draw, rao_blackwell"):
+        plots.plot_alignment(mixed, backend="none")
+    del mixed["feature_learning_prior"]
+    assert set(drawn(plots.plot_alignment(mixed, backend="none"), "law")) <= {"posterior"}
+
+
+def test_kernels_are_ordered_by_target(dt):
+    pc = plots.plot_kernel_change(dt, layer=1, backend="none")
+    cells = [pc.viz["curve"]["curve"].sel(panel=p).item()["density"] for p in
+             ("prior mean", "posterior mean", "difference")]  # fmt: skip
+    group = dt["feature_kernels"]
+    order = np.argsort(group["targets"].to_numpy()[:, 0])
+    expected = group["posterior"].sel(layer=1).to_numpy()[np.ix_(order, order)]
+    before = group["prior_mean"].sel(layer=1).to_numpy()[np.ix_(order, order)]
+    aside = ~np.eye(6, dtype=bool)
+    top = max(np.abs(m[aside]).max() for m in (expected, before, expected - before))
+    np.testing.assert_allclose(cells[1][::2, 1::2], expected.clip(-top, top))
+    np.testing.assert_allclose(cells[2][1::2, ::2], (expected - before).clip(-top, top))
+    assert pc.viz["title"]["curve"].sel(panel="difference").item()["string"].startswith("layer 1")
+
+
+def test_growth_and_evidence(dt):
+    pc = plots.plot_lazy_to_rich(dt, backend="none")
+    np.testing.assert_allclose(
+        drawn(pc, "law", "points")["exact"]["y"], dt["lazy_to_rich"]["exact"]
+    )
+    pc = plots.plot_evidence_by_depth(dt, backend="none")
+    found = drawn(pc, "width")
+    second = found["log evidence, width 50"]
+    np.testing.assert_allclose(second["x"], np.arange(1, 6) / 50)
+    np.testing.assert_allclose(second["y"], -((np.arange(1, 6) - 4.0) ** 2))
+    assert pc.viz["title"]["curve"].item()["string"].endswith("greatest at 0.2, 0.08")
+
+
+def test_identity_routes_and_ranks(dt):
+    pc = plots.plot_layer_identity(dt, backend="none")
+    group = dt["feature_learning"]
+    points, error = drawn(pc, "side", "points")["layers"], drawn(pc, "side", "error")["layers"]
+    mean = group["layer_excess"].mean(("chain", "draw"))
+    np.testing.assert_allclose(points["y"], mean)
+    rough = group["layer_excess"].std(("chain", "draw")) / np.sqrt(600)
+    half = (error["y"][1::3] - error["y"][0::3]) / 2
+    np.testing.assert_allclose(half, rough, rtol=0.3)
+    np.testing.assert_allclose(drawn(pc, "side")["drive"]["y"], float(group["drive"].mean()))
+    found = drawn(plots.plot_route_agreement(dt, backend="none"), "route")
+    np.testing.assert_allclose(found["raw"]["y"], dt["routes"]["z"].sel(route="raw"))
+    pc = plots.plot_sbc_ranks(dt, bins=10, backend="none")
+    counts = np.bincount(dt["sbc"]["rank"].to_numpy() // 10, minlength=10)
+    np.testing.assert_array_equal(drawn(pc, "quantity")["rank"]["y"], counts)
+    band = drawn(pc, "quantity", "band")["uniform"]
+    assert (band["y_bottom"] < 40).all() and (band["y_top"] > 40).all()
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["plot_flow", "plot_learning_curve", "plot_modes", "plot_kernel_change", "plot_alignment"],
+)
 def test_a_png_is_written(name, dt, tmp_path):
     getattr(plots, name)(dt, backend="matplotlib").savefig(tmp_path / "a.png")
     assert (tmp_path / "a.png").stat().st_size > 10_000

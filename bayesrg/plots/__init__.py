@@ -4,23 +4,36 @@
 ``pc.savefig(file)`` writes one, ``pc.get_viz("plot")`` gives the axes to decorate further.
 """
 
+from .feature_learning import plot_alignment, plot_kernel_change, plot_spectrum_shift
 from .features import plot_feature_kurtosis, plot_feature_pair, plot_feature_quantiles
 from .flow import plot_evidence, plot_flow, plot_rescaled_ridge
 from .learning_curve import plot_learning_curve
 from .local_ridge import plot_local_ridge
 from .modes import plot_modes
+from .networks import plot_evidence_by_depth, plot_lazy_to_rich
+from .order_parameter import plot_order_parameter
 from .spectrum import plot_learnability, plot_spectrum
+from .trust import plot_layer_identity, plot_route_agreement, plot_sbc_ranks
 
 __all__ = [
+    "plot_alignment",
     "plot_evidence",
+    "plot_evidence_by_depth",
     "plot_feature_kurtosis",
     "plot_feature_pair",
     "plot_feature_quantiles",
     "plot_flow",
+    "plot_kernel_change",
+    "plot_layer_identity",
+    "plot_lazy_to_rich",
     "plot_learnability",
     "plot_learning_curve",
     "plot_local_ridge",
     "plot_modes",
+    "plot_order_parameter",
     "plot_rescaled_ridge",
+    "plot_route_agreement",
+    "plot_sbc_ranks",
     "plot_spectrum",
+    "plot_spectrum_shift",
 ]

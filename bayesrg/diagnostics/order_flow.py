@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The order parameter as a ridge: the flow of a deep linear network, draw by draw."""
+
+import jax.numpy as jnp
+import xarray as xr
+
+from .. import _checks
+from .._checks import ArrayLike
+from ..networks import DeepLinear
+from ..spectrum import Spectrum
+from ..theory.deep_linear.features import rotate
+from .feature import inputs_of, targets_of
+from .flow import posterior_flow
+
+
+def order_flow(
+    dt: xr.DataTree,
+    net: DeepLinear,
+    *,
+    spectrum: Spectrum | ArrayLike | None = None,
+    output: int = 0,
+    site: str = "Q",
+    **options,
+) -> xr.DataTree:
+    r"""Let the effective ridge T/q of every posterior draw flow.
+
+    Given its order parameter a deep linear network is kernel ridge regression on the kernel of
+    wide layers, of ridge :math:`T/q_a` along the a-th eigenvector of Q (in mean field
+    :math:`T\gamma^2/q_a`): the posterior is a mixture over ridges, and a coarse-graining moves
+    each of them.
+
+    Parameters
+    ----------
+    dt : DataTree
+        With Q (chain, draw, output, output_bis) in its posterior, and X in constant_data.
+    net : DeepLinear
+        The network of the fit.
+    spectrum : Spectrum, or eigenvalues (k,), optional
+        Of the kernel of wide layers under the measure of the inputs; by default under the
+        training inputs, the eigenvalues of its matrix over their number.
+    output : int
+        Which eigenvalue of Q, the largest first.
+    site : str
+        Name of Q.
+    **options
+        Passed to `bayesrg.diagnostics.posterior_flow`: n, rule, threshold, cutoffs, modes, batch.
+
+    Returns
+    -------
+    DataTree
+        The groups of ``dt`` and flow, whose variable ridge is :math:`T/q_a`.
+
+    Raises
+    ------
+    ValueError
+        For a missing group or site, or an output that is not there.
+
+    References
+    ----------
+    arXiv 2406.03260 for the mixture; the reading as a ridge is the package's own.
+    """
+    if "posterior" not in dt.children or site not in dt["posterior"]:
+        names = ", ".join(map(repr, dt.get("posterior", {}))) or "nothing"
+        raise ValueError(f"the posterior has no site {site!r}, only {names}; give site=")
+    if output not in range(net.outputs):
+        raise ValueError(f"output must be an integer from 0 to {net.outputs - 1}, got {output!r}")
+    if spectrum is None:
+        X = inputs_of(dt, None)
+        spectrum = rotate(net, X, targets_of(dt, None, X.shape[0])).values / X.shape[0]
+    values = spectrum.values if isinstance(spectrum, Spectrum) else _checks.eigenvalues(spectrum)
+    counts = spectrum.degeneracy if isinstance(spectrum, Spectrum) else jnp.ones_like(values)
+    ridge = net.standardise().ridge
+
+    def at(draw):
+        q = jnp.linalg.eigvalsh(draw[site])[::-1][output]
+        return values, ridge / q, counts
+
+    only = dt.copy()
+    only["posterior"] = xr.DataTree(dt["posterior"].to_dataset()[[site]])
+    flow = posterior_flow(only, spectrum, values_fn=at, **options)["flow"]
+    tree = dt.copy()
+    tree["flow"] = flow
+    return tree

@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What hidden layers have learnt: kernels, alignments, spectra, over what the prior shows."""
+
+from importlib import import_module
+
+import numpy as np
+import xarray as xr
+from arviz import PlotCollection, rcParams, visuals
+
+from .._checks import ArrayLike
+from ..diagnostics.feature import same_estimator
+from ._curves import curves, decorate, group_of, line, mark
+
+_QUANTITIES = {
+    "target_alignment": "alignment with the targets",
+    "centred_alignment": "centred alignment with the targets",
+    "target_gain": "gain along the targets",
+    "kernel_scale": "trace over its prior mean",
+    "participation_ratio": "participation ratio",
+    "effective_dimension": "effective dimension",
+    "top_eigenvalue": "top eigenvalue",
+    "lazy_distance": "relative distance from the prior mean",
+}
+_PANELS = ("prior mean", "posterior mean", "difference")
+_LEVELS = 21
+
+
+def plot_alignment(
+    dt: xr.DataTree,
+    *,
+    quantity: str = "target_alignment",
+    theory: ArrayLike | None = None,
+    group: str = "feature_learning",
+    prior: str | None = "feature_learning_prior",
+    backend: str | None = None,
+    **pc_kwargs,
+) -> PlotCollection:
+    """Plot a quantity of the kernels by depth: posterior and prior, median and credible band.
+
+    Parameters
+    ----------
+    dt : DataTree
+        Of `bayesrg.diagnostics.feature.measure` or ``measure_deep_linear``.
+    quantity : str
+        A variable over layer: "target_alignment", "target_gain", "kernel_scale", ...
+    theory : (L,), optional
+        A line to compare with, e.g. the gains of a saddle.
+    group : str
+    prior : str, optional
+        Group of the baseline, drawn if it is there.
+    backend : str, optional
+        "matplotlib", "bokeh", "plotly" or "none"; ArviZ's default otherwise.
+    **pc_kwargs
+        Passed to ``PlotCollection.wrap``.
+
+    Returns
+    -------
+    PlotCollection
+
+    Raises
+    ------
+    ValueError
+        For groups of different estimators, besides what is missing.
+    """
+    found = _with_prior(dt, group, prior, quantity)
+    parts = {name: line(value) for name, value in found.items()}
+    if theory is not None:
+        theory = np.asarray(theory, float)
+        parts["theory"] = {"x": np.arange(1.0, theory.size + 1), "y": theory}
+    pc = curves(parts, "law", backend=backend, **pc_kwargs)
+    text = _QUANTITIES.get(quantity, quantity)
+    title = f"{text}: median and {rcParams['stats.ci_prob']:.0%} band"
+    return decorate(pc, x="layer", y=text, title=title, xscale="linear", yscale="linear")
+
+
+def plot_spectrum_shift(
+    dt: xr.DataTree,
+    *,
+    layer: int | None = None,
+    group: str = "feature_learning",
+    prior: str | None = "feature_learning_prior",
+    backend: str | None = None,
+    **pc_kwargs,
+) -> PlotCollection:
+    """Plot how far the eigenvalues of a layer's kernel moved from those of its prior mean.
+
+    The prior's band is what a random kernel of that width does: its eigenvalues spread too.
+
+    Parameters
+    ----------
+    dt : DataTree
+        As for `plot_alignment`.
+    layer : int, optional
+        Entry of the coordinate layer, by default the last.
+    group, prior, backend, **pc_kwargs : as in `plot_alignment`
+
+    Returns
+    -------
+    PlotCollection
+    """
+    found = _with_prior(dt, group, prior, "spectral_shift")
+    layer = _layer(found["posterior"], layer)
+    parts = {
+        name: line(value.sel(layer=layer), value["mode"] + 1.0) for name, value in found.items()
+    }
+    pc = curves(parts, "law", backend=backend, **pc_kwargs)
+    mark(pc, "none", y=0.0)
+    title = f"spectrum of layer {layer}: shift from the prior mean"
+    text = "eigenvalue less that of the prior mean"
+    return decorate(pc, x="mode", y=text, title=title, xscale="linear", yscale="linear")
+
+
+def plot_kernel_change(
+    dt: xr.DataTree,
+    *,
+    layer: int | None = None,
+    group: str = "feature_kernels",
+    backend: str | None = None,
+    **pc_kwargs,
+) -> PlotCollection:
+    """Plot prior mean and posterior mean of a layer's kernel, and their difference.
+
+    Points are ordered by their first target. All panels have one scale of colours, which ends at
+    the largest entry off the diagonal.
+
+    Parameters
+    ----------
+    dt : DataTree
+        As for `plot_alignment`.
+    layer : int, optional
+        Entry of the coordinate layer, by default the last.
+    group, backend, **pc_kwargs : as in `plot_alignment`
+
+    Returns
+    -------
+    PlotCollection
+        With one panel each.
+    """
+    kernels = group_of(dt, group, "posterior", "prior_mean")
+    layer = _layer(kernels["posterior"], layer)
+    before, after = (kernels[v].sel(layer=layer).to_numpy() for v in ("prior_mean", "posterior"))
+    order = np.arange(len(before))
+    if "targets" in kernels:
+        order = np.argsort(kernels["targets"].to_numpy()[:, 0], kind="stable")
+    stack = np.stack([before, after, after - before])[:, order][:, :, order]
+    dims = ("panel", "point", "point_bis")
+    data = xr.Dataset({"curve": (dims, stack)}, coords={"panel": list(_PANELS)})
+    backend = rcParams["plot.backend"] if backend is None else backend
+    figure = {"figsize": (12.0, 4.2), "figsize_units": "inches"}
+    if backend == "matplotlib":
+        figure["layout"] = "constrained"
+    pc = PlotCollection.wrap(
+        data, cols=["panel"], backend=backend,
+        figure_kwargs=figure | pc_kwargs.pop("figure_kwargs", {}), **pc_kwargs,
+    )  # fmt: skip
+    aside = stack[:, ~np.eye(len(before), dtype=bool)]  # diagonals would hide everything else
+    top = float(np.abs(aside).max(initial=0.0)) or float(np.abs(stack).max()) or 1.0
+    levels = np.linspace(-top, top, _LEVELS) * (1 + 1e-9)
+    shown = data.clip(-top, top)
+    pc.map(_cells, "curve", data=shown, ignore_aes="all", levels=levels, cmap="RdBu_r")
+    text = "point, by target" if "targets" in kernels else "point"
+    pc.map(visuals.labelled_x, "xlabel", ignore_aes="all", text=text)
+    pc.map(visuals.labelled_y, "ylabel", ignore_aes="all", text=text)
+    titles = [f"layer {layer}: {panel}" for panel in _PANELS]
+    titles = xr.Dataset({"curve": ("panel", titles)}, coords={"panel": list(_PANELS)})
+    pc.map(_title, "title", data=titles, ignore_aes="all")
+    return pc
+
+
+def _cells(da, target, *, levels, cmap, **_):
+    """Draw a matrix as cells of even colour, by contours, which every backend has."""
+    matrix = np.repeat(np.repeat(da.to_numpy(), 2, 0), 2, 1)
+    edges = np.stack([np.arange(len(da)) - 0.499, np.arange(len(da)) + 0.499], 1).ravel()
+    backend = visuals.backend_from_object(target)
+    return backend.contourf(edges, edges, matrix, target, levels=levels, cmap=cmap)
+
+
+def _title(da, target, **_):
+    return import_module(visuals.backend_from_object(target).__name__).title(da.item(), target)
+
+
+def _with_prior(dt, group, prior, quantity):
+    """The quantity of the posterior, and of the prior if it is there, of one estimator."""
+    groups = {"posterior": group_of(dt, group, quantity)}
+    if prior in dt.children:
+        groups["prior"] = group_of(dt, prior, quantity)
+    same_estimator(*groups.values())
+    return {name: dataset[quantity] for name, dataset in groups.items()}
+
+
+def _layer(variable, layer):
+    there = variable["layer"].to_numpy()
+    layer = there[-1] if layer is None else layer
+    if layer not in there:
+        raise ValueError(f"there is no layer {layer!r}, only {there.tolist()}")
+    return int(layer)
