@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Depth, width and the evidence
+=============================
+
+To leading order in the number of points the evidence of a wide deep linear network never falls
+with depth, as if infinite depth were best. The exact evidence of a finite number of points has a
+maximum at finite depth.
+"""
+
+import jax.numpy as jnp
+import matplotlib.pyplot as plt
+import numpy as np
+import numpyro
+
+import bayesrg as brg
+from bayesrg.theory.deep_linear import exact, infinite_depth, leading_log_evidence, wide_and_deep
+
+numpyro.enable_x64()
+
+# %%
+# Without noise all that data say is their number P and their energy per point, r, the mean square
+# of the whitened targets: 3 in place of the 1 that the prior expects. Depth L and width N enter
+# as the effective depth, LP/N.
+
+P, r = 40, 3.0
+X, y = jnp.sqrt(P) * jnp.eye(P), jnp.full(P, jnp.sqrt(r))
+constant = P / 2 * np.log(2 * np.pi)
+
+
+def solve(depth, width):
+    """Solve a network without noise."""
+    return exact(brg.networks.DeepLinear((width,) * depth, ridge=0.0), X, y)
+
+
+# %%
+# Depth
+# -----
+# Data of high energy want a larger order parameter q, the factor of the kernel. A deep prior is
+# broad in q and gives way. Once q has arrived at r there is nothing left to gain, and the evidence
+# pays for the breadth. With :math:`\lambda = LP/N` the prior of log q has mean
+# :math:`-\lambda/P` and variance :math:`2\lambda/P`; an integral around the root adds
+# :math:`-\frac12\log(1 + \lambda r/q) - \frac12\log q - \lambda/4P`, of lower order than P.
+
+effective = np.array([0.1, 1.0, 5.0, 20.0, 60.0, 200.0])
+posts = [solve(round(d * 400 / P), 400) for d in effective]
+evidence = constant + [post.log_evidence for post in posts]
+known = [-57.1835, -49.3755, -45.4703, -44.7430, -45.1508, -46.4848]
+np.testing.assert_allclose(evidence, known, rtol=0, atol=6e-5)
+leading = leading_log_evidence(r, effective, P)
+assert (np.diff(leading) > 0).all() and evidence.argmax() == 3
+q = wide_and_deep(r, effective)
+corrected = leading - 0.5 * (np.log1p(effective * r / q) + np.log(q) + effective / (2 * P))
+print("less the exact evidence:", (leading - evidence).round(2), (corrected - evidence).round(2))
+assert abs(corrected - evidence).max() < 0.15 and corrected.argmax() == 3
+
+# %%
+# The posterior mean of q goes to that of infinitely many layers of this width, an inverse gamma law
+# around r: infinite depth chooses the signal variance by the data, as empirical Bayes would.
+
+means = [post.moment(1) for post in posts]
+shape, scale = infinite_depth(400, P, r * P)
+assert (np.diff(means) > 0).all() and abs(means[-1] - scale / (shape - 1)) < 0.03
+
+# %%
+# Width
+# -----
+# At one depth narrower is deeper. With five layers the best width is finite too. The dotted line is
+# the Gaussian process of infinite width, q = 1.
+
+widths = np.array([2, 3, 4, 6, 8, 12, 16, 24, 32, 64, 128, 256, 1024, 4096])
+by_width = np.array([solve(5, int(width)).log_evidence for width in widths]) + constant
+best = widths[by_width.argmax()]
+print(f"five layers: best width {best}, evidence {by_width.max():.2f}")
+assert widths[0] < best < widths[-1]
+
+fig, axes = plt.subplots(1, 3, figsize=(12, 3.6), layout="constrained")
+axes[0].semilogx(effective, evidence, "o-", label="exact, width 400")
+axes[0].semilogx(effective, leading, "--", label="leading order")
+axes[0].semilogx(effective, corrected, ":", label="and next order")
+axes[1].semilogx(effective, means, "o-", label="exact mean")
+axes[1].semilogx(effective, q, "--", label="many points")
+axes[1].axhline(r, color="gray", linewidth=0.8)
+for ax, label in zip(axes, ("log evidence, less a constant", "order parameter q"), strict=False):
+    ax.set(xlabel="effective depth LP / N", ylabel=label)
+    ax.legend()
+axes[2].semilogx(widths, by_width, "o-")
+axes[2].axhline(-P * r / 2, color="black", linestyle=":")
+axes[2].set(xlabel="width of five layers", ylabel="log evidence, less a constant")
+plt.show()
