@@ -8,6 +8,7 @@ from scipy.optimize import brentq
 from scipy.special import gammaln
 from scipy.stats import chi2
 
+from bayesrg import kernels
 from bayesrg.networks import DeepLinear
 from bayesrg.theory.deep_linear import exact, saddle
 
@@ -284,6 +285,60 @@ def test_two_outputs_in_mean_field():
     assert_allclose(found.rho[0], [1.9984613, 3.1282332], rtol=0, atol=6e-8)
 
 
+def test_dependent_outputs_without_noise():
+    """The direction without targets is that of a network whose only target is zero."""
+    rng = np.random.default_rng(2)
+    X, y = rng.standard_normal((4, 6)), 2.0 * rng.standard_normal(4)
+    turn = np.array([[0.8, -0.6], [0.6, 0.8]])
+    Y = np.stack([y, np.zeros(4)], 1) @ turn.T
+    wide = DeepLinear((7, 5), ridge=0.0, outputs=2)
+    found = saddle(wide, X, Y)
+    one = saddle(DeepLinear((7, 5), ridge=0.0), X, y)
+    expected = turn @ np.diag([one.q, (1 - 4 / 7) * (1 - 4 / 5)]) @ turn.T
+    assert_allclose(found.Q, expected, rtol=0, atol=1e-12)
+    near = saddle(wide, X, Y + 1e-5 * rng.standard_normal((4, 2)))
+    assert_allclose(near.Q, found.Q, rtol=0, atol=1e-4)
+    assert_allclose(near.action, found.action, rtol=0, atol=1e-4)
+    assert np.isfinite(found.log_evidence)  # 5 is above 4 + 2 - 1 - 1
+    with pytest.warns(UserWarning, match="rank 1, and the least width is 3 for 4 points"):
+        narrow = saddle(DeepLinear((7, 3), ridge=0.0, outputs=2), X, Y)
+    assert_allclose(np.linalg.eigvalsh(narrow.Q)[0], 0.0, rtol=0, atol=1e-14)
+    assert narrow.Q.trace() > 0 and np.isnan(narrow.log_evidence)
+    X_new = rng.standard_normal((2, 6))
+    mean, variance = narrow.predict(X_new)
+    expected = X_new @ X.T @ np.linalg.solve(X @ X.T, Y)
+    assert_allclose(mean, expected, rtol=0, atol=1e-10)
+    assert (variance > 0).all()
+
+
+def test_a_kernel_in_place_of_that_of_the_inputs():
+    X, Y, X_new = two_outputs()
+    kernel = kernels.Linear(1 / 5)
+    for outputs, y in ((1, Y[:, 0]), (2, Y)):
+        net = DeepLinear((7, 9), ridge=0.15, outputs=outputs)
+        found, given = saddle(net, X, y), saddle(net, X, y, kernel=kernel)
+        matrix = saddle(net, X, y, kernel=X @ X.T / 5)
+        assert_allclose([given.action, matrix.action], found.action, rtol=1e-9)
+        assert_allclose(given.predict(X_new), found.predict(X_new), rtol=0, atol=1e-7)
+        with pytest.raises(ValueError, match="says nothing about new inputs; give a Kernel"):
+            matrix.predict(X_new)
+    net = DeepLinear((7,), ridge=0.15)
+    curved = exact(net, X, Y[:, 0], kernel=kernels.RBF(2.0))
+    K = np.exp(-((X[:, None] - X) ** 2).sum(-1) / 8)
+    cross = np.exp(-((X_new[:, None] - X) ** 2).sum(-1) / 8)
+    x = np.linspace(-9.0, 3.0, 800)  # log q
+    C = np.exp(x)[:, None, None] * K + 0.15 * np.eye(6)
+    log_w = np.array([log_normal(Y[:, 0], np.zeros(6), c) for c in C])
+    w = np.exp(log_w + chi2(7, scale=1 / 7).logpdf(np.exp(x)) + x) * (x[1] - x[0])
+    assert_allclose(curved.log_evidence, np.log(w.sum()), rtol=0, atol=1e-9)
+    means = np.exp(x) * (cross @ np.linalg.solve(C, Y[:, :1]))[:, 0, 0]
+    assert_allclose(curved.predict(X_new)[0], [w @ means / w.sum()], rtol=0, atol=1e-9)
+    with pytest.raises(ValueError, match=r"kernel has shape \(5, 6\) for 6 points"):
+        exact(net, X, Y[:, 0], kernel=np.ones((5, 6)))
+    with pytest.raises(ValueError, match="kernel has the eigenvalue -1"):
+        exact(net, X, Y[:, 0], kernel=-np.eye(6))
+
+
 def test_an_output_of_zero_and_one_output():
     """Two outputs of which one is empty: the other's saddle is that of one output."""
     X, Y, _ = two_outputs()
@@ -299,7 +354,5 @@ def test_bad_questions():
     X, y, _ = noisy()
     with pytest.raises(ValueError, match=r"widths are \(3, 1\) for 2 outputs"):
         saddle(DeepLinear((3, 1), ridge=0.1, outputs=2), X, np.ones((5, 2)))
-    with pytest.raises(ValueError, match="targets of 2 outputs have rank 1"):
-        saddle(DeepLinear((3,), ridge=0.0, outputs=2), X[:3], np.ones((3, 2)))
     with pytest.raises(ValueError, match="level must be an integer from 0 to 1, got 2"):
         saddle(DeepLinear((3,), ridge=0.1), X, y).gain(2)

@@ -3,6 +3,7 @@
 
 from .fit import fit
 from .grid import GridPosterior, grid_posterior
+from .path import PathEvidence, path_evidence
 from .predict import predict
 
-__all__ = ["GridPosterior", "fit", "grid_posterior", "predict"]
+__all__ = ["GridPosterior", "PathEvidence", "fit", "grid_posterior", "path_evidence", "predict"]

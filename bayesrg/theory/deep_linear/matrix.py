@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Kernel shape renormalisation: the saddle point of several outputs."""
 
+import warnings
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -11,7 +13,10 @@ from scipy.optimize import minimize
 
 from ... import _checks
 from ..._checks import ArrayLike
+from ..._linalg import quad_logdet
+from .joint import hessian, joint_of
 from .problem import Problem
+from .stationary import stationary_points
 
 
 class MatrixSaddle(eqx.Module):
@@ -25,7 +30,7 @@ class MatrixSaddle(eqx.Module):
     delta : (c,) numbers d of the eigenvalues of Q, rising, which solve prod(1 + d / N_l) = q
     rho : (L, c) factors of the layers along these
     action : its value, in units of the standard network
-    slope : largest derivative of the action at Q, zero to round-off
+    slope : largest derivative of the action at Q, zero to round-off; nan where Q is singular
     log_evidence : Laplace's approximation around the mode of the layers' factors, in units of Y
     """
 
@@ -48,7 +53,11 @@ class MatrixSaddle(eqx.Module):
         problem, Y = self.problems[0], np.stack([p.target for p in self.problems], 1)
         cross, prior = problem.covariances(X_new)
         q, V = np.linalg.eigh(self.Q)
-        share = q / (problem.values[:, None] * q + problem.ridge)
+        signal = problem.values[:, None] * q
+        live = signal > 0  # without noise the mean is the same at any order parameter
+        share = np.where(live, q / np.where(live, signal + problem.ridge, 1.0), 0.0)
+        if problem.ridge == 0:
+            share = np.broadcast_to(1.0 / problem.values[:, None], share.shape)
         mean = cross @ (share * (Y @ V)) @ V.T / problem.output_scale
         variance = (q * (prior[:, None] - cross**2 @ share)) @ (V**2).T
         return mean, np.clip(variance, 0.0, None) / problem.output_scale**2
@@ -62,44 +71,62 @@ def matrix_saddle(problems: list[Problem], occam: bool) -> MatrixSaddle:
     if not widths.size or widths.min() < c:
         raise ValueError(
             f"widths are {problem.widths} for {c} outputs; the saddle needs hidden layers, all at "
-            "least as wide as the outputs are many"
+            "least as wide as the outputs are many; evidence(...) knows narrower ones"
         )
     Y = np.stack([p.target for p in problems], 1)
     if problem.ridge == 0 and np.linalg.matrix_rank(Y) < c:
-        raise ValueError(
-            f"ridge is 0 and the targets of {c} outputs have rank {np.linalg.matrix_rank(Y)}: some "
-            "direction has none, and its order parameter may be zero; give a ridge above zero, "
-            "or rotate that direction out"
-        )
-    missed = sum(p.missed for p in problems) / problem.ridge if problem.ridge else 0.0
-    unseen = (problem.points - problem.values.size) * c
-    outside = unseen * np.log(2 * np.pi * problem.ridge) if unseen else 0.0
-    args = (jnp.asarray(widths), jnp.asarray(problem.values), jnp.asarray(Y), problem.ridge)
-
+        return _decoupled(problems, Y, occam)
+    joint = joint_of(problems)
+    weight = jnp.asarray(float(occam))
+    args = (jnp.asarray(widths), joint.values, joint.targets, joint.ridge, weight)
     typical = np.log(max((Y**2 / problem.values[:, None]).mean(), 1e-8)) / widths.size
     starts = (0.0, max(typical, -5.0))  # the prior, and the scale of the targets
-
-    x, action, slope = _lowest(starts, args, jnp.array([1.0, float(occam), 0.0]))
+    x, action, slope = _lowest(starts, args)
     Q = np.asarray(_order_parameter(x, args[0], c))
     delta = np.array([_shared(q, widths) for q in np.linalg.eigvalsh(Q)])
-    joint = jnp.array([0.0, 1.0, 1.0])
-    mode, value, _ = _lowest(starts, args, joint)
-    log_det = np.linalg.slogdet(_hessian(mode, *args, joint))[1]
-    log_evidence = -value + 0.5 * (mode.size * np.log(2 * np.pi) - log_det)
-    return MatrixSaddle(
-        problems, Q, delta, 1.0 + delta / widths[:, None],
-        action + 0.5 * (missed + (outside if occam else 0.0)), slope,
-        float(log_evidence - 0.5 * (missed + outside))
-        + problem.points * c * float(np.log(problem.output_scale)),
-    )  # fmt: skip
+    if problem.ridge:
+        action += 0.5 * sum(p.missed for p in problems) / problem.ridge
+        unseen = (problem.points - problem.values.size) * c
+        action += 0.5 * unseen * np.log(2 * np.pi * problem.ridge) * occam
+    rho = 1.0 + delta / widths[:, None]
+    return MatrixSaddle(problems, Q, delta, rho, float(action), slope, joint.laplace())
 
 
-def _lowest(starts, args, weights):
-    """Least point of the energy from some log scales: by L-BFGS, then Newton's method."""
+def _decoupled(problems, Y, occam):
+    """Solve one output at a time in eigenvectors of Y^T K^-1 Y: without noise they are Q's own."""
+    problem, c = problems[0], len(problems)
+    widths = np.asarray(problem.widths, float)
+    energies, V = np.linalg.eigh(Y.T @ (Y / problem.values[:, None]))
+    targets = np.where(energies > 1e-14 * energies.max(initial=0.0), Y @ V, 0.0)
+    alone = [eqx.tree_at(lambda p: p.target, problem, targets[:, a]) for a in range(c)]
+    found = [stationary_points(p, occam) for p in alone]
+    if not all(found):
+        warnings.warn(
+            f"ridge is 0, the targets of {c} outputs have rank {np.linalg.matrix_rank(Y)}, and the "
+            f"least width is {int(widths.min())} for {problem.points} points: the order parameter "
+            "is zero along directions without targets",
+            stacklevel=4,
+        )
+    nan = float("nan")
+    q = np.array([points[0].q if points else 0.0 for points in found])
+    delta = np.array([points[0].delta if points else nan for points in found])
+    order = np.argsort(q)
+    Q = (V * q) @ V.T
+    rho = 1.0 + delta[order] / widths[:, None]
+    if not all(found):
+        return MatrixSaddle(problems, Q, delta[order], rho, nan, nan, nan)
+    action = sum(points[0].action for points in found)
+    converges = widths.min() > problem.points + c - np.linalg.matrix_rank(Y) - 1
+    value = joint_of(problems).laplace() if converges else float("inf")
+    return MatrixSaddle(problems, Q, delta[order], rho, action, 0.0, value)
+
+
+def _lowest(starts, args):
+    """Least point of the action from some log scales: by L-BFGS, then Newton's method."""
     widths, c = np.asarray(args[0]), args[2].shape[1]
 
     def energy(x):
-        value, gradient = _value_and_grad(x, *args, weights)
+        value, gradient = _value_and_grad(x, *args)
         return float(value), np.asarray(gradient)
 
     found = []
@@ -110,7 +137,7 @@ def _lowest(starts, args, weights):
         found.append(minimize(energy, first.ravel(), jac=True, method="L-BFGS-B", options=options))
     x = min(found, key=lambda result: result.fun).x
     for _ in range(5):
-        x = x - np.linalg.lstsq(_hessian(x, *args, weights), energy(x)[1])[0]
+        x = x - np.linalg.lstsq(hessian(lambda z: energy(z)[1], x), energy(x)[1])[0]
     value, gradient = energy(x)
     return x, value, float(np.abs(gradient).max())
 
@@ -133,26 +160,18 @@ def _order_parameter(x, widths, c) -> Array:
     return G @ G.T
 
 
-def _energy(x, widths, values, Y, ridge, weights):
-    """Weighted sum of the action's rate, the determinant and the densities of the factors."""
+def _energy(x, widths, values, Y, ridge, occam):
+    """Rate of the layers and minus the log likelihood, whose determinant ``occam`` weighs."""
     c = Y.shape[1]
     B, log_c = _factors(x, widths, c)
     Q = _order_parameter(x, widths, c)
-    L = jnp.linalg.cholesky(values[:, None, None] * Q + ridge * jnp.eye(c))
-    white = jax.scipy.linalg.solve_triangular(L, Y[:, :, None], lower=True)
-    log_det = 2.0 * jnp.log(jnp.diagonal(L, axis1=1, axis2=2)).sum() + Y.size * np.log(2 * np.pi)
-    squares = (B**2).sum((1, 2))
-    rate = 0.5 * (squares - (widths[:, None] * (log_c - jnp.log(widths)[:, None])).sum(1))
-    rate = (rate - 0.5 * widths * c).sum()
-    half = 0.5 * (widths[:, None] - jnp.arange(c))  # c_i is twice a Gamma variable of this shape
-    density = half * log_c - half * jnp.log(2.0) - jax.scipy.special.gammaln(half)
-    normal = 0.25 * c * (c - 1) * np.log(2 * np.pi) * widths.size
-    prior = 0.5 * squares.sum() - density.sum() + normal
-    return 0.5 * (white**2).sum() + weights @ jnp.stack([rate, 0.5 * log_det, prior])
+    quad, log_det = quad_logdet(values[:, None, None] * Q + ridge * jnp.eye(c), Y[:, None, :])
+    rate = (B**2).sum((1, 2)) - widths * ((log_c - jnp.log(widths)[:, None]).sum(1) + c)
+    prefactor = log_det.sum() + Y.size * np.log(2 * np.pi)
+    return 0.5 * (quad.sum() + rate.sum() + occam * prefactor)
 
 
 _value_and_grad = jax.jit(jax.value_and_grad(_energy))
-_hessian = jax.jit(jax.hessian(_energy))
 
 
 def _shared(q, widths):

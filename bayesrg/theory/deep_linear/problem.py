@@ -12,6 +12,7 @@ from jaxtyping import Float
 
 from ... import _checks
 from ..._checks import ArrayLike
+from ...kernels import Kernel
 from ...networks import DeepLinear
 
 
@@ -30,6 +31,8 @@ class Problem(eqx.Module):
     target : (r,) targets in that basis
     missed : squared length of the targets outside the range of the kernel
     ridge : T, times :math:`\gamma^2` in mean field
+    kernel : of an output in place of that of the inputs; None for the latter
+    inputs : (n, d) X
     loadings : (d, r), whose product with new inputs is their covariance with the modes
     variance : S / N_0, prior variance of an output per squared length of its input
     scales : (L + 1,) standard deviations of the weights
@@ -43,7 +46,9 @@ class Problem(eqx.Module):
     target: Float[np.ndarray, " mode"]
     missed: float
     ridge: float
-    loadings: Float[np.ndarray, "feature mode"]
+    kernel: Kernel | None
+    inputs: Float[np.ndarray, "point feature"]
+    loadings: Float[np.ndarray, "feature mode"] | None
     variance: float
     scales: Float[np.ndarray, " level"]
     output_scale: float
@@ -111,15 +116,24 @@ class Problem(eqx.Module):
         _checks.finite("X_new", X_new, ndim=(1, 2))
         X_new = np.asarray(X_new, float)
         X_new = X_new[:, None] if X_new.ndim == 1 else X_new
-        if X_new.shape[1] != self.loadings.shape[0]:
+        if X_new.shape[1] != self.inputs.shape[1]:
             raise ValueError(
                 f"X_new has {X_new.shape[1]} columns and the training inputs have "
-                f"{self.loadings.shape[0]}; give both the same features"
+                f"{self.inputs.shape[1]}; give both the same features"
+            )
+        if self.kernel is not None:
+            cross = np.asarray(self.kernel(X_new, self.inputs), float)
+            return cross @ self.vectors, np.asarray(self.kernel.diag(X_new), float)
+        if self.loadings is None:
+            raise ValueError(
+                "kernel was given as a matrix, which says nothing about new inputs; give a Kernel"
             )
         return X_new @ self.loadings, self.variance * (X_new**2).sum(-1)
 
 
-def prepare(net: DeepLinear, X: ArrayLike, y: ArrayLike) -> Problem:
+def prepare(
+    net: DeepLinear, X: ArrayLike, y: ArrayLike, kernel: Kernel | ArrayLike | None = None
+) -> Problem:
     r"""Rotate the data into the eigenbasis of :math:`K = S XX^T/N_0`, once.
 
     Parameters
@@ -128,6 +142,8 @@ def prepare(net: DeepLinear, X: ArrayLike, y: ArrayLike) -> Problem:
         With one output. Mean field is mapped to the standard network of the same law.
     X : (n, d)
     y : (n,) or (n, 1)
+    kernel : Kernel, or (n, n), optional
+        In place of K.
 
     Returns
     -------
@@ -152,13 +168,15 @@ def prepare(net: DeepLinear, X: ArrayLike, y: ArrayLike) -> Problem:
             f"the network has {net.outputs} outputs, and this solver knows one; sample the "
             "collapsed model (deep_linear_collapsed) for several"
         )
-    return prepare_outputs(net, X, y)[0]
+    return prepare_outputs(net, X, y, kernel)[0]
 
 
-def prepare_outputs(net: DeepLinear, X: ArrayLike, y: ArrayLike) -> list[Problem]:
+def prepare_outputs(
+    net: DeepLinear, X: ArrayLike, y: ArrayLike, kernel: Kernel | ArrayLike | None = None
+) -> list[Problem]:
     """Do what `prepare` does for every output by itself: they share all but their targets.
 
-    ``X`` is (n, d) and ``y`` (n,) or (n, outputs).
+    ``X`` is (n, d), ``y`` (n,) or (n, outputs), and ``kernel`` as there.
     """
     _checks.warn_32_bits("theory.deep_linear")
     n = _checks.inputs("X", X).shape[0]
@@ -174,9 +192,15 @@ def prepare_outputs(net: DeepLinear, X: ArrayLike, y: ArrayLike) -> list[Problem
     variance = float((scales**2).prod()) / X.shape[1]
     output_scale = float(net.output_scale)
     y = y * output_scale
-    U, root, W = np.linalg.svd(X, full_matrices=False)
-    rank = int((root > max(X.shape) * np.finfo(float).eps * root.max()).sum())
-    U, root, W = U[:, :rank], root[:rank], W[:rank]
+    if kernel is None:
+        U, root, W = np.linalg.svd(X, full_matrices=False)
+        kept = root > max(X.shape) * np.finfo(float).eps * root.max()
+        values, U = variance * root[kept] ** 2, U[:, kept]
+        loadings = W[kept].T * (variance * root[kept])
+    else:
+        values, U = _diagonalise(kernel, X)
+        loadings = None
+    rank = values.size
     target = U.T @ y
     missed = ((y - U @ target) ** 2).sum(0) if rank < n else np.zeros(net.outputs)
     ridge = float(standard.ridge)
@@ -193,10 +217,29 @@ def prepare_outputs(net: DeepLinear, X: ArrayLike, y: ArrayLike) -> list[Problem
         )
         n, missed = rank, np.zeros(net.outputs)
     shared = {
-        "widths": net.widths, "points": n, "values": variance * root**2, "vectors": U,
-        "ridge": ridge, "loadings": W.T * (variance * root), "variance": variance,
-        "scales": scales, "output_scale": output_scale,
+        "widths": net.widths, "points": n, "values": values, "vectors": U, "ridge": ridge,
+        "kernel": kernel if isinstance(kernel, Kernel) else None, "inputs": X,
+        "loadings": loadings, "variance": variance, "scales": scales, "output_scale": output_scale,
     }  # fmt: skip
     return [
         Problem(target=target[:, a], missed=float(missed[a]), **shared) for a in range(net.outputs)
     ]
+
+
+def _diagonalise(kernel, X):
+    """Positive eigenvalues, falling, and eigenvectors of a kernel at X (n, d), or of a matrix."""
+    _checks.require_x64("theory.deep_linear with a kernel")
+    K = kernel(X) if isinstance(kernel, Kernel) else _checks.finite("kernel", kernel, ndim=2)
+    K, n = np.asarray(K, float), X.shape[0]
+    if K.shape != (n, n) or np.abs(K - K.T).max() > 1e-10 * np.abs(K).max():
+        raise ValueError(
+            f"kernel has shape {K.shape} for {n} points, or is not symmetric; give the symmetric "
+            f"({n}, {n}) matrix of their covariances, or a Kernel"
+        )
+    values, U = np.linalg.eigh(0.5 * (K + K.T))
+    if values[0] < -1e-10 * values[-1]:
+        raise ValueError(
+            f"kernel has the eigenvalue {values[0]}; give a positive semi-definite matrix"
+        )
+    kept = values > n * np.finfo(float).eps * values[-1]
+    return values[kept][::-1], U[:, kept][:, ::-1]

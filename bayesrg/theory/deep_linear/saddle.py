@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from ..._checks import ArrayLike
+from ...kernels import Kernel
 from ...networks import DeepLinear
 from .matrix import MatrixSaddle, matrix_saddle
 from .problem import Problem, prepare_outputs
@@ -96,7 +97,12 @@ class Saddle(eqx.Module):
 
 
 def saddle(
-    net: DeepLinear, X: ArrayLike, y: ArrayLike, *, occam: bool | None = None
+    net: DeepLinear,
+    X: ArrayLike,
+    y: ArrayLike,
+    *,
+    occam: bool | None = None,
+    kernel: Kernel | ArrayLike | None = None,
 ) -> Saddle | MatrixSaddle:
     r"""Take the limit of wide layers: every stationary point of the action, and the least.
 
@@ -112,6 +118,10 @@ def saddle(
         Whether the determinant moves the saddle. By default it does in the standard
         parametrisation (as many points as units), and does not in mean field, whose limit is that
         of wide layers at a fixed number of points.
+    kernel : Kernel, or (n, n), optional
+        As in `exact`. With the kernel of a wide non-linear network of odd activation this is the
+        effective action of one hidden layer, and for more layers an approximation (stacked
+        Wishart matrices).
 
     Returns
     -------
@@ -123,20 +133,21 @@ def saddle(
     ------
     ValueError
         For mismatched shapes or non-finite data, or without noise for targets outside the range
-        of the kernel; for several outputs also for a width below their number, and without noise
-        for linearly dependent ones.
+        of the kernel; for several outputs also for a width below their number.
 
     Warns
     -----
     UserWarning
         If another minimum lies within log(1000) of the least, so that both matter; or if the
-        order parameter is zero: no noise, no targets, and a width not above the number of points.
+        order parameter is zero, of one output or along a direction of several: no noise, no
+        targets, and a width not above the number of points.
 
     References
     ----------
-    arXiv 2012.04030, 2209.04882, 2406.03260; 2406.16689 for mean field.
+    arXiv 2012.04030, 2209.04882, 2406.03260; 2406.16689 for mean field; 2605.29684 for stacked
+    Wishart matrices.
     """
-    problem, *others = prepare_outputs(net, X, y)
+    problem, *others = prepare_outputs(net, X, y, kernel)
     occam = net.parametrisation == "standard" if occam is None else occam
     if others:
         return matrix_saddle([problem, *others], occam)

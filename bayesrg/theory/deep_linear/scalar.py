@@ -8,7 +8,9 @@ from scipy.special import logsumexp
 
 from ... import _checks
 from ..._checks import ArrayLike
+from ...kernels import Kernel
 from ...networks import DeepLinear
+from .draws import ExactDraws, stratified
 from .grid import log_prior, weigh
 from .meijer import log_meijer_g
 from .problem import Problem, prepare
@@ -140,7 +142,7 @@ class Exact(eqx.Module):
         ``level`` is l, from 0 (the inputs) to L.
         """
         problem = self.problem
-        _level(level, len(problem.widths))
+        check_level(level, len(problem.widths))
         squares = problem.scales**2
         inner = np.diag(problem.values / squares.prod())
         share = problem.learnt(self.log_q)
@@ -159,7 +161,7 @@ class Exact(eqx.Module):
         l, from 0 to L. Without targets it is nan.
         """
         problem = self.problem
-        _level(level, len(problem.widths))
+        check_level(level, len(problem.widths))
         if problem.power == 0:
             return float("nan")
         learnt, ratio = problem.learnt(self.log_q), problem.target / problem.values
@@ -177,7 +179,7 @@ class Exact(eqx.Module):
         noise and a width of 1 or 2 at or above that layer.
         """
         problem = self.problem
-        _level(level, len(problem.widths), least=1)
+        check_level(level, len(problem.widths), least=1)
         if problem.ridge > 0 or problem.power == 0:  # nothing keeps q from zero but the widths
             steepness = 2 + (0 if problem.ridge else problem.points)
             if min(problem.widths[level - 1 :]) <= steepness:
@@ -187,6 +189,17 @@ class Exact(eqx.Module):
         log_q, log_weight = weigh(problem, -1.0)
         log_inverse = _log_inverse(problem, log_q, level)
         return float(np.exp(logsumexp(log_weight + log_inverse) - logsumexp(log_weight)))
+
+    def draws(self, count: int, *, seed: int = 0) -> ExactDraws:
+        """Draw ``count`` order parameters, and outputs at the training inputs given each.
+
+        Returns
+        -------
+        ExactDraws
+            One from each of ``count`` equal parts of the posterior of q, in random order, made
+            from the integer ``seed``.
+        """
+        return stratified(self.problem, self.log_q, self.weights, count, seed)
 
     def _inverse(self, level):
         """Posterior probability times the mean of 1 / q_(l) given q, (g,)."""
@@ -211,7 +224,8 @@ def _log_inverse(problem, log_q, level):
     return np.log(b[above]).sum() + log_meijer_g(log_z, b - above) - log_meijer_g(log_z, b)
 
 
-def _level(value, depth, least=0):
+def check_level(value, depth, least=0):
+    """Require an integer from ``least`` to ``depth``."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer):
         raise ValueError(f"level must be an integer from {least} to {depth}, got {value!r}")
     if not least <= value <= depth:
@@ -221,7 +235,13 @@ def _level(value, depth, least=0):
         )
 
 
-def exact(net: DeepLinear, X: ArrayLike, y: ArrayLike) -> Exact:
+def exact(
+    net: DeepLinear,
+    X: ArrayLike,
+    y: ArrayLike,
+    *,
+    kernel: Kernel | ArrayLike | None = None,
+) -> Exact:
     r"""Solve a deep linear network of one output exactly, at any widths.
 
     The order parameter :math:`q = \prod_l \chi^2_{N_l}/N_l` has the prior density
@@ -235,6 +255,10 @@ def exact(net: DeepLinear, X: ArrayLike, y: ArrayLike) -> Exact:
         With one output; a ridge of zero interpolates.
     X : (n, d)
     y : (n,)
+    kernel : Kernel, or (n, n), optional
+        Covariance K of an output at q = 1 in place of that of the network's inputs, as if it read
+        fixed features of them; of the standard network where the network is mean field. A matrix
+        is not known at new inputs.
 
     Returns
     -------
@@ -254,7 +278,7 @@ def exact(net: DeepLinear, X: ArrayLike, y: ArrayLike) -> Exact:
     ----------
     arXiv 2012.04030, 2212.14457, 2406.16689 without noise; 2406.03260 for the mixture.
     """
-    problem = prepare(net, X, y)
+    problem = prepare(net, X, y, kernel)
     if problem.ridge == 0 and problem.power == 0 and problem.widths:
         if min(problem.widths) <= problem.points:
             raise ValueError(

@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Deep linear network of one-dimensional convolutions, its local order parameter sampled.
+
+c_l ~ Gamma((C_l - i) / 2, 1/2), t_l ~ Normal(0, 1)     Bartlett factor B_l, l = L..1
+G_l = F_l B_l / sqrt(C_l),  F_{l-1} F_{l-1}^T = T_l[G_l G_l^T],  Q = G_1 G_1^T
+y | Q ~ Normal(0, sum_ij Q_ij K_ij + ridge I)           K_ij between patches i and j of inputs
+
+One Cholesky factor of all points a step: for at most 500 of them.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpyro
+import numpyro.distributions as dist
+
+import bayesrg as brg
+from bayesrg.theory.deep_linear.convolution import ConvLinear
+
+
+def model(
+    X, y=None, *, inputs=1, channels=(6, 4), masks=(3, 2), strides=(2, 1), ridge=0.1,
+    weight_scales=1.0,
+):  # fmt: skip
+    """Wire the sites.
+
+    Parameters
+    ----------
+    X : (n, inputs S_0), the sites of one channel after those of another
+    y : (n,), optional
+    inputs : channels of X
+    channels, masks, strides, weight_scales : of `ConvLinear`
+    ridge : noise variance
+    """
+    net = ConvLinear(channels, masks, strides, ridge=ridge, weight_scales=weight_scales)
+    X = jnp.reshape(X, (X.shape[0], inputs, -1))
+    latents = {}
+    for size in net.sizes(X.shape[2]):
+        squares = dist.Gamma(jnp.asarray(size.dof / 2), 0.5)
+        latents |= _site(f"c{size.layer}", squares, "pivot")
+        if size.normals:
+            white = dist.Normal(0.0, 1.0).expand((size.normals,))
+            latents |= _site(f"t{size.layer}", white, "entry")
+    factor = net.order_factor(X.shape[2], latents)
+    G, sites = factor[0], factor.shape[1]
+    with numpyro.plate("site", sites, dim=-2), numpyro.plate("site_bis", sites, dim=-1):
+        numpyro.deterministic("Q", G @ G.T)
+    K = net.covariance(X, factor)[0, :, 0]
+    none = jnp.zeros((X.shape[0], 0), K.dtype)
+    law = brg.gp.MercerNormal(none, none[0], net.ridge, residual=K)
+    numpyro.sample("y", law, obs=y)
+
+
+def _site(name, fn, dim):
+    return {name: numpyro.sample(name, fn.to_event(1), infer={"event_dims": [dim]})}
+
+
+def demo(key):
+    """A bump whose place decides: only one patch of the inputs matters."""
+    inputs, noise = jax.random.split(key)
+    X = jax.random.normal(inputs, (40, 7))
+    y = X[:, 2] + X[:, 3] + jnp.sqrt(0.1) * jax.random.normal(noise, (40,))
+    return brg.data.Data(X[:20], y[:20], X[20:], y[20:])
