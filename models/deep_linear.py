@@ -9,6 +9,8 @@ Weights may be rotated between layers, so chains are judged by f and Q, not by z
 with the order parameter Q alone is deep_linear_collapsed.
 """
 
+from contextlib import nullcontext
+
 import jax
 import jax.numpy as jnp
 import numpyro
@@ -21,7 +23,7 @@ from bayesrg.theory.deep_linear.weights import order_of_weights, scale_weights, 
 
 def model(
     X, y=None, *, widths=(8, 6), ridge=0.1, outputs=1, weight_scales=1.0,
-    parametrisation="standard", richness=1.0,
+    parametrisation="standard", richness=1.0, force=False,
 ):  # fmt: skip
     """Wire the sites.
 
@@ -33,11 +35,12 @@ def model(
     ridge : noise variance
     outputs : c
     weight_scales, parametrisation, richness : of `bayesrg.networks.DeepLinear`
+    force : sample however small the noise is next to y, which is slow
     """
     options = {"outputs": outputs, "weight_scales": weight_scales}
     options |= {"parametrisation": parametrisation, "richness": richness}
     net = network(widths, ridge, **options)
-    y = check_observed(net, X, y, weights=True)
+    y = check_observed(net, X, y, weights=True, force=force)
     white = [
         numpyro.sample(
             f"z{layer}", dist.Normal(0.0, 1.0).expand(shape).to_event(2),
@@ -49,13 +52,9 @@ def model(
     with numpyro.plate("output", outputs, dim=-2), numpyro.plate("output_bis", outputs, dim=-1):
         numpyro.deterministic("Q", order_of_weights(net, weights))
     f, noise = net.apply(weights, X).T, jnp.sqrt(net.noise_variance)
-    points = numpyro.plate("point", X.shape[0], dim=-1)
-    if outputs == 1:
-        with points:
-            numpyro.sample("y", dist.Normal(numpyro.deterministic("f", f[0]), noise), obs=y)
-        return
-    with numpyro.plate("output", outputs, dim=-2), points:
-        f = numpyro.deterministic("f", f)
+    columns = numpyro.plate("output", outputs, dim=-2) if outputs > 1 else nullcontext()
+    with columns, numpyro.plate("point", X.shape[0], dim=-1):
+        f = numpyro.deterministic("f", f if outputs > 1 else f[0])
         numpyro.sample("y", dist.Normal(f, noise), obs=None if y is None else y.T)
 
 
@@ -68,7 +67,7 @@ def demo(key):
     return brg.data.Data(X[:20], y[:20], X[20:], y[20:])
 
 
-def exact(data, **hyper):
+def exact(data, *, force=False, **hyper):
     """Posterior means of the order parameter and of the function, and the evidence."""
     posterior = brg.theory.deep_linear.exact(network(**hyper), data.X, data.y)
     means = {"Q": posterior.moment(1), "f": posterior.predict(data.X)[0]}

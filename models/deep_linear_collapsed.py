@@ -14,7 +14,7 @@ import numpyro.distributions as dist
 
 import bayesrg as brg
 from bayesrg.models import deep_linear
-from bayesrg.theory.deep_linear.observed import check_observed
+from bayesrg.theory.deep_linear.observed import check_observed, noiseless
 from bayesrg.theory.deep_linear.order import bartlett_sizes, order_parameter
 from bayesrg.theory.deep_linear.weights import input_kernel
 
@@ -44,8 +44,7 @@ def model(
     y = check_observed(net, X, y, weights=False)
     latents = {}
     for size in bartlett_sizes(net.widths, outputs):
-        squares = dist.Gamma(jnp.asarray(size.dof / 2), 0.5)
-        latents |= _site(f"c{size.layer}", squares, "pivot")
+        latents |= _site(f"c{size.layer}", dist.Gamma(jnp.asarray(size.dof / 2), 0.5), "pivot")
         if size.normals:
             white = dist.Normal(0.0, 1.0).expand((size.normals,))
             latents |= _site(f"t{size.layer}", white, "entry")
@@ -54,22 +53,23 @@ def model(
         numpyro.deterministic("Q", Q)
     prior = input_kernel(net, X.shape[1]) if spectrum is None else spectrum
     noise, factor = net.noise_variance, chain[0] if chain else None
-    if outputs == 1:  # the same law, for which every rule of a cut is known
+    if outputs == 1 and not noiseless(ridge):  # the law that every rule of a cut knows
         law = brg.gp.marginal(prior, X, noise, scale=Q[0, 0], eigen=eigen)
     else:
         law = brg.gp.matrix_marginal(prior, X, noise, Q, factor=factor, eigen=eigen)
-    numpyro.sample("y", law, obs=y)
+    numpyro.sample("y", law, obs=None if y is None else y.reshape(law.event_shape))
 
 
 def _site(name, fn, dim):
     return {name: numpyro.sample(name, fn.to_event(1), infer={"event_dims": [dim]})}
 
 
-def prepare(data, **hyper):
+def prepare(data, *, spectrum=None, **hyper):
     """Eigenpairs of the input kernel at X, made once, outside the sampler."""
-    d = data.X.shape[1]
-    variance = input_kernel(deep_linear.network(**hyper), d).variance
-    return {"eigen": brg.gp.eigenpairs(data.X, jnp.full(d, variance))}
+    if spectrum is not None:
+        return {"eigen": brg.gp.eigenpairs_of(spectrum, data.X)}
+    prior = input_kernel(deep_linear.network(**hyper), data.X.shape[1])
+    return {"eigen": brg.gp.eigenpairs(data.X, jnp.full(data.X.shape[1], prior.variance))}
 
 
 def exact(data, *, eigen=None, **hyper):

@@ -1,13 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
+from numpyro import handlers
+from numpyro.infer.util import log_density
 from oracles import log_normal
-from scipy.special import gammaln
+from scipy.special import gammaln, logsumexp
+from scipy.stats import norm
 
+import bayesrg as brg
+from bayesrg.models import deep_linear, deep_linear_collapsed
 from bayesrg.networks import DeepLinear
-from bayesrg.theory.deep_linear import exact, log_meijer_g
+from bayesrg.theory.deep_linear import evidence, exact, log_meijer_g, saddle
+from bayesrg.theory.deep_linear.features import feature_means, rotate
+from bayesrg.theory.deep_linear.order import order_parameter
 
 
 def interpolation():
@@ -141,3 +150,171 @@ def test_bad_questions():
     with pytest.raises(ValueError, match="so sharp that a grid"):
         net = DeepLinear((10**11,), ridge=0.1, parametrisation="mean_field", richness=30.0)
         exact(net, X, 50 * y)
+
+
+# What the models refuse, and where they go on
+
+
+def model_trace(model, X, y, **hyper):
+    return handlers.trace(handlers.seed(model, 0)).get_trace(X, y, **hyper)
+
+
+def test_weights_are_not_sampled_at_small_noise_unless_forced():
+    X, y, _ = noisy()
+    power = float((y**2).mean())
+    hyper = {"widths": (3, 4), "ridge": 0.9e-3 * power}
+    with pytest.raises(ValueError, match="below 0.001 of the mean squared target.*_collapsed"):
+        model_trace(deep_linear.model, X, y, **hyper)
+    with pytest.raises(ValueError, match="use the model deep_linear_collapsed, or force=True"):
+        brg.fit(deep_linear.model, (X, y), key=0, draws=1, warmup=0, progress=False, **hyper)
+    forced = model_trace(deep_linear.model, X, y, force=True, **hyper)
+    assert "z3" in forced and forced["y"]["is_observed"]
+    model_trace(deep_linear.model, X, y, widths=(3, 4), ridge=1.1e-3 * power)
+    model_trace(deep_linear.model, X, None, **hyper)  # no targets: the prior
+    model_trace(deep_linear_collapsed.model, X, y, **hyper)
+    field = {"parametrisation": "mean_field"}  # noise on y is the ridge over the last width
+    with pytest.raises(ValueError, match="below 0.001"):
+        model_trace(deep_linear.model, X, y, widths=(3, 4), ridge=3.6e-3 * power, **field)
+
+
+def test_one_output_on_the_range_of_a_singular_kernel_without_noise():
+    """Five points in four dimensions: the density on the range, in the model and in the solver."""
+    X, y, _ = noisy()
+    inside, hyper = X @ np.array([1.0, 2.0, -1.0, 0.5]), {"widths": (5, 6), "ridge": 0.0}
+    words = "kernel of the 5 points has rank 4"
+    with pytest.raises(ValueError, match=f"{words}: targets outside its range have zero density"):
+        model_trace(deep_linear_collapsed.model, X, y, **hyper)
+    with pytest.warns(UserWarning, match=f"{words}; the targets lie in its range"):
+        model_trace(deep_linear_collapsed.model, X, inside, **hyper)
+    with pytest.warns(UserWarning, match="rank 4"):
+        post = exact(DeepLinear(**hyper), X, inside)
+    log_c = np.linspace(-7.0, 4.5, 56)
+    c1, c2 = (np.exp(c).ravel() for c in np.meshgrid(log_c, log_c, indexing="ij"))
+
+    @jax.jit
+    def joint(c1, c2):
+        latents = {"c1": c1[None], "c2": c2[None]}
+        return log_density(deep_linear_collapsed.model, (X, inside), hyper, latents)[0]
+
+    log_w = np.asarray(jax.vmap(joint)(c1, c2)) + np.log(c1 * c2) + 2 * np.log(log_c[1] - log_c[0])
+    assert_allclose(logsumexp(log_w), post.log_evidence, rtol=0, atol=1e-6)
+    mean = np.exp(log_w - logsumexp(log_w)) @ (c1 * c2 / 30)
+    assert_allclose(mean, post.moment(1), rtol=1e-6)
+    with pytest.raises(ValueError, match="ridge is an array that holds 0; give the number 0.0"):
+        model_trace(deep_linear_collapsed.model, X[:3], y[:3], ridge=jnp.zeros(()))
+
+
+def two_outputs():
+    rng = np.random.default_rng(4)
+    X, _ = rng.standard_normal((6, 5)), rng.standard_normal((1, 5))
+    B = np.array([[1, 0.8], [-0.6, -0.9], [0.5, 0.1], [0, 0.4], [0.2, 0]])
+    return X, X @ B + np.sqrt(0.15) * rng.standard_normal((6, 2))
+
+
+@pytest.mark.slow
+def test_two_outputs_at_the_edges_by_average_over_weights():
+    """An output of zeros, permuted widths and rotated outputs: evidence by NumPy draws of Q."""
+    X, Y = two_outputs()
+    Y = np.stack([Y[:, 0], np.zeros(6)], 1)
+    turn = np.array([[0.6, -0.8], [0.8, 0.6]])
+
+    def brute(widths):
+        rng, draws = np.random.default_rng(5), 50_000
+        A = np.broadcast_to(np.eye(2), (draws, 2, 2))
+        for width in widths[::-1]:
+            A = A @ rng.standard_normal((draws, A.shape[-1], width)) / np.sqrt(width)
+        q, V = np.linalg.eigh(A @ np.swapaxes(A, 1, 2))
+        kappa, U = np.linalg.eigh(X @ X.T / 5)
+        C = np.clip(kappa, 0, None)[:, None] * q[:, None] + 0.15
+        log_p = -0.5 * (np.log(2 * np.pi * C) + (U.T @ Y @ V) ** 2 / C).sum((1, 2))
+        w = np.exp(log_p - log_p.max())
+        return np.log(w.mean()) + log_p.max(), w.std() / w.mean() / np.sqrt(draws)
+
+    expected, one_error = brute((4, 3))
+    for widths, targets in (((4, 3), Y), ((3, 4), Y @ turn.T)):
+        net = DeepLinear(widths, ridge=0.15, outputs=2)
+        found = evidence(net, X, targets, draws=20_000)
+        error = np.hypot(found.standard_error, one_error)
+        assert abs(found.log_evidence - expected) < 4 * error < 0.2, (widths, error)
+    one = saddle(DeepLinear((30, 40), ridge=0.15, outputs=2), X, two_outputs()[1])
+    other = saddle(DeepLinear((40, 30), ridge=0.15, outputs=2), X, two_outputs()[1] @ turn.T)
+    assert_allclose(other.Q, turn @ one.Q @ turn.T, rtol=0, atol=1e-7)
+    assert_allclose(other.action, one.action, rtol=1e-10)
+
+
+def test_every_route_of_very_wide_networks_is_a_gaussian_process():
+    X, Y = two_outputs()
+    gp = [brg.gp.condition(brg.kernels.Linear(0.2), X, y, 0.15) for y in Y.T]
+    total, widths = sum(float(g.log_evidence) for g in gp), (10**6, 10**6)
+    net = DeepLinear(widths, ridge=0.15, outputs=2)
+    point = saddle(net, X, Y)
+    assert_allclose(point.Q, np.eye(2), rtol=0, atol=1e-4)
+    near = saddle(DeepLinear((10**5, 10**5), ridge=0.15, outputs=2), X, Y)
+    gaps = [point.log_evidence - total, near.log_evidence - total]
+    assert_allclose(10 * gaps[0], gaps[1], rtol=0.02)  # of order 1 / width
+    assert abs(gaps[0]) < 1e-4
+    X_new = np.random.default_rng(6).standard_normal((2, 5))
+    expected = [np.stack(v, 1) for v in zip(*[g.predict(X_new) for g in gp], strict=True)]
+    assert_allclose(point.predict(X_new), expected, rtol=0, atol=1e-5)
+    latents = {"c1": widths[0] - jnp.arange(2.0), "c2": widths[1] - jnp.arange(2.0)}
+    latents |= {"t1": jnp.zeros(1), "t2": jnp.zeros(1)}
+    model = handlers.substitute(deep_linear_collapsed.model, latents)
+    law = model_trace(model, X, Y, widths=widths, outputs=2, ridge=0.15)["y"]["fn"]
+    assert_allclose(law.log_prob(Y), total, rtol=0, atol=1e-5)
+
+
+def test_without_hidden_layers_both_models_are_linear_regression():
+    X, y, _ = noisy()
+    hyper = {"widths": (), "ridge": 0.1, "weight_scales": 1.3}
+    gp = brg.gp.condition(brg.kernels.Linear(1.3**2 / 4), X, y, 0.1)
+    law = model_trace(deep_linear_collapsed.model, X, y, **hyper)["y"]["fn"]
+    assert_allclose(law.log_prob(y), gp.log_evidence, rtol=1e-12)
+
+    w = np.array([0.3, -1.2, 0.5, 0.8])
+    joint, _ = log_density(deep_linear.model, (X, y), hyper, {"z1": w[None]})
+    expected = norm.logpdf(w).sum() + norm.logpdf(y, 1.3 * X @ w / 2, np.sqrt(0.1)).sum()
+    assert_allclose(joint, expected, rtol=1e-12)
+
+
+def test_a_scale_moves_between_layers():
+    """The law of the outputs keeps the product; the hidden kernels below the move do not."""
+    X, Y = two_outputs()
+    latents = {"c1": jnp.array([3.0, 2.0]), "t1": jnp.array([0.4])}
+    latents |= {"c2": jnp.array([2.5, 1.0]), "t2": jnp.array([-0.3])}
+    chain = order_parameter((4, 3), 2, latents).chain
+    found = []
+    for scales in ((1.0, 1.0, 1.2), (2.0, 0.5, 1.2)):
+        hyper = {"widths": (4, 3), "outputs": 2, "ridge": 0.15, "weight_scales": scales}
+        density = log_density(deep_linear_collapsed.model, (X, Y), hyper, latents)[0]
+        net = DeepLinear(hyper.pop("widths"), **hyper)
+        found.append((density, feature_means(rotate(net, X, Y), chain)))
+    assert_allclose(found[1][0], found[0][0], rtol=1e-12)
+    assert_allclose(found[1][1][0], 4 * found[0][1][0], rtol=1e-10, atol=1e-13)
+    assert_allclose(found[1][1][1], found[0][1][1], rtol=1e-10, atol=1e-13)
+
+
+def test_a_saddle_without_noise_and_targets_by_minimising_each_layer():
+    rng = np.random.default_rng(2)
+    X, y = rng.standard_normal((4, 6)), rng.standard_normal(4)
+    kappa = np.linalg.eigvalsh(X @ X.T / 6)
+
+    def least(widths):
+        u = np.linspace(-40.0, 3.0, 43_001)
+        layers = [(n / 2 * (np.exp(u) - 1 - u) + 2 * u).min() for n in widths]
+        return sum(layers) + 0.5 * np.log(2 * np.pi * kappa).sum()
+
+    for widths, finite in (((7, 4), True), ((4, 4), True), ((7, 3), False)):
+        with pytest.warns(UserWarning, match="the order parameter is zero"):
+            none = saddle(DeepLinear(widths, ridge=0.0), X, np.zeros(4))
+        assert none.q == 0 and none.log_evidence == np.inf
+        assert_allclose(none.rho, np.clip(1 - 4 / np.array(widths), 0, None), rtol=0, atol=1e-15)
+        if finite:
+            assert_allclose(none.action, least(widths), rtol=0, atol=1e-6)
+        else:
+            assert none.action == -np.inf
+        with pytest.warns(UserWarning, match="zero along directions without targets"):
+            both = saddle(DeepLinear(widths, ridge=0.0, outputs=2), X, np.stack([y, 0 * y], 1))
+        one = saddle(DeepLinear(widths, ridge=0.0), X, y)
+        assert_allclose(both.Q, np.diag([one.q, 0.0]), rtol=0, atol=1e-12)
+        assert_allclose(both.action, one.action + none.action, rtol=1e-12)
+        assert both.log_evidence == np.inf

@@ -13,6 +13,7 @@ from test_order_parameter import latents_of_the_prior
 from bayesrg import diagnostics, io, rg
 from bayesrg.diagnostics import feature
 from bayesrg.networks import DeepLinear
+from bayesrg.theory.deep_linear import exact
 from bayesrg.theory.deep_linear.features import feature_means, rotate
 from bayesrg.theory.deep_linear.order import order_parameter
 
@@ -392,6 +393,9 @@ def test_the_order_parameter_is_a_ridge_that_flows(collapsed, measured):
         diagnostics.order_flow(dt, NET, output=2)
     with pytest.raises(ValueError, match="the posterior has no site 'q', only"):
         diagnostics.order_flow(dt, NET, site="q")
+    narrow = DeepLinear((1,), ridge=0.15, outputs=2)
+    with pytest.raises(ValueError, match="output 1: a width of 1 leaves Q of rank 1"):
+        diagnostics.order_flow(dt, narrow, output=1)
 
 
 def test_groups_go_to_a_file_and_arviz_reads_them(measured, tmp_path):
@@ -436,3 +440,21 @@ def test_trees_that_lack_something_are_told():
         feature.measure(dt.drop_nodes("observed_data"), prior_mean=K)
     with pytest.raises(ValueError, match="no X in constant_data; give X="):
         feature.measure_deep_linear(dt, NET)
+
+
+def test_exact_draws_are_not_judged_as_chains(tmp_path):
+    """One chain, spread evenly: nothing to compare, and nothing that could fail."""
+    post = exact(DeepLinear((3, 4), ridge=0.15), X, Y[:, 0])
+    dt = io.label(posterior=post.draws(200, seed=1))
+    assert dt["posterior"].attrs["exact"] == 1 and dt["posterior"].sizes["chain"] == 1
+    assert dt["posterior"]["Q"].dims == ("chain", "draw", "output", "output_bis")
+    verdict = feature.diagnose(dt)
+    assert verdict.passed and not verdict.reasons
+    assert set(verdict.table["status"].values) == {"exact"}
+    assert np.isnan(verdict.table["r_hat"]).all() and np.isnan(verdict.table["ess"]).all()
+    io.save(dt, tmp_path / "exact.nc")
+    assert feature.diagnose(io.open_run(tmp_path / "exact.nc")).passed
+    dt["sample_stats"] = xr.DataTree(xr.Dataset({"diverging": (("chain", "draw"), [[True]])}))
+    assert not feature.diagnose(dt).passed
+    dt["posterior"].attrs.pop("exact")
+    assert not feature.diagnose(dt.drop_nodes("sample_stats")).passed

@@ -179,6 +179,15 @@ def test_a_singular_order_parameter():
     np.testing.assert_allclose(B @ B.T + rest.covariance_matrix, C, rtol=0, atol=1e-13)
 
 
+def test_a_singular_order_parameter_in_32_bits():
+    """Round-off of F F^T is no negative eigenvalue."""
+    for seed in range(10):
+        F = np.random.default_rng(seed).standard_normal((5, 1)).astype(np.float32)
+        features = np.eye(3, 2, dtype=np.float32)
+        law = MatrixMercerNormal(features, np.ones(2, np.float32), 0.3, F @ F.T, factor=F)
+        assert law.event_shape == (3, 5)
+
+
 def test_no_noise():
     """With the range whole it is the density of section 3; with less, that on the range."""
     sharp = MatrixMercerNormal(*EIGEN, 0.0, Q, eigen=EIGEN)

@@ -91,6 +91,14 @@ def test_prior_density_against_draws():
         assert abs(values.mean() - density @ function(x)) < 4 * error
 
 
+def test_a_width_of_one_far_out():
+    """Where round-off of the exponents swamps the sum the density is zero, and nothing is nan."""
+    for widths in ([1.0], [200.0, 1.0], [30.0, 30.0, 1.0]):
+        assert_allclose(prior_density(widths, [60.0, 80.0]), 0.0, rtol=0, atol=1e-100)
+    z = np.array([1e3, 1e11, 1e20, 1e30])
+    assert_allclose(log_meijer_g(np.log(z), [0.5]), 0.5 * np.log(z) - z, rtol=1e-12)
+
+
 def test_bad_arguments():
     with pytest.raises(ValueError, match="b is empty"):
         log_meijer_g(0.0, [])

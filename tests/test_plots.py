@@ -274,6 +274,9 @@ def test_order_parameter_over_its_exact_prior(dt):
         group = two[name].to_dataset()
         eig = xr.concat([group["log_q_eig"], group["log_q_eig"] - 1], "output")
         two[name] = xr.DataTree(group.drop_vars("log_q_eig").assign(log_q_eig=eig))
+    saved = dt.copy()
+    saved["feature_learning"].attrs["widths"] = 25  # as netCDF returns a list of one
+    assert "prior" in drawn(plots.plot_order_parameter(saved, backend="none"), "law")
     found = drawn(plots.plot_order_parameter(two, backend="none"), "law")
     assert set(found) == {f"{a}, eigenvalue {i}" for a in ("posterior", "prior") for i in (1, 2)}
 
@@ -288,6 +291,8 @@ def test_alignment_and_spectrum_stand_over_the_prior(dt):
         draws = dt[group]["spectral_shift"].sel(layer=1).to_numpy().reshape(-1, 3)
         shift = drawn(plots.plot_spectrum_shift(dt, layer=1, backend="none"), "law")
         np.testing.assert_allclose(shift[name]["y"], np.median(draws, 0))
+    axes = plots.plot_alignment(dt, backend="matplotlib").get_viz("plot")
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["1", "2"]
     with pytest.raises(ValueError, match="no layer 3, only"):
         plots.plot_spectrum_shift(dt, layer=3, backend="none")
     mixed = learnt(5)
@@ -310,7 +315,8 @@ def test_kernels_are_ordered_by_target(dt):
     top = max(np.abs(m[aside]).max() for m in (expected, before, expected - before))
     np.testing.assert_allclose(cells[1][::2, 1::2], expected.clip(-top, top))
     np.testing.assert_allclose(cells[2][1::2, ::2], (expected - before).clip(-top, top))
-    assert pc.viz["title"]["curve"].sel(panel="difference").item()["string"].startswith("layer 1")
+    title = pc.viz["title"]["curve"].sel(panel="difference").item()["string"]
+    assert title == f"layer 1: difference (colours to ±{top:.2g})"
 
 
 def test_growth_and_evidence(dt):

@@ -28,7 +28,7 @@ class Diagnosis(NamedTuple):
     passed : whether nothing failed and something was judged
     reasons : what speaks against it, in words
     table : Dataset over variable: worst r_hat and least ess of its entries, how many of them are
-        ``constant``, and status: passed, failed, constant or weights
+        ``constant``, and status: passed, failed, constant, weights or exact
     """
 
     passed: bool
@@ -106,16 +106,19 @@ def diagnose(
     Diagnosis
         Not passed for divergences, an R-hat above 1.01, a `layer_identity` off by more than four
         errors, variables that never move, whose R-hat is not defined, weights, and if nothing was
-        judged. It never raises.
+        judged. Draws of a group with the attribute ``exact`` come from no chain and pass without
+        R-hat or effective size. It never raises.
 
     Warns
     -----
     UserWarning
         For weights that are allowed, naming the symmetry.
     """
-    found, reasons = {}, []
+    found, reasons, certain = {}, [], set()
     for group in groups:
         if group in dt.children:
+            if dt[group].attrs.get("exact", False):
+                certain |= set(dt[group].data_vars) - set(found)
             for name, variable in dt[group].data_vars.items():
                 if set(_SAMPLE) <= set(variable.dims) and variable.dtype.kind in "fiu":
                     found.setdefault(name, variable)
@@ -137,7 +140,12 @@ def diagnose(
             "allow_weights=True"
         )
         chosen = [name for name in chosen if name not in weights]
-    rows = {name: _row(found[name], name in weights) for name in chosen}
+    rows = {
+        name: (np.nan, np.nan, 0, "exact")
+        if name in certain
+        else _row(found[name], name in weights)
+        for name in chosen
+    }
     for name, (r_hat, ess, constant, status) in rows.items():
         if status == "failed":
             reasons.append(f"{name}: R-hat {r_hat:.3f} exceeds {R_HAT} (ESS {ess:.0f})")
@@ -147,7 +155,7 @@ def diagnose(
                 "sampler does not move, or the model fixes it: then leave it out of var_names"
             )
     reasons += _divergences(dt) + _identity(dt, groups)
-    judged = any(row[-1] == "passed" for row in rows.values())
+    judged = any(row[-1] in ("passed", "exact") for row in rows.values())
     if not judged:
         reasons.append("nothing was found to pass: no variable of chain and draw that moves")
     return Diagnosis(not reasons, tuple(reasons), _table(rows))

@@ -64,6 +64,12 @@ def order_flow(
         raise ValueError(f"the posterior has no site {site!r}, only {names}; give site=")
     if output not in range(net.outputs):
         raise ValueError(f"output must be an integer from 0 to {net.outputs - 1}, got {output!r}")
+    rank = min((*net.widths, net.outputs))
+    if output >= rank:
+        raise ValueError(
+            f"output {output}: a width of {rank} leaves Q of rank {rank}, and the ridge T/q is "
+            f"infinite there; give an output below {rank}"
+        )
     if spectrum is None:
         X = inputs_of(dt, None)
         spectrum = rotate(net, X, targets_of(dt, None, X.shape[0])).values / X.shape[0]

@@ -64,10 +64,11 @@ def refuse_order(order, ridge):
         return
     host = np.asarray(order)
     largest = np.abs(host).max(initial=0.0)
-    if (np.abs(host - np.swapaxes(host, -1, -2)) > 1e-10 * largest).any():
+    slack = max(1e-10, 10 * host.shape[-1] * np.finfo(host.dtype).eps) * largest
+    if (np.abs(host - np.swapaxes(host, -1, -2)) > slack).any():
         raise ValueError("order is not symmetric; give F @ F.T for a factor F")
     smallest = np.linalg.eigvalsh(host).min(initial=0.0 if not host.size else np.inf)
-    if smallest < -1e-10 * largest:
+    if smallest < -slack:
         raise ValueError(
             f"order must be positive semi-definite, got an eigenvalue {smallest}; give F @ F.T"
         )

@@ -5,5 +5,14 @@ from .fit import fit
 from .grid import GridPosterior, grid_posterior
 from .path import PathEvidence, path_evidence
 from .predict import predict
+from .sbc import sbc
 
-__all__ = ["GridPosterior", "PathEvidence", "fit", "grid_posterior", "path_evidence", "predict"]
+__all__ = [
+    "GridPosterior",
+    "PathEvidence",
+    "fit",
+    "grid_posterior",
+    "path_evidence",
+    "predict",
+    "sbc",
+]

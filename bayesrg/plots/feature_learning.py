@@ -68,6 +68,9 @@ def plot_alignment(
         theory = np.asarray(theory, float)
         parts["theory"] = {"x": np.arange(1.0, theory.size + 1), "y": theory}
     pc = curves(parts, "law", backend=backend, **pc_kwargs)
+    layers = parts["posterior"]["x"].astype(int)
+    ticks = {"values": layers.tolist(), "labels": [str(layer) for layer in layers]}
+    pc.map(visuals.set_xticks, ignore_aes="all", store_artist=False, **ticks)
     text = _QUANTITIES.get(quantity, quantity)
     title = f"{text}: median and {rcParams['stats.ci_prob']:.0%} band"
     return decorate(pc, x="layer", y=text, title=title, xscale="linear", yscale="linear")
@@ -162,6 +165,7 @@ def plot_kernel_change(
     pc.map(visuals.labelled_x, "xlabel", ignore_aes="all", text=text)
     pc.map(visuals.labelled_y, "ylabel", ignore_aes="all", text=text)
     titles = [f"layer {layer}: {panel}" for panel in _PANELS]
+    titles[-1] += f" (colours to ±{top:.2g})"
     titles = xr.Dataset({"curve": ("panel", titles)}, coords={"panel": list(_PANELS)})
     pc.map(_title, "title", data=titles, ignore_aes="all")
     return pc

@@ -44,8 +44,8 @@ def plot_order_parameter(
     """
     draws = group_of(dt, group, "log_q_eig")
     parts = _densities(draws["log_q_eig"], "posterior")
-    widths = draws.attrs.get("widths")
-    if draws.sizes["output"] == 1 and widths is not None and len(widths):
+    widths = np.atleast_1d(draws.attrs.get("widths", ()))  # netCDF makes one entry a scalar
+    if draws.sizes["output"] == 1 and widths.size:
         low, high = (float(f(draws["log_q_eig"])) for f in (np.min, np.max))
         sd = np.sqrt((2.0 / np.asarray(widths, float)).sum())
         x = np.linspace(min(low, -3 * sd), max(high, 3 * sd), 300)

@@ -19,15 +19,6 @@ from .order import Bartlett, bartlett_factor
 _LARGEST = 500  # rows of the covariance that every draw factorises
 
 
-def _whole(name, value):
-    entries = (value,) if isinstance(value, int | np.integer) else tuple(value)
-    for entry in entries:
-        whole = isinstance(entry, int | np.integer) and not isinstance(entry, bool)
-        if not whole or entry < 1:
-            raise ValueError(f"{name} must be positive integers, got {value!r}; one a layer")
-    return tuple(int(entry) for entry in entries)
-
-
 class ConvLinear(eqx.Module):
     r"""Bayesian deep linear network of one-dimensional convolutions and a dense readout.
 
@@ -59,15 +50,21 @@ class ConvLinear(eqx.Module):
     arXiv 2406.03260.
     """
 
-    channels: tuple[int, ...] = eqx.field(static=True, converter=partial(_whole, "channels"))
-    masks: tuple[int, ...] = eqx.field(static=True, converter=partial(_whole, "masks"))
+    channels: tuple[int, ...] = eqx.field(
+        static=True, converter=partial(_checks.whole_numbers, "channels")
+    )
+    masks: tuple[int, ...] = eqx.field(
+        static=True, converter=partial(_checks.whole_numbers, "masks")
+    )
     strides: tuple[int, ...] = eqx.field(
-        static=True, converter=partial(_whole, "strides"), default=1
+        static=True, converter=partial(_checks.whole_numbers, "strides"), default=1
     )
     ridge: Float[Array, ""] = eqx.field(
         converter=partial(_checks.nonnegative, "ridge", ndim=0), kw_only=True
     )
-    outputs: int = eqx.field(static=True, default=1, kw_only=True)
+    outputs: int = eqx.field(
+        static=True, converter=partial(_checks.whole, "outputs"), default=1, kw_only=True
+    )
     weight_scales: Float[Array, "*level"] = eqx.field(
         converter=partial(_checks.positive, "weight_scales", ndim=(0, 1)),
         default=1.0, kw_only=True,
@@ -86,7 +83,6 @@ class ConvLinear(eqx.Module):
                 f"weight_scales has shape {self.weight_scales.shape} for {depth} layers; give one "
                 f"number, or {depth + 1}: one a layer, the readout's last"
             )
-        _whole("outputs", self.outputs)
 
     @property
     def variance(self) -> Float[Array, ""]:

@@ -5,7 +5,6 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Float
 
-from ... import _checks
 from .problem import Problem
 
 
@@ -32,7 +31,9 @@ def stratified(problem: Problem, log_q, weights, count, seed) -> ExactDraws:
     """Invert the distribution function of ``log_q`` (g,) of ``weights`` (g,), in random order."""
     if isinstance(count, bool) or not isinstance(count, int | np.integer) or count < 1:
         raise ValueError(f"count must be a positive integer, got {count!r}")
-    rng = np.random.default_rng(_whole_seed(seed))
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
+        raise ValueError(f"seed must be a non-negative integer, got {seed!r}")
+    rng = np.random.default_rng(seed)
     u = rng.permutation((np.arange(count) + rng.random(count)) / count)
     if log_q.size > 1:
         middle = 0.5 * (log_q[1:] + log_q[:-1])
@@ -48,8 +49,3 @@ def stratified(problem: Problem, log_q, weights, count, seed) -> ExactDraws:
         q[None, :, None, None], problem.ridge / q[None],
         (inside @ problem.vectors.T)[None] / problem.output_scale,
     )  # fmt: skip
-
-
-def _whole_seed(seed):
-    _checks.nonnegative("seed", seed, ndim=0)
-    return int(seed)

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Prior and posterior of a scalar order parameter on a grid in its logarithm."""
 
+from collections.abc import Callable
+
 import numpy as np
 from scipy.special import gammaln, logsumexp, polygamma, psi
 
@@ -22,13 +24,18 @@ def log_prior(log_q, shapes):
     return log_meijer_g(log_q + np.log(shapes).sum(), shapes) - gammaln(shapes).sum()
 
 
-def weigh(problem: Problem, tilt: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+def weigh(
+    problem: Problem, tilt: float = 0.0, factors: Callable | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     r"""Lay a grid over all of :math:`q^k p(q) p(y|q)`, and weigh it by the trapezoid rule.
 
     Parameters
     ----------
     problem : Problem
     tilt : power k; where the integral diverges the caller must not ask
+    factors : callable, optional
+        From log q (g,) to logarithms (g, m) of m further factors: the grid covers the product
+        with each of them.
 
     Returns
     -------
@@ -73,13 +80,15 @@ def weigh(problem: Problem, tilt: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
     first, last = int(np.floor(low / step)), int(np.ceil(high / step)) + 1
     x, w = evaluate(first, last)
     while True:
-        tilted = w + tilt * x
-        edge = _EDGE + logsumexp(tilted)
+        tilted = (w + tilt * x)[:, None]
+        if factors is not None:
+            tilted = tilted + factors(x)
+        edge = _EDGE + logsumexp(tilted, axis=0)
         more = (last - first) // 4
-        if tilted[0] > edge:
+        if (tilted[0] > edge).any():
             ends, first = evaluate(first - more, first), first - more
             x, w = np.append(ends[0], x), np.append(ends[1], w)
-        elif tilted[-1] > edge:
+        elif (tilted[-1] > edge).any():
             ends, last = evaluate(last, last + more), last + more
             x, w = np.append(x, ends[0]), np.append(w, ends[1])
         else:

@@ -110,7 +110,8 @@ class Joint(eqx.Module):
         x : (k,)
         precision : (k, k) positive definite
         """
-        typical = np.log(max(np.mean(self.targets**2 / self.values[:, None]), 1e-8))
+        energies = np.asarray(self.targets**2 / self.values[:, None])
+        typical = np.log(max(energies.mean() if energies.size else 0.0, 1e-8))
         shifts = (0.0, max(typical / max(1, len(self.widths)), -5.0))
 
         def energy(x):

@@ -17,6 +17,7 @@ from ..._linalg import quad_logdet
 from .joint import hessian, joint_of
 from .problem import Problem
 from .stationary import stationary_points
+from .zero_noise import collapsed
 
 
 class MatrixSaddle(eqx.Module):
@@ -29,9 +30,11 @@ class MatrixSaddle(eqx.Module):
     Q : (c, c) order parameter: the prior covariance of vec(f) is renormalised to Q times K
     delta : (c,) numbers d of the eigenvalues of Q, rising, which solve prod(1 + d / N_l) = q
     rho : (L, c) factors of the layers along these
-    action : its value, in units of the standard network
+    action : its value, in units of the standard network; minus infinity where Q is singular as a
+        width is below the number of points
     slope : largest derivative of the action at Q, zero to round-off; nan where Q is singular
-    log_evidence : Laplace's approximation around the mode of the layers' factors, in units of Y
+    log_evidence : Laplace's approximation around the mode of the layers' factors, in units of Y;
+        infinite where the evidence diverges
     """
 
     problems: list[Problem]
@@ -79,7 +82,8 @@ def matrix_saddle(problems: list[Problem], occam: bool) -> MatrixSaddle:
     joint = joint_of(problems)
     weight = jnp.asarray(float(occam))
     args = (jnp.asarray(widths), joint.values, joint.targets, joint.ridge, weight)
-    typical = np.log(max((Y**2 / problem.values[:, None]).mean(), 1e-8)) / widths.size
+    energies = Y**2 / problem.values[:, None]
+    typical = np.log(max(energies.mean() if energies.size else 0.0, 1e-8)) / widths.size
     starts = (0.0, max(typical, -5.0))  # the prior, and the scale of the targets
     x, action, slope = _lowest(starts, args)
     Q = np.asarray(_order_parameter(x, args[0], c))
@@ -107,18 +111,20 @@ def _decoupled(problems, Y, occam):
             "is zero along directions without targets",
             stacklevel=4,
         )
-    nan = float("nan")
     q = np.array([points[0].q if points else 0.0 for points in found])
-    delta = np.array([points[0].delta if points else nan for points in found])
+    none = -float(problem.points)  # of a direction without targets
+    delta = np.array([points[0].delta if points else none for points in found])
     order = np.argsort(q)
-    Q = (V * q) @ V.T
-    rho = 1.0 + delta[order] / widths[:, None]
-    if not all(found):
-        return MatrixSaddle(problems, Q, delta[order], rho, nan, nan, nan)
-    action = sum(points[0].action for points in found)
+    rho = np.clip(1.0 + delta[order] / widths[:, None], 0.0, None)
+    actions = [
+        points[0].action if points else collapsed(p)[1]
+        for points, p in zip(found, alone, strict=True)
+    ]
     converges = widths.min() > problem.points + c - np.linalg.matrix_rank(Y) - 1
     value = joint_of(problems).laplace() if converges else float("inf")
-    return MatrixSaddle(problems, Q, delta[order], rho, action, 0.0, value)
+    slope = 0.0 if all(found) else float("nan")
+    Q = (V * q) @ V.T
+    return MatrixSaddle(problems, Q, delta[order], rho, float(sum(actions)), slope, value)
 
 
 def _lowest(starts, args):

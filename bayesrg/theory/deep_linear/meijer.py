@@ -8,6 +8,7 @@ from ... import _checks
 from ..._checks import ArrayLike
 
 _STEP = 0.05  # of w; halving it changes no digit that is kept
+_SWAMPED = 1e10  # an exponent whose round-off exceeds what the rule adds up
 _BEND = 0.5  # tangent of the angle by which the path leans to the left far out
 _AT_ONCE = 4096  # values of z whose nodes are held in memory together
 
@@ -70,9 +71,12 @@ def _rule(log_z, b):
     for s, m in zip(shift, count, strict=True):
         exponent += m * loggamma(t + s)
     top = exponent.real[:, :1]
-    terms = (np.exp(exponent - top) * (1j * np.cosh(w) - _BEND * np.sinh(w))).imag
+    lost = np.abs(top) > _SWAMPED  # there the saddle alone has all digits
+    fall = np.where(lost, 0.0, exponent - top)
+    terms = (np.exp(fall) * (1j * np.cosh(w) - _BEND * np.sinh(w))).imag
     terms[:, 0] *= 0.5
-    return top[:, 0] + np.log(terms.sum(-1) * width * w[1] / np.pi)
+    total = np.where(lost[:, 0], np.sqrt(np.pi / 2.0), terms.sum(-1) * w[1])
+    return top[:, 0] + np.log(total * width / np.pi)
 
 
 def _saddle(log_z, shift, count):

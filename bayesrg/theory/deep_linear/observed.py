@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a deep linear network refuses to be fitted to."""
 
+import warnings
+
 import numpy as np
 from jax import Array
 
@@ -8,9 +10,11 @@ from ... import _checks
 from ..._checks import ArrayLike
 from ...networks import DeepLinear
 
+SMALL = 1e-3  # noise variance over mean squared target below which weights mix too slowly
+
 
 def check_observed(
-    net: DeepLinear, X: ArrayLike, Y: ArrayLike | None, *, weights: bool
+    net: DeepLinear, X: ArrayLike, Y: ArrayLike | None, *, weights: bool, force: bool = False
 ) -> Array | None:
     """Check data against a network before its posterior is sampled.
 
@@ -21,6 +25,8 @@ def check_observed(
     Y : (n,) for one output, (n, c) for several, or None
     weights : bool
         Whether weights are sampled, and not the order parameter alone.
+    force : bool
+        Whether to let weights be sampled at any noise above zero.
 
     Returns
     -------
@@ -29,8 +35,16 @@ def check_observed(
     Raises
     ------
     ValueError
-        For mismatched shapes or non-finite numbers; and without noise for sampled weights, a
-        layer narrower than the outputs, or targets of too low a rank for the evidence to exist.
+        For mismatched shapes or non-finite numbers; for sampled weights with a noise variance
+        below a thousandth of the mean squared target; and without noise for sampled weights, a
+        layer narrower than the outputs, targets outside the range of the kernel, or targets of
+        too low a rank for the evidence to exist.
+
+    Warns
+    -----
+    UserWarning
+        Without noise, if the kernel is singular and the targets lie in its range: the density is
+        that on the range.
 
     Notes
     -----
@@ -51,8 +65,25 @@ def check_observed(
             f"y has shape {Y.shape} and the network {net.outputs} output(s); give one column an "
             "output, or outputs= the columns of y"
         )
+    if weights and not force:
+        _refuse_small_noise(net, Y)
     _refuse_divergence(net, X, Y.reshape(X.shape[0], -1))
     return Y.reshape(-1) if net.outputs == 1 else Y
+
+
+def noiseless(ridge: ArrayLike) -> bool:
+    """Say whether the number ``ridge`` is zero, inside compiled programs too.
+
+    Raises
+    ------
+    ValueError
+        For a zero in a JAX array, which compiled programs could not tell from another number.
+    """
+    if not _checks.known(ridge) or np.any(np.asarray(ridge) != 0):
+        return False
+    if isinstance(ridge, Array):
+        raise ValueError("ridge is an array that holds 0; give the number 0.0")
+    return True
 
 
 def _no_noise(net):
@@ -69,17 +100,26 @@ def _refuse_no_noise(net, weights):
         )
 
 
+def _refuse_small_noise(net, Y):
+    if not (_checks.known(net.noise_variance) and _checks.known(Y)):
+        return
+    noise, power = float(net.noise_variance), float((np.asarray(Y) ** 2).mean())
+    if noise < SMALL * power:
+        raise ValueError(
+            f"the noise variance {noise:.3g} is below {SMALL:g} of the mean squared target "
+            f"{power:.3g}: weights are then confined to a thin curved sheet, which samplers cross "
+            "slowly; use the model deep_linear_collapsed, or force=True"
+        )
+
+
 def _refuse_divergence(net, X, Y):
     if not _no_noise(net) or not (_checks.known(X) and _checks.known(Y)):
         return
-    c, rank = net.outputs, int(np.linalg.matrix_rank(np.asarray(Y)))
-    points = int(np.linalg.matrix_rank(np.asarray(X)))
-    if c == 1 and points < X.shape[0]:
-        raise ValueError(
-            f"ridge is 0 and the kernel of the {X.shape[0]} points has rank {points}: targets "
-            "outside its range have zero density; give a positive ridge, or for targets in its "
-            "range use theory.deep_linear.exact"
-        )
+    X, Y = np.asarray(X, float), np.asarray(Y, float)
+    c, rank = net.outputs, int(np.linalg.matrix_rank(Y))
+    U, root, _ = np.linalg.svd(X, full_matrices=False)
+    U = U[:, root > max(X.shape) * np.finfo(float).eps * root.max(initial=0.0)]
+    points = U.shape[1]
     least = min(net.widths, default=c)
     if least < c:
         more = f"; width {least} below rank {rank}: interpolation impossible, evidence is zero"
@@ -92,4 +132,13 @@ def _refuse_divergence(net, X, Y):
             f"ridge is 0, y has rank {rank} with {c} outputs, and the smallest width {least} is "
             f"not above {points} + {c} - {rank} - 1: the evidence diverges; give a positive ridge, "
             "wider layers, or drop outputs that are zero or repeated"
+        )
+    if points < X.shape[0]:
+        where = f"ridge is 0 and the kernel of the {X.shape[0]} points has rank {points}"
+        if np.linalg.norm(Y - U @ (U.T @ Y)) > 1e-8 * np.linalg.norm(Y):
+            raise ValueError(
+                f"{where}: targets outside its range have zero density; give a positive ridge"
+            )
+        warnings.warn(
+            f"{where}; the targets lie in its range, and the density is that there", stacklevel=5
         )

@@ -6,8 +6,7 @@ from jaxtyping import Float
 
 from ..._checks import ArrayLike
 from ...networks import DeepLinear
-from .problem import prepare_outputs
-from .scalar import check_level
+from .problem import check_level, prepare_outputs
 
 
 def perturbative_kernel(

@@ -243,3 +243,14 @@ def _diagonalise(kernel, X):
         )
     kept = values > n * np.finfo(float).eps * values[-1]
     return values[kept][::-1], U[:, kept][:, ::-1]
+
+
+def check_level(value, depth, least=0):
+    """Require an integer from ``least`` to ``depth``."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise ValueError(f"level must be an integer from {least} to {depth}, got {value!r}")
+    if not least <= value <= depth:
+        raise ValueError(
+            f"level must be an integer from {least} to {depth}, got {value}; level l is that of "
+            "the l-th hidden layer"
+        )

@@ -11,8 +11,9 @@ from ..._checks import ArrayLike
 from ...kernels import Kernel
 from ...networks import DeepLinear
 from .matrix import MatrixSaddle, matrix_saddle
-from .problem import Problem, prepare_outputs
+from .problem import Problem, check_level, prepare_outputs
 from .stationary import Stationary, stationary_points
+from .zero_noise import collapsed
 
 
 class Saddle(eqx.Module):
@@ -25,9 +26,10 @@ class Saddle(eqx.Module):
     q : order parameter: the kernel is renormalised to qK, the ridge to T/q
     rho : (L,) factors of the layers, whose product q is
     delta : the number that all layers share, :math:`\rho_l = 1 + \Delta/N_l`
-    action : its least value, in units of the standard network
+    action : its least value, in units of the standard network; minus infinity if it has none
     stationary : every stationary point, least action first; empty if q is zero
-    log_evidence : Laplace's approximation, summed over the minima, in the units of y
+    log_evidence : Laplace's approximation, summed over the minima, in the units of y; infinite if
+        q is zero, where the evidence diverges
     """
 
     problem: Problem
@@ -87,11 +89,7 @@ class Saddle(eqx.Module):
 
     def _pulls(self, level):
         """One over width and 1 / q_(l), for every layer up to ``level``."""
-        if not 0 <= level <= self.rho.size:
-            raise ValueError(
-                f"level must be an integer from 0 to {self.rho.size}, got {level}; level l is that "
-                "of the l-th hidden layer"
-            )
+        check_level(level, self.rho.size)
         factors = np.cumprod(self.rho[::-1])[::-1]
         return [1.0 / (self.problem.widths[i] * factors[i]) for i in range(level)]
 
@@ -159,8 +157,8 @@ def saddle(
             f"{problem.points} points: the order parameter is zero",
             stacklevel=2,
         )
-        nan = float("nan")
-        return Saddle(problem, 0.0, np.full(widths.shape, nan), nan, nan, [], nan)
+        rho, action = collapsed(problem)
+        return Saddle(problem, 0.0, rho, -float(problem.points), action, [], float("inf"))
     minima = [point for point in points if point.minimum]
     best = minima[0]
     near = [point for point in minima if point.action < best.action + np.log(1e3)]

@@ -13,7 +13,7 @@ from ...networks import DeepLinear
 from .draws import ExactDraws, stratified
 from .grid import log_prior, weigh
 from .meijer import log_meijer_g
-from .problem import Problem, prepare
+from .problem import Problem, check_level, prepare
 from .zero_noise import log_tilted
 
 
@@ -121,19 +121,24 @@ class Exact(eqx.Module):
         problem = self.problem
         cross, prior = problem.covariances(X_new)
         y_new = np.asarray(_checks.targets("y_new", y_new, cross.shape[0]), float)
-        mean = self._coefficients() @ cross.T
-        q = np.exp(self.log_q)[:, None]
-        variance = q * (prior - problem.learnt(self.log_q) / problem.values @ (cross**2).T)
-        if problem.ridge == 0 and (variance <= 1e-12 * q * prior).any():
-            raise ValueError(
-                "ridge is 0 and an output at X_new is certain given the training data, so that it "
-                "has no density; give a ridge above zero, or inputs outside their span"
-            )
-        variance = np.clip(variance, 0.0, None) + problem.ridge
-        deviation = y_new.reshape(-1) * problem.output_scale - mean
-        terms = -0.5 * (deviation**2 / variance + np.log(2 * np.pi * variance))
-        with np.errstate(divide="ignore"):
-            mixed = logsumexp(terms + np.log(self.weights)[:, None], axis=0)
+        y_new = y_new.reshape(-1) * problem.output_scale
+
+        def terms(log_q):
+            """Log density of each observation given q, (g, m)."""
+            q, share = np.exp(log_q)[:, None], problem.learnt(log_q) / problem.values
+            variance = q * (prior - share @ (cross**2).T)
+            if problem.ridge == 0 and (variance <= 1e-12 * q * prior).any():
+                raise ValueError(
+                    "ridge is 0 and an output at X_new is certain given the training data, so that "
+                    "it has no density; give a ridge above zero, or inputs outside their span"
+                )
+            variance = np.clip(variance, 0.0, None) + problem.ridge
+            deviation = y_new - share * problem.target @ cross.T
+            return -0.5 * (deviation**2 / variance + np.log(2 * np.pi * variance))
+
+        # a remote observation is decided at order parameters of which the data see nothing
+        log_q, log_weight = weigh(problem, factors=terms)
+        mixed = logsumexp(terms(log_q) + log_weight[:, None], axis=0) - logsumexp(log_weight)
         return mixed + np.log(problem.output_scale)
 
     def feature_kernel(self, level) -> Float[np.ndarray, "point point_bis"]:
@@ -186,7 +191,9 @@ class Exact(eqx.Module):
                 return float("inf")
         if level == 1:
             return self.moment(-1.0)
-        log_q, log_weight = weigh(problem, -1.0)
+        b = problem.shapes  # how steeply prior and mean fall together towards zero
+        steep = min(b[: level - 1].min(), b[level - 1 :].min() - 1.0)
+        log_q, log_weight = weigh(problem, steep - b.min())
         log_inverse = _log_inverse(problem, log_q, level)
         return float(np.exp(logsumexp(log_weight + log_inverse) - logsumexp(log_weight)))
 
@@ -222,17 +229,6 @@ def _log_inverse(problem, log_q, level):
     above = np.arange(1, b.size + 1) >= level
     log_z = log_q + np.log(b).sum()
     return np.log(b[above]).sum() + log_meijer_g(log_z, b - above) - log_meijer_g(log_z, b)
-
-
-def check_level(value, depth, least=0):
-    """Require an integer from ``least`` to ``depth``."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer):
-        raise ValueError(f"level must be an integer from {least} to {depth}, got {value!r}")
-    if not least <= value <= depth:
-        raise ValueError(
-            f"level must be an integer from {least} to {depth}, got {value}; level l is that of "
-            "the l-th hidden layer"
-        )
 
 
 def exact(

@@ -69,7 +69,7 @@ def stationary_points(problem: Problem, occam: bool = True) -> list[Stationary]:
     def slope(u):
         return least * np.expm1(u) - problem.excess(log_q(u), occam)
 
-    if problem.ridge == 0 and not problem.target.any():
+    if problem.ridge == 0 and problem.power == 0:
         degenerate = occam and problem.values.size >= least
         delta = -float(problem.values.size) if occam else 0.0
         return [] if degenerate else [_point(problem, widths, delta, True, occam)]

@@ -2,6 +2,7 @@
 """Interpolation: evidence and moments of the order parameter without noise, in closed form."""
 
 import numpy as np
+from jaxtyping import Float
 from scipy.special import gammaln
 
 from .meijer import log_meijer_g
@@ -38,3 +39,24 @@ def log_tilted(problem: Problem, k: float) -> float:
     scale = np.log(problem.power / 2.0)
     log_g = log_meijer_g(scale + np.log(b).sum(), np.append(b, half - k))
     return float(constant + (k - half) * scale - gammaln(b).sum() + log_g)
+
+
+def collapsed(problem: Problem) -> tuple[Float[np.ndarray, " layer"], float]:
+    r"""Factors and least action of an output without noise and targets, layer by layer.
+
+    :math:`A = \sum_l[\frac{N_l}2(\rho_l - 1 - \log\rho_l) + \frac P2\log\rho_l] +
+    \frac12\sum_i\log 2\pi\kappa_i` has its least value at :math:`\rho_l = 1 - P/N_l`, at zero for
+    a width of P or below; there the action has a limit at P, and falls forever below.
+
+    Returns
+    -------
+    rho : (L,)
+    action : ()
+    """
+    widths, points = np.asarray(problem.widths, float), float(problem.points)
+    rho = np.clip(1.0 - points / widths, 0.0, None)
+    if widths.min() < points:
+        return rho, -np.inf
+    bent = (points - widths) * np.log(np.where(rho > 0, rho, 1.0))
+    action = 0.5 * (widths * (rho - 1.0) + bent).sum()
+    return rho, float(action + 0.5 * np.log(2 * np.pi * problem.values).sum())
