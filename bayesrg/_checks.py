@@ -98,6 +98,28 @@ def targets(name, y, n):
     return y
 
 
+def one_target(X, y):
+    """Require inputs X (n, d) and, unless y is None, one target (n,)."""
+    X = inputs("X", X)
+    if y is not None and targets("y", y, X.shape[0]).ndim != 1:
+        raise ValueError(f"y has shape {np.shape(y)}; the model has one output, give ({len(X)},)")
+
+
+def whole(name, value):
+    """Require a positive integer."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+        raise ValueError(f"{name} must be a positive integer, got {value!r}; count units from 1")
+    return int(value)
+
+
+def whole_numbers(name, value):
+    """Convert one positive integer, or several, to a tuple of them."""
+    one = isinstance(value, bool | int | np.integer)
+    if not one and not isinstance(value, tuple | list | np.ndarray):
+        raise ValueError(f"{name} must be positive integers, got {value!r}; give a tuple")
+    return tuple(whole(f"an entry of {name}", v) for v in ((value,) if one else value))
+
+
 def choice(name, value, allowed):
     """Require ``value`` to be one of ``allowed``."""
     if value not in allowed:

@@ -101,9 +101,10 @@ def test_it_is_a_pytree_whose_numbers_can_be_traced():
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"widths": (3, 0)}, "a width in widths must be a positive integer, got 0"),
+        ({"widths": (3, 0)}, "an entry of widths must be a positive integer, got 0"),
         ({"widths": (3, 2.5)}, "positive integer, got 2.5"),
         ({"widths": (True,)}, "positive integer, got True"),
+        ({"widths": 5.0}, "widths must be positive integers, got 5.0; give a tuple"),
         ({"outputs": 0}, "outputs must be a positive integer, got 0"),
         ({"ridge": -0.1}, "ridge must be non-negative, got -0.1"),
         ({"ridge": np.nan}, "ridge contains non-finite"),

@@ -8,6 +8,7 @@ from .matrix import MatrixMercerNormal
 from .maximise import Maximum, maximise_evidence
 from .mercer import MercerNormal
 from .outputs import matrix_marginal
+from .readout import ReadoutPosterior, readout_posterior
 from .regression import Posterior, condition
 
 __all__ = [
@@ -17,10 +18,12 @@ __all__ = [
     "Maximum",
     "MercerNormal",
     "Posterior",
+    "ReadoutPosterior",
     "condition",
     "eigenpairs",
     "eigenpairs_of",
     "marginal",
     "matrix_marginal",
     "maximise_evidence",
+    "readout_posterior",
 ]

@@ -4,6 +4,7 @@
 ``pc.savefig(file)`` writes one, ``pc.get_viz("plot")`` gives the axes to decorate further.
 """
 
+from .calibration import plot_calibration, plot_ridge_criteria
 from .feature_learning import plot_alignment, plot_kernel_change, plot_spectrum_shift
 from .features import plot_feature_kurtosis, plot_feature_pair, plot_feature_quantiles
 from .flow import plot_evidence, plot_flow, plot_rescaled_ridge
@@ -12,11 +13,15 @@ from .local_ridge import plot_local_ridge
 from .modes import plot_modes
 from .networks import plot_evidence_by_depth, plot_lazy_to_rich
 from .order_parameter import plot_order_parameter
+from .rainbow import plot_linearisation_error, plot_spectral_density
+from .resampling import plot_alignment_error, plot_weight_spectrum
 from .spectrum import plot_learnability, plot_spectrum
 from .trust import plot_layer_identity, plot_route_agreement, plot_sbc_ranks
 
 __all__ = [
     "plot_alignment",
+    "plot_alignment_error",
+    "plot_calibration",
     "plot_evidence",
     "plot_evidence_by_depth",
     "plot_feature_kurtosis",
@@ -28,12 +33,16 @@ __all__ = [
     "plot_lazy_to_rich",
     "plot_learnability",
     "plot_learning_curve",
+    "plot_linearisation_error",
     "plot_local_ridge",
     "plot_modes",
     "plot_order_parameter",
     "plot_rescaled_ridge",
+    "plot_ridge_criteria",
     "plot_route_agreement",
     "plot_sbc_ranks",
+    "plot_spectral_density",
     "plot_spectrum",
     "plot_spectrum_shift",
+    "plot_weight_spectrum",
 ]

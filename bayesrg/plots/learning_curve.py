@@ -7,7 +7,7 @@ import numpy as np
 import xarray as xr
 from arviz import PlotCollection
 
-from ._curves import canvas, decorate, draw, group_of
+from ._curves import canvas, decorate, draw, group_of, mark
 
 _QUANTITIES = {
     "generalisation": "squared error on noiseless labels",
@@ -22,9 +22,11 @@ def plot_learning_curve(
     *,
     group: str = "learning_curve",
     quantity: str = "generalisation",
-    experiment: str | None = "learning_curve_mc",
+    label: str = "theory",
+    experiment: str | Mapping[str, str] | None = "learning_curve_mc",
     also: Mapping[str, str] | None = None,
     slopes: Sequence = (),
+    rank: float | int | None = None,
     backend: str | None = None,
     **pc_kwargs,
 ) -> PlotCollection:
@@ -33,18 +35,23 @@ def plot_learning_curve(
     Parameters
     ----------
     dt : DataTree
-        Groups that `bayesrg.io.label` makes of a `bayesrg.theory.Curve` and of a
-        `bayesrg.theory.CurveMC`.
+        Groups that `bayesrg.io.label` makes of a `bayesrg.theory.Curve` or ``Equivalent`` and of
+        a `bayesrg.theory.CurveMC`.
     group : str
         The theory.
     quantity : str
         A variable of both: "generalisation", "test", "train", "log_evidence", ...
-    experiment : str, optional
-        Group of the experiment, drawn with bars of one standard error if it is there.
+    label : str
+        What the theory is called in the legend.
+    experiment : str or mapping, optional
+        Group of the experiment, drawn with bars of one standard error if it is there; or from
+        labels to groups, whose points have the colour of the line of that label.
     also : mapping, optional
         Further lines: from their label to their group, which holds ``quantity`` over n_train.
     slopes : sequence of numbers
         Exponents b: lines n^-b through the last point of the theory.
+    rank : float, optional
+        Number of features, marked: without a ridge the error diverges there.
     backend : str, optional
         "matplotlib", "bokeh", "plotly" or "none"; ArviZ's default otherwise.
     **pc_kwargs
@@ -55,29 +62,33 @@ def plot_learning_curve(
     PlotCollection
     """
     lines = {
-        label: _curve(group_of(dt, name, quantity), quantity)
-        for label, name in ({"theory": group} | dict(also or {})).items()
+        name: over_sizes(dt, where, quantity)
+        for name, where in ({label: group} | dict(also or {})).items()
     }
-    theory = lines["theory"]
+    theory = lines[label]
     for slope in slopes:
         last = theory["y"][-1] * (theory["x"] / theory["x"][-1]) ** -float(slope)
         lines[f"slope {-slope:.3g}"] = {"x": theory["x"], "y": last}
-    points = {}
-    if experiment in dt.children:
-        points = {"experiment": _curve(group_of(dt, experiment, quantity), quantity)}
-    pc = canvas([*lines, *points], "line", backend=backend, **pc_kwargs)
-    draw(pc, "line", lines, legend=not points)
+    if not isinstance(experiment, Mapping):
+        experiment = {"experiment": experiment} if experiment in dt.children else {}
+    points = {name: over_sizes(dt, where, quantity) for name, where in experiment.items()}
+    own = [name for name in points if name not in lines]
+    pc = canvas([*lines, *own], "line", backend=backend, **pc_kwargs)
+    draw(pc, "line", lines, legend=not own)
     if points:
-        draw(pc, "line", points, scatter=True, size=30)
+        draw(pc, "line", points, scatter=True, size=30, legend=bool(own))
     text = _QUANTITIES.get(quantity, quantity)
     title = "points: experiments with their standard errors" if points else "learning curve"
+    if rank is not None:
+        mark(pc, "rank", x=float(rank))
+        title += f" (dashed: {rank:g} features)"
     scale = "linear" if quantity == "log_evidence" else "log"
     return decorate(pc, x="training points", y=text, title=title, yscale=scale)
 
 
-def _curve(curve, quantity):
-    """A curve sorted by the number of points, with error bars where there are errors."""
-    curve = curve.sortby("n_train")
+def over_sizes(dt, group, quantity):
+    """A curve of a group, sorted by the number of points, with bars where there are errors."""
+    curve = group_of(dt, group, quantity).sortby("n_train")
     y = curve[quantity].to_numpy()
     part = {"x": curve["n_train"].to_numpy().astype(float), "y": y}
     if f"{quantity}_error" in curve:

@@ -134,6 +134,39 @@ class Functionals(eqx.Module):
         """Columns B (n, k) at X (n, d): ``B @ w`` is the low part for standard normal w (k,)."""
         return self.at(kernel).features(X)
 
+    def columns(self, F: ArrayLike, F_ref: ArrayLike) -> Float[Array, "point column"]:
+        r"""Split a kernel given by features, :math:`FF^T`, by the functionals: (n, k + p).
+
+        The first k columns are those of `features`; the other p carry what is left,
+        :math:`F(I - GG^T)` with orthonormal G (p, k), so that products of all columns add up to
+        :math:`FF^T` and no n x n matrix is formed. More functionals than features are refused.
+
+        Parameters
+        ----------
+        F : (n, p) features at the points
+        F_ref : (r, p) features at ``X_ref``
+
+        Returns
+        -------
+        (n, k + p), for `bayesrg.gp.MercerNormal` with values 1 and ``orthonormal=False``
+        """
+        F, F_ref = _checks.finite("F", F, ndim=2), _checks.finite("F_ref", F_ref, ndim=2)
+        k, p = self.V.shape[1], F.shape[1]
+        if F_ref.shape != (self.X_ref.shape[0], p):
+            raise ValueError(
+                f"F_ref has shape {F_ref.shape}; give the features at X_ref, "
+                f"{(self.X_ref.shape[0], p)}"
+            )
+        if k > p:
+            raise ValueError(
+                f"there are {k} functionals and {p} features, whose kernel has lower rank; keep "
+                f"at most {p} functionals"
+            )
+        G, R = jnp.linalg.qr(F_ref.T @ self.V)
+        G = G * jnp.where(jnp.diagonal(R) < 0, -1.0, 1.0)  # as Cholesky's factor would have it
+        low = F @ G
+        return jnp.concatenate([low, F - low @ G.T], 1)
+
 
 def functionals(spectrum: Spectrum, k: int) -> Functionals:
     r"""Fix the first k modes of a reference kernel as functionals of the function.

@@ -7,10 +7,10 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float
 
-from .. import _checks, _fixedpoint, rg
+from .. import _checks, rg
 from .._checks import ArrayLike
-from ..rg.learnability import ratio
 from ..rg.ridges import kept_of, levels
+from .averages import averages, log_det
 
 
 class Curve(eqx.Module):
@@ -169,39 +169,26 @@ def _curve(values, degeneracy, power, n, noise, bare, own_noise, missed):
 
     Labels have the variance ``own_noise`` of their own and ``missed`` outside the modes.
     """
-    s = _fixedpoint.effective_ridge(values, degeneracy, n, noise).value
-    arrays = jnp.broadcast_arrays(n, noise, bare, own_noise, jnp.asarray(missed), s)
-    n, noise, bare, own_noise, missed, s = arrays
+    arrays = jnp.broadcast_arrays(n, noise, bare, own_noise, jnp.asarray(missed))
+    n, noise, bare, own_noise, missed = arrays
     label_noise = own_noise + missed
-    learnt = ratio(n[..., None] * values, s[..., None])
-    learnt = jnp.where(degeneracy > 0, learnt, 0.0)
-    # not 1 - learnt, which would cancel
-    unlearnt = jnp.where(learnt > 0, ratio(s[..., None], n[..., None] * values), 1.0)
-    count = (degeneracy * learnt).sum(-1)
-    gamma = (degeneracy * learnt**2).sum(-1) / n
-    critical = (s == 0) & (count >= n)
-    overfitting = jnp.where(critical, jnp.inf, 1.0 / (1.0 - jnp.where(critical, 0.0, gamma)))
-    bias = (unlearnt**2 * power).sum(-1) + missed
+    a = averages(values, degeneracy, n, noise)
+    s = a.s
+    overfitting = jnp.where(a.critical, jnp.inf, 1.0 / jnp.where(a.critical, 1.0, a.free))
+    gamma = (degeneracy * a.learnt**2).sum(-1) / n
+    bias = (a.unlearnt**2 * power).sum(-1) + missed
     amplified = bias + own_noise
-    silent = critical & (amplified == 0)  # interpolation of a target that the modes hold
+    silent = a.critical & (amplified == 0)  # interpolation of a target that the modes hold
     test = jnp.where(silent, 0.0, overfitting * jnp.where(silent, 1.0, amplified))
-    share = jnp.where(s > 0, noise / jnp.where(s > 0, s, 1.0), 1.0 - count / n)
-    total = s[..., None] + n[..., None] * values
-    known = jnp.where(s > 0, s, 1.0)
-    quad = (n[..., None] * power / jnp.where(total > 0, total, 1.0)).sum(-1)
-    log_det = (
-        n * jnp.log(known)
-        - n * (1.0 - share)
-        + (degeneracy * jnp.log1p(n[..., None] * values / known[..., None])).sum(-1)
-    )
-    evidence = -0.5 * (quad + n * label_noise / known + log_det + n * np.log(2 * np.pi))
+    quad = (n[..., None] * power * a.left).sum(-1) + n * label_noise / jnp.where(s > 0, s, 1.0)
+    evidence = -0.5 * (quad + log_det(values, degeneracy, a) + n * np.log(2 * np.pi))
     finite = jnp.where(jnp.isfinite(test), test, 0.0)
     return Curve(
         n=n, ridge=bare, label_noise=own_noise, test=test,
         generalisation=jnp.where(silent, 0.0, bias + gamma * test), bias=bias,
-        train=jnp.where(critical, 0.0, share**2 * finite),
+        train=jnp.where(a.critical, 0.0, a.share**2 * finite),
         variance=s - bare,
         log_evidence=jnp.where(s > 0, evidence, jnp.nan),
-        effective_ridge=s, overfitting=overfitting, learnability=learnt,
-        coefficient_variance=test[..., None] * learnt**2 / n[..., None],
+        effective_ridge=s, overfitting=overfitting, learnability=a.learnt,
+        coefficient_variance=test[..., None] * a.learnt**2 / n[..., None],
     )  # fmt: skip

@@ -2,6 +2,7 @@
 """Learning curves by experiment: regression on many random data sets, with standard errors."""
 
 from abc import abstractmethod
+from collections.abc import Callable
 
 import equinox as eqx
 import jax
@@ -19,7 +20,12 @@ from ..spectrum import Spectrum
 
 
 class Population(eqx.Module):
-    """Where data sets come from; see `gaussian_population` and `finite_population`."""
+    """Where data sets come from; see the functions whose names end in ``_population``."""
+
+    @property
+    def most(self) -> float:
+        """Most inputs that one data set can have."""
+        return np.inf
 
     @abstractmethod
     def inputs(self, key: Array, n: int) -> Array:
@@ -67,6 +73,10 @@ class FinitePopulation(Population):
     y: Float[Array, " point"]
     replace: bool = eqx.field(static=True)
 
+    @property
+    def most(self):
+        return np.inf if self.replace else self.y.size
+
     def inputs(self, key, n):
         return jax.random.choice(key, self.y.size, (n,), replace=self.replace)
 
@@ -79,6 +89,35 @@ class FinitePopulation(Population):
     def predict(self, inputs, weight):
         fitted = self.K[:, inputs] @ weight
         return ((fitted - self.y) ** 2).mean(), None
+
+
+class FeaturePopulation(Population):
+    """Rows of features and targets, or a function that draws them; see `feature_population`."""
+
+    F: Float[Array, "point feature"]
+    y: Float[Array, " point"]
+    replace: bool = eqx.field(static=True)
+    draw: Callable | None = eqx.field(static=True)
+
+    @property
+    def most(self):
+        return np.inf if self.replace or self.draw is not None else self.y.size
+
+    def inputs(self, key, n):
+        if self.draw is not None:
+            return self.draw(key, n)
+        rows = jax.random.choice(key, self.y.size, (n,), replace=self.replace)
+        return self.F[rows], self.y[rows]
+
+    def gram(self, inputs):
+        return inputs[0] @ inputs[0].T
+
+    def target(self, inputs):
+        return inputs[1]
+
+    def predict(self, inputs, weight):
+        fitted = inputs[0].T @ weight
+        return ((self.F @ fitted - self.y) ** 2).mean(), fitted
 
 
 def gaussian_population(
@@ -155,6 +194,42 @@ def finite_population(
     return FinitePopulation(K, y, replace)
 
 
+def feature_population(
+    features: ArrayLike,
+    target: ArrayLike,
+    draw: Callable | None = None,
+    *,
+    replace: bool = False,
+) -> FeaturePopulation:
+    """Draw data sets of features with a target, for ridge regression on the features.
+
+    Parameters
+    ----------
+    features : (N, p)
+        Those on which errors are measured, and from which data sets are drawn.
+    target : (N,)
+        With its label noise, if it has any: the error is then that on noisy labels.
+    draw : callable (key, n) -> features (n, p), targets (n,), optional
+        Draws data sets in place of rows, so that none is tested on what it was trained on.
+    replace : bool
+        Whether a row may be drawn twice.
+
+    Returns
+    -------
+    FeaturePopulation
+        Coefficients are the weights of the features.
+
+    Raises
+    ------
+    ValueError
+        For numbers of rows that differ.
+    """
+    features = _checks.inputs("features", features)
+    target = _checks.targets("target", target, features.shape[0])
+    target = _checks.finite("target", target, ndim=1)
+    return FeaturePopulation(features, target, replace, draw)
+
+
 class CurveMC(eqx.Module):
     """Means over random data sets and their standard errors; see `learning_curve_mc`.
 
@@ -199,7 +274,7 @@ def learning_curve_mc(
     Parameters
     ----------
     population : Population
-        From `gaussian_population` or `finite_population`.
+        From `gaussian_population`, `finite_population` or `feature_population`.
     n : () or (s,) integers, points a data set; with ``poisson`` their mean
     ridge : () or (s,) positive, the model's noise variance; of a coarse model its renormalised one
     label_noise : () or (s,) true noise variance of the labels
@@ -247,12 +322,11 @@ def learning_curve_mc(
     for index, size in enumerate(sizes):
         fold = jax.random.fold_in(key, index)
         longest = int(size + 8 * np.sqrt(size) + 8) if poisson else int(size)
-        if isinstance(population, FinitePopulation) and not population.replace:
-            if longest > population.y.size:
-                raise ValueError(
-                    f"n = {size} needs up to {longest} rows but the population has "
-                    f"{population.y.size}; use fewer, or replace=True"
-                )
+        if longest > population.most:
+            raise ValueError(
+                f"n = {size} needs up to {longest} rows but the population has {population.most}; "
+                "use fewer, or replace=True"
+            )
         keys = jax.random.split(fold, draws)
         counts = jnp.full(draws, longest)
         if poisson:

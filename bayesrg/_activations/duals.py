@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Gaussian moments of activation functions, in closed form and with safe derivatives.
+"""Second Gaussian moments of two arguments, in closed form and with safe derivatives.
 
 For ``(u, v) ~ N(0, [[a, c], [c, b]])`` an activation's dual is ``V(a, b, c) = E f(u) f(v)``; its
 derivative in ``c`` is ``E f'(u) f'(v)`` (Price's theorem). ``diagonal(a) = E f(u)^2``.
-Adding an activation is one entry of ``DUALS``.
 """
 
 from collections.abc import Callable
@@ -13,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from ._linalg import safe_sqrt
+from .._linalg import safe_sqrt
 
 
 class Dual(NamedTuple):
@@ -69,8 +68,6 @@ def _erf_dual_jvp(primals, tangents):
     return erf_dual(a, b, c), slope * (dc - c * (da / (1 + 2 * a) + db / (1 + 2 * b)))
 
 
-DUALS = {
-    "relu": Dual(relu_dual, lambda a: a / 2),
-    "erf": Dual(erf_dual, lambda a: 2 / jnp.pi * jnp.arcsin(2 * a / (1 + 2 * a))),
-    "linear": Dual(lambda a, b, c: c, lambda a: a),
-}
+RELU = Dual(relu_dual, lambda a: a / 2)
+ERF = Dual(erf_dual, lambda a: 2 / jnp.pi * jnp.arcsin(2 * a / (1 + 2 * a)))
+LINEAR = Dual(lambda a, b, c: c, lambda a: a)

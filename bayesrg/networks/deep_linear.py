@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Networks: what they are made of, their weights' prior, and their outputs layer by layer."""
+"""Deep linear networks: their weights' prior, and their outputs layer by layer."""
 
 from functools import partial
 
@@ -9,21 +9,8 @@ import numpy as np
 from jax import Array, random
 from jaxtyping import Float
 
-from . import _checks
-from ._checks import ArrayLike
-
-__all__ = ["DeepLinear"]
-
-
-def _whole(name, value):
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-        raise ValueError(f"{name} must be a positive integer, got {value!r}; count units from 1")
-    return int(value)
-
-
-def _widths(value):
-    value = (value,) if isinstance(value, int | np.integer) else value
-    return tuple(_whole("a width in widths", w) for w in value)
+from .. import _checks
+from .._checks import ArrayLike
 
 
 class DeepLinear(eqx.Module):
@@ -61,12 +48,14 @@ class DeepLinear(eqx.Module):
     arXiv 2406.03260 for the model; 2406.16689 for the mean-field parametrisation.
     """
 
-    widths: tuple[int, ...] = eqx.field(static=True, converter=_widths)
+    widths: tuple[int, ...] = eqx.field(
+        static=True, converter=partial(_checks.whole_numbers, "widths")
+    )
     ridge: Float[Array, ""] = eqx.field(
         converter=partial(_checks.nonnegative, "ridge", ndim=0), kw_only=True
     )
     outputs: int = eqx.field(
-        static=True, converter=partial(_whole, "outputs"), default=1, kw_only=True
+        static=True, converter=partial(_checks.whole, "outputs"), default=1, kw_only=True
     )
     weight_scales: Float[Array, "*level"] = eqx.field(
         converter=partial(_checks.positive, "weight_scales", ndim=(0, 1)),
@@ -152,7 +141,7 @@ class DeepLinear(eqx.Module):
         ``inputs`` is the number N_0 of columns of X.
         """
         key = random.key(key) if isinstance(key, int) else key
-        sizes = (_whole("inputs", inputs), *self.widths, self.outputs)
+        sizes = (_checks.whole("inputs", inputs), *self.widths, self.outputs)
         return tuple(
             scale * random.normal(k, (out, into), self.scales.dtype) / np.sqrt(into)
             for k, scale, into, out in zip(

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From draws of white noise to the kernels of a network's layers."""
+
+from collections.abc import Sequence
+
+import xarray as xr
+
+from .._checks import ArrayLike
+from ..networks import Rainbow
+from .feature import MAX_BYTES, inputs_of, kernels
+
+
+def add_kernels(
+    dt: xr.DataTree,
+    net: Rainbow,
+    *,
+    X: ArrayLike | None = None,
+    groups: Sequence[str] = ("posterior", "prior"),
+    max_bytes: int = MAX_BYTES,
+) -> xr.DataTree:
+    r"""Add feature_kernel, :math:`\Phi_l = x_lx_l^T/N_l` of every draw, to draws of a network.
+
+    Parameters
+    ----------
+    dt : DataTree
+        Of the models ``rainbow`` or ``rainbow_collapsed``.
+    net : Rainbow
+        The network of the fit.
+    X : (n, d), optional
+        By default that of constant_data.
+    groups : sequence of str
+        Those of them that the tree has get the variable.
+    max_bytes : int
+        What the kernels of one group may take.
+
+    Returns
+    -------
+    DataTree
+        A copy, over chain, draw, layer, point and point_bis: what `feature.measure` takes.
+
+    Raises
+    ------
+    ValueError
+        For a group without the sites z1, ..., or kernels that exceed ``max_bytes``.
+
+    References
+    ----------
+    arXiv 2402.13999.
+    """
+    X, tree = inputs_of(dt, X), dt.copy()
+    names = [f"z{layer}" for layer in range(1, net.depth + 1)]
+
+    def layers(white, X):
+        return net.layers(net.weights(white, X.shape[1]), X)[1:]
+
+    for group in groups:
+        if group not in tree.children:
+            continue
+        dataset = tree[group].to_dataset()
+        missing = [name for name in names if name not in dataset]
+        if missing:
+            raise ValueError(
+                f"{group} has no site {missing[0]!r}; give draws of a rainbow model with the "
+                f"{net.depth} layers of net"
+            )
+        white = [dataset[name].transpose("chain", "draw", ...).to_numpy() for name in names]
+        found = kernels(layers, white, X, lead=("chain", "draw"), max_bytes=max_bytes)
+        found = found.drop_vars(("chain", "draw"))
+        tree[group] = xr.DataTree(dataset.assign(feature_kernel=found["feature_kernel"]))
+    return tree

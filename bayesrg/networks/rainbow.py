@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rainbow networks: random layers whose weights have a covariance, given or learnt below."""
+
+from collections.abc import Callable, Sequence
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, random
+from jaxtyping import Float
+
+from .. import _checks
+from .._activations import activation_function, one_a_layer
+from .._checks import ArrayLike
+
+Covariance = ArrayLike | Callable | None
+
+
+class Rainbow(eqx.Module):
+    r"""Hidden layers :math:`x_l = f_l(W_l x_{l-1})` with rows of weights of given covariance.
+
+    :math:`W_l = Z_l R_l^T/\sqrt{N_{l-1}}` with white :math:`Z_l` and :math:`R_lR_l^T = C_l`, so
+    that each row of :math:`W_l` has covariance :math:`C_l/N_{l-1}`. :math:`C_l` may depend on the
+    weights below it. There are no biases and no read-out: the last layer is the feature map.
+
+    Parameters
+    ----------
+    widths : tuple of int
+        :math:`(N_1, ..., N_L)`, from the inputs up.
+    cov : sequence, optional
+        One entry a layer, with q = N_{l-1}: None for the identity; a (q, q) array, the covariance
+        itself, positive definite; a (q, r) array with r other than q, a factor R; or a function
+        of the list of the weights below that returns one of these arrays. A square array is
+        never read as a factor.
+    activations : str, callable, or a sequence of one a layer
+        Names as for the kernels, or elementwise functions.
+    jitter : float
+        Added to the diagonal of square arrays, in units of their mean diagonal.
+
+    Attributes
+    ----------
+    factors : tuple of (q, r) arrays or None
+        The given covariances' factors R.
+    rules : tuple of callables or None
+
+    Raises
+    ------
+    ValueError
+        For a width that is no positive integer, lengths that differ, a covariance of the wrong
+        shape, an asymmetric or singular one, or an unknown activation.
+
+    Notes
+    -----
+    Factors are Cholesky's: a symmetric root has no gradient where eigenvalues meet, as they do at
+    the identity. Functions are fixed parts of the compiled program, so define them once.
+
+    References
+    ----------
+    arXiv 2402.13999; arXiv 2305.18512.
+    """
+
+    widths: tuple[int, ...] = eqx.field(static=True)
+    factors: tuple[Float[Array, "unit rank"] | None, ...]
+    rules: tuple[Callable | None, ...] = eqx.field(static=True)
+    activations: tuple[str | Callable, ...] = eqx.field(static=True)
+    jitter: float = eqx.field(static=True)
+
+    def __init__(
+        self,
+        widths: Sequence[int] | int,
+        cov: Sequence[Covariance] | None = None,
+        activations: str | Callable | Sequence[str | Callable] = "tanh",
+        *,
+        jitter: float | int = 0.0,
+    ):
+        self.widths = _checks.whole_numbers("widths", widths)
+        if not self.widths:
+            raise ValueError("widths is empty; a rainbow network needs a hidden layer")
+        depth = len(self.widths)
+        if not 0 <= jitter < np.inf:
+            raise ValueError(f"jitter must be non-negative, got {jitter}; 1e-10 is usual")
+        self.jitter = float(jitter)
+        self.activations = one_a_layer("activations", activations, depth)
+        cov = (None,) * depth if cov is None else tuple(cov)
+        if len(cov) != depth:
+            raise ValueError(f"cov has {len(cov)} entries for {depth} layers; give one a layer")
+        self.rules = tuple(c if callable(c) else None for c in cov)
+        sizes = (None, *self.widths[:-1])
+        self.factors = tuple(
+            None if c is None or callable(c) else self._factor(layer, c, size)
+            for layer, (c, size) in enumerate(zip(cov, sizes, strict=True), 1)
+        )
+
+    @property
+    def depth(self) -> int:
+        """Number L of hidden layers."""
+        return len(self.widths)
+
+    def _factor(self, layer, C, size):
+        """Factor R (q, r) of the covariance, or the factor, that layer ``layer`` was given."""
+        name = f"cov[{layer - 1}]"
+        C = _checks.finite(name, C, ndim=2)
+        q, r = C.shape
+        if size is not None and q != size:
+            raise ValueError(
+                f"{name} has shape {C.shape} and layer {layer} has {size} inputs; give a "
+                f"covariance ({size}, {size}) or a factor ({size}, r)"
+            )
+        if q != r:
+            return C
+        if _checks.known(C):
+            host = np.asarray(C)
+            largest, eps = np.abs(host).max(), float(jnp.finfo(C.dtype).eps)
+            if not np.allclose(host, host.T, rtol=0.0, atol=1e3 * eps * largest):
+                raise ValueError(
+                    f"{name} is square and not symmetric, so it is no covariance; if it is meant "
+                    "as a factor R, give R @ R.T"
+                )
+            eigenvalues = np.linalg.eigvalsh(host) + self.jitter * np.trace(host) / q
+            if eigenvalues[0] <= q * eps * eigenvalues[-1]:
+                raise ValueError(
+                    f"{name} is not positive definite, its smallest eigenvalue is "
+                    f"{eigenvalues[0]:.3g}; give a thin factor R of shape ({q}, r) with R R^T the "
+                    "covariance, or a jitter"
+                )
+        return jnp.linalg.cholesky(C + self.jitter * jnp.trace(C) / q * jnp.eye(q, dtype=C.dtype))
+
+    def _root(self, layer, below, q):
+        """Root R (q, r) of the covariance of layer ``layer``, or None, over the weights below."""
+        rule, R = self.rules[layer - 1], self.factors[layer - 1]
+        if rule is not None:
+            return self._factor(layer, rule(list(below)), q)
+        if R is not None and R.shape[0] != q:
+            raise ValueError(
+                f"cov[{layer - 1}] has {R.shape[0]} rows and layer {layer} has {q} inputs; give "
+                "one row an input"
+            )
+        return R
+
+    def _build(self, inputs, white):
+        """Weights from ``white(layer, shape)``."""
+        weights, q = [], inputs
+        for layer, width in enumerate(self.widths, 1):
+            R = self._root(layer, weights, q)
+            Z = white(layer, (width, q if R is None else R.shape[1]))
+            weights.append((Z if R is None else Z @ R.T) / np.sqrt(q))
+            q = width
+        return tuple(weights)
+
+    def white_shapes(self, inputs: int) -> tuple[tuple[int, int], ...]:
+        """Shapes (N_l, r_l) of the white noise of all layers, for ``inputs`` columns of X.
+
+        Covariances that depend on weights are computed once from drawn ones, on the host, and
+        checked: what a compiled model can no longer do.
+        """
+        inputs, shapes = _checks.whole("inputs", inputs), []
+        rng = np.random.default_rng(0)
+
+        def white(layer, shape):
+            shapes.append(shape)
+            return jnp.asarray(rng.standard_normal(shape))
+
+        with jax.ensure_compile_time_eval():
+            self._build(inputs, white)
+        return tuple(shapes)
+
+    def weights(self, white: Sequence[ArrayLike], inputs: int) -> tuple[Array, ...]:
+        """Weights W_l (N_l, N_{l-1}) of ``white`` noise (N_l, r_l), for ``inputs`` columns of X."""
+
+        def given(layer, shape):
+            Z = jnp.asarray(white[layer - 1])
+            if Z.shape != shape:
+                raise ValueError(
+                    f"white[{layer - 1}] has shape {Z.shape}; layer {layer} takes {shape}"
+                )
+            return Z
+
+        if len(white) != self.depth:
+            raise ValueError(f"white has {len(white)} arrays for {self.depth} layers")
+        return self._build(inputs, given)
+
+    def init(self, key: Array | int, inputs: int) -> tuple[Array, ...]:
+        """Draw weights from the prior: L matrices (N_l, N_{l-1}), for ``inputs`` columns of X."""
+        key = random.key(key) if isinstance(key, int) else key
+        keys = random.split(key, self.depth)
+
+        def white(layer, shape):
+            return random.normal(keys[layer - 1], shape)
+
+        return self._build(_checks.whole("inputs", inputs), white)
+
+    def layers(self, weights: Sequence[ArrayLike], X: ArrayLike) -> tuple[Array, ...]:
+        """Activations :math:`x_0 = X, ..., x_L`, of shape (n, N_l), under ``weights``."""
+        hidden = [_checks.inputs("X", X)]
+        if len(weights) != self.depth:
+            raise ValueError(
+                f"weights has {len(weights)} matrices for {self.depth} hidden layers; give one a "
+                "layer, as init does"
+            )
+        for W, activation in zip(weights, self.activations, strict=True):
+            hidden.append(activation_function(activation)(hidden[-1] @ jnp.asarray(W).T))
+        return tuple(hidden)
+
+    def features(self, weights: Sequence[ArrayLike], X: ArrayLike) -> Float[Array, "point unit"]:
+        """Features :math:`x_L` at X (n, d) under ``weights``: (n, N_L), not scaled by width."""
+        return self.layers(weights, X)[-1]

@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Panels side by side, each with curves of its own and one legend for all."""
+
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+
+import numpy as np
+import xarray as xr
+from arviz import PlotCollection, rcParams, visuals
+
+
+def open_panels(
+    panels: Sequence[str], by: str, names: Sequence[str], *, backend=None, **pc_kwargs
+) -> PlotCollection:
+    """Open a plot for each of ``panels``; ``names`` have a colour and line style in all of them."""
+    backend = rcParams["plot.backend"] if backend is None else backend
+    figure = {"figsize": (max(9.0, 4.5 * len(panels)), 4.2), "figsize_units": "inches"}
+    if backend == "matplotlib":
+        figure["layout"] = "constrained"
+    start = xr.Dataset(
+        {"curve": (("panel", by), np.zeros((len(panels), len(names))))},
+        coords={"panel": list(panels), by: list(names)},
+    )
+    pc_kwargs = {"aes": {"color": [by], "linestyle": [by]}} | pc_kwargs
+    return PlotCollection.wrap(
+        start, cols=["panel"], backend=backend,
+        figure_kwargs=figure | pc_kwargs.pop("figure_kwargs", {}), **pc_kwargs,
+    )  # fmt: skip
+
+
+def scale_and_name(
+    pc: PlotCollection,
+    *,
+    x: str,
+    y: Mapping[str, str],
+    title: Mapping[str, str],
+    xscale: str = "log",
+    log_y: Sequence[str] = (),
+):
+    """Set the horizontal axes' scale, a logarithmic one up the panels ``log_y``, and all texts."""
+    if xscale != "linear":
+        pc.map(visuals.set_xscale, ignore_aes="all", scale=xscale, store_artist=False)
+    for name in log_y:
+        where = {"coords": {"panel": name}, "ignore_aes": "all"}
+        pc.map(visuals.set_yscale, scale="log", store_artist=False, **where)
+    pc.map(visuals.labelled_x, "xlabel", ignore_aes="all", text=x)
+    for label, texts in (("ylabel", y), ("title", title)):
+        data = xr.Dataset(
+            {"curve": ("panel", list(texts.values()))}, coords={"panel": list(texts)}
+        )  # fmt: skip
+        pc.map(_set, label, data=data, ignore_aes="all", what=label)
+    return pc
+
+
+def _set(da, target, *, what, **_):
+    """Call the backend's function ``what`` with the panel's entry."""
+    backend = import_module(visuals.backend_from_object(target).__name__)
+    return getattr(backend, what)(da.item(), target)

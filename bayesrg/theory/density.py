@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Density of the eigenvalues that a sample covariance has, given those of the population."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Float
+
+from .. import _checks
+from .._checks import ArrayLike
+
+_RUNGS, _STEPS = 40, 6
+
+
+class Density(eqx.Module):
+    """Eigenvalue density of a sample covariance; see `spectral_density`.
+
+    Attributes
+    ----------
+    grid : (g,) eigenvalues x
+    density : (g,) per unit of x; with the atom it integrates to 1
+    atom : () share of the p eigenvalues that are zero
+    """
+
+    grid: Float[Array, " grid"]
+    density: Float[Array, " grid"]
+    atom: Float[Array, ""]
+
+
+def spectral_density(values: ArrayLike, n: ArrayLike, grid: ArrayLike) -> Density:
+    r"""Predict the density of the eigenvalues of :math:`X^TX/n` for n rows drawn at random.
+
+    It is :math:`(n/p)\,\mathrm{Im}\,v(x + i0)/\pi` for the companion transform
+    :math:`-1/v = z - \frac1n\sum_k \omega_k/(1 + \omega_k v)`.
+
+    Parameters
+    ----------
+    values : (p,) eigenvalues of the population, zeros included
+    n : () number of rows, positive
+    grid : (g,) positive, where to evaluate
+        The density falls like a square root at its edges: take many points there.
+
+    Returns
+    -------
+    Density
+
+    Raises
+    ------
+    ValueError
+        For a grid that is not positive, or no positive value.
+
+    Notes
+    -----
+    Evaluated at a distance from the real axis of 1e-9 of the largest value and at most 1e-4 x:
+    there it is smoothed. For identical values it is the law of Marchenko and Pastur.
+
+    References
+    ----------
+    Marchenko and Pastur (1967); Silverstein (1995); arXiv 2402.13999 for the same fixed point at
+    z = -ridge/n, where v = 1/tau.
+    """
+    _checks.warn_32_bits("theory.spectral_density")
+    values = _checks.eigenvalues(jnp.sort(_checks.finite("values", values, ndim=1))[::-1])
+    n = _checks.positive("n", n, ndim=0).astype(values.dtype)
+    grid = _checks.positive("grid", grid, ndim=1).astype(values.dtype)
+    p = values.size
+    if p == 0 or (_checks.known(values) and not bool(values[0] > 0)):
+        raise ValueError(f"values of shape {values.shape} has no positive entry; give at least one")
+    rank = (values > p * jnp.finfo(values.dtype).eps * values[0]).sum()
+    density = n / p * _companion(values, n, grid).imag / jnp.pi
+    return Density(grid, density, 1.0 - jnp.minimum(n, rank) / p)
+
+
+@jax.jit
+def _companion(values, n, grid):
+    """Companion transform just above the real axis at the points of ``grid``.
+
+    Newton's method on ``1 + z v - mean`` of the share of each value, which is linear far from the
+    axis; the solution there is followed down a ladder of imaginary parts.
+    """
+    scale = values[0]
+    omega = values / scale
+    ends = jnp.log(3.0), jnp.log(jnp.minimum(1e-9, 1e-4 * grid / scale))
+    ladder = jnp.exp(jnp.linspace(*ends, _RUNGS))  # (rungs, g)
+
+    def newton(_, state):
+        v, z = state
+        left = 1.0 / (1.0 + omega * v)
+        imbalance = 1.0 + z * v - (omega * v * left).sum() / n
+        step = -imbalance / (z - (omega * left**2).sum() / n)
+        # halve the imaginary part at most
+        fall = -step.imag / v.imag
+        return v + step * jnp.where(fall > 0.5, 0.5 / jnp.where(fall > 0.5, fall, 1.0), 1.0), z
+
+    def at(given):
+        x, heights = given
+
+        def rung(v, height):
+            return jax.lax.fori_loop(0, _STEPS, newton, (v, x + 1j * height))[0], None
+
+        start = -1.0 / (x + 1j * heights[0])
+        return jax.lax.scan(rung, start, heights)[0]
+
+    return jax.lax.map(at, (grid / scale, ladder.T), batch_size=64) / scale

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rainbow network: weights with a structured covariance, all sampled, and a linear read-out.
+
+z_l ~ Normal(0, 1)                                  (N_l, r_l), l = 1..L
+x_l = act(W_l x_{l-1}),  W_l = z_l R_l^T / sqrt(N_{l-1}),  R_l R_l^T = C_l(W_1, ..., W_{l-1})
+w ~ Normal(0, sqrt(alpha))                          (N_L,)
+f = x_L w / sqrt(N_L)
+y ~ Normal(f, noise)
+
+Units may be permuted, so chains are judged by f and the feature kernels. The same density with
+the read-out integrated out is rainbow_collapsed.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpyro
+import numpyro.distributions as dist
+
+import bayesrg as brg
+from bayesrg._checks import one_target
+
+NET = brg.networks.Rainbow((6, 6))
+
+
+def model(X, y=None, *, net=NET, alpha=1.0, noise=0.3):
+    """Wire the sites.
+
+    Parameters
+    ----------
+    X : (n, d)
+    y : (n,), optional
+    net : bayesrg.networks.Rainbow
+    alpha : prior variance of the function for features of unit size, or a distribution of it
+    noise : standard deviation, or a distribution of it
+    """
+    one_target(X, y)
+    F = features(X, net)
+    alpha, noise = given_or_drawn("alpha", alpha), given_or_drawn("noise", noise)
+    prior = dist.Normal(0.0, jnp.sqrt(alpha)).expand(F.shape[1:]).to_event(1)
+    w = numpyro.sample("w", prior, infer={"event_dims": ["unit"]})
+    with numpyro.plate("point", X.shape[0], dim=-1):
+        f = numpyro.deterministic("f", F @ w)
+        numpyro.sample("y", dist.Normal(f, noise), obs=y)
+
+
+def features(X, net):
+    """Sample the weights and return features (n, N_L) of unit order at any width."""
+    white = [
+        numpyro.sample(
+            f"z{layer}", dist.Normal(0.0, 1.0).expand(shape).to_event(2),
+            infer={"event_dims": ["unit", "unit_bis"]},
+        )
+        for layer, shape in enumerate(net.white_shapes(X.shape[1]), 1)
+    ]  # fmt: skip
+    F = net.features(net.weights(white, X.shape[1]), X)
+    return F / jnp.sqrt(F.shape[1])
+
+
+def given_or_drawn(name, value):
+    """Sample what is given as a distribution."""
+    return numpyro.sample(name, value) if isinstance(value, dist.Distribution) else value
+
+
+def demo(key):
+    """A sine of the first of three inputs."""
+    inputs, noise = jax.random.split(key)
+    X = jax.random.normal(inputs, (50, 3))
+    y = jnp.sin(1.5 * X[:, 0]) + 0.3 * jax.random.normal(noise, (50,))
+    return brg.data.Data(X[:25], y[:25], X[25:], y[25:])

@@ -1,0 +1,458 @@
+# SPDX-License-Identifier: Apache-2.0
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bayesrg import theory
+from bayesrg._activations import activation_function
+
+
+def rainbow(d, layers, seed=0):
+    """Weights of the reference table: columns k^-0.15, white, then a covariance from the first."""
+    rng = np.random.default_rng(seed)
+    k = np.arange(1, d + 1.0)
+    first = rng.standard_normal((d, d)) * k**-0.15 / np.sqrt(d)
+    second = rng.standard_normal((d, d)) / np.sqrt(d)
+    root = np.linalg.cholesky(np.linalg.inv(first @ first.T + np.eye(d) / 2))
+    third = rng.standard_normal((d, d)) @ root.T / np.sqrt(d)
+    return [first, second, third][:layers]
+
+
+def features(weights, activation, x):
+    f = jax.jit(activation_function(activation))
+    out = []
+    for W in weights:
+        x = np.asarray(f(x @ W.T))
+        out.append(x)
+    return out
+
+
+def sampled(weights, activation, draws, seed=1, block=20_000):
+    """Mean and covariance of every layer's features by Monte Carlo, for white inputs."""
+    rng = np.random.default_rng(seed)
+    sums = [(0.0, 0.0)] * len(weights)
+    for _ in range(draws // block):
+        xs = features(weights, activation, rng.standard_normal((block, weights[0].shape[1])))
+        sums = [(m + x.sum(0), s + x.T @ x) for x, (m, s) in zip(xs, sums, strict=True)]
+    return [(m / draws, s / draws - np.outer(m, m) / draws**2) for m, s in sums]
+
+
+def frobenius(found, expected):
+    return np.linalg.norm(found - expected) / np.linalg.norm(expected)
+
+
+def quietly(*given, **named):
+    """Linearise without the warning that the method earns."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return theory.linearise(*given, **named)
+
+
+def test_the_reference_table_of_odd_activations():
+    weights = rainbow(100, 3)
+    mean, K = sampled(weights, "erf", 100_000)[-1]
+    printed = {"mean": 0.097, "unit": 0.038, None: 0.038}
+    for method, error in printed.items():
+        last = theory.linearise(weights, "erf", np.eye(100), method=method)[-1]
+        # other weights and draws: errors of the printed size
+        np.testing.assert_allclose(frobenius(last.covariance, K), error, rtol=0.35)
+        np.testing.assert_allclose(jnp.trace(last.Omega), np.trace(K), rtol=0.02)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "activation, layer, printed, traces",
+    [
+        ("erf", 3, (0.054, 0.036, 0.036), (0.23428, 0.23486, 0.23372)),
+        ("tanh", 3, (0.047, 0.035, 0.035), (0.14115, 0.14151, 0.14090)),
+        ("relu", 1, (0.061, 0.059, 0.056), (0.08016, 0.08000, 0.08000)),
+        ("relu", 2, (0.544, 0.544, 0.073), (0.03043, 0.02732, 0.03032)),
+        ("relu", 3, (0.712, 0.711, 0.094), (0.01876, 0.01382, 0.01863)),
+    ],
+)
+def test_the_reference_table_at_400(activation, layer, printed, traces):
+    weights = rainbow(400, layer)
+    mean, K = sampled(weights, activation, 120_000)[-1]
+    found = [
+        quietly(weights, activation, np.eye(400), method=m)[-1] for m in ("mean", "unit", None)
+    ]
+    errors = [frobenius(layer.covariance, K) for layer in found]
+    np.testing.assert_allclose(errors, printed, rtol=0.3)
+    ours = np.array([np.trace(K), *(np.trace(found[i].covariance) for i in (0, 2))]) / 400
+    np.testing.assert_allclose(ours, traces, rtol=0.02)
+    if activation == "relu":
+        assert frobenius(found[2].mean, mean) < 0.02
+
+
+def test_the_trap_of_relu():
+    """Forgotten means are wrong at any width, and said so; the default is not."""
+    weights = rainbow(100, 2)
+    mean, K = sampled(weights, "relu", 60_000)[-1]
+    for method in ("mean", "unit"):
+        with pytest.warns(UserWarning, match="forgets the means of layer 1.*method='closure'"):
+            wrong = theory.linearise(weights, "relu", np.eye(100), method=method)[-1]
+        assert frobenius(wrong.covariance, K) > 0.4
+        np.testing.assert_allclose(
+            wrong.Omega - jnp.outer(wrong.mean, wrong.mean), wrong.covariance, atol=1e-14
+        )
+    right = theory.linearise(weights, "relu", np.eye(100))[-1]
+    assert frobenius(right.covariance, K) < 0.2
+    assert frobenius(right.mean, mean) < 0.02
+    assert np.linalg.eigvalsh(right.Omega)[0] > 0
+    theory.linearise(weights[:1], "relu", np.eye(100), method="unit")  # one layer has no trap
+
+
+def test_closure_of_odd_activations_is_unit_and_exact_first_layers():
+    weights, Omega = rainbow(30, 3), np.diag(np.linspace(2.0, 0.1, 30))
+    one, two = (theory.linearise(weights, "tanh", Omega, method=m) for m in (None, "unit"))
+    for a, b in zip(one, two, strict=True):
+        np.testing.assert_allclose(a.Omega, b.Omega, rtol=0, atol=1e-14)
+        np.testing.assert_allclose(a.mean, 0.0, atol=1e-14)
+    S = weights[0] @ Omega @ weights[0].T
+    s = np.diag(S)
+    erf = theory.linearise(weights, "erf", Omega, method="exact")
+    expected = 2 / np.pi * np.arcsin(2 * S / np.sqrt(np.outer(1 + 2 * s, 1 + 2 * s)))
+    np.testing.assert_allclose(erf[0].Omega, expected, rtol=0, atol=1e-14)
+    relu = theory.linearise(weights, "relu", Omega, method="exact")
+    angle = np.arccos(np.clip(S / np.sqrt(np.outer(s, s)), -1, 1))
+    size = np.sqrt(np.outer(s, s)) / (2 * np.pi)
+    expected = size * (np.sin(angle) + (np.pi - angle) * np.cos(angle))
+    np.testing.assert_allclose(relu[0].Omega, expected, rtol=0, atol=1e-9)
+    # with means the exact method goes on as the closure: in Frobenius norm they are close
+    closure = theory.linearise(weights, "relu", Omega)
+    assert frobenius(closure[0].Omega, relu[0].Omega) < 0.01
+    assert frobenius(closure[1].covariance, relu[1].covariance) < 0.05
+
+
+def test_the_closure_is_the_expansion_of_the_bivariate_moment():
+    """Two units with means, against integration on a grid; what is left is of third order."""
+    x, w = np.polynomial.hermite_e.hermegauss(100)
+    w = w / w.sum()
+    h, errors = np.array([0.5, -0.3]), []
+    for c in (0.1, 0.05):
+        S = np.array([[1.0, c], [c, 0.8]])
+        L = np.linalg.cholesky(S)
+        u, v = h[0] + L[0, 0] * x[:, None], h[1] + L[1, 0] * x[:, None] + L[1, 1] * x
+        f, g = (t / (1 + np.exp(-t)) for t in (u, v))
+        found = theory.linearise([np.eye(2)], "silu", S + np.outer(h, h), mean0=h)[0]
+        errors.append(abs(float(found.Omega[0, 1]) - w @ (f * g) @ w))
+        np.testing.assert_allclose(found.Omega[0, 0], w @ f[:, 0] ** 2, rtol=1e-8)
+        np.testing.assert_allclose(found.mean[0], w @ f[:, 0], rtol=1e-8)
+    np.testing.assert_allclose(errors[0] / errors[1], 8.0, rtol=0.15)
+
+
+def test_overlap_with_the_target_of_relu():
+    """E x_2 y of a linear target: forgotten means cost half of it."""
+    rng = np.random.default_rng(4)
+    d, draws = 150, 80_000
+    weights = [rng.standard_normal((d, d)) / np.sqrt(d) for _ in range(2)]
+    weights[0] *= np.arange(1, d + 1.0) ** -0.2
+    beta = rng.standard_normal(d) / np.sqrt(d)
+    x = rng.standard_normal((draws, d))
+    last = features(weights, "relu", x)[-1]
+    psi = last.T @ (x @ beta) / draws
+    ours = theory.linearise(weights, "relu", np.eye(d), beta)[-1].psi
+    forgot = quietly(weights, "relu", np.eye(d), beta, method="mean")[-1].psi
+    np.testing.assert_allclose(
+        [frobenius(ours, psi), frobenius(forgot, psi)], [0.106, 0.49], rtol=0, atol=0.07
+    )
+
+
+def test_a_mean_of_the_target_joins_the_means():
+    weights, psi0 = rainbow(8, 2), np.linspace(-1, 1, 8)
+    one = theory.linearise(weights, "relu", np.eye(8), psi0)
+    two = theory.linearise(weights, "relu", np.eye(8), psi0, Ey=0.7)
+    for a, b in zip(one, two, strict=True):
+        np.testing.assert_allclose(b.psi - a.psi, 0.7 * a.mean, atol=1e-14)
+    # an intercept alone: y = 1 has psi = mean
+    mean0 = np.full(8, 0.3)
+    only = theory.linearise(
+        weights, "gelu", np.eye(8) + np.outer(mean0, mean0), mean0, mean0=mean0, Ey=1.0
+    )
+    np.testing.assert_allclose(only[1].psi, only[1].mean, atol=1e-14)
+
+
+def test_student_and_teacher():
+    """The paired term of the reference run: 0.4225 without it, 0.4630 with it, 0.4621 sampled."""
+    rng = np.random.default_rng(4)
+    d = 150
+    V = 2 * rng.standard_normal((d, d)) / np.sqrt(d)
+    W = 0.8 * V + 1.2 * rng.standard_normal((d, d)) / np.sqrt(d)
+    x = rng.standard_normal((60_000, d))
+    F, G = np.tanh(x @ W.T), np.tanh(x @ V.T)
+    diagonal, error = (F * G).mean(), (F * G).mean(1).std() / np.sqrt(len(x))
+    for method, error_of_all in ((None, 0.06), ("mean", 0.1)):
+        (Phi,) = theory.cross_linearise([W], "tanh", [V], "tanh", np.eye(d), method=method)
+        np.testing.assert_allclose(jnp.diag(Phi).mean(), diagonal, rtol=0, atol=4 * error + 2e-3)
+        (bare,) = theory.cross_linearise(
+            [W], "tanh", [V], "tanh", np.eye(d), paired=False, method=method
+        )
+        np.testing.assert_allclose(
+            jnp.diag(Phi).mean() - jnp.diag(bare).mean(), 0.0405, rtol=0, atol=3e-3
+        )
+        assert frobenius(Phi, F.T @ G / len(x)) < error_of_all
+
+
+@pytest.mark.parametrize("activation", ["tanh", "relu"])
+def test_a_network_and_itself(activation):
+    weights = rainbow(20, 3)
+    both = theory.cross_linearise(weights, activation, weights, activation, np.eye(20))
+    one = theory.linearise(weights, activation, np.eye(20))
+    for Phi, layer in zip(both, one, strict=True):
+        np.testing.assert_allclose(Phi, layer.Omega, rtol=0, atol=1e-11)
+
+
+def test_a_network_without_a_layer():
+    """Nothing above the teacher's first layer: the student's second acts alone."""
+    weights, V = rainbow(12, 2), np.random.default_rng(2).standard_normal((7, 12)) / 3
+    first, second = theory.cross_linearise(weights, "relu", [V, None], "tanh", np.eye(12))
+    assert second.shape == (12, 7)
+    psi = [layer.psi for layer in theory.linearise(weights, "relu", np.eye(12), V[0])]
+    linear = theory.cross_linearise(weights, "relu", [V, None], ["linear", "abs"], np.eye(12))
+    for layer, Phi in zip(psi, linear, strict=True):
+        np.testing.assert_allclose(Phi[:, 0], layer, rtol=0, atol=1e-12)
+
+
+def test_surrogate_features_have_the_moments():
+    weights, draws = rainbow(12, 2), 200_000
+    Omega = np.diag(np.linspace(2.0, 0.3, 12))
+    x = np.random.default_rng(0).standard_normal((draws, 12)) * np.sqrt(np.diag(Omega))
+    for method in ("mean", None):
+        found = theory.surrogate_features(3, weights, "erf", x, Omega, method=method)
+        expected = theory.linearise(weights, "erf", Omega, method=method)[-1].Omega
+        variance = np.outer(np.diag(expected), np.diag(expected)) + expected**2
+        z = (found.T @ found / draws - expected) / np.sqrt(variance / draws)
+        assert np.abs(z).max() < 4.5
+    mean0 = np.full(12, 0.5)
+    shifted = theory.surrogate_features(
+        0, weights, "relu", x + mean0, Omega + np.outer(mean0, mean0), mean0=mean0
+    )
+    last = theory.linearise(weights, "relu", Omega + np.outer(mean0, mean0), mean0=mean0)[-1]
+    deviation = np.sqrt(np.diag(last.covariance) / draws)
+    assert (np.abs(shifted.mean(0) - last.mean) < 4.5 * deviation).all()
+
+
+def ridge_errors(draw, n, ridge, repeats, rng):
+    """Test errors of ridge regression on features and targets from ``draw(rows)``."""
+    errors = []
+    for _ in range(repeats):
+        F, y = draw(n)
+        w = np.linalg.solve(F.T @ F + ridge * np.eye(F.shape[1]), F.T @ y)
+        F, y = draw(2000)
+        errors.append(((y - F @ w) ** 2).mean())
+    return np.mean(errors), np.std(errors, ddof=1) / np.sqrt(repeats)
+
+
+@pytest.mark.slow
+def test_learning_curves_of_network_and_surrogate():
+    rng = np.random.default_rng(13)
+    d, ridge = 200, 0.05
+    weights = [rng.standard_normal((d, d)) / np.sqrt(d) for _ in range(2)]
+    beta = rng.standard_normal(d) / np.sqrt(d)
+    layer = theory.linearise(weights, "erf", np.eye(d), beta)[-1]
+    moments = theory.population_moments(layer.Omega, layer.psi, beta @ beta + 0.25)
+    draw_key = iter(range(1000))
+
+    def network(rows):
+        x = rng.standard_normal((rows, d))
+        y = x @ beta + 0.5 * rng.standard_normal(rows)
+        return features(weights, "erf", x)[-1], y
+
+    def surrogate(rows):
+        x = rng.standard_normal((rows, d))
+        y = x @ beta + 0.5 * rng.standard_normal(rows)
+        F = theory.surrogate_features(next(draw_key), weights, "erf", x, np.eye(d))
+        return np.asarray(F), y
+
+    for n in (100, 400):
+        predicted = float(theory.ridge_equivalent(moments, n, ridge).test)
+        for draw in (network, surrogate):
+            mean, error = ridge_errors(draw, n, ridge, 20, rng)
+            assert abs(mean - predicted) < 3 * error + 0.03 * predicted
+
+
+@pytest.mark.slow
+def test_learning_curves_of_relu():
+    """Where the forgotten means show: n = p, a small ridge, theory 17 % too high."""
+    rng = np.random.default_rng(4)
+    d, ridge = 150, 0.01
+    weights = [rng.standard_normal((d, d)) / np.sqrt(d) for _ in range(2)]
+    weights[0] *= np.arange(1, d + 1.0) ** -0.2
+    beta = rng.standard_normal(d) / np.sqrt(d)
+    Ey2 = beta @ beta + 0.04
+    layer = theory.linearise(weights, "relu", np.eye(d), beta)[-1]
+    moments = theory.population_moments(layer.covariance, layer.psi, Ey2)
+    centre = sampled(weights, "relu", 100_000)[-1][0]
+
+    def network(rows):
+        x = rng.standard_normal((rows, d))
+        y = x @ beta + 0.2 * rng.standard_normal(rows)
+        return features(weights, "relu", x)[-1] - centre, y
+
+    for n, slack in ((150, 0.15), (300, 0.03), (600, 0.03)):
+        predicted = float(theory.ridge_equivalent(moments, n, ridge).test)
+        mean, error = ridge_errors(network, n, ridge, 20, rng)
+        assert abs(mean - predicted) < 3 * error + slack * predicted, n
+
+
+values = np.arange(1, 151.0) ** -0.5
+
+
+def test_degrees_of_freedom_without_weights():
+    tau = np.array([0.01, 0.05, 0.2, 1.0])
+    df1, df2 = theory.annealed_dimension(values, (200, 250), "tanh", tau)
+    np.testing.assert_allclose(df1, [122.3045, 82.1123, 47.4639, 17.5354], rtol=0, atol=6e-5)
+
+    def both(t):
+        return theory.annealed_dimension(values, (200, 250), "tanh", t)
+
+    _, pull = jax.vjp(both, jnp.array(tau))
+    none, all_ = np.zeros(4), np.ones(4)
+    (slope,) = pull((all_, none))
+    np.testing.assert_allclose(df1 + tau * slope, df2, rtol=1e-12)
+    numeric = (both(tau * (1 + 1e-5))[1] - both(tau * (1 - 1e-5))[1]) / (2e-5 * tau)
+    np.testing.assert_allclose(pull((none, all_))[0], numeric, rtol=1e-6)
+
+
+def test_degrees_of_freedom_of_networks():
+    """One layer with a covariance, then two: against draws of the weights."""
+    rng = np.random.default_rng(5)
+    C = np.linspace(0.2, 2.0, 150)
+    omega = values * C
+
+    def draws(covariance, widths):
+        found = []
+        for _ in range(6):
+            W = [rng.standard_normal((widths[0], 150)) * np.sqrt(covariance / 150)]
+            for below, width in zip(widths[:-1], widths[1:], strict=True):
+                W.append(rng.standard_normal((width, below)) / np.sqrt(below))
+            e = np.linalg.eigvalsh(theory.linearise(W, "tanh", np.diag(values))[-1].Omega)
+            found.append([(e / (e + 0.05)).sum(), (e**2 / (e + 0.05) ** 2).sum()])
+        return np.mean(found, 0), np.std(found, 0, ddof=1)
+
+    for covariance, spectrum, widths in ((C, omega, (200,)), (np.ones(150), values, (200, 250))):
+        mean, spread = draws(covariance, widths)
+        ours = theory.annealed_dimension(spectrum, widths, "tanh", 0.05)
+        # 0.3 % is the finite width
+        assert (np.abs(mean - ours) < 4 * spread / np.sqrt(6) + 0.003 * mean).all()
+
+
+def test_the_learning_curve_without_weights():
+    n = np.array([100.0, 200.0, 400.0])
+    curve = theory.annealed_curve(values, (200, 250), "tanh", n, [[1e-3], [1e-10]], 0.1)
+    assert curve.test.shape == (2, 3) and (curve.residual < 1e-12).all()
+    np.testing.assert_allclose(curve.df1 + curve.ridge / curve.tau, curve.n, rtol=1e-12)
+    # a tiny ridge and more points than features: least squares
+    np.testing.assert_allclose(curve.test[1, 2], 0.1 / (1 - 250 / 400), rtol=1e-6)
+    np.testing.assert_allclose(curve.train[1, 2], 0.1 * (1 - 250 / 400), rtol=1e-6)
+    # given weights, the theory of their covariance averaged over teachers
+    rng = np.random.default_rng(0)
+    W = [rng.standard_normal(s) / np.sqrt(s[1]) for s in ((200, 150), (250, 200))]
+    e = np.linalg.eigvalsh(theory.linearise(W, "tanh", np.diag(values))[-1].Omega)[::-1]
+    quenched = theory.learning_curve(e, e, n, 1e-3, 0.1)
+    np.testing.assert_allclose(curve.test[0], quenched.test, rtol=0.05)
+    np.testing.assert_allclose(curve.train[0], quenched.train, rtol=0.1)
+
+
+def test_derivatives_of_the_learning_curve():
+    n = np.array([100.0, 200.0, 400.0])
+
+    def error(ridge):
+        return theory.annealed_curve(values, (200, 250), "tanh", n, ridge, 0.1).test
+
+    ridge = np.broadcast_to([[1e-3], [1e-2]], (2, 3))
+    slope = jax.grad(lambda r: error(r).sum())(jnp.array(ridge))
+    numeric = (error(ridge * (1 + 1e-5)) - error(ridge * (1 - 1e-5))) / (2e-5 * ridge)
+    np.testing.assert_allclose(slope, numeric, rtol=1e-6)
+
+
+def test_no_layers_is_the_inputs():
+    curve = theory.annealed_curve(values, (), (), [100.0, 200.0], 0.01, 0.1)
+    same = theory.learning_curve(values, values, [100.0, 200.0], 0.01, 0.1)
+    np.testing.assert_allclose(curve.test, same.test, rtol=1e-11)
+    np.testing.assert_allclose(curve.train, same.train, rtol=1e-11)
+
+
+def test_an_even_activation_forgets_the_inputs():
+    with pytest.warns(UserWarning, match="k1 = 0 in layer 1"):
+        df1, df2 = theory.annealed_dimension(values, 40, "cos", 0.01)
+    r = values.mean()
+    ks2 = (1 + np.exp(-2 * r)) / 2 - np.exp(-r)
+    np.testing.assert_allclose(df1, 40 * ks2 / (ks2 + 0.01), rtol=1e-12)
+    np.testing.assert_allclose(df2, 40 * (ks2 / (ks2 + 0.01)) ** 2, rtol=1e-12)
+    with pytest.warns(UserWarning, match="k1 = 0 in layer 1"):
+        theory.linearise([np.ones((2, 3))], "cos", np.eye(3))
+
+
+def test_edges():
+    one = theory.linearise([[[2.0]], [[1.0]]], "tanh", [[1.0]])
+    assert one[1].Omega.shape == (1, 1)
+    W = rainbow(6, 1)[0]
+    tied = theory.linearise([W, W], "tanh", np.eye(6))
+    assert np.linalg.eigvalsh(tied[1].Omega)[0] > 0
+    # a unit without weights is constant, and no moment is nan
+    dead = W.copy()
+    dead[2] = 0.0
+    for activation in ("relu", "step", "silu"):
+        layers = theory.linearise([dead, W], activation, np.eye(6))
+        assert np.isfinite(layers[1].Omega).all() and np.isfinite(layers[0].covariance).all()
+    np.testing.assert_allclose(layers[0].covariance[2], 0.0, atol=1e-15)
+    assert theory.linearise([], "tanh", np.eye(6)) == []
+
+
+def test_it_is_traced_and_differentiated():
+    W = rainbow(5, 2)
+
+    def trace(scale):
+        layers = theory.linearise([scale * W[0], W[1]], "relu", np.eye(5), np.ones(5))
+        return jnp.trace(layers[-1].Omega) + layers[-1].psi.sum()
+
+    slope = jax.jit(jax.grad(trace))(1.1)
+    numeric = (trace(1.1 + 1e-6) - trace(1.1 - 1e-6)) / 2e-6
+    np.testing.assert_allclose(slope, numeric, rtol=1e-7)
+
+
+I3 = np.eye(3)
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda: theory.linearise([I3], "tanh", np.ones((3, 2))), r"Omega0 must be square.*\(3, 2"),
+        (lambda: theory.linearise([I3], "tanh", I3 + np.eye(3, k=1)), "Omega0 is not symmetric"),
+        (lambda: theory.linearise([I3], "tanh", -I3), "smallest eigenvalue is -1"),
+        (lambda: theory.linearise([I3[:2], I3], "tanh", I3), r"weights\[1\] has shape \(3, 3\)"),
+        (lambda: theory.linearise([I3], ["tanh"] * 2, I3), "activations has 2 entries for 1 layer"),
+        (lambda: theory.linearise([I3], "tanh", I3, np.ones(2)), r"psi0 has shape \(2,\)"),
+        (lambda: theory.linearise([I3], "tanh", I3, mean0=np.ones(2)), r"mean0 has shape \(2,\)"),
+        (lambda: theory.linearise([I3], "tanh", I3, mean0=np.ones(3)), "mean0 mean0.T is not posi"),
+        (
+            lambda: theory.linearise([I3], "tanh", I3, method="mean", mean0=0.1 * np.ones(3)),
+            "takes centred inputs",
+        ),
+        (lambda: theory.linearise([I3], "tanh", I3, method="best"), "method must be one of"),
+        (lambda: theory.linearise([I3], "tanh", I3, method="exact"), "'relu', 'erf', 'linear'"),
+        (lambda: theory.linearise([I3 * np.nan], "tanh", I3), r"weights\[0\] contains non-finite"),
+        (lambda: theory.linearise([I3], "tan", I3), "activation must be one of"),
+        (lambda: theory.cross_linearise([I3], "tanh", [], "tanh", I3), "has 1 layers and teacher"),
+        (
+            lambda: theory.cross_linearise([I3], "tanh", [I3], "tanh", I3, paired=4),
+            "asks for 4 pairs",
+        ),
+        (
+            lambda: theory.surrogate_features(0, [I3], "tanh", np.ones((2, 4)), I3),
+            "X has 4 columns and Omega0 3",
+        ),
+        (lambda: theory.annealed_dimension([1.0], 3, "tanh", 0.0), "tau must be positive"),
+        (lambda: theory.annealed_dimension([-1.0], 3, "tanh", 1.0), "values must be non-negative"),
+        (lambda: theory.annealed_dimension([1.0], 0, "tanh", 1.0), "positive integer, got 0"),
+        (lambda: theory.annealed_curve([1.0], 3, "tanh", 0, 0.1), "n must be positive"),
+        (lambda: theory.annealed_curve([1.0], 3, "tanh", 1, 0.0), "ridge must be positive"),
+    ],
+)
+def test_bad_input_is_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: Apache-2.0
+import arviz as az
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+import pytest
+from numpyro import handlers
+from numpyro.infer.util import log_density
+from oracles import log_normal
+
+import bayesrg as brg
+from bayesrg.diagnostics import feature, layers
+from bayesrg.models import rainbow, rainbow_collapsed
+
+ALPHA, NOISE = 1.3, 0.3
+DATA = rainbow.demo(jax.random.key(0))
+X, y = DATA.X, DATA.y
+
+
+def inverse_of_first(weights):
+    W = weights[0]
+    return jnp.linalg.inv(W @ W.T + 0.5 * jnp.eye(W.shape[0]))
+
+
+NET = brg.networks.Rainbow((6, 5), (None, inverse_of_first))
+HYPER = {"net": NET, "alpha": ALPHA, "noise": NOISE}
+WHITE = {
+    f"z{i}": jnp.asarray(np.random.default_rng(i).standard_normal(shape))
+    for i, shape in enumerate(NET.white_shapes(3), 1)
+}
+
+
+def features(white=WHITE, at=X):
+    return np.asarray(NET.features(NET.weights(list(white.values()), 3), at)) / np.sqrt(5)
+
+
+def prior_of(white):
+    return sum(float(dist.Normal(0, 1).log_prob(z).sum()) for z in white.values())
+
+
+def test_the_densities_are_those_of_the_docstrings():
+    F = features()
+    collapsed = log_density(rainbow_collapsed.model, (X, y), HYPER, WHITE)[0]
+    C = ALPHA * F @ F.T + NOISE**2 * np.eye(25)
+    expected = prior_of(WHITE) + log_normal(np.asarray(y), np.zeros(25), C)
+    np.testing.assert_allclose(collapsed, expected, rtol=1e-12)
+    w = jnp.asarray(np.random.default_rng(9).standard_normal(5))
+    raw = log_density(rainbow.model, (X, y), HYPER, WHITE | {"w": w})[0]
+    expected = prior_of(WHITE) + dist.Normal(0, np.sqrt(ALPHA)).log_prob(w).sum()
+    expected += dist.Normal(F @ w, NOISE).log_prob(y).sum()
+    np.testing.assert_allclose(raw, expected, rtol=1e-12)
+
+
+def test_the_readout_is_recovered_given_the_weights():
+    """The collapsed density and the conditional of w make up the raw one, at any w."""
+    F, w = features(), np.random.default_rng(9).standard_normal(5)
+    readout = brg.gp.readout_posterior(F, y, NOISE**2, scale=ALPHA)
+    conditional = log_normal(w, np.asarray(readout.mean), np.asarray(readout.cov))
+    raw = log_density(rainbow.model, (X, y), HYPER, WHITE | {"w": jnp.asarray(w)})[0]
+    collapsed = log_density(rainbow_collapsed.model, (X, y), HYPER, WHITE)[0]
+    np.testing.assert_allclose(collapsed + conditional, raw, rtol=1e-11)
+    evidence = float(collapsed) - prior_of(WHITE)
+    np.testing.assert_allclose(readout.log_evidence, evidence, rtol=1e-12)
+
+
+def test_gradients_are_finite_and_right():
+    density = jax.jit(lambda white: log_density(rainbow_collapsed.model, (X, y), HYPER, white)[0])
+    slopes = jax.grad(density)(WHITE)
+    for name, z in WHITE.items():
+        step = jnp.zeros_like(z).at[1, 2].set(1e-6)
+        up, down = (density(WHITE | {name: z + s * step / 1e-6 * 1e-6}) for s in (1, -1))
+        np.testing.assert_allclose(slopes[name][1, 2], (up - down) / 2e-6, rtol=1e-6)
+
+
+reference = brg.spectrum.nystrom(brg.kernels.NNGP(1, "erf", 1.0, 0.1), DATA.X_test)
+LOW = brg.spectrum.functionals(reference, 4)
+
+
+def test_functionals_split_the_kernel_of_the_features():
+    """As functionals of the function with that kernel: what the general split says."""
+    F, F_ref = features(), features(at=LOW.X_ref)
+    columns = LOW.columns(F, F_ref)
+    assert columns.shape == (25, 4 + 5)
+    np.testing.assert_allclose(columns @ columns.T, F @ F.T, rtol=0, atol=1e-12)
+    K, cross = F_ref @ F_ref.T, F @ F_ref.T @ np.asarray(LOW.V)
+    L = np.linalg.cholesky(LOW.V.T @ K @ LOW.V)
+    np.testing.assert_allclose(columns[:, :4], np.linalg.solve(L, cross.T).T, rtol=0, atol=1e-11)
+    with pytest.raises(ValueError, match="there are 6 functionals and 5 features"):
+        brg.spectrum.functionals(reference, 6).columns(F, F_ref)
+    with pytest.raises(ValueError, match="F_ref has shape"):
+        LOW.columns(F, F[:7])
+
+
+@pytest.mark.parametrize("cutoff", [0, 2, 4, 9])
+def test_modes_of_a_network_posterior_can_be_cut(cutoff):
+    """Low modes given the weights are sampled, the rest marginalised; evidence is unchanged."""
+    hyper = HYPER | {"functionals": LOW}
+    full = log_density(rainbow_collapsed.model, (X, y), HYPER, WHITE)[0]
+    cut = brg.rg.coarsen(rainbow_collapsed.model, y=brg.rg.Coarse(cutoff))
+    whole = log_density(rainbow_collapsed.model, (X, y), hyper, WHITE)[0]
+    np.testing.assert_allclose(whole, full, rtol=1e-12)
+    seeded = handlers.substitute(handlers.seed(cut, 0), data=WHITE)
+    trace = handlers.trace(seeded).get_trace(X, y, **hyper)
+    root = np.asarray(LOW.columns(features(), features(at=LOW.X_ref))) * np.sqrt(ALPHA)
+    if cutoff:
+        assert trace["y_modes"]["value"].shape == (cutoff,)
+        w = np.asarray(trace["y_modes"]["value"])
+        joint = log_density(cut, (X, y), hyper, WHITE | {"y_modes": trace["y_modes"]["value"]})[0]
+        B, R = root[:, :cutoff], root[:, cutoff:]
+        C = R @ R.T + NOISE**2 * np.eye(25)
+        A = B.T @ np.linalg.solve(C, B) + np.eye(cutoff)
+        mean = np.linalg.solve(A, B.T @ np.linalg.solve(C, np.asarray(y)))
+        joint = joint - log_normal(w, mean, np.linalg.inv(A))
+    else:
+        joint = log_density(cut, (X, y), hyper, WHITE)[0]
+    np.testing.assert_allclose(joint, full, rtol=0, atol=1e-10)
+
+
+def test_hyper_parameters_may_be_sampled():
+    hyper = {"net": NET, "alpha": dist.LogNormal(0.0, 1.0), "noise": dist.HalfNormal(1.0)}
+    for model in (rainbow.model, rainbow_collapsed.model):
+        trace = handlers.trace(handlers.seed(model, 0)).get_trace(X, y, **hyper)
+        assert {"alpha", "noise"} <= set(trace)
+    with pytest.raises(ValueError, match=r"y has shape \(25, 2\); the model has one output"):
+        rainbow.model(X, jnp.stack([y, y], 1))
+
+
+@pytest.fixture(scope="module")
+def fits():
+    more = {"draws": 2000, "warmup": 600, "chains": 2, "prior": 2000, "progress": False}
+    return {
+        module.__name__: brg.fit(module.model, (X, y), key=1, **more, **HYPER)
+        for module in (rainbow, rainbow_collapsed)
+    }
+
+
+@pytest.mark.slow
+def test_both_models_give_one_posterior(fits):
+    """Functions at new inputs, and the features' kernels, within 4 standard errors."""
+    found = []
+    for module in (rainbow, rainbow_collapsed):
+        dt = fits[module.__name__]
+        assert int(dt["sample_stats"]["diverging"].sum()) <= 2
+        tree = layers.add_kernels(dt, NET)
+        f = brg.predict(dt, module.model, DATA.X_test, key=2, **HYPER)["predictive_moments"]
+        measured = feature.measure(tree)["feature_learning"].to_dataset()
+        draws = measured[["kernel_scale", "target_alignment"]]
+        draws["f"] = f["mean"]
+        found.append((draws.mean(("chain", "draw")), feature.mcse(draws)))
+    (a, da), (b, db) = found
+    for name in a.data_vars:
+        z = (a[name] - b[name]) / np.hypot(da[name], db[name])
+        assert float(np.abs(z).max()) < 4, (name, z.values)
+
+
+@pytest.mark.slow
+def test_the_posterior_of_a_narrow_network_moves_its_kernels(fits):
+    """Alignment with the targets grows over that of the prior, most in the last layer."""
+    tree = feature.measure(layers.add_kernels(fits[rainbow_collapsed.__name__], NET))
+    change = feature.compare(tree)["target_alignment"]
+    grown = change.sel(statistic="difference").values
+    assert (grown > 5 * change.sel(statistic="mcse").values).all() and grown[1] > grown[0]
+
+
+@pytest.mark.slow
+def test_sampling_the_readout_alone_meets_the_conjugate_law():
+    F = features()
+    frozen = handlers.condition(rainbow.model, data=WHITE)
+
+    def model(X, y=None, *, net=NET, alpha=ALPHA, noise=NOISE):
+        return frozen(X, y, net=net, alpha=alpha, noise=noise)
+
+    dt = brg.fit(model, (X, y), key=3, draws=2000, warmup=300, chains=2, progress=False)
+    exact = brg.gp.readout_posterior(F, y, NOISE**2, scale=ALPHA)
+    w = dt["posterior"]["w"]
+    error = az.mcse(dt["posterior"].to_dataset()[["w"]])["w"]
+    assert (np.abs(w.mean(("chain", "draw")) - exact.mean) < 4 * error).all()
+    spread = w.std(("chain", "draw")).values / np.sqrt(np.diagonal(exact.cov))
+    np.testing.assert_allclose(spread, 1.0, rtol=0, atol=0.06)

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Density of sample eigenvalues: closed form, reference numbers, the fixed point, draws."""
+
+import numpy as np
+import pytest
+
+from bayesrg import theory
+
+HALVES = np.r_[np.ones(100), np.full(100, 4.0)]
+
+
+def cosine(low, high, size):
+    """Points and weights on an interval that crowd at its ends, where densities have roots."""
+    angle = (np.arange(size) + 0.5) * np.pi / size
+    x = (low + high) / 2 - (high - low) / 2 * np.cos(angle)
+    return x, (high - low) / 2 * np.sin(angle) * np.pi / size
+
+
+@pytest.mark.parametrize("n", [400, 50])
+def test_identical_values_give_marchenko_pastur(n):
+    q = 100 / n
+    low, high = (1 - np.sqrt(q)) ** 2, (1 + np.sqrt(q)) ** 2
+    x, _ = cosine(low, high, 300)
+    found = theory.spectral_density(np.ones(100), n, x)
+    law = np.sqrt((high - x) * (x - low)) / (2 * np.pi * q * x)
+    np.testing.assert_allclose(found.density, law, rtol=1e-4)
+    np.testing.assert_allclose(found.atom, max(0, 1 - n / 100), rtol=1e-14)
+    outside = theory.spectral_density(np.ones(100), n, [low / 3, 3 * high])
+    np.testing.assert_array_less(outside.density, 1e-6)
+
+
+def test_two_values_reference_numbers_and_draws():
+    found = theory.spectral_density(HALVES, 400, [0.5, 1, 2, 4, 6])
+    printed = [0.4784, 0.2856, 0.1146, 0.0825, 0.0553]
+    np.testing.assert_allclose(found.density, printed, rtol=0, atol=6e-5)
+    rng = np.random.default_rng(0)
+    drawn = [
+        np.linalg.eigvalsh(np.cov((rng.normal(size=(400, 200)) * np.sqrt(HALVES)).T, bias=True))
+        for _ in range(10)
+    ]
+    drawn = np.sort(np.concatenate(drawn))
+    x, weights = cosine(0.01, 12.0, 1200)
+    cumulative = np.cumsum(theory.spectral_density(HALVES, 400, x).density * weights)
+    np.testing.assert_allclose(cumulative[-1], 1, rtol=0, atol=5e-3)
+    steps = np.searchsorted(drawn, x) / drawn.size
+    assert np.abs(cumulative - steps).max() < 0.015
+
+
+@pytest.mark.parametrize("scale", [1e4, 1.0, 1e-4])
+def test_mass_and_fixed_point_at_any_scale(scale):
+    """The resolvent that the density gives is that of the effective ridge."""
+    values, n = scale * np.arange(1, 201.0) ** -1.2, 400
+    logs = np.linspace(np.log(1e-5 * scale), np.log(3 * scale), 3000)
+    x = np.exp(logs)
+    weights = x * (logs[1] - logs[0])
+    found = theory.spectral_density(values, n, x)
+    np.testing.assert_allclose((found.density * weights).sum(), 1, rtol=0, atol=5e-3)
+    ridge = 0.1 * scale
+    m = theory.spectral_moments(values, 0 * values, 1.0)
+    tau = theory.ridge_equivalent(m, n, ridge).tau
+    trace = (tau / ridge * n / (values + tau)).mean()
+    np.testing.assert_allclose((found.density * weights / (x + ridge / n)).sum(), trace, rtol=0.01)
+
+
+def test_values_that_vanish_are_in_the_atom():
+    values = np.r_[np.ones(60), np.zeros(40)]
+    low, high = (1 - np.sqrt(0.5)) ** 2, (1 + np.sqrt(0.5)) ** 2
+    x, weights = cosine(low, high, 400)
+    found = theory.spectral_density(values, 120, x)
+    np.testing.assert_allclose(found.atom, 0.4, rtol=1e-14)
+    np.testing.assert_allclose((found.density * weights).sum(), 0.6, rtol=0, atol=3e-3)
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda: theory.spectral_density([1.0], 3, [0.0, 1.0]), "grid must be positive"),
+        (lambda: theory.spectral_density([0.0], 3, [1.0]), "no positive entry"),
+        (lambda: theory.spectral_density([1.0], 0, [1.0]), "n must be positive"),
+        (lambda: theory.spectral_density([1.0, -1.0], 3, [1.0]), "must be non-negative"),
+    ],
+)
+def test_bad_input_is_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

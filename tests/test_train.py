@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from bayesrg.networks import train
+
+rng = np.random.default_rng(0)
+X = rng.standard_normal((30, 3))
+y = X @ np.array([1.0, -2.0, 0.5]) + 0.1 * rng.standard_normal(30)
+
+
+def linear(w, X):
+    return X @ w
+
+
+def test_descent_on_all_data_is_the_closed_form():
+    """Residuals shrink by powers of I - eta K / n."""
+    out = train(linear, np.zeros(3), X, y, optimizer=optax.sgd(0.3), epochs=12, key=0, every=4)
+    best = np.linalg.lstsq(X, y)[0]
+    step = np.eye(3) - 0.3 * X.T @ X / 30
+    for k, epoch in enumerate((0, 4, 8, 12)):
+        expected = best - np.linalg.matrix_power(step, epoch) @ best
+        np.testing.assert_allclose(out.snapshots[k], expected, rtol=0, atol=1e-12)
+    np.testing.assert_array_equal(out.at, [0, 4, 8, 12])
+    np.testing.assert_allclose(out.params, out.snapshots[-1], rtol=0, atol=0)
+    np.testing.assert_allclose(out.loss[0], 0.5 * (y**2).mean(), rtol=1e-12)
+    assert out.loss.shape == (12,) and (np.diff(out.loss) < 0).all()
+
+
+def test_batches_visit_every_point_once_an_epoch():
+    """With a linear loss the sum of an epoch's gradients does not depend on the order."""
+
+    def offset(b, X):
+        return jnp.zeros(X.shape[0]) + b
+
+    out = train(offset, 0.0, X, y, optimizer=optax.sgd(1e-9), epochs=1, key=3, batch=5)
+    np.testing.assert_allclose(out.params, 6e-9 * y.mean(), rtol=1e-6)
+
+
+def test_a_network_learns_and_its_draws_repeat():
+    def apply(params, X):
+        return jnp.tanh(X @ params[0].T) @ params[1]
+
+    keys = jax.random.split(jax.random.key(0))
+    start = (jax.random.normal(keys[0], (20, 3)) / 3**0.5, jax.random.normal(keys[1], (20,)) / 20)
+    more = {"optimizer": optax.adam(0.01), "epochs": 200, "key": 1, "batch": 10}
+    out = train(apply, start, X, y, **more)
+    assert float(out.loss[-1]) < 0.02 * float(out.loss[0])
+    again = train(apply, start, X, y, **more)
+    np.testing.assert_array_equal(out.params[0], again.params[0])
+    assert out.snapshots[0].shape == (2, 20, 3)
+    np.testing.assert_array_equal(out.snapshots[0][0], start[0])
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"batch": 31}, "batch is 31 for 30 points"),
+        ({"every": 3}, "every 3 for 4 epochs"),
+        ({"epochs": 0}, "epochs must be a positive integer, got 0"),
+        ({"optimizer": optax.sgd(1e200)}, "training diverged"),
+    ],
+)
+def test_bad_input(change, words):
+    given = {"optimizer": optax.sgd(0.1), "epochs": 4, "key": 0} | change
+    with pytest.raises(ValueError, match=words):
+        train(linear, np.zeros(3), X, y, **given)
+    with pytest.raises(ValueError, match=r"apply returns shape \(30,\) for targets of shape"):
+        train(linear, np.zeros(3), X, y[:, None], optimizer=optax.sgd(0.1), epochs=4, key=0)
