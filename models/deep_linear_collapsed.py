@@ -38,16 +38,14 @@ def model(
     spectrum : of the input kernel, optional; then `bayesrg.rg.Coarse` can cut its modes
     eigen : from `prepare`, optional; spares a factorisation at every step
     """
-    options = {"outputs": outputs, "weight_scales": weight_scales}
-    options |= {"parametrisation": parametrisation, "richness": richness}
-    net = deep_linear.network(widths, ridge, **options)
-    y = check_observed(net, X, y, weights=False)
-    latents = {}
+    options = {"outputs": outputs, "weight_scales": weight_scales, "richness": richness}
+    net = deep_linear.network(widths, ridge, parametrisation=parametrisation, **options)
+    y, latents = check_observed(net, X, y, weights=False), {}
     for size in bartlett_sizes(net.widths, outputs):
-        latents |= _site(f"c{size.layer}", dist.Gamma(jnp.asarray(size.dof / 2), 0.5), "pivot")
-        if size.normals:
-            white = dist.Normal(0.0, 1.0).expand((size.normals,))
-            latents |= _site(f"t{size.layer}", white, "entry")
+        squares = dist.Gamma(jnp.asarray(size.pivots / 2), 0.5)
+        latents |= _site(f"c{size.layer}", squares, "pivot")
+        white = dist.Normal(0.0, 1.0).expand((size.entries,))
+        latents |= _site(f"t{size.layer}", white, "entry")
     Q, chain = order_parameter(net.widths, outputs, latents)
     with numpyro.plate("output", outputs, dim=-2), numpyro.plate("output_bis", outputs, dim=-1):
         numpyro.deterministic("Q", Q)
@@ -61,6 +59,8 @@ def model(
 
 
 def _site(name, fn, dim):
+    if fn.batch_shape == (0,):
+        return {}
     return {name: numpyro.sample(name, fn.to_event(1), infer={"event_dims": [dim]})}
 
 

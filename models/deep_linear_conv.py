@@ -35,11 +35,10 @@ def model(
     X = jnp.reshape(X, (X.shape[0], inputs, -1))
     latents = {}
     for size in net.sizes(X.shape[2]):
-        squares = dist.Gamma(jnp.asarray(size.dof / 2), 0.5)
+        squares = dist.Gamma(jnp.asarray(size.pivots / 2), 0.5)
         latents |= _site(f"c{size.layer}", squares, "pivot")
-        if size.normals:
-            white = dist.Normal(0.0, 1.0).expand((size.normals,))
-            latents |= _site(f"t{size.layer}", white, "entry")
+        white = dist.Normal(0.0, 1.0).expand((size.entries,))
+        latents |= _site(f"t{size.layer}", white, "entry")
     factor = net.order_factor(X.shape[2], latents)
     G, sites = factor[0], factor.shape[1]
     with numpyro.plate("site", sites, dim=-2), numpyro.plate("site_bis", sites, dim=-1):
@@ -51,6 +50,8 @@ def model(
 
 
 def _site(name, fn, dim):
+    if fn.batch_shape == (0,):
+        return {}
     return {name: numpyro.sample(name, fn.to_event(1), infer={"event_dims": [dim]})}
 
 

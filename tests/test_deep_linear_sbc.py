@@ -10,7 +10,7 @@ import pytest
 from scipy.stats import kstest, norm
 
 import bayesrg as brg
-from bayesrg.inference.sbc import sbc
+from bayesrg.inference import sbc
 from bayesrg.models import deep_linear, deep_linear_collapsed
 from bayesrg.networks import DeepLinear
 from bayesrg.theory.deep_linear.weights import scale_weights

@@ -23,9 +23,10 @@ def latents_of_the_prior(widths, outputs, draws, seed=0):
     """Independent Bartlett variables, by NumPy."""
     rng, latents = np.random.default_rng(seed), {}
     for size in bartlett_sizes(widths, outputs):
-        degrees = [size.width - i for i in range(size.rank)]
-        latents[f"c{size.layer}"] = rng.chisquare(degrees, (draws, size.rank))
-        latents[f"t{size.layer}"] = rng.standard_normal((draws, size.normals))
+        narrow = size.rows > size.width  # then the last column has a sign
+        degrees = [size.width - i for i in range(size.rank - narrow)]
+        latents[f"c{size.layer}"] = rng.chisquare(degrees, (draws, len(degrees)))
+        latents[f"t{size.layer}"] = rng.standard_normal((draws, size.normals + narrow))
     return latents
 
 
@@ -112,6 +113,8 @@ def test_sizes_of_the_sites():
         (3, 3, 3, 3), (2, 3, 2, 3), (1, 2, 2, 1),
     ]  # fmt: skip
     assert [list(s.dof) for s in sizes] == [[6, 5, 4], [2, 1], [7, 6]]
+    assert [list(s.pivots) for s in sizes] == [[6, 5, 4], [2], [7, 6]]
+    assert [s.entries for s in sizes] == [3, 4, 1]
     assert sum(s.rank + s.normals for s in bartlett_sizes((40, 50), 4)) == 2 * 4 * 5 // 2
     assert bartlett_sizes((), 3) == ()
     Q, chain = order_parameter((), 3, {})
@@ -125,6 +128,12 @@ def test_the_trapezoid_is_filled_row_by_row():
     (G,) = order_parameter((2,), 4, latents).chain
     expected = np.array([[2, 0], [1, 3], [2, 3], [4, 5]]) / np.sqrt(2)
     np.testing.assert_allclose(G, expected, rtol=1e-15)
+    signed = {"c1": jnp.array([4.0]), "t1": jnp.array([1.0, -3.0, 2, -3, 4, -5])}
+    flipped = expected * [1, -1]
+    np.testing.assert_allclose(order_parameter((2,), 4, signed).chain[0], flipped, rtol=1e-15)
+    np.testing.assert_allclose(
+        latent_excess((2,), 4, signed), latent_excess((2,), 4, latents), rtol=1e-14
+    )
     np.testing.assert_allclose(
         latent_excess((2,), 4, latents), [(expected**2).sum() * 2 - 2 * 4], rtol=1e-14
     )

@@ -37,9 +37,10 @@ def sites(net: DeepLinear, group: xr.Dataset, inputs: int) -> dict[str, Array]:
     weights = {f"z{i}": shape for i, shape in enumerate(weight_shapes(net, inputs), 1)}
     factors = {}
     for size in bartlett_sizes(net.widths, net.outputs):
-        factors[f"c{size.layer}"] = (size.rank,)
-        if size.normals:
-            factors[f"t{size.layer}"] = (size.normals,)
+        if size.pivots.size:
+            factors[f"c{size.layer}"] = (size.pivots.size,)
+        if size.entries:
+            factors[f"t{size.layer}"] = (size.entries,)
     expected = weights if set(weights) <= set(group.data_vars) else factors
     found = {}
     for name, shape in expected.items():

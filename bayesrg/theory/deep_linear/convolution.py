@@ -166,7 +166,7 @@ class ConvLinear(eqx.Module):
         ----------
         inputs : sites S_0 of X
         latents : mapping
-            Of ``c{l}`` (..., rank) and ``t{l}`` (..., normals), as `sizes` lists them.
+            Of ``c{l}`` (..., pivots) and ``t{l}`` (..., entries), as `sizes` lists them.
 
         Returns
         -------
@@ -175,7 +175,7 @@ class ConvLinear(eqx.Module):
         sites, outputs = self.sites(inputs), self.outputs
         F = jnp.eye(outputs * sites[-1]) / np.sqrt(sites[-1])
         for size in self.sizes(inputs):
-            B = bartlett_factor(size, latents[f"c{size.layer}"], latents.get(f"t{size.layer}"))
+            B = bartlett_factor(size, latents.get(f"c{size.layer}"), latents.get(f"t{size.layer}"))
             G = F @ B / np.sqrt(size.width)
             G = G.reshape(G.shape[:-2] + (outputs, sites[size.layer], size.rank))
             if size.layer > 1:

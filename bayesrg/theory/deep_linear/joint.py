@@ -72,7 +72,7 @@ class Joint(eqx.Module):
         return jnp.concatenate(pieces, -1)
 
     def latents(self, x) -> dict[str, Array]:
-        """Values of the sites ``c{l}`` and ``t{l}`` of the collapsed model at x (..., k)."""
+        """Squared diagonals ``c{l}``, all of them, and entries ``t{l}`` at x (..., k)."""
         result, start = {}, 0
         for size in self.sizes:
             middle, end = start + size.rank, start + size.rank + size.normals

@@ -17,7 +17,9 @@ class Bartlett(NamedTuple):
     """Size of one random factor: the lower trapezoid (rows, rank) of a layer of some width.
 
     Squares on its diagonal are chi-squared with ``dof`` (rank,) degrees of freedom; the
-    ``normals`` numbers below it are standard normal.
+    ``normals`` numbers below it are standard normal. Models sample the squares ``pivots`` and
+    ``entries`` normal numbers: a last pivot of one degree of freedom above other rows, whose
+    column may have either sign, is a normal number itself.
     """
 
     layer: int
@@ -38,6 +40,16 @@ class Bartlett(NamedTuple):
     def dof(self) -> Float[np.ndarray, " rank"]:
         """Degrees of freedom of the squared diagonal, N - i."""
         return self.width - np.arange(self.rank, dtype=float)
+
+    @property
+    def pivots(self) -> Float[np.ndarray, " pivot"]:
+        """Degrees of freedom of the squares that models sample."""
+        return self.dof[: self.rank - (self.rows > self.width)]
+
+    @property
+    def entries(self) -> int:
+        """Number of normal numbers that models sample."""
+        return self.normals + self.rank - self.pivots.size
 
 
 class Order(NamedTuple):
@@ -75,9 +87,8 @@ def bartlett_sizes(widths: Sequence[int], outputs: int) -> tuple[Bartlett, ...]:
     Notes
     -----
     In a layer narrower than what stands above it the last pivot has one degree of freedom, and a
-    column of either sign gives the same Q. The trapezoid knows one sign only, so a chain can be
-    caught at a pivot of zero; chains then disagree about Q, and R-hat of Q shows it. Sampled
-    weights do not have this boundary.
+    column of either sign gives the same Q. A pivot above zero folds both signs together, and a
+    chain that wants the other one is caught at zero; sampled with its sign, it has no boundary.
 
     References
     ----------
@@ -91,28 +102,32 @@ def bartlett_sizes(widths: Sequence[int], outputs: int) -> tuple[Bartlett, ...]:
 
 
 def bartlett_factor(
-    size: Bartlett, squares: ArrayLike, normals: ArrayLike | None
+    size: Bartlett, squares: ArrayLike | None, normals: ArrayLike | None
 ) -> Float[Array, "*batch row rank"]:
     """Assemble the lower trapezoid B of a layer.
 
     Parameters
     ----------
     size : Bartlett
-    squares : (..., rank), squared diagonal
-    normals : (..., size.normals), entries below it, row by row; None where there are none
+    squares : (..., rank) or (..., rank - 1), squared diagonal; None where there are none
+    normals : (..., k), row by row
+        The entries below the diagonal, and with it those whose squares are not given; None where
+        there are none.
 
     Returns
     -------
     (..., rows, rank)
     """
-    squares = jnp.asarray(squares)
-    i = np.arange(size.rank)
-    B = jnp.zeros(squares.shape[:-1] + (size.rows, size.rank), squares.dtype)
+    given = jnp.asarray(normals if squares is None else squares)
+    squares = given[..., :0] if squares is None else given
+    i = np.arange(squares.shape[-1])
+    B = jnp.zeros(given.shape[:-1] + (size.rows, size.rank), given.dtype)
     B = B.at[..., i, i].set(jnp.sqrt(squares))
-    if not size.normals:
+    if normals is None:
         return B
-    rows, columns = np.tril_indices(size.rows, -1, size.rank)
-    return B.at[..., rows, columns].set(jnp.asarray(normals))
+    rows, columns = np.tril_indices(size.rows, 0, size.rank)
+    free = (rows > columns) | (columns >= i.size)
+    return B.at[..., rows[free], columns[free]].set(jnp.asarray(normals))
 
 
 def order_parameter(widths: Sequence[int], outputs: int, latents: Mapping[str, ArrayLike]) -> Order:
@@ -123,8 +138,8 @@ def order_parameter(widths: Sequence[int], outputs: int, latents: Mapping[str, A
     widths : (N_1, ..., N_L)
     outputs : c
     latents : mapping
-        Of ``c{l}`` (..., rank) and, where there are any, ``t{l}`` (..., normals) for every layer:
-        the sites of the collapsed model, or its posterior draws.
+        Of ``c{l}`` (..., pivots) and ``t{l}`` (..., entries), where there are any, for every
+        layer: the sites of the collapsed model, or its posterior draws.
 
     Returns
     -------
@@ -136,7 +151,7 @@ def order_parameter(widths: Sequence[int], outputs: int, latents: Mapping[str, A
     """
     G, chain = jnp.eye(outputs), []
     for size in bartlett_sizes(widths, outputs):
-        B = bartlett_factor(size, latents[f"c{size.layer}"], latents.get(f"t{size.layer}"))
+        B = bartlett_factor(size, latents.get(f"c{size.layer}"), latents.get(f"t{size.layer}"))
         G = G @ B / np.sqrt(size.width)
         chain.append(G)
     return Order(G @ jnp.swapaxes(G, -1, -2), tuple(chain[::-1]))
@@ -152,10 +167,9 @@ def latent_excess(
     """
     result = []
     for size in bartlett_sizes(widths, outputs)[::-1]:
-        norm = jnp.asarray(latents[f"c{size.layer}"]).sum(-1)
-        if size.normals:
-            norm = norm + (jnp.asarray(latents[f"t{size.layer}"]) ** 2).sum(-1)
-        result.append(norm - size.width * size.rows)
+        squares, normals = latents.get(f"c{size.layer}"), latents.get(f"t{size.layer}")
+        B = bartlett_factor(size, squares, normals)
+        result.append((B**2).sum((-2, -1)) - size.width * size.rows)
     return jnp.stack(result, -1)
 
 
