@@ -11,7 +11,7 @@ from oracles import log_normal
 
 import bayesrg as brg
 from bayesrg.diagnostics import feature, layers
-from bayesrg.models import rainbow, rainbow_collapsed
+from bayesrg.models import rainbow, rainbow_collapsed, rainbow_surrogate
 
 ALPHA, NOISE = 1.3, 0.3
 DATA = rainbow.demo(jax.random.key(0))
@@ -124,6 +124,31 @@ def test_hyper_parameters_may_be_sampled():
         assert {"alpha", "noise"} <= set(trace)
     with pytest.raises(ValueError, match=r"y has shape \(25, 2\); the model has one output"):
         rainbow.model(X, jnp.stack([y, y], 1))
+
+
+def test_the_surrogate_has_the_moments_of_the_network():
+    """Prior predictive of y at fixed weights: its covariance over draws of inputs and noise."""
+    net = brg.networks.Rainbow((40, 30), None, "erf")
+    weights = net.init(5, 6)
+    layers_of = brg.theory.linearise(weights, "erf", jnp.eye(6))
+    inputs = jnp.asarray(np.random.default_rng(0).standard_normal((4000, 6)))
+    draw = handlers.seed(rainbow_surrogate.model, 1)
+    hyper = {"net": net, "weights": weights, "layers": layers_of, "alpha": 0.5, "noise": 0.1}
+    trace = handlers.trace(draw).get_trace(inputs, None, **hyper)
+    w = np.asarray(trace["w"]["value"])
+    f = np.asarray(trace["f"]["value"])
+    Omega = np.asarray(layers_of[-1].Omega) / 30
+    power = w @ Omega @ w
+    assert abs((f**2).mean() - power) < 4.5 * power * np.sqrt(2 / 4000)
+    real = np.asarray(net.features(weights, inputs)) @ w / np.sqrt(30)
+    assert abs((real**2).mean() / power - 1) < 0.15
+    W1, W2 = map(np.asarray, weights)  # both share the linear part, and nothing else
+    linear = (layers_of[1].k1[:, None] * W2) @ (layers_of[0].k1[:, None] * W1)
+    shared = ((w @ linear) ** 2).sum() / 30 / power
+    assert abs(np.corrcoef(real, f)[0, 1] - shared) < 4.5 / np.sqrt(4000) + 0.03
+    assert trace["xi2"]["value"].shape == (4000, 30)
+    plain = handlers.trace(handlers.seed(rainbow_surrogate.model, 0)).get_trace(X, y)
+    assert plain["xi1"]["value"].shape == (25, 6)
 
 
 @pytest.fixture(scope="module")

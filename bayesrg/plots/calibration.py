@@ -47,7 +47,7 @@ def plot_calibration(
     parts = {name: over_sizes(dt, where, "calibration") for name, where in names.items()}
     pc = curves(parts, "line", backend=backend, **pc_kwargs)
     mark(pc, "calibrated", y=1.0)
-    title = "calibration; above 1 (dashed) errors exceed what is expected"
+    title = "calibration; above 1 (dashed) is overconfident"
     text = "test error / predictive variance"
     return decorate(pc, x="training points", y=text, title=title)
 
@@ -99,7 +99,8 @@ def plot_ridge_criteria(
     pc.map(visuals.vline, "optimum", data=marks, width=1.5)
     pc.add_legend("best", title="best ridge for")
     size = float(panels["test error"]["n_train"])
-    words = {"test error": "least test error", "log evidence": "greatest evidence"}
-    title = {name: f"n = {size:g}: {words[name]} at ridge {best[name]:.3g}" for name in names}
+    words = dict(zip(names, ("least", "greatest"), strict=True))
+    title = {name: f"{words[name]} at ridge {best[name]:.3g}" for name in names}
     y = dict(zip(names, ("squared error on noisy labels", "log evidence (nats)"), strict=True))
-    return scale_and_name(pc, x="ridge", y=y, title=title, log_y=names[:1])
+    x = f"ridge, at {size:g} training points"
+    return scale_and_name(pc, x=x, y=y, title=title, log_y=names[:1])

@@ -70,7 +70,8 @@ def plot_weight_spectrum(
     Returns
     -------
     PlotCollection
-        Eigenvalues of zero are left out.
+        On a linear scale, where what training has lifted out of the bulk is seen; eigenvalues of
+        zero are left out.
 
     Raises
     ------
@@ -95,7 +96,7 @@ def plot_weight_spectrum(
         parts["Marchenko-Pastur"] = {"x": np.arange(1.0, white.size + 1), "y": white}
     pc = curves(parts, "network", backend=backend, **pc_kwargs)
     title = f"layer {layer}: spectrum of the weights' covariance"
-    return decorate(pc, x="rank", y="eigenvalue", title=title)
+    return decorate(pc, x="rank", y="eigenvalue", title=title, yscale="linear")
 
 
 def marchenko_pastur(columns: int, rows: int) -> np.ndarray:

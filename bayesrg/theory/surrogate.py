@@ -9,7 +9,7 @@ from jaxtyping import Float
 
 from .. import _checks
 from .._checks import ArrayLike
-from .linearise import linearise
+from .linearise import LayerMoments, linearise
 
 
 def surrogate_features(
@@ -63,7 +63,16 @@ def surrogate_features(
     if x.shape[1] != inputs:
         raise ValueError(f"X has {x.shape[1]} columns and Omega0 {inputs}; give the same inputs")
     x = x if mean0 is None else x - jnp.asarray(mean0)[None]
-    for W, layer, k in zip(weights, layers, jax.random.split(key, len(layers)), strict=True):
-        noise = jax.random.normal(k, (x.shape[0], layer.ks2.size), x.dtype)
-        x = layer.k1[None] * (x @ jnp.asarray(W).T) + jnp.sqrt(layer.ks2)[None] * noise
+    keys = jax.random.split(key, len(layers))
+    noise = [
+        jax.random.normal(k, (x.shape[0], layer.ks2.size), x.dtype)
+        for k, layer in zip(keys, layers, strict=True)
+    ]
+    return add_noise(noise, weights, layers, x)
+
+
+def add_noise(noise, weights, layers: list[LayerMoments], x: Array) -> Array:
+    """Follow centred inputs x (n, p_0) up the layers with white ``noise``, (n, p_l) a layer."""
+    for W, layer, xi in zip(weights, layers, noise, strict=True):
+        x = layer.k1[None] * (x @ jnp.asarray(W).T) + jnp.sqrt(layer.ks2)[None] * xi
     return x + layers[-1].mean[None] if layers else x

@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Spectra of features
+===================
+
+The eigenvalues of a sample covariance are spread far wider than those of the population, and with
+fewer rows than features many of them are zero. Their density follows from the weights of the
+network alone.
+"""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import numpyro
+import xarray as xr
+
+import bayesrg as brg
+from bayesrg import theory
+
+numpyro.enable_x64()
+
+# %%
+# The population
+# --------------
+# A random layer of 400 rectified linear units on 300 normal inputs. Its features have means, which
+# would be one huge eigenvalue: here they are subtracted, as the linearised network knows them.
+
+d, p = 300, 400
+net = brg.networks.Rainbow((p,), activations="relu")
+weights = net.init(0, d)
+layer = theory.linearise(weights, "relu", np.eye(d))[-1]
+values = np.linalg.eigvalsh(layer.covariance)
+print(f"population: eigenvalues from {values[0]:.3f} to {values[-1]:.3f}")
+
+
+def sample(n, draws=10):
+    """Eigenvalues (draws, p) of the sample covariance of n rows."""
+    X = np.random.default_rng(n).standard_normal((draws, n, d))
+    F = [np.asarray(net.features(weights, x) - layer.mean) for x in X]
+    return np.array([np.linalg.eigvalsh(f.T @ f / n) for f in F])
+
+
+def compare(n, grid):
+    """Largest distance of the distribution functions, and a tree to plot."""
+    found, seen = theory.spectral_density(values, n, grid), sample(n)
+    x, rho = np.asarray(found.grid), np.asarray(found.density)
+    below = np.append(0.0, np.cumsum(np.diff(x) * (rho[1:] + rho[:-1]) / 2)) + float(found.atom)
+    empirical = np.searchsorted(np.sort(seen.ravel()), x, "right") / seen.size
+    distance, zeros = np.abs(below - empirical).max(), (seen < 1e-12).mean()
+    print(f"n = {n}: mass {below[-1]:.4f}, zeros {zeros:.4f}, largest distance {distance:.4f}")
+    np.testing.assert_allclose([below[-1], zeros], [1.0, found.atom], rtol=5e-3, atol=1e-12)
+    seen = xr.Dataset({"values": (("draw", "mode"), seen)})
+    return distance, brg.io.label(spectral_density=found, sample_spectrum=seen)
+
+
+# %%
+# More rows than features
+# -----------------------
+# With three rows a feature the smallest eigenvalues are a third of the population's. The law is
+# that of Marchenko and Pastur for a population whose values differ: ten samples follow it to
+# 0.4 % of the distribution function. The plot has the density of the logarithm of eigenvalues.
+
+distance, dt = compare(1200, np.geomspace(0.01, 6, 600))
+lowest = float(dt["sample_spectrum"]["values"].min())
+print(f"smallest eigenvalue {lowest:.4f}, of the population {values[0]:.4f}")
+assert distance < 4e-3 and 0.25 < lowest / values[0] < 0.4
+brg.plots.plot_spectral_density(dt, log=True, backend="matplotlib")
+
+# %%
+# Fewer rows than features
+# ------------------------
+# From 200 rows half of the eigenvalues are zero, an atom that the title states, and the largest
+# is more than twice the population's.
+
+distance, dt = compare(200, np.geomspace(0.01, 6, 600))
+highest = float(dt["sample_spectrum"]["values"].max())
+print(f"largest eigenvalue {highest:.4f}, of the population {values[-1]:.4f}")
+assert distance < 4e-3 and highest > 2 * values[-1]
+brg.plots.plot_spectral_density(dt, log=True, backend="matplotlib")
+plt.show()

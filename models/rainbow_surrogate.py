@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Gaussian-equivalent surrogate of a rainbow network: weights given, non-linearities as noise.
+
+xi_l ~ Normal(0, 1)                                 (n, N_l), l = 1..L
+x_l = E x_l + k1_l W_l (x_{l-1} - E x_{l-1}) + sqrt(ks2_l) xi_l
+w ~ Normal(0, sqrt(alpha))                          (N_L,)
+f = x_L w / sqrt(N_L)
+y ~ Normal(f, noise)
+
+For prior and posterior predictive checks: where it predicts like the network, its theory holds.
+"""
+
+import jax.numpy as jnp
+import numpyro
+import numpyro.distributions as dist
+
+from bayesrg._checks import one_target
+from bayesrg.models import rainbow
+from bayesrg.theory import linearise
+from bayesrg.theory.surrogate import add_noise
+
+demo = rainbow.demo
+
+
+def model(X, y=None, *, net=rainbow.NET, weights=None, layers=None, alpha=1.0, noise=0.3):
+    """Wire the sites.
+
+    Parameters
+    ----------
+    X : (n, d), centred
+    y : (n,), optional
+    net : bayesrg.networks.Rainbow
+    weights : of its layers; by default a draw from the prior
+    layers : their moments, from `bayesrg.theory.linearise`; by default for inputs of covariance I
+    alpha : prior variance of the function for features of unit size, or a distribution of it
+    noise : standard deviation, or a distribution of it
+    """
+    one_target(X, y)
+    (n, d), weights = X.shape, net.init(0, X.shape[1]) if weights is None else weights
+    if layers is None:
+        layers = linearise(weights, net.activations, jnp.eye(d))
+    xi = []
+    for index, width in enumerate(net.widths, 1):
+        white = dist.Normal(0.0, 1.0).expand((n, width)).to_event(2)
+        xi.append(numpyro.sample(f"xi{index}", white, infer={"event_dims": ["point", "unit"]}))
+    F = add_noise(xi, weights, layers, X) / jnp.sqrt(net.widths[-1])
+    alpha, noise = (rainbow.given_or_drawn(*p) for p in (("alpha", alpha), ("noise", noise)))
+    prior = dist.Normal(0.0, jnp.sqrt(alpha)).expand(F.shape[1:]).to_event(1)
+    w = numpyro.sample("w", prior, infer={"event_dims": ["unit"]})
+    with numpyro.plate("point", n, dim=-1):
+        f = numpyro.deterministic("f", F @ w)
+        numpyro.sample("y", dist.Normal(f, noise), obs=y)
