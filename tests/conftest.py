@@ -2,6 +2,9 @@
 import os
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # two workers: their threads would wait in turn
+# Most of the default run is compilation, a third less of it without the backend's optimisations;
+# the slow tests run longer than they compile, and set this to nothing.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 import jax
 import numpyro

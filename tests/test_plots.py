@@ -66,6 +66,14 @@ def learnt(seed, estimator="draw"):
             coords={"route": ["raw", "collapsed"], "quantity": ["q", "f", "tr Phi"]},
         ),
         sbc=xr.Dataset({"rank": ("simulation", rng.integers(0, 100, 400))}, attrs={"draws": 99}),
+        resampling=xr.Dataset(
+            {"errors": (("width", "layer"), rng.gamma(2.0, size=(3, 2)))},
+            coords={"width": [10, 20, 40], "layer": layers},
+        ),
+        weight_spectrum=xr.Dataset(
+            {"eigenvalues": (("network", "layer", "mode"), rng.gamma(2.0, size=(2, 2, 5)))},
+            coords={"network": ["initial", "trained"], "layer": layers},
+        ),
     )  # fmt: skip
 
 

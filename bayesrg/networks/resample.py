@@ -32,8 +32,8 @@ class Resampled(NamedTuple):
     weights: tuple[Array, ...]
     readout: Array | None
     rotations: tuple[Array, ...]
-    errors: Array
-    held_out: Array | None
+    errors: Float[Array, " layer"]
+    held_out: Float[Array, " layer"] | None
 
 
 def weight_covariance(W: ArrayLike) -> Float[Array, "unit unit_bis"]:
