@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Linear algebra that JAX lacks: one differentiable block, a guarded Cholesky, safe roots."""
+"""Linear algebra that JAX lacks: differentiable blocks, a guarded Cholesky, safe roots."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax.scipy.linalg import cho_solve, solve_triangular
@@ -116,3 +117,79 @@ def safe_sqrt(x):
     """Square root of ``max(x, 0)`` whose derivative at zero is 0 in place of infinity."""
     positive = x > 0
     return jnp.where(positive, jnp.sqrt(jnp.where(positive, x, 1.0)), 0.0)
+
+
+def matrix_function(A, f):
+    r"""Factor an elementwise function of a symmetric matrix: :math:`f(A) = V W V^T`.
+
+    Parameters
+    ----------
+    A : (n, n) symmetric, positive semi-definite up to round-off
+    f : callable
+        ``f(values, largest)``, elementwise in eigenvalues of any shape and knowing the largest,
+        which is taken to be simple. Its parameters are the arrays of a pytree, not variables that
+        a plain function closes over.
+
+    Returns
+    -------
+    V : (n, n), eigenvectors, constant under differentiation
+    W : (n, n)
+        ``diag(f)``, whose derivative carries that of the eigenvectors. Eigenvalues at or below
+        ``n eps`` of the largest count as zero, with f = 0.
+
+    Notes
+    -----
+    The derivative of W is :math:`F \circ (V^T dA\, V)` with divided differences
+    :math:`F_{ij} = (f_i - f_j)/(l_i - l_j)`, and :math:`f'` of the mean where two eigenvalues
+    agree to a relative 1e-6. It holds at any degeneracy, where the derivative of eigenvectors is
+    nan or wrong. Second derivatives in A raise. The factors stay apart because f may be as large
+    as an inverse eigenvalue, and then the product loses what ``(B @ V) @ W @ (B @ V).T`` keeps.
+
+    References
+    ----------
+    Daleckii and Krein (1965); Higham (2008), theorem 3.11.
+    """
+    e, V = jnp.linalg.eigh(jax.lax.stop_gradient(A))
+    largest = V[:, -1] @ A @ V[:, -1]
+    kept = e > A.shape[0] * jnp.finfo(A.dtype).eps * e[-1]
+    return V, _weights(A, f, largest, jnp.where(kept, e, 0.0), V)
+
+
+@eqx.filter_custom_jvp
+def _weights(A, f, largest, e, V):
+    return jnp.diag(_positive(f, largest, e))
+
+
+def _positive(f, largest, e):
+    return jnp.where(e > 0, f(jnp.where(e > 0, e, 1.0), largest), 0.0)
+
+
+@_weights.def_jvp
+def _weights_jvp(primals, tangents):
+    (A, f, largest, e, V), (dA, df, d_largest, *_) = primals, tangents
+    _once(A)
+    parts = eqx.filter_jvp(lambda f, top: _positive(f, top, e), (f, largest), (df, d_largest))
+    values = parts[0]
+    change = jnp.diag(jnp.zeros_like(values) if parts[1] is None else parts[1])
+    if dA is not None:
+        gap, total = e[:, None] - e, e[:, None] + e
+        both = (e[:, None] > 0) & (e > 0)
+        close = jnp.abs(gap) <= 1e-6 * total
+        middle = jnp.where(both, 0.5 * total, 1.0)
+        slope = jax.jvp(lambda v: f(v, largest), (middle,), (jnp.ones_like(middle),))[1]
+        ratio = (values[:, None] - values) / jnp.where(close, 1.0, gap)
+        change = change + jnp.where(close, jnp.where(both, slope, 0.0), ratio) * (V.T @ dA @ V)
+    return jnp.diag(values), change
+
+
+@jax.custom_jvp
+def _once(A):
+    return A
+
+
+@_once.defjvp
+def _refuse_second(primals, tangents):
+    raise NotImplementedError(
+        "a spectral map of a moving kernel has first derivatives only; sample with gradients "
+        "(NUTS), or fix the kernel and differentiate the map"
+    )

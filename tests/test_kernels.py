@@ -10,12 +10,23 @@ import tinygp
 from oracles import central_difference
 
 from bayesrg import _checks, kernels
-from bayesrg.kernels import NNGP, RBF, Linear, Matern12, Matern32, Matern52, RationalQuadratic
+from bayesrg.kernels import (
+    DEQ,
+    NNGP,
+    NTK,
+    RBF,
+    Kernel,
+    Linear,
+    Matern12,
+    Matern32,
+    Matern52,
+    RationalQuadratic,
+)
 from bayesrg.kernels.base import equal_rows, squared_distance
 
 CLASSES = [c for c in (getattr(kernels, n) for n in kernels.__all__) if inspect.isclass(c)]
-NAMED = [c for c in CLASSES if not inspect.isabstract(c)]
-FIRST = {"NNGP": 2}
+NAMED = [c for c in CLASSES if issubclass(c, Kernel) and not inspect.isabstract(c)]
+FIRST = {"NNGP": 2, "NTK": 2}
 
 
 def make(cls):
@@ -30,6 +41,12 @@ def cases():
     derived = {
         "erf": NNGP(2, "erf", 1.5, 0.1),
         "linear network": NNGP(1, "linear"),
+        "tangent": NTK(2, "leaky_relu", 1.8, 0.05),
+        "tangent, residual": NTK(2, "sin", 1.2, 0.1, skip=0.6),
+        "tangent, normalised": NTK(2, "relu", 1.5, 0.1, layernorm=True),
+        "tangent, series": NTK(1, "tanh", 0.4, 0.05),
+        "step": NNGP(2, "step", 1.2, 0.1),
+        "equilibrium": DEQ("relu", 0.9, 1.0, 0.1, train="all"),
         "layers": NNGP(1, weight_var=[1.5, 0.7], bias_var=[0.1, 0.3], readout_bias=False),
         "sum": RBF(1.0) + 0.3 * Matern12(0.5),
         "product": RBF(2.0) * Linear(0.5, 0.1),

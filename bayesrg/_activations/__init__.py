@@ -4,6 +4,7 @@
 from .functions import (
     ACTIVATIONS,
     DUALS,
+    SLOPE,
     Activation,
     activation_function,
     is_odd,
@@ -11,13 +12,17 @@ from .functions import (
     resolve,
 )
 from .moments import Moments, gaussian_moments, gaussian_product
+from .series import Series, dual_of
 
 __all__ = [
     "ACTIVATIONS",
     "DUALS",
+    "SLOPE",
     "Activation",
     "Moments",
+    "Series",
     "activation_function",
+    "dual_of",
     "gaussian_moments",
     "gaussian_product",
     "is_odd",

@@ -1,31 +1,53 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Second Gaussian moments of two arguments, in closed form and with safe derivatives.
+r"""Second Gaussian moments of two arguments, in closed form and with safe derivatives.
 
-For ``(u, v) ~ N(0, [[a, c], [c, b]])`` an activation's dual is ``V(a, b, c) = E f(u) f(v)``; its
-derivative in ``c`` is ``E f'(u) f'(v)`` (Price's theorem). ``diagonal(a) = E f(u)^2``.
+For ``(u, v) ~ N(0, [[a, c], [c, b]])`` an activation's dual is :math:`V(a, b, c) = E f(u) f(v)`;
+its derivative in ``c`` is :math:`\dot V = E f'(u) f'(v)` (Price's theorem). The kinked functions
+share one primitive, that of the relu, with s = sqrt(ab - c^2) and t = atan2(s, c):
+
+.. math:: V = \frac{s + (\pi - t)c}{2\pi}, \quad \dot V = \frac{\pi - t}{2\pi}, \quad
+          dV = \dot V\, dc + \frac{s}{4\pi}\Big(\frac{da}{a} + \frac{db}{b}\Big), \quad
+          d\dot V = \frac{dc - (c/2)(da/a + db/b)}{2\pi s}
+
+The last is set to zero where rows coincide: there V' has a cusp in the inputs and none in
+hyper-parameters. So first derivatives are exact everywhere, higher ones wherever s > 0.
 """
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+import numpy as np
+from jax import Array, lax
 
 from .._linalg import safe_sqrt
 
 
 class Dual(NamedTuple):
-    """Second moments of an activation: off the diagonal and on it."""
+    """Second moments of an activation and of its derivative, off the diagonal and on it.
 
-    covariance: Callable[[Array, Array, Array], Array]
-    diagonal: Callable[[Array], Array]
+    Attributes
+    ----------
+    covariance : callable (a, b, c) -> V, elementwise
+    diagonal : callable a -> V(a, a, a)
+    slope : callable (a, b, c) -> E f'(u) f'(v), or None for a function that jumps
+    slope_diagonal : callable, on the diagonal
+    angular : bool
+        Whether ``covariance`` and ``slope`` take a fourth argument, (s, t), where these are known
+        better than a, b and c tell.
+    """
 
+    covariance: Callable
+    diagonal: Callable
+    slope: Callable | None = None
+    slope_diagonal: Callable | None = None
+    angular: bool = False
 
-def _angle(a, b, c):
-    """Area ``s`` and angle ``t`` between two vectors of squared lengths a, b, inner product c."""
-    s = safe_sqrt(a * b - c**2)
-    return s, jnp.arctan2(s, c)
+    def prepare(self, a: Array) -> Array:
+        """Give what the moments need to know of one argument: no more than its variance."""
+        return a
 
 
 def _ratio(x, y):
@@ -33,23 +55,91 @@ def _ratio(x, y):
     return jnp.where(y > 0, x / jnp.where(y > 0, y, 1.0), 0.0)
 
 
+def _angle(a, b, c):
+    """Area ``s`` and angle ``t`` between two vectors of squared lengths a, b, inner product c."""
+    a, b, c = lax.stop_gradient((a, b, c))
+    s = safe_sqrt(a * b - c**2)
+    return s, jnp.where((s == 0) & (c == 0), jnp.pi / 2, jnp.arctan2(s, c))
+
+
+def _over_area(x, a, b, s):
+    """``x / s``, zero where s is round-off."""
+    least = max(1e-7, float(jnp.finfo(s.dtype).eps) ** 0.5)
+    clear = s > least * jnp.sqrt(a * b)
+    return jnp.where(clear, x / jnp.where(clear, s, 1.0), 0.0)
+
+
 @jax.custom_jvp
-def relu_dual(a, b, c):
-    """Arc-cosine kernel of order 1, halved: ``(s + (pi - t) c) / 2 pi``."""
-    s, t = _angle(a, b, c)
+def _area(a, b, c, s, t):
+    return s
+
+
+@_area.defjvp
+def _area_jvp(primals, tangents):
+    a, b, c, s, t = primals
+    da, db, dc, *_ = tangents
+    return s, _over_area((b * da + a * db) / 2 - c * dc, a, b, _area(*primals))
+
+
+@jax.custom_jvp
+def _relu_slope(a, b, c, s, t):
+    return (jnp.pi - t) / (2 * jnp.pi)
+
+
+@_relu_slope.defjvp
+def _relu_slope_jvp(primals, tangents):
+    a, b, c, s, t = primals
+    da, db, dc, *_ = tangents
+    numerator = dc - c / 2 * (_ratio(da, a) + _ratio(db, b))
+    change = _over_area(numerator, a, b, _area(*primals)) / (2 * jnp.pi)
+    return _relu_slope(*primals), change
+
+
+@jax.custom_jvp
+def _relu(a, b, c, s, t):
     return (s + (jnp.pi - t) * c) / (2 * jnp.pi)
 
 
-@relu_dual.defjvp
-def _relu_dual_jvp(primals, tangents):
-    # The square root and the arc cosine are singular at equal inputs, their combination is not:
-    # dV = (pi - t)/(2 pi) dc + s/(4 pi) (da/a + db/b) is finite everywhere.
-    a, b, c = primals
-    da, db, dc = tangents
-    s, t = _angle(a, b, c)
-    value = (s + (jnp.pi - t) * c) / (2 * jnp.pi)
-    change = (jnp.pi - t) / (2 * jnp.pi) * dc
-    return value, change + s / (4 * jnp.pi) * (_ratio(da, a) + _ratio(db, b))
+@_relu.defjvp
+def _relu_jvp(primals, tangents):
+    a, b, c, s, t = primals
+    da, db, dc, *_ = tangents
+    change = _relu_slope(*primals) * dc
+    change = change + _area(*primals) / (4 * jnp.pi) * (_ratio(da, a) + _ratio(db, b))
+    return _relu(*primals), change
+
+
+def relu_dual(a, b, c, angle=None):
+    """Arc-cosine kernel of order 1, halved."""
+    return _relu(a, b, c, *(_angle(a, b, c) if angle is None else angle))
+
+
+def relu_slope(a, b, c, angle=None):
+    """Arc-cosine kernel of order 0, halved; that of the step as well."""
+    return _relu_slope(a, b, c, *(_angle(a, b, c) if angle is None else angle))
+
+
+@lru_cache(64)
+def leaky(q):
+    """Dual of a relu with slope ``q`` below zero; -1 gives the absolute value."""
+    return Dual(
+        lambda a, b, c, angle=None: (1 - q) ** 2 * relu_dual(a, b, c, angle) + q * c,
+        lambda a: (1 + q**2) / 2 * a,
+        lambda a, b, c, angle=None: (1 - q) ** 2 * relu_slope(a, b, c, angle) + q,
+        lambda a: jnp.full_like(a, (1 + q**2) / 2),
+        angular=True,
+    )
+
+
+def scaled(dual, factor):
+    """Dual of ``f(factor * x)`` from that of f."""
+    r = factor**2
+    return Dual(
+        lambda a, b, c: dual.covariance(r * a, r * b, r * c),
+        lambda a: dual.diagonal(r * a),
+        lambda a, b, c: r * dual.slope(r * a, r * b, r * c),
+        lambda a: r * dual.slope_diagonal(r * a),
+    )
 
 
 @jax.custom_jvp
@@ -63,11 +153,59 @@ def erf_dual(a, b, c):
 def _erf_dual_jvp(primals, tangents):
     a, b, c = primals
     da, db, dc = tangents
-    # (1 + 2a)(1 + 2b) - 4c^2 >= 1 + 2a + 2b by Cauchy and Schwarz: it never vanishes.
-    slope = 4 / jnp.pi / jnp.sqrt(1 + 2 * a + 2 * b + 4 * jnp.clip(a * b - c**2, 0.0))
-    return erf_dual(a, b, c), slope * (dc - c * (da / (1 + 2 * a) + db / (1 + 2 * b)))
+    change = dc - c * (da / (1 + 2 * a) + db / (1 + 2 * b))
+    return erf_dual(a, b, c), erf_slope(a, b, c) * change
 
 
-RELU = Dual(relu_dual, lambda a: a / 2)
-ERF = Dual(erf_dual, lambda a: 2 / jnp.pi * jnp.arcsin(2 * a / (1 + 2 * a)))
-LINEAR = Dual(lambda a, b, c: c, lambda a: a)
+def erf_slope(a, b, c):
+    """``(4/pi) / sqrt((1 + 2a)(1 + 2b) - 4c^2)``."""
+    # Cauchy and Schwarz: the root is that of 1 + 2a + 2b at least.
+    return 4 / jnp.pi / jnp.sqrt(1 + 2 * a + 2 * b + 4 * jnp.clip(a * b - c**2, 0.0))
+
+
+def _size(c):
+    """``|c|`` with slope 1, not 0, at zero, and the sign that goes with it."""
+    return jnp.where(c < 0, -c, c), jnp.where(c < 0, -1.0, 1.0)
+
+
+def sin_dual(a, b, c):
+    """``exp(-(a + b)/2) sinh c``, with no overflow and no cancellation."""
+    size, sign = _size(c)
+    return -sign * jnp.exp(size - (a + b) / 2) * jnp.expm1(-2 * size) / 2
+
+
+def cos_dual(a, b, c):
+    """``exp(-(a + b)/2) cosh c``, with no overflow."""
+    size, _ = _size(c)
+    return jnp.exp(size - (a + b) / 2) * (1 + jnp.exp(-2 * size)) / 2
+
+
+def _sin_square(a):
+    return -jnp.expm1(-2 * a) / 2
+
+
+def _cos_square(a):
+    return (1 + jnp.exp(-2 * a)) / 2
+
+
+RELU = Dual(relu_dual, lambda a: a / 2, relu_slope, lambda a: jnp.full_like(a, 0.5), angular=True)
+ABS = leaky(-1.0)
+STEP = Dual(relu_slope, lambda a: jnp.full_like(a, 0.5), angular=True)
+SIGN = Dual(
+    lambda a, b, c, angle=None: 4 * relu_slope(a, b, c, angle) - 1, jnp.ones_like, angular=True
+)
+ERF = Dual(
+    erf_dual,
+    lambda a: 2 / jnp.pi * jnp.arcsin(2 * a / (1 + 2 * a)),
+    erf_slope,
+    lambda a: 4 / jnp.pi / jnp.sqrt(1 + 4 * a),
+)
+ERF_SQRT2 = scaled(ERF, float(np.sqrt(0.5)))
+SIN = Dual(sin_dual, _sin_square, cos_dual, _cos_square)
+COS = Dual(cos_dual, _cos_square, sin_dual, _sin_square)
+LINEAR = Dual(
+    lambda a, b, c: c,
+    lambda a: a,
+    lambda a, b, c: jnp.ones_like(c),
+    jnp.ones_like,
+)

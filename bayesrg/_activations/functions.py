@@ -39,16 +39,22 @@ ACTIVATIONS = {
     "erf": Activation(erf, closed=closed.error_function(1.0), dual=duals.ERF),
     "linear": Activation(lambda x: x, closed=closed.linear, dual=duals.LINEAR),
     "leaky_relu": Activation(
-        lambda x: jnp.where(x > 0, x, SLOPE * x), closed=closed.bent(SLOPE, 1 - SLOPE)
+        lambda x: jnp.where(x > 0, x, SLOPE * x),
+        closed=closed.bent(SLOPE, 1 - SLOPE),
+        dual=duals.leaky(SLOPE),
     ),
-    "abs": Activation(jnp.abs, closed=closed.bent(-1.0, 2.0)),
+    "abs": Activation(jnp.abs, closed=closed.bent(-1.0, 2.0), dual=duals.ABS),
     "erf_sqrt2": Activation(
-        lambda x: erf(x / np.sqrt(2)), closed=closed.error_function(float(np.sqrt(0.5)))
+        lambda x: erf(x / np.sqrt(2)),
+        closed=closed.error_function(float(np.sqrt(0.5))),
+        dual=duals.ERF_SQRT2,
     ),
-    "sin": Activation(jnp.sin, closed=closed.sin),
-    "cos": Activation(jnp.cos, closed=closed.cos),
-    "step": Activation(lambda x: jnp.where(x > 0, 1.0, jnp.zeros_like(x)), closed=closed.step),
-    "sign": Activation(jnp.sign, closed=closed.sign),
+    "sin": Activation(jnp.sin, closed=closed.sin, dual=duals.SIN),
+    "cos": Activation(jnp.cos, closed=closed.cos, dual=duals.COS),
+    "step": Activation(
+        lambda x: jnp.where(x > 0, 1.0, jnp.zeros_like(x)), closed=closed.step, dual=duals.STEP
+    ),
+    "sign": Activation(jnp.sign, closed=closed.sign, dual=duals.SIGN),
     "gelu": Activation(lambda x: jax.nn.gelu(x, approximate=False), closed=closed.gelu),
     "tanh": Activation(jnp.tanh),
     "sigmoid": Activation(jax.nn.sigmoid),

@@ -6,7 +6,7 @@ between the function's kinks. Its points crowd at the ends of a panel, so that i
 kinks and keeps up with functions that turn within a small part of a standard deviation.
 """
 
-from functools import partial
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 import jax
@@ -16,7 +16,7 @@ from jax import Array
 
 from .._linalg import safe_sqrt
 
-_POINTS, _WEIGHTS = np.polynomial.legendre.leggauss(128)
+_gauss = lru_cache(8)(np.polynomial.legendre.leggauss)
 _REACH = 12.0
 
 
@@ -60,14 +60,15 @@ def gaussian_product(f, g, r, q, c, h, m):
     return jnp.vectorize(partial(_product, f, g))(r, q, c, h, m)
 
 
-def _rule(ends):
-    """Points and weights (m,) of the standard normal, in panels between ``ends`` (k,)."""
+def _rule(ends, points=128):
+    """Weighted points of the standard normal, (m,) each, in k + 1 panels between ends (k,)."""
+    nodes, weights = _gauss(points)
     outer = jnp.full_like(ends[:1], _REACH)
     ends = jnp.concatenate([-outer, jnp.clip(ends, -_REACH, _REACH), outer])
     half = (ends[1:, None] - ends[:-1, None]) / 2
     middle = (ends[1:, None] + ends[:-1, None]) / 2
-    z = middle + half * jnp.asarray(_POINTS, ends.dtype)[None]
-    w = half * jnp.asarray(_WEIGHTS, ends.dtype)[None]
+    z = middle + half * jnp.asarray(nodes, ends.dtype)[None]
+    w = half * jnp.asarray(weights, ends.dtype)[None]
     return z.ravel(), (w * jnp.exp(-(z**2) / 2) / np.sqrt(2 * np.pi)).ravel()
 
 

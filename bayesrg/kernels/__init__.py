@@ -3,10 +3,28 @@
 
 from .adapter import adapt
 from .base import Kernel, MomentKernel
-from .network import *  # noqa: F403
-from .network import __all__ as _network
+from .critical import JacobianFlow, critical_point, jacobian_flow
+from .deq import DEQ
+from .empirical import empirical_apjn, empirical_nngp, empirical_ntk, relative_distance
+from .network import NNGP, NTK
 from .stationary import *  # noqa: F403
 from .stationary import Stationary
 from .stationary import __all__ as _stationary
 
-__all__ = ["Kernel", "MomentKernel", "Stationary", *_network, *_stationary, "adapt"]
+__all__ = [
+    "DEQ",
+    "NNGP",
+    "NTK",
+    "JacobianFlow",
+    "Kernel",
+    "MomentKernel",
+    "Stationary",
+    *_stationary,
+    "adapt",
+    "critical_point",
+    "empirical_apjn",
+    "empirical_nngp",
+    "empirical_ntk",
+    "jacobian_flow",
+    "relative_distance",
+]

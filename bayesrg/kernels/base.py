@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
-from jaxtyping import Float
+from jaxtyping import Bool, Float, UInt32
 
 from .. import _checks
 from .._checks import ArrayLike
@@ -33,6 +33,13 @@ class Kernel(eqx.Module):
     def gram_diag(self, X: Float[Array, "point feature"]) -> Float[Array, " point"]:
         """Variance at each row of X (n, d), shape (n,)."""
 
+    def symmetric_gram(self, X: Float[Array, "point feature"]) -> Float[Array, "point point_bis"]:
+        """Gram matrix of X (n, d) with itself, exactly symmetric, with ``gram_diag`` on it."""
+        K = self.gram(X, X)
+        K = 0.5 * (K + K.T)
+        i = jnp.arange(X.shape[0])
+        return K.at[i, i].set(self.gram_diag(X))
+
     def diag(self, X: ArrayLike) -> Float[Array, " point"]:
         """Diagonal of ``kernel(X)``, (n,), without the matrix."""
         return self.gram_diag(_checks.inputs("X", X))
@@ -42,10 +49,7 @@ class Kernel(eqx.Module):
         _checks.warn_32_bits("a kernel")
         X = _checks.inputs("X", X)
         if Z is None:
-            K = self.gram(X, X)
-            K = 0.5 * (K + K.T)
-            i = jnp.arange(X.shape[0])
-            return K.at[i, i].set(self.gram_diag(X))
+            return self.symmetric_gram(X)
         Z = _checks.inputs("Z", Z)
         if X.shape[1] != Z.shape[1]:
             raise ValueError(
@@ -96,6 +100,9 @@ class Sum(Kernel):
     def gram(self, X, Z):
         return self.left.gram(X, Z) + self.right.gram(X, Z)
 
+    def symmetric_gram(self, X):
+        return self.left.symmetric_gram(X) + self.right.symmetric_gram(X)
+
     def gram_diag(self, X):
         return self.left.gram_diag(X) + self.right.gram_diag(X)
 
@@ -109,6 +116,9 @@ class Product(Kernel):
     def gram(self, X, Z):
         return self.left.gram(X, Z) * self.right.gram(X, Z)
 
+    def symmetric_gram(self, X):
+        return self.left.symmetric_gram(X) * self.right.symmetric_gram(X)
+
     def gram_diag(self, X):
         return self.left.gram_diag(X) * self.right.gram_diag(X)
 
@@ -121,6 +131,9 @@ class Scaled(Kernel):
 
     def gram(self, X, Z):
         return self.factor * self.kernel.gram(X, Z)
+
+    def symmetric_gram(self, X):
+        return self.factor * self.kernel.symmetric_gram(X)
 
     def gram_diag(self, X):
         return self.factor * self.kernel.gram_diag(X)
@@ -154,6 +167,9 @@ class Warped(Kernel):
     def gram(self, X, Z):
         return self.kernel.gram(self.function(X), self.function(Z))
 
+    def symmetric_gram(self, X):
+        return self.kernel.symmetric_gram(self.function(X))
+
     def gram_diag(self, X):
         return self.kernel.gram_diag(self.function(X))
 
@@ -186,20 +202,25 @@ class MomentKernel(Kernel):
         return self.diag_moments((X**2).sum(-1))
 
 
-def equal_rows(X: Float[Array, "n d"], Z: Float[Array, "m d"]) -> Array:
-    """Say which rows are equal, (n, m) booleans, at the cost of comparing two 32-bit hashes."""
+def row_hashes(X: Float[Array, "n d"]) -> UInt32[Array, "n two"]:
+    """Two 32-bit hashes of every row."""
+    X = jnp.where(X == 0, 0.0, X)  # zeros of either sign are equal
+    words = lax.bitcast_convert_type(X, jnp.uint32).reshape(X.shape[0], 1, -1)
+    seeds = np.random.default_rng(0).integers(0, 2**32, (2, words.shape[-1]), dtype=np.uint32)
+    h = words ^ seeds
+    for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):  # the finaliser of Murmur3
+        h = (h ^ (h >> shift)) * np.uint32(factor)
+    return (h ^ (h >> 16)).sum(-1, dtype=jnp.uint32)
 
-    def hashes(A):
-        A = jnp.where(A == 0, 0.0, A)  # zeros of either sign are equal
-        words = lax.bitcast_convert_type(A, jnp.uint32).reshape(A.shape[0], 1, -1)
-        seeds = np.random.default_rng(0).integers(0, 2**32, (2, words.shape[-1]), dtype=np.uint32)
-        h = words ^ seeds
-        for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):  # the finaliser of Murmur3
-            h = (h ^ (h >> shift)) * np.uint32(factor)
-        return (h ^ (h >> 16)).sum(-1, dtype=jnp.uint32)
 
-    h, g = hashes(X), hashes(Z)
+def same_rows(h: UInt32[Array, "n two"], g: UInt32[Array, "m two"]) -> Bool[Array, "n m"]:
+    """Say which rows have equal hashes."""
     return (h[:, None, 0] == g[None, :, 0]) & (h[:, None, 1] == g[None, :, 1])
+
+
+def equal_rows(X: Float[Array, "n d"], Z: Float[Array, "m d"]) -> Bool[Array, "n m"]:
+    """Say which rows are equal, (n, m) booleans, at the cost of comparing two 32-bit hashes."""
+    return same_rows(row_hashes(X), row_hashes(Z))
 
 
 @jax.jit  # compiled, the differences are never stored

@@ -1,18 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Covariances of infinitely wide networks."""
+"""Covariances and tangent kernels of infinitely wide networks."""
 
+import warnings
+from collections.abc import Callable
 from functools import partial
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jaxtyping import Float
 
 from .. import _checks
-from .._activations import DUALS
-from .base import Kernel, MomentKernel
+from .._activations import SLOPE, Series, dual_of, resolve
+from .._checks import ArrayLike
+from .base import Kernel
+from .recursion import Recursion
+from .tiles import side, tiled
 
-__all__ = ["NNGP"]
+__all__ = ["NNGP", "NTK"]
+
+BLOCK_BYTES = 2**26
 
 
 class NNGP(Kernel):
@@ -24,14 +33,34 @@ class NNGP(Kernel):
     Parameters
     ----------
     depth : int
-        Hidden layers, zero or more; the linear read-out is one more step.
-    activation : "relu", "erf" or "linear"
+        Hidden layers, zero or more; the linear read-out is one more step. With ``skip`` the number
+        of residual blocks.
+    activation : str or callable
+        "relu", "leaky_relu", "abs", "step", "sign", "erf", "erf_sqrt2", "sin", "cos" and "linear"
+        have closed forms. Other names, and elementwise functions, have a Hermite series.
     weight_var : () or (depth + 1,)
-        Variance of a weight times its fan-in; one a layer if an array, the read-out last.
+        Variance of a weight times its fan-in; one a layer if an array, the read-out last. With
+        ``skip`` (depth + 2,): input layer, blocks, read-out.
     bias_var : () or (depth + 1,)
         Variance of a bias.
+    skip : () or None
+        Strength alpha of residual blocks :math:`h \to h + \alpha W f(h)`. They follow the input
+        layer; the read-out has an activation before it.
+    layernorm : bool
+        Whether pre-activations are normalised over the width before each activation.
     readout_bias : bool
         Whether the read-out has a bias.
+    slope : float
+        That of the leaky relu below zero.
+    order : int
+        Terms of the Hermite series.
+    block_bytes : int
+        Memory for work arrays: larger Gram matrices are made in tiles.
+
+    Warns
+    -----
+    UserWarning
+        If the series leaves out more than 1e-6 of a variance.
 
     Notes
     -----
@@ -45,68 +74,189 @@ class NNGP(Kernel):
     """
 
     depth: int = eqx.field(static=True)
-    activation: str = eqx.field(static=True, default="relu")
+    activation: str | tuple | Callable = eqx.field(static=True, default="relu")
     weight_var: Float[Array, "..."] = eqx.field(
         converter=partial(_checks.positive, "weight_var", ndim=(0, 1)), default=2.0
     )
     bias_var: Float[Array, "..."] = eqx.field(
         converter=partial(_checks.nonnegative, "bias_var", ndim=(0, 1)), default=0.0
     )
+    skip: Float[Array, ""] | None = eqx.field(
+        converter=lambda v: v if v is None else _checks.nonnegative("skip", v, ndim=0),
+        default=None,
+        kw_only=True,
+    )
+    layernorm: bool = eqx.field(static=True, default=False, kw_only=True)
     readout_bias: bool = eqx.field(static=True, default=True, kw_only=True)
+    slope: float | int = eqx.field(static=True, default=SLOPE, kw_only=True)
+    order: int = eqx.field(static=True, default=64, kw_only=True)
+    block_bytes: int = eqx.field(static=True, default=BLOCK_BYTES, kw_only=True)
 
     def __check_init__(self):
         if isinstance(self.depth, bool) or not isinstance(self.depth, int) or self.depth < 0:
             raise ValueError(
                 f"depth must be an integer >= 0, got {self.depth!r}; it counts hidden layers"
             )
-        _checks.choice("activation", self.activation, tuple(DUALS))
+        resolve(self.activation)
+        _checks.whole("order", self.order)
+        _checks.whole("block_bytes", self.block_bytes)
         for name in ("weight_var", "bias_var"):
             shape = jnp.shape(getattr(self, name))
-            if shape not in ((), (self.depth + 1,)):
+            if shape not in ((), (self._steps + 1,)):
                 raise ValueError(
                     f"{name} has shape {shape}; give one number, or one a layer: "
-                    f"({self.depth + 1},)"
+                    f"({self._steps + 1},)"
                 )
 
-    def _layers(self):
-        """Yield weight and bias variance of every layer after the first."""
-        weights = jnp.broadcast_to(self.weight_var, (self.depth + 1,))
-        biases = jnp.broadcast_to(self.bias_var, (self.depth + 1,))
+    @property
+    def _steps(self):
+        """Layers after the first."""
+        return self.depth + (self.skip is not None)
+
+    _tangent = False
+
+    def _recursion(self):
+        weights = jnp.broadcast_to(self.weight_var, (self._steps + 1,))
+        biases = jnp.broadcast_to(self.bias_var, (self._steps + 1,))
         if not self.readout_bias:
             biases = biases.at[-1].set(0.0)
-        return weights, biases
+        dual = dual_of(self.activation, self.slope, self.order)
+        train_bias = getattr(self, "train_bias", True)
+        return Recursion(
+            weights, biases, self.skip, dual, self.layernorm, self._tangent, train_bias
+        )
 
-    def _moments(self, d):
-        return _Recursion(*self._layers(), self.activation, d)
+    def _choose(self, K, theta):
+        """The kernel's own value, of the covariance and the tangent kernel."""
+        return K
 
     def gram(self, X, Z):
-        return self._moments(X.shape[1]).gram(X, Z)
+        self._warn_series(X, Z)
+        return _gram(self, X, Z, both=False)
+
+    def symmetric_gram(self, X):
+        self._warn_series(X)
+        return _gram(self, X, None, both=False)
 
     def gram_diag(self, X):
-        return self._moments(X.shape[1]).gram_diag(X)
+        self._warn_series(X)
+        return _diag(self, X)
+
+    def series_error(self, X: ArrayLike) -> Float[Array, " layer"]:
+        """Largest share of a variance that the series leaves out at inputs X (n, d), by layer.
+
+        Zero for closed forms. For a tangent kernel that of the derivative's series, if larger.
+        """
+        return _left_out(self, _checks.inputs("X", X))[0]
+
+    def _warn_series(self, *inputs):
+        leaves = (*inputs, self.weight_var, self.bias_var, self.skip)
+        dual = dual_of(self.activation, self.slope, self.order)
+        if not isinstance(dual, Series) or not all(_checks.known(v) for v in leaves):
+            return
+        for X in inputs:
+            left_out, jump = (np.asarray(v) for v in _left_out(self, X))
+            if self._tangent and (jump > 1e-3).any():
+                raise ValueError(
+                    f"activation {self.activation!r} jumps and has no derivative: only NNGP is "
+                    "defined; take NNGP, or a continuous activation"
+                )
+            if (left_out > 1e-6).any():
+                warnings.warn(
+                    f"a series of {self.order} terms leaves out {left_out.max():.1e} of the "
+                    f"variance of activation {self.activation!r}"
+                    f"{' or of its derivative' if self._tangent else ''}, at layer "
+                    f"{left_out.argmax() + 1}; raise order",
+                    stacklevel=6,
+                )
+                return
 
 
-class _Recursion(MomentKernel):
-    """The layer recursion at a given input dimension, as a function of inner products."""
+class NTK(NNGP):
+    r"""Neural tangent kernel: inner product of an infinitely wide network's parameter gradients.
 
-    weights: Float[Array, " layer"]
-    biases: Float[Array, " layer"]
-    activation: str = eqx.field(static=True)
-    dimension: int = eqx.field(static=True)
+    .. math:: \Theta_1 = K_1, \qquad
+              \Theta_{l+1} = K_{l+1} + \sigma_w^2\, E f'(u) f'(v)\, \Theta_l
 
-    def _first(self, inner):
-        return self.weights[0] / self.dimension * inner + self.biases[0]
+    K, the other arguments and further notes are those of `NNGP`.
 
-    def moments(self, xx, zz, xz):
-        dual = DUALS[self.activation]
-        a, b, c = self._first(xx), self._first(zz), self._first(xz)
-        for weight, bias in zip(self.weights[1:], self.biases[1:], strict=True):
-            c = weight * dual.covariance(a, b, c) + bias
-            a, b = (weight * dual.diagonal(v) + bias for v in (a, b))
-        return c
+    Parameters
+    ----------
+    train : "all" or "last"
+        Parameters that are trained: all, or those of the read-out, whose kernel is the NNGP.
+    train_bias : bool
+        Whether biases are among them.
 
-    def diag_moments(self, xx):
-        a = self._first(xx)
-        for weight, bias in zip(self.weights[1:], self.biases[1:], strict=True):
-            a = weight * DUALS[self.activation].diagonal(a) + bias
-        return a
+    Raises
+    ------
+    ValueError
+        For an activation that jumps.
+
+    References
+    ----------
+    arXiv 1806.07572; arXiv 2307.14531, section 2.
+    """
+
+    train: str = eqx.field(
+        converter=lambda v: _checks.choice("train", v, ("all", "last")),
+        static=True, default="all", kw_only=True,
+    )  # fmt: skip
+    train_bias: bool = eqx.field(static=True, default=True, kw_only=True)
+
+    def __check_init__(self):
+        dual = dual_of(self.activation, self.slope, self.order)
+        if self.train == "all" and not isinstance(dual, Series) and dual.slope is None:
+            raise ValueError(
+                f"{self.activation} has no derivative: only NNGP is defined; take NNGP, or a "
+                "continuous activation"
+            )
+
+    @property
+    def _tangent(self):
+        return self.train == "all"
+
+    def _choose(self, K, theta):
+        if self._tangent:
+            return theta
+        biased = self.readout_bias and not self.train_bias
+        return K - jnp.ravel(self.bias_var)[-1] if biased else K
+
+    def both(self, X: ArrayLike, Z: ArrayLike | None = None) -> tuple[Array, Array]:
+        """Covariance and tangent kernel, (n, m) each, between X (n, d) and Z (m, d) in one pass."""
+        _checks.warn_32_bits("a kernel")
+        X = _checks.inputs("X", X)
+        Z = Z if Z is None else _checks.inputs("Z", Z)
+        self._warn_series(*((X,) if Z is None else (X, Z)))
+        return _gram(self, X, Z, both=True)
+
+
+@partial(jax.jit, static_argnames="both")
+def _gram(kernel, X, Z, both):
+    recursion = kernel._recursion()
+    left = recursion.points(X)
+    right = left if Z is None else recursion.points(Z)
+
+    def pairs(left, right):
+        K, theta = recursion.pairs(left, right)
+        value = kernel._choose(K, theta)
+        return (K, value) if both else value
+
+    size = side(kernel.block_bytes, X.dtype.itemsize)
+    return tiled(pairs, left, right, size, symmetric=Z is None)
+
+
+@jax.jit
+def _diag(kernel, X):
+    points = kernel._recursion().points(X)
+    theta = points.theta
+    return kernel._choose(points.K[:, -1], None if theta is None else theta[:, -1])
+
+
+@jax.jit
+def _left_out(kernel, X):
+    recursion = kernel._recursion()
+    if not isinstance(recursion.dual, Series) or not kernel._steps:
+        return jnp.zeros(kernel._steps), jnp.zeros(kernel._steps)
+    layers = [recursion.dual.left_out(p) for p in recursion.points(X).prepared]
+    value, slope, jump = (jnp.stack(v).max(1) for v in zip(*layers, strict=True))
+    return jnp.maximum(value, slope) if kernel._tangent else value, jump

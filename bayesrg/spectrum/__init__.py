@@ -1,11 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Eigenvalues and mode functions of kernels under a data measure."""
 
+from . import maps
 from .base import Spectrum
 from .fourier import FourierSpectrum, fourier
 from .functionals import Functionals, FunctionalSpectrum, functionals
 from .gaussian_rbf import GaussianRBFSpectrum, gaussian_rbf
+from .groups import groups
+from .modify import ModifiedKernel, MovingModifiedKernel, modify, modify_kernel
 from .nystrom import NystromSpectrum, nystrom
+from .rotated import ModePosterior, RotatedDensity, mode_posterior, rotated_density
 from .sphere import SphereSpectrum, sphere
 
 __all__ = [
@@ -13,12 +17,22 @@ __all__ = [
     "FunctionalSpectrum",
     "Functionals",
     "GaussianRBFSpectrum",
+    "ModePosterior",
+    "ModifiedKernel",
+    "MovingModifiedKernel",
     "NystromSpectrum",
+    "RotatedDensity",
     "Spectrum",
     "SphereSpectrum",
     "fourier",
     "functionals",
     "gaussian_rbf",
+    "groups",
+    "maps",
+    "mode_posterior",
+    "modify",
+    "modify_kernel",
     "nystrom",
+    "rotated_density",
     "sphere",
 ]

@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Kernels of infinitely wide deep equilibrium models: one layer, applied until nothing changes."""
+
+from collections.abc import Callable
+from functools import partial
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+from jaxtyping import Float
+
+from .. import _checks
+from .._activations import SLOPE, dual_of, resolve
+from .._checks import ArrayLike
+from .base import Kernel, row_hashes, same_rows
+from .network import BLOCK_BYTES
+from .tiles import side, tiled
+
+__all__ = ["DEQ"]
+
+_STEPS = 200
+
+
+class DEQ(Kernel):
+    r"""Kernel of the fixed point of one infinitely wide layer with tied Gaussian weights.
+
+    .. math:: S = \sigma_w^2 V(S) + \sigma_u^2\, x\cdot z/d + \sigma_b^2, \qquad
+              \Theta = \frac{S}{1 - \sigma_w^2 \dot V(S)}
+
+    for :math:`h = \sigma_w W f(h)/\sqrt N + \sigma_u U x/\sqrt d + \sigma_b b`, entry by entry.
+
+    Parameters
+    ----------
+    activation : str or callable
+        As in `NNGP`.
+    weight_var, input_var, bias_var : ()
+        Variances of W and U times their fan-ins, and of b.
+    train : "last" or "all"
+        "last" is S, the covariance; "all" the tangent kernel Theta of all parameters.
+    slope, order, block_bytes
+        As in `NNGP`.
+
+    Raises
+    ------
+    ValueError
+        When called, where :math:`\chi = \sigma_w^2 E f'^2` reaches 1 at an input: the layer does
+        not contract.
+
+    Notes
+    -----
+    Derivatives are those of the equation at its solution; no iteration is differentiated.
+
+    References
+    ----------
+    arXiv 2307.14531, section 2.
+    """
+
+    activation: str | tuple | Callable = eqx.field(static=True, default="erf")
+    weight_var: Float[Array, ""] = eqx.field(
+        converter=partial(_checks.positive, "weight_var", ndim=0), default=0.5
+    )
+    input_var: Float[Array, ""] = eqx.field(
+        converter=partial(_checks.positive, "input_var", ndim=0), default=1.0
+    )
+    bias_var: Float[Array, ""] = eqx.field(
+        converter=partial(_checks.nonnegative, "bias_var", ndim=0), default=0.0
+    )
+    train: str = eqx.field(
+        converter=lambda v: _checks.choice("train", v, ("last", "all")),
+        static=True, default="last", kw_only=True,
+    )  # fmt: skip
+    slope: float | int = eqx.field(static=True, default=SLOPE, kw_only=True)
+    order: int = eqx.field(static=True, default=64, kw_only=True)
+    block_bytes: int = eqx.field(static=True, default=BLOCK_BYTES, kw_only=True)
+
+    def __check_init__(self):
+        resolve(self.activation)
+        _checks.whole("order", self.order)
+        _checks.whole("block_bytes", self.block_bytes)
+        if self._dual.slope is None:
+            raise ValueError(
+                f"{self.activation} has no derivative, so that no layer of it contracts; take a "
+                "continuous activation"
+            )
+
+    @property
+    def _dual(self):
+        return dual_of(self.activation, self.slope, self.order)
+
+    def gram(self, X, Z):
+        self._require_contraction(X, Z)
+        return _gram(self, X, Z)[self.train == "all"]
+
+    def symmetric_gram(self, X):
+        self._require_contraction(X)
+        return _gram(self, X, None)[self.train == "all"]
+
+    def gram_diag(self, X):
+        self._require_contraction(X)
+        S, theta, _ = _diag(self, X)
+        return S if self.train == "last" else theta
+
+    def both(self, X: ArrayLike, Z: ArrayLike | None = None) -> tuple[Array, Array]:
+        """S and Theta, (n, m) each, between X (n, d) and Z (m, d) in one pass."""
+        _checks.warn_32_bits("a kernel")
+        X = _checks.inputs("X", X)
+        Z = Z if Z is None else _checks.inputs("Z", Z)
+        self._require_contraction(*((X,) if Z is None else (X, Z)))
+        return _gram(self, X, Z)
+
+    def _require_contraction(self, *inputs):
+        if not all(_checks.known(v) for v in (*inputs, *jax.tree.leaves(self))):
+            return
+        for X in inputs:
+            chi = float(np.max(_diag(self, X)[2]))
+            if not chi < 1:
+                raise ValueError(
+                    f"the layer does not contract: chi = weight_var E f'^2 = {chi:.4g} at an input "
+                    f"with weight_var {float(self.weight_var):.4g}, not below 1; lower weight_var"
+                )
+
+
+def _settle(update, slope, start):
+    """Solve ``x = update(x)`` entry by entry, by Newton's steps where the map contracts.
+
+    ``update`` may depend on traced arguments: the last step carries the solution's derivative.
+    """
+    digits = 8 * float(jnp.finfo(start.dtype).eps)
+
+    def step(x, keep=lax.stop_gradient):
+        rate = keep(slope(x))
+        return x + (update(x) - x) / jnp.where(rate < 1, 1 - rate, 1.0)
+
+    def moving(state):
+        x, before, count = state
+        return (jnp.abs(x - before).max() > digits * jnp.abs(x).max()) & (count < _STEPS)
+
+    def advance(state):
+        x, _, count = state
+        return step(x), x, count + 1
+
+    first = lax.stop_gradient(start)
+    found, *_ = lax.while_loop(moving, advance, (step(first), first, 0))
+    return step(lax.stop_gradient(found))
+
+
+def _diagonal(kernel, X):
+    dual, own = kernel._dual, kernel.input_var / X.shape[1] * (X**2).sum(-1) + kernel.bias_var
+
+    def moment(a):
+        return dual.diagonal(dual.prepare(a))
+
+    def slope(a):
+        return kernel.weight_var * jax.jvp(moment, (a,), (jnp.ones_like(a),))[1]
+
+    return _settle(lambda a: own + kernel.weight_var * moment(a), slope, own)
+
+
+@jax.jit
+def _diag(kernel, X):
+    """S, Theta and chi of every row."""
+    a = _diagonal(kernel, X)
+    chi = kernel.weight_var * kernel._dual.slope_diagonal(kernel._dual.prepare(a))
+    return a, a / (1 - chi), chi
+
+
+@jax.jit
+def _gram(kernel, X, Z):
+    dual = kernel._dual
+
+    def points(X):
+        a, theta, _ = _diag(kernel, X)
+        return X, row_hashes(X), a, theta, dual.prepare(a)
+
+    def pairs(left, right):
+        x, h, a, own, p = left
+        z, g, b, other, q = right
+        p = jax.tree.map(lambda v: v[:, None], p)
+        q = jax.tree.map(lambda v: v[None], q)
+        same = same_rows(h, g)
+        inner = kernel.input_var / x.shape[1] * x @ z.T + kernel.bias_var
+
+        def update(c):
+            return inner + kernel.weight_var * dual.covariance(p, q, c)
+
+        def slope(c):
+            return kernel.weight_var * dual.slope(p, q, c)
+
+        S = _settle(update, slope, inner)
+        theta = S / (1 - slope(S))
+        S = jnp.where(same, 0.5 * (a[:, None] + b[None]), S)
+        return S, jnp.where(same, 0.5 * (own[:, None] + other[None]), theta)
+
+    left = points(X)
+    size = side(kernel.block_bytes, X.dtype.itemsize)
+    return tiled(pairs, left, left if Z is None else points(Z), size, symmetric=Z is None)

@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.scipy.special import erf
+from oracles import within
+
+from bayesrg.kernels import (
+    NNGP,
+    NTK,
+    empirical_apjn,
+    empirical_nngp,
+    empirical_ntk,
+    jacobian_flow,
+    relative_distance,
+)
+from bayesrg.kernels.empirical import _ntk
+
+WEIGHT, BIAS = 1.5, 0.1
+
+
+def initial(key, widths):
+    """Standard normal parameters: (weights, biases) a layer."""
+    keys = jax.random.split(key, len(widths) - 1)
+    return [
+        (jax.random.normal(k, (b, a)), jax.random.normal(jax.random.fold_in(k, 1), (b,)))
+        for k, a, b in zip(keys, widths[:-1], widths[1:], strict=True)
+    ]
+
+
+def layers(params, h, start, stop, activation=erf, weight=WEIGHT, bias=BIAS):
+    """Pre-activations of layer ``stop`` from those of layer ``start``; layer 0 is the input."""
+    for level in range(start, stop):
+        W, b = params[level]
+        f = h if level == 0 else activation(h)
+        h = jnp.sqrt(weight / W.shape[1]) * f @ W.T + jnp.sqrt(bias) * b
+    return h
+
+
+def network(params, X):
+    return layers(params, X, 0, len(params))
+
+
+@pytest.fixture
+def X():
+    return jnp.asarray(np.random.default_rng(0).standard_normal((7, 3)))
+
+
+def jacobian(params, X):
+    rows = jax.jacrev(network)(params, X)
+    return np.concatenate([np.asarray(v).reshape(len(X), 2, -1) for v in jax.tree.leaves(rows)], -1)
+
+
+@pytest.mark.parametrize("block_bytes", [1, 2**26])
+def test_tangent_kernel_is_that_of_the_whole_jacobian(X, block_bytes):
+    params = initial(jax.random.key(0), (3, 6, 5, 2))
+    J = jacobian(params, X)
+    K = empirical_ntk(network, params, X, block_bytes=block_bytes)
+    np.testing.assert_allclose(K, np.einsum("icp,jcp->ij", J, J) / 2, rtol=1e-12)
+    np.testing.assert_array_equal(K, K.T)
+    if block_bytes > 1:
+        cross = empirical_ntk(network, params, X[:2], X[2:])
+        np.testing.assert_allclose(cross, K[:2, 2:], rtol=1e-12)
+    f = np.asarray(network(params, X))
+    np.testing.assert_allclose(empirical_nngp(network, params, X), f @ f.T / 2, rtol=1e-13)
+    np.testing.assert_allclose(empirical_nngp(network, params, X, X[:1]), f @ f[:1].T / 2)
+
+
+def test_one_output_and_no_jacobian_of_all_rows(X):
+    params = initial(jax.random.key(0), (3, 40, 40, 1))
+    single = empirical_ntk(lambda p, X: network(p, X)[:, 0], params, X)
+    np.testing.assert_allclose(single, empirical_ntk(network, params, X), rtol=1e-12)
+    many = jnp.zeros((300, 3))
+    size = sum(v.size for v in jax.tree.leaves(params))
+    memory = _ntk.lower(network, params, many, None, 10).compile().memory_analysis()
+    whole = 8 * 300 * size
+    assert memory.temp_size_in_bytes < whole / 3
+
+
+def test_wide_networks_approach_the_infinite_ones(X):
+    """At the rate of a standard deviation: a root of the width."""
+    theory = NTK(2, "erf", WEIGHT, BIAS)(X)
+    distances = []
+    for width in (32, 512):
+        params = [initial(jax.random.key(s), (3, width, width, 1)) for s in range(8)]
+        kernels = [empirical_ntk(network, p, X) for p in params]
+        distances.append(np.mean([relative_distance(K, theory) for K in kernels]))
+    assert distances[1] < 0.12 and 2.5 < distances[0] / distances[1] < 6.5
+    # covariance: many outputs of one wide network
+    params = initial(jax.random.key(3), (3, 400, 400, 4000))
+    K = empirical_nngp(network, params, X)
+    assert relative_distance(K, NNGP(2, "erf", WEIGHT, BIAS)(X)) < 0.15
+
+
+def test_distance():
+    K, reference = np.diag([3.0, 1.0]), np.diag([1.0, 1.0])
+    np.testing.assert_allclose(relative_distance(K, reference), np.sqrt(2))
+    np.testing.assert_allclose(relative_distance(K, reference, "spectral"), 2.0)
+
+
+def test_partial_jacobians_are_those_of_the_whole_one(X):
+    params = initial(jax.random.key(0), (3, 6, 5, 4))
+    h = layers(params, X, 0, 1)
+    dense = jax.jit(jax.vmap(jax.jacrev(lambda h: layers(params, h, 1, 3))))(h)
+    exact = (np.asarray(dense) ** 2).sum((1, 2)) / 4
+    keys = jax.random.split(jax.random.key(1), 400)
+    ones = np.stack(
+        jax.lax.map(lambda k: empirical_apjn(layers, params, X, 1, 3, key=k, probes=2), keys)
+    )
+    assert within(ones.mean(0), exact, ones.std(0) / 20)
+    same = empirical_apjn(layers, params, X, 2, 2, key=keys[0], probes=3)
+    np.testing.assert_allclose(same, 1.0, rtol=1e-14)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name, weight, bias", [("relu", 2.0, 0.0), ("erf", 1.2, 0.05)])
+def test_partial_jacobians_follow_the_theory(name, weight, bias):
+    function = {"relu": jax.nn.relu, "erf": erf}[name]
+    x = np.random.default_rng(0).standard_normal((1, 400))
+    x *= np.sqrt(400) / np.linalg.norm(x)
+
+    def apply(params, h, start, stop):
+        return layers(params, h, start, stop, function, weight, bias)
+
+    def one(key):
+        params = initial(key, (400,) * 10)
+        return empirical_apjn(apply, params, x, 1, 9, key=jax.random.fold_in(key, 9))[0]
+
+    found = np.asarray(jax.lax.map(one, jax.random.split(jax.random.key(2), 20)))
+    expected = jacobian_flow(NNGP(1, name, weight, bias), weight + bias, 8).J[8]
+    assert within(found.mean(), expected, found.std(ddof=1) / np.sqrt(20))
+    assert found.std(ddof=1) < 0.3 * expected
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (
+            lambda X: empirical_nngp(lambda p, X: X.sum(), {}, X),
+            r"apply returned shape \(\) for inputs of shape \(7, 3\)",
+        ),
+        (lambda X: relative_distance(X, X[:2]), r"K has shape \(7, 3\) and reference \(2, 3\)"),
+        (
+            lambda X: empirical_apjn(layers, [], X, 2, 1, key=jax.random.key(0)),
+            "layers are 2 and 1; give 0 <= start <= stop",
+        ),
+    ],
+)
+def test_bad_input_is_named(X, call, message):
+    with pytest.raises(ValueError, match=message):
+        call(X)

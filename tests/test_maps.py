@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from oracles import central_difference
+
+from bayesrg.spectrum import groups, maps
+
+VALUES = np.array([2.0, 0.5, 0.5, 0.1, 0.02, 0.0])
+CASES = {
+    "identity": (maps.identity(), lambda v: v),
+    "the bare identity": (maps.identity, lambda v: v),
+    "scale": (maps.scale(3), lambda v: 3 * v),
+    "power": (maps.power(1.7), lambda v: 2 * (v / 2) ** 1.7),
+    "flatten": (maps.flatten(3), lambda v: v if v < 0.5 else 0.1),
+    "lift": (maps.lift(4), lambda v: 2.0 if v >= 0.1 else v),
+    "hard": (maps.hard_cutoff(0.1), lambda v: v if v >= 0.1 else 0),
+    "soft": (maps.soft_cutoff(0.1, 0.3), lambda v: v / (1 + np.exp(-np.log(v / 0.1) / 0.3))),
+    "polynomial": (maps.polynomial_cutoff(0.05, 4), lambda v: v / (1 + (0.05 / v) ** 4)),
+    "ridge": (maps.ridge(0.3), lambda v: v**2 / (v + 0.3)),
+    "no ridge": (maps.ridge(0.0), lambda v: v),
+    "combine": (
+        maps.combine(maps.scale(1.2), maps.power(0.9), maps.soft_cutoff(0.02, 0.3)),
+        lambda v: 1.2 * 2 * (v / 2) ** 0.9 / (1 + np.exp(-np.log(v / 0.02) / 0.3)),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_maps_are_their_formulas(name):
+    g, formula = CASES[name]
+    expected = [formula(v) if v > 0 else 0.0 for v in VALUES]
+    np.testing.assert_allclose(g(jnp.asarray(VALUES)), expected, rtol=1e-14)
+    stacked = jnp.stack([jnp.asarray(VALUES), 0.5 * VALUES])
+    np.testing.assert_allclose(g(stacked)[1], g(stacked[1]), rtol=1e-14)
+    assert g(jnp.zeros(3))[2] == 0 if name not in ("flatten", "lift") else True
+
+
+def test_a_table_goes_by_rank():
+    g = maps.table([1.0, 0.0, 3.0])
+    np.testing.assert_array_equal(g(jnp.asarray(VALUES)), [1, 0, 3, 0.1, 0.02, 0])
+    np.testing.assert_array_equal(g(jnp.asarray([VALUES, VALUES]))[1, :3], [1, 0, 3])
+
+
+MAKERS = {
+    "scale": maps.scale, "power": maps.power, "ridge": maps.ridge, "hard": maps.hard_cutoff,
+    "soft": lambda t: maps.soft_cutoff(t, 0.5 * t), "table": lambda t: maps.table(t * jnp.ones(3)),
+    "polynomial": lambda t: maps.polynomial_cutoff(t, 3 * t),
+    "combine": lambda t: maps.combine(maps.power(t), maps.soft_cutoff(t, 0.3)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_parameters_and_values_are_differentiable_zero_included(name):
+    weights = np.random.default_rng(0).standard_normal(6)
+
+    def loss(theta, values=VALUES):
+        return weights @ MAKERS[name](theta)(jnp.asarray(values))
+
+    slope = jax.jit(jax.grad(loss))(0.7)
+    np.testing.assert_allclose(slope, central_difference(loss, 0.7), rtol=1e-7, atol=1e-9)
+    in_values = jax.grad(loss, 1)(0.7, jnp.asarray(VALUES))
+    assert np.isfinite(in_values).all()
+    expected = central_difference(lambda v: loss(0.7, jnp.append(v, 0.0)), VALUES[:5])
+    np.testing.assert_allclose(in_values[:5], expected, rtol=1e-6, atol=1e-8)
+
+
+def test_soft_cutoffs_close_in_on_the_hard_one():
+    values = jnp.geomspace(1.0, 1e-4, 30)
+    cut = jnp.sqrt(values[14] * values[15])
+    hard = maps.hard_cutoff(cut)(values)
+    errors = [float(jnp.abs(maps.soft_cutoff(cut, w)(values) - hard).max()) for w in (0.3, 0.03)]
+    assert errors[1] < 0.1 * errors[0]
+    np.testing.assert_allclose(maps.soft_cutoff(cut, 1e-3)(values), hard, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(
+        maps.polynomial_cutoff(cut, 4.0)(values), maps.soft_cutoff(cut, 0.25)(values)
+    )
+    assert (maps.polynomial_cutoff(0.1, 4000.0)(values)[-8:] == 0).all()  # no overflow
+
+
+@pytest.mark.parametrize("first, second", [(0.3, 0.01), (0.01, 0.3)])
+def test_two_cuts_are_the_larger_and_what_they_remove_adds_up(first, second):
+    values = jnp.geomspace(1.0, 1e-3, 25)
+    once = maps.hard_cutoff(first)(values)
+    twice = maps.hard_cutoff(second)(once)
+    np.testing.assert_array_equal(twice, maps.hard_cutoff(max(first, second))(values))
+    removed = (values - once).sum() + (once - twice).sum()
+    np.testing.assert_allclose(removed, values[values < max(first, second)].sum(), rtol=1e-14)
+
+
+def test_groups_are_gaps_of_sampling_errors():
+    values = [1.0, 0.951, 0.5, 0.45, 0.44, 0.1]
+    assert list(groups(values, 3600)) == [0, 0, 1, 2, 2, 3]  # 3 / sqrt(n) = 0.05
+    assert list(groups(values, 400)) == [0, 0, 1, 1, 1, 2]
+    assert list(groups(values, 400, width=0.0)) == [0, 1, 2, 3, 4, 5]
+    assert list(groups([1.0, 0.0, 0.0], 400)) == [0, 1, 1]
+    assert groups([], 10).shape == (0,) and list(groups([2.0], 10)) == [0]
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda: maps.lift(7)(jnp.asarray(VALUES)), r"lift\(7\) needs 7 modes .* has 6"),
+        (lambda: maps.flatten(6)(jnp.asarray(VALUES)), r"flatten\(6\) needs 7 modes"),
+        (lambda: maps.lift(0), "lift takes a positive integer r, got 0"),
+        (lambda: maps.flatten(True), "flatten takes a positive integer r, got True"),
+        (lambda: maps.table(jnp.ones(9))(jnp.asarray(VALUES)), "9 entries and the spectrum 6"),
+        (lambda: maps.table([-1.0]), "values must be non-negative, got -1.0"),
+        (lambda: maps.scale(-2.0), "c must be non-negative, got -2.0"),
+        (lambda: maps.power(0.0), "alpha must be positive, got 0.0"),
+        (lambda: maps.soft_cutoff(0.1, 0.0), "width must be positive, got 0.0"),
+        (lambda: maps.soft_cutoff(0.0, 0.1), "cutoff must be positive, got 0.0"),
+        (lambda: maps.polynomial_cutoff(0.1, -1), "p must be positive, got -1"),
+        (lambda: maps.ridge(-0.1), "s must be non-negative, got -0.1"),
+        (lambda: maps.combine(maps.lift(2)), "one of these goes by rank"),
+    ],
+)
+def test_bad_input_is_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

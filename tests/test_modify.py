@@ -1,0 +1,514 @@
+# SPDX-License-Identifier: Apache-2.0
+from functools import cache
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from oracles import central_difference, log_normal
+from scipy.special import eval_legendre
+
+from bayesrg import gp, kernels, rg
+from bayesrg._linalg import matrix_function
+from bayesrg.kernels import NNGP, RBF, adapt
+from bayesrg.spectrum import (
+    fourier,
+    functionals,
+    groups,
+    maps,
+    mode_posterior,
+    modify,
+    modify_kernel,
+    nystrom,
+    rotated_density,
+    sphere,
+)  # fmt: skip
+
+
+@jax.jit
+def _ntk(X, Z):
+    """Tangent kernel of two hidden relu layers, weight variance 2 and bias variance 0.1."""
+    d = X.shape[1]
+    same = (X[:, None] == Z[None]).all(-1)
+    K, a = 2.0 * X @ Z.T / d + 0.1, 2.1
+    T = K
+    for _ in range(2):
+        t = jnp.where(same, 0.0, jnp.arccos(jnp.clip(K / a, -1, 1)))
+        K = (jnp.sqrt(jnp.clip(a**2 - K**2, 0)) + (jnp.pi - t) * K) / jnp.pi + 0.1
+        K, a = jnp.where(same, a + 0.1, K), a + 0.1
+        T = K + (jnp.pi - t) / jnp.pi * T
+    return T
+
+
+NTK = adapt(_ntk)  # on inputs of squared length d
+
+
+def circle(t):
+    return np.sqrt(2) * np.stack([np.cos(t), np.sin(t)], 1)
+
+
+GRID = circle(2 * np.pi * np.arange(40) / 40 + 0.01)
+LANDMARKS = circle(np.random.default_rng(0).uniform(0, 2 * np.pi, 60))
+
+
+at = eqx.filter_jit(lambda kernel, *inputs: kernel(*inputs))
+
+
+class Circular(eqx.Module):
+    """``exp(-(1 - cos(t - t')) / length)`` of angles."""
+
+    length: jax.Array
+
+    def __call__(self, X, Z):
+        return jnp.exp(-(1 - jnp.cos(X - Z.T)) / self.length)
+
+
+def circular(length):
+    return adapt(Circular(jnp.asarray(length)))
+
+
+class Exponent(maps.Pointwise):
+    """``lam ** alpha``, absolute."""
+
+    alpha: jax.Array
+
+    def at(self, values, largest):
+        return values**self.alpha
+
+
+def test_the_base_of_these_tests_is_the_tangent_kernel():
+    X = np.concatenate([GRID, LANDMARKS, GRID[:2]])
+    np.testing.assert_allclose(at(kernels.NTK(2, bias_var=0.1), X), at(NTK, X), rtol=1e-7)
+
+
+# ---- the kernel ------------------------------------------------------------------------------
+
+
+def test_the_identity_is_the_kernel_and_without_tail_nystrom():
+    X = jnp.asarray(np.concatenate([GRID, LANDMARKS]))
+    spectrum = nystrom(NTK, LANDMARKS, rank=7)
+    for g in (maps.identity(), maps.identity, maps.scale(1.0), lambda values: values):
+        kernel = modify(spectrum, g)
+        np.testing.assert_allclose(at(kernel, X), at(NTK, X), rtol=0, atol=2e-13)
+    bare = modify(nystrom(NTK, LANDMARKS), maps.identity(), tail=0.0)
+    K, full = at(bare, X), at(NTK, X)
+    np.testing.assert_allclose(K[40:, 40:], full[40:, 40:], rtol=0, atol=1e-12)
+    assert (jnp.diagonal(full - K)[:40] > 1e-3).all()
+
+
+def test_eigenvalues_on_the_landmarks_are_those_of_the_map():
+    spectrum = nystrom(NTK, LANDMARKS, rank=7)
+    full = np.linalg.eigvalsh(NTK(LANDMARKS))[::-1]
+    kernel = modify(spectrum, maps.power(1.4), tail=0.3)
+    expected = np.append(60 * maps.power(1.4)(spectrum.values), 0.3 * full[7:])
+    got = np.linalg.eigvalsh(kernel(LANDMARKS))[::-1]
+    np.testing.assert_allclose(got, np.sort(expected)[::-1], rtol=1e-10, atol=1e-12)
+
+
+def test_modes_left_alone_are_in_the_rank_or_out_of_it():
+    table = maps.table([1.0, 0.2, 0.1])
+    spectra = nystrom(NTK, LANDMARKS), nystrom(NTK, LANDMARKS, rank=3)
+    inside, outside = (modify(s, table)(GRID, LANDMARKS) for s in spectra)
+    np.testing.assert_allclose(inside, outside, rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize(
+    "g, smallest, slack", [(maps.identity(), 1.3e-3, 5e-5), (maps.scale(0.0), 0.0, 2e-13),
+                           (maps.scale(10.0), 1.3e-3, 5e-5)]
+)  # fmt: skip
+def test_any_map_is_positive_semi_definite_off_the_landmarks(g, smallest, slack):
+    kernel = modify(nystrom(NTK, LANDMARKS, rank=7), g)
+    values = np.linalg.eigvalsh(at(kernel, jnp.asarray(np.concatenate([GRID, LANDMARKS]))))
+    np.testing.assert_allclose(values[0], smallest, rtol=0, atol=slack)
+
+
+def test_the_bare_form_is_linear_and_maps_follow_one_another():
+    spectrum = nystrom(NTK, LANDMARKS)
+    once = modify(spectrum, maps.power(1.5), tail=0.0)(GRID)
+    thrice = modify(spectrum, lambda v: 3 * maps.power(1.5)(v), 0.0)
+    np.testing.assert_allclose(thrice(GRID), 3 * once, rtol=1e-12)
+    both = modify(modify(spectrum, maps.power(1.5), 0.5), maps.scale(3), 0.5)
+    np.testing.assert_allclose(both.values, 3 * maps.power(1.5)(spectrum.values), rtol=1e-15)
+    assert both.tail == 0.25
+    first = modify(spectrum, maps.hard_cutoff(0.3), 0.0)
+    second = modify(first, maps.hard_cutoff(0.9), 0.0)
+    np.testing.assert_array_equal(second.values, maps.hard_cutoff(0.9)(spectrum.values))
+
+
+def test_every_spectrum_can_be_modified():
+    x = np.linspace(0.01, 0.9, 9)[:, None]
+    waves = fourier(lambda j: (1 + j) ** -2.0, 21)
+    expected = waves.features(x) * np.sqrt(waves.values) @ waves.features(x).T
+    np.testing.assert_allclose(modify(waves, jnp.sqrt)(x), expected, rtol=0, atol=1e-14)
+    X = np.random.default_rng(1).standard_normal((8, 3))
+    X *= np.sqrt(3) / np.linalg.norm(X, axis=1)[:, None]
+    base, g, cosine = NNGP(1, bias_var=0.1), maps.polynomial_cutoff(0.1, 2), X @ X.T / 3
+    levels = sphere(base, 3, 3)
+    expected = 0.5 * at(base, X)
+    for k, value in zip(levels.degree, levels.values, strict=True):  # the addition theorem
+        change = g(levels.values)[levels.degree == k][0] - 0.5 * value
+        expected += (2 * k + 1) * change * eval_legendre(int(k), cosine)
+    np.testing.assert_allclose(at(modify(levels, g, 0.5), X), expected, rtol=0, atol=1e-13)
+
+
+def test_landmarks_have_no_order_and_no_direction():
+    g = maps.polynomial_cutoff(0.3, 2)
+    angle = np.array([[np.cos(0.7), -np.sin(0.7)], [np.sin(0.7), np.cos(0.7)]])
+    K = at(modify(nystrom(NTK, LANDMARKS), g), GRID)
+    order = np.random.default_rng(2).permutation(60)
+    again = at(modify(nystrom(NTK, LANDMARKS[order]), g), GRID)
+    np.testing.assert_allclose(again, K, rtol=0, atol=1e-12)
+    turned = at(modify(nystrom(NTK, LANDMARKS @ angle), g), GRID @ angle)
+    np.testing.assert_allclose(turned, K, rtol=0, atol=1e-11)
+
+
+@cache
+def population():
+    """Eigenvalues of the kernel on the circle by degree, to 400."""
+    spectrum = sphere(NTK, 2, 400)
+    return np.asarray(spectrum.values)[np.argsort(spectrum.degree)]
+
+
+@cache
+def sampled(seed, n):
+    return nystrom(NTK, circle(np.random.default_rng(seed).uniform(0, 2 * np.pi, n)))
+
+
+CONSISTENCY = {
+    "identity": (lambda v: v, "0.00431 0.00238 0.00114 0.00059"),
+    "square": (lambda v: v**2, "0.0744 0.0668 0.0490 0.0298"),
+    "polynomial": (maps.polynomial_cutoff(0.05, 4.0), "0.00748 0.00674 0.00521 0.00327"),
+    "hard": (lambda v: v * (v >= 0.03), "0.01035 0.00829 0.00680 0.00342"),
+    "root": (jnp.sqrt, "0.233 0.173 0.116 0.070"),
+}
+
+
+def relative_error(g, n):
+    """Relative root mean square on the grid against the Fourier series, mean of three seeds."""
+    k, t = np.arange(401), 2 * np.pi * np.arange(40) / 40 + 0.01
+    new = np.asarray(g(jnp.asarray(population()))) * np.where(k > 0, 2, 1)
+    row = np.cos(np.outer(t - t[0], k)) @ new
+    truth = row[np.abs(np.arange(40)[:, None] - np.arange(40))]
+    errors = [np.asarray(at(modify(sampled(s, n), g, tail=0.0), GRID)) - truth for s in range(3)]
+    return np.mean([np.linalg.norm(e) for e in errors]) / np.linalg.norm(truth)
+
+
+@pytest.mark.parametrize("name", CONSISTENCY)
+def test_the_kernel_converges_in_the_number_of_landmarks(name):
+    g, printed = CONSISTENCY[name]
+    for n, expected in zip((100, 200), printed.split(), strict=False):
+        digit = 10.0 ** (2 - len(expected))
+        np.testing.assert_allclose(relative_error(g, n), float(expected), rtol=0, atol=digit)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CONSISTENCY)
+def test_the_kernel_converges_at_the_rate_of_a_mean(name):
+    g, printed = CONSISTENCY[name]
+    for n, expected in list(zip((100, 200, 400, 800), printed.split(), strict=True))[2:]:
+        digit = 10.0 ** (2 - len(expected))
+        np.testing.assert_allclose(relative_error(g, n), float(expected), rtol=0, atol=digit)
+
+
+# ---- derivatives -----------------------------------------------------------------------------
+
+
+def equispaced(n):
+    t = jnp.arange(n) * 2 * jnp.pi / n
+    return t, jnp.cos(2 * t) - 0.3 * jnp.sin(5 * t)
+
+
+@pytest.mark.parametrize("n, length", [(12, 8.3148), (20, 9.1580), (24, 9.4399)])
+def test_derivatives_hold_on_a_degenerate_design(n, length):
+    """Through eigenvectors they are nan, or finite and wrong by 5 %."""
+    t, y = equispaced(n)
+
+    def nll(theta):
+        kernel = modify_kernel(circular(theta[0]), t, Exponent(theta[1]))
+        return -gp.marginal(kernel, t, theta[2]).log_prob(y)
+
+    value, gradient = jax.jit(jax.value_and_grad(nll))(jnp.array([0.8, 1.3, 0.05]))
+    np.testing.assert_allclose(gradient[0], length, rtol=0, atol=1e-4)
+    if n == 20:
+        np.testing.assert_allclose(value, 15.52184252, rtol=0, atol=1e-8)
+        np.testing.assert_allclose(gradient, [9.1580, 13.6714, -52.6200], rtol=0, atol=1e-4)
+
+
+def test_derivatives_pass_through_the_largest_eigenvalue():
+    t, y = equispaced(20)
+    top = jnp.linalg.eigvalsh(circular(0.8)(t))[-1] / 20
+
+    @jax.jit
+    @jax.value_and_grad
+    def nll(theta):
+        kernel = modify_kernel(circular(theta[0]), t, maps.power(theta[1]))
+        return -gp.marginal(kernel, t, 0.05).log_prob(y)
+
+    @jax.jit
+    @jax.grad
+    def held(length):  # the largest eigenvalue a constant
+        g = maps.combine(maps.scale(top**-0.3), Exponent(jnp.asarray(1.3)))
+        return -gp.marginal(modify_kernel(circular(length), t, g), t, 0.05).log_prob(y)
+
+    value, gradient = nll(jnp.array([0.8, 1.3]))
+    np.testing.assert_allclose(value, 14.53338650, rtol=0, atol=1e-8)
+    np.testing.assert_allclose(gradient, [7.036075, 6.474561], rtol=0, atol=1e-6)
+    np.testing.assert_allclose(gradient[0] - held(0.8), 0.641131, rtol=0, atol=1e-6)
+
+
+def test_derivatives_of_a_cutoff_in_both_modes():
+    """Against the Fourier sum of the kernel, which has no eigenvector to differentiate."""
+    t = equispaced(24)[0]
+    y = jnp.sin(3 * t) + 0.5 * jnp.cos(t)
+
+    def fourier_sum(theta):
+        lam = jnp.exp(-(1 - jnp.cos(t)) / theta[0]) @ jnp.cos(jnp.outer(jnp.arange(24), t)) / 24
+        s = 24 * lam**5 / (lam**4 + theta[1] ** 4) + 0.01
+        return 0.5 * (12 / s[3] + 3 / s[1] + jnp.log(2 * jnp.pi * s).sum())
+
+    def nll(theta):
+        kernel = modify_kernel(circular(theta[0]), t, maps.polynomial_cutoff(theta[1], 4.0))
+        return -gp.marginal(kernel, t, 0.01).log_prob(y)
+
+    theta = jnp.array([0.5, 0.05])
+    value, gradient = jax.jit(jax.value_and_grad(nll))(theta)
+    np.testing.assert_allclose(value, 60.5233033901, rtol=0, atol=1e-10)
+    np.testing.assert_allclose(gradient, jax.grad(fourier_sum)(theta), rtol=1e-9)
+    np.testing.assert_allclose(gradient, [894.7344, 4740.5376], rtol=0, atol=1e-4)
+    np.testing.assert_allclose(jax.jit(jax.jacfwd(nll))(theta), gradient, rtol=1e-9)
+    with pytest.raises(NotImplementedError, match="first derivatives only"):
+        jax.eval_shape(jax.hessian(nll), theta)
+
+
+def test_a_moving_kernel_at_rest_is_the_fixed_one():
+    X = np.concatenate([GRID[:9], LANDMARKS[:5]])
+    g = maps.combine(maps.scale(0.7), maps.power(1.3), maps.soft_cutoff(0.02, 0.3))
+    for tail in (1.0, 0.4, 0.0):
+        fixed = modify(nystrom(NTK, LANDMARKS), g, tail)
+        moving = modify_kernel(NTK, LANDMARKS, g, tail)
+        np.testing.assert_allclose(at(moving, X), at(fixed, X), rtol=0, atol=1e-12)
+        np.testing.assert_allclose(at(moving, X, GRID), at(fixed, X, GRID), rtol=0, atol=1e-12)
+
+
+def test_derivatives_with_duplicates_dropped_modes_and_many_at_once():
+    """Off the landmarks, with repeated inputs, under vmap, against differences."""
+    t = jnp.asarray([0.1, 0.5, 0.5, 1.7, 2.0, 2.0, 2.0, 4.4, 5.0, 5.1])
+    new = jnp.linspace(0.0, 6.0, 4)
+    weights = np.random.default_rng(0).standard_normal((4, 4))
+
+    @jax.jit
+    def loss(theta):
+        g = maps.combine(maps.power(theta[1]), maps.soft_cutoff(theta[2], 0.4))
+        return (weights * modify_kernel(circular(theta[0]), t, g, 0.7)(new)).sum()
+
+    theta = jnp.array([0.6, 1.2, 0.03])
+    gradients = jax.jit(jax.vmap(jax.grad(loss)))(jnp.stack([theta, 1.1 * theta]))
+    assert len(nystrom(circular(0.6), t)) == 7
+    np.testing.assert_allclose(gradients[0], central_difference(loss, theta), rtol=1e-6, atol=1e-8)
+    expected = central_difference(loss, 1.1 * theta)
+    np.testing.assert_allclose(gradients[1], expected, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("values", [[3.0, 1.0, 0.2], [2.0, 0.5, 0.5], [2.0, 0.5, 0.0], [1.0, 0, 0]])
+def test_matrix_function_and_its_derivative(values):
+    """Against a power of the matrix, whose derivative is a sum of products."""
+    rng = np.random.default_rng(3)
+    V = np.linalg.qr(rng.standard_normal((3, 3)))[0]
+    A, dA = V * np.asarray(values) @ V.T, rng.standard_normal((3, 3))
+    dA = dA + dA.T
+
+    def cube(A):
+        V, W = matrix_function(A, lambda v, largest: v**3)
+        return V @ W @ V.T
+
+    value, slope = jax.jvp(cube, (jnp.asarray(A),), (jnp.asarray(dA),))
+    np.testing.assert_allclose(value, A @ A @ A, rtol=0, atol=1e-12)
+    # of two dropped modes the rule gives 0, and so does the cube
+    np.testing.assert_allclose(slope, A @ A @ dA + A @ dA @ A + dA @ A @ A, rtol=0, atol=1e-12)
+
+
+# ---- densities -------------------------------------------------------------------------------
+
+ANGLES = np.random.default_rng(0)
+T = np.sort(ANGLES.uniform(0, 2 * np.pi, 60))
+Y = np.sin(3 * T) + 0.5 * np.sin(T) + 0.2 * ANGLES.standard_normal(60)
+
+
+def shape(lam):
+    return 1.2 * lam**0.9 * jax.nn.sigmoid(jnp.log(lam / 0.02) / 0.3)
+
+
+@pytest.mark.parametrize(
+    "kernel, X, modes, log_density",
+    [(NTK, circle(T), 60, -24.5038013324), (circular(0.5), T, 31, -11.8873412066)],
+)
+def test_spectral_and_dense_densities_are_one(kernel, X, modes, log_density):
+    """The first number of the second case hangs on the complement of the dropped modes."""
+    prior = modify(nystrom(kernel, X), shape)
+    density = rotated_density(prior, Y, 0.04)
+    assert density.modes.shape == (modes,)
+    np.testing.assert_allclose(density.total, log_density, rtol=0, atol=1e-10)
+    vectors, values = prior.eigen
+    dense = log_normal(Y, np.zeros(60), (vectors * values) @ vectors.T + 0.04 * np.eye(60))
+    np.testing.assert_allclose(density.total, dense, rtol=0, atol=1e-10)
+    np.testing.assert_allclose(gp.marginal(prior, X, 0.04).log_prob(Y), dense, rtol=0, atol=1e-9)
+    fast = gp.marginal(prior, X, 0.04, eigen=prior.eigen)
+    np.testing.assert_allclose(fast.log_prob(Y), dense, rtol=0, atol=1e-10)
+    C = (vectors * values) @ vectors.T + 0.04 * np.eye(60)
+    inverse = np.linalg.inv(C)
+    variance = 1 / np.diag(inverse)
+    loo = -0.5 * ((inverse @ Y * variance) ** 2 / variance + np.log(2 * np.pi * variance))
+    np.testing.assert_allclose(fast.loo(Y), loo, rtol=1e-9)
+    assert abs(loo.sum() - density.total) > 1  # rotated terms are no leave-one-out densities
+
+
+def test_coefficients_are_those_of_the_posterior():
+    X = circle(T)
+    prior = modify(nystrom(NTK, X), shape)
+    modes = mode_posterior(prior, Y, 0.04)
+    posterior = gp.condition(prior, X, Y, 0.04)
+    Phi = prior.spectrum.features(GRID)
+    mean, cov = Phi @ modes.mean, Phi * modes.variance @ Phi.T + prior.spectrum.residual_cov(GRID)
+    np.testing.assert_allclose(mean, posterior.mean(GRID), rtol=0, atol=1e-9)
+    np.testing.assert_allclose(cov, posterior.cov(GRID), rtol=0, atol=1e-9)
+
+
+# ---- the renormalisation group ---------------------------------------------------------------
+
+
+def test_a_hard_cut_with_its_variance_in_the_ridge_is_one_step():
+    X = circle(np.random.default_rng(5).uniform(0, 2 * np.pi, 25))
+    spectrum = nystrom(NTK, LANDMARKS)
+    full = gp.marginal(spectrum, X, 0.1)
+    cut = modify(spectrum, maps.hard_cutoff(0.5), tail=0.0)
+    kept = int((cut.values > 0).sum())
+    removed = spectrum.values.sum() - cut.values.sum() + spectrum.residual(X).mean()
+    for rule, ridge in (
+        ("universal", 0.1 + removed),
+        ("local", 0.1 + NTK.diag(X) - cut.diag(X)),
+        ("truncate", 0.1),
+    ):
+        root, rest = full.split(kept, rule)
+        step = gp.marginal(cut, X, ridge)
+        y = np.asarray(X[:, 0])
+        evidence = rg.integrate_modes(root, rest, y).log_evidence
+        np.testing.assert_allclose(evidence, step.log_prob(y), rtol=1e-9)
+
+
+def test_on_its_own_sample_the_tail_is_a_ridge_on_average_and_low_modes_do_not_see_it():
+    X = np.random.default_rng(0).standard_normal((40, 4))
+    y = X[:, 0] * X[:, 1]
+    spectrum = nystrom(NNGP(2, bias_var=0.1), X)
+    np.testing.assert_allclose(0.1 + spectrum.values[8:].sum(), 0.239666, rtol=0, atol=6e-7)
+    cut = maps.table(jnp.append(spectrum.values[:8], jnp.zeros(32)))
+    deleted = mode_posterior(modify(spectrum, cut, 0.0), y, 0.1)
+    kept = mode_posterior(modify(spectrum, maps.identity()), y, 0.1)
+    np.testing.assert_allclose(deleted.mean[:8], kept.mean[:8], rtol=0, atol=1e-13)
+    np.testing.assert_allclose(deleted.variance[:8], kept.variance[:8], rtol=0, atol=1e-13)
+    np.testing.assert_allclose(deleted.variance[8:], 0.0)
+
+
+# ---- spectra of samples ----------------------------------------------------------------------
+
+
+def on_the_sphere(n):
+    rng = np.random.default_rng(0)
+    for size in (500, 2000):
+        X = rng.standard_normal((size, 5))
+        if size == n:
+            return X * np.sqrt(5) / np.linalg.norm(X, axis=1)[:, None]
+
+
+@pytest.mark.parametrize(
+    "n, first, third",
+    [
+        (500, (0.45926, 0.38809, 0.53887), (0.01200, 0.00795, 0.01684)),
+        pytest.param(
+            2000, (0.45698, 0.43682, 0.47919), (0.01107, 0.00873, 0.01402), marks=pytest.mark.slow
+        ),
+    ],
+)
+def test_a_sample_splits_levels_that_groups_put_together(n, first, third):
+    values = np.asarray(nystrom(NTK, on_the_sphere(n)).values)
+    for level, expected in ((values[1:6], first), (values[20:50], third)):
+        got = level.mean(), level.min(), level.max()
+        np.testing.assert_allclose(got, expected, rtol=0, atol=6e-6)
+    sizes = np.bincount(groups(values, n))
+    assert list(sizes[:3]) == [1, 5, 14]
+
+
+def test_landmarks_one_or_two_or_twice():
+    for X in (GRID[:1], GRID[[0, 0, 1]]):
+        kernel = modify(nystrom(NTK, X), maps.scale(2.0))
+        np.testing.assert_allclose(kernel(X), 2 * NTK(X), rtol=0, atol=1e-13)
+        assert np.isfinite(modify_kernel(NTK, X, maps.power(1.5))(X)).all()
+
+
+def test_cuts_inside_a_level_and_lifted_rounding_warn():
+    spectrum = nystrom(NTK, LANDMARKS)
+    pair = spectrum.values[1:3]
+    with pytest.warns(UserWarning, match="which 60 points cannot tell apart.* after mode 1 or 3"):
+        modify(spectrum, maps.hard_cutoff(pair.mean()))
+    with pytest.warns(UserWarning, match="cannot tell apart"):
+        modify(spectrum, maps.lift(2))
+    modify(spectrum, maps.lift(3))
+    modify(spectrum, maps.soft_cutoff(pair.mean(), 0.3))
+    smooth = nystrom(RBF(0.3), jnp.linspace(0, 1, 200))
+    with pytest.warns(UserWarning, match="mode 14 has l_i/l_1=.* lifting it amplifies rounding by"):
+        modify(smooth, lambda v: jnp.full_like(v, v[0]))
+
+
+def test_maps_may_be_traced():
+    spectrum = nystrom(NTK, LANDMARKS)
+
+    @jax.jit
+    def total(theta):
+        return modify(spectrum, maps.soft_cutoff(theta, 0.3), tail=theta)(GRID[:3]).sum()
+
+    np.testing.assert_allclose(
+        jax.vmap(jax.grad(total))(jnp.array([0.1, 0.2])),
+        [central_difference(total, t) for t in (0.1, 0.2)],
+        rtol=1e-6,
+    )
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (
+            lambda s: modify(s, lambda v: v - 0.5),
+            r"negative eigenvalue at lam=0\.\d+: k_g would not be positive semi-definite",
+        ),
+        (lambda s: modify(s, lambda v: v * jnp.inf), "produced inf at lam="),
+        (lambda s: modify(s, lambda v: v[:3]), r"g returned shape \(3,\)"),
+        (lambda s: modify(s, maps.identity(), tail=1.5), "tail must be at most 1, got 1.5"),
+        (lambda s: modify(s, maps.identity(), tail=-1.0), "tail must be non-negative, got -1.0"),
+        (lambda s: modify(NTK, maps.identity()), "spectrum must be a Spectrum, got Adapted"),
+        (lambda s: modify(functionals(s, 3).at(NTK), maps.identity()), "are no eigenfunctions"),
+        (lambda s: modify(s, maps.lift(80)), r"lift\(80\) needs 80 modes and the spectrum has 60"),
+        (lambda s: modify_kernel(NTK, LANDMARKS, maps.flatten(2)), "g goes by rank"),
+        (lambda s: modify_kernel(NTK, LANDMARKS, lambda v: v - 0.5), "negative eigenvalue at lam"),
+        (
+            lambda s: modify(fourier(lambda j: 0.5**j, 3), maps.identity()).eigen,
+            "need spectrum.nystrom, got a FourierSpectrum",
+        ),
+        (
+            lambda s: modify(nystrom(NTK, LANDMARKS, rank=9), maps.identity()).eigen,
+            "the spectrum has 9 of 60 modes",
+        ),
+        (lambda s: rotated_density(modify(s, maps.identity()), Y[:9], 0.1), "y has shape"),
+    ],
+)
+def test_bad_input_is_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call(nystrom(NTK, LANDMARKS))
+
+
+def test_modified_kernels_need_64_bits():
+    waves = fourier(lambda j: (1 + j) ** -2.0, 3)
+    with jax.enable_x64(False):
+        with pytest.raises(RuntimeError, match=r"numpyro.enable_x64\(\)"):
+            modify(waves, maps.identity())
+        with pytest.raises(RuntimeError, match=r"numpyro.enable_x64\(\)"):
+            modify_kernel(RBF(1.0), jnp.ones((2, 1)), maps.identity())

@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+from numpyro.infer.util import log_density
+from oracles import central_difference, log_normal
+
+import bayesrg as brg
+from bayesrg.inference.sites import bind, law
+from bayesrg.models import spectrum_gp
+from bayesrg.spectrum import maps, modify, nystrom
+
+LATENTS = {"amplitude": 0.8, "exponent": 1.2, "cutoff": 0.03, "noise": 0.25}
+
+
+@pytest.fixture(scope="module")
+def data():
+    return spectrum_gp.demo(jax.random.key(0))
+
+
+@pytest.fixture(scope="module")
+def hyper(data):
+    return spectrum_gp.prepare(data)
+
+
+def covariance(X, hyper, Z=None):
+    """K_g by hand: eigenvectors of the Gram matrix, new eigenvalues."""
+    kernel = hyper["base"].spectrum.kernel
+    ell, V = np.linalg.eigh(kernel(X))
+    lam = ell / len(X)
+    new = 0.8 * lam[-1] * (lam / lam[-1]) ** 1.2 / (1 + (0.03 / lam) ** (1 / 0.3))
+    left = V if Z is None else np.asarray(kernel(Z, X)) @ V / ell
+    return (left * len(X) * new) @ V.T
+
+
+def log_prior():
+    return sum(
+        float(fn.log_prob(LATENTS[name]))
+        for name, fn in {
+            "amplitude": dist.LogNormal(0.0, 1.0), "exponent": dist.LogNormal(0.0, 0.5),
+            "cutoff": dist.LogNormal(np.log(0.02), 2.0), "noise": dist.HalfNormal(1.0),
+        }.items()
+    )  # fmt: skip
+
+
+def test_the_density_is_the_dense_one(data, hyper):
+    C = covariance(data.X, hyper) + 0.25**2 * np.eye(60)
+    expected = log_normal(data.y, np.zeros(60), C) + log_prior()
+    got = log_density(spectrum_gp.model, (data.X, data.y), hyper, LATENTS)[0]
+    np.testing.assert_allclose(got, expected, rtol=0, atol=1e-9)
+    own = log_density(spectrum_gp.model, (data.X, data.y), {}, LATENTS)[0]
+    np.testing.assert_allclose(own, got, rtol=0, atol=1e-12)
+
+
+def test_a_step_factorises_nothing(data, hyper):
+    def density(latents):
+        return log_density(spectrum_gp.model, (data.X, data.y), hyper, latents)[0]
+
+    latents = {name: jnp.asarray(value) for name, value in LATENTS.items()}
+    program = jax.jit(jax.grad(density)).lower(latents).compile()
+    assert "lapack" not in program.as_text()
+    gradient = jax.jit(jax.grad(density))(latents)
+    flat = jnp.array(list(LATENTS.values()))
+    value = jax.jit(lambda v: density(dict(zip(LATENTS, v, strict=True))))
+    expected = central_difference(value, flat)
+    np.testing.assert_allclose([gradient[k] for k in LATENTS], expected, rtol=1e-6, atol=1e-6)
+
+
+def test_leave_one_out_and_predictions_are_those_of_points(data, hyper):
+    bound, new = bind(spectrum_gp.model, hyper), data.X_test[:7]
+    C = covariance(data.X, hyper) + 0.25**2 * np.eye(60)
+    inverse = np.linalg.inv(C)
+    variance = 1 / np.diag(inverse)
+    loo = -0.5 * ((inverse @ data.y * variance) ** 2 / variance + np.log(2 * np.pi * variance))
+    at_points = law(bound, None, data.X, LATENTS, "y")
+    np.testing.assert_allclose(at_points.loo(data.y), loo, rtol=1e-8)
+    ahead = law(bound, None, jnp.concatenate([data.X, new]), LATENTS, "y")
+    mean, spread, _ = ahead.krige(data.y)
+    cross = covariance(data.X, hyper, new)
+    np.testing.assert_allclose(mean, cross @ inverse @ data.y, rtol=0, atol=1e-9)
+    g = maps.combine(maps.scale(0.8), maps.power(1.2), maps.soft_cutoff(0.03, 0.3))
+    prior = modify(hyper["base"], g)
+    posterior = brg.gp.condition(prior, data.X, data.y, 0.25**2)
+    np.testing.assert_allclose(spread, posterior.predict(new)[1], rtol=0, atol=1e-9)
+
+
+def test_the_base_may_move(data, hyper):
+    X, y = data.X[:20], data.y[:20]
+    moving = {"moving": brg.kernels.RBF, "landmarks": X}
+    names = [*LATENTS, "lengthscale"]
+    values = jnp.array([*LATENTS.values(), 0.9])
+
+    @jax.jit
+    def density(values):
+        latents = dict(zip(names, values, strict=True))
+        return log_density(spectrum_gp.model, (X, y), moving, latents)[0]
+
+    gradient = jax.jit(jax.grad(density))(values)
+    expected = central_difference(density, values)
+    np.testing.assert_allclose(gradient, expected, rtol=1e-5, atol=1e-6)
+    fixed = {"base": spectrum_gp.spectrum_of(X, brg.kernels.RBF(0.9))}
+    at_rest = log_density(spectrum_gp.model, (X, y), fixed, LATENTS)[0]
+    prior = float(dist.LogNormal(0.0, 1.0).log_prob(0.9))
+    np.testing.assert_allclose(density(values), at_rest + prior, rtol=0, atol=1e-8)
+    bound, latents = bind(spectrum_gp.model, moving), LATENTS | {"lengthscale": 0.9}
+    one, many = (
+        law(bound, None, jnp.concatenate([X, data.X_test[:m]]), latents, "y").krige(y)[0]
+        for m in (2, 5)
+    )
+    np.testing.assert_allclose(one, many[:2], rtol=0, atol=1e-10)
+
+
+@pytest.mark.slow
+def test_the_base_moves_in_a_fit(data):
+    X, y = data.X[:30], data.y[:30]
+    hyper = {"moving": brg.kernels.RBF, "landmarks": X}
+    dt = brg.fit(
+        spectrum_gp.model, (X, y), key=0, draws=300, warmup=300, chains=1, progress=False, **hyper
+    )
+    assert np.isfinite(dt["log_likelihood"]["y"]).all()
+    assert dt["sample_stats"]["diverging"].mean() < 0.02
+    assert 0.12 < float(dt["posterior"]["noise"].mean()) < 0.35
+    new = brg.predict(dt, spectrum_gp.model, data.X_test, key=1, **hyper)
+    error = new["predictive_moments"]["mean"].mean(("chain", "draw")).values - data.y_test
+    assert np.sqrt((error**2).mean()) < 0.35
+
+
+@pytest.mark.slow
+def test_posterior_of_the_reference_problem():
+    """Means of arXiv 2307.14531's prior on 60 points of a circle, run there with one chain."""
+    rng = np.random.default_rng(0)
+    t = np.sort(rng.uniform(0, 2 * np.pi, 60))
+    y = np.sin(3 * t) + 0.5 * np.sin(t) + 0.2 * rng.standard_normal(60)
+    X = np.sqrt(2) * np.stack([np.cos(t), np.sin(t)], 1)
+    base = modify(nystrom(brg.kernels.NTK(2, bias_var=0.1), X), maps.identity())
+
+    def model(X, y=None, *, base=base):
+        amplitude = numpyro.sample("amp", dist.LogNormal(0.0, 1.0))
+        alpha = numpyro.sample("alpha", dist.LogNormal(0.0, 0.5))
+        log_cutoff = numpyro.sample("log_cutoff", dist.Normal(jnp.log(0.02), 2.0))
+        sigma = numpyro.sample("sigma", dist.HalfNormal(1.0))
+
+        def g(lam):
+            return amplitude * lam**alpha * jax.nn.sigmoid((jnp.log(lam) - log_cutoff) / 0.3)
+
+        prior = modify(base, g)
+        numpyro.sample("y", brg.gp.marginal(prior, X, sigma**2, eigen=prior.eigen), obs=y)
+
+    dt = brg.fit(model, (X, y), key=0, draws=2000, warmup=500, chains=2, progress=False)
+    # sd / sqrt(n_eff) of 1000 draws, of which 116 count for the cutoff
+    for name, mean, sd in (
+        ("alpha", 0.72, 0.26), ("amp", 0.57, 0.53), ("log_cutoff", -2.72, 0.67),
+        ("sigma", 0.22, 0.02),
+    ):  # fmt: skip
+        draws = dt["posterior"][name].values
+        assert abs(draws.mean() - mean) < 4 * sd / np.sqrt(116) + 0.005, (name, draws.mean())
+        assert abs(draws.std() / sd - 1) < 0.35, (name, draws.std())
+    assert dt["sample_stats"]["diverging"].mean() < 1e-3

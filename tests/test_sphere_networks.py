@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Spectra of neural kernels on the sphere: reference numbers, decay, the floor of round-off."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bayesrg.kernels import NNGP, NTK
+from bayesrg.spectrum import sphere
+
+
+def by_degree(spectrum):
+    values = np.zeros(len(spectrum))
+    values[spectrum.degree] = spectrum.values
+    return values
+
+
+TABLE = {
+    "relu, 3 layers, circle": (
+        NTK(3, bias_var=0.1), 2,
+        "3.79538561 1.43900482 0.57039564 0.19639847 0.10206571 0.05744858",
+    ),
+    "relu, no bias": (
+        NTK(1), 3, "1.00000000 0.66666667 0.15625000 0.00000000 0.01041667 0.00000000",
+    ),
+    "relu, 2 layers, no bias": (
+        NTK(2), 3, "1.86050386 0.74156638 0.21473514 0.03728815 0.01828627 0.00611573",
+    ),
+    "relu, 3 layers": (
+        NTK(3, bias_var=0.1), 5,
+        "3.12930518 0.480484730 0.101948971 0.0193563900 0.00608532582 0.00211720349",
+    ),
+    "relu, 2 layers": (
+        NTK(2, bias_var=0.1), 10,
+        "1.92973754 0.218448674 0.0225374169 0.00167616260 0.000322314",
+    ),
+    "erf, 2 layers": (
+        NTK(2, "erf", 1.5, 0.1), 10,
+        "0.339277218 0.148358595 0.00252708865 0.00160469962 0.000109653",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_reference_numbers_of_tangent_kernels(name):
+    kernel, dim, printed = TABLE[name]
+    values = by_degree(sphere(kernel, dim, printed.count(" ")))
+    for value, digits in zip(values, printed.split(), strict=True):
+        last = 10.0 ** -len(digits.partition(".")[2])
+        np.testing.assert_allclose(value, float(digits), rtol=0, atol=0.6 * last)
+
+
+@pytest.mark.parametrize(
+    "dim, slopes", [(2, (-4.0, -2.0)), (3, (-4.96, -2.98)), (5, (-6.85, -4.9))]
+)
+def test_relu_decays_as_a_power_of_the_dimension_at_any_depth(dim, slopes):
+    """As k^-(d + 2), tangent kernels as k^-d; depth and skips change constants only."""
+    for kernels, slope in (
+        ((NNGP(1, bias_var=0.1), NNGP(3, bias_var=0.1)), slopes[0]),
+        ((NTK(3, bias_var=0.1), NTK(2, bias_var=0.1, skip=0.5)), slopes[1]),
+    ):
+        for kernel in kernels:
+            values = by_degree(sphere(kernel, dim, 120))
+            local = np.log(values[120] / values[40]) / np.log(3)
+            np.testing.assert_allclose(local, slope, rtol=0, atol=0.008)
+
+
+def test_odd_degrees_vanish_with_one_layer_and_no_bias_alone():
+    for cls in (NNGP, NTK):
+        bare = sphere(cls(1), 3, 40)
+        assert bare.noise == 19 and (by_degree(bare)[3::2] == 0).all()
+        for kernel in (cls(1, bias_var=0.1), cls(2)):
+            assert (by_degree(sphere(kernel, 3, 9))[3::2] > 1e-5).all()
+
+
+def test_traces_of_rough_kernels_converge_slowly():
+    kernel = NTK(2, bias_var=0.1)
+    spectrum = sphere(kernel, 10, 60)
+    np.testing.assert_allclose(spectrum.values @ spectrum.degeneracy, 6.529, rtol=0, atol=5e-4)
+    np.testing.assert_allclose(kernel.diag(jnp.ones((1, 10))), 6.6, rtol=1e-14)
+
+
+@pytest.mark.parametrize("activation", ["erf", jax.nn.gelu, jnp.tanh])
+def test_smooth_activations_decay_fast_to_the_floor(activation):
+    """Degrees below round-off are zero and counted; what is above adds up to the variance."""
+    kernel = NTK(2, activation, 1.5, 0.1)
+    spectrum = sphere(kernel, 3, 60)
+    values = by_degree(spectrum)
+    assert spectrum.noise == (values == 0).sum() and (values >= 0).all()
+    pairs = values[:40].reshape(-1, 2).sum(1)  # even and odd degrees differ in size
+    pairs = pairs[pairs > 1e-12]
+    assert (pairs[2:] < 0.35 * pairs[1:-1]).all()
+    total = kernel.diag(jnp.ones((1, 3)))[0]
+    sum_rule = 1e-8 if activation == "erf" else 1e-6  # what a series may leave out unwarned
+    np.testing.assert_allclose(spectrum.values @ spectrum.degeneracy, total, rtol=sum_rule)
+    if activation == "erf":
+        assert spectrum.noise == 22
