@@ -5,6 +5,7 @@
 """
 
 from .calibration import plot_calibration, plot_ridge_criteria
+from .dynamics import plot_mode_residuals, plot_steps_to_tolerance
 from .feature_learning import plot_alignment, plot_kernel_change, plot_spectrum_shift
 from .features import plot_feature_kurtosis, plot_feature_pair, plot_feature_quantiles
 from .flow import plot_evidence, plot_flow, plot_rescaled_ridge
@@ -35,6 +36,7 @@ __all__ = [
     "plot_learning_curve",
     "plot_linearisation_error",
     "plot_local_ridge",
+    "plot_mode_residuals",
     "plot_modes",
     "plot_order_parameter",
     "plot_rescaled_ridge",
@@ -44,5 +46,6 @@ __all__ = [
     "plot_spectral_density",
     "plot_spectrum",
     "plot_spectrum_shift",
+    "plot_steps_to_tolerance",
     "plot_weight_spectrum",
 ]

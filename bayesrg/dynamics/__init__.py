@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whatever moves in time: training dynamics, in closed form and step by step."""
+
+from .core import DIVERGED, GO, REACHED, Algorithm, Info, State, Trajectory, run
+from .counts import step_count
+from .dual import dual
+from .ensemble import Ensemble, ensemble
+from .gradient import gradient_descent, gradient_flow
+from .landmarks import Largest, landmark_preconditioner, power_iteration
+from .linear import LinearDynamics, linear_dynamics, stability_limit
+from .losses import batch_gradient, pgd_loss, scale_by_output_preconditioner, surrogate_loss
+from .preconditioned import preconditioned, sgd
+from .preconditioner import Preconditioner, preconditioner
+
+__all__ = [
+    "DIVERGED",
+    "GO",
+    "REACHED",
+    "Algorithm",
+    "Ensemble",
+    "Info",
+    "Largest",
+    "LinearDynamics",
+    "Preconditioner",
+    "State",
+    "Trajectory",
+    "batch_gradient",
+    "dual",
+    "ensemble",
+    "gradient_descent",
+    "gradient_flow",
+    "landmark_preconditioner",
+    "linear_dynamics",
+    "pgd_loss",
+    "power_iteration",
+    "preconditioned",
+    "preconditioner",
+    "run",
+    "scale_by_output_preconditioner",
+    "sgd",
+    "stability_limit",
+    "step_count",
+    "surrogate_loss",
+]

@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How many steps of descent a mode takes."""
+
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Float
+
+from .. import _checks
+from .._checks import ArrayLike
+
+
+def step_count(
+    rates: ArrayLike, step_size: ArrayLike, tol: ArrayLike = 1e-2
+) -> Float[Array, " *mode"]:
+    r"""Count the steps after which a fraction of a mode is left.
+
+    .. math:: T = \max\left(1, \left\lceil \frac{\ln\epsilon}{\ln|1 - \eta g|}\right\rceil\right)
+
+    Parameters
+    ----------
+    rates : (...)
+        Eigenvalues g of the Gram matrix, or of that times its preconditioner.
+    step_size : ()
+        Step :math:`\eta` for the summed, halved loss.
+    tol : ()
+        Fraction :math:`\epsilon` of the residual, between 0 and 1.
+
+    Returns
+    -------
+    (...)
+        Whole numbers; 1 at :math:`\eta g = 1`, and inf where a mode never gets there, that is, for
+        :math:`|1 - \eta g| \ge 1`.
+
+    Raises
+    ------
+    ValueError
+        For a negative rate, a step size or tolerance out of range.
+
+    References
+    ----------
+    arXiv 2307.14531, section 4.
+    """
+    rates = _checks.nonnegative("rates", rates)
+    step_size = _checks.positive("step_size", step_size, ndim=0)
+    tol = _checks.positive("tol", tol, ndim=0)
+    if _checks.known(tol) and tol >= 1:
+        raise ValueError(f"tol must lie between 0 and 1, got {tol}; it is a fraction")
+    x = step_size * rates
+    left = jnp.abs(1.0 - x)
+    small = jnp.clip(x, jnp.finfo(x.dtype).tiny, 0.5)
+    log = jnp.where(x < 0.5, jnp.log1p(-small), jnp.log(jnp.where(left > 0, left, 0.5)))
+    ratio = jnp.log(tol) / jnp.where(log < 0, log, -1.0)
+    steps = jnp.maximum(jnp.ceil(ratio * (1.0 - 1e-12)), 1.0)  # a whole ratio's round-off
+    steps = jnp.where(left == 0, 1.0, steps)
+    return jnp.where((x > 0) & (x < 2), steps, jnp.inf)

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Preconditioners of many points, made from few and checked by products with vectors."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import equinox as eqx
+import jax.numpy as jnp
+from jax import Array, lax, random
+from jaxtyping import Float
+
+from .. import _checks
+from .._checks import ArrayLike
+from ..kernels import Kernel
+from .preconditioner import Preconditioner, gram, of_pairs
+
+
+def landmark_preconditioner(
+    kernel: Kernel, X: ArrayLike, landmarks: ArrayLike, g: Callable[[Array], Array], rank: int
+) -> Preconditioner:
+    r"""Precondition on modes found from fewer points, without an (n, n) factorisation.
+
+    The leading eigenvectors of m landmarks are extended to X (n, d), made orthonormal, and turned
+    to diagonalise K in their span (Rayleigh and Ritz). O(n^2 r) time, O(n m) memory.
+
+    Parameters
+    ----------
+    kernel : Kernel
+    X : (n, d)
+    landmarks : (m, d)
+        Some of the rows of X, or others like them.
+    g : callable
+        Map of the Ritz values (r,) over n, falling, as in `preconditioner`. There is no value
+        beyond the last: to flatten to it is ``maps.flatten(rank - 1)``.
+    rank : int
+        Modes r, at most m.
+
+    Returns
+    -------
+    Preconditioner
+        Its vectors are no exact eigenvectors: take the step size from `power_iteration`.
+
+    Raises
+    ------
+    RuntimeError
+        With 64-bit floats off.
+    ValueError
+        For a rank out of range.
+
+    References
+    ----------
+    arXiv 2307.14531; Ma and Belkin (2017), arXiv 1703.10622.
+    """
+    _checks.require_x64("dynamics.landmark_preconditioner")
+    X, landmarks = _checks.inputs("X", X), _checks.inputs("landmarks", landmarks)
+    m, n = landmarks.shape[0], X.shape[0]
+    if _checks.whole("rank", rank) > min(m, n):
+        raise ValueError(f"rank is {rank} for {m} landmarks and {n} points; lower it")
+    _, vectors = jnp.linalg.eigh(kernel(landmarks))
+    Q, _ = jnp.linalg.qr(kernel(X, landmarks) @ vectors[:, ::-1][:, :rank])
+    small = Q.T @ _product(kernel, X, Q)
+    ritz, turn = jnp.linalg.eigh(0.5 * (small + small.T))
+    return of_pairs(ritz[::-1], Q @ turn[:, ::-1], g, rank, n)
+
+
+@eqx.filter_jit
+def _product(kernel, X, Q):
+    """``kernel(X) @ Q``, a few rows of the kernel at a time."""
+    return lax.map(lambda x: (kernel.gram(x[None], X) @ Q)[0], X, batch_size=256)
+
+
+class Largest(NamedTuple):
+    """Largest eigenvalue found by `power_iteration`, and how far it is from being one.
+
+    ``value`` (); ``residual`` () is the norm of :math:`Bv - bv` over ``value``.
+    """
+
+    value: Float[Array, ""]
+    residual: Float[Array, ""]
+
+
+def power_iteration(
+    K: ArrayLike | Callable[[Array], Array],
+    S: Preconditioner,
+    *,
+    iterations: int = 200,
+    key: Array | int = 0,
+) -> Largest:
+    """Estimate the largest eigenvalue of K S by products with vectors alone.
+
+    Parameters
+    ----------
+    K : (n, n), or a function from vectors (n,) to K times them
+    S : Preconditioner
+    iterations : int
+    key : JAX key, or int
+        Of the first vector.
+
+    Returns
+    -------
+    Largest
+        The value, a Rayleigh quotient, is never too large: a step size 2 over it may be.
+    """
+    K = K if callable(K) else gram("K", K)
+    key = random.key(key) if isinstance(key, int) else key
+    start = random.normal(key, (S.vectors.shape[0],), S.vectors.dtype)
+    return _iterate(K, S.root(), start / jnp.linalg.norm(start), iterations)
+
+
+@eqx.filter_jit
+def _iterate(K, root, start, iterations):
+    def image(v):
+        right = root @ v
+        return root @ (K(right) if callable(K) else K @ right)
+
+    def turn(v, _):
+        new = image(v)
+        return new / jnp.linalg.norm(new), None
+
+    v, _ = lax.scan(turn, start, length=iterations)
+    new = image(v)
+    value = v @ new
+    return Largest(value, jnp.linalg.norm(new - value * v) / value)

@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Matrices that precondition gradient descent in the space of outputs."""
+
+import warnings
+from collections.abc import Callable
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jaxtyping import Float
+
+from .. import _checks
+from .._checks import ArrayLike
+
+
+class Preconditioner(eqx.Module):
+    r"""Matrix :math:`S = I + V\,\mathrm{diag}(a - 1)\,V^T` on the axis of points; ``S @ r`` is S r.
+
+    Attributes
+    ----------
+    vectors : (n, r)
+        Orthonormal columns V.
+    gains : (r,)
+        Factors :math:`a_i = g_i/l_i` of the modes, zero or more; all others keep theirs.
+    values : (r,)
+        Eigenvalues :math:`l_i` of the matrix that S was made from, any ridge included.
+    eigenvalues : (r,)
+        Those of that matrix times S, :math:`g_i`: the rates of learning.
+    """
+
+    vectors: Float[Array, "point mode"]
+    gains: Float[Array, " mode"]
+    values: Float[Array, " mode"]
+    eigenvalues: Float[Array, " mode"]
+
+    def __matmul__(self, r: ArrayLike) -> Array:
+        r = jnp.asarray(r)
+        inner = self.vectors.T @ r
+        return r + self.vectors @ ((self.gains - 1.0).reshape(-1, *[1] * (r.ndim - 1)) * inner)
+
+    def dense(self) -> Float[Array, "point point_bis"]:
+        """Write S out, (n, n)."""
+        return self @ jnp.eye(self.vectors.shape[0], dtype=self.vectors.dtype)
+
+    def root(self) -> "Preconditioner":
+        """Symmetric square root of S."""
+        return eqx.tree_at(lambda S: S.gains, self, jnp.sqrt(self.gains))
+
+    def block(self, rows: ArrayLike) -> "Preconditioner":
+        """Block of S on ``rows`` (b,)."""
+        return eqx.tree_at(lambda S: S.vectors, self, self.vectors[jnp.asarray(rows)])
+
+    def coverage(self, residual: ArrayLike) -> Float[Array, ""]:
+        """Share of the power of ``residual`` (n,) or (n, c) that lies in the modes of S."""
+        r = jnp.asarray(residual)
+        return ((self.vectors.T @ r) ** 2).sum() / (r**2).sum()
+
+
+def preconditioner(
+    K: ArrayLike,
+    g: Callable[[Array], Array],
+    rank: int | None = None,
+    *,
+    ridge: ArrayLike = 0.0,
+    rtol: float | None = None,
+) -> Preconditioner:
+    r"""Precondition so that modes of a kernel are learnt at chosen rates.
+
+    With :math:`K + \rho I = V\,\mathrm{diag}(l)\,V^T` the first modes get eigenvalues
+    :math:`g_i = n\,g(l_i/n)` of :math:`(K + \rho I)S`, the others keep theirs.
+
+    Parameters
+    ----------
+    K : (n, n)
+        Gram matrix: of an analytic tangent kernel, or J J^T of a network.
+    g : callable
+        From falling eigenvalues (k,) under the data measure to new ones (k,): one of
+        `bayesrg.spectrum.maps`, or a function of one's own.
+    rank : int, optional
+        Modes to precondition, by default all above round-off.
+    ridge : ()
+        Ridge :math:`\rho` of a descent in dual coordinates, `dual`, which keeps it exactly.
+    rtol : float, optional
+        Modes below ``rtol`` times the largest are left alone; n times the machine precision.
+
+    Returns
+    -------
+    Preconditioner
+
+    Raises
+    ------
+    RuntimeError
+        With 64-bit floats off.
+    ValueError
+        For a matrix that is not symmetric, a rank out of range, or a negative g.
+
+    Warns
+    -----
+    UserWarning
+        If a mode close to round-off is lifted.
+
+    References
+    ----------
+    arXiv 2307.14531.
+    """
+    _checks.require_x64("dynamics.preconditioner")
+    K = gram("K", K)
+    n = K.shape[0]
+    ridge = _checks.nonnegative("ridge", ridge, ndim=0)
+    values, vectors = jnp.linalg.eigh(K)
+    values, vectors = values[::-1] + ridge, vectors[:, ::-1]
+    rtol = n * float(jnp.finfo(K.dtype).eps) if rtol is None else rtol
+    usable = int((values > rtol * values[0]).sum()) if _checks.known(values) else n
+    return of_pairs(values[:usable], vectors[:, :usable], g, rank, n)
+
+
+def of_pairs(
+    values: Float[Array, " mode"],
+    vectors: Float[Array, "point mode"],
+    g: Callable[[Array], Array],
+    rank: int | None,
+    n: int,
+) -> Preconditioner:
+    """Make S from eigenpairs in falling order of a matrix of n points; see `preconditioner`."""
+    usable = values.shape[0]
+    rank = usable if rank is None else _checks.whole("rank", rank)
+    if rank > usable:
+        raise ValueError(
+            f"rank is {rank} and {usable} of {n} modes are above rtol; lifting the others "
+            "amplifies rounding: lower rank"
+        )
+    new = n * jnp.asarray(g(values / n), values.dtype)
+    if new.shape != values.shape:
+        raise ValueError(
+            f"g returned shape {new.shape} for eigenvalues of shape {values.shape}; return one a "
+            "mode"
+        )
+    values, new = values[:rank], new[:rank]
+    if _checks.known(new):
+        _check_map(np.asarray(values), np.asarray(new), n)
+    return Preconditioner(vectors[:, :rank], new / values, values, new)
+
+
+def _check_map(old, new, n):
+    bad = np.flatnonzero(~(new >= 0))
+    if bad.size:
+        raise ValueError(
+            f"spectral map produced {'a negative eigenvalue' if new[bad[0]] < 0 else 'nan'} at "
+            f"lam={old[bad[0]] / n:.6g}: S would not be positive semi-definite; give a map with "
+            "g >= 0"
+        )
+    noise = np.finfo(old.dtype).eps * n * old[0] / old * new / max(new.max(), np.finfo(float).tiny)
+    i = int(noise.argmax())
+    if noise[i] > 1e-3:
+        warnings.warn(
+            f"mode {i} has l_i/l_1={old[i] / old[0]:.2g}, close to round-off; lifting it amplifies "
+            f"rounding by {new[i] / old[i]:.2g}: lower rank or raise rtol",
+            stacklevel=4,
+        )
+
+
+def gram(name, K):
+    """Check that K (n, n) is symmetric to 1e-8 of its largest entry, and make it exactly so."""
+    K = _checks.finite(name, K, ndim=2)
+    if K.shape[0] != K.shape[1]:
+        raise ValueError(f"{name} must be a square matrix, got shape {K.shape}")
+    if _checks.known(K):
+        host = np.asarray(K)
+        gap = np.abs(host - host.T).max()
+        if gap > 1e-8 * np.abs(host).max():
+            raise ValueError(
+                f"{name} is not symmetric: entries differ from the transpose's by up to {gap:.2g}; "
+                "give a Gram matrix"
+            )
+    return 0.5 * (K + K.T)

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Frequencies learnt by gradient descent
+======================================
+
+Networks learn a target's low frequencies first: the residual of a mode falls by one minus the step
+size times its eigenvalue of the tangent kernel, and eigenvalues fall with the frequency. A
+preconditioner in the space of outputs sets these rates, and leaves alone where they lead.
+"""
+
+import jax
+import matplotlib.pyplot as plt
+import numpy as np
+import numpyro
+import xarray as xr
+
+import bayesrg as brg
+from bayesrg import dynamics
+from bayesrg.spectrum import maps
+
+numpyro.enable_x64()
+n, width = 32, 512
+t = 2 * np.pi * np.arange(n) / n
+X = np.sqrt(2) * np.stack([np.cos(t), np.sin(t)], 1)
+
+
+def outputs(params, X):
+    """Two hidden layers of relu units, less the outputs at the start."""
+    for W, b in params[:2]:
+        X = jax.nn.relu(2**0.5 * X @ W.T / W.shape[1] ** 0.5 + 0.1**0.5 * b)
+    return 2**0.5 * X @ params[2] / width**0.5 - f0
+
+
+rng, f0 = np.random.default_rng(0), 0.0
+W, V, (b, c, v) = (rng.standard_normal(s) for s in ((width, 2), (width, width), (3, width)))
+start = (W, b), (V, c), v
+f0 = outputs(start, X)
+analytic = brg.kernels.NTK(2, "relu", 2.0, 0.1, readout_bias=False)(X)
+jacobian = jax.tree.leaves(jax.jacrev(outputs)(start, X))
+own = sum(J.reshape(n, -1) @ J.reshape(n, -1).T for J in jacobian)
+
+# %%
+# The preconditioner lifts all modes of the analytic kernel of infinite width and needs no Jacobian.
+# Points are runs of 512 units on small targets of one frequency, until 5 % is left; lines are
+# linear theory with the network's own kernel. Plain descent needs a hundred times more steps for
+# frequency 8 than for 1, preconditioned descent 10 to 13 for all. At infinite width it takes nine.
+
+S, eta, tol = dynamics.preconditioner(analytic, maps.lift(n)), 1 / np.linalg.norm(analytic, 2), 0.05
+rules = {"plain": (None, eta, 20), "preconditioned": (S, 0.3 * eta, 1)}
+frequency = np.array([1, 2, 4, 8])
+theory, found = np.empty((2, 2, frequency.size))
+for i, (P, step_size, _) in enumerate(rules.values()):
+    linear = dynamics.linear_dynamics(own, P, step_size=step_size)
+    for j, k in enumerate(frequency):
+        y = 0.001 * np.cos(k * t)
+        rule = dynamics.preconditioned(outputs, X, y, P, step_size=step_size, tol=tol)
+        found[i, j] = dynamics.run(rule, start, 2000, every=2000).steps
+        theory[i, j] = linear.count(-y, tol)
+
+axes, names = ("algorithm", "frequency"), {"algorithm": list(rules)}
+groups = {"steps_to_tolerance": theory, "steps_to_tolerance_run": found}
+pairs = {key: xr.Dataset({"steps": (axes, v)}, names | {"frequency": frequency})
+         for key, v in groups.items()}  # fmt: skip
+brg.plots.plot_steps_to_tolerance(brg.io.label(**pairs), backend="matplotlib")
+limit = dynamics.linear_dynamics(analytic, S, step_size=0.3 * eta)
+assert all(limit.count(-np.cos(k * t), tol) == 9 for k in frequency)
+assert found[0, -1] > 100 * found[0, 0] and 10 <= found[1].min() <= found[1].max() <= 13
+assert (np.abs(found - theory) <= np.maximum(1, 0.05 * theory)).all()
+
+# %%
+# All four frequencies in one target: plain descent learns them in turn, preconditioned descent
+# together. Where the network's kernel differs from the limit's, frequencies mix: a curve dips where
+# its residual changes sign. Theory with the own kernel is off by less than 1 % of a mode.
+
+waves = np.cos(frequency * t[:, None])
+y, left = 0.001 * waves.sum(1), ([], [])
+for P, step_size, stride in rules.values():
+    rule = dynamics.preconditioned(outputs, X, y, P, step_size=step_size)
+    out = dynamics.run(rule, start, 50 * stride, every=stride)
+    linear = dynamics.linear_dynamics(own, P, step_size=step_size).residual(-y, out.step)
+    ran = jax.vmap(outputs, (0, None))(out.x, X) - y
+    for r, parts in zip((linear, ran), left, strict=True):
+        shares = np.asarray(-r @ waves / (0.0005 * n))
+        parts.append(xr.DataArray(shares, {"step": np.asarray(out.step), "mode": frequency}))
+along = xr.Variable("algorithm", list(rules))
+both = [xr.concat(parts, along, join="outer").to_dataset(name="remaining") for parts in left]
+dt = brg.io.label(dynamics=both[0], dynamics_run=both[1])
+brg.plots.plot_mode_residuals(dt, backend="matplotlib")
+assert float(abs(both[0] - both[1]).max().remaining) < 0.01
+plt.show()

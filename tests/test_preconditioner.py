@@ -1,0 +1,321 @@
+# SPDX-License-Identifier: Apache-2.0
+from itertools import combinations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from bayesrg import dynamics, kernels
+from bayesrg.spectrum import maps
+
+KERNEL = kernels.NTK(2, "relu", 2.0, 0.1)
+
+
+def circle(t):
+    return np.sqrt(2) * np.stack([np.cos(t), np.sin(t)], 1)
+
+
+@pytest.fixture(scope="module")
+def irregular():
+    """Random angles in order, and the tangent kernel's Gram matrix there."""
+    t = np.sort(np.random.default_rng(0).uniform(0, 2 * np.pi, 48))
+    return t, np.asarray(KERNEL(circle(t)))
+
+
+class Table(kernels.Kernel):
+    """Kernel of the points that one column of inputs counts."""
+
+    K: jax.Array
+
+    def gram(self, X, Z):
+        return self.K[X[:, 0].astype(int)][:, Z[:, 0].astype(int)]
+
+    def gram_diag(self, X):
+        return jnp.diagonal(self.K)[X[:, 0].astype(int)]
+
+
+def network(params, X):
+    hidden = jnp.tanh(X @ params["W"] + params["b"])
+    return hidden @ params["v"]
+
+
+def start(outputs=()):
+    rng = np.random.default_rng(2)
+    return {"W": rng.standard_normal((2, 9)), "b": rng.standard_normal(9),
+            "v": rng.standard_normal((9, *outputs)) / 3}  # fmt: skip
+
+
+def jacobian(params, X):
+    parts = jax.tree.leaves(jax.jacrev(network)(params, X))
+    return np.concatenate([np.asarray(p).reshape(len(X), -1) for p in parts], 1)
+
+
+def flat(params):
+    return np.concatenate([np.asarray(p).ravel() for p in jax.tree.leaves(params)])
+
+
+def test_modes_get_the_rates_that_the_map_gives(irregular):
+    K = irregular[1]
+    values, V = np.linalg.eigh(K)
+    values, V = values[::-1], V[:, ::-1]
+    S = dynamics.preconditioner(K, maps.power(0.5))
+    expected = values[0] * (values / values[0]) ** 0.5
+    np.testing.assert_allclose(S.eigenvalues, expected, rtol=1e-10)
+    np.testing.assert_allclose(K @ S.dense() @ V, V * expected, rtol=0, atol=1e-10)
+    low = dynamics.preconditioner(K, maps.flatten(4), 4)
+    full = dynamics.preconditioner(K, maps.flatten(4))
+    assert low.vectors.shape == (48, 4)
+    np.testing.assert_allclose(low.dense(), full.dense(), rtol=0, atol=1e-12)
+    root = low.root().dense()
+    np.testing.assert_allclose(root @ root, low.dense(), rtol=0, atol=1e-13)
+    rows = np.array([3, 40, 7])
+    block = np.asarray(low.dense())[np.ix_(rows, rows)]
+    np.testing.assert_allclose(low.block(rows).dense(), block, rtol=0, atol=1e-14)
+    r = np.random.default_rng(0).standard_normal((48, 2))
+    np.testing.assert_allclose(low @ jnp.asarray(r), low.dense() @ r, rtol=0, atol=1e-13)
+    share = ((V[:, :4].T @ r) ** 2).sum() / (r**2).sum()
+    np.testing.assert_allclose(low.coverage(r), share, rtol=1e-12)
+    kept = dynamics.preconditioner(K, maps.lift(3), ridge=5.0)
+    lifted = np.sort(np.linalg.eigvals((K + 5 * np.eye(48)) @ kept.dense()).real)[::-1]
+    np.testing.assert_allclose(lifted[:4], [values[0] + 5] * 3 + [values[3] + 5], rtol=1e-10)
+
+
+def test_low_rank_from_landmarks(irregular):
+    """Largest eigenvalue of K S: the target with all points, a bit more with fewer."""
+    K = irregular[1]
+    X, values, table = np.arange(48), np.linalg.eigvalsh(K)[::-1], Table(jnp.asarray(K))
+    np.testing.assert_allclose(values[[0, 8]], [128.60, 2.3555], rtol=0, atol=6e-3)
+    assert values[8] == pytest.approx(2.3555, abs=5e-5)
+    flatten = maps.flatten(8)
+
+    def largest(m, seed):
+        rows = np.random.default_rng(seed).choice(48, m, replace=False)
+        S = dynamics.landmark_preconditioner(table, X, X[rows], flatten, 9)
+        return 2 / float(dynamics.stability_limit(K, S)), S
+
+    exact, S = largest(48, 0)
+    assert exact == pytest.approx(values[8], rel=1e-10)
+    by_K = dynamics.preconditioner(K, flatten, 9).dense()
+    np.testing.assert_allclose(S.dense(), by_K, rtol=0, atol=1e-9)
+    found = {m: np.array([largest(m, seed)[0] for seed in range(8)]) for m in (16, 24)}
+    for m, stated in ((16, 2.499), (24, 2.463)):
+        assert found[m].min() < stated < found[m].max()
+        assert (found[m] >= values[8]).all() and (found[m] < 0.1 * values[0]).all()
+    assert found[24].mean() < found[16].mean()
+    value, S = largest(24, 1)
+    power = dynamics.power_iteration(K, S, iterations=500)
+    assert float(power.value) == pytest.approx(value, rel=1e-6)
+    assert float(power.residual) < 1e-3 and float(power.value) <= value * (1 + 1e-12)
+    plain = dynamics.power_iteration(lambda v: jnp.asarray(K) @ v, S, iterations=500)
+    np.testing.assert_allclose(plain.value, power.value, rtol=1e-10)
+
+
+def test_the_weighted_loss_has_the_preconditioned_gradient(irregular):
+    t, K = irregular
+    X, y, params = circle(t), np.sin(3 * t), start()
+    S = dynamics.preconditioner(K, maps.lift(6))
+    J, r = jacobian(params, X), np.asarray(network(params, X)) - y
+    expected = J.T @ (np.asarray(S.dense()) @ r)
+
+    def loss(params):
+        return dynamics.pgd_loss(network(params, X), y, S)
+
+    scale = np.abs(expected).max()
+    np.testing.assert_allclose(flat(jax.grad(loss)(params)), expected, rtol=0, atol=1e-13 * scale)
+    np.testing.assert_allclose(loss(params), 0.5 * r @ S.dense() @ r, rtol=1e-12)
+
+    def surrogate(params):
+        outputs = network(params, X)
+        return dynamics.surrogate_loss(outputs, jnp.tanh(outputs - y), S)
+
+    other = J.T @ (np.asarray(S.dense()) @ np.tanh(r))
+    found = flat(jax.grad(surrogate)(params))
+    np.testing.assert_allclose(found, other, rtol=0, atol=1e-13 * scale)
+    with pytest.raises(ValueError, match=r"the outputs have shape \(48,\) and y has \(48, 1\)"):
+        dynamics.pgd_loss(r, y[:, None], S)
+
+
+def test_all_routes_make_the_same_steps(irregular):
+    """Weighted loss, optax and the algorithm; the difference is that of rounding."""
+    t, K = irregular
+    X, y, params = circle(t), np.sin(3 * t), start()
+    S, eta = dynamics.preconditioner(K, maps.flatten(6)), 0.01
+    chain = optax.chain(dynamics.scale_by_output_preconditioner(S), optax.sgd(eta))
+    by_optax, by_loss, state = params, params, chain.init(params)
+    for _ in range(5):
+        outputs, pull = jax.vjp(lambda w: network(w, X), by_optax)
+        zeros = jax.tree.map(jnp.zeros_like, by_optax)
+        change, state = chain.update(zeros, state, by_optax, residual=outputs - y, vjp=pull)
+        by_optax = optax.apply_updates(by_optax, change)
+        slope = jax.grad(lambda w: dynamics.pgd_loss(network(w, X), y, S))(by_loss)
+        by_loss = jax.tree.map(lambda w, g: w - eta * g, by_loss, slope)
+    np.testing.assert_allclose(flat(by_optax), flat(by_loss), rtol=0, atol=1e-15)
+    out = dynamics.run(dynamics.preconditioned(network, X, y, S, step_size=eta), params, 5)
+    np.testing.assert_allclose(flat(out.last.x), flat(by_loss), rtol=0, atol=1e-15)
+    residual = np.asarray(network(out.last.x, X)) - y
+    np.testing.assert_allclose(out.loss[-1], 0.5 * (residual**2).sum(), rtol=1e-12)
+    with pytest.raises(ValueError, match="needs residual .* and vjp"):
+        chain.update(params, state, params)
+
+
+def linear(w, X):
+    return X @ w
+
+
+def test_batches_are_unbiased_unless_asked(irregular):
+    """Means over every batch of three points of seven."""
+    n, b = 7, 3
+    S = dynamics.preconditioner(irregular[1][::7, ::7], maps.flatten(3))
+    rng = np.random.default_rng(4)
+    X, w, r = rng.standard_normal((n, 4)), np.zeros(4), rng.standard_normal(n)
+    rows = jnp.array(list(combinations(range(n), b)))
+    dense = np.asarray(S.dense())
+    block = (b - 1) / (n - 1) * dense + (n - b) / (n - 1) * np.diag(np.diag(dense))
+    for given, biased, matrix in (
+        (S, False, dense), (S, True, block), (S.dense(), True, block), (None, False, np.eye(n)),
+    ):  # fmt: skip
+        each = [dynamics.batch_gradient(linear, w, X, r, i, given, biased=biased) for i in rows]
+        np.testing.assert_allclose(np.mean(each, 0), X.T @ matrix @ r, rtol=0, atol=1e-13)
+        assert np.std(each, 0).max() > 0.1
+
+
+def test_the_bias_of_blocks(irregular):
+    """In the norm of gradients, for -sin 4t: 1.8 times the gradient itself."""
+    t, K = irregular
+    S, r, b, n = (
+        np.asarray(dynamics.preconditioner(K, maps.flatten(9)).dense()),
+        -np.sin(4 * t),
+        12,
+        48,
+    )
+    shift = (b - 1) / (n - 1) * S @ r + (n - b) / (n - 1) * np.diag(S) * r - S @ r
+    ratio = np.sqrt(shift @ K @ shift / (S @ r @ K @ S @ r))
+    assert ratio == pytest.approx(1.8, abs=0.05)
+
+
+def test_stochastic_descent_finds_what_fits_all_points():
+    rng = np.random.default_rng(5)
+    X = rng.standard_normal((20, 3))
+    w = np.array([1.0, -2.0, 0.5])
+    limit = 2 / np.linalg.eigvalsh(X @ X.T)[-1]
+    plain = dynamics.sgd(linear, X, X @ w, step_size=0.3 * limit, batch=5)
+    out = dynamics.run(plain, np.zeros(3), 300, 1, every=100)
+    np.testing.assert_allclose(out.x[-1], w, rtol=0, atol=1e-6)
+    again = dynamics.sgd(linear, X, X @ w, step_size=0.3 * limit, batch=5, tol=1e-3)
+    stopped = dynamics.run(again, np.zeros(3), 300, 1, every=100)
+    assert int(stopped.status) == dynamics.REACHED and int(stopped.steps) < 300
+    r = X @ np.asarray(stopped.last.x) - X @ w
+    assert np.linalg.norm(r) <= 1e-3 * np.linalg.norm(X @ w)
+    with pytest.raises(ValueError, match="the run diverged"):
+        wild = dynamics.sgd(linear, X, X @ w, step_size=1e100 * limit, batch=5)
+        dynamics.run(wild, np.zeros(3), 300)
+
+
+def test_several_outputs_share_a_preconditioner(irregular):
+    t, K = irregular
+    X, Y = circle(t), np.stack([np.sin(t), np.cos(2 * t)], 1)
+    S, params = dynamics.preconditioner(K, maps.flatten(6)), start((2,))
+    out = dynamics.run(dynamics.preconditioned(network, X, Y, S, step_size=0.005), params, 1)
+    slope = jax.grad(lambda w: dynamics.pgd_loss(network(w, X), Y, S))(params)
+    expected = jax.tree.map(lambda w, g: w - 0.005 * g, params, slope)
+    np.testing.assert_allclose(flat(out.last.x), flat(expected), rtol=0, atol=1e-13)
+
+
+def test_messages(irregular):
+    t, K = irregular
+    X, y = circle(t), np.sin(3 * t) + np.sin(t)
+    with pytest.raises(ValueError, match="spectral map produced a negative eigenvalue at lam="):
+        dynamics.preconditioner(K, lambda v: v - v[3])
+    with pytest.raises(ValueError, match=r"g returned shape \(2,\)"):
+        dynamics.preconditioner(K, lambda v: v[:2])
+    with pytest.raises(ValueError, match="K is not symmetric"):
+        dynamics.preconditioner(np.tri(4), maps.identity)
+    rbf = kernels.RBF(3.0)(X)
+    with pytest.raises(ValueError, match="rank is 48 and .* of 48 modes are above rtol"):
+        dynamics.preconditioner(rbf, maps.identity, 48)
+    with pytest.warns(UserWarning, match="close to round-off; lifting it amplifies rounding by"):
+        dynamics.preconditioner(rbf, lambda v: jnp.full_like(v, v[0]))
+    kept = dynamics.preconditioner(rbf, maps.lift(5), rtol=1e-3)
+    assert kept.values.min() > 1e-3 * kept.values[0]
+    with pytest.raises(ValueError, match="rank is 9 for 4 landmarks"):
+        dynamics.landmark_preconditioner(KERNEL, X, X[:4], maps.flatten(8), 9)
+
+    def begin(S, tol=None):
+        dynamics.preconditioned(network, X, y, S, step_size=0.01, tol=tol).init(zero)
+
+    zero = jax.tree.map(np.zeros_like, start())
+    cut = dynamics.preconditioner(K, lambda v: jnp.where(jnp.arange(48) < 4, v, 0.0))
+    with pytest.warns(UserWarning, match=r"PGD will not learn .*% of the target power \(modes 4, "):
+        begin(cut)
+    low = dynamics.preconditioner(K, maps.lift(5), 5)
+    begin(low)
+    with pytest.warns(UserWarning, match="the 5 modes of S hold .* needs 99.75%"):
+        begin(low, 0.05)
+    begin(dynamics.preconditioner(K, maps.lift(5)), 0.05)
+    more = {"step_size": 0.01}
+    with pytest.raises(ValueError, match="S acts on 48 points and X has 10"):
+        dynamics.preconditioned(network, X[:10], y[:10], low, **more)
+    with pytest.raises(ValueError, match="batch is 49 for 48 points"):
+        dynamics.preconditioned(network, X, y, low, batch=49, **more)
+    for wrong in ({"biased": True}, {"biased": True, "batch": 4, "tol": 0.1}):
+        with pytest.raises(ValueError, match="biased is for batches alone"):
+            dynamics.preconditioned(network, X, y, low, **more, **wrong)
+    with pytest.raises(ValueError, match=r"apply returns shape \(48,\) for targets of shape"):
+        dynamics.preconditioned(network, X, y[:, None], low, **more).init(zero)
+
+
+def wide(params, X):
+    """Two hidden layers of relu units in the parameterisation of the tangent kernel."""
+    hidden = X
+    for W, b in params[:2]:
+        hidden = jax.nn.relu(2**0.5 * hidden @ W.T / W.shape[1] ** 0.5 + 0.1**0.5 * b)
+    return 2**0.5 * hidden @ params[2] / params[2].size ** 0.5
+
+
+@pytest.mark.slow
+def test_wide_networks_take_the_steps_that_theory_counts():
+    """512 units and small targets; the preconditioner is finite, of low rank, or analytic."""
+    n, width, tol = 32, 512, 0.05
+    t = 2 * np.pi * np.arange(n) / n
+    X = jnp.asarray(circle(t))
+    keys = jax.random.split(jax.random.PRNGKey(0), 5)
+    shapes = (width, 2), (width,), (width, width), (width,), (width,)
+    W, b, V, c, v = (jax.random.normal(k, s) for k, s in zip(keys, shapes, strict=True))
+    params = ((W, b), (V, c), v)
+    f0 = wide(params, X)
+    parts = jax.tree.leaves(jax.jacrev(wide)(params, X))
+    K = sum(np.asarray(p).reshape(n, -1) @ np.asarray(p).reshape(n, -1).T for p in parts)
+    analytic = np.asarray(kernels.NTK(2, "relu", 2.0, 0.1, readout_bias=False)(X))
+    assert np.linalg.cond(analytic) == pytest.approx(407, abs=0.5)
+    assert np.linalg.norm(K - analytic, 2) < 0.2 * np.linalg.norm(analytic, 2)
+
+    def centred(params, X):
+        return wide(params, X) - f0
+
+    def steps(k, S, eta, most, amplitude=0.01):
+        y = amplitude * np.cos(k * t)
+        descent = dynamics.preconditioned(centred, X, y, S, step_size=eta, tol=tol)
+        out = dynamics.run(descent, params, most, every=most)
+        linear = dynamics.linear_dynamics(K, S, step_size=eta)
+        left = float(jnp.linalg.norm(linear.residual(-y, most))) / np.linalg.norm(y)
+        found = (2 * float(out.loss[-1])) ** 0.5 / np.linalg.norm(y)
+        return int(out.steps), float(linear.count(-y, tol)), found, left
+
+    eta = 0.3 / np.linalg.eigvalsh(K)[-1]
+    finite = dynamics.preconditioner(K, maps.lift(32))
+    infinite = dynamics.preconditioner(analytic, maps.lift(32))
+    low = dynamics.preconditioner(K, maps.lift(19), 19)
+    for k, late in ((4, 14), (8, 19)):
+        taken, counted, *_ = steps(k, finite, eta, 80)
+        assert counted == 9 and abs(taken - 9) <= 1
+        taken, counted, *_ = steps(k, infinite, 0.3 / np.linalg.eigvalsh(analytic)[-1], 80)
+        assert abs(taken - counted) <= 2 and 9 < counted <= late
+    with pytest.warns(UserWarning, match="the 19 modes of S hold 9[0-9.]*% of the target power"):
+        taken, _, found, left = steps(8, low, eta, 80)
+    assert taken == 80 and found > 4 * tol and found == pytest.approx(left, rel=0.05)
+    taken, counted, *_ = steps(4, None, 1 / np.linalg.eigvalsh(K)[-1], 1500)
+    assert taken == pytest.approx(counted, rel=0.05)
+    taken, counted, *_ = steps(8, finite, eta, 80, amplitude=1.0)
+    assert 1.5 * counted < taken < 8 * counted
