@@ -320,6 +320,7 @@ def test_bad_input_is_named(call, message):
         call()
 
 
+@pytest.mark.slow
 def test_predictions_of_several_outputs():
     """Moments at each draw are those of the dense joint law given Q; points are the last axis."""
     rng = np.random.default_rng(5)
