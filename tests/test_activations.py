@@ -12,6 +12,7 @@ from bayesrg._activations import (
     ACTIVATIONS,
     DUALS,
     activation_function,
+    gaussian_moments,
     gaussian_product,
     is_odd,
     resolve,
@@ -246,3 +247,16 @@ def test_clipping_is_told():
 def test_bad_input_is_named(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize("variance", [0.0, 1e-30, 1e-9, 1e-4])
+def test_a_kink_met_by_a_small_variance(variance):
+    """A callable is integrated across its kink, and agrees with the closed form of its name."""
+    found = gaussian_moments(resolve(jax.nn.relu), jnp.asarray(variance), jnp.zeros(()))
+    named = gaussian_moments(resolve("relu"), jnp.asarray(variance), jnp.zeros(()))
+    for a, b in zip(found[:4], named[:4], strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-29)
+    step = gaussian_moments(resolve("hard_tanh"), jnp.asarray(1e-9), jnp.ones(()))
+    np.testing.assert_allclose(step.k1, 0.5, rtol=1e-11)
+    smooth = gaussian_moments(resolve(jnp.tanh), jnp.asarray(variance), jnp.zeros(()))
+    np.testing.assert_allclose(smooth.k1, 1.0 - variance, rtol=1e-7)

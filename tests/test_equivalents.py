@@ -500,3 +500,12 @@ TWO = np.diag([2.0, 1.0])
 def test_bad_input_is_named(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_calibration_at_the_rank_without_a_ridge_is_a_limit():
+    """At fixed noise both errors diverge as the ridge falls; their ratio does not."""
+    moments = theory.spectral_moments(2.0 / np.arange(1, 21.0), np.ones(20) / 20, 0.3)
+    with pytest.warns(UserWarning, match="diverges"):
+        at = theory.ridge_equivalent(moments, 20.0, 0.0, noise_variance=0.2).calibration
+    near = theory.ridge_equivalent(moments, 20.0, 1e-14, noise_variance=0.2).calibration
+    np.testing.assert_allclose(at, near, rtol=1e-5)

@@ -92,6 +92,23 @@ def test_functionals_split_the_kernel_of_the_features():
         LOW.columns(F, F[:7])
 
 
+def test_a_dead_unit_does_not_spoil_gradients():
+    """With as many functionals as features, one that is zero at all reference points."""
+    low = brg.spectrum.functionals(reference, 5)
+    F, F_ref = jnp.asarray(features()), jnp.asarray(features(at=LOW.X_ref)).at[:, 2].set(0.0)
+
+    def loss(F_ref):
+        columns = low.columns(F, F_ref)
+        law = brg.gp.MercerNormal(columns, jnp.ones(10), NOISE**2, orthonormal=False)
+        return law.log_prob(y)
+
+    value, slope = jax.value_and_grad(loss)(F_ref)
+    np.testing.assert_allclose(
+        value, log_normal(np.asarray(y), np.zeros(25), F @ F.T + NOISE**2 * np.eye(25)), rtol=1e-10
+    )
+    np.testing.assert_allclose(slope, 0.0, rtol=0, atol=1e-4)  # the split moves no density
+
+
 @pytest.mark.parametrize("cutoff", [0, 2, 4, 9])
 def test_modes_of_a_network_posterior_can_be_cut(cutoff):
     """Low modes given the weights are sampled, the rest marginalised; evidence is unchanged."""

@@ -55,6 +55,15 @@ def test_draws():
     assert one.shape == (1, 3)
 
 
+def test_no_points_and_hidden_ridges():
+    found = readout_posterior(np.zeros((0, 3)), np.zeros(0), 0.1, scale=ALPHA)
+    np.testing.assert_allclose(found.cov, ALPHA * np.eye(3), rtol=1e-12)
+    np.testing.assert_allclose(found.log_evidence, 0.0, rtol=0, atol=1e-13)
+    F, y = rng.standard_normal((5, 20)), rng.standard_normal(5)
+    with pytest.raises(ValueError, match="is at the round-off of F.T F, which has rank 5 for 20"):
+        readout_posterior(F, y, 1e-12)
+
+
 def test_bad_input():
     F, y = rng.standard_normal((8, 3)), rng.standard_normal(8)
     with pytest.raises(ValueError, match="ridge must be positive, got 0"):

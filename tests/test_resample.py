@@ -78,6 +78,20 @@ def test_held_out_errors_fall_with_the_width():
     assert (found[1:] < 0.8 * found[:-1]).all()
 
 
+def test_held_out_errors_are_those_of_other_inputs():
+    X, X_test = inputs(300), inputs(200)
+    weights = structured(40, X)
+    out = resample(weights, X, activations="relu", key=0, X_test=X_test)
+    H, G = X_test, X_test
+    for layer in range(2):
+        H, G = relu(H @ weights[layer].T), relu(G @ np.asarray(out.weights[layer]).T)
+        expected = alignment_error(H, G, out.rotations[layer])
+        np.testing.assert_allclose(out.held_out[layer], expected, rtol=1e-10)
+        assert abs(float(out.held_out[layer] / out.errors[layer]) - 1) > 1e-3
+    with pytest.raises(ValueError, match="X_test has 3 columns and X 40"):
+        resample(weights, X, activations="relu", key=0, X_test=X_test[:, :3])
+
+
 def kernel(H):
     return H @ H.T / H.shape[1]
 

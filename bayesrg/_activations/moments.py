@@ -44,8 +44,8 @@ def gaussian_moments(activation, r, h):
 
     Notes
     -----
-    Quadrature takes Stein's form, which needs no derivative of f, down to a variance of the
-    square root of the machine precision, and the derivatives at the mean below it.
+    Quadrature takes Stein's form, which needs no derivative of f. Below a variance of the square
+    root of the machine precision derivatives at the mean replace it, unless a kink is near.
     """
     one = partial(_moments, activation)
     return Moments(*jnp.vectorize(one, signature="(),()->(),(),(),(),()")(r, h))
@@ -94,18 +94,21 @@ def _moments(activation, r, h):
             raw = square - a0**2 - r * k1**2
             missing = jnp.maximum(-raw, 0.0) / jnp.maximum(square, 1.0)
             return a0, k1, k2, jnp.maximum(raw, 0.0), missing
-    s = safe_sqrt(r)
-    z, w = _rule(_ends(activation.kinks, h, s))
+    # at variance 0 and a kink the limits from above are those of any tiny deviation
+    s = jnp.where(r > 0, safe_sqrt(r), 1e-30)
+    ends = _ends(activation.kinks, h, s)
+    z, w = _rule(ends)
     f = activation.function(h + s * z)
     if activation.closed is not None:
         return a0, k1, k2, (w * (f - a0 - k1 * s * z) ** 2).sum(), jnp.zeros_like(r)
-    tiny = r < np.sqrt(jnp.finfo(r.dtype).eps)
-    bulk = jnp.where(tiny, 1.0, r)
+    smooth = (jnp.abs(ends) > _REACH).all()
+    tiny = smooth & (r < np.sqrt(jnp.finfo(r.dtype).eps))
     here = activation.function(h)
     change = f - here  # a constant has no part in the derivatives, its round-off has
     a0 = here + (w * change).sum()
-    k1 = (w * z * change).sum() / jnp.sqrt(bulk)
-    k2 = (w * (z**2 - 1) * change).sum() / bulk
+    k1 = (w * z * change).sum() / jnp.where(tiny, 1.0, s)
+    bulk = jnp.where(tiny | (r == 0), 1.0, r)  # k2 may diverge at a kink, and is 0 there
+    k2 = jnp.where(r > 0, (w * (z**2 - 1) * change).sum(), 0.0) / bulk
     ks2 = (w * (f - a0 - k1 * s * z) ** 2).sum()
     low = _taylor(activation.function, h, r)
     four = (jnp.where(tiny, x, y) for x, y in zip(low, (a0, k1, k2, ks2), strict=True))

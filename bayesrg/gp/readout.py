@@ -86,7 +86,8 @@ def readout_posterior(
     RuntimeError
         With 64-bit floats off.
     ValueError
-        For mismatched shapes or numbers out of range.
+        For mismatched shapes, numbers out of range, or a ridge that round-off hides where there
+        are more features than points.
 
     References
     ----------
@@ -98,11 +99,21 @@ def readout_posterior(
     y = _checks.targets("y", y, n)
     ridge = _checks.positive("ridge", ridge, ndim=0)
     scale = _checks.positive("scale", scale, ndim=0)
-    factor = jnp.linalg.cholesky(F.T @ F + ridge / scale * jnp.eye(p))
+    square = F.T @ F
+    factor = jnp.linalg.cholesky(square + ridge / scale * jnp.eye(p))
+    if _checks.known(factor) and n < p:
+        lost = float(p * jnp.finfo(F.dtype).eps * jnp.trace(square) / (ridge / scale))
+        if not np.isfinite(np.asarray(factor)).all() or lost > 1e-4:
+            raise ValueError(
+                f"ridge / scale = {float(ridge / scale):.3g} is at the round-off of F^T F, which "
+                f"has rank {n} for {p} features; give a larger ridge, or use gp.MercerNormal, "
+                "whose algebra is that of the points"
+            )
     mean = solve(factor, F.T @ y)
     quadratic = ((y - F @ mean) ** 2).sum() / ridge + (mean**2).sum() / scale
     log_det = (
         2 * jnp.log(jnp.diagonal(factor)).sum() + p * jnp.log(scale) + (n - p) * jnp.log(ridge)
     )
-    log_evidence = -0.5 * (quadratic + y.size // n * (log_det + n * np.log(2 * np.pi)))
+    targets = 1 if y.ndim == 1 else y.shape[1]
+    log_evidence = -0.5 * (quadratic + targets * (log_det + n * np.log(2 * np.pi)))
     return ReadoutPosterior(mean, factor, ridge, log_evidence)

@@ -130,7 +130,8 @@ class Rainbow(eqx.Module):
         """Root R (q, r) of the covariance of layer ``layer``, or None, over the weights below."""
         rule, R = self.rules[layer - 1], self.factors[layer - 1]
         if rule is not None:
-            return self._factor(layer, rule(list(below)), q)
+            C = rule(list(below))
+            return None if C is None else self._factor(layer, C, q)
         if R is not None and R.shape[0] != q:
             raise ValueError(
                 f"cov[{layer - 1}] has {R.shape[0]} rows and layer {layer} has {q} inputs; give "
@@ -193,6 +194,11 @@ class Rainbow(eqx.Module):
     def layers(self, weights: Sequence[ArrayLike], X: ArrayLike) -> tuple[Array, ...]:
         """Activations :math:`x_0 = X, ..., x_L`, of shape (n, N_l), under ``weights``."""
         hidden = [_checks.inputs("X", X)]
+        if len(weights) and hidden[0].shape[1] != jnp.asarray(weights[0]).shape[1]:
+            raise ValueError(
+                f"X has {hidden[0].shape[1]} columns and weights[0] takes "
+                f"{jnp.asarray(weights[0]).shape[1]}; give the inputs that the network was made for"
+            )
         if len(weights) != self.depth:
             raise ValueError(
                 f"weights has {len(weights)} matrices for {self.depth} hidden layers; give one a "

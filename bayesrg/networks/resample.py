@@ -183,6 +183,10 @@ def resample(
         raise ValueError(f"widths has {len(widths)} entries for {depth} layers; give one a layer")
     X = _checks.inputs("X", X)
     sets = [X] if X_test is None else [X, _checks.inputs("X_test", X_test)]
+    if sets[-1].shape[1] != X.shape[1]:
+        raise ValueError(
+            f"X_test has {sets[-1].shape[1]} columns and X {X.shape[1]}; give the same inputs"
+        )
     key = random.key(key) if isinstance(key, int) else key
     old, new = list(sets), list(sets)
     drawn, rotations, errors = [], [], []

@@ -7,7 +7,7 @@ from typing import ClassVar
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jax import Array, lax
 from jax.scipy.linalg import solve_triangular
 from jaxtyping import Float
 
@@ -162,7 +162,11 @@ class Functionals(eqx.Module):
                 f"there are {k} functionals and {p} features, whose kernel has lower rank; keep "
                 f"at most {p} functionals"
             )
-        G, R = jnp.linalg.qr(F_ref.T @ self.V)
+        projected = F_ref.T @ self.V
+        pivots = jnp.abs(jnp.diagonal(jnp.linalg.qr(lax.stop_gradient(projected), mode="r")))
+        lost = pivots.min() < 1e-10 * pivots.max()  # such as a unit that is zero on all of X_ref
+        more = jnp.where(lost, 1e-8 * pivots.max(), 0.0) * jnp.eye(p, k, dtype=projected.dtype)
+        G, R = jnp.linalg.qr(projected + more)  # any orthonormal columns split exactly
         G = G * jnp.where(jnp.diagonal(R) < 0, -1.0, 1.0)  # as Cholesky's factor would have it
         low = F @ G
         return jnp.concatenate([low, F - low @ G.T], 1)

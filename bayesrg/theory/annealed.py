@@ -174,14 +174,14 @@ def _ensemble(caller, values, widths, activations):
     values = _checks.nonnegative("values", values, ndim=1)
     widths = _checks.whole_numbers("widths", widths)
     activations = resolved("activations", activations, len(widths))
-    warn_unless_odd(activations, "mean")
+    warn_unless_odd(activations, "mean", "average over weights with linearise")
     degeneracy, sizes, layers = jnp.ones_like(values), [values.size], []
     r = values.mean()
     for level, (width, activation) in enumerate(zip(widths, activations, strict=True), 1):
         moments = _activations.gaussian_moments(activation, r, jnp.zeros_like(r))
         warn_clipped(moments.clipped)
         variance = moments.variance(r)
-        flat = _checks.known(r) and r * moments.k1**2 <= 1e-24 * variance
+        flat = _checks.known(r) and r > 0 and r * moments.k1**2 <= 1e-24 * variance
         if flat:
             warnings.warn(
                 f"k1 = 0 in layer {level}: its activation is even, and nothing of the inputs is "

@@ -6,6 +6,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from .. import _activations, _checks
@@ -79,13 +80,14 @@ def cross_linearise(
     teacher = _network(*names, mean.size)
     for _, functions in (student, teacher):
         warn_unless_odd(functions, method)
-    one = isinstance(paired, bool | int)
+    one = isinstance(paired, bool | int | np.bool_ | np.integer)
     paired = (paired,) * len(weights) if one else tuple(paired)
     if len(paired) != len(weights):
         raise ValueError(f"paired has {len(paired)} entries for {len(weights)} layers")
     cross, states, moments = K, [(K, mean), (K, mean)], []
     for W, f, V, g, pairs in zip(*student, *teacher, paired, strict=True):
-        count = min(len(W), len(V)) if pairs is True else int(pairs)
+        every = isinstance(pairs, bool | np.bool_) and bool(pairs)
+        count = min(len(W), len(V)) if every else int(pairs)
         if not 0 <= count <= min(len(W), len(V)):
             raise ValueError(
                 f"paired asks for {count} pairs of units in layers of {len(W)} and {len(V)}; give "

@@ -68,8 +68,16 @@ def spectral_density(values: ArrayLike, n: ArrayLike, grid: ArrayLike) -> Densit
     if p == 0 or (_checks.known(values) and not bool(values[0] > 0)):
         raise ValueError(f"values of shape {values.shape} has no positive entry; give at least one")
     rank = (values > p * jnp.finfo(values.dtype).eps * values[0]).sum()
-    density = n / p * _companion(values, n, grid).imag / jnp.pi
-    return Density(grid, density, 1.0 - jnp.minimum(n, rank) / p)
+    height = _height(values[0], grid)
+    # the companion has an atom at zero, whose tail at this height is known
+    tail = jnp.clip(1.0 - rank / n, 0.0) * height / (grid**2 + height**2)
+    density = n / p / jnp.pi * (_companion(values, n, grid).imag - tail)
+    return Density(grid, jnp.clip(density, 0.0), 1.0 - jnp.minimum(n, rank) / p)
+
+
+def _height(scale, grid):
+    """Distance from the real axis at which the density is taken."""
+    return jnp.minimum(1e-9 * scale, 1e-4 * grid)
 
 
 @jax.jit
@@ -81,7 +89,7 @@ def _companion(values, n, grid):
     """
     scale = values[0]
     omega = values / scale
-    ends = jnp.log(3.0), jnp.log(jnp.minimum(1e-9, 1e-4 * grid / scale))
+    ends = jnp.log(3.0), jnp.log(_height(1.0, grid / scale))
     ladder = jnp.exp(jnp.linspace(*ends, _RUNGS))  # (rungs, g)
 
     def newton(_, state):

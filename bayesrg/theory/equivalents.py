@@ -105,8 +105,9 @@ def ridge_equivalent(
     Notes
     -----
     Exact for Gaussian features in the limit of many rows and features; within 3 % for some 200 of
-    each, and 15 % near n = rank with a small ridge. Differentiable in n, the ridge and the
-    moments.
+    each, and 15 % near n = rank with a small ridge. Differentiable for n > 0 and finite ridges in
+    n, the ridge and the arrays of the moments; through an eigendecomposition, as that of
+    `population_moments`, only where its values differ.
 
     References
     ----------
@@ -125,7 +126,12 @@ def ridge_equivalent(
     _warn(result)
     if label_noise is None:
         return result
-    label_noise = jnp.broadcast_to(label_noise, result.test.shape)
+    shape = jnp.broadcast_shapes(label_noise.shape, result.test.shape)
+    if shape != result.test.shape:
+        raise ValueError(
+            f"label_noise has shape {label_noise.shape} and the results {result.test.shape}; give "
+            "one number, or one a result"
+        )
     return eqx.tree_at(
         lambda r: r.excess, result, result.test - label_noise, is_leaf=lambda x: x is None
     )

@@ -140,14 +140,13 @@ def linearise(
     return layers
 
 
-def warn_unless_odd(activations, method):
+def warn_unless_odd(activations, method, remedy="give method='closure'"):
     """Say of each activation whether it is odd; warn where the method takes it for granted."""
     odd = [_activations.is_odd(a) for a in activations]
     if method in ("unit", "mean") and len(odd) > 1 and not all(odd):
         warnings.warn(
             f"method {method!r} forgets the means of layer {odd.index(False) + 1}, whose "
-            "activation is not odd: covariances above it err by order one at any width; give "
-            "method='closure'",
+            f"activation is not odd: covariances above it err by order one at any width; {remedy}",
             stacklevel=3,
         )
     return odd
@@ -201,7 +200,10 @@ def _warn_flat(level, moments, variance):
     if not _checks.known(moments.k1):
         return
     linear = np.asarray(variance * moments.k1**2)
-    if (linear <= 1e-24 * np.asarray(moments.variance(variance) + moments.a0**2)).all():
+    if (
+        np.asarray(variance).any()
+        and (linear <= 1e-24 * np.asarray(moments.variance(variance) + moments.a0**2)).all()
+    ):
         warnings.warn(
             f"k1 = 0 in layer {level + 1}: at centred pre-activations its activation is even, and "
             "no linear trace of the inputs survives",

@@ -106,7 +106,7 @@ def moments(
         singular = "; with fewer rows than features Omega is singular" if N < p else ""
         warnings.warn(
             f"moments: F has {N} rows for {p} features, N/p = {N / p:.3g}; errors are biased by "
-            f"about p/N, so give at least 10 rows a feature{singular}",
+            f"p/N to 2 p/N, so give at least 10 rows a feature{singular}",
             stacklevel=2,
         )
     mean = F.mean(0)
@@ -153,13 +153,15 @@ def population_moments(
     Omega = _checks.finite("Omega", Omega, ndim=2)
     psi = _checks.finite("psi", psi, ndim=1)
     Ey2 = _checks.nonnegative("Ey2", Ey2, ndim=0)
-    if Omega.shape[0] != Omega.shape[1] or psi.shape != Omega.shape[:1]:
+    if Omega.shape[0] != Omega.shape[1] or psi.shape != Omega.shape[:1] or not psi.size:
         raise ValueError(
             f"Omega has shape {Omega.shape} and psi {psi.shape}; give (p, p) and (p,) of the same "
             "features"
         )
     if mean is not None:
         mean = _checks.finite("mean", mean, ndim=1)
+        if mean.shape != psi.shape:
+            raise ValueError(f"mean has shape {mean.shape} and psi {psi.shape}; give one a feature")
     if _checks.known(Omega):
         gap, scale = float(jnp.abs(Omega - Omega.T).max()), float(jnp.abs(Omega).max())
         if gap > max(1e-10, float(jnp.finfo(Omega.dtype).eps)) * scale:
