@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+import importlib
 import warnings
 
 import jax
@@ -8,7 +9,7 @@ import pytest
 from oracles import fourier_modes, fourier_problem
 
 from bayesrg.kernels import NNGP, RBF, Linear, Matern12
-from bayesrg.spectrum import fourier, nystrom
+from bayesrg.spectrum import decompose, fourier, nystrom
 
 problem = fourier_problem()
 
@@ -57,6 +58,51 @@ def test_round_off_pairs_are_dropped_and_counted():
     assert len(low_rank) == 4
     doubled = nystrom(RBF(0.3), jnp.concatenate([X_ref, X_ref]))
     np.testing.assert_allclose(doubled.values[:10], spectrum.values[:10], rtol=1e-9)
+
+
+def test_the_round_off_may_be_set():
+    X_ref = jnp.linspace(0, 1, 200)[:, None]
+    whole, few = nystrom(RBF(0.3), X_ref), nystrom(RBF(0.3), X_ref, rtol=1e-6)
+    kept = int((whole.values > 1e-6 * whole.values[0]).sum())
+    assert len(few) == kept < len(whole) and few.dropped == 200 - kept
+    np.testing.assert_array_equal(few.values, whole.values[:kept])
+    with pytest.raises(ValueError, match="rtol must be at least 0 and below 1, got -1"):
+        nystrom(RBF(0.3), X_ref, rtol=-1.0)
+
+
+def test_a_rank_inside_a_degenerate_level_is_told():
+    t = 2 * np.pi * np.arange(12) / 12
+    circle = np.stack([np.cos(t), np.sin(t)], 1)  # levels of one, two, two, ... modes
+    with pytest.warns(UserWarning, match="rank 4 cuts .* modes 3 to 4 .* take rank 3 or 5"):
+        spectrum = nystrom(RBF(1.0), circle, rank=4)
+    assert len(spectrum) == 4
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for rank in (0, 1, 3, 5, 12):
+            nystrom(RBF(1.0), circle, rank=rank)
+
+
+def test_a_gram_matrix_beyond_the_memory_is_refused_before_it_is_made(monkeypatch):
+    monkeypatch.setattr(importlib.import_module("bayesrg.spectrum.nystrom"), "_memory", lambda: 8e9)
+    with pytest.raises(ValueError, match=r"40000 rows takes 40000\^2 numbers, 11.9 GiB.*landmarks"):
+        nystrom(RBF(1.0), jnp.zeros((40000, 1)))
+
+
+def test_a_matrix_alone_has_a_spectrum():
+    A = np.random.default_rng(0).standard_normal((6, 6))
+    K = A @ A.T
+    spectrum = decompose(K + 1e-10 * np.triu(A))
+    values, vectors = np.linalg.eigh(K)
+    np.testing.assert_allclose(6 * spectrum.values, values[::-1], rtol=1e-8)
+    F = spectrum.features(jnp.array([4, 1]))
+    np.testing.assert_allclose(
+        np.abs(F), np.sqrt(6) * np.abs(vectors[[4, 1], ::-1]), rtol=0, atol=1e-7
+    )
+    np.testing.assert_allclose(F * spectrum.values @ F.T, K[[4, 1]][:, [4, 1]], rtol=1e-8)
+    few = decompose(K, 2)
+    rest = few.residual_cov(jnp.arange(6))
+    np.testing.assert_allclose(np.linalg.eigvalsh(rest)[2:], values[:4], rtol=1e-9)
+    np.testing.assert_allclose(few.residual(jnp.arange(6)), jnp.diagonal(rest), atol=1e-12)
 
 
 def test_a_single_reference_point_and_rank_zero():
@@ -111,6 +157,10 @@ def test_fourier_modes():
         (lambda: fourier(lambda j: 1.0, 0), "modes must be a positive integer, got 0"),
         (lambda: fourier(lambda j: 1.0, 3).features(jnp.ones((4, 2))), "take one"),
         (lambda: nystrom(NNGP(1), jnp.full((3, 2), jnp.inf)), "X_ref contains non-finite"),
+        (lambda: decompose(np.ones((3, 2))), r"K has shape \(3, 2\); give a square matrix"),
+        (lambda: decompose(np.eye(2) + np.triu(np.ones((2, 2)), 1)), "K is not symmetric.*by 1 "),
+        (lambda: decompose(-np.eye(2)), "positive semi-definite"),
+        (lambda: decompose(np.eye(2)).features(jnp.array([2])), "its rows, 0 to 1"),
         (lambda: nystrom(NNGP(1), jnp.ones((3, 2)), rank=4), "rank must be an integer from 0 to 3"),
         (
             lambda: jax.jit(lambda s: nystrom(RBF(s), jnp.ones((3, 2))).values)(1.0),

@@ -92,7 +92,8 @@ def marginal(
     Returns
     -------
     MercerNormal
-        Equal to ``Normal(0, scale * K(X, X) + ridge I)`` for every spectrum of the kernel K.
+        Equal to ``Normal(0, scale * K(X, X) + ridge I)`` for every spectrum of the kernel K, but
+        for `bayesrg.spectrum.neural`, whose rest is independent between inputs.
     """
     if isinstance(prior, Kernel):
         K = prior(X)

@@ -7,6 +7,7 @@ from .critical import JacobianFlow, critical_point, jacobian_flow
 from .deq import DEQ
 from .empirical import empirical_apjn, empirical_nngp, empirical_ntk, relative_distance
 from .network import NNGP, NTK
+from .random_features import random_features
 from .stationary import *  # noqa: F403
 from .stationary import Stationary
 from .stationary import __all__ as _stationary
@@ -26,5 +27,6 @@ __all__ = [
     "empirical_nngp",
     "empirical_ntk",
     "jacobian_flow",
+    "random_features",
     "relative_distance",
 ]

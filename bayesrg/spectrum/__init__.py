@@ -8,7 +8,8 @@ from .functionals import Functionals, FunctionalSpectrum, functionals
 from .gaussian_rbf import GaussianRBFSpectrum, gaussian_rbf
 from .groups import groups
 from .modify import ModifiedKernel, MovingModifiedKernel, modify, modify_kernel
-from .nystrom import NystromSpectrum, nystrom
+from .neural import NeuralSpectrum, neural
+from .nystrom import NystromSpectrum, decompose, nystrom
 from .rotated import ModePosterior, RotatedDensity, mode_posterior, rotated_density
 from .sphere import SphereSpectrum, sphere
 
@@ -20,10 +21,12 @@ __all__ = [
     "ModePosterior",
     "ModifiedKernel",
     "MovingModifiedKernel",
+    "NeuralSpectrum",
     "NystromSpectrum",
     "RotatedDensity",
     "Spectrum",
     "SphereSpectrum",
+    "decompose",
     "fourier",
     "functionals",
     "gaussian_rbf",
@@ -32,6 +35,7 @@ __all__ = [
     "mode_posterior",
     "modify",
     "modify_kernel",
+    "neural",
     "nystrom",
     "rotated_density",
     "sphere",

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Eigenpairs of any kernel from a reference sample."""
+"""Eigenpairs of any kernel from a reference sample, and of a matrix."""
 
+import os
 import warnings
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -62,7 +64,9 @@ class NystromSpectrum(Spectrum):
         return super().power(y, self.X_ref if X is None else X)
 
 
-def nystrom(kernel: Kernel, X_ref: ArrayLike, rank: int | None = None) -> NystromSpectrum:
+def nystrom(
+    kernel: Kernel, X_ref: ArrayLike, rank: int | None = None, *, rtol: float | None = None
+) -> NystromSpectrum:
     r"""Compute the spectrum of a kernel under the empirical measure of a reference sample.
 
     With :math:`K(X_r, X_r) = U\,\mathrm{diag}(\ell)\,U^T` on M rows, the eigenvalues are
@@ -77,6 +81,10 @@ def nystrom(kernel: Kernel, X_ref: ArrayLike, rank: int | None = None) -> Nystro
         the eliminated modes twice.
     rank : int, optional
         Pairs to keep, from the largest; all above round-off by default.
+    rtol : float, optional
+        Round-off of an eigenvalue in units of the largest, by default r times the machine
+        precision. The ``eigen`` of `modify` takes what is dropped as zero; use ``rank`` to cut
+        modes that are more than that.
 
     Returns
     -------
@@ -89,8 +97,15 @@ def nystrom(kernel: Kernel, X_ref: ArrayLike, rank: int | None = None) -> Nystro
     RuntimeError
         With 64-bit floats off.
     ValueError
-        For a rank out of range, a kernel that is not positive semi-definite, or under a JAX
-        transformation, where ranks cannot be counted.
+        For a rank or rtol out of range, a kernel that is not positive semi-definite, a sample
+        whose Gram matrix no memory holds, or under a JAX transformation, where ranks cannot be
+        counted.
+
+    Warns
+    -----
+    UserWarning
+        For a rank above the pairs that there are, or one that cuts a degenerate level, closer
+        than 1e-6 of its size: then round-off decides which of its functions are kept.
 
     Notes
     -----
@@ -104,16 +119,26 @@ def nystrom(kernel: Kernel, X_ref: ArrayLike, rank: int | None = None) -> Nystro
     """
     _checks.require_x64("spectrum.nystrom")
     X_ref = _checks.inputs("X_ref", X_ref)
+    M = X_ref.shape[0]
+    needed, memory = M**2 * X_ref.dtype.itemsize, _memory()
+    if memory is not None and needed > memory:
+        raise ValueError(
+            f"the Gram matrix of {M} rows takes {M}^2 numbers, {needed / 2**30:.3g} GiB, and there "
+            f"are {memory / 2**30:.3g}; give fewer rows of X_ref as landmarks, or use "
+            "spectrum.neural, which holds no matrix"
+        )
     K = kernel(X_ref)
     if not _checks.known(K):
         raise ValueError(
             "spectrum.nystrom runs under a JAX transformation, where its rank cannot be counted; "
             "build the spectrum once outside and pass it in"
         )
-    M = X_ref.shape[0]
+    rtol = float(M * jnp.finfo(K.dtype).eps) if rtol is None else rtol
+    if not 0 <= rtol < 1:
+        raise ValueError(f"rtol must be at least 0 and below 1, got {rtol!r}; 1e-12 is usual")
     values, vectors = jnp.linalg.eigh(K)
     values, vectors = values[::-1] / M, vectors[:, ::-1]
-    floor = M * jnp.finfo(K.dtype).eps * values[0]
+    floor = rtol * values[0]
     _checks.eigenvalues(jnp.where(jnp.abs(values) <= floor, 0.0, values))
     usable = int((values > floor).sum())
     kept = usable if rank is None else rank
@@ -126,6 +151,8 @@ def nystrom(kernel: Kernel, X_ref: ArrayLike, rank: int | None = None) -> Nystro
             stacklevel=2,
         )
         kept = usable
+    if 0 < kept < usable:
+        _warn_inside_level(np.asarray(values[:usable]), int(kept))
     values, vectors = values[:kept], vectors[:, :kept]
     return NystromSpectrum(
         kernel=kernel,
@@ -135,3 +162,93 @@ def nystrom(kernel: Kernel, X_ref: ArrayLike, rank: int | None = None) -> Nystro
         projection=vectors / (np.sqrt(M) * values),
         dropped=M - usable,
     )
+
+
+def _memory():
+    """Bytes of the default device, or None where they are not told."""
+    told = (jax.devices()[0].memory_stats() or {}).get("bytes_limit")
+    if told is None and hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        told = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return told
+
+
+def _warn_inside_level(values, rank):
+    """Warn where a rank separates eigenvalues that differ by less than 1e-6 of their size."""
+    joined = values[:-1] - values[1:] <= 1e-6 * values[:-1]
+    if joined[rank - 1]:
+        ends = np.flatnonzero(~joined) + 1
+        below, above = ends[ends < rank].max(initial=0), ends[ends > rank].min(initial=len(values))
+        warnings.warn(
+            f"rank {rank} cuts a degenerate level, modes {below} to {above - 1} with eigenvalue "
+            f"{values[rank]:.4g}, and round-off decides which of its functions are kept; take rank "
+            f"{below} or {above}",
+            stacklevel=3,
+        )
+
+
+class _Entries(Kernel):
+    """Kernel of row numbers (n, 1): the entries of a matrix."""
+
+    K: Float[Array, "row row_bis"]
+
+    def gram(self, X, Z):
+        return self.K[self._rows(X)[:, None], self._rows(Z)]
+
+    def gram_diag(self, X):
+        rows = self._rows(X)
+        return self.K[rows, rows]
+
+    def _rows(self, X):
+        n = self.K.shape[0]
+        if X.shape[1] != 1 or (_checks.known(X) and not np.isin(np.asarray(X), np.arange(n)).all()):
+            raise ValueError(
+                f"the inputs of a kernel matrix are numbers of its rows, 0 to {n - 1}, shape "
+                f"(n, 1); got shape {X.shape} from {jnp.min(X)} to {jnp.max(X)}"
+            )
+        return X[:, 0].astype(int)
+
+
+def decompose(
+    K: ArrayLike, rank: int | None = None, *, rtol: float | None = None
+) -> NystromSpectrum:
+    """Compute the spectrum of a kernel matrix that has no function: `nystrom` of its rows.
+
+    Parameters
+    ----------
+    K : (n, n)
+        Symmetric to 1e-8 of its largest entry; made symmetric within.
+    rank : int, optional
+    rtol : float, optional
+        Both as in `nystrom`.
+
+    Returns
+    -------
+    NystromSpectrum
+        Its inputs are row numbers, ``arange(n)`` or some of them: new points have no rows. Values
+        are those of the matrix over n.
+
+    Raises
+    ------
+    RuntimeError
+        With 64-bit floats off.
+    ValueError
+        For a matrix that is not square, symmetric and positive semi-definite, and as `nystrom`.
+
+    References
+    ----------
+    arXiv 2307.14531.
+    """
+    _checks.require_x64("spectrum.decompose")
+    K = _checks.finite("K", K, ndim=2)
+    if K.shape[0] != K.shape[1] or not K.size:
+        raise ValueError(f"K has shape {K.shape}; give a square matrix, one row a point")
+    if _checks.known(K):
+        host = np.asarray(K)
+        asymmetry = np.abs(host - host.T).max() / max(np.abs(host).max(), np.finfo(K.dtype).tiny)
+        if asymmetry > 1e-8:
+            raise ValueError(
+                f"K is not symmetric: entries differ by {asymmetry:.2g} of the largest from those "
+                "across the diagonal; find out why, or give 0.5 * (K + K.T)"
+            )
+    rows = jnp.arange(K.shape[0], dtype=K.dtype)
+    return nystrom(_Entries(0.5 * (K + K.T)), rows, rank, rtol=rtol)

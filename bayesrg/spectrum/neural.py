@@ -1,0 +1,287 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Mode functions as networks, learnt from mini-batches: no reference sample to hold or evaluate."""
+
+from collections.abc import Callable
+from functools import lru_cache, partial
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import Array, lax, random
+from jax.scipy.linalg import solve_triangular
+from jaxtyping import Float, PyTree
+
+from .. import _checks
+from .._checks import ArrayLike
+from ..kernels import Kernel
+from ..kernels.base import equal_rows
+from .base import Spectrum
+from .nystrom import NystromSpectrum
+
+_ROWS = 256  # of a block of kernel values
+
+
+class NeuralSpectrum(Spectrum):
+    r"""Eigenvalues of a kernel with networks for mode functions; see `neural`.
+
+    What the modes leave out is known at every input alone. Between inputs it is taken as
+    independent, for a kernel minus products of functions that are eigenfunctions only nearly is
+    not positive semi-definite; `project` has the exact split.
+
+    Attributes
+    ----------
+    mixing : (k, k)
+        Takes the network's outputs to the mode functions; nearly diagonal once trained.
+    error : (k,)
+        Root mean square of :math:`K\phi/\lambda - \phi`, zero for an eigenfunction.
+    objective : (steps,)
+        What was maximised, at each batch.
+    """
+
+    kernel: Kernel
+    apply: Callable = eqx.field(static=True)
+    params: PyTree
+    mixing: Float[Array, "output mode"]
+    values: Float[Array, " mode"]
+    degeneracy: Float[Array, " mode"]
+    error: Float[Array, " mode"]
+    objective: Float[Array, " step"]
+
+    def features(self, X):
+        return self.apply(self.params, _checks.inputs("X", X)) @ self.mixing
+
+    def residual(self, X):
+        return jnp.clip(self.kernel.diag(X) - self.features(X) ** 2 @ self.values, 0.0)
+
+    def residual_cov(self, X, Z=None):
+        X = _checks.inputs("X", X)
+        Z = X if Z is None else _checks.inputs("Z", Z)
+        return jnp.where(equal_rows(X, Z), self.residual(X)[:, None], 0.0)
+
+    def project(self, X_ref: ArrayLike) -> NystromSpectrum:
+        r"""Split the kernel itself, by functionals that the mode functions define on a sample.
+
+        With :math:`\Psi` the functions at M rows and :math:`K` the Gram matrix there, the
+        functions are :math:`K(x, X_r)\Psi U/M`, where :math:`U^T\Psi^T K^2 \Psi U = M^3` and
+        :math:`U^T\Psi^T K\Psi U = M^2\Lambda^{-1}`. No M x M array exists.
+
+        Parameters
+        ----------
+        X_ref : (r, d)
+            Reference sample, independent of the training inputs.
+
+        Returns
+        -------
+        NystromSpectrum
+            Of k modes. The rest is the covariance given k functionals, so positive semi-definite,
+            and values are no larger than those of `nystrom` on that sample, with an error of
+            higher order in that of the functions.
+        """
+        X_ref = _checks.inputs("X_ref", X_ref)
+        M, Psi = X_ref.shape[0], self.features(X_ref)
+        image = _product(self.kernel, X_ref, Psi) / M
+        values, U = _pencil(image.T @ image / M, Psi.T @ image / M)
+        return NystromSpectrum(
+            kernel=self.kernel, X_ref=X_ref, values=values, degeneracy=jnp.ones_like(values),
+            projection=Psi @ (U / jnp.sqrt(values)) / M, dropped=0,
+        )  # fmt: skip
+
+
+def neural(
+    kernel: Kernel,
+    X: ArrayLike,
+    modes: int,
+    *,
+    key: Array | int,
+    apply: Callable | None = None,
+    params: PyTree = None,
+    optimizer: optax.GradientTransformation | None = None,
+    steps: int = 3000,
+    batch: int = 256,
+    rows: int = 4096,
+) -> NeuralSpectrum:
+    r"""Learn the first eigenfunctions of a kernel under the distribution of inputs.
+
+    Functions of unit second moment, :math:`R_{ij} = E\,\psi_i(x) k(x, z) \psi_j(z)`, maximise
+    :math:`R_{jj} - \sum_{i<j} R_{ij}^2/R_{ii}`, each with those before it held fixed; it is
+    largest at the eigenfunctions in falling order. Then :math:`R` of their span is diagonalised.
+
+    Parameters
+    ----------
+    kernel : Kernel
+    X : (n, d)
+        Sample of the inputs' distribution.
+    modes : int
+        Functions k.
+    key : PRNG key, or int
+        For batches, and the weights of the default network.
+    apply : callable (params, X (n, d)) -> (n, k), optional
+        The functions, acting on every row alone; by default a network of two hidden layers of 64
+        sines. Define it once: a new lambda a call compiles anew.
+    params : pytree
+        Where training starts, with ``apply`` only.
+    optimizer : optax.GradientTransformation, optional
+        Adam by default, with a rate that falls from 0.003 to zero.
+    steps : int
+        Batches to train on.
+    batch : int
+        Rows a batch, drawn with replacement; all rows where there are no more. The sum over a
+        batch has its diagonal, of relative weight ``1 / batch``: a bias, unless the variance of
+        the prior is the same everywhere.
+    rows : int
+        Most rows for values and ``error``, evaluated once; the values are inflated, as those of
+        `nystrom` of that many rows, by about the rest of the spectrum over it.
+
+    Returns
+    -------
+    NeuralSpectrum
+        Its functions cost a pass of the network a point, however large n was.
+
+    Raises
+    ------
+    RuntimeError
+        With 64-bit floats off.
+    ValueError
+        For sizes out of range, a network of another shape, functions that training left linearly
+        dependent or not finite, a kernel with fewer modes, or under a JAX transformation.
+
+    Notes
+    -----
+    Each term of the objective is divided by the size of its :math:`R_{jj}`, held fixed, which
+    moves no maximum and lets small modes learn as fast as large ones. Modes whose ``error`` is
+    above some tenths are not learnt: take more steps, or fewer modes. Where X has no points the
+    functions are whatever the network makes there.
+
+    References
+    ----------
+    arXiv 2205.00165 (the objective); arXiv 2307.14531, arXiv 2405.06008 (the uses).
+    """
+    _checks.require_x64("spectrum.neural")
+    X = _checks.inputs("X", X)
+    modes, steps = _checks.whole("modes", modes), _checks.whole("steps", steps)
+    batch, rows = _checks.whole("batch", batch), _checks.whole("rows", rows)
+    n = X.shape[0]
+    if modes > min(n, rows):
+        raise ValueError(f"modes is {modes} for {min(n, rows)} rows of X; ask for at most as many")
+    if (apply is None) != (params is None):
+        raise ValueError("apply and params belong together; give both or neither")
+    start, order, key = random.split(random.key(key) if isinstance(key, int) else key, 3)
+    if apply is None:
+        apply, params = _network, _initial(start, X, modes)
+    params = jax.tree.map(jnp.asarray, params)
+    shape = jax.eval_shape(apply, params, X).shape
+    if shape != (n, modes):
+        raise ValueError(f"apply returns shape {shape}; return one column a mode, {(n, modes)}")
+    optimizer = _adam(steps) if optimizer is None else optimizer
+    params, objective = _train(kernel, params, X, key, apply, optimizer, steps, min(batch, n))
+    if not _checks.known(objective):
+        raise ValueError(
+            "spectrum.neural runs under a JAX transformation, where it would train at every call; "
+            "build the spectrum once outside and pass it in"
+        )
+    sample = X if rows >= n else X[random.permutation(order, n)[:rows]]
+    Psi = apply(params, sample)
+    gram = Psi.T @ Psi / len(sample)
+    if not _independent(gram):
+        raise ValueError(
+            f"after {steps} steps the {modes} functions are linearly dependent or not finite; "
+            "lower the learning rate, take more steps, or fewer modes"
+        )
+    image = _product(kernel, sample, Psi) / len(sample)
+    values, mixing = _pencil(Psi.T @ image / len(sample), gram)
+    usable = int((values > len(sample) * jnp.finfo(values.dtype).eps * values[0]).sum())
+    if usable < modes:
+        raise ValueError(
+            f"only {usable} of {modes} functions have a value above round-off, so the kernel has "
+            f"no more modes; ask for {usable}"
+        )
+    error = jnp.sqrt(((image @ mixing / values - Psi @ mixing) ** 2).mean(0))
+    return NeuralSpectrum(
+        kernel=kernel, apply=apply, params=params, mixing=mixing, values=values,
+        degeneracy=jnp.ones_like(values), error=error, objective=objective,
+    )  # fmt: skip
+
+
+@partial(jax.jit, static_argnames=("apply", "optimizer", "steps", "batch"))
+def _train(kernel, params, X, key, apply, optimizer, steps, batch):
+    """Parameters after all steps, and the objective (steps,) before each."""
+    n = X.shape[0]
+
+    def loss(params, rows):
+        Psi = apply(params, rows)
+        Psi = Psi / jnp.sqrt((Psi**2).mean(0))
+        image = kernel(rows) @ Psi / batch**2
+        R = lax.stop_gradient(Psi).T @ image
+        own = (Psi * image).sum(0)
+        size = lax.stop_gradient(own)
+        terms = own - jnp.triu(R**2 / size[:, None], 1).sum(0)
+        return -(terms / size).sum(), terms.sum()
+
+    def step(state, key):
+        params, memory = state
+        rows = X if batch == n else X[random.randint(key, (batch,), 0, n)]
+        gradient, objective = jax.grad(loss, has_aux=True)(params, rows)
+        change, memory = optimizer.update(gradient, memory, params)
+        return (optax.apply_updates(params, change), memory), objective
+
+    state = (params, optimizer.init(params))
+    (params, _), objective = lax.scan(step, state, random.split(key, steps))
+    return params, objective
+
+
+@jax.jit
+def _product(kernel, X, Psi):
+    """Gram matrix of X (n, d) times Psi (n, k), a block of rows at a time."""
+    n = X.shape[0]
+    blocks = -(-n // _ROWS)
+    size = -(-n // blocks)
+    padded = X[jnp.arange(blocks * size) % n].reshape(blocks, size, -1)
+    return lax.map(lambda block: kernel(block, X) @ Psi, padded).reshape(-1, Psi.shape[1])[:n]
+
+
+def _pencil(A, B):
+    """Solve A U = B U diag(values), U^T B U = 1, with values (k,) falling."""
+    L = jnp.linalg.cholesky(B)
+    half = solve_triangular(L, A, lower=True)
+    C = solve_triangular(L, half.T, lower=True)
+    values, W = jnp.linalg.eigh(0.5 * (C + C.T))
+    return values[::-1], solve_triangular(L, W[:, ::-1], lower=True, trans=1)
+
+
+def _independent(gram):
+    """Say whether functions of this Gram matrix are independent, whatever their sizes."""
+    if not bool(jnp.isfinite(gram).all()):
+        return False
+    scale = jnp.sqrt(jnp.diagonal(gram))
+    gram = gram / jnp.where(scale > 0, scale * scale[:, None], 1.0)
+    return bool(jnp.linalg.eigvalsh(gram)[0] > 1e-10)
+
+
+@lru_cache(16)  # a new one a call would compile anew
+def _adam(steps):
+    return optax.adam(optax.cosine_decay_schedule(3e-3, steps))
+
+
+def _initial(key, X, modes, width=64):
+    """Layers (weights, biases) that see the inputs centred and of unit variance."""
+    sizes = (X.shape[1], width, width, modes)
+    layers = []
+    for i, k in enumerate(random.split(key, 3)):
+        w, b = random.split(k)
+        scale = np.sqrt((3.0 if i < 2 else 1.0) / sizes[i])
+        W = scale * random.normal(w, sizes[i : i + 2], X.dtype)
+        layers.append((W, random.uniform(b, sizes[i + 1 : i + 2], X.dtype, -np.pi, np.pi)))
+    spread = X.std(0)
+    W = layers[0][0] / jnp.where(spread > 0, spread, 1.0)[:, None]
+    layers[0] = (W, layers[0][1] - X.mean(0) @ W)
+    layers[-1] = (layers[-1][0], jnp.zeros_like(layers[-1][1]))
+    return layers
+
+
+def _network(layers, X):
+    for W, b in layers[:-1]:
+        X = jnp.sin(X @ W + b)
+    W, b = layers[-1]
+    return X @ W + b
