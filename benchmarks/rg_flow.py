@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Ridges on a grid and the flow over all cutoffs, against SciPy and against what it replaces.
 
-The grid is 100 numbers of points by 20 ridges on 2,000 modes; its peer solves the same equations
-one by one with SciPy's Brent method. The flow gives universal, dressed, arithmetic and harmonic
-ridges at all 2,001 cutoffs of 2,000 points; its peers are one eigendecomposition of that size, and
-the same harmonic ridges by rank-one updates, extrapolated from some of them.
+The grid is 100 numbers of points by 20 ridges on 2,000 modes, with and without all that
+`theory.ridge_equivalent` makes of the roots; its peer solves the same equations one by one with
+SciPy's Brent method. The flow gives universal, dressed, arithmetic and harmonic ridges at all 2,001
+cutoffs of 2,000 points; its peers are one eigendecomposition of that size, and the same harmonic
+ridges by rank-one updates, extrapolated from some of them.
 """
 
 import argparse
@@ -17,7 +18,7 @@ import numpyro
 from scipy.optimize import brentq
 from timing import facts, report
 
-from bayesrg import rg
+from bayesrg import rg, theory
 
 
 def measured(function, repeats):
@@ -68,8 +69,14 @@ def main():
     ours, roots = measured(lambda: solve(values, ns[:, None], ridges), repeats)
     seconds, expected = one_by_one(values, ns, ridges, 10)
     np.testing.assert_allclose(roots[:10], expected, rtol=1e-10)
-    peer = {"alone": [seconds]}
-    report("2,000 effective ridges of 2,000 modes", {"bayesrg": ours, "SciPy brentq": peer})
+    moments = theory.spectral_moments(values, values, 0.1)
+    whole, _ = measured(lambda: theory.ridge_equivalent(moments, ns[:, None], ridges).test, repeats)
+    contest = {
+        "bayesrg": ours,
+        "with errors, evidence, calibration": whole,
+        "SciPy brentq": {"alone": [seconds]},
+    }
+    report("2,000 effective ridges of 2,000 modes", contest)
 
     n, ridge = 2000, 0.02
     features = np.random.default_rng(0).standard_normal((n, n))
