@@ -77,6 +77,7 @@ def _log_det(L):
     return 2.0 * jnp.log(jnp.diagonal(L, axis1=-2, axis2=-1)).sum(-1)
 
 
+@jax.jit  # else the loop would compile at every call
 def cholesky(A):
     """Factor a symmetric matrix, adding the least jitter of a fixed ladder that it needs.
 

@@ -13,6 +13,12 @@ from .learning_curve import plot_learning_curve
 from .local_ridge import plot_local_ridge
 from .modes import plot_modes
 from .networks import plot_evidence_by_depth, plot_lazy_to_rich
+from .neural_kernels import (
+    plot_jacobian_flow,
+    plot_kernel_distance,
+    plot_modified_spectrum,
+    plot_phase_diagram,
+)
 from .order_parameter import plot_order_parameter
 from .rainbow import plot_linearisation_error, plot_spectral_density
 from .resampling import plot_alignment_error, plot_weight_spectrum
@@ -29,7 +35,9 @@ __all__ = [
     "plot_feature_pair",
     "plot_feature_quantiles",
     "plot_flow",
+    "plot_jacobian_flow",
     "plot_kernel_change",
+    "plot_kernel_distance",
     "plot_layer_identity",
     "plot_lazy_to_rich",
     "plot_learnability",
@@ -38,7 +46,9 @@ __all__ = [
     "plot_local_ridge",
     "plot_mode_residuals",
     "plot_modes",
+    "plot_modified_spectrum",
     "plot_order_parameter",
+    "plot_phase_diagram",
     "plot_rescaled_ridge",
     "plot_ridge_criteria",
     "plot_route_agreement",
