@@ -94,7 +94,7 @@ def batch_gradient(
     is unbiased, with the residual r of all points. The block form, :math:`(n/b) J_B^T S_{BB} r_B`,
     needs the batch's alone, but its mean over batches is
 
-    .. math:: J^T\Big[\tfrac{b-1}{n-1} S + \tfrac{n-b}{n-1}\,\mathrm{diag}(S)\Big] r
+    .. math:: J^T[\tfrac{b-1}{n-1} S + \tfrac{n-b}{n-1}\,\mathrm{diag}(S)] r
 
     through whose diagonal the modes that S suppresses come back.
 
