@@ -6,7 +6,7 @@ its derivative in ``c`` is :math:`\dot V = E f'(u) f'(v)` (Price's theorem). The
 share one primitive, that of the relu, with s = sqrt(ab - c^2) and t = atan2(s, c):
 
 .. math:: V = \frac{s + (\pi - t)c}{2\pi}, \quad \dot V = \frac{\pi - t}{2\pi}, \quad
-          dV = \dot V\, dc + \frac{s}{4\pi}\Big(\frac{da}{a} + \frac{db}{b}\Big), \quad
+          dV = \dot V\, dc + \frac{s}{4\pi}(\frac{da}{a} + \frac{db}{b}), \quad
           d\dot V = \frac{dc - (c/2)(da/a + db/b)}{2\pi s}
 
 The last is set to zero where rows coincide: there V' has a cusp in the inputs and none in
