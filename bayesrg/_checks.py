@@ -37,6 +37,7 @@ def warn_32_bits(what):
         warnings.warn(
             f"{what} runs in 32-bit floats and keeps about six digits; call "
             "numpyro.enable_x64() before the first array is made for fifteen",
+            RuntimeWarning,
             stacklevel=3,
         )
 

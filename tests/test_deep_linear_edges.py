@@ -12,6 +12,7 @@ from scipy.special import gammaln, logsumexp
 from scipy.stats import norm
 
 import bayesrg as brg
+from bayesrg import _checks
 from bayesrg.models import deep_linear, deep_linear_collapsed
 from bayesrg.networks import DeepLinear
 from bayesrg.theory.deep_linear import evidence, exact, log_meijer_g, saddle
@@ -318,3 +319,18 @@ def test_a_saddle_without_noise_and_targets_by_minimising_each_layer():
         assert_allclose(both.Q, np.diag([one.q, 0.0]), rtol=0, atol=1e-12)
         assert_allclose(both.action, one.action + none.action, rtol=1e-12)
         assert both.log_evidence == np.inf
+
+
+def test_solvers_are_in_64_bits_whatever_the_setting():
+    """Once it warns; numbers on the host are the same ones, but for the 32 bits of the ridge."""
+    X, y, X_new = noisy()
+    wide = exact(DeepLinear((3, 4), ridge=0.125), X, y)
+    point = saddle(DeepLinear((3, 4), ridge=0.125), X, y)
+    with jax.enable_x64(False):
+        _checks._warned.clear()
+        with pytest.warns(RuntimeWarning, match="theory.deep_linear runs in 32-bit floats"):
+            found = exact(DeepLinear((3, 4), ridge=0.125), X, y)
+        assert_allclose(found.log_evidence, wide.log_evidence, rtol=1e-12)
+        assert_allclose(found.predict(X_new)[0], wide.predict(X_new)[0], rtol=1e-12)
+        again = saddle(DeepLinear((3, 4), ridge=0.125), X, y)  # silent: warnings are errors here
+        assert_allclose(again.q, point.q, rtol=1e-12)

@@ -188,7 +188,7 @@ def test_float32_stays_float32_and_close():
     exact = NNGP(3)(X)
     with jax.enable_x64(False):
         _checks._warned.clear()
-        with pytest.warns(UserWarning, match="a kernel runs in 32-bit floats"):
+        with pytest.warns(RuntimeWarning, match="a kernel runs in 32-bit floats"):
             single = NNGP(3)(jnp.asarray(X, jnp.float32))
         NNGP(3)(jnp.asarray(X, jnp.float32))  # says so once
         assert single.dtype == jnp.float32

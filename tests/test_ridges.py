@@ -228,7 +228,7 @@ def test_32_bits_give_six_digits():
     with jax.enable_x64(False):
         _checks._warned.clear()
         single_values = jnp.asarray(power_law[:50], jnp.float32)
-        with pytest.warns(UserWarning, match="a ridge runs in 32-bit floats"):
+        with pytest.warns(RuntimeWarning, match="a ridge runs in 32-bit floats"):
             single = rg.effective_ridge(single_values, 50, 0.01)
         steep = jnp.asarray([1.0, 1e-3, 1e-8], jnp.float32)
         with pytest.warns(UserWarning, match="1 eigenvalues are below what 32-bit floats resolve"):
