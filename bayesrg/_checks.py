@@ -128,6 +128,15 @@ def choice(name, value, allowed):
     return value
 
 
+def random_key(key):
+    """Make a random key of an integer; a key, and one that is traced, is passed through."""
+    if isinstance(key, int | np.integer):
+        return jax.random.key(key)
+    if not isinstance(key, jax.Array):
+        raise ValueError(f"key must be an integer or a jax.random.key, got {key!r}")
+    return key
+
+
 def cutoff(value, modes):
     """Require an integer from 0 to ``modes``."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer):

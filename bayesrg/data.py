@@ -88,7 +88,7 @@ def load(
     n = size // 3 if n is None else n
     if not isinstance(n, int | np.integer) or not 1 <= n <= size - 2:
         raise ValueError(f"n must be an integer from 1 to {size - 2} for {name!r}, got {n!r}")
-    key = jax.random.key(key or 0) if key is None or isinstance(key, int) else key
+    key = _checks.random_key(0 if key is None else key)
     order = np.asarray(jax.random.permutation(key, size))
     test = n + (size - n) // 2
     mean = images.mean(0, dtype=float)

@@ -8,6 +8,7 @@ from arviz import PlotCollection
 from oracles import fourier_problem
 from test_plots_dynamics import dynamics_groups
 from test_plots_kernels import kernel_groups
+from test_plots_modified import modified_groups
 from test_plots_rainbow import rainbow_groups
 
 from bayesrg import io, plots, rg
@@ -100,6 +101,7 @@ def dt():
     made.update(rainbow_groups().children)
     made.update(dynamics_groups().children)
     made.update(kernel_groups().children)
+    made.update(modified_groups().children)
     posterior = io.to_datatree({"posterior": {"y_modes": draws}}, {"y_modes": ("mode",)})
     tree.update({**made.children, **posterior.children})
     flow = tree["flow"].to_dataset().assign(evidence=(("cutoff", "rule"), evidence))

@@ -7,10 +7,8 @@ from test_plots_dynamics import drawn
 from bayesrg import io, plots
 from bayesrg.kernels import JacobianFlow
 
-VALUES = np.array([2.0, 0.9, 0.4, 0.1])
 WIDTH = np.array([32, 128, 64])
 WEIGHT, BIAS = np.linspace(0.5, 3.0, 11), np.linspace(0.0, 1.0, 5)
-LEAD = ("chain", "draw")
 
 
 def kernel_groups():
@@ -20,11 +18,6 @@ def kernel_groups():
     flow = JacobianFlow(growth, 0.9 * growth, growth**2)
     distance = np.exp(0.1 * rng.normal(size=(2, 3, 200))) / WIDTH[:, None] ** 0.5
     return io.label(
-        modified_spectrum=xr.Dataset(
-            {"values": ("mode", VALUES),
-             "modified": ((*LEAD, "mode"), VALUES**1.5 * rng.gamma(9.0, size=(2, 200, 1))),
-             "cutoff": (LEAD, rng.gamma(5.0, size=(2, 200)))}
-        ),
         phase_diagram=xr.Dataset(
             {"chi": (("weight_var", "bias_var"), 0.5 * WEIGHT[:, None] - 0.2 * BIAS)},
             {"weight_var": WEIGHT, "bias_var": BIAS},
@@ -39,28 +32,6 @@ def kernel_groups():
             {"kernel": ["NNGP", "NTK"], "width": WIDTH},
         ),
     )  # fmt: skip
-
-
-def test_modified_eigenvalues_stand_over_the_old_ones():
-    dt = kernel_groups()
-    pc = plots.plot_modified_spectrum(dt, backend="none")
-    found, group = drawn(pc, "kernel"), dt["modified_spectrum"].to_dataset()
-    np.testing.assert_array_equal(found["base kernel"]["x"], VALUES[::-1])
-    np.testing.assert_array_equal(found["base kernel"]["y"], VALUES[::-1])
-    expected = np.median(group["modified"].to_numpy().reshape(-1, 4), 0)
-    np.testing.assert_allclose(found["modified kernel"]["y"], expected[::-1])
-    assert pc.viz["cutoff"]["curve"].item()["x"] == np.median(group["cutoff"])
-    assert "modified kernel" in pc.viz["band"]["kernel"]
-    cut = xr.Dataset(
-        {"values": ("mode", VALUES), "modified": ("mode", VALUES * (VALUES > 0.3))},
-        attrs={"cutoff": 0.3},
-    )
-    pc = plots.plot_modified_spectrum(io.label(modified_spectrum=cut), backend="none")
-    np.testing.assert_array_equal(drawn(pc, "kernel")["modified kernel"]["x"], [0.4, 0.9, 2.0])
-    assert pc.viz["cutoff"]["curve"].item()["x"] == 0.3
-    cut.attrs.clear()
-    pc = plots.plot_modified_spectrum(io.label(modified_spectrum=cut), backend="none")
-    assert "cutoff" not in pc.viz.children
 
 
 def test_lines_of_equal_growth_are_where_it_has_that_value():
@@ -105,8 +76,7 @@ def test_distances_stand_by_a_power_of_the_width():
 
 
 @pytest.mark.parametrize(
-    "name",
-    ["plot_modified_spectrum", "plot_phase_diagram", "plot_jacobian_flow", "plot_kernel_distance"],
+    "name", ["plot_phase_diagram", "plot_jacobian_flow", "plot_kernel_distance"]
 )
 def test_a_png_is_written(name, tmp_path):
     getattr(plots, name)(kernel_groups(), backend="matplotlib").savefig(tmp_path / "a.png")

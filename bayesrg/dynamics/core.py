@@ -101,7 +101,7 @@ def run(
     steps, every = _checks.whole("steps", steps), _checks.whole("every", every)
     if steps % every:
         raise ValueError(f"every is {every} for {steps} steps; give an every that divides them")
-    key = random.key(key) if isinstance(key, int) else key
+    key = _checks.random_key(key)
     state = algorithm.init(jax.tree.map(jnp.asarray, x0))
     found = _scan(algorithm, state, key, steps // every, every)
     if _checks.known(found.status) and int(found.status) == DIVERGED:

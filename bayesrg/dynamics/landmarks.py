@@ -102,7 +102,7 @@ def power_iteration(
         The value, a Rayleigh quotient, is never too large: a step size 2 over it may be.
     """
     K = K if callable(K) else gram("K", K)
-    key = random.key(key) if isinstance(key, int) else key
+    key = _checks.random_key(key)
     start = random.normal(key, (S.vectors.shape[0],), S.vectors.dtype)
     return _iterate(K, S.root(), start / jnp.linalg.norm(start), iterations)
 

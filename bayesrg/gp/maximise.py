@@ -92,7 +92,7 @@ def maximise_evidence(
             return 1e300, np.zeros_like(log_theta)
         return float(value), np.asarray(gradient)
 
-    key = jax.random.key(key) if isinstance(key, int) else key
+    key = _checks.random_key(key)
     jumps = jax.random.normal(key, (restarts, start.size))
     starts = [start, *(start + jumps)]
     results = [minimize(objective, np.asarray(x), jac=True, method="L-BFGS-B") for x in starts]

@@ -53,7 +53,7 @@ class ReadoutPosterior(eqx.Module):
 
     def sample(self, key: Array | int, draws: int = 1) -> Array:
         """Draw weights with ``key``: (draws, p) or (draws, p, c)."""
-        key = random.key(key) if isinstance(key, int) else key
+        key = _checks.random_key(key)
         white = random.normal(key, (self.mean.shape[0], draws) + self.mean.shape[1:])
         flat = white.reshape(white.shape[0], -1)
         spread = solve_triangular(self.factor.T, flat, lower=False).reshape(white.shape)

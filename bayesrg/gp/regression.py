@@ -73,7 +73,7 @@ class Posterior(eqx.Module):
 
     def sample(self, key: Array | int, Z: ArrayLike, draws: int) -> Array:
         """Draw the function at all rows of Z (m, d) jointly: (draws, m) or (draws, m, c)."""
-        key = random.key(key) if isinstance(key, int) else key
+        key = _checks.random_key(key)
         mean = self.mean(Z)
         eigenvalues, vectors = jnp.linalg.eigh(self.cov(Z))
         root = vectors * jnp.sqrt(jnp.clip(eigenvalues, 0.0))

@@ -93,7 +93,7 @@ def fit(
             raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
     result = None if path is None else io.claim(path)
     X, y = _arrays(data)
-    key = jax.random.key(key) if isinstance(key, int) else key
+    key = _checks.random_key(key)
     bound = bind(model, hyper, _RESERVED)
     for value in hyper.values():
         if isinstance(value, Spectrum):

@@ -128,7 +128,7 @@ def path_evidence(
             "the model has no latent site, so there is nothing to integrate; its log density is "
             "the evidence"
         )
-    key = jax.random.key(key) if isinstance(key, int) else key
+    key = _checks.random_key(key)
     x = np.concatenate([-np.array(_NODES), np.array(_NODES[-2::-1])])
     fine = np.concatenate([_KRONROD, _KRONROD[-2::-1]])
     coarse = np.zeros(15)

@@ -80,7 +80,7 @@ def predict(
     _same_hyper(dt, hyper)
     site = _site(dt, site)
     y = jnp.asarray(dt["observed_data"][site].to_numpy())
-    key = jax.random.key(key) if isinstance(key, int) else key
+    key = _checks.random_key(key)
     sites = {s.name: s for s in sites_of(bound, X, None)}
     traced = {name.replace("/", "."): name for name in sites}[site]  # as the model calls it
     posterior = dt["posterior"].to_dataset()

@@ -90,7 +90,7 @@ def sbc(
     if not quantities:
         raise ValueError("quantities is empty; give a function of a draw's sites to be ranked")
     X = _checks.inputs("X", X)
-    key = random.key(key) if isinstance(key, int) else key
+    key = _checks.random_key(key)
     fitted = bind(model, hyper)
     source = fitted
     if truth is not None or truth_hyper is not None:

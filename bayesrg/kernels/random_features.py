@@ -139,6 +139,6 @@ def random_features(
             "empirical_ntk"
         )
     columns, units = _checks.whole("columns", columns), _checks.whole("units", units)
-    key = random.key(key) if isinstance(key, int) else key
+    key = _checks.random_key(key)
     weights = random.normal(key, (columns + 1, units), jnp.result_type(kernel.weight_var, float))
     return RandomFeatures(kernel, weights)

@@ -140,7 +140,7 @@ class DeepLinear(eqx.Module):
 
         ``inputs`` is the number N_0 of columns of X.
         """
-        key = random.key(key) if isinstance(key, int) else key
+        key = _checks.random_key(key)
         sizes = (_checks.whole("inputs", inputs), *self.widths, self.outputs)
         return tuple(
             scale * random.normal(k, (out, into), self.scales.dtype) / np.sqrt(into)

@@ -183,7 +183,7 @@ class Rainbow(eqx.Module):
 
     def init(self, key: Array | int, inputs: int) -> tuple[Array, ...]:
         """Draw weights from the prior: L matrices (N_l, N_{l-1}), for ``inputs`` columns of X."""
-        key = random.key(key) if isinstance(key, int) else key
+        key = _checks.random_key(key)
         keys = random.split(key, self.depth)
 
         def white(layer, shape):

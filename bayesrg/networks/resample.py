@@ -187,7 +187,7 @@ def resample(
         raise ValueError(
             f"X_test has {sets[-1].shape[1]} columns and X {X.shape[1]}; give the same inputs"
         )
-    key = random.key(key) if isinstance(key, int) else key
+    key = _checks.random_key(key)
     old, new = list(sets), list(sets)
     drawn, rotations, errors = [], [], []
     for l, (W, width, name) in enumerate(zip(weights, widths, activations, strict=True)):  # noqa: E741

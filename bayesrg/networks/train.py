@@ -84,7 +84,7 @@ def train(
     out = jax.eval_shape(apply, params, X).shape
     if out != y.shape:
         raise ValueError(f"apply returns shape {out} for targets of shape {y.shape}; make it fit")
-    key = random.key(key) if isinstance(key, int) else key
+    key = _checks.random_key(key)
 
     def loss(params, rows):
         return 0.5 * ((apply(params, X[rows]) - y[rows]) ** 2).mean()

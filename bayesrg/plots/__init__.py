@@ -12,11 +12,11 @@ from .flow import plot_evidence, plot_flow, plot_rescaled_ridge
 from .learning_curve import plot_learning_curve
 from .local_ridge import plot_local_ridge
 from .modes import plot_modes
+from .modified_kernels import plot_kernel_profile, plot_modified_spectrum, plot_target_power
 from .networks import plot_evidence_by_depth, plot_lazy_to_rich
 from .neural_kernels import (
     plot_jacobian_flow,
     plot_kernel_distance,
-    plot_modified_spectrum,
     plot_phase_diagram,
 )
 from .order_parameter import plot_order_parameter
@@ -38,6 +38,7 @@ __all__ = [
     "plot_jacobian_flow",
     "plot_kernel_change",
     "plot_kernel_distance",
+    "plot_kernel_profile",
     "plot_layer_identity",
     "plot_lazy_to_rich",
     "plot_learnability",
@@ -57,5 +58,6 @@ __all__ = [
     "plot_spectrum",
     "plot_spectrum_shift",
     "plot_steps_to_tolerance",
+    "plot_target_power",
     "plot_weight_spectrum",
 ]

@@ -74,13 +74,13 @@ def draw(
     there = [name for name, part in parts.items() if "y_bottom" in part]
     unstyled = pc.aes_set - {"color"}
     if there and not scatter:
-        data = _padded(by, {name: parts[name] for name in there}, ("x", "y_bottom", "y_top"))
+        data = padded(by, {name: parts[name] for name in there}, ("x", "y_bottom", "y_top"))
         data = data.rename(plot_axis="kwarg")
         pc.map(visuals.fill_between_y, "band", data=data, ignore_aes=unstyled, alpha=0.25)
     if there and scatter:
         bars = {name: _bars(parts[name]) for name in there}
-        pc.map(visuals.line_xy, "error", data=_padded(by, bars), ignore_aes=unstyled, width=1.5)
-    data = _padded(by, parts)
+        pc.map(visuals.line_xy, "error", data=padded(by, bars), ignore_aes=unstyled, width=1.5)
+    data = padded(by, parts)
     if scatter:
         label = "points" if "curve" in pc.viz.children else "curve"
         pc.map(visuals.scatter_xy, label, data=data, ignore_aes=unstyled, **({"size": 18} | how))
@@ -93,7 +93,7 @@ def draw(
     return pc
 
 
-def _padded(by, parts, axes=("x", "y")):
+def padded(by, parts, axes=("x", "y")):
     """Dataset (by, plot_axis, entry) of curves of different lengths, filled up with nan."""
     longest = max(len(part["x"]) for part in parts.values())
     values = np.full((len(parts), len(axes), longest), np.nan)
@@ -117,6 +117,18 @@ def curves(parts: Mapping[str, Mapping], by: str, *, scatter=False, **pc_kwargs)
     """Open a plot and `draw` all of ``parts``."""
     pc = canvas(list(parts), by, styles=not scatter, **pc_kwargs)
     return draw(pc, by, parts, scatter=scatter)
+
+
+def lines_and_points(
+    lines: Mapping[str, Mapping], points: Mapping[str, Mapping], by: str, *, size=30, **pc_kwargs
+) -> PlotCollection:
+    """Open a plot of ``lines``, theory, and ``points``, experiments in the colour of their name."""
+    own = [name for name in points if name not in lines]
+    pc = canvas([*lines, *own], by, **pc_kwargs)
+    draw(pc, by, lines, legend=not own)
+    if points:
+        draw(pc, by, points, scatter=True, size=size, legend=bool(own))
+    return pc
 
 
 def decorate(pc: PlotCollection, *, x: str, y: str, title: str, xscale="log", yscale="log"):

@@ -8,6 +8,8 @@ import numpy as np
 import xarray as xr
 from arviz import PlotCollection, rcParams, visuals
 
+from ._curves import padded
+
 
 def open_panels(
     panels: Sequence[str], by: str, names: Sequence[str], *, backend=None, **pc_kwargs
@@ -26,6 +28,15 @@ def open_panels(
         start, cols=["panel"], backend=backend,
         figure_kwargs=figure | pc_kwargs.pop("figure_kwargs", {}), **pc_kwargs,
     )  # fmt: skip
+
+
+def draw_panels(pc: PlotCollection, by: str, parts: Mapping[str, Mapping[str, Mapping]]):
+    """Draw curves of one length, by panel and name, and their legend."""
+    data = [padded(by, curves) for curves in parts.values()]
+    data = xr.concat(data, "panel").assign_coords(panel=list(parts))
+    pc.map(visuals.line_xy, "curve", data=data, width=2)
+    pc.add_legend(by, title="")
+    return pc
 
 
 def scale_and_name(

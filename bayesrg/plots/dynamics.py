@@ -7,7 +7,7 @@ import numpy as np
 import xarray as xr
 from arviz import PlotCollection
 
-from ._curves import canvas, decorate, draw, group_of, line
+from ._curves import decorate, group_of, line, lines_and_points
 
 
 def plot_mode_residuals(
@@ -57,11 +57,7 @@ def plot_mode_residuals(
     points = {}
     if experiment in dt.children:
         points = _by_mode(group_of(dt, experiment, "remaining"), modes)
-    pc = canvas([*lines, *(name for name in points if name not in lines)], "mode",
-                backend=backend, **pc_kwargs)  # fmt: skip
-    draw(pc, "mode", lines)
-    if points:
-        draw(pc, "mode", points, scatter=True, legend=False, size=24)
+    pc = lines_and_points(lines, points, "mode", size=24, backend=backend, **pc_kwargs)
     title = "lines: theory; points: runs" if points else "residual of each mode"
     return decorate(pc, x="step", y="fraction of a mode left", title=title)
 
@@ -107,11 +103,7 @@ def plot_steps_to_tolerance(
     points = {}
     if experiment in dt.children:
         points = _by_algorithm(group_of(dt, experiment, "steps"))
-    pc = canvas([*lines, *(name for name in points if name not in lines)], "algorithm",
-                backend=backend, **pc_kwargs)  # fmt: skip
-    draw(pc, "algorithm", lines)
-    if points:
-        draw(pc, "algorithm", points, scatter=True, legend=False, size=36)
+    pc = lines_and_points(lines, points, "algorithm", size=36, backend=backend, **pc_kwargs)
     title = "lines: theory; points: runs" if points else "steps to tolerance"
     return decorate(pc, x="frequency", y="steps", title=title)
 

@@ -7,7 +7,7 @@ import numpy as np
 import xarray as xr
 from arviz import PlotCollection
 
-from ._curves import canvas, decorate, draw, group_of, mark
+from ._curves import decorate, group_of, lines_and_points, mark
 
 _QUANTITIES = {
     "generalisation": "squared error on noiseless labels",
@@ -72,11 +72,7 @@ def plot_learning_curve(
     if not isinstance(experiment, Mapping):
         experiment = {"experiment": experiment} if experiment in dt.children else {}
     points = {name: over_sizes(dt, where, quantity) for name, where in experiment.items()}
-    own = [name for name in points if name not in lines]
-    pc = canvas([*lines, *own], "line", backend=backend, **pc_kwargs)
-    draw(pc, "line", lines, legend=not own)
-    if points:
-        draw(pc, "line", points, scatter=True, size=30, legend=bool(own))
+    pc = lines_and_points(lines, points, "line", backend=backend, **pc_kwargs)
     text = _QUANTITIES.get(quantity, quantity)
     title = "points: experiments with their standard errors" if points else "learning curve"
     if rank is not None:

@@ -5,7 +5,7 @@ import numpy as np
 import xarray as xr
 from arviz import PlotCollection
 
-from ._curves import canvas, curves, decorate, draw, group_of
+from ._curves import curves, decorate, group_of, lines_and_points
 
 
 def plot_lazy_to_rich(
@@ -31,10 +31,7 @@ def plot_lazy_to_rich(
     found = group_of(dt, group, "growth").sortby("richness")
     lines = _by(found["growth"], "layer", "limit of wide layers")
     points = _by(found["exact"], "layer", "exact") if "exact" in found else {}
-    pc = canvas([*lines, *points], "law", backend=backend, **pc_kwargs)
-    draw(pc, "law", lines, legend=not points)
-    if points:
-        draw(pc, "law", points, scatter=True, size=30)
+    pc = lines_and_points(lines, points, "law", backend=backend, **pc_kwargs)
     title = "from lazy (1) to rich"
     return decorate(pc, x="richness", y="growth of the features", title=title)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Kernels of wide networks: modified spectra, critical initialisation, finite width."""
+"""Kernels of wide networks: critical initialisation, finite width."""
 
 from collections.abc import Sequence
 
@@ -8,48 +8,7 @@ import xarray as xr
 from arviz import PlotCollection
 from contourpy import contour_generator
 
-from ._curves import canvas, curves, decorate, draw, group_of, line, mark
-
-
-def plot_modified_spectrum(
-    dt: xr.DataTree,
-    *,
-    group: str = "modified_spectrum",
-    backend: str | None = None,
-    **pc_kwargs,
-) -> PlotCollection:
-    """Plot eigenvalues after a map against those before it.
-
-    Parameters
-    ----------
-    dt : DataTree
-        With a group of values over mode, those of the base, and modified over mode and maybe
-        chain and draw, those of a `bayesrg.spectrum.ModifiedKernel`; maybe with cutoff, a
-        variance, as an attribute or over chain and draw, whose median is marked.
-    group : str
-    backend : str, optional
-        "matplotlib", "bokeh", "plotly" or "none"; ArviZ's default otherwise.
-    **pc_kwargs
-        Passed to ``PlotCollection.wrap``.
-
-    Returns
-    -------
-    PlotCollection
-        Draws are shown by their median and credible band; values of zero are left out.
-    """
-    found = group_of(dt, group, "values", "modified").sortby("values")
-    base, new = found["values"], found["modified"]
-    modified = line(new, base)
-    gone = modified["y"] <= 0
-    modified |= {name: np.where(gone, np.nan, part) for name, part in modified.items()}
-    parts = {"base kernel": line(base, base), "modified kernel": modified}
-    pc = curves(parts, "kernel", backend=backend, **pc_kwargs)
-    title = "eigenvalues before and after the map"
-    cutoff = found["cutoff"].median() if "cutoff" in found else found.attrs.get("cutoff")
-    if cutoff is not None:
-        mark(pc, "cutoff", x=float(cutoff))
-        title += " (dashed: cutoff)"
-    return decorate(pc, x="eigenvalue of the base kernel", y="eigenvalue", title=title)
+from ._curves import curves, decorate, group_of, line, lines_and_points
 
 
 def plot_phase_diagram(
@@ -71,7 +30,10 @@ def plot_phase_diagram(
     levels : sequence of float
         Values of chi to draw; where chi is 1 initialisation is critical, below gradients vanish
         with depth, above they explode.
-    backend, **pc_kwargs : as in `plot_modified_spectrum`
+    backend : str, optional
+        "matplotlib", "bokeh", "plotly" or "none"; ArviZ's default otherwise.
+    **pc_kwargs
+        Passed to ``PlotCollection.wrap``.
 
     Returns
     -------
@@ -125,7 +87,7 @@ def plot_jacobian_flow(
     experiment : str, optional
         Group of J over layer, batch and maybe draw, of `bayesrg.kernels.empirical_apjn`, drawn if
         it is there. As in theory, its layer 0 is that of the first pre-activations.
-    backend, **pc_kwargs : as in `plot_modified_spectrum`
+    backend, **pc_kwargs : as in `plot_phase_diagram`
 
     Returns
     -------
@@ -137,7 +99,7 @@ def plot_jacobian_flow(
     points = {}
     if experiment in dt.children:
         points = _by(group_of(dt, experiment, "J")["J"], "batch", "layer", first=1)
-    pc = _lines_and_points(lines, points, "network", backend, pc_kwargs)
+    pc = lines_and_points(lines, points, "network", backend=backend, **pc_kwargs)
     title = "lines: infinite width; points: networks" if points else "infinite width"
     return decorate(pc, x="depth", y="mean squared derivative (APJN)", title=title)
 
@@ -161,7 +123,7 @@ def plot_kernel_distance(
     slope : float, optional
         Exponent of a line that falls with the width through the last point; None for a line
         through all.
-    backend, **pc_kwargs : as in `plot_modified_spectrum`
+    backend, **pc_kwargs : as in `plot_phase_diagram`
 
     Returns
     -------
@@ -175,7 +137,7 @@ def plot_kernel_distance(
         for part in lines.values():
             part["y"] = part["y"][-1] * (part["x"][-1] / part["x"]) ** slope
         title = f"points: networks; lines: slope {-slope:g}"
-    pc = _lines_and_points(lines, points, "kernel", backend, pc_kwargs)
+    pc = lines_and_points(lines, points, "kernel", backend=backend, **pc_kwargs)
     return decorate(pc, x="width", y="relative distance", title=title)
 
 
@@ -188,12 +150,3 @@ def _by(found, axis, along, first=0):
         str(name): line(found.isel({axis: i}, drop=True).dropna(along))
         for i, name in enumerate(names)
     }
-
-
-def _lines_and_points(lines, points, by, backend, pc_kwargs):
-    names = [*lines, *(name for name in points if name not in lines)]
-    pc = canvas(names, by, backend=backend, **pc_kwargs)
-    draw(pc, by, lines)
-    if points:
-        draw(pc, by, points, scatter=True, legend=False, size=30)
-    return pc

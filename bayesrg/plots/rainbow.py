@@ -3,10 +3,10 @@
 
 import numpy as np
 import xarray as xr
-from arviz import PlotCollection, visuals
+from arviz import PlotCollection
 
 from ._curves import canvas, decorate, draw, group_of
-from ._panels import open_panels, scale_and_name
+from ._panels import draw_panels, open_panels, scale_and_name
 
 _ZERO = 1e-12  # of the largest eigenvalue
 
@@ -95,13 +95,12 @@ def plot_linearisation_error(
     panels = [f"layer {layer}" for layer in error["layer"].to_numpy()]
     methods = [str(method) for method in error["method"].to_numpy()]
     pc = open_panels(panels, "method", methods, backend=backend, **pc_kwargs)
-    width = np.broadcast_to(error["width"].to_numpy().astype(float), error.shape)
-    lines = xr.Dataset(
-        {"curve": (("panel", "method", "plot_axis", "entry"), np.stack([width, error], 2))},
-        coords={"panel": panels, "method": methods, "plot_axis": ["x", "y"]},
-    )
-    pc.map(visuals.line_xy, "curve", data=lines, width=2)
-    pc.add_legend("method", title="")
+    width = error["width"].to_numpy().astype(float)
+    parts = {
+        panel: {name: {"x": width, "y": y} for name, y in zip(methods, layer, strict=True)}
+        for panel, layer in zip(panels, error.to_numpy(), strict=True)
+    }
+    draw_panels(pc, "method", parts)
     y = dict.fromkeys(panels, "relative error of the covariance")
     title = {panel: panel for panel in panels}
     return scale_and_name(pc, x="width", y=y, title=title, xscale="linear", log_y=panels)

@@ -5,7 +5,7 @@ import numpy as np
 import xarray as xr
 from arviz import PlotCollection
 
-from ._curves import canvas, curves, decorate, draw, group_of, line
+from ._curves import curves, decorate, group_of, line, lines_and_points
 
 _NODES = 4000
 _ROUND_OFF = 1e-12
@@ -36,12 +36,10 @@ def plot_alignment_error(
     found = group_of(dt, group, "errors").sortby("width")
     fitted = _by_layer(found["errors"])
     lines = _by_layer(found["held_out"]) if "held_out" in found else fitted
-    pc = canvas(list(lines), "layer", backend=backend, **pc_kwargs)
-    draw(pc, "layer", lines)
-    if "held_out" in found:
-        draw(pc, "layer", fitted, scatter=True, legend=False, size=30)
+    points = fitted if "held_out" in found else {}
+    pc = lines_and_points(lines, points, "layer", backend=backend, **pc_kwargs)
     title = "alignment error"
-    if "held_out" in found:
+    if points:
         title += " on held-out inputs; points: on those that fixed the rotation"
     return decorate(pc, x="width", y="error over mean square of the features", title=title)
 

@@ -167,7 +167,7 @@ def neural(
         raise ValueError(f"modes is {modes} for {min(n, rows)} rows of X; ask for at most as many")
     if (apply is None) != (params is None):
         raise ValueError("apply and params belong together; give both or neither")
-    start, order, key = random.split(random.key(key) if isinstance(key, int) else key, 3)
+    start, order, key = random.split(_checks.random_key(key), 3)
     if apply is None:
         apply, params = _network, _initial(start, X, modes)
     params = jax.tree.map(jnp.asarray, params)

@@ -317,7 +317,7 @@ def learning_curve_mc(
                 f"{name} has shape {value.shape} for {sizes.size} sizes; give one each"
             )
     ridge, noise = jnp.broadcast_to(ridge, sizes.shape), jnp.broadcast_to(noise, sizes.shape)
-    key = jax.random.key(key) if isinstance(key, int) else key
+    key = _checks.random_key(key)
     rows = []
     for index, size in enumerate(sizes):
         fold = jax.random.fold_in(key, index)

@@ -3,7 +3,6 @@
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 from jaxtyping import Float
 
@@ -57,7 +56,7 @@ def surrogate_features(
     ----------
     arXiv 2402.13999.
     """
-    key = jax.random.key(key) if isinstance(key, int | np.integer) else key
+    key = _checks.random_key(key)
     layers = linearise(weights, activations, Omega0, method=method, mean0=mean0)
     x, inputs = _checks.inputs("X", X), jnp.asarray(Omega0).shape[0]
     if x.shape[1] != inputs:

@@ -117,7 +117,7 @@ class ConvLinear(eqx.Module):
 
         ``inputs`` are the channels and sites (C_0, S_0) of X.
         """
-        key = random.key(key) if isinstance(key, int) else key
+        key = _checks.random_key(key)
         channels = (inputs[0], *self.channels)
         shapes = list(zip(channels[1:], channels[:-1], self.masks, strict=True))
         shapes.append((self.outputs, channels[-1], self.sites(inputs[1])[-1]))

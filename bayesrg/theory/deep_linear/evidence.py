@@ -115,7 +115,7 @@ def evidence(
         return Evidence(value, 0.0, float("inf"), float("-inf"), method, None)
     check_observed(net, X, Y, weights=False)
     joint = joint_of(prepare_outputs(net, X, Y))
-    key = jax.random.key(key) if isinstance(key, int) else key
+    key = _checks.random_key(key)
     if not net.widths:
         value = float(joint.log_likelihood(jnp.zeros(0)))
         return Evidence(value, 0.0, float("inf"), float("-inf"), method, None)
