@@ -67,10 +67,9 @@ def test_profiles_are_relative_to_the_variance_of_each_draw():
 def test_coverage_is_the_sum_of_the_power_over_the_total():
     dt = modified_groups()
     pc = plots.plot_target_power(dt, backend="none")
-    shown = pc.viz["curve"]["curve"]
-    low = shown.sel(panel="power", target="a").item()
+    low = pc.viz["points"]["curve"].sel(panel="power", target="a").item()
     np.testing.assert_array_equal(low["y"][np.isfinite(low["y"])], [0.5, 0.25, 0.125])
-    share = shown.sel(panel="coverage", target="b").item()
+    share = pc.viz["curve"]["curve"].sel(panel="coverage", target="b").item()
     np.testing.assert_array_equal(share["x"], [1, 2, 3, 4])
     np.testing.assert_allclose(share["y"], [0.05, 0.15, 0.3, 0.5], rtol=1e-12)
     one = dt["target_power"].to_dataset().sel(target="a", drop=True)

@@ -30,11 +30,20 @@ def open_panels(
     )  # fmt: skip
 
 
-def draw_panels(pc: PlotCollection, by: str, parts: Mapping[str, Mapping[str, Mapping]]):
-    """Draw curves of one length, by panel and name, and their legend."""
-    data = [padded(by, curves) for curves in parts.values()]
-    data = xr.concat(data, "panel").assign_coords(panel=list(parts))
-    pc.map(visuals.line_xy, "curve", data=data, width=2)
+def draw_panels(
+    pc: PlotCollection,
+    by: str,
+    parts: Mapping[str, Mapping[str, Mapping]],
+    points: Sequence[str] = (),
+):
+    """Draw curves by panel and name, points in the panels ``points``, and their legend."""
+    data = [padded(by, curves).expand_dims(panel=[panel]) for panel, curves in parts.items()]
+    data = xr.concat(data, "panel")
+    dotted = data["panel"].isin(list(points))
+    pc.map(visuals.line_xy, "curve", data=data.where(~dotted), width=2)
+    if points:
+        dots = {"ignore_aes": pc.aes_set - {"color"}, "size": 18}
+        pc.map(visuals.scatter_xy, "points", data=data.where(dotted), **dots)
     pc.add_legend(by, title="")
     return pc
 

@@ -8,6 +8,8 @@ from arviz import PlotCollection
 from ._curves import curves, decorate, group_of, line, mark
 from ._panels import draw_panels, open_panels, scale_and_name
 
+_ROUND_OFF = 1e-15
+
 
 def plot_modified_spectrum(
     dt: xr.DataTree,
@@ -114,8 +116,8 @@ def plot_target_power(
     Returns
     -------
     PlotCollection
-        With a panel of the power and one of its sum from the first mode on over the total, the
-        coverage: what a fit by these modes alone can reach.
+        With a panel of the power, without what is below 1e-15 of the total, and one of its sum
+        from the first mode on over the total, the coverage: what a fit by these modes can reach.
     """
     found = group_of(dt, group, "power", "total")
     if "target" not in found["power"].dims:
@@ -124,13 +126,14 @@ def plot_target_power(
     share = power.cumsum("mode") / found["total"]
     x = power["mode"].to_numpy() + 1.0
     names = [str(name) for name in power["target"].to_numpy()]
-    panels = {"power": power.where(power > 0).to_numpy(), "coverage": share.to_numpy()}
+    seen = power.where(power > _ROUND_OFF * found["total"])
+    panels = {"power": seen.to_numpy(), "coverage": share.to_numpy()}
     parts = {
         panel: {name: {"x": x, "y": y} for name, y in zip(names, values, strict=True)}
         for panel, values in panels.items()
     }
     pc = open_panels(list(panels), "target", names, backend=backend, **pc_kwargs)
-    draw_panels(pc, "target", parts)
+    draw_panels(pc, "target", parts, points=["power"])
     y = {"power": "mean square in the mode", "coverage": "share of the target"}
     title = {"power": "target by mode", "coverage": "first modes together"}
     return scale_and_name(pc, x="mode", y=y, title=title, log_y=["power"])
