@@ -74,7 +74,7 @@ brg.plots.plot_target_power(brg.io.label(target_power=group), backend="matplotli
 
 # %%
 # The coverage is what a fit by these modes can reach. With the cut kernel and next to no ridge the
-# error on the training points is the power outside of the nine modes, 6.7 % and 9.9 % of the total.
+# error on the training points is the power outside of the nine modes, 6.7 % and 8.6 % of the total.
 
 for name, y in targets.items():
     fit = brg.gp.condition(kernels["hard cutoff"], circle(t), y, 1e-6)
