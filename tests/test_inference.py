@@ -191,19 +191,21 @@ def test_a_prediction_does_not_depend_on_the_other_rows(periodic, modes_fit):
     assert own["posterior_predictive"]["f"].dims == ("chain", "draw", "point")
 
 
-def test_other_rules_predict_low_modes_and_add_what_was_eliminated(periodic):
-    for rule in ("local", "universal", "truncate"):
-        dt = brg.fit(gp_modes.model, periodic, key=0, cutoff=3, rule=rule, **SMALL)
-        Z = periodic.X_test
-        out = brg.predict(dt, gp_modes.model, Z, key=1, cutoff=3, rule=rule)
-        draws = dt["posterior"]
-        amplitude = draws["amplitude"].to_numpy()[..., None]
-        Phi = fourier_modes(np.asarray(Z[:, 0]), 61)
-        low = np.einsum("nk,csk->csn", Phi[:, :3] * np.sqrt(p.values[:3]), draws["y_modes"])
-        mean = np.sqrt(amplitude) * low
-        np.testing.assert_allclose(out["predictive_moments"]["mean"], mean, rtol=1e-10)
-        high = amplitude * (Phi[:, 3:] ** 2 @ p.values[3:])
-        np.testing.assert_allclose(out["predictive_moments"]["variance"], high, rtol=1e-10)
+@pytest.mark.parametrize(
+    "rule", ["local", *(pytest.param(r, marks=pytest.mark.slow) for r in ("universal", "truncate"))]
+)
+def test_other_rules_predict_low_modes_and_add_what_was_eliminated(periodic, rule):
+    dt = brg.fit(gp_modes.model, periodic, key=0, cutoff=3, rule=rule, **SMALL)
+    Z = periodic.X_test
+    out = brg.predict(dt, gp_modes.model, Z, key=1, cutoff=3, rule=rule)
+    draws = dt["posterior"]
+    amplitude = draws["amplitude"].to_numpy()[..., None]
+    Phi = fourier_modes(np.asarray(Z[:, 0]), 61)
+    low = np.einsum("nk,csk->csn", Phi[:, :3] * np.sqrt(p.values[:3]), draws["y_modes"])
+    mean = np.sqrt(amplitude) * low
+    np.testing.assert_allclose(out["predictive_moments"]["mean"], mean, rtol=1e-10)
+    high = amplitude * (Phi[:, 3:] ** 2 @ p.values[3:])
+    np.testing.assert_allclose(out["predictive_moments"]["variance"], high, rtol=1e-10)
 
 
 def test_leave_one_out_densities_of_a_collapsed_site(periodic, modes_fit):

@@ -95,7 +95,10 @@ def test_a_gaussian_likelihood_gives_the_exact_law(k, residual, form):
             np.testing.assert_allclose(got, expected, rtol=0, atol=1e-10)
 
 
-@pytest.mark.parametrize("likelihood, values", [(bernoulli, (1, 0, 1)), (poisson, (2, 0, 5))])
+@pytest.mark.parametrize(
+    "likelihood, values",
+    [(bernoulli, (1, 0, 1)), pytest.param(poisson, (2, 0, 5), marks=pytest.mark.slow)],
+)
 def test_the_correction_is_most_of_the_error(likelihood, values):
     for n in (1, 2, 3):
         y = jnp.asarray(values[:n], float)

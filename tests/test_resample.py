@@ -62,6 +62,7 @@ def test_the_rotation_is_the_best_and_its_error_what_it_says(p_new):
         assert float(alignment_error(H, H_new, A @ turn)) > float(error)
 
 
+@pytest.mark.slow
 def test_held_out_errors_fall_with_the_width():
     """Section 7 of the chapter: .0919, .0547, .0316 at widths 100, 200, 400 of the first layer."""
     X, X_test = inputs(6000), inputs(3000)

@@ -121,7 +121,6 @@ def test_what_cannot_be_predicted_or_sampled_says_so():
     def blind(X, y=None):
         numpyro.sample("y", gp(numpyro.sample("scale", dist.HalfNormal(1.0))), obs=y)
 
-    dt = brg.fit(blind, (X, y), key=0, **SMALL)
     with pytest.raises(ValueError, match="site 'y' has 24 points at 27 inputs"):
         brg.predict(dt, blind, X[:3], key=0)
 
