@@ -41,7 +41,10 @@ def test_batches_visit_every_point_once_an_epoch():
 
 
 def test_a_network_learns_and_its_draws_repeat():
+    traced = []
+
     def apply(params, X):
+        traced.append(X)
         return jnp.tanh(X @ params[0].T) @ params[1]
 
     keys = jax.random.split(jax.random.key(0))
@@ -49,7 +52,9 @@ def test_a_network_learns_and_its_draws_repeat():
     more = {"optimizer": optax.adam(0.01), "epochs": 200, "key": 1, "batch": 10}
     out = train(apply, start, X, y, **more)
     assert float(out.loss[-1]) < 0.02 * float(out.loss[0])
+    count = len(traced)
     again = train(apply, start, X, y, **more)
+    assert len(traced) == count  # nothing is compiled anew
     np.testing.assert_array_equal(out.params[0], again.params[0])
     assert out.snapshots[0].shape == (2, 20, 3)
     np.testing.assert_array_equal(out.snapshots[0][0], start[0])

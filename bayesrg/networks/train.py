@@ -4,6 +4,7 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
@@ -86,6 +87,21 @@ def train(
         raise ValueError(f"apply returns shape {out} for targets of shape {y.shape}; make it fit")
     key = _checks.random_key(key)
 
+    params = jax.tree.map(jnp.asarray, params)
+    keys = random.split(key, (epochs // every, every))
+    last, values, snapshots = _run(apply, optimizer, params, X, y, keys, batch)
+    if not bool(jnp.isfinite(values[-1])):
+        raise ValueError(
+            f"the loss is {float(values[-1])} after {epochs} epochs: training diverged; lower the "
+            "optimizer's learning rate"
+        )
+    return Trained(last, values, snapshots, jnp.arange(0, epochs + 1, every))
+
+
+@eqx.filter_jit
+def _run(apply, optimizer, params, X, y, keys, batch):
+    """Train from ``params``, an epoch a key (stretches, every); compiled once for one ``apply``."""
+
     def loss(params, rows):
         return 0.5 * ((apply(params, X[rows]) - y[rows]) ** 2).mean()
 
@@ -96,7 +112,7 @@ def train(
         return (optax.apply_updates(params, change), memory), value
 
     def epoch(state, key):
-        order = random.permutation(key, n)[: n // batch * batch].reshape(-1, batch)
+        order = random.permutation(key, len(X))[: len(X) // batch * batch].reshape(-1, batch)
         state, values = lax.scan(step, state, order)
         return state, values.mean()
 
@@ -104,19 +120,6 @@ def train(
         state, values = lax.scan(epoch, state, keys)
         return state, (state[0], values)
 
-    @jax.jit
-    def run(params, keys):
-        state = (params, optimizer.init(params))
-        (last, _), (snapshots, values) = lax.scan(stretch, state, keys)
-        joined = jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), params, snapshots)
-        return last, values.reshape(-1), joined
-
-    params = jax.tree.map(jnp.asarray, params)
-    keys = random.split(key, (epochs // every, every))
-    last, values, snapshots = run(params, keys)
-    if not bool(jnp.isfinite(values[-1])):
-        raise ValueError(
-            f"the loss is {float(values[-1])} after {epochs} epochs: training diverged; lower the "
-            "optimizer's learning rate"
-        )
-    return Trained(last, values, snapshots, jnp.arange(0, epochs + 1, every))
+    (last, _), (snapshots, values) = lax.scan(stretch, (params, optimizer.init(params)), keys)
+    joined = jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), params, snapshots)
+    return last, values.reshape(-1), joined
