@@ -36,8 +36,7 @@ W, V, (b, c, v) = (rng.standard_normal(s) for s in ((width, 2), (width, width), 
 start = (W, b), (V, c), v
 f0 = outputs(start, X)
 analytic = brg.kernels.NTK(2, "relu", 2.0, 0.1, readout_bias=False)(X)
-jacobian = jax.tree.leaves(jax.jacrev(outputs)(start, X))
-own = sum(J.reshape(n, -1) @ J.reshape(n, -1).T for J in jacobian)
+own = brg.kernels.empirical_ntk(outputs, start, X)
 
 # %%
 # The preconditioner lifts all modes of the analytic kernel of infinite width and needs no Jacobian.
