@@ -16,27 +16,30 @@ import xarray as xr
 
 import bayesrg as brg
 from bayesrg import dynamics
-from bayesrg.spectrum import maps
 
 numpyro.enable_x64()
-n, width = 32, 512
+n, width, frequency = 32, 512, np.array([1, 2, 4, 8])
 t = 2 * np.pi * np.arange(n) / n
 X = np.sqrt(2) * np.stack([np.cos(t), np.sin(t)], 1)
 
 
-def outputs(params, X):
-    """Two hidden layers of relu units, less the outputs at the start."""
+def network(params, X):
+    """Two hidden layers of relu units."""
     for W, b in params[:2]:
         X = jax.nn.relu(2**0.5 * X @ W.T / W.shape[1] ** 0.5 + 0.1**0.5 * b)
-    return 2**0.5 * X @ params[2] / width**0.5 - f0
+    return 2**0.5 * X @ params[2] / width**0.5
 
 
-rng, f0 = np.random.default_rng(0), 0.0
+def outputs(params, X):
+    """Difference from the outputs at the start."""
+    return network(params, X) - network(start, X)
+
+
+rng = np.random.default_rng(0)
 W, V, (b, c, v) = (rng.standard_normal(s) for s in ((width, 2), (width, width), (3, width)))
 start = (W, b), (V, c), v
-f0 = outputs(start, X)
 analytic = brg.kernels.NTK(2, "relu", 2.0, 0.1, readout_bias=False)(X)
-own = brg.kernels.empirical_ntk(outputs, start, X)
+own, eta = brg.kernels.empirical_ntk(network, start, X), 1 / np.linalg.norm(analytic, 2)
 
 # %%
 # The preconditioner lifts all modes of the analytic kernel of infinite width and needs no Jacobian.
@@ -44,9 +47,8 @@ own = brg.kernels.empirical_ntk(outputs, start, X)
 # linear theory with the network's own kernel. Plain descent needs a hundred times more steps for
 # frequency 8 than for 1, preconditioned descent 10 to 13 for all. At infinite width it takes nine.
 
-S, eta, tol = dynamics.preconditioner(analytic, maps.lift(n)), 1 / np.linalg.norm(analytic, 2), 0.05
+S, tol = dynamics.preconditioner(analytic, brg.spectrum.maps.lift(n)), 0.05
 rules = {"plain": (None, eta, 20), "preconditioned": (S, 0.3 * eta, 1)}
-frequency = np.array([1, 2, 4, 8])
 theory, found = np.empty((2, 2, frequency.size))
 for i, (P, step_size, _) in enumerate(rules.values()):
     linear = dynamics.linear_dynamics(own, P, step_size=step_size)
@@ -82,8 +84,7 @@ for P, step_size, stride in rules.values():
         shares = np.asarray(-r @ waves / (0.0005 * n))
         parts.append(xr.DataArray(shares, {"step": np.asarray(out.step), "mode": frequency}))
 along = xr.Variable("algorithm", list(rules))
-both = [xr.concat(parts, along, join="outer").to_dataset(name="remaining") for parts in left]
-dt = brg.io.label(dynamics=both[0], dynamics_run=both[1])
-brg.plots.plot_mode_residuals(dt, backend="matplotlib")
-assert float(abs(both[0] - both[1]).max().remaining) < 0.01
+lines, runs = [xr.concat(parts, along, join="outer").to_dataset(name="remaining") for parts in left]
+brg.plots.plot_mode_residuals(brg.io.label(dynamics=lines, dynamics_run=runs), backend="matplotlib")
+assert float(abs(lines - runs).max().remaining) < 0.01
 plt.show()
