@@ -238,7 +238,7 @@ def measure_deep_linear(
     T = data.net.ridge if ridge is None else _checks.nonnegative("ridge", ridge, ndim=0)
     ref, modes = reference(K, Y, T), min(modes, K.shape[-1])
     groups = {_GROUP: _read(dt, group)} | ({_PRIOR: _read(dt, prior)} if prior else {})
-    key = _checks.random_key(key)
+    key = None if key is None else _checks.random_key(key)
     draws = {}
     for name, dataset in groups.items():
         draws[name] = found = sites(net, dataset, X.shape[1])
