@@ -81,9 +81,13 @@ def nonnegative(name, value, *, ndim=None):
     return value
 
 
-def inputs(name, X):
-    """Convert inputs to a finite array of shape (n, d); a vector becomes one column."""
+def inputs(name, X, *, wide=False):
+    """Convert inputs to a finite array of shape (n, d); a vector becomes one column.
+
+    With ``wide`` those in 32 bits are widened to 64 where these are on: for what factorises.
+    """
     X = finite(name, X, ndim=(1, 2))
+    X = X.astype(float) if wide else X
     if X.shape[0] == 0:
         raise ValueError(f"{name} has no rows, shape {X.shape}; give at least one point")
     return X[:, None] if X.ndim == 1 else X

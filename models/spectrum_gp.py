@@ -31,6 +31,8 @@ def model(X, y=None, *, base=None, moving=None, landmarks=None):
         In place of ``base``, with a further site lengthscale ~ LogNormal(0, 1).
     landmarks : (r, d), for ``moving``: the sample whose spectrum is mapped, usually X
     """
+    if (moving is None) != (landmarks is None):
+        raise ValueError("moving and landmarks belong together; give both or neither")
     amplitude = numpyro.sample("amplitude", dist.LogNormal(0.0, 1.0))
     exponent = numpyro.sample("exponent", dist.LogNormal(0.0, 0.5))
     cutoff = numpyro.sample("cutoff", dist.LogNormal(jnp.log(0.02), 2.0))

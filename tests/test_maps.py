@@ -89,6 +89,19 @@ def test_two_cuts_are_the_larger_and_what_they_remove_adds_up(first, second):
     np.testing.assert_allclose(removed, values[values < max(first, second)].sum(), rtol=1e-14)
 
 
+def test_edges_are_where_a_map_jumps():
+    cut, values = maps.hard_cutoff(0.1), jnp.asarray(VALUES)
+    both = maps.combine(cut, maps.scale(2.0), maps.hard_cutoff(0.3))
+    assert [g.edge(values) for g in (cut, both, maps.lift(4))] == [4, 3, 4]
+    smooth = maps.soft_cutoff(0.1, 0.3)
+    for g in (smooth, maps.combine(smooth, maps.power(2.0)), maps.flatten(3), maps.table([1.0])):
+        assert g.edge(values) is None  # the level below is where `flatten` goes
+
+
+def test_ridge_of_variances_whose_squares_underflow():
+    np.testing.assert_allclose(maps.ridge(1e-200)(jnp.array([1e-200])), [5e-201], rtol=1e-14)
+
+
 def test_groups_are_gaps_of_sampling_errors():
     values = [1.0, 0.951, 0.5, 0.45, 0.44, 0.1]
     assert list(groups(values, 3600)) == [0, 0, 1, 2, 2, 3]  # 3 / sqrt(n) = 0.05
@@ -113,7 +126,7 @@ def test_groups_are_gaps_of_sampling_errors():
         (lambda: maps.soft_cutoff(0.0, 0.1), "cutoff must be positive, got 0.0"),
         (lambda: maps.polynomial_cutoff(0.1, -1), "p must be positive, got -1"),
         (lambda: maps.ridge(-0.1), "s must be non-negative, got -0.1"),
-        (lambda: maps.combine(maps.lift(2)), "one of these goes by rank"),
+        (lambda: maps.combine(maps.lift(2)), "one eigenvalue at a time, got _Level.*modify twice"),
     ],
 )
 def test_bad_input_is_named(call, message):

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from oracles import fourier_modes, fourier_problem
 
+from bayesrg import gp
 from bayesrg.kernels import NNGP, RBF, Linear, Matern12
-from bayesrg.spectrum import decompose, fourier, nystrom
+from bayesrg.spectrum import decompose, fourier, maps, modify_kernel, nystrom
 
 problem = fourier_problem()
 
@@ -26,6 +27,7 @@ def test_nystrom_reference_numbers(cutoff, smallest, mean, tail):
     np.testing.assert_allclose(jnp.diagonal(rest).mean(), mean, rtol=3e-3)
     np.testing.assert_allclose(spectrum.residual(X), jnp.diagonal(rest), rtol=0, atol=1e-14)
     np.testing.assert_allclose(1.0 - spectrum.values.sum(), tail, rtol=0, atol=6e-5)
+    assert (spectrum.residual(X_ref) >= 0).all()  # the last case is zero but for round-off
 
 
 def test_nystrom_splits_the_kernel_exactly_and_stays_positive(digits, spectrum):
@@ -80,6 +82,7 @@ def test_a_rank_inside_a_degenerate_level_is_told():
         warnings.simplefilter("error")
         for rank in (0, 1, 3, 5, 12):
             nystrom(RBF(1.0), circle, rank=rank)
+        decompose(np.diag([1.0, 0.995, 0.5]), 1)
 
 
 def test_a_gram_matrix_beyond_the_memory_is_refused_before_it_is_made(monkeypatch):
@@ -94,6 +97,8 @@ def test_a_matrix_alone_has_a_spectrum():
     spectrum = decompose(K + 1e-10 * np.triu(A))
     values, vectors = np.linalg.eigh(K)
     np.testing.assert_allclose(6 * spectrum.values, values[::-1], rtol=1e-8)
+    entries = spectrum.kernel(jnp.arange(6), jnp.arange(6))
+    np.testing.assert_array_equal(entries, entries.T)
     F = spectrum.features(jnp.array([4, 1]))
     np.testing.assert_allclose(
         np.abs(F), np.sqrt(6) * np.abs(vectors[[4, 1], ::-1]), rtol=0, atol=1e-7
@@ -159,6 +164,7 @@ def test_fourier_modes():
         (lambda: nystrom(NNGP(1), jnp.full((3, 2), jnp.inf)), "X_ref contains non-finite"),
         (lambda: decompose(np.ones((3, 2))), r"K has shape \(3, 2\); give a square matrix"),
         (lambda: decompose(np.eye(2) + np.triu(np.ones((2, 2)), 1)), "K is not symmetric.*by 1 "),
+        (lambda: decompose(np.eye(2) + [[0, 1e-7], [0, 0]]), "differ by 1e-07 of the largest"),
         (lambda: decompose(-np.eye(2)), "positive semi-definite"),
         (lambda: decompose(np.eye(2)).features(jnp.array([2])), "its rows, 0 to 1"),
         (lambda: nystrom(NNGP(1), jnp.ones((3, 2)), rank=4), "rank must be an integer from 0 to 3"),
@@ -176,3 +182,15 @@ def test_bad_input_is_named(call, message):
 def test_nystrom_needs_64_bits():
     with jax.enable_x64(False), pytest.raises(RuntimeError, match=r"numpyro.enable_x64\(\)"):
         nystrom(RBF(1.0), jnp.ones((3, 1)))
+
+
+def test_inputs_of_32_bits_are_widened():
+    X = jnp.asarray(np.random.default_rng(0).standard_normal((12, 3)), jnp.float32)
+    y, wide = jnp.sin(X[:, 0]), np.asarray(X, float)
+    single, double = nystrom(NNGP(2), X), nystrom(NNGP(2), wide)
+    np.testing.assert_array_equal(single.values, double.values)
+    np.testing.assert_array_equal(single.features(X[:3]), double.features(wide[:3]))
+    assert decompose(jnp.asarray(NNGP(2)(wide), jnp.float32)).values.dtype == float
+    for of in (lambda X: gp.condition(RBF(1.0), X, y, 0.1).mean(X[:2]),
+               lambda X: modify_kernel(NNGP(2), X, maps.power(1.2))(X)):  # fmt: skip
+        np.testing.assert_array_equal(of(X), of(wide))

@@ -35,7 +35,7 @@ def eigenpairs(
         With 64-bit floats off.
     """
     _checks.require_x64("gp.eigenpairs")
-    features = _checks.finite("features", features, ndim=2)
+    features = _checks.finite("features", features, ndim=2).astype(float)
     n, k = features.shape
     root = features * safe_sqrt(_checks.nonnegative("values", values))
     if residual is None and k < n:
@@ -60,9 +60,9 @@ def eigenpairs_of(
     -------
     vectors (n, r) and eigenvalues (r,), as `eigenpairs`
     """
+    X = _checks.inputs("X", X, wide=True)
     if isinstance(prior, Kernel):
-        return eigenpairs(jnp.zeros((jnp.shape(X)[0], 0)), jnp.zeros(0), prior(X))
-    X = _checks.inputs("X", X)
+        return eigenpairs(jnp.zeros((X.shape[0], 0)), jnp.zeros(0), prior(X))
     prior.warn_if_shared(X)
     cutoff = _checks.cutoff(cutoff, len(prior))
     residual = None if prior.complete else prior.residual_cov(X)
@@ -95,11 +95,11 @@ def marginal(
         Equal to ``Normal(0, scale * K(X, X) + ridge I)`` for every spectrum of the kernel K, but
         for `bayesrg.spectrum.neural`, whose rest is independent between inputs.
     """
+    X = _checks.inputs("X", X, wide=True)
     if isinstance(prior, Kernel):
         K = prior(X)
         none = jnp.zeros((K.shape[0], 0), K.dtype)
         return MercerNormal(none, none[0], ridge, residual=K, scale=scale, eigen=eigen)
-    X = _checks.inputs("X", X)
     prior.warn_if_shared(X)
     residual = None if prior.complete else prior.residual_cov(X)
     return MercerNormal(

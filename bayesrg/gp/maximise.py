@@ -63,7 +63,7 @@ def maximise_evidence(
         If an entry of ``theta0`` is not positive, or there is no ridge.
     """
     _checks.require_x64("gp.maximise_evidence")
-    X = _checks.inputs("X", X)
+    X = _checks.inputs("X", X, wide=True)
     y = _checks.targets("y", y, X.shape[0])
     if ridge is None and not (isinstance(theta0, Mapping) and "ridge" in theta0):
         raise ValueError(

@@ -35,7 +35,7 @@ def matrix_marginal(
     -------
     MatrixMercerNormal
     """
-    X = _checks.inputs("X", X)
+    X = _checks.inputs("X", X, wide=True)
     if isinstance(prior, Kernel):
         features, residual = jnp.zeros((X.shape[0], 0), X.dtype), prior(X)
         values = features[0]

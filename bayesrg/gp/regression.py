@@ -38,13 +38,13 @@ class Posterior(eqx.Module):
 
     def mean(self, Z: ArrayLike) -> Float[Array, "point_new *output"]:
         """Posterior mean of the function at Z (m, d): (m,) or (m, c)."""
-        Z = _checks.inputs("Z", Z)
+        Z = _checks.inputs("Z", Z, wide=True)
         mean = self.kernel(Z, self.X) @ self.weight
         return mean + _shaped(self.prior_mean(Z), mean)
 
     def cov(self, Z: ArrayLike) -> Float[Array, "point_new point_new_bis"]:
         """Posterior covariance of the function at Z (m, d): (m, m), the same for all targets."""
-        Z = _checks.inputs("Z", Z)
+        Z = _checks.inputs("Z", Z, wide=True)
         white = solve_triangular(self.factor, self.kernel(self.X, Z), lower=True)
         return self.kernel(Z) - white.T @ white
 
@@ -61,7 +61,7 @@ class Posterior(eqx.Module):
         mean : (m,) or (m, c)
         variance : (m,)
         """
-        Z = _checks.inputs("Z", Z)
+        Z = _checks.inputs("Z", Z, wide=True)
         white = solve_triangular(self.factor, self.kernel(self.X, Z), lower=True)
         variance = jnp.clip(self.kernel.diag(Z) - (white**2).sum(0), 0.0)
         if noise and self.ridge.ndim:
@@ -169,7 +169,7 @@ def condition(
     Rasmussen and Williams (2006), algorithm 2.1.
     """
     _checks.require_x64("gp.condition")
-    X = _checks.inputs("X", X)
+    X = _checks.inputs("X", X, wide=True)
     n = X.shape[0]
     y = _checks.targets("y", y, n)
     ridge = _checks.nonnegative("ridge", ridge, ndim=(0, 1))

@@ -47,15 +47,8 @@ class Kernel(eqx.Module):
     def __call__(self, X: ArrayLike, Z: ArrayLike | None = None) -> Array:
         """Gram matrix of X (n, d) with Z (m, d): (n, m), or (n, n) without Z."""
         _checks.warn_32_bits("a kernel")
-        X = _checks.inputs("X", X)
-        if Z is None:
-            return self.symmetric_gram(X)
-        Z = _checks.inputs("Z", Z)
-        if X.shape[1] != Z.shape[1]:
-            raise ValueError(
-                f"X has {X.shape[1]} columns and Z has {Z.shape[1]}; give both the same features"
-            )
-        return self.gram(X, Z)
+        X, Z = two_inputs(X, Z)
+        return self.symmetric_gram(X) if Z is None else self.gram(X, Z)
 
     def __add__(self, other: "Kernel") -> "Kernel":
         return Sum(self, other) if isinstance(other, Kernel) else NotImplemented
@@ -89,6 +82,20 @@ class Kernel(eqx.Module):
         fixed, so define it once (a new lambda a call compiles anew).
         """
         return Warped(self, function if isinstance(function, eqx.Module) else _Function(function))
+
+
+def two_inputs(X: ArrayLike, Z: ArrayLike | None) -> tuple[Array, Array | None]:
+    """Convert inputs X (n, d) and Z (m, d), or None, to one dtype; reject different columns."""
+    X = _checks.inputs("X", X)
+    Z = Z if Z is None else _checks.inputs("Z", Z)
+    if Z is not None and X.shape[1] != Z.shape[1]:
+        raise ValueError(
+            f"X has {X.shape[1]} columns and Z has {Z.shape[1]}; give both the same features"
+        )
+    if Z is None:
+        return X, None
+    dtype = jnp.promote_types(X.dtype, Z.dtype)
+    return X.astype(dtype), Z.astype(dtype)
 
 
 class Sum(Kernel):

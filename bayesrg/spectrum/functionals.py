@@ -48,10 +48,11 @@ class FunctionalSpectrum(Spectrum):
         return solve_triangular(self.factor, projected.T, lower=True).T
 
     def residual(self, X):
-        X = _checks.inputs("X", X)
+        X = _checks.inputs("X", X, wide=True)
         return jnp.clip(self.kernel.diag(X) - (self.features(X) ** 2).sum(-1), 0.0)
 
     def residual_cov(self, X, Z=None):
+        X = _checks.inputs("X", X, wide=True)
         left = self.features(X)
         return self.kernel(X, Z) - left @ (left if Z is None else self.features(Z)).T
 

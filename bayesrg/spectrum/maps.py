@@ -96,7 +96,7 @@ class _Ridge(Pointwise):
     ridge: Float[Array, ""]
 
     def at(self, values, largest):
-        return _where_positive(values, lambda v: v**2 / (v + self.ridge))
+        return _where_positive(values, lambda v: v * (v / (v + self.ridge)))
 
 
 class _Combined(Pointwise):
@@ -246,7 +246,7 @@ def combine(*maps: Map) -> Map:
     for g in maps:
         if not isinstance(g, Pointwise):
             raise ValueError(
-                "combine takes maps of one eigenvalue at a time, and one of these goes by rank; "
-                "apply modify twice"
+                f"combine takes maps of one eigenvalue at a time, got {type(g).__name__}; apply "
+                "modify twice for a map by rank or a function of your own"
             )
     return _Combined(tuple(maps))

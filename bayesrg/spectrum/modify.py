@@ -67,6 +67,12 @@ class ModifiedKernel(Kernel):
                 f"the spectrum has {len(spectrum)} of {n - spectrum.dropped} modes, and the rest "
                 "have eigenvectors too; leave rank out of nystrom, and let the map keep them"
             )
+        rest = self.tail * (spectrum.kernel.diag(spectrum.X_ref).mean() - spectrum.values.sum())
+        if _checks.known(rest) and rest > 1e-8 * spectrum.values.sum():
+            raise ValueError(
+                f"the {spectrum.dropped} dropped modes hold {float(rest):.3g} of the variance and "
+                "have eigenvectors too; leave rtol out of nystrom, or give modify tail=0"
+            )
         vectors = spectrum.projection * (np.sqrt(n) * spectrum.values)
         return vectors, n * self.values
 
@@ -207,7 +213,8 @@ def _warn_rounding(base, new, spectrum):
     if noise[i] > 1e-3:
         warnings.warn(
             f"mode {i} has l_i/l_1={base[i] / base[0]:.2g}, close to round-off; lifting it "
-            f"amplifies rounding by {new[i] / base[i]:.2g}: give nystrom a lower rank",
+            f"amplifies rounding by {new[i] / base[i]:.2g}: give nystrom a lower rank or a larger "
+            "rtol",
             stacklevel=3,
         )
 
@@ -237,10 +244,12 @@ class MovingModifiedKernel(Kernel):
     tail: Float[Array, ""]
 
     def gram(self, X, Z):
+        X, Z = (_checks.inputs(name, A, wide=True) for name, A in (("X", X), ("Z", Z)))
         left, right = (self.kernel(A, self.X_ref) @ self.vectors for A in (X, Z))
         return self.tail * self.kernel(X, Z) + left @ self.weights @ right.T
 
     def gram_diag(self, X):
+        X = _checks.inputs("X", X, wide=True)
         left = self.kernel(X, self.X_ref) @ self.vectors
         return self.tail * self.kernel.diag(X) + ((left @ self.weights) * left).sum(-1)
 
@@ -275,7 +284,8 @@ def modify_kernel(
     RuntimeError
         With 64-bit floats off.
     ValueError
-        For a map by rank, whose level may be degenerate, or a negative eigenvalue.
+        For a map by rank, whose level may be degenerate, or of several eigenvalues at a time, a
+        negative eigenvalue, or a kernel that is not positive semi-definite.
 
     Notes
     -----
@@ -293,13 +303,20 @@ def modify_kernel(
             "g goes by rank, and the level that it refers to may be degenerate while the kernel "
             "moves; use spectrum.modify on a fixed spectrum"
         )
-    X_ref = _checks.inputs("X_ref", X_ref)
+    X_ref = _checks.inputs("X_ref", X_ref, wide=True)
     tail, n = _fraction(tail), X_ref.shape[0]
     K, f = kernel(X_ref), _Correction(g, tail, n)
     if _checks.known(K):
         values = jnp.linalg.eigvalsh(K) / n
-        kept = values[values > n * jnp.finfo(K.dtype).eps * values[-1]]
+        floor = n * jnp.finfo(K.dtype).eps * values[-1]
+        _checks.eigenvalues(jnp.where(jnp.abs(values) <= floor, 0.0, values)[::-1])
+        kept = values[values > floor]
         new = f.new(kept, values[-1])
         if _checks.known(new):
             _refuse(np.asarray(kept), np.asarray(new))
+            if len(kept) > 1 and not np.allclose(f.new(kept[:-1], values[-1]), new[:-1], 1e-9, 0):
+                raise ValueError(
+                    "g maps an eigenvalue by what the others are, and its derivative would be "
+                    "wrong; refer to the largest by maps.power, or use spectrum.modify"
+                )
     return MovingModifiedKernel(kernel, X_ref, *matrix_function(K, f), tail)

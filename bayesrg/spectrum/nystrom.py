@@ -38,10 +38,12 @@ class NystromSpectrum(Spectrum):
         return self.kernel(X, self.X_ref) @ self.projection
 
     def residual(self, X):
-        X = _checks.inputs("X", X)
+        X = _checks.inputs("X", X, wide=True)
         return jnp.clip(self.kernel.diag(X) - self.features(X) ** 2 @ self.values, 0.0)
 
     def residual_cov(self, X, Z=None):
+        X = _checks.inputs("X", X, wide=True)
+        Z = None if Z is None else _checks.inputs("Z", Z, wide=True)
         left = self.features(X)
         right = left if Z is None else self.features(Z)
         return self.kernel(X, Z) - (left * self.values) @ right.T
@@ -118,7 +120,7 @@ def nystrom(
     arXiv 2405.06008; Williams and Seeger (2001).
     """
     _checks.require_x64("spectrum.nystrom")
-    X_ref = _checks.inputs("X_ref", X_ref)
+    X_ref = _checks.inputs("X_ref", X_ref, wide=True)
     M = X_ref.shape[0]
     needed, memory = M**2 * X_ref.dtype.itemsize, _memory()
     if memory is not None and needed > memory:
@@ -239,7 +241,7 @@ def decompose(
     arXiv 2307.14531.
     """
     _checks.require_x64("spectrum.decompose")
-    K = _checks.finite("K", K, ndim=2)
+    K = _checks.finite("K", K, ndim=2).astype(float)
     if K.shape[0] != K.shape[1] or not K.size:
         raise ValueError(f"K has shape {K.shape}; give a square matrix, one row a point")
     if _checks.known(K):
