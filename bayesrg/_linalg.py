@@ -168,11 +168,11 @@ def _positive(f, largest, e):
 @_weights.def_jvp
 def _weights_jvp(primals, tangents):
     (A, f, largest, e, V), (dA, df, d_largest, *_) = primals, tangents
-    _once(A)
     parts = eqx.filter_jvp(lambda f, top: _positive(f, top, e), (f, largest), (df, d_largest))
     values = parts[0]
     change = jnp.diag(jnp.zeros_like(values) if parts[1] is None else parts[1])
     if dA is not None:
+        V = once(V, A)
         gap, total = e[:, None] - e, e[:, None] + e
         both = (e[:, None] > 0) & (e > 0)
         close = jnp.abs(gap) <= 1e-6 * total
@@ -184,13 +184,15 @@ def _weights_jvp(primals, tangents):
 
 
 @jax.custom_jvp
-def _once(A):
-    return A
+def once(V, A):
+    """Return the eigenvectors V of A in a rule that must not be differentiated in A again."""
+    return V
 
 
-@_once.defjvp
+@once.defjvp
 def _refuse_second(primals, tangents):
     raise NotImplementedError(
-        "a spectral map of a moving kernel has first derivatives only; sample with gradients "
-        "(NUTS), or fix the kernel and differentiate the map"
+        "a function of a matrix that moves has first derivatives only (modified kernels in their "
+        "base, linear dynamics in K and S); sample with gradients, as NUTS does, or fix the matrix "
+        "and differentiate its other arguments"
     )

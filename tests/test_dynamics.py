@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy.linalg import expm
 
-from bayesrg import dynamics, io, kernels
+from bayesrg import dynamics, io, kernels, spectrum
 from bayesrg.spectrum import maps
 
 N = 64
@@ -73,6 +73,8 @@ def test_step_counts_at_the_ends():
     np.testing.assert_array_equal(found[2:6], [7, 2, 1, 44])
     np.testing.assert_allclose(found[1], np.log(100) * 1e18, rtol=1e-11)
     assert dynamics.step_count(0.9999, 1.0, 0.5) == 1
+    one = dynamics.linear_dynamics([[1.0]], step_size=0.5)
+    assert [float(one.count([1.0], 0.01, most)) for most in (6, 7)] == [np.inf, 7]
     with pytest.raises(ValueError, match="tol must lie between 0 and 1, got 1"):
         dynamics.step_count(1.0, 1.0, 1)
 
@@ -136,16 +138,36 @@ def test_limits_of_descent(K, values):
     assert far(None, 1 / top, 60)[1] == pytest.approx(0.27, abs=0.005)
     assert far(None, 1 / top, 20_000)[1] == pytest.approx(5e-7, abs=0.5e-7)
     kept = dynamics.preconditioner(K, lambda v: jnp.where(jnp.arange(N) < 13, v[0], 0.0))
-    assert far(kept, 0.5 / top, jnp.inf)[1] == pytest.approx(0.303, abs=0.0006)
+    assert far(kept, 0.5 / top, jnp.inf)[1] == pytest.approx(0.303, abs=0.0005)
     decayed = far(whiten, 0.5 / top, jnp.inf, weight_decay=2)[0]
     modified = K_new @ np.linalg.solve(K + 2 * np.linalg.inv(whiten.dense()), y)
     np.testing.assert_allclose(decayed, modified, rtol=0, atol=1e-12)
     ridge = K_new @ np.linalg.solve(K + 2 * np.eye(N), y)
-    assert np.abs(decayed - ridge).max() == pytest.approx(0.286, abs=0.0006)
+    assert np.abs(decayed - ridge).max() == pytest.approx(0.286, abs=0.0005)
     dual = far(
         dynamics.preconditioner(K, maps.lift(25), ridge=2), 0.5 / (top + 2), jnp.inf, ridge=2
     )
     np.testing.assert_allclose(dual[0], ridge, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("tail", [0.0, 0.3, 1.0])
+def test_ridgeless_regression_forgets_the_map_on_its_own_landmarks(tail):
+    """So it is the limit of every descent; with landmarks elsewhere it is another function."""
+    rng = np.random.default_rng(0)
+    X, X_new, other = (rng.standard_normal((n, 5)) for n in (40, 7, 20))
+    K, y = np.asarray(KERNEL(X)), rng.standard_normal(40)
+    flow = dynamics.linear_dynamics(K, dynamics.preconditioner(K, maps.power(0.5)))
+    limit = flow.change(-y, jnp.inf, KERNEL(X_new, X))
+
+    def fit(points, rank=None):
+        base = spectrum.nystrom(KERNEL, points, rank)
+        modified = spectrum.modify(base, maps.power(0.5), tail)
+        return np.asarray(modified(X_new, X)) @ np.linalg.solve(modified(X), y)
+
+    np.testing.assert_allclose(fit(X), limit, rtol=0, atol=1e-10)
+    if tail:
+        np.testing.assert_allclose(fit(X, 9), limit, rtol=0, atol=1e-10)
+        assert np.abs(fit(other) - limit).max() > 0.1
 
 
 def test_a_ridge_in_dual_coordinates(K, values):
@@ -243,6 +265,11 @@ def test_bad_input(K):
     skew = K + np.triu(K, 1)
     with pytest.raises(ValueError, match="K is not symmetric: entries differ"):
         dynamics.linear_dynamics(skew)
+    skew = np.eye(3) + np.triu(np.full((3, 3), 2e-8), 1)
+    with pytest.raises(ValueError, match="differ from the transpose's by up to 2e-08"):
+        dynamics.linear_dynamics(skew)
+    kept = dynamics.linear_dynamics(0.25 * (skew + 3 * np.eye(3)), step_size=0.1).K
+    np.testing.assert_allclose(kept, np.eye(3) * 0.75 + 0.125 * (skew + skew.T), atol=1e-16)
     with pytest.raises(ValueError, match="K must be a square matrix"):
         dynamics.linear_dynamics(K[:3])
     limit = float(dynamics.stability_limit(K))
@@ -254,6 +281,22 @@ def test_bad_input(K):
         dynamics.linear_dynamics(K, np.eye(3))
     with pytest.raises(ValueError, match="S has a negative eigenvalue, -1"):
         dynamics.linear_dynamics(K, -np.eye(N))
+    with pytest.raises(ValueError, match="S has a negative eigenvalue, -0.001"):
+        dynamics.linear_dynamics(K, np.diag([-1e-3] + [1.0] * (N - 1)))
+    with pytest.raises(ValueError, match="K has a negative eigenvalue, -1 with S and ridge"):
+        dynamics.linear_dynamics(np.diag([2.0, -1.0]))
+    solved = dynamics.linear_dynamics(K, step_size=0.5 * limit)
+    for t in (2.5, -1, [0, np.nan]):
+        with pytest.raises(ValueError, match="t must hold whole numbers of steps, zero or more"):
+            solved.residual(np.ones(N), t)
+    with pytest.raises(ValueError, match="t must hold times, zero or more"):
+        dynamics.linear_dynamics(K).remaining(-0.5)
+    with pytest.raises(ValueError, match=r"r0 has shape \(3,\) for 64 points"):
+        solved.residual(np.ones(3), 1)
+    with pytest.raises(ValueError, match=r"K_new has shape \(64,\) for 64 points; give k\(X_new"):
+        solved.change(np.ones(N), 1, np.ones(N))
+    with pytest.raises(ValueError, match="tol must lie between 0 and 1, got 0"):
+        solved.count(np.ones(N), 0)
     with pytest.raises(ValueError, match="a flow has no steps"):
         dynamics.linear_dynamics(K).count(np.ones(N), 0.1)
     with jax.enable_x64(False), pytest.raises(RuntimeError, match="needs 64-bit floats"):

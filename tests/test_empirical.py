@@ -9,6 +9,7 @@ from oracles import within
 from bayesrg.kernels import (
     NNGP,
     NTK,
+    empirical,
     empirical_apjn,
     empirical_nngp,
     empirical_ntk,
@@ -78,6 +79,15 @@ def test_one_output_and_no_jacobian_of_all_rows(X):
     assert memory.temp_size_in_bytes < whole / 3
 
 
+def test_jacobians_of_a_tile_fit_the_budget(X, monkeypatch):
+    """Those of rows and of columns, and one copy."""
+    params = initial(jax.random.key(0), (3, 6, 2))
+    row = 8 * 2 * sum(v.size for v in jax.tree.leaves(params))
+    monkeypatch.setattr(empirical, "_ntk", lambda *arguments: jnp.full((7, 7), 1.0 * arguments[-1]))
+    for size, block_bytes in ((1, 1), (10, 30 * row), (10, 33 * row - 1)):
+        assert empirical_ntk(network, params, X, block_bytes=block_bytes)[0, 0] == size
+
+
 def test_wide_networks_approach_the_infinite_ones(X):
     """At the rate of a standard deviation: a root of the width."""
     theory = NTK(2, "erf", WEIGHT, BIAS)(X)
@@ -145,6 +155,23 @@ def test_partial_jacobians_follow_the_theory(name, weight, bias):
             lambda X: empirical_apjn(layers, [], X, 2, 1, key=jax.random.key(0)),
             "layers are 2 and 1; give 0 <= start <= stop",
         ),
+        (
+            lambda X: empirical_apjn(lambda p, h, i, j: h[:, 0] if j else h, {}, X, 0, 1, key=0),
+            r"apply returned shape \(7,\) for inputs of shape \(7, 3\); return \(n, N_stop\)",
+        ),
+        (
+            lambda X: empirical_ntk(network, [], X[:, :2], X),
+            "X has 2 columns and Z has 3; give both the same features",
+        ),
+        (
+            lambda X: empirical_ntk(lambda p, X: X @ p["w"], {"w": np.arange(3)}, X),
+            r"params\['w'\] is no array of floating-point numbers; close over",
+        ),
+        (
+            lambda X: empirical_ntk(lambda p, X: X[:, 0], {"act": jax.nn.relu}, X),
+            r"params\['act'\] is no array of floating-point numbers",
+        ),
+        (lambda X: empirical_ntk(lambda p, X: X[:, 0], {}, X), "params has no arrays"),
     ],
 )
 def test_bad_input_is_named(X, call, message):

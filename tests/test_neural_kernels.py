@@ -9,7 +9,7 @@ from oracles import central_difference
 
 from bayesrg import _checks
 from bayesrg._activations import ACTIVATIONS, Activation, Series, dual_of, gaussian_product, resolve
-from bayesrg.kernels import DEQ, NNGP, NTK, critical_point, jacobian_flow
+from bayesrg.kernels import DEQ, NNGP, NTK
 from bayesrg.kernels.network import _gram
 
 ROWS = np.random.default_rng(0).standard_normal((3, 5))
@@ -175,6 +175,52 @@ def test_symmetries():
     np.testing.assert_allclose(kernel(X @ turn), K, rtol=1e-11)
 
 
+@pytest.mark.parametrize("name", ["relu", "abs", "step", "sign"])
+def test_parallel_rows_are_parallel_in_all_layers(name):
+    """One column and no bias: a function of the signs times the lengths, of rank two at most."""
+    x = np.linspace(-3, 3, 41)[:, None] + 0.011
+    homogeneous = name in ("relu", "abs")
+    kernel = (NTK if homogeneous else NNGP)(4, name, 1.5)
+    K, scale = kernel(x), np.abs(x * x.T) if homogeneous else np.ones((41, 41))
+    plus, minus = (K[0, j] / scale[0, j] for j in (0, -1))
+    np.testing.assert_allclose(K, np.where(x * x.T > 0, plus, minus) * scale, rtol=1e-13)
+    assert np.linalg.eigvalsh(K)[0] > -1e-13 * np.trace(K)
+    expected = {"abs": 5 * 1.5**5, "sign": -1.5}  # an even function, and an odd one
+    np.testing.assert_allclose(minus, expected.get(name, minus), rtol=1e-14)
+
+
+@pytest.mark.parametrize(
+    "activation, bias, keywords, expected",
+    [
+        ("relu", 0.125, {}, (0.7373049138113856, 2.3164064938528175)),
+        ("relu", 0.125, {"skip": 0.5}, (1.5437361778785998, 3.6093950868473446)),
+        (
+            "leaky_relu", 0.125, {"layernorm": True, "slope": 0.25},
+            (0.921874999999837, 3.002997972520766),
+        ),
+        ("abs", 0.0, {}, (3.164064310491085, 12.656248021213937)),
+    ],
+)  # fmt: skip
+def test_nearly_parallel_rows_keep_their_digits(activation, bias, keywords, expected):
+    """Numbers of the recursion in decimal arithmetic with 60 digits."""
+    x, z = np.array([[1.0, 0.5]]), np.array([[1 + 2.0**-20, 0.5 - 2.0**-21]])
+    found = NTK(3, activation, 1.5, bias, **keywords).both(x, -z if activation == "abs" else z)
+    np.testing.assert_allclose(np.ravel(found), expected, rtol=2e-15)
+
+
+def test_nearly_antipodal_rows_of_an_odd_function():
+    x, z = np.array([[1.0, 0.5]]), np.array([[1 + 2.0**-20, 0.5 - 2.0**-21]])
+    K = NNGP(3, "sign", 1.5)(x, np.concatenate([z, -z]))[0]
+    np.testing.assert_allclose(K[1], -K[0], rtol=1e-14)
+
+
+def test_normalised_layers_at_a_zero_row_beside_parallel_ones():
+    """No angle is known of a zero row, so it is a right one: E f(u) E f(v)."""
+    x = np.array([[1.0, 0.5, -0.2]])
+    K = NNGP(1, layernorm=True)(np.concatenate([x, 0 * x, 1.001 * x]))
+    np.testing.assert_allclose(K[1, ::2], 2 / (2 * np.pi), rtol=1e-14)
+
+
 @pytest.mark.parametrize("angle", [1e-2, 1e-4, 1e-6])
 def test_small_angles_keep_their_digits(angle):
     """One hidden layer at unit length: V' is linear in the angle."""
@@ -194,11 +240,11 @@ def test_32_bits():
         _checks._warned.add("a kernel")
         single = np.asarray(NTK(3, "relu", 2.0, 0.1)(jnp.asarray(X, jnp.float32)))
         near = X[:1] + 1e-4 * X[1:2]
-        pair = NTK(1)(jnp.asarray(X[:1], jnp.float32), jnp.asarray(near, jnp.float32))
+        pair = NTK(3)(jnp.asarray(X[:1], jnp.float32), jnp.asarray(near, jnp.float32))
     error = np.abs(single / exact - 1)
     assert single.dtype == np.float32 and error.max() < 2e-6
     assert np.diagonal(error).max() < 1e-6
-    np.testing.assert_allclose(pair, NTK(1)(X[:1], near), rtol=1e-6)
+    np.testing.assert_allclose(pair, NTK(3)(X[:1], near), rtol=1e-6)
 
 
 def test_tiles_change_nothing_and_bound_the_memory():
@@ -255,6 +301,8 @@ def test_zero_antipodal_and_single_inputs(name):
         gradient = jax.jit(jax.grad(total))(jnp.ones(()))
         numeric = central_difference(total, 1.0)
         np.testing.assert_allclose(gradient, numeric, rtol=1e-6, atol=1e-8)
+    if name == "gelu":  # a series at no variance is not taken for a jump
+        np.testing.assert_allclose(NTK(1, name)(x).sum(), total(2.0), rtol=1e-12)
 
 
 def test_equilibrium():
@@ -283,59 +331,6 @@ def test_equilibrium_that_contracts_slowly_and_one_of_a_series():
         np.testing.assert_allclose(c, right, rtol=1e-12)
 
 
-def test_critical_points():
-    for arguments, expected, atol in (
-        (("relu",), 2.0, 1e-12),
-        (("erf",), np.pi / 4, 1e-12),
-        (("tanh",), 1.0, 1e-12),
-        (("erf", 0.05), 1.3758390073, 1e-10),
-        (("tanh", 0.05), 1.7609546397, 1e-10),
-    ):
-        np.testing.assert_allclose(critical_point(*arguments), expected, rtol=0, atol=atol)
-    flow = jacobian_flow(NNGP(1, "erf", critical_point("erf", 0.05), 0.05), 1.0, 4000)
-    np.testing.assert_allclose(flow.chi[-1], 1.0, rtol=0, atol=1e-10)
-
-
-def test_flow_of_gradients():
-    flow = jacobian_flow(NNGP(1), 1.7, 9)
-    np.testing.assert_allclose(flow.K, 1.7, rtol=1e-14)
-    np.testing.assert_allclose(flow.J, 1.0, rtol=1e-14)
-    for weight, K, chi, length in (
-        (1.2, 0.403864, 0.944752, 17.595),
-        (2.5, 1.352681, 1.257177, 4.369),
-    ):
-        flow = jacobian_flow(NNGP(1, "erf", weight, 0.05), weight + 0.05, 600)
-        np.testing.assert_allclose([flow.K[-1], flow.chi[-1]], [K, chi], rtol=0, atol=6e-7)
-        found = 1 / abs(np.log(flow.chi[-1]))
-        np.testing.assert_allclose(found, length, rtol=0, atol=6e-4)
-    assert flow.J.shape == (601,) and flow.J[0] == 1
-    eighth = jacobian_flow(NNGP(1, "erf", 1.2, 0.05), 1.25, 8).J[8]
-    np.testing.assert_allclose(eighth, 0.306, rtol=0, atol=6e-4)
-
-
-@pytest.mark.parametrize(
-    "activation, weight, bias, layernorm, exponent",
-    [
-        ("erf", np.pi / 4, 0.0, False, -1.0),
-        ("tanh", 1.0, 0.0, False, -1.0),
-        ("relu", 2.0, 0.0, True, 1.0),
-        ("erf", 3.0, 0.5, True, 0.90207),
-        ("gelu", 1.0, 0.1, True, 0.86792),
-    ],
-)
-def test_power_laws_at_criticality(activation, weight, bias, layernorm, exponent):
-    network = NNGP(1, activation, weight, bias, layernorm=layernorm)
-    flow = jacobian_flow(network, weight + bias, 20_000, residual=1.0 if layernorm else 0.0)
-    layers = np.arange(2000, 20_001)
-    slope = np.polyfit(np.log(layers), np.log(flow.J[2000:]), 1)[0]
-    np.testing.assert_allclose(slope, exponent, rtol=0, atol=2e-3)
-    if not layernorm:
-        np.testing.assert_allclose(flow.K[-1] * 20_000, 0.5, rtol=2e-3)
-    if activation == "relu":  # a block of strength one is that connection
-        blocks = jacobian_flow(NNGP(1, skip=1.0, layernorm=True), 2.0, 30)
-        np.testing.assert_allclose(blocks.J, flow.J[:31], rtol=1e-13)
-
-
 def test_step_like_functions_have_no_tangent_kernel():
     for name in ("step", "sign"):
         with pytest.raises(ValueError, match=f"{name} has no derivative: only NNGP is defined"):
@@ -353,11 +348,10 @@ def test_step_like_functions_have_no_tangent_kernel():
         (lambda: NNGP(1, skip=-1.0), "skip must be non-negative"),
         (lambda: NNGP(1, skip=1.0, weight_var=[1, 1]), r"shape \(2,\).*one a layer: \(3,\)"),
         (lambda: DEQ("relu", 2.5)(ROWS), "chi = .* 1.25 at an input .* not below 1"),
+        (lambda: DEQ("erf", 1.2)(10 * ROWS, 0 * ROWS), "chi = .* 1.528 at an input"),
         (lambda: DEQ("step"), "step has no derivative"),
-        (lambda: critical_point("relu", 0.1), r"no critical sigma_w\^2 in \[0.01, 100"),
-        (lambda: jacobian_flow(NNGP(1, weight_var=[1, 2]), 1.0, 3), "the flow is that of equal"),
-        (lambda: jacobian_flow(NNGP(1, skip=1.0), 1.0, 3, residual=1.0), "leave residual out"),
-        (lambda: jacobian_flow(NNGP(1, "step"), 1.0, 3), "step has no derivative"),
+        (lambda: NTK(1).both(ROWS, ROWS[:, 1:]), "X has 5 columns and Z has 4; give both"),
+        (lambda: DEQ().both(ROWS, ROWS[:, 1:]), "X has 5 columns and Z has 4; give both"),
     ],
 )
 def test_bad_input_is_named(call, message):

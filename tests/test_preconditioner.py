@@ -108,6 +108,10 @@ def test_low_rank_from_landmarks(irregular):
     power = dynamics.power_iteration(K, S, iterations=500)
     assert float(power.value) == pytest.approx(value, rel=1e-6)
     assert float(power.residual) < 1e-3 and float(power.value) <= value * (1 + 1e-12)
+    short = dynamics.power_iteration(7 * K, S, iterations=3)
+    again = dynamics.power_iteration(K, S, iterations=3)
+    np.testing.assert_allclose(short, [7 * again.value, again.residual], rtol=1e-10)
+    assert dynamics.power_iteration(0 * K, S, iterations=3) == (0.0, 0.0)
     plain = dynamics.power_iteration(lambda v: jnp.asarray(K) @ v, S, iterations=500)
     np.testing.assert_allclose(plain.value, power.value, rtol=1e-10)
 
@@ -251,9 +255,9 @@ def test_messages(irregular):
         begin(cut)
     low = dynamics.preconditioner(K, maps.lift(5), 5)
     begin(low)
-    with pytest.warns(UserWarning, match="the 5 modes of S hold .* needs 99.75%"):
+    with pytest.warns(UserWarning, match="the 5 modes that S moves hold .* needs 99.75%"):
         begin(low, 0.05)
-    begin(dynamics.preconditioner(K, maps.lift(5)), 0.05)
+    begin(dynamics.preconditioner(K, maps.lift(48)), 0.05)
     more = {"step_size": 0.01}
     with pytest.raises(ValueError, match="S acts on 48 points and X has 10"):
         dynamics.preconditioned(network, X[:10], y[:10], low, **more)
@@ -290,6 +294,8 @@ def test_wide_networks_take_the_steps_that_theory_counts():
     analytic = np.asarray(kernels.NTK(2, "relu", 2.0, 0.1, readout_bias=False)(X))
     assert np.linalg.cond(analytic) == pytest.approx(407, abs=0.5)
     assert np.linalg.norm(K - analytic, 2) < 0.2 * np.linalg.norm(analytic, 2)
+    ratios = np.linalg.eigvals(np.linalg.solve(analytic, K)).real
+    assert 0.35 < ratios.min() < 0.7 and 0.85 < np.median(ratios) < 1 and 1.2 < ratios.max() < 2
 
     def centred(params, X):
         return wide(params, X) - f0
@@ -307,15 +313,18 @@ def test_wide_networks_take_the_steps_that_theory_counts():
     finite = dynamics.preconditioner(K, maps.lift(32))
     infinite = dynamics.preconditioner(analytic, maps.lift(32))
     low = dynamics.preconditioner(K, maps.lift(19), 19)
+    assert 0.85 < low.coverage(np.cos(8 * t)) < 0.98 < low.coverage(np.cos(4 * t))
     for k, late in ((4, 14), (8, 19)):
         taken, counted, *_ = steps(k, finite, eta, 80)
         assert counted == 9 and abs(taken - 9) <= 1
         taken, counted, *_ = steps(k, infinite, 0.3 / np.linalg.eigvalsh(analytic)[-1], 80)
         assert abs(taken - counted) <= 2 and 9 < counted <= late
-    with pytest.warns(UserWarning, match="the 19 modes of S hold 9[0-9.]*% of the target power"):
+    with pytest.warns(UserWarning, match="the 19 modes that S moves hold 9[0-9.]*% of"):
         taken, _, found, left = steps(8, low, eta, 80)
     assert taken == 80 and found > 4 * tol and found == pytest.approx(left, rel=0.05)
     taken, counted, *_ = steps(4, None, 1 / np.linalg.eigvalsh(K)[-1], 1500)
     assert taken == pytest.approx(counted, rel=0.05)
     taken, counted, *_ = steps(8, finite, eta, 80, amplitude=1.0)
     assert 1.5 * counted < taken < 8 * counted
+    taken, *_ = steps(8, infinite, 0.3 / np.linalg.eigvalsh(analytic)[-1], 80, amplitude=1.0)
+    assert 25 < taken < 60

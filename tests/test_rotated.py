@@ -126,7 +126,9 @@ def test_targets_of_another_sample_are_refused():
 
 def test_modes_dropped_by_hand_are_no_round_off():
     base = nystrom(NTK, circle(T), rtol=1e-2)
-    with pytest.raises(ValueError, match="49 dropped modes hold 0.204 of the variance.* leave rtol out of nystrom"):
+    with pytest.raises(
+        ValueError, match="49 dropped modes hold 0.204 of the variance.* leave rtol out of nystrom"
+    ):
         rotated_density(modify(base, shape), Y, 0.04)
     bare = modify(base, shape, tail=0.0)
     dense = gp.marginal(bare, circle(T), 0.04).log_prob(Y)

@@ -41,7 +41,7 @@ class Series(NamedTuple):
 
     activation: Activation
     order: int
-    angular: bool = False
+    gaps: None = None
 
     def prepare(self, a):
         """Coefficients of both series at variances ``a`` (...)."""

@@ -42,9 +42,7 @@ def step_count(
     """
     rates = _checks.nonnegative("rates", rates)
     step_size = _checks.positive("step_size", step_size, ndim=0)
-    tol = _checks.positive("tol", tol, ndim=0)
-    if _checks.known(tol) and tol >= 1:
-        raise ValueError(f"tol must lie between 0 and 1, got {tol}; it is a fraction")
+    tol = fraction("tol", tol)
     x = step_size * rates
     left = jnp.abs(1.0 - x)
     small = jnp.clip(x, jnp.finfo(x.dtype).tiny, 0.5)
@@ -53,3 +51,11 @@ def step_count(
     steps = jnp.maximum(jnp.ceil(ratio * (1.0 - 1e-12)), 1.0)  # a whole ratio's round-off
     steps = jnp.where(left == 0, 1.0, steps)
     return jnp.where((x > 0) & (x < 2), steps, jnp.inf)
+
+
+def fraction(name: str, value: ArrayLike) -> Float[Array, ""]:
+    """Require one number strictly between 0 and 1."""
+    value = _checks.finite(name, value, ndim=0)
+    if _checks.known(value) and not 0 < value < 1:
+        raise ValueError(f"{name} must lie between 0 and 1, got {value}; it is a fraction")
+    return value

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from .. import _checks
 from .._checks import ArrayLike
 from .core import Algorithm, Info, State
+from .counts import fraction
 from .losses import Weighting, apply_weighting
 from .preconditioned import judge, warn_target
 from .preconditioner import Preconditioner, gram
@@ -54,7 +55,7 @@ def dual(
     K = K + ridge * jnp.eye(K.shape[0], dtype=K.dtype)
     y = _checks.targets("y", y, K.shape[0])
     S = S if S is None or isinstance(S, Preconditioner) else gram("S", S)
-    tol = tol if tol is None else _checks.positive("tol", tol, ndim=0)
+    tol = tol if tol is None else fraction("tol", tol)
     rule = _Dual(K, y, S, _checks.positive("step_size", step_size, ndim=0), tol)
     return Algorithm(rule.init, rule.step)
 
@@ -68,8 +69,7 @@ class _Dual(eqx.Module):
 
     def init(self, x0):
         r = self.K @ x0 - self.y
-        if isinstance(self.S, Preconditioner) and _checks.known(r):
-            warn_target(self.S, r, self.tol)
+        warn_target(self.S, r, self.tol)
         return State(x0, jnp.linalg.norm(r))
 
     def step(self, state, key):

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from .. import _checks
 from .._checks import ArrayLike
 from ..kernels import Kernel
-from .preconditioner import Preconditioner, gram, of_pairs
+from .preconditioner import Preconditioner, fixed, gram, of_pairs
 
 
 def landmark_preconditioner(
@@ -45,7 +45,9 @@ def landmark_preconditioner(
     RuntimeError
         With 64-bit floats off.
     ValueError
-        For a rank out of range.
+        For a rank out of range, or above the number of modes that rounding leaves.
+    NotImplementedError
+        Under differentiation in the kernel; see `preconditioner`.
 
     References
     ----------
@@ -56,10 +58,10 @@ def landmark_preconditioner(
     m, n = landmarks.shape[0], X.shape[0]
     if _checks.whole("rank", rank) > min(m, n):
         raise ValueError(f"rank is {rank} for {m} landmarks and {n} points; lower it")
-    _, vectors = jnp.linalg.eigh(kernel(landmarks))
+    _, vectors = jnp.linalg.eigh(fixed(kernel(landmarks)))
     Q, _ = jnp.linalg.qr(kernel(X, landmarks) @ vectors[:, ::-1][:, :rank])
     small = Q.T @ _product(kernel, X, Q)
-    ritz, turn = jnp.linalg.eigh(0.5 * (small + small.T))
+    ritz, turn = jnp.linalg.eigh(fixed(0.5 * (small + small.T)))
     return of_pairs(ritz[::-1], Q @ turn[:, ::-1], g, rank, n)
 
 
@@ -91,8 +93,10 @@ def power_iteration(
     Parameters
     ----------
     K : (n, n), or a function from vectors (n,) to K times them
+        A function is best defined once: a new lambda a call compiles anew.
     S : Preconditioner
     iterations : int
+        Products with K; one more at the end.
     key : JAX key, or int
         Of the first vector.
 
@@ -101,9 +105,13 @@ def power_iteration(
     Largest
         The value, a Rayleigh quotient, is never too large: a step size 2 over it may be.
     """
+    n = S.vectors.shape[0]
     K = K if callable(K) else gram("K", K)
+    if not callable(K) and K.shape[0] != n:
+        raise ValueError(f"S acts on {n} points and K on {len(K)}; make both on the same ones")
+    _checks.whole("iterations", iterations)
     key = _checks.random_key(key)
-    start = random.normal(key, (S.vectors.shape[0],), S.vectors.dtype)
+    start = random.normal(key, (n,), S.vectors.dtype)
     return _iterate(K, S.root(), start / jnp.linalg.norm(start), iterations)
 
 
@@ -115,9 +123,10 @@ def _iterate(K, root, start, iterations):
 
     def turn(v, _):
         new = image(v)
-        return new / jnp.linalg.norm(new), None
+        norm = jnp.linalg.norm(new)
+        return new / jnp.where(norm > 0, norm, 1.0), None
 
     v, _ = lax.scan(turn, start, length=iterations)
     new = image(v)
     value = v @ new
-    return Largest(value, jnp.linalg.norm(new - value * v) / value)
+    return Largest(value, jnp.linalg.norm(new - value * v) / jnp.where(value > 0, value, 1.0))

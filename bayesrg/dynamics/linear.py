@@ -3,10 +3,12 @@ r"""Linear training dynamics in closed form: residuals and outputs at any time.
 
 Loss :math:`\tfrac12\sum_i r_i^2`, with :math:`r = f(X) - y`, and parameters that move by
 :math:`-\eta J^T S r`. All formulas are functions of the symmetric matrix :math:`S^{1/2}KS^{1/2}`,
-so neither K nor S need be invertible, and S need not commute with K.
+so neither K nor S need be invertible, and S need not commute with K. First derivatives are right
+where eigenvalues meet, those in K and S included; second ones in K and S raise.
 """
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
@@ -14,7 +16,9 @@ from jaxtyping import Float
 
 from .. import _checks
 from .._checks import ArrayLike
+from .counts import fraction
 from .preconditioner import Preconditioner, gram
+from .relaxation import eigenvalues, factors, floor_of, learn, square_root
 
 
 class LinearDynamics(eqx.Module):
@@ -33,20 +37,29 @@ class LinearDynamics(eqx.Module):
         Its eigenvalues plus the weight decay, falling: mode i decays by :math:`1 - \eta g_i`.
     step_size : () or None
         Step :math:`\eta`; None for the flow.
+    turned : (n, n)
+        :math:`S^{1/2}(K + \rho)S^{1/2}`, by which derivatives know K and S.
+    vectors : (n, n)
+        U.
     """
 
     K: Float[Array, "point point_bis"]
     basis: Float[Array, "point mode"]
     rates: Float[Array, " mode"]
     step_size: Float[Array, ""] | None
+    turned: Float[Array, "point point_bis"]
+    vectors: Float[Array, "point mode"]
 
     def modes(self, r0: ArrayLike) -> Array:
         """Coordinates (n,) or (n, c) of a residual ``r0`` of this shape in the basis."""
-        return self.basis.T @ jnp.asarray(r0)
+        r0, n = jnp.asarray(r0), self.rates.size
+        if r0.ndim not in (1, 2) or r0.shape[0] != n:
+            raise ValueError(f"r0 has shape {r0.shape} for {n} points; give ({n},) or ({n}, c)")
+        return self.basis.T @ r0
 
     def remaining(self, t: ArrayLike) -> Float[Array, "*time mode"]:
         r"""Factor of every mode's distance from its limit, :math:`(1 - \eta g)^t`."""
-        return self._factors(t)[0]
+        return _factors(self.rates, self.step_size, self._times(t))[0]
 
     def change(self, r0: ArrayLike, t: ArrayLike, K_new: ArrayLike | None = None) -> Array:
         r"""Change of the outputs since the start.
@@ -65,11 +78,10 @@ class LinearDynamics(eqx.Module):
         -------
         (..., m) or (..., m, c)
         """
-        K = self.K if K_new is None else jnp.asarray(K_new)
-        done = self._factors(t)[1]
         modes = self.modes(r0)
-        how = "pk,...k,k->...p" if modes.ndim == 1 else "pk,...k,kc->...pc"
-        return -jnp.einsum(how, K @ self.basis, done, modes)
+        done = self._learn(t, modes.reshape(modes.shape[0], -1))
+        change = -(self._left(K_new) @ done)
+        return change[..., 0] if modes.ndim == 1 else change
 
     def residual(self, r0: ArrayLike, t: ArrayLike) -> Array:
         """Residual (..., n) or (..., n, c) at times t, from that at the start, ``r0``."""
@@ -80,8 +92,7 @@ class LinearDynamics(eqx.Module):
 
         ``K_new`` (m, n) as in `change`.
         """
-        K = self.K if K_new is None else jnp.asarray(K_new)
-        return jnp.einsum("pk,...k,nk->...pn", K @ self.basis, self._factors(t)[1], self.basis)
+        return jnp.swapaxes(self.basis @ self._learn(t, self._left(K_new).T), -1, -2)
 
     def count(self, r0: ArrayLike, tol: ArrayLike, most: int = 100_000) -> Float[Array, ""]:
         """Count steps until the residual's norm is ``tol`` () of that of ``r0`` (n,) or (n, c).
@@ -90,26 +101,40 @@ class LinearDynamics(eqx.Module):
         """
         if self.step_size is None:
             raise ValueError("a flow has no steps; give linear_dynamics a step_size")
-        return _count(self, jnp.asarray(r0), jnp.asarray(tol), most)
+        return _count(self, jnp.asarray(r0), fraction("tol", tol), most)
 
-    @eqx.filter_jit
-    def _factors(self, t):
-        r"""What remains of a mode, and :math:`(1 - (1 - \eta g)^t)/g`, which is t eta at g = 0."""
-        g = self.rates
-        t = jnp.asarray(t, g.dtype)[..., None]
-        eta = 1.0 if self.step_size is None else self.step_size
-        moves = g > g.shape[0] * jnp.finfo(g.dtype).eps * jnp.abs(g).max()
-        x = jnp.where(moves, eta * g, 0.5)
-        if self.step_size is None:
-            left, learnt = jnp.exp(-x * t), -jnp.expm1(-x * t)
-        else:
-            slow = t * jnp.log1p(-jnp.minimum(x, 0.5))
-            sign = jnp.where((t % 2 == 1) & (x > 1), -1.0, 1.0)
-            fast = sign * jnp.abs(1.0 - x) ** t
-            left = jnp.where(x < 0.5, jnp.exp(slow), fast)
-            learnt = jnp.where(x < 0.5, -jnp.expm1(slow), 1.0 - fast)
-        still = jnp.where(jnp.isfinite(t), eta * t, 0.0)
-        return jnp.where(moves, left, 1.0), jnp.where(moves, eta * learnt / x, still)
+    def _times(self, t):
+        t = jnp.asarray(t, self.rates.dtype)
+        if _checks.known(t):
+            host = np.asarray(t)
+            whole = True if self.step_size is None else (host == np.floor(host))
+            if not (whole & (host >= 0)).all():
+                kind = "times" if self.step_size is None else "whole numbers of steps"
+                raise ValueError(
+                    f"t must hold {kind}, zero or more, got {host}; jnp.inf is the limit"
+                )
+        return t
+
+    def _left(self, K_new):
+        """``K_new @ basis``, (m, n)."""
+        K = self.K if K_new is None else jnp.asarray(K_new)
+        if K.ndim != 2 or K.shape[1] != self.rates.size:
+            raise ValueError(
+                f"K_new has shape {K.shape} for {self.rates.size} points; give k(X_new, X), "
+                f"(m, {self.rates.size})"
+            )
+        return K @ self.basis
+
+    def _learn(self, t, c):
+        return _learn(self.turned, self.vectors, self.rates, self.step_size, self._times(t), c)
+
+
+_learn = jax.jit(learn)
+
+
+@jax.jit
+def _factors(g, step_size, t):
+    return factors(g, step_size, t[..., None], floor_of(g))
 
 
 @eqx.filter_jit
@@ -118,7 +143,8 @@ def _count(dynamics, r0, tol, most):
     image, modes = dynamics.K @ dynamics.basis, dynamics.modes(r0)
 
     def far(t):
-        done = dynamics._factors(t)[1].reshape(-1, *[1] * (r0.ndim - 1))
+        done = _factors(dynamics.rates, dynamics.step_size, t.astype(r0.dtype))[1]
+        done = done.reshape(-1, *[1] * (r0.ndim - 1))
         return ((r0 - image @ (done * modes)) ** 2).sum() > goal
 
     t = lax.while_loop(lambda t: far(t) & (t <= most), lambda t: t + 1, jnp.asarray(0))
@@ -162,7 +188,8 @@ def linear_dynamics(
     RuntimeError
         With 64-bit floats off.
     ValueError
-        For a matrix that is not symmetric, or a step size at which a mode grows.
+        For a matrix that is not symmetric or has a negative eigenvalue, or a step size at which a
+        mode grows.
 
     Notes
     -----
@@ -187,12 +214,12 @@ def linear_dynamics(
     >>> left = faster.residual(-jnp.sin(6 * X), jnp.array([1, 10, 100]))
     """
     K = gram("K", K)
-    basis, rates = _decompose(K, S, ridge, weight_decay)
+    basis, rates, B, U = _decompose(K, S, ridge, weight_decay)
     if step_size is not None:
         step_size = _checks.positive("step_size", step_size, ndim=0)
         if _checks.known(step_size) and _checks.known(rates):
             _check_step(float(step_size), rates)
-    return LinearDynamics(K, basis, rates, step_size)
+    return LinearDynamics(K, basis, rates, step_size, B, U)
 
 
 def stability_limit(
@@ -217,9 +244,15 @@ def _decompose(K, S, ridge, weight_decay):
     B = K + ridge * jnp.eye(K.shape[0], dtype=K.dtype)
     if root is not None:
         B = root @ (root @ B).T
-    rates, U = jnp.linalg.eigh(0.5 * (B + B.T))
-    rates, U = rates[::-1], U[:, ::-1]
-    return (U if root is None else root @ U), rates + weight_decay
+    B = 0.5 * (B + B.T)
+    values, U = jnp.linalg.eigh(lax.stop_gradient(B))
+    values, U = values[::-1], U[:, ::-1]
+    if _checks.known(values) and values[-1] < -1e-10 * jnp.abs(values).max():
+        raise ValueError(
+            f"K has a negative eigenvalue, {float(values[-1]):.3g} with S and ridge; give a Gram "
+            "matrix, which is positive semi-definite"
+        )
+    return (U if root is None else root @ U), eigenvalues(B, U, values) + weight_decay, B, U
 
 
 def _root(S, n):
@@ -234,12 +267,12 @@ def _root(S, n):
     S = gram("S", S)
     if S.shape[0] != n:
         raise ValueError(f"S has shape {S.shape} and K acts on {n} points; make S ({n}, {n})")
-    values, V = jnp.linalg.eigh(S)
+    root, values = square_root(S)
     if _checks.known(values) and values[0] < -1e-10 * values[-1]:
         raise ValueError(
             f"S has a negative eigenvalue, {float(values[0]):.3g}; give one that is positive"
         )
-    return (V * jnp.sqrt(jnp.clip(values, 0.0))) @ V.T
+    return root
 
 
 def _check_step(step_size, rates):

@@ -17,7 +17,13 @@ Weighting = Preconditioner | Float[Array, "point point_bis"] | None
 
 def apply_weighting(S: Weighting, r: Array) -> Array:
     """Return S r for residuals r (n,) or (n, c); without S, r itself."""
-    return r if S is None else S @ r
+    if S is None:
+        return r
+    if not isinstance(S, Preconditioner) and jnp.shape(S) != 2 * jnp.shape(r)[:1]:
+        raise ValueError(
+            f"S has shape {jnp.shape(S)} for residuals of shape {jnp.shape(r)}; make it (n, n)"
+        )
+    return S @ r
 
 
 def pgd_loss(outputs: ArrayLike, y: ArrayLike, S: Weighting) -> Float[Array, ""]:
@@ -41,7 +47,8 @@ def pgd_loss(outputs: ArrayLike, y: ArrayLike, S: Weighting) -> Float[Array, ""]
     ----------
     arXiv 2307.14531; arXiv 2410.13271.
     """
-    r = _residual(outputs, y)
+    outputs, y = _alike(outputs, "y", y)
+    r = outputs - y
     return 0.5 * (r * apply_weighting(lax.stop_gradient(S), r)).sum()
 
 
@@ -65,16 +72,17 @@ def surrogate_loss(outputs: ArrayLike, slope: ArrayLike, S: Weighting) -> Float[
     ----------
     arXiv 2410.13271.
     """
-    return (outputs * lax.stop_gradient(apply_weighting(S, jnp.asarray(slope)))).sum()
+    outputs, slope = _alike(outputs, "slope", slope)
+    return (outputs * lax.stop_gradient(apply_weighting(S, slope))).sum()
 
 
-def _residual(outputs, y):
-    outputs, y = jnp.asarray(outputs), jnp.asarray(y)
-    if outputs.shape != y.shape:
+def _alike(outputs, name, other):
+    outputs, other = jnp.asarray(outputs), jnp.asarray(other)
+    if outputs.shape != other.shape:
         raise ValueError(
-            f"the outputs have shape {outputs.shape} and y has {y.shape}; make them fit"
+            f"the outputs have shape {outputs.shape} and {name} has {other.shape}; make them fit"
         )
-    return outputs - y
+    return outputs, other
 
 
 def batch_gradient(

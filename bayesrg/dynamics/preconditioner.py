@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Callable
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -35,7 +36,9 @@ class Preconditioner(eqx.Module):
     eigenvalues: Float[Array, " mode"]
 
     def __matmul__(self, r: ArrayLike) -> Array:
-        r = jnp.asarray(r)
+        r, n = jnp.asarray(r), self.vectors.shape[0]
+        if r.ndim == 0 or r.shape[0] != n:
+            raise ValueError(f"S acts on {n} points and r has shape {r.shape}; make r ({n}, ...)")
         inner = self.vectors.T @ r
         return r + self.vectors @ ((self.gains - 1.0).reshape(-1, *[1] * (r.ndim - 1)) * inner)
 
@@ -93,7 +96,11 @@ def preconditioner(
     RuntimeError
         With 64-bit floats off.
     ValueError
-        For a matrix that is not symmetric, a rank out of range, or a negative g.
+        For a matrix that is not symmetric or has no positive eigenvalue, a rank out of range, or
+        a negative g.
+    NotImplementedError
+        Under differentiation in K, for eigenvectors have no derivative where eigenvalues meet.
+        Pass ``jax.lax.stop_gradient(K)``; parameters of g and the ridge are differentiated.
 
     Warns
     -----
@@ -108,11 +115,8 @@ def preconditioner(
     K = gram("K", K)
     n = K.shape[0]
     ridge = _checks.nonnegative("ridge", ridge, ndim=0)
-    values, vectors = jnp.linalg.eigh(K)
-    values, vectors = values[::-1] + ridge, vectors[:, ::-1]
-    rtol = n * float(jnp.finfo(K.dtype).eps) if rtol is None else rtol
-    usable = int((values > rtol * values[0]).sum()) if _checks.known(values) else n
-    return of_pairs(values[:usable], vectors[:, :usable], g, rank, n)
+    values, vectors = jnp.linalg.eigh(fixed(K))
+    return of_pairs(values[::-1] + ridge, vectors[:, ::-1], g, rank, n, rtol)
 
 
 def of_pairs(
@@ -121,9 +125,18 @@ def of_pairs(
     g: Callable[[Array], Array],
     rank: int | None,
     n: int,
+    rtol: float | None = None,
 ) -> Preconditioner:
     """Make S from eigenpairs in falling order of a matrix of n points; see `preconditioner`."""
-    usable = values.shape[0]
+    rtol = n * float(jnp.finfo(values.dtype).eps) if rtol is None else rtol
+    there = values > rtol * values[0]
+    usable = int(there.sum()) if _checks.known(values) else values.shape[0]
+    if usable == 0:
+        raise ValueError(
+            f"K has no positive eigenvalue, the largest is {float(values[0]):.3g}; give the Gram "
+            "matrix of a positive kernel"
+        )
+    values, vectors, there = values[:usable], vectors[:, :usable], there[:usable]
     rank = usable if rank is None else _checks.whole("rank", rank)
     if rank > usable:
         raise ValueError(
@@ -136,10 +149,26 @@ def of_pairs(
             f"g returned shape {new.shape} for eigenvalues of shape {values.shape}; return one a "
             "mode"
         )
-    values, new = values[:rank], new[:rank]
-    if _checks.known(new):
+    values, new, there = values[:rank], new[:rank], there[:rank]
+    if _checks.known(new) and _checks.known(values):
         _check_map(np.asarray(values), np.asarray(new), n)
-    return Preconditioner(vectors[:, :rank], new / values, values, new)
+    new = jnp.where(there, new, values)  # where values are traced, modes of round-off are in
+    gains = jnp.where(there, new / jnp.where(there, values, 1.0), 1.0)
+    return Preconditioner(vectors[:, :rank], gains, values, new)
+
+
+@jax.custom_jvp
+def fixed(K):
+    """Return K, which derivatives may not pass."""
+    return K
+
+
+@fixed.defjvp
+def _refuse(primals, tangents):
+    raise NotImplementedError(
+        "a preconditioner has no derivative in K, whose eigenvectors have none where eigenvalues "
+        "meet; make it of jax.lax.stop_gradient(K), and differentiate in the parameters of g"
+    )
 
 
 def _check_map(old, new, n):

@@ -14,6 +14,8 @@ from jaxtyping import Bool, Float, UInt32
 from .. import _checks
 from .._checks import ArrayLike
 
+_HASHED = 256  # rows that are hashed at once
+
 
 class Kernel(eqx.Module):
     """Positive semi-definite function of two inputs.
@@ -210,7 +212,21 @@ class MomentKernel(Kernel):
 
 
 def row_hashes(X: Float[Array, "n d"]) -> UInt32[Array, "n two"]:
-    """Two 32-bit hashes of every row."""
+    """Two 32-bit hashes of every row, some rows at a time: their words take twice X's memory."""
+    X = lax.stop_gradient(X)
+    n, size = X.shape[0], min(X.shape[0], _HASHED)
+    if n == size:
+        return _hashes(X)
+
+    def step(found, i):
+        part = _hashes(lax.dynamic_slice_in_dim(X, i, size))
+        return lax.dynamic_update_slice_in_dim(found, part, i, 0), None
+
+    starts = jnp.asarray([min(i, n - size) for i in range(0, n, size)])
+    return lax.scan(step, jnp.zeros((n, 2), jnp.uint32), starts)[0]
+
+
+def _hashes(X):
     X = jnp.where(X == 0, 0.0, X)  # zeros of either sign are equal
     words = lax.bitcast_convert_type(X, jnp.uint32).reshape(X.shape[0], 1, -1)
     seeds = np.random.default_rng(0).integers(0, 2**32, (2, words.shape[-1]), dtype=np.uint32)

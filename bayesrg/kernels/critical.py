@@ -2,6 +2,7 @@
 """How signals and gradients grow with depth, and the initialisation at which they do not."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -95,6 +96,7 @@ def jacobian_flow(
     return _follow(network, K0, _checks.whole("depth", depth), residual)
 
 
+@partial(jax.jit, static_argnames="depth")
 def _follow(network, K0, depth, residual):
     dual = dual_of(network.activation, network.slope, network.order)
     if dual.slope is None:
@@ -146,6 +148,11 @@ def critical_point(
     ValueError
         If there is none in the bracket.
 
+    Notes
+    -----
+    Of several the one with the smallest variance is returned. The fixed point may repel, as that
+    of gelu does: `jacobian_flow` tells.
+
     References
     ----------
     arXiv 2111.12143.
@@ -156,20 +163,19 @@ def critical_point(
     if dual.slope is None:
         raise ValueError(f"{activation} has no derivative; take a continuous activation")
 
-    @jax.jit
     def moments(K):
-        p = dual.prepare(K)
-        return dual.diagonal(p), dual.slope_diagonal(p)
+        return (float(v) for v in _moments(dual, jnp.asarray(K, float)))
 
     def weight(K):
-        return 1 / float(moments(jnp.asarray(K, float))[1])
+        _, slope = moments(K)
+        return 1 / slope
 
     def imbalance(log_K):
-        square, slope = (float(v) for v in moments(jnp.exp(jnp.asarray(log_K, float))))
+        square, slope = moments(np.exp(log_K))
         return 1 - (square / slope + bias_var) / np.exp(log_K)
 
     found = []
-    if bias_var == 0 and float(moments(jnp.zeros(()))[0]) == 0:
+    if bias_var == 0 and next(moments(0.0)) == 0:
         found.append(weight(0.0))
     grid = np.linspace(np.log(1e-4), np.log(1e4), 161)
     values = [imbalance(g) for g in grid]
@@ -183,3 +189,9 @@ def critical_point(
             f"{bias_var}; widen bracket, or lower bias_var"
         )
     return allowed[0]
+
+
+@partial(jax.jit, static_argnums=0)
+def _moments(dual, K):
+    p = dual.prepare(K)
+    return dual.diagonal(p), dual.slope_diagonal(p)

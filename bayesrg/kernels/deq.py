@@ -14,7 +14,7 @@ from jaxtyping import Float
 from .. import _checks
 from .._activations import SLOPE, dual_of, resolve
 from .._checks import ArrayLike
-from .base import Kernel, row_hashes, same_rows
+from .base import Kernel, row_hashes, same_rows, two_inputs
 from .network import BLOCK_BYTES
 from .tiles import side, tiled
 
@@ -105,8 +105,7 @@ class DEQ(Kernel):
     def both(self, X: ArrayLike, Z: ArrayLike | None = None) -> tuple[Array, Array]:
         """S and Theta, (n, m) each, between X (n, d) and Z (m, d) in one pass."""
         _checks.warn_32_bits("a kernel")
-        X = _checks.inputs("X", X)
-        Z = Z if Z is None else _checks.inputs("Z", Z)
+        X, Z = two_inputs(X, Z)
         self._require_contraction(*((X,) if Z is None else (X, Z)))
         return _gram(self, X, Z)
 

@@ -36,7 +36,7 @@ def empirical_nngp(
     """
     X = _checks.inputs("X", X)
     left = _outputs(apply, params, X)
-    right = left if Z is None else _outputs(apply, params, _checks.inputs("Z", Z))
+    right = left if Z is None else _outputs(apply, params, _other_inputs(X, Z))
     return left @ right.T / left.shape[1]
 
 
@@ -71,10 +71,13 @@ def empirical_ntk(
     n / block rows passes of the whole Jacobian, and no (n, parameters) array exists.
     """
     X = _checks.inputs("X", X)
-    Z = Z if Z is None else _checks.inputs("Z", Z)
+    Z = Z if Z is None else _other_inputs(X, Z)
     _checks.whole("block_bytes", block_bytes)
+    params = jax.tree.map_with_path(_trained, params)
     outputs = jax.eval_shape(lambda p, x: _outputs(apply, p, x), params, X[:1]).shape[1]
     leaves = jax.tree.leaves(params)
+    if not leaves:
+        raise ValueError(f"params has no arrays, got {params!r}; give those that count as trained")
     row = outputs * sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
     return _ntk(apply, params, X, Z, max(1, block_bytes // (3 * row)))
 
@@ -126,7 +129,7 @@ def empirical_apjn(
     start: int,
     stop: int,
     *,
-    key: Array,
+    key: Array | int,
     probes: int = 16,
 ) -> Float[Array, " point"]:
     r"""Estimate a network's partial Jacobian norm :math:`\|dh^{stop}/dh^{start}\|_F^2/N_{stop}`.
@@ -135,12 +138,12 @@ def empirical_apjn(
     ----------
     apply : callable (params, h, start, stop) -> pre-activations (n, N_stop)
         Takes pre-activations of layer ``start`` (n, N_start) to those of ``stop``, row by row;
-        those of layer 0 are the inputs.
+        those of layer 0 are the inputs. Define it once: a new lambda a call compiles anew.
     params : pytree
     X : (n, d)
     start, stop : int
         Layers, 0 <= start <= stop.
-    key : PRNG key
+    key : JAX key, or int
     probes : int
         Random signs that Hutchinson's estimate averages over, one backward pass each.
 
@@ -156,16 +159,26 @@ def empirical_apjn(
     """
     X = _checks.inputs("X", X)
     _checks.whole("probes", probes)
+    key = _checks.random_key(key)
     if not 0 <= start <= stop:
         raise ValueError(f"layers are {start} and {stop}; give 0 <= start <= stop")
+    return _apjn(apply, params, X, start, stop, jax.random.split(key, probes))
+
+
+@partial(jax.jit, static_argnames=("apply", "start", "stop"))
+def _apjn(apply, params, X, start, stop, keys):
     h = apply(params, X, 0, start)
     out, back = jax.vjp(lambda h: apply(params, h, start, stop), h)
+    if out.ndim != 2 or out.shape[0] != X.shape[0]:
+        raise ValueError(
+            f"apply returned shape {out.shape} for inputs of shape {X.shape}; return (n, N_stop)"
+        )
 
     def one(key):
         signs = jax.random.rademacher(key, out.shape, out.dtype)
         return (back(signs)[0] ** 2).sum(-1) / out.shape[1]
 
-    return jax.lax.map(one, jax.random.split(key, probes)).mean(0)
+    return jax.lax.map(one, keys).mean(0)
 
 
 def _outputs(apply, params, X):
@@ -176,3 +189,26 @@ def _outputs(apply, params, X):
             f"apply returned shape {f.shape} for inputs of shape {X.shape}; return (n,) or (n, c)"
         )
     return f[:, None] if f.ndim == 1 else f
+
+
+def _other_inputs(X, Z):
+    Z = _checks.inputs("Z", Z)
+    if Z.shape[1] != X.shape[1]:
+        raise ValueError(
+            f"X has {X.shape[1]} columns and Z has {Z.shape[1]}; give both the same features"
+        )
+    return Z
+
+
+def _trained(path, leaf):
+    """Convert a leaf of the parameters to an array of floats."""
+    try:
+        leaf = jnp.asarray(leaf)
+    except TypeError:
+        leaf = None
+    if leaf is None or not jnp.issubdtype(leaf.dtype, jnp.floating):
+        raise ValueError(
+            f"params{jax.tree_util.keystr(path)} is no array of floating-point numbers; close over "
+            "what is not trained"
+        )
+    return leaf

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from .. import _checks
 from .._activations import SLOPE, Series, dual_of, resolve
 from .._checks import ArrayLike
-from .base import Kernel
+from .base import Kernel, two_inputs
 from .recursion import Recursion
 from .tiles import side, tiled
 
@@ -55,7 +55,8 @@ class NNGP(Kernel):
     order : int
         Terms of the Hermite series.
     block_bytes : int
-        Memory for work arrays: larger Gram matrices are made in tiles.
+        Memory for work arrays with a number a pair: larger Gram matrices are made in tiles.
+        Those with a number an entry of X, or a point and term of a series, come on top.
 
     Warns
     -----
@@ -224,8 +225,7 @@ class NTK(NNGP):
     def both(self, X: ArrayLike, Z: ArrayLike | None = None) -> tuple[Array, Array]:
         """Covariance and tangent kernel, (n, m) each, between X (n, d) and Z (m, d) in one pass."""
         _checks.warn_32_bits("a kernel")
-        X = _checks.inputs("X", X)
-        Z = Z if Z is None else _checks.inputs("Z", Z)
+        X, Z = two_inputs(X, Z)
         self._warn_series(*((X,) if Z is None else (X, Z)))
         return _gram(self, X, Z, both=True)
 

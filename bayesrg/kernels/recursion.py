@@ -6,8 +6,9 @@ r"""From layer to layer of an infinitely wide network: covariance K and tangent 
           \Theta_{l+1} = K_{l+1} + \sigma_w^2 \dot V(K_l)\, \Theta_l
 
 with the moments V of `_activations`. The diagonals are followed first, a number a point and
-layer; tiles of pairs then read them. Equal rows take them at every layer: beyond the first, the
-angle between two rows is known to the root of the machine precision only.
+layer; tiles of pairs then read them. Equal rows take them at every layer. Where moments turn on
+the angle between two rows, K would give it to the root of the machine precision only; so the gaps
+:math:`1 \mp K(x, z)/\sqrt{K(x, x) K(z, z)}` are followed beside K, as sums of positive terms.
 """
 
 from typing import NamedTuple
@@ -18,6 +19,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Bool, Float, PyTree, UInt32
 
+from .._activations.duals import angle_between
 from .._linalg import safe_sqrt
 from .base import row_hashes, same_rows
 
@@ -75,7 +77,7 @@ class Recursion(eqx.Module):
 
         inner = left.x @ right.x.T
         K = self.weights[0] / left.x.shape[1] * inner + self.biases[0]
-        angle = self._angle(left, right, K, same) if self.dual.angular else None
+        gaps = self._first_gaps(left, right, K, same) if self.dual.gaps else None
         theta = self._first_tangent(K)
         K = settle(K, left.K, right.K, 0)
         theta = settle(theta, left.theta, right.theta, 0) if self.tangent else None
@@ -88,8 +90,11 @@ class Recursion(eqx.Module):
                 scale = safe_sqrt(_inverse(a)) * safe_sqrt(_inverse(b))
                 c, normed = K * scale, theta * scale if self.tangent else None
             known = ()
-            if layer == 1 and angle is not None:
-                known = ((angle[0] * safe_sqrt(p * q), angle[1]),)
+            if gaps is not None:
+                e, g = gaps
+                t = angle_between(e, g)
+                known = ((jnp.sqrt(e * g) * safe_sqrt(p * q), t),)
+                gaps = self._next_gaps(layer, left, right, e, g, t)
             V = self.dual.covariance(p, q, c, *known)
             slope = self.dual.slope(p, q, c, *known) if self.tangent else None
             K, theta = self._step(layer, V, slope, K, theta, normed)
@@ -115,10 +120,10 @@ class Recursion(eqx.Module):
         grown = theta + strength * change if self.tangent else None
         return K + strength * branch, grown
 
-    def _angle(
+    def _first_gaps(
         self, left: Points, right: Points, K: Float[Array, "n m"], same: Bool[Array, "n m"]
     ) -> tuple[Float[Array, "n m"], Float[Array, "n m"]]:
-        """Sine and value of the first layer's angle, from differences where it is small.
+        """Gaps of the first layer, from differences where the angle is small.
 
         Inner products leave an error of machine precision over the angle; a row for which any is
         so small that digits are lost is subtracted from the others.
@@ -126,10 +131,10 @@ class Recursion(eqx.Module):
         x, z, a, b, K, weight, bias = lax.stop_gradient(
             (left.x, right.x, left.K[:, 0], right.K[:, 0], K, self.weights[0], self.biases[0])
         )
+        eps = float(jnp.finfo(K.dtype).eps)
         root_a, root_b = safe_sqrt(_inverse(a)), safe_sqrt(_inverse(b))
         rho = jnp.clip(K * root_a[:, None] * root_b[None], -1.0, 1.0)
-        least = 1 - 0.5 * float(jnp.finfo(K.dtype).eps) ** 0.25
-        lost = (jnp.abs(rho) > least) & ~same
+        lost = (jnp.abs(rho) > 1 - 0.5 * eps**0.25) & ~same
 
         scale, shift = safe_sqrt(weight / x.shape[1]), safe_sqrt(bias)
         u = jnp.concatenate([scale * x, jnp.broadcast_to(shift, (*a.shape, 1))], 1)
@@ -137,10 +142,13 @@ class Recursion(eqx.Module):
         v = v * root_b[:, None]
 
         def subtracted(u, rho):
-            return ((u - v) ** 2).sum(-1), ((u + v) ** 2).sum(-1)
+            halves = ((u - v) ** 2).sum(-1) / 2, ((u + v) ** 2).sum(-1) / 2
+            # rows parallel up to rounding are parallel; what no angle is known of has a right one
+            halves = (jnp.where(h < 8 * eps**2, 0.0, h) for h in halves)
+            return tuple(jnp.where((root_b > 0) & u.any(), h, 1.0) for h in halves)
 
         def multiplied(u, rho):
-            return 2 - 2 * rho, 2 + 2 * rho
+            return 1 - rho, 1 + rho
 
         def row_by_row(lost, u, rho):
             def one(row):
@@ -152,9 +160,41 @@ class Recursion(eqx.Module):
             return multiplied(u, rho)
 
         u = u * root_a[:, None]
-        apart, along = lax.cond(lost.any(), row_by_row, at_once, lost, u, rho)
-        apart, along = jnp.sqrt(apart), jnp.sqrt(along)
-        return apart * along / 2, 2 * jnp.arctan2(apart, along)
+        return lax.cond(lost.any(), row_by_row, at_once, lost, u, rho)
+
+    def _next_gaps(
+        self,
+        layer: int,
+        left: Points,
+        right: Points,
+        e: Float[Array, "n m"],
+        g: Float[Array, "n m"],
+        t: Float[Array, "n m"],
+    ) -> tuple[Float[Array, "n m"], Float[Array, "n m"]]:
+        r"""Gaps of the layer that follows, from those before activation ``layer`` at angles t.
+
+        Covariances add, and their shares of a variance are the squares of a unit vector's
+        entries: with x and y those of two rows :math:`1 - x\cdot y = |x - y|^2/2`.
+        """
+        left, right, weight, bias, skip = lax.stop_gradient(
+            (left, right, self.weights[layer], self.biases[layer], self.skip)
+        )
+        gaps = [self.dual.gaps(e, g, t), (0.0, 2.0), (e, g)]
+
+        def shares(points):
+            own = points.K[:, layer - 1]
+            moved = weight * self.dual.diagonal(points.prepared[layer - 1])
+            parts = [moved, jnp.broadcast_to(bias, moved.shape)]
+            if skip is not None:
+                parts = [skip**2 * v for v in parts] + [own]
+            return [safe_sqrt(v * _inverse(sum(parts))) for v in parts]
+
+        pairs = [(x[:, None], y[None]) for x, y in zip(shares(left), shares(right), strict=True)]
+        apart = sum((x - y) ** 2 for x, y in pairs) / 2
+        return tuple(
+            sum((x * y * gap[i] for (x, y), gap in zip(pairs, gaps, strict=False)), apart)
+            for i in (0, 1)
+        )
 
 
 def _inverse(a):

@@ -6,7 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-_COPIES = 12  # arrays of a tile's size that are alive at once
+_COPIES = 16  # arrays of a tile's size that are alive at once
+_SIDE, _WHOLE = 6, 1024  # tiles a side of a symmetric matrix that has more rows than this
 
 
 def side(block_bytes, itemsize):
@@ -24,7 +25,7 @@ def tiled(function, rows, columns, size, symmetric=False):
     size : int
     symmetric : bool
         Rows are columns: tiles below the diagonal are the transposed ones above it, and results
-        are exactly symmetric.
+        are exactly symmetric. Small tiles then save work: those on the diagonal are whole.
 
     Returns
     -------
@@ -36,6 +37,8 @@ def tiled(function, rows, columns, size, symmetric=False):
     compute a tile anew and store none of its work arrays.
     """
     n, m = (jax.tree.leaves(points)[0].shape[0] for points in (rows, columns))
+    if symmetric and n > _WHOLE:
+        size = min(size, -(-n // _SIDE))  # six a side compute 7/12 of all pairs
     if n <= size and m <= size:
         results = function(rows, columns)
         return jax.tree.map(_symmetrised, _made(results)) if symmetric else results

@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: Apache-2.0
+r"""How modes relax, :math:`(1 - \eta g)^t`, with derivatives that are right where rates meet.
+
+Eigenvectors are constant under differentiation. What depends on them are functions of a symmetric
+matrix, and these have derivatives by divided differences at any degeneracy, where those of
+eigenvectors are nan or wrong.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+from jaxtyping import Float
+
+from .._linalg import once
+
+
+def factors(
+    g: Float[Array, "..."],
+    step_size: Float[Array, ""] | None,
+    t: Float[Array, "..."],
+    floor: Float[Array, ""],
+) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
+    r"""Return what remains of a mode of rate g, and :math:`(1 - (1 - \eta g)^t)/g`.
+
+    The second is :math:`\eta t` at rates up to ``floor``, and 0 there in the limit. Arguments
+    broadcast; ``step_size`` None is the flow, ``jnp.inf`` a time like others.
+    """
+    eta = 1.0 if step_size is None else step_size
+    moves = g > floor
+    x = jnp.where(moves, eta * g, 0.5)
+    ends = jnp.isfinite(t)
+    t = jnp.where(ends, t, 1.0)  # the limit has derivatives of its own
+    if step_size is None:
+        left, learnt, limit = jnp.exp(-x * t), -jnp.expm1(-x * t), jnp.zeros_like(x)
+    else:
+        slow = t * jnp.log1p(-jnp.minimum(x, 0.5))
+        sign = jnp.where((t % 2 == 1) & (x > 1), -1.0, 1.0)
+        fast = sign * jnp.where(t > 0, jnp.abs(1.0 - x), 1.0) ** t
+        left = jnp.where(x < 0.5, jnp.exp(slow), fast)
+        learnt = jnp.where(x < 0.5, -jnp.expm1(slow), 1.0 - fast)
+        limit = jnp.where(x < 2, 0.0, jnp.inf)
+    left, learnt = jnp.where(ends, left, limit), jnp.where(ends, learnt, 1.0 - limit)
+    still = jnp.where(ends, eta * t, 0.0)
+    return jnp.where(moves, left, 1.0), jnp.where(moves, eta * learnt / x, still)
+
+
+def floor_of(g: Float[Array, " mode"]) -> Float[Array, ""]:
+    """Rate up to which a mode is still: the round-off of the fastest."""
+    return g.shape[0] * jnp.finfo(g.dtype).eps * lax.stop_gradient(jnp.abs(g).max())
+
+
+@jax.custom_jvp
+def learn(B, U, g, step_size, t, c):
+    r"""Apply :math:`(1 - (1 - \eta B)^t)/B` in the eigenbasis of B.
+
+    Parameters
+    ----------
+    B : (n, n) symmetric
+        Read by derivatives alone.
+    U, g : (n, n), (n,)
+        Eigenvectors of B in columns, constant, and eigenvalues of B plus a multiple of one.
+    step_size : () or None
+    t : (...)
+    c : (n, m), coordinates in the basis
+
+    Returns
+    -------
+    (..., n, m)
+
+    References
+    ----------
+    Daleckii and Krein (1965); Higham (2008), theorem 3.11.
+    """
+    return factors(g, step_size, t[..., None], floor_of(g))[1][..., None] * c
+
+
+@learn.defjvp
+def _learn_jvp(primals, tangents):
+    (B, U, g, step_size, t, c), (dB, _, dg, d_step, dt, dc) = primals, tangents
+    U = once(U, B)
+
+    def diagonal(g, step_size, t, c):
+        return factors(g, step_size, t[..., None], floor_of(g))[1][..., None] * c
+
+    result, change = jax.jvp(diagonal, (g, step_size, t, c), (dg, d_step, dt, dc))
+    floor = floor_of(g)
+    gap, total = g[:, None] - g, g[:, None] + g
+    close = jnp.abs(gap) <= 1e-6 * total + floor
+    middle = 0.5 * total
+    slope = jax.jvp(
+        lambda v: factors(v, step_size, t[..., None, None], floor)[1],
+        (middle,),
+        (jnp.ones_like(middle),),
+    )[1]
+    value = factors(g, step_size, t[..., None], floor)[1]
+    ratio = (value[..., :, None] - value[..., None, :]) / jnp.where(close, 1.0, gap)
+    turned = (U.T @ dB @ U) * (1.0 - jnp.eye(g.shape[0], dtype=g.dtype))
+    return result, change + (jnp.where(close, slope, ratio) * turned) @ c
+
+
+@jax.custom_jvp
+def eigenvalues(B, U, e):
+    """Return the eigenvalues ``e`` (n,) of B, whose change is the diagonal of U^T dB U."""
+    return e
+
+
+@eigenvalues.defjvp
+def _eigenvalues_jvp(primals, tangents):
+    (B, U, e), (dB, *_) = primals, tangents
+    U = once(U, B)
+    return e, jnp.einsum("pi,pq,qi->i", U, dB, U)
+
+
+@jax.custom_jvp
+def square_root(S):
+    """Symmetric square root (n, n) of a positive semi-definite matrix, and its eigenvalues."""
+    values, V = jnp.linalg.eigh(S)
+    return (V * jnp.sqrt(jnp.clip(values, 0.0))) @ V.T, values
+
+
+@square_root.defjvp
+def _square_root_jvp(primals, tangents):
+    (S,), (dS,) = primals, tangents
+    values, V = jnp.linalg.eigh(lax.stop_gradient(S))
+    V = once(V, S)
+    roots = jnp.sqrt(jnp.clip(values, 0.0))
+    total = roots[:, None] + roots
+    ratio = jnp.where(total > 0, (V.T @ dS @ V) / jnp.where(total > 0, total, 1.0), 0.0)
+    d_values = jnp.einsum("pi,pq,qi->i", V, dS, V)
+    return ((V * roots) @ V.T, values), (V @ ratio @ V.T, d_values)
