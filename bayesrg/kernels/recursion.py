@@ -91,7 +91,7 @@ class Recursion(eqx.Module):
                 c, normed = K * scale, theta * scale if self.tangent else None
             known = ()
             if gaps is not None:
-                e, g = gaps
+                e, g = lax.optimization_barrier(gaps)  # one value for all that is made of them
                 t = angle_between(e, g)
                 known = ((jnp.sqrt(e * g) * safe_sqrt(p * q), t),)
                 gaps = self._next_gaps(layer, left, right, e, g, t)
@@ -187,14 +187,18 @@ class Recursion(eqx.Module):
             parts = [moved, jnp.broadcast_to(bias, moved.shape)]
             if skip is not None:
                 parts = [skip**2 * v for v in parts] + [own]
-            return [safe_sqrt(v * _inverse(sum(parts))) for v in parts]
+            whole = sum(parts)
+            return [safe_sqrt(v * _inverse(whole)) for v in parts], whole > 0
 
-        pairs = [(x[:, None], y[None]) for x, y in zip(shares(left), shares(right), strict=True)]
+        (left, moves), (right, also) = shares(left), shares(right)
+        pairs = [(x[:, None], y[None]) for x, y in zip(left, right, strict=True)]
         apart = sum((x - y) ** 2 for x, y in pairs) / 2
-        return tuple(
+        added = (
             sum((x * y * gap[i] for (x, y), gap in zip(pairs, gaps, strict=False)), apart)
             for i in (0, 1)
         )
+        known = moves[:, None] & also[None]
+        return tuple(jnp.where(known, gap, 1.0) for gap in added)
 
 
 def _inverse(a):
