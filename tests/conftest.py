@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 import os
+from pathlib import Path
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # two workers: their threads would wait in turn
 # Most of the default run is compilation, a third less of it without the backend's optimisations;
@@ -12,6 +13,12 @@ import pytest
 
 numpyro.enable_x64()
 jax.config.update("jax_num_cpu_devices", 2)  # before the backend starts; the only such place
+# A second run compiles nothing: each worker keeps its programs, which no other one writes.
+programs = Path(__file__).parents[1] / ".pytest_cache" / "jax"
+programs = programs / os.environ.get("PYTEST_XDIST_WORKER", "alone")
+jax.config.update("jax_compilation_cache_dir", str(programs))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
 @pytest.fixture(scope="session")

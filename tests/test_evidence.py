@@ -91,6 +91,7 @@ def test_without_noise_and_one_layer_against_the_closed_form():
     assert abs(found.log_evidence - exactly) < 4 * found.standard_error < 0.1
 
 
+@pytest.mark.slow
 def test_a_bottleneck():
     X, Y = two_outputs()
     net = DeepLinear((3, 1), ridge=0.15, outputs=2)

@@ -232,7 +232,7 @@ def several(X, Y=None, *, cutoff=0, outputs=2):
     (brg.rg.coarsen(inner, y=brg.rg.Coarse(cutoff)) if cutoff else inner)(X, Y)
 
 
-@pytest.mark.parametrize("cutoff", [0, 4])
+@pytest.mark.parametrize("cutoff", [pytest.param(0, marks=pytest.mark.slow), 4])
 def test_several_targets(periodic, cutoff):
     Y = jnp.stack([periodic.y, -2 * periodic.y], 1)
     dt = brg.fit(several, (periodic.X, Y), key=0, cutoff=cutoff, **SMALL)

@@ -84,6 +84,7 @@ def test_finite_population_by_hand(digits):
     assert np.linalg.matrix_rank(cut.K) == 7
 
 
+@pytest.mark.slow
 def test_poisson_sizes():
     mc = theory.learning_curve_mc(gaussian, 50, 0.05, 0.05, key=2, draws=60, poisson=True)
     curve = theory.learning_curve(values, values, [50.0], 0.05, 0.05)

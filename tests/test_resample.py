@@ -97,6 +97,7 @@ def kernel(H):
     return H @ H.T / H.shape[1]
 
 
+@pytest.mark.slow
 def test_widths_may_change_and_rotation_and_factor_are_essential():
     """Section 7: kernels differ by .29 at a quarter of the width, by .75 without the factor."""
     X, X_test = inputs(3000), inputs(400)

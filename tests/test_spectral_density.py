@@ -46,7 +46,9 @@ def test_two_values_reference_numbers_and_draws():
     assert np.abs(cumulative - steps).max() < 0.015
 
 
-@pytest.mark.parametrize("scale", [1e4, 1.0, 1e-4])
+@pytest.mark.parametrize(
+    "scale", [1.0, *(pytest.param(s, marks=pytest.mark.slow) for s in (1e4, 1e-4))]
+)
 def test_mass_and_fixed_point_at_any_scale(scale):
     """The resolvent that the density gives is that of the effective ridge."""
     values, n = scale * np.arange(1, 201.0) ** -1.2, 400

@@ -50,6 +50,7 @@ def test_experiment_with_gaussian_features():
     np.testing.assert_allclose(norm2, e.weight_norm2, rtol=0.05)
 
 
+@pytest.mark.slow
 def test_experiment_with_rows_of_features():
     """Non-Gaussian features: the moments of the rows foretell what regression on them does."""
     rng = np.random.default_rng(5)
