@@ -132,6 +132,22 @@ def choice(name, value, allowed):
     return value
 
 
+def symmetric(name, K):
+    """Convert to a matrix (n, n) in 64 bits, symmetric to 1e-8 of its largest entry or rejected."""
+    K = finite(name, K, ndim=2).astype(float)
+    if K.shape[0] != K.shape[1] or not K.size:
+        raise ValueError(f"{name} has shape {K.shape}; give a square matrix, one row a point")
+    if known(K):
+        host = np.asarray(K)
+        gap = np.abs(host - host.T).max() / max(np.abs(host).max(), np.finfo(host.dtype).tiny)
+        if gap > 1e-8:
+            raise ValueError(
+                f"{name} is not symmetric: entries differ by {gap:.2g} of the largest from those "
+                f"across the diagonal; find out why, or give 0.5 * ({name} + {name}.T)"
+            )
+    return 0.5 * (K + K.T)
+
+
 def random_key(key):
     """Make a random key of an integer; a key, and one that is traced, is passed through."""
     if isinstance(key, int | np.integer):

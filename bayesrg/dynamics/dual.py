@@ -12,7 +12,7 @@ from .core import Algorithm, Info, State
 from .counts import fraction
 from .losses import Weighting, apply_weighting
 from .preconditioned import judge, warn_target
-from .preconditioner import Preconditioner, gram
+from .preconditioner import Preconditioner
 
 
 def dual(
@@ -50,11 +50,11 @@ def dual(
     ----------
     arXiv 2307.14531.
     """
-    K = gram("K", K)
+    K = _checks.symmetric("K", K)
     ridge = _checks.nonnegative("ridge", ridge, ndim=0)
     K = K + ridge * jnp.eye(K.shape[0], dtype=K.dtype)
     y = _checks.targets("y", y, K.shape[0])
-    S = S if S is None or isinstance(S, Preconditioner) else gram("S", S)
+    S = S if S is None or isinstance(S, Preconditioner) else _checks.symmetric("S", S)
     tol = tol if tol is None else fraction("tol", tol)
     rule = _Dual(K, y, S, _checks.positive("step_size", step_size, ndim=0), tol)
     return Algorithm(rule.init, rule.step)

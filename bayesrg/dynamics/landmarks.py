@@ -12,7 +12,7 @@ from jaxtyping import Float
 from .. import _checks
 from .._checks import ArrayLike
 from ..kernels import Kernel
-from .preconditioner import Preconditioner, fixed, gram, of_pairs
+from .preconditioner import Preconditioner, fixed, of_pairs
 
 
 def landmark_preconditioner(
@@ -106,7 +106,7 @@ def power_iteration(
         The value, a Rayleigh quotient, is never too large: a step size 2 over it may be.
     """
     n = S.vectors.shape[0]
-    K = K if callable(K) else gram("K", K)
+    K = K if callable(K) else _checks.symmetric("K", K)
     if not callable(K) and K.shape[0] != n:
         raise ValueError(f"S acts on {n} points and K on {len(K)}; make both on the same ones")
     _checks.whole("iterations", iterations)

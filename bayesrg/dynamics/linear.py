@@ -17,7 +17,7 @@ from jaxtyping import Float
 from .. import _checks
 from .._checks import ArrayLike
 from .counts import fraction
-from .preconditioner import Preconditioner, gram
+from .preconditioner import Preconditioner
 from .relaxation import eigenvalues, factors, floor_of, learn, square_root
 
 
@@ -213,7 +213,7 @@ def linear_dynamics(
     >>> faster = dynamics.linear_dynamics(K, S, step_size=eta)
     >>> left = faster.residual(-jnp.sin(6 * X), jnp.array([1, 10, 100]))
     """
-    K = gram("K", K)
+    K = _checks.symmetric("K", K)
     basis, rates, B, U = _decompose(K, S, ridge, weight_decay)
     if step_size is not None:
         step_size = _checks.positive("step_size", step_size, ndim=0)
@@ -233,7 +233,7 @@ def stability_limit(
 
     ``K`` (n, n), ``S``, ``ridge`` and ``weight_decay`` as in `linear_dynamics`.
     """
-    return 2.0 / _decompose(gram("K", K), S, ridge, weight_decay)[1].max()
+    return 2.0 / _decompose(_checks.symmetric("K", K), S, ridge, weight_decay)[1].max()
 
 
 def _decompose(K, S, ridge, weight_decay):
@@ -264,7 +264,7 @@ def _root(S, n):
                 f"S acts on {S.vectors.shape[0]} points and K on {n}; make both on the same ones"
             )
         return S.root()
-    S = gram("S", S)
+    S = _checks.symmetric("S", S)
     if S.shape[0] != n:
         raise ValueError(f"S has shape {S.shape} and K acts on {n} points; make S ({n}, {n})")
     root, values = square_root(S)

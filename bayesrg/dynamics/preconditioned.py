@@ -17,7 +17,7 @@ from .core import DIVERGED, GO, REACHED, Algorithm, Info, State
 from .counts import fraction
 from .gradient import add
 from .losses import Weighting, apply_weighting, batch_gradient
-from .preconditioner import Preconditioner, gram
+from .preconditioner import Preconditioner
 
 
 def preconditioned(
@@ -89,7 +89,7 @@ def preconditioned(
     X = _checks.inputs("X", X)
     n = X.shape[0]
     y = _checks.targets("y", y, n)
-    S = S if S is None or isinstance(S, Preconditioner) else gram("S", S)
+    S = S if S is None or isinstance(S, Preconditioner) else _checks.symmetric("S", S)
     size = n if S is None else (S.vectors if isinstance(S, Preconditioner) else S).shape[0]
     if size != n:
         raise ValueError(f"S acts on {size} points and X has {n}; make S on the same points")

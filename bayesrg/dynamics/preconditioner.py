@@ -112,7 +112,7 @@ def preconditioner(
     arXiv 2307.14531.
     """
     _checks.require_x64("dynamics.preconditioner")
-    K = gram("K", K)
+    K = _checks.symmetric("K", K)
     n = K.shape[0]
     ridge = _checks.nonnegative("ridge", ridge, ndim=0)
     values, vectors = jnp.linalg.eigh(fixed(K))
@@ -187,19 +187,3 @@ def _check_map(old, new, n):
             f"rounding by {new[i] / old[i]:.2g}: lower rank or raise rtol",
             stacklevel=4,
         )
-
-
-def gram(name, K):
-    """Check that K (n, n) is symmetric to 1e-8 of its largest entry, and make it exactly so."""
-    K = _checks.finite(name, K, ndim=2)
-    if K.shape[0] != K.shape[1]:
-        raise ValueError(f"{name} must be a square matrix, got shape {K.shape}")
-    if _checks.known(K):
-        host = np.asarray(K)
-        gap = np.abs(host - host.T).max()
-        if gap > 1e-8 * np.abs(host).max():
-            raise ValueError(
-                f"{name} is not symmetric: entries differ from the transpose's by up to {gap:.2g}; "
-                "give a Gram matrix"
-            )
-    return 0.5 * (K + K.T)

@@ -241,16 +241,6 @@ def decompose(
     arXiv 2307.14531.
     """
     _checks.require_x64("spectrum.decompose")
-    K = _checks.finite("K", K, ndim=2).astype(float)
-    if K.shape[0] != K.shape[1] or not K.size:
-        raise ValueError(f"K has shape {K.shape}; give a square matrix, one row a point")
-    if _checks.known(K):
-        host = np.asarray(K)
-        asymmetry = np.abs(host - host.T).max() / max(np.abs(host).max(), np.finfo(K.dtype).tiny)
-        if asymmetry > 1e-8:
-            raise ValueError(
-                f"K is not symmetric: entries differ by {asymmetry:.2g} of the largest from those "
-                "across the diagonal; find out why, or give 0.5 * (K + K.T)"
-            )
+    K = _checks.symmetric("K", K)
     rows = jnp.arange(K.shape[0], dtype=K.dtype)
-    return nystrom(_Entries(0.5 * (K + K.T)), rows, rank, rtol=rtol)
+    return nystrom(_Entries(K), rows, rank, rtol=rtol)
