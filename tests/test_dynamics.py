@@ -270,7 +270,7 @@ def test_bad_input(K):
         dynamics.linear_dynamics(skew)
     kept = dynamics.linear_dynamics(0.25 * (skew + 3 * np.eye(3)), step_size=0.1).K
     np.testing.assert_allclose(kept, np.eye(3) * 0.75 + 0.125 * (skew + skew.T), atol=1e-16)
-    with pytest.raises(ValueError, match="K must be a square matrix"):
+    with pytest.raises(ValueError, match=r"K has shape \(3, 64\); give a square matrix"):
         dynamics.linear_dynamics(K[:3])
     limit = float(dynamics.stability_limit(K))
     with pytest.raises(ValueError, match="step size .* exceeds the stability limit 0.0120981"):
