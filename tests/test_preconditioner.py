@@ -279,9 +279,16 @@ def wide(params, X):
 
 
 @pytest.mark.slow
-def test_wide_networks_take_the_steps_that_theory_counts():
-    """512 units and small targets; the preconditioner is finite, of low rank, or analytic."""
-    n, width, tol = 32, 512, 0.05
+@pytest.mark.parametrize(
+    "width, distance, spread, held, late",
+    [
+        (512, 0.2, ((0.35, 0.7), (0.85, 1), (1.2, 2)), (0.85, 0.98), (14, 19)),
+        (128, 0.35, ((0.2, 0.6), (0.7, 1), (1.3, 3.5)), (0.55, 0.85), (22, 30)),
+    ],
+)
+def test_wide_networks_take_the_steps_that_theory_counts(width, distance, spread, held, late):
+    """Small and large targets; the preconditioner is finite, of low rank, or analytic."""
+    n, tol = 32, 0.05
     t = 2 * np.pi * np.arange(n) / n
     X = jnp.asarray(circle(t))
     keys = jax.random.split(jax.random.PRNGKey(0), 5)
@@ -293,9 +300,12 @@ def test_wide_networks_take_the_steps_that_theory_counts():
     K = sum(np.asarray(p).reshape(n, -1) @ np.asarray(p).reshape(n, -1).T for p in parts)
     analytic = np.asarray(kernels.NTK(2, "relu", 2.0, 0.1, readout_bias=False)(X))
     assert np.linalg.cond(analytic) == pytest.approx(407, abs=0.5)
-    assert np.linalg.norm(K - analytic, 2) < 0.2 * np.linalg.norm(analytic, 2)
+    assert np.linalg.norm(K - analytic, 2) < distance * np.linalg.norm(analytic, 2)
     ratios = np.linalg.eigvals(np.linalg.solve(analytic, K)).real
-    assert 0.35 < ratios.min() < 0.7 and 0.85 < np.median(ratios) < 1 and 1.2 < ratios.max() < 2
+    for ratio, (least, most) in zip(
+        (ratios.min(), np.median(ratios), ratios.max()), spread, strict=True
+    ):
+        assert least < ratio < most
 
     def centred(params, X):
         return wide(params, X) - f0
@@ -313,17 +323,18 @@ def test_wide_networks_take_the_steps_that_theory_counts():
     finite = dynamics.preconditioner(K, maps.lift(32))
     infinite = dynamics.preconditioner(analytic, maps.lift(32))
     low = dynamics.preconditioner(K, maps.lift(19), 19)
-    assert 0.85 < low.coverage(np.cos(8 * t)) < 0.98 < low.coverage(np.cos(4 * t))
-    for k, late in ((4, 14), (8, 19)):
+    assert held[0] < low.coverage(np.cos(8 * t)) < held[1] < low.coverage(np.cos(4 * t))
+    for k, latest in zip((4, 8), late, strict=True):
         taken, counted, *_ = steps(k, finite, eta, 80)
         assert counted == 9 and abs(taken - 9) <= 1
         taken, counted, *_ = steps(k, infinite, 0.3 / np.linalg.eigvalsh(analytic)[-1], 80)
-        assert abs(taken - counted) <= 2 and 9 < counted <= late
-    with pytest.warns(UserWarning, match="the 19 modes that S moves hold 9[0-9.]*% of"):
+        assert abs(taken - counted) <= 2 and 9 < counted <= latest
+    with pytest.warns(UserWarning, match="the 19 modes that S moves hold [5-9][0-9.]*% of"):
         taken, _, found, left = steps(8, low, eta, 80)
     assert taken == 80 and found > 4 * tol and found == pytest.approx(left, rel=0.05)
-    taken, counted, *_ = steps(4, None, 1 / np.linalg.eigvalsh(K)[-1], 1500)
-    assert taken == pytest.approx(counted, rel=0.05)
+    for k in (4, 8):
+        taken, counted, *_ = steps(k, None, 1 / np.linalg.eigvalsh(K)[-1], 2000)
+        assert taken == pytest.approx(counted, rel=0.05)
     taken, counted, *_ = steps(8, finite, eta, 80, amplitude=1.0)
     assert 1.5 * counted < taken < 8 * counted
     taken, *_ = steps(8, infinite, 0.3 / np.linalg.eigvalsh(analytic)[-1], 80, amplitude=1.0)
