@@ -6,6 +6,7 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
+from numpyro.infer import NUTS
 from numpyro.infer.util import log_density
 from oracles import central_difference, log_normal
 
@@ -180,7 +181,8 @@ def test_posterior_of_the_reference_problem():
         prior = modify(base, g)
         numpyro.sample("y", brg.gp.marginal(prior, X, sigma**2, eigen=prior.eigen), obs=y)
 
-    dt = brg.fit(model, (X, y), key=0, draws=2000, warmup=500, chains=2, progress=False)
+    dt = brg.fit(model, (X, y), key=0, draws=2000, warmup=500, chains=2, progress=False,
+                 sampler=lambda m: NUTS(m, target_accept_prob=0.95))  # fmt: skip
     draws = dt["posterior"].to_dataset()
     errors = az.mcse(draws)
     # sd / sqrt(n_eff) of 1000 draws, of which 116 count for the cutoff
@@ -192,4 +194,4 @@ def test_posterior_of_the_reference_problem():
         assert abs(got - exact) < 4 * float(errors[name]), (name, got)
         assert abs(got - mean) < 4 * sd / np.sqrt(116) + 0.005, (name, got)
         assert abs(float(draws[name].std()) / sd - 1) < 0.35, name
-    assert dt["sample_stats"]["diverging"].mean() < 3e-3  # what none in 1000 leaves possible
+    assert dt["sample_stats"]["diverging"].mean() < 1e-3
