@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Activation functions and their Gaussian moments: for kernels, networks and theory alike."""
 
+from .duals import angle_between
 from .functions import (
     ACTIVATIONS,
     DUALS,
@@ -22,6 +23,7 @@ __all__ = [
     "Moments",
     "Series",
     "activation_function",
+    "angle_between",
     "dual_of",
     "gaussian_moments",
     "gaussian_product",

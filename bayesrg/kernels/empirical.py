@@ -11,6 +11,7 @@ from jaxtyping import Float, PyTree
 
 from .. import _checks
 from .._checks import ArrayLike
+from .base import two_inputs
 from .network import BLOCK_BYTES
 from .tiles import tiled
 
@@ -34,9 +35,9 @@ def empirical_nngp(
     (n, m)
         With independent random read-outs, its mean over them is the `NNGP` at infinite width.
     """
-    X = _checks.inputs("X", X)
+    X, Z = two_inputs(X, Z)
     left = _outputs(apply, params, X)
-    right = left if Z is None else _outputs(apply, params, _other_inputs(X, Z))
+    right = left if Z is None else _outputs(apply, params, Z)
     return left @ right.T / left.shape[1]
 
 
@@ -70,8 +71,7 @@ def empirical_ntk(
     A tile of rows and columns computes its Jacobians anew, so that the time is that of about
     n / block rows passes of the whole Jacobian, and no (n, parameters) array exists.
     """
-    X = _checks.inputs("X", X)
-    Z = Z if Z is None else _other_inputs(X, Z)
+    X, Z = two_inputs(X, Z)
     _checks.whole("block_bytes", block_bytes)
     params = jax.tree.map_with_path(_trained, params)
     outputs = jax.eval_shape(lambda p, x: _outputs(apply, p, x), params, X[:1]).shape[1]
@@ -189,15 +189,6 @@ def _outputs(apply, params, X):
             f"apply returned shape {f.shape} for inputs of shape {X.shape}; return (n,) or (n, c)"
         )
     return f[:, None] if f.ndim == 1 else f
-
-
-def _other_inputs(X, Z):
-    Z = _checks.inputs("Z", Z)
-    if Z.shape[1] != X.shape[1]:
-        raise ValueError(
-            f"X has {X.shape[1]} columns and Z has {Z.shape[1]}; give both the same features"
-        )
-    return Z
 
 
 def _trained(path, leaf):

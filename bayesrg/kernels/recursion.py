@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Bool, Float, PyTree, UInt32
 
-from .._activations.duals import angle_between
+from .._activations import angle_between
 from .._linalg import safe_sqrt
 from .base import row_hashes, same_rows
 
