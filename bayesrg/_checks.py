@@ -21,6 +21,15 @@ def known(value):
     return not isinstance(value, jax.core.Tracer)
 
 
+def on_host(what, *arguments):
+    """Raise where a JAX transformation traces one of ``arguments``; ``what`` names the caller."""
+    if not all(known(leaf) for leaf in jax.tree.leaves(arguments)):
+        raise ValueError(
+            f"{what} runs on the host and cannot be traced, but an argument is traced by jit, grad "
+            "or vmap; call it outside the transformed function and pass in what it returns"
+        )
+
+
 def require_x64(what):
     """Raise unless 64-bit floats are on; ``what`` names the caller."""
     if not jax.config.jax_enable_x64:
@@ -110,10 +119,13 @@ def one_target(X, y):
         raise ValueError(f"y has shape {np.shape(y)}; the model has one output, give ({len(X)},)")
 
 
-def whole(name, value):
-    """Require a positive integer."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-        raise ValueError(f"{name} must be a positive integer, got {value!r}; count units from 1")
+def whole(name, value, *, least=1, most=None):
+    """Require an integer from ``least`` to ``most``; NumPy integers count, booleans do not."""
+    wrong = isinstance(value, bool) or not isinstance(value, int | np.integer)
+    if wrong or value < least or (most is not None and value > most):
+        allowed = "a positive integer" if least == 1 else f"an integer of at least {least}"
+        allowed = allowed if most is None else f"an integer from {least} to {most}"
+        raise ValueError(f"{name} must be {allowed}, got {value!r}; give a whole number")
     return int(value)
 
 
