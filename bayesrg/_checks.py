@@ -5,6 +5,7 @@ Values are checked only where they are known, on the host; those that a JAX tran
 are checked for shape alone.
 """
 
+import operator
 import warnings
 from collections.abc import Sequence
 
@@ -12,13 +13,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ._numbers import known, numbers, shown
+
 ArrayLike = jax.typing.ArrayLike | Sequence
 _warned: set[str] = set()
-
-
-def known(value):
-    """Say whether the numbers of ``value`` can be read, that is, no JAX transformation runs."""
-    return not isinstance(value, jax.core.Tracer)
 
 
 def on_host(what, *arguments):
@@ -52,15 +50,23 @@ def warn_32_bits(what):
 
 
 def finite(name, value, *, ndim=None):
-    """Convert ``value`` to a floating-point array; reject NaN, infinities and wrong ranks."""
-    value = jnp.asarray(value)
+    """Convert ``value`` to a floating-point array; reject NaN, infinities and wrong ranks.
+
+    The dtype is looked at on the host, before JAX sees the value: see `numbers`.
+    """
+    value = jnp.asarray(numbers(name, value))
     if not jnp.issubdtype(value.dtype, jnp.floating):
         value = value.astype(jnp.result_type(float))
     allowed = (ndim,) if isinstance(ndim, int) else ndim
     if allowed is not None and value.ndim not in allowed:
         ranks = " or ".join(str(r) for r in allowed)
+        advice = {(0,): "give one number"}.get(allowed, "reshape it")
+        if allowed == (1,) and value.ndim == 2:
+            advice = (
+                f"give one column, {name}[:, 0], or the labels {name}.argmax(1) of one-hot rows"
+            )
         raise ValueError(
-            f"{name} must be an array of {ranks} dimension(s), got shape {value.shape}; reshape it"
+            f"{name} must be an array of {ranks} dimension(s), got shape {value.shape}; {advice}"
         )
     if known(value) and not np.isfinite(np.asarray(value)).all():
         bad = np.argwhere(~np.isfinite(np.asarray(value)))[0].tolist()
@@ -116,31 +122,68 @@ def one_target(X, y):
     """Require inputs X (n, d) and, unless y is None, one target (n,)."""
     X = inputs("X", X)
     if y is not None and targets("y", y, X.shape[0]).ndim != 1:
-        raise ValueError(f"y has shape {np.shape(y)}; the model has one output, give ({len(X)},)")
+        raise ValueError(
+            f"y has shape {np.shape(y)}; the model has one output, give ({len(X)},): one column, "
+            "or the labels y.argmax(1) of one-hot rows"
+        )
+
+
+def integer(value):
+    """Read one integer of Python, NumPy or a 0-d array as an int; None where it is no such."""
+    dtype = getattr(value, "dtype", np.dtype(int))
+    if isinstance(value, bool) or not jnp.issubdtype(dtype, np.integer):
+        return None
+    try:
+        return operator.index(value)
+    except TypeError:  # floats, strings, longer arrays, traced values
+        return None
 
 
 def whole(name, value, *, least=1, most=None):
     """Require an integer from ``least`` to ``most``; NumPy integers count, booleans do not."""
-    wrong = isinstance(value, bool) or not isinstance(value, int | np.integer)
-    if wrong or value < least or (most is not None and value > most):
+    found = integer(value)
+    if found is None or found < least or (most is not None and found > most):
         allowed = "a positive integer" if least == 1 else f"an integer of at least {least}"
         allowed = allowed if most is None else f"an integer from {least} to {most}"
-        raise ValueError(f"{name} must be {allowed}, got {value!r}; give a whole number")
-    return int(value)
+        raise ValueError(f"{name} must be {allowed}, got {shown(value)}; give a whole number")
+    return found
 
 
 def whole_numbers(name, value):
     """Convert one positive integer, or several, to a tuple of them."""
-    one = isinstance(value, bool | int | np.integer)
-    if not one and not isinstance(value, tuple | list | np.ndarray):
-        raise ValueError(f"{name} must be positive integers, got {value!r}; give a tuple")
+    one = isinstance(value, bool) or integer(value) is not None
+    several = isinstance(value, tuple | list) or np.ndim(value) == 1
+    if not one and not several or isinstance(value, str | dict):
+        raise ValueError(f"{name} must be positive integers, got {shown(value)}; give a tuple")
     return tuple(whole(f"an entry of {name}", v) for v in ((value,) if one else value))
 
 
 def choice(name, value, allowed):
     """Require ``value`` to be one of ``allowed``."""
-    if value not in allowed:
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}")
+    if not any(value is a or (isinstance(value, type(a)) and value == a) for a in allowed):
+        options = ", ".join(map(repr, allowed))
+        raise ValueError(f"{name} must be one of {options}, got {shown(value)}")
+    return value
+
+
+def flag(name, value):
+    """Require a boolean, of Python or NumPy."""
+    if not isinstance(value, bool | np.bool_):
+        raise ValueError(f"{name} must be True or False, got {shown(value)}")
+    return bool(value)
+
+
+def function(name, value, what="a function"):
+    """Require a callable; ``what`` says of which kind."""
+    if not callable(value):
+        raise ValueError(f"{name} must be {what}, got {shown(value)}; give a callable")
+    return value
+
+
+def instance(name, value, kinds, what):
+    """Require an object of one of ``kinds``; ``what`` says which, and how to make one."""
+    if not isinstance(value, kinds):
+        raise ValueError(f"{name} must be {what}, got {shown(value)}")
     return value
 
 
@@ -161,35 +204,48 @@ def symmetric(name, K):
 
 
 def random_key(key):
-    """Make a random key of an integer; a key, and one that is traced, is passed through."""
-    if isinstance(key, int | np.integer):
+    """Make one random key of an integer or a legacy key; a typed one is passed through."""
+    if isinstance(key, jax.Array) and jax.dtypes.issubdtype(key.dtype, jax.dtypes.prng_key):
+        if key.ndim:
+            raise ValueError(f"key holds keys of shape {key.shape}; give one, or use jax.vmap")
+        return key
+    if isinstance(key, np.ndarray | jax.Array) and key.dtype == np.uint32 and key.ndim == 1:
+        if key.shape == jax.eval_shape(jax.random.key_data, jax.random.key(0)).shape:
+            return jax.random.wrap_key_data(jnp.asarray(key))
+    traced = isinstance(key, jax.Array) and not known(key) and not key.ndim
+    if traced and jnp.issubdtype(key.dtype, np.integer):
         return jax.random.key(key)
-    if not isinstance(key, jax.Array):
-        raise ValueError(f"key must be an integer or a jax.random.key, got {key!r}")
-    return key
+    seed = integer(key)
+    if seed is None or not -(2**63) <= seed < 2**63:
+        raise ValueError(
+            f"key must be an integer (of 64 bits) or a jax.random.key, got {shown(key)}"
+        )
+    return jax.random.key(seed)
 
 
 def cutoff(value, modes):
     """Require an integer from 0 to ``modes``."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+    found = integer(value)
+    if found is None:
         raise ValueError(
-            f"cutoff must be an integer between 0 and {modes}, got {value!r}; convert it with int()"
+            f"cutoff must be an integer between 0 and {modes}, got {shown(value)}; convert it with "
+            "int()"
         )
-    if not 0 <= value <= modes:
-        raise ValueError(
-            f"cutoff must be an integer between 0 and {modes}, got {value}; keep at most as many "
-            "modes as there are"
-        )
-    return int(value)
+    if not 0 <= found <= modes:
+        advice = "keep at most as many modes as there are"
+        if not modes:
+            advice = "it has no modes to cut; give it eigenpairs, e.g. eigen=gp.eigenpairs_of(...)"
+        raise ValueError(f"cutoff must be an integer between 0 and {modes}, got {found}; {advice}")
+    return found
 
 
 def cutoffs(value, modes):
     """Require an integer from 0 to ``modes`` or an array of such; traced ones are trusted."""
     if not known(value):
         return value
-    host = np.asarray(value)
-    if host.ndim == 0:
-        return cutoff(host.item() if isinstance(value, np.ndarray | jax.Array) else value, modes)
+    if not isinstance(value, list | tuple) and not getattr(value, "ndim", 0):
+        return cutoff(value, modes)
+    host = np.asarray(numbers("cutoff", value))
     if not np.issubdtype(host.dtype, np.integer):
         raise ValueError(
             f"cutoff must hold integers between 0 and {modes}, got {host.dtype}; use astype(int)"
@@ -202,11 +258,12 @@ def cutoffs(value, modes):
 
 def threshold(value):
     """Require a number strictly between 0 and 1."""
+    value = float(finite("threshold", value, ndim=0))
     if not 0 < value < 1:
         raise ValueError(
             f"threshold must lie strictly between 0 and 1, got {value}; the usual choice is 0.5"
         )
-    return float(value)
+    return value
 
 
 def eigenvalues(values, *, falling=True):
