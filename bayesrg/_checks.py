@@ -17,6 +17,7 @@ from ._numbers import known, numbers, shown
 
 ArrayLike = jax.typing.ArrayLike | Sequence
 _warned: set[str] = set()
+_LARGEST = 2**63 - 1  # that an integer of JAX holds
 
 
 def on_host(what, *arguments):
@@ -52,21 +53,55 @@ def warn_32_bits(what):
 def finite(name, value, *, ndim=None):
     """Convert ``value`` to a floating-point array; reject NaN, infinities and wrong ranks.
 
-    The dtype is looked at on the host, before JAX sees the value: see `numbers`.
+    The value is looked at on the host, before JAX sees it: see `numbers`.
     """
-    value = jnp.asarray(numbers(name, value))
-    if not jnp.issubdtype(value.dtype, jnp.floating):
-        value = value.astype(jnp.result_type(float))
-    allowed = (ndim,) if isinstance(ndim, int) else ndim
-    if allowed is not None and value.ndim not in allowed:
+    return _converted(_finite(name, value, ndim))
+
+
+def positive(name, value, *, ndim=None):
+    """Convert to an array and require every entry > 0."""
+    value = _finite(name, value, ndim)
+    if known(value) and not (np.asarray(value) > 0).all():
+        raise ValueError(
+            f"{name} must be positive, got {np.asarray(value).min()}; give a value above zero"
+        )
+    return _converted(value)
+
+
+def nonnegative(name, value, *, ndim=None):
+    """Convert to an array and require every entry >= 0."""
+    value = _finite(name, value, ndim)
+    if known(value) and not (np.asarray(value) >= 0).all():
+        raise ValueError(
+            f"{name} must be non-negative, got {np.asarray(value).min()}; give zero or more"
+        )
+    return _converted(value)
+
+
+def number(name, value, *, above=-np.inf, least=-np.inf, most=np.inf):
+    """Convert to one float on the host, above ``above`` and from ``least`` to ``most``."""
+    value = _finite(name, value, (0,))
+    on_host(f"what takes {name}", value)
+    if not (value > above and least <= value <= most):
+        low = f"above {above}" if above >= least else f"of at least {least}"
+        high = "" if most == np.inf else f" and at most {most}"
+        raise ValueError(f"{name} must be a number {low}{high}, got {value}")
+    return float(value)
+
+
+def _finite(name, value, ndim):
+    """Numbers of an allowed rank, finite where they are known, not yet an array of JAX."""
+    value = numbers(name, value)
+    shape, allowed = np.shape(value), (ndim,) if isinstance(ndim, int) else ndim
+    if allowed is not None and len(shape) not in allowed:
         ranks = " or ".join(str(r) for r in allowed)
-        advice = {(0,): "give one number"}.get(allowed, "reshape it")
-        if allowed == (1,) and value.ndim == 2:
+        advice = "give one number" if allowed == (0,) else "reshape it"
+        if allowed == (1,) and len(shape) == 2:
             advice = (
                 f"give one column, {name}[:, 0], or the labels {name}.argmax(1) of one-hot rows"
             )
         raise ValueError(
-            f"{name} must be an array of {ranks} dimension(s), got shape {value.shape}; {advice}"
+            f"{name} must be an array of {ranks} dimension(s), got shape {shape}; {advice}"
         )
     if known(value) and not np.isfinite(np.asarray(value)).all():
         bad = np.argwhere(~np.isfinite(np.asarray(value)))[0].tolist()
@@ -76,24 +111,10 @@ def finite(name, value, *, ndim=None):
     return value
 
 
-def positive(name, value, *, ndim=None):
-    """Convert to an array and require every entry > 0."""
-    value = finite(name, value, ndim=ndim)
-    if known(value) and not (np.asarray(value) > 0).all():
-        raise ValueError(
-            f"{name} must be positive, got {np.asarray(value).min()}; give a value above zero"
-        )
-    return value
-
-
-def nonnegative(name, value, *, ndim=None):
-    """Convert to an array and require every entry >= 0."""
-    value = finite(name, value, ndim=ndim)
-    if known(value) and not (np.asarray(value) >= 0).all():
-        raise ValueError(
-            f"{name} must be non-negative, got {np.asarray(value).min()}; give zero or more"
-        )
-    return value
+def _converted(value):
+    value = jnp.asarray(value)
+    floating = jnp.issubdtype(value.dtype, jnp.floating)
+    return value if floating else value.astype(jnp.result_type(float))
 
 
 def inputs(name, X, *, wide=False):
@@ -116,6 +137,18 @@ def targets(name, y, n):
             f"{name} has shape {y.shape} but the inputs have {n} rows; give one target a row"
         )
     return y
+
+
+def parameters(name, tree):
+    """Convert the arrays of a pytree that are none of JAX's; pass other leaves as they are."""
+    return jax.tree.map_with_path(
+        lambda path, leaf: (
+            jnp.asarray(numbers(name + jax.tree_util.keystr(path), leaf))
+            if isinstance(leaf, np.ndarray) and leaf.dtype.kind != "c"
+            else leaf
+        ),
+        tree,
+    )
 
 
 def one_target(X, y):
@@ -142,9 +175,10 @@ def integer(value):
 def whole(name, value, *, least=1, most=None):
     """Require an integer from ``least`` to ``most``; NumPy integers count, booleans do not."""
     found = integer(value)
-    if found is None or found < least or (most is not None and found > most):
+    if found is None or not least <= found <= (_LARGEST if most is None else most):
         allowed = "a positive integer" if least == 1 else f"an integer of at least {least}"
         allowed = allowed if most is None else f"an integer from {least} to {most}"
+        allowed += " of 64 bits" if found is not None and found > _LARGEST else ""
         raise ValueError(f"{name} must be {allowed}, got {shown(value)}; give a whole number")
     return found
 
@@ -258,7 +292,7 @@ def cutoffs(value, modes):
 
 def threshold(value):
     """Require a number strictly between 0 and 1."""
-    value = float(finite("threshold", value, ndim=0))
+    value = number("threshold", value)
     if not 0 < value < 1:
         raise ValueError(
             f"threshold must lie strictly between 0 and 1, got {value}; the usual choice is 0.5"
