@@ -22,7 +22,7 @@ from bayesrg.kernels import (
     Matern52,
     RationalQuadratic,
 )
-from bayesrg.kernels.base import equal_rows, squared_distance
+from bayesrg.kernels.rows import equal_rows, squared_distance
 
 CLASSES = [c for c in (getattr(kernels, n) for n in kernels.__all__) if inspect.isclass(c)]
 NAMED = [c for c in CLASSES if issubclass(c, Kernel) and not inspect.isabstract(c)]
