@@ -16,7 +16,7 @@ from .._activations import SLOPE, dual_of, resolve
 from .._checks import ArrayLike
 from .base import Kernel, two_inputs
 from .network import BLOCK_BYTES
-from .recursion import beyond, settled
+from .recursion import beyond, prepared, settled
 from .rows import row_hashes, same_rows
 from .tiles import side, tiled
 
@@ -159,7 +159,7 @@ def _diagonal(kernel, X):
     dual, own = kernel._dual, kernel.input_var / X.shape[1] * (X**2).sum(-1) + kernel.bias_var
 
     def moment(a):
-        return dual.diagonal(dual.prepare(a))
+        return dual.diagonal(prepared(dual, a))
 
     def slope(a):
         return kernel.weight_var * jax.jvp(moment, (a,), (jnp.ones_like(a),))[1]
@@ -171,7 +171,7 @@ def _diagonal(kernel, X):
 def _diag(kernel, X):
     """S, Theta and chi of every row."""
     a = _diagonal(kernel, X)
-    chi = kernel.weight_var * kernel._dual.slope_diagonal(kernel._dual.prepare(a))
+    chi = kernel.weight_var * kernel._dual.slope_diagonal(prepared(kernel._dual, a))
     return a, a / (1 - chi), chi
 
 
@@ -181,7 +181,7 @@ def _gram(kernel, X, Z):
 
     def points(X):
         a, theta, _ = _diag(kernel, X)
-        return X, row_hashes(X), a, theta, dual.prepare(a)
+        return X, row_hashes(X), a, theta, prepared(dual, a)
 
     def pairs(left, right):
         x, h, a, own, p = left

@@ -53,19 +53,19 @@ class Recursion(eqx.Module):
         """Follow every row of X (n, d) with itself through the layers."""
         K = self.weights[0] / X.shape[1] * (X**2).sum(-1) + self.biases[0]
         theta = self._first_tangent(K)
-        Ks, thetas, prepared = [K], [theta], []
+        Ks, thetas, ready = [K], [theta], []
         for layer in range(1, self.weights.size):
             a, normed = K, theta
             if self.layernorm:
                 a, normed = jnp.ones_like(K), theta * _inverse(K) if self.tangent else None
-            p = self.dual.prepare(a)
+            p = prepared(self.dual, a)
             slope = self.dual.slope_diagonal(p) if self.tangent else None
             K, theta = self._step(layer, self.dual.diagonal(p), slope, K, theta, normed)
-            prepared.append(p)
+            ready.append(p)
             Ks.append(K)
             thetas.append(theta)
         stacked = jnp.stack(thetas, -1) if self.tangent else None
-        return Points(X, row_hashes(X), jnp.stack(Ks, -1), stacked, tuple(prepared))
+        return Points(X, row_hashes(X), jnp.stack(Ks, -1), stacked, tuple(ready))
 
     def pairs(self, left: Points, right: Points) -> tuple[Array, Array | None]:
         """K and Theta of the last layer, (n, m) each, between two sets of points."""
@@ -200,6 +200,19 @@ def settled(
     """Give equal rows the mean of their diagonals (n,) and (m,), with the derivatives of value."""
     mean = 0.5 * (own[:, None] + other[None])
     return with_value(value, jnp.where(same, mean, value))
+
+
+def prepared(dual: tuple, a: Float[Array, "..."]) -> PyTree:
+    """What moments need of variances (...), with derivatives where a variance is zero.
+
+    A series has the standard deviation's, which are cut there; they are taken at round-off.
+    """
+    if not isinstance(dual, Series):
+        return dual.prepare(a)
+    none = a == 0
+    p = dual.prepare(with_value(a, jnp.where(none, jnp.finfo(a.dtype).eps, a)))
+    square = dual.activation.function(jnp.zeros((), a.dtype)) ** 2
+    return p._replace(square=with_value(p.square, jnp.where(none, square, p.square)))
 
 
 def beyond(dual: tuple, same: Bool[Array, "n m"], p: PyTree, q: PyTree, of: str = "value"):
