@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from mpmath import mp
 
-import bayesrg as brg
+from bayesrg import gp
 from bayesrg.kernels import (
     DEQ,
     NNGP,
@@ -23,9 +23,6 @@ from bayesrg.kernels import (
     RationalQuadratic,
     White,
 )
-from bayesrg.kernels.rows import squared_distance
-
-rng = np.random.default_rng(0)
 
 
 def inner(x, z):
@@ -83,16 +80,23 @@ def cosine(a, b, c):
     return sine(a, b, c)[::-1]
 
 
-def network(moments, depth, tangent=False):
-    def value(x, z, weight, bias):
+def network(moments, depth, tangent=False, normed=False):
+    def value(x, z, weight, bias, *strength):
         d = len(x)
         a, b, c = (weight * inner(*pair) / d + bias for pair in ((x, x), (z, z), (x, z)))
         theta = c
-        for _ in range(depth):
-            V, slope = moments(a, b, c)
-            a, b = (weight * moments(v, v, v)[0] + bias for v in (a, b))
+        for layer in range(depth + bool(strength)):
+            before, rate = (a, b, c, theta), mpmath.sqrt(a * b) if normed else 1
+            one = [v / v if normed else v for v in (a, b)]
+            V, slope = moments(*one, c / rate)
+            a, b = (weight * moments(v, v, v)[0] + bias for v in one)
             c = weight * V + bias
-            theta = c + weight * slope * theta
+            theta = c + weight * slope * theta / rate
+            if strength and layer < depth:
+                now = a, b, c, theta
+                a, b, c, theta = (
+                    u + strength[0] ** 2 * v for u, v in zip(before, now, strict=True)
+                )
         return theta if tangent else c
 
     return value
@@ -106,13 +110,12 @@ def equilibrium(moments, tangent=False):
             def imbalance(c):
                 return c - drive - weight * moments(a or c, b or c, c)[0]
 
-            return mpmath.findroot(imbalance, (drive, drive * mpf("1.1")))
+            return mpmath.findroot(imbalance, (drive, drive * mpmath.mpf("1.1")))
 
         a, b = solve(x, x), solve(z, z)
         c = solve(x, z, a, b)
         return c / (1 - weight * moments(a, b, c)[1]) if tangent else c
 
-    mpf = mpmath.mpf
     return value
 
 
@@ -122,7 +125,7 @@ MATERN = (
     matern(lambda r: 1 + r + r**2 / 3, 5),
 )
 CUSP = ("equal", "zeros")  # pairs at which no second derivative exists
-BOTH = (*CUSP, "opposite")
+CONE = ("zero", "zeros")
 CASES = {  # kernel, what it is, columns, pairs that are left out
     "Matern32": (Matern32(0.8, 1.3), MATERN[1], 3, ()),
     "Matern52, wide": (Matern52(4.0, 1.3), MATERN[2], 20, ()),
@@ -144,20 +147,29 @@ SLOW = {
     "Constant": (Constant(1.3), lambda x, z, v: v, 3, ()),
     "White": (White(1.3), lambda x, z, v: mpmath.mpf(0), 3, CUSP),
     "power": (RBF(0.8, 1.3) ** 3, lambda *a: rbf(*a) ** 3, 3, ()),
+    "NNGP relu, no bias": (NNGP(2, "relu", 1.8), network(bent(0), 2), 3, CONE),
+    "NNGP abs, no bias": (NNGP(2, "abs", 1.8), network(bent(-1), 2), 3, CONE),
+    "NNGP erf, no bias": (NNGP(2, "erf", 1.8), network(error_function, 2), 3, ()),
+    "NTK sin, residual": (NTK(1, "sin", 1.8, 0.2, skip=0.6), network(sine, 1, True), 3, ()),
+    "NNGP relu, normalised": (
+        NNGP(2, "relu", 1.8, 0.2, layernorm=True),
+        network(bent(0), 2, normed=True),
+        3,
+        (),
+    ),
     "NNGP leaky relu": (NNGP(1, "leaky_relu", 1.8, 0.2, slope=0.3), network(bent(0.3), 1), 3, ()),
     "NNGP abs": (NNGP(1, "abs", 1.8, 0.2), network(bent(-1), 1), 3, ()),
     "NNGP sin": (NNGP(2, "sin", 1.8, 0.2), network(sine, 2), 3, ()),
     "NTK cos": (NTK(2, "cos", 1.8, 0.2), network(cosine, 2, True), 3, ()),
-    "NTK relu": (NTK(2, "relu", 1.8, 0.2), network(bent(0), 2, True), 3, BOTH),
+    "NTK relu": (NTK(2, "relu", 1.8, 0.2), network(bent(0), 2, True), 3, CUSP),
     "DEQ relu": (DEQ("relu", 0.9, 1.1, 0.2), equilibrium(bent(0)), 3, ()),
 }
 
 
 def pairs(d):
-    x, z = rng.normal(size=(2, d))
-    near = x + 1e-6 * rng.normal(size=d)
+    x, z, step = np.random.default_rng(0).normal(size=(3, d))
     return {
-        "generic": (x, z), "equal": (x, x), "opposite": (x, -x), "near": (x, near),
+        "generic": (x, z), "equal": (x, x), "opposite": (x, -x), "near": (x, x + 1e-6 * step),
         "zero": (0 * x, z), "zeros": (0 * x, 0 * x),
     }  # fmt: skip
 
@@ -171,18 +183,14 @@ def second_derivatives(kernel, d, points, directions):
         return moved.gram(p[None, :d], p[None, d : 2 * d])[0, 0]
 
     def second(p, v):
-        def first(p):
-            return jax.jvp(value, (p,), (v,))[1]
-
-        return jax.jvp(first, (p,), (v,))[1]
+        return jax.jvp(lambda p: jax.jvp(value, (p,), (v,))[1], (p,), (v,))[1]
 
     return jax.jit(jax.vmap(second))(points, directions)
 
 
-def high_precision(function, d, p, v, h="1e-14"):
+def high_precision(function, d, p, v):
     with mp.workdps(60):
-        h = mpmath.mpf(h)
-        p, v = ([mpmath.mpf(float(x)) for x in a] for a in (p, v))
+        h, (p, v) = mpmath.mpf("1e-14"), ([mpmath.mpf(float(x)) for x in a] for a in (p, v))
 
         def at(step):
             q = [x + step * y for x, y in zip(p, v, strict=True)]
@@ -191,16 +199,82 @@ def high_precision(function, d, p, v, h="1e-14"):
         return float((at(h) - 2 * at(0) + at(-h)) / h**2)
 
 
-@pytest.mark.parametrize(
-    "name", [*CASES, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)]
-)
+@pytest.mark.parametrize("name", [*CASES, *(pytest.param(n, marks=pytest.mark.slow) for n in SLOW)])
 def test_second_derivatives(name):
     kernel, function, d, without = (CASES | SLOW)[name]
     leaves = np.asarray(jax.tree.leaves(kernel))
-    chosen = [np.concatenate([*pair, leaves]) for key, pair in pairs(d).items() if key not in without]
+    chosen = [np.concatenate([*v, leaves]) for k, v in pairs(d).items() if k not in without]
     points = np.repeat(chosen, 3, 0)
-    directions = rng.normal(size=points.shape)
+    directions = np.random.default_rng(1).normal(size=points.shape)
+    directions[:, 2 * d :] *= leaves > 0  # a variance of zero can only grow
     found = second_derivatives(kernel, d, jnp.asarray(points), jnp.asarray(directions))
     expected = [high_precision(function, d, *both) for both in zip(points, directions, strict=True)]
-    print(np.array(found)-expected, expected)
     np.testing.assert_allclose(found, expected, rtol=1e-8, atol=1e-8)
+
+
+def test_mixed_derivatives_at_one_point():
+    with mp.workdps(60):
+        h = mpmath.mpf("1e-14")
+        ends = [[mpmath.mpf(0.3) + h], [mpmath.mpf(0.3) - h]]
+        pairs = [(1 if u is v else -1) * network(error_function, 1)(u, v, 2, 0)
+                 for u in ends for v in ends]  # fmt: skip
+        erf = float(sum(pairs) / (2 * h) ** 2)
+    expected = {
+        "Matern32": (Matern32(1.0), 3.0), "Matern52": (Matern52(1.0), 5 / 3),
+        "Linear": (Linear(), 1.0), "relu": (NNGP(1), 2.0), "erf": (NNGP(1, "erf"), erf),
+        "Periodic": (Periodic(1.0), 4 * np.pi**2),
+    }  # fmt: skip
+
+    def mixed(kernel, x):
+        def value(x, z):
+            return kernel.gram(x[None, None], z[None, None])[0, 0]
+
+        return jax.grad(jax.grad(value), 1)(x, x)
+
+    found = jax.jit(lambda x: [mixed(kernel, x) for kernel, _ in expected.values()])(0.3)
+    np.testing.assert_allclose(found, [right for _, right in expected.values()], rtol=1e-13)
+
+
+def test_hessian_of_a_posterior_mean_at_a_training_point():
+    x = np.linspace(0, 1, 12, endpoint=False)
+    y = np.sin(2 * np.pi * x) + 0.3 * np.cos(8 * x)
+    posterior = gp.condition(Matern52(0.5), x, y, 1e-2)
+
+    def mean(x):
+        return posterior.mean(x[None, None])[0]
+
+    r = np.sqrt(5) * np.abs(x[:, None] - x) / 0.5
+    K = (1 + r + r**2 / 3) * np.exp(-r)
+    curvature = -20 / 3 * (1 + r - r**2) * np.exp(-r)
+    right = curvature @ np.linalg.solve(K + 1e-2 * np.eye(12), y)
+    found = jax.jit(jax.vmap(jax.hessian(mean)))(jnp.asarray(x))
+    np.testing.assert_allclose(found, right, rtol=1e-10, atol=1e-9)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("bias", [0.2, 0.0])
+@pytest.mark.parametrize("name", ["tanh", "sigmoid"])
+def test_second_derivatives_of_a_series(name, bias):
+    """Against those of its one hidden layer, integrated on a grid of weights and biases."""
+    z, w = np.polynomial.hermite_e.hermegauss(90)
+    w, function = w / w.sum(), getattr(jax.nn, name)
+    weights, biases = np.meshgrid(z, z, indexing="ij")
+
+    def grid(p):
+        x, y, weight, *b = p
+        b = b[0] if b else 0.0
+        root = jnp.sqrt(b) if bias else 0.0
+        u, v = (jnp.sqrt(weight) * t * weights + root * biases for t in (x, y))
+        slope = jax.vmap(jax.vmap(jax.grad(function)))
+        V, dV = (w @ (f(u) * f(v)) @ w for f in (function, slope))
+        return weight * V + b + weight * dV * (weight * x * y + b)
+
+    def kernel(p):
+        return NTK(1, name, p[2], p[3] if bias else 0.0, order=100).gram(p[:1, None], p[1:2, None])
+
+    rest = [0.6, bias][: 2 if bias else 1]
+    points = jnp.asarray([np.concatenate([*map(np.ravel, v), rest]) for v in pairs(1).values()])
+    for derivative, rtol in ((jax.jacfwd, 1e-9), (jax.hessian, 2e-9)):
+        found = jax.jit(jax.vmap(derivative(lambda p: kernel(p)[0, 0])))(points)
+        right = jax.jit(jax.vmap(derivative(grid)))(points)
+        np.testing.assert_allclose(found, right, rtol=rtol, atol=rtol)

@@ -54,7 +54,9 @@ class Kernel(eqx.Module):
         return self.symmetric_gram(X) if Z is None else self.gram(X, Z)
 
     def __add__(self, other) -> "Kernel":
-        return Sum(self, other if isinstance(other, Kernel) else Constant(other))
+        if not isinstance(other, Kernel):
+            other = Constant(_checks.nonnegative("constant", other, ndim=0))
+        return Sum(self, other)
 
     def __radd__(self, other) -> "Kernel":  # sum() starts from 0
         return self if isinstance(other, int) and other == 0 else self + other
@@ -189,9 +191,9 @@ class White(Kernel):
     """White noise over inputs: ``variance`` () between equal inputs, zero between others.
 
     Rows are equal where all of their entries are. So the Gram matrix of distinct rows is a multiple
-    of the identity, ``kernel(X, Z)`` is zero unless Z has rows of X, and rows that repeat share
-    one value: it is a function of the input that no other input tells of. Noise that differs between
-    two measurements at one input is the ``ridge`` or ``noise`` of a likelihood, not a kernel.
+    of the identity, ``kernel(X, Z)`` is zero but where Z has rows of X, and rows that repeat share
+    one value: it is a function of the input of which no other input tells anything. Noise that two
+    measurements at one input do not share is a likelihood's ridge, and not a kernel.
     Derivatives in the inputs are zero.
     """
 
