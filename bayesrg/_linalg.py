@@ -120,6 +120,21 @@ def safe_sqrt(x):
     return jnp.where(positive, jnp.sqrt(jnp.where(positive, x, 1.0)), 0.0)
 
 
+@jax.custom_jvp
+def with_value(x, value):
+    """Return ``value``, whose derivatives of every order are those of ``x`` (...).
+
+    For a value that is known better than the formula gives it, by round-off: a `jnp.where` would
+    cut the derivatives that the formula has.
+    """
+    return value
+
+
+@with_value.defjvp
+def _with_value_jvp(primals, tangents):
+    return with_value(*primals), tangents[0]
+
+
 def matrix_function(A, f):
     r"""Factor an elementwise function of a symmetric matrix: :math:`f(A) = V W V^T`.
 

@@ -20,9 +20,10 @@ from bayesrg.kernels import (
     Matern12,
     Matern32,
     Matern52,
+    Periodic,
     RationalQuadratic,
+    White,
 )
-from bayesrg.kernels.base import equal_rows, squared_distance
 
 CLASSES = [c for c in (getattr(kernels, n) for n in kernels.__all__) if inspect.isclass(c)]
 NAMED = [c for c in CLASSES if issubclass(c, Kernel) and not inspect.isabstract(c)]
@@ -54,6 +55,8 @@ def cases():
         "columns": RBF(0.7).on([0, 2]),
         "warped": Matern52(1.0).warp(jnp.tanh),
         "number times": 2 * RationalQuadratic(1.0, alpha=0.6),
+        "power": RBF(1.3) ** 3,
+        "number plus": 0.3 + Linear(0.5),
     }
     return named | derived
 
@@ -176,8 +179,28 @@ def test_depth_zero_is_linear_and_one_hidden_relu_layer_is_the_arc_cosine_kernel
     np.testing.assert_allclose(0.5 * NNGP(1)(X), arc, rtol=0, atol=1e-8)
 
 
+def test_periodic_kernel_on_one_column_and_on_several(X):
+    x = np.linspace(0, 3, 7)
+    peer = 1.3 * sk.ExpSineSquared(0.7, 1.7)(x[:, None])
+    np.testing.assert_allclose(Periodic(0.7, 1.3, 1.7)(x), peer, rtol=1e-13)
+    columns = [
+        Periodic(e, period=p)(X[:, i]) for i, (e, p) in enumerate([(0.7, 1), (1, 2), (2, 3)])
+    ]
+    every = Periodic([0.7, 1.0, 2.0], period=[1.0, 2.0, 3.0])(X)
+    np.testing.assert_allclose(every, np.prod(columns, 0), rtol=1e-13)
+
+
+def test_white_noise_is_a_function_of_the_input():
+    x = np.array([0.0, 1.0, 2.0, 1.0])
+    K = White(0.3)(x, np.array([1.0, 5.0]))
+    np.testing.assert_array_equal(K, 0.3 * np.array([[0, 0], [1, 0], [0, 0], [1, 0]]))
+    np.testing.assert_array_equal(White(0.3)(x[:3]), 0.3 * np.eye(3))
+
+
 def test_sums_and_inputs_of_one_column():
     x = np.linspace(0, 1, 5)
+    np.testing.assert_allclose((Linear() + 1.0)(x), x[:, None] * x + 1, rtol=1e-15)
+    np.testing.assert_allclose((2 + Linear() ** 3)(x), (x[:, None] * x) ** 3 + 2, rtol=1e-15)
     both = sum([Linear(), RBF(1.0)])
     np.testing.assert_allclose(both.diag(x), jnp.diagonal(both(x)), rtol=1e-14)
     np.testing.assert_allclose(both(x), x[:, None] * x + RBF(1.0)(x), rtol=1e-14)
@@ -193,16 +216,6 @@ def test_float32_stays_float32_and_close():
         NNGP(3)(jnp.asarray(X, jnp.float32))  # says so once
         assert single.dtype == jnp.float32
         np.testing.assert_allclose(single, exact, rtol=2e-6)
-
-
-def test_equal_rows_are_found_exactly():
-    rng = np.random.default_rng(0)
-    X = rng.integers(0, 4, (300, 5)).astype(float)
-    brute = (X[:, None] == X[None]).all(-1)
-    np.testing.assert_array_equal(equal_rows(jnp.asarray(X), jnp.asarray(X)), brute)
-    assert equal_rows(jnp.zeros((1, 2)), -jnp.zeros((1, 2))).all()
-    Z = jnp.asarray(rng.standard_normal((5, 20)))
-    np.testing.assert_array_equal(jnp.diagonal(squared_distance(Z, Z)), 0.0)
 
 
 def test_kernels_are_pytrees_that_pass_through_jit():
@@ -226,6 +239,9 @@ def test_kernels_are_pytrees_that_pass_through_jit():
         (lambda: RBF(1.0).on([False, True]), "columns must be integer indices"),
         (lambda: RBF(1.0).on([3])(jnp.ones((2, 3))), "out of range"),
         (lambda: -1.0 * RBF(1.0), "factor must be non-negative"),
+        (lambda: RBF(1.0) + -1.0, "constant must be non-negative"),
+        (lambda: RBF(1.0) ** 0.5, "exponent must be a positive integer, got 0.5"),
+        (lambda: Periodic(1.0, period=[1.0, 2.0])(jnp.ones((3, 3))), r"period has shape \(2,\)"),
     ],
 )
 def test_bad_input_is_named(call, message):

@@ -6,11 +6,12 @@ its derivative in ``c`` is :math:`\dot V = E f'(u) f'(v)` (Price's theorem). The
 share one primitive, that of the relu, with s = sqrt(ab - c^2) and t = atan2(s, c):
 
 .. math:: V = \frac{s + (\pi - t)c}{2\pi}, \quad \dot V = \frac{\pi - t}{2\pi}, \quad
-          dV = \dot V\, dc + \frac{s}{4\pi}(\frac{da}{a} + \frac{db}{b}), \quad
-          d\dot V = \frac{dc - (c/2)(da/a + db/b)}{2\pi s}
+          dV = V\, dL + \dot V\, (dc - c\, dL), \quad
+          d\dot V = \frac{dc - c\, dL}{2\pi s}, \quad dL = \frac{da}{2a} + \frac{db}{2b}
 
 The last is set to zero where rows coincide: there V' has a cusp in the inputs and none in
-hyper-parameters. So first derivatives are exact everywhere, higher ones wherever s > 0.
+hyper-parameters. V has two derivatives in the inputs there, in which V' only meets what vanishes
+with s; so its first and second derivatives are exact at all rows but zero ones, where it is a cone.
 """
 
 from collections.abc import Callable
@@ -22,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from .._linalg import safe_sqrt
+from .._linalg import safe_sqrt, with_value
 
 
 class Dual(NamedTuple):
@@ -54,6 +55,11 @@ class Dual(NamedTuple):
 def _ratio(x, y):
     """``x / y``, zero where y is zero."""
     return jnp.where(y > 0, x / jnp.where(y > 0, y, 1.0), 0.0)
+
+
+def _growth(a, b, da, db):
+    """Relative change of ``sqrt(ab)``."""
+    return (_ratio(da, a) + _ratio(db, b)) / 2
 
 
 def _angle(a, b, c):
@@ -96,9 +102,8 @@ def _relu_slope(a, b, c, s, t):
 def _relu_slope_jvp(primals, tangents):
     a, b, c, s, t = primals
     da, db, dc, *_ = tangents
-    numerator = dc - c / 2 * (_ratio(da, a) + _ratio(db, b))
-    change = _over_area(numerator, a, b, _area(*primals)) / (2 * jnp.pi)
-    return _relu_slope(*primals), change
+    turn = dc - c * _growth(a, b, da, db)
+    return _relu_slope(*primals), _over_area(turn, a, b, _area(*primals)) / (2 * jnp.pi)
 
 
 @jax.custom_jvp
@@ -110,8 +115,8 @@ def _relu(a, b, c, s, t):
 def _relu_jvp(primals, tangents):
     a, b, c, s, t = primals
     da, db, dc, *_ = tangents
-    change = _relu_slope(*primals) * dc
-    change = change + _area(*primals) / (4 * jnp.pi) * (_ratio(da, a) + _ratio(db, b))
+    growth = _growth(a, b, da, db)
+    change = _relu(*primals) * growth + _relu_slope(*primals) * (dc - c * growth)
     return _relu(*primals), change
 
 
@@ -178,7 +183,8 @@ def _erf_dual_jvp(primals, tangents):
 def erf_slope(a, b, c):
     """``(4/pi) / sqrt((1 + 2a)(1 + 2b) - 4c^2)``."""
     # Cauchy and Schwarz: the root is that of 1 + 2a + 2b at least.
-    return 4 / jnp.pi / jnp.sqrt(1 + 2 * a + 2 * b + 4 * jnp.clip(a * b - c**2, 0.0))
+    area = a * b - c**2
+    return 4 / jnp.pi / jnp.sqrt(1 + 2 * a + 2 * b + 4 * with_value(area, jnp.clip(area, 0.0)))
 
 
 def _size(c):

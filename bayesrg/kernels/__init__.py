@@ -2,7 +2,7 @@
 """Covariance functions: immutable pytrees that give Gram matrices."""
 
 from .adapter import adapt
-from .base import Kernel, MomentKernel
+from .base import Constant, Kernel, MomentKernel, White
 from .critical import JacobianFlow, critical_point, jacobian_flow
 from .deq import DEQ
 from .empirical import empirical_apjn, empirical_nngp, empirical_ntk, relative_distance
@@ -16,10 +16,12 @@ __all__ = [
     "DEQ",
     "NNGP",
     "NTK",
+    "Constant",
     "JacobianFlow",
     "Kernel",
     "MomentKernel",
     "Stationary",
+    "White",
     *_stationary,
     "adapt",
     "critical_point",

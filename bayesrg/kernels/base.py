@@ -3,26 +3,27 @@
 
 from abc import abstractmethod
 from collections.abc import Callable
+from functools import partial
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array, lax
-from jaxtyping import Bool, Float, UInt32
+from jax import Array
+from jaxtyping import Float
 
 from .. import _checks
 from .._checks import ArrayLike
-
-_HASHED = 256  # rows that are hashed at once
+from .._linalg import with_value
+from .rows import equal_rows
 
 
 class Kernel(eqx.Module):
     """Positive semi-definite function of two inputs.
 
     ``kernel(X)`` is the (n, n) Gram matrix of X (n, d), exactly symmetric with an exact diagonal,
-    ``kernel(X, Z)`` the (n, m) one with Z (m, d), ``kernel.diag(X)`` its diagonal (n,). Kernels
-    add, multiply, and scale by numbers. A vector of inputs stands for one column.
+    ``kernel(X, Z)`` the (n, m) one with Z (m, d), ``kernel.diag(X)`` its diagonal (n,). A vector of
+    inputs stands for one column. Kernels add and multiply, with each other and with numbers that
+    are not negative, and have whole powers: ``2.0 * k ** 2 + 1.0``.
     """
 
     @abstractmethod
@@ -52,11 +53,13 @@ class Kernel(eqx.Module):
         X, Z = two_inputs(X, Z)
         return self.symmetric_gram(X) if Z is None else self.gram(X, Z)
 
-    def __add__(self, other: "Kernel") -> "Kernel":
-        return Sum(self, other) if isinstance(other, Kernel) else NotImplemented
+    def __add__(self, other) -> "Kernel":
+        if not isinstance(other, Kernel):
+            other = Constant(_checks.nonnegative("constant", other, ndim=0))
+        return Sum(self, other)
 
     def __radd__(self, other) -> "Kernel":  # sum() starts from 0
-        return self if isinstance(other, int) and other == 0 else NotImplemented
+        return self if isinstance(other, int) and other == 0 else self + other
 
     def __mul__(self, other) -> "Kernel":
         if isinstance(other, Kernel):
@@ -64,6 +67,9 @@ class Kernel(eqx.Module):
         return Scaled(self, _checks.nonnegative("factor", other, ndim=0))
 
     __rmul__ = __mul__
+
+    def __pow__(self, exponent: int) -> "Kernel":
+        return Power(self, _checks.whole("exponent", exponent))
 
     def on(self, columns: int | list[int] | np.ndarray) -> "Kernel":
         """Act on some columns of the inputs only; ``columns`` are their indices."""
@@ -148,6 +154,60 @@ class Scaled(Kernel):
         return self.factor * self.kernel.gram_diag(X)
 
 
+class Power(Kernel):
+    """Whole power of a kernel: the product with itself, entry by entry."""
+
+    kernel: Kernel
+    exponent: int = eqx.field(static=True)
+
+    def gram(self, X, Z):
+        return self.kernel.gram(X, Z) ** self.exponent
+
+    def symmetric_gram(self, X):
+        return self.kernel.symmetric_gram(X) ** self.exponent
+
+    def gram_diag(self, X):
+        return self.kernel.gram_diag(X) ** self.exponent
+
+
+class Constant(Kernel):
+    """The same covariance ``variance`` () between any two inputs: an unknown constant.
+
+    ``kernel + 1.0`` is ``kernel + Constant(1.0)``.
+    """
+
+    variance: Float[Array, ""] = eqx.field(
+        converter=partial(_checks.nonnegative, "variance", ndim=0), default=1.0
+    )
+
+    def gram(self, X, Z):
+        return jnp.broadcast_to(self.variance, (X.shape[0], Z.shape[0]))
+
+    def gram_diag(self, X):
+        return jnp.broadcast_to(self.variance, X.shape[:1])
+
+
+class White(Kernel):
+    """White noise over inputs: ``variance`` () between equal inputs, zero between others.
+
+    Rows are equal where all of their entries are. So the Gram matrix of distinct rows is a multiple
+    of the identity, ``kernel(X, Z)`` is zero but where Z has rows of X, and rows that repeat share
+    one value: it is a function of the input of which no other input tells anything. Noise that two
+    measurements at one input do not share is a likelihood's ridge, and not a kernel.
+    Derivatives in the inputs are zero.
+    """
+
+    variance: Float[Array, ""] = eqx.field(
+        converter=partial(_checks.nonnegative, "variance", ndim=0), default=1.0
+    )
+
+    def gram(self, X, Z):
+        return jnp.where(equal_rows(X, Z), self.variance, 0.0)
+
+    def gram_diag(self, X):
+        return jnp.broadcast_to(self.variance, X.shape[:1])
+
+
 class _Function(eqx.Module):
     function: Callable = eqx.field(static=True)
 
@@ -187,7 +247,8 @@ class MomentKernel(Kernel):
     """Kernel of the three inner products alone: x.x, z.z and x.z.
 
     A subclass has one elementwise method, ``moments``; its Gram matrix then costs one matrix
-    product, and equal rows get the diagonal's value exactly, wherever they stand.
+    product, and equal rows get the diagonal's value exactly, wherever they stand. Their
+    derivatives are those of ``moments``, of every order that it has there.
     """
 
     @abstractmethod
@@ -201,61 +262,12 @@ class MomentKernel(Kernel):
     def gram(self, X, Z):
         xx, zz = (X**2).sum(-1)[:, None], (Z**2).sum(-1)[None, :]
         same = equal_rows(X, Z)
-        # Equal rows get one and the same squared length whatever order the product sums in; half
-        # from each side, so that the derivative in either input is right.
-        half = 0.5 * (xx + zz)
-        xz = jnp.where(same, half, X @ Z.T)
-        return jnp.where(same, self.diag_moments(half), self.moments(xx, zz, xz))
+        # Equal rows get one and the same squared length whatever order the product sums in. These
+        # are values; derivatives of every order are those of the product, and of ``moments``.
+        half, xz = 0.5 * (xx + zz), X @ Z.T
+        K = self.moments(xx, zz, with_value(xz, jnp.where(same, half, xz)))
+        K = jnp.broadcast_to(K, same.shape)
+        return with_value(K, jnp.where(same, self.diag_moments(half), K))
 
     def gram_diag(self, X):
         return self.diag_moments((X**2).sum(-1))
-
-
-def row_hashes(X: Float[Array, "n d"]) -> UInt32[Array, "n two"]:
-    """Two 32-bit hashes of every row, some rows at a time: their words take twice X's memory."""
-    X = lax.stop_gradient(X)
-    n, size = X.shape[0], min(X.shape[0], _HASHED)
-    if n == size:
-        return _hashes(X)
-
-    def step(found, i):
-        part = _hashes(lax.dynamic_slice_in_dim(X, i, size))
-        return lax.dynamic_update_slice_in_dim(found, part, i, 0), None
-
-    starts = jnp.asarray([min(i, n - size) for i in range(0, n, size)])
-    return lax.scan(step, jnp.zeros((n, 2), jnp.uint32), starts)[0]
-
-
-def _hashes(X):
-    X = jnp.where(X == 0, 0.0, X)  # zeros of either sign are equal
-    words = lax.bitcast_convert_type(X, jnp.uint32).reshape(X.shape[0], 1, -1)
-    seeds = np.random.default_rng(0).integers(0, 2**32, (2, words.shape[-1]), dtype=np.uint32)
-    h = words ^ seeds
-    for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):  # the finaliser of Murmur3
-        h = (h ^ (h >> shift)) * np.uint32(factor)
-    return (h ^ (h >> 16)).sum(-1, dtype=jnp.uint32)
-
-
-def same_rows(h: UInt32[Array, "n two"], g: UInt32[Array, "m two"]) -> Bool[Array, "n m"]:
-    """Say which rows have equal hashes."""
-    return (h[:, None, 0] == g[None, :, 0]) & (h[:, None, 1] == g[None, :, 1])
-
-
-def equal_rows(X: Float[Array, "n d"], Z: Float[Array, "m d"]) -> Bool[Array, "n m"]:
-    """Say which rows are equal, (n, m) booleans, at the cost of comparing two 32-bit hashes."""
-    return same_rows(row_hashes(X), row_hashes(Z))
-
-
-@jax.jit  # compiled, the differences are never stored
-def squared_distance(X: Float[Array, "n d"], Z: Float[Array, "m d"]) -> Float[Array, "n m"]:
-    """Squared Euclidean distances, exactly zero at equal rows.
-
-    Few columns are subtracted one by one, with no cancellation; from 16 on, one product of
-    centred inputs is used, whose absolute error is round-off of the inputs' squared spread.
-    """
-    if X.shape[1] <= 16:
-        return ((X[:, None] - Z[None]) ** 2).sum(-1)
-    centre = lax.stop_gradient(Z.mean(0))
-    X, Z = X - centre, Z - centre
-    squares = (X**2).sum(-1)[:, None] + (Z**2).sum(-1)[None] - 2.0 * X @ Z.T
-    return jnp.where(equal_rows(X, Z), 0.0, jnp.clip(squares, 0.0))

@@ -14,8 +14,10 @@ from jaxtyping import Float
 from .. import _checks
 from .._activations import SLOPE, dual_of, resolve
 from .._checks import ArrayLike
-from .base import Kernel, row_hashes, same_rows, two_inputs
+from .base import Kernel, two_inputs
 from .network import BLOCK_BYTES
+from .recursion import beyond, prepared, settled
+from .rows import row_hashes, same_rows
 from .tiles import side, tiled
 
 __all__ = ["DEQ"]
@@ -124,13 +126,17 @@ class DEQ(Kernel):
 def _settle(update, slope, start):
     """Solve ``x = update(x)`` entry by entry, by Newton's steps where the map contracts.
 
-    ``update`` may depend on traced arguments: the last step carries the solution's derivative.
+    ``update`` may depend on traced arguments. The solution is a fixed point of a step at a fixed
+    rate, with no slope there: so each of two more steps carries one more order of its derivatives.
     """
     digits = 8 * float(jnp.finfo(start.dtype).eps)
 
-    def step(x, keep=lax.stop_gradient):
-        rate = keep(slope(x))
-        return x + (update(x) - x) / jnp.where(rate < 1, 1 - rate, 1.0)
+    def contraction(x):
+        rate = slope(x)
+        return jnp.where(rate < 1, 1 - rate, 1.0)
+
+    def step(x):
+        return x + (update(x) - x) / contraction(x)
 
     def moving(state):
         x, before, count = state
@@ -142,14 +148,18 @@ def _settle(update, slope, start):
 
     first = lax.stop_gradient(start)
     found, *_ = lax.while_loop(moving, advance, (step(first), first, 0))
-    return step(lax.stop_gradient(found))
+    found = lax.stop_gradient(found)
+    speed = lax.stop_gradient(contraction(found))
+    for _ in range(2):
+        found = found + (update(found) - found) / speed
+    return found
 
 
 def _diagonal(kernel, X):
     dual, own = kernel._dual, kernel.input_var / X.shape[1] * (X**2).sum(-1) + kernel.bias_var
 
     def moment(a):
-        return dual.diagonal(dual.prepare(a))
+        return dual.diagonal(prepared(dual, a))
 
     def slope(a):
         return kernel.weight_var * jax.jvp(moment, (a,), (jnp.ones_like(a),))[1]
@@ -161,7 +171,7 @@ def _diagonal(kernel, X):
 def _diag(kernel, X):
     """S, Theta and chi of every row."""
     a = _diagonal(kernel, X)
-    chi = kernel.weight_var * kernel._dual.slope_diagonal(kernel._dual.prepare(a))
+    chi = kernel.weight_var * kernel._dual.slope_diagonal(prepared(kernel._dual, a))
     return a, a / (1 - chi), chi
 
 
@@ -171,7 +181,7 @@ def _gram(kernel, X, Z):
 
     def points(X):
         a, theta, _ = _diag(kernel, X)
-        return X, row_hashes(X), a, theta, dual.prepare(a)
+        return X, row_hashes(X), a, theta, prepared(dual, a)
 
     def pairs(left, right):
         x, h, a, own, p = left
@@ -182,15 +192,16 @@ def _gram(kernel, X, Z):
         inner = kernel.input_var / x.shape[1] * x @ z.T + kernel.bias_var
 
         def update(c):
-            return inner + kernel.weight_var * dual.covariance(p, q, c)
+            return inner + kernel.weight_var * (dual.covariance(p, q, c) + rest)
 
         def slope(c):
-            return kernel.weight_var * dual.slope(p, q, c)
+            return kernel.weight_var * (dual.slope(p, q, c) + slope_rest)
+
+        rest, slope_rest = (beyond(dual, same, p, q, of) for of in ("value", "slope"))
 
         S = _settle(update, slope, inner)
         theta = S / (1 - slope(S))
-        S = jnp.where(same, 0.5 * (a[:, None] + b[None]), S)
-        return S, jnp.where(same, 0.5 * (own[:, None] + other[None]), theta)
+        return settled(same, S, a, b), settled(same, theta, own, other)
 
     left = points(X)
     size = side(kernel.block_bytes, X.dtype.itemsize)

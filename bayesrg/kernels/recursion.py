@@ -19,9 +19,9 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Bool, Float, PyTree, UInt32
 
-from .._activations import angle_between
-from .._linalg import safe_sqrt
-from .base import row_hashes, same_rows
+from .._activations import Series, angle_between
+from .._linalg import safe_sqrt, with_value
+from .rows import least_share, row_hashes, same_rows, subtracted
 
 
 class Points(NamedTuple):
@@ -53,27 +53,26 @@ class Recursion(eqx.Module):
         """Follow every row of X (n, d) with itself through the layers."""
         K = self.weights[0] / X.shape[1] * (X**2).sum(-1) + self.biases[0]
         theta = self._first_tangent(K)
-        Ks, thetas, prepared = [K], [theta], []
+        Ks, thetas, ready = [K], [theta], []
         for layer in range(1, self.weights.size):
             a, normed = K, theta
             if self.layernorm:
                 a, normed = jnp.ones_like(K), theta * _inverse(K) if self.tangent else None
-            p = self.dual.prepare(a)
+            p = prepared(self.dual, a)
             slope = self.dual.slope_diagonal(p) if self.tangent else None
             K, theta = self._step(layer, self.dual.diagonal(p), slope, K, theta, normed)
-            prepared.append(p)
+            ready.append(p)
             Ks.append(K)
             thetas.append(theta)
         stacked = jnp.stack(thetas, -1) if self.tangent else None
-        return Points(X, row_hashes(X), jnp.stack(Ks, -1), stacked, tuple(prepared))
+        return Points(X, row_hashes(X), jnp.stack(Ks, -1), stacked, tuple(ready))
 
     def pairs(self, left: Points, right: Points) -> tuple[Array, Array | None]:
         """K and Theta of the last layer, (n, m) each, between two sets of points."""
         same = same_rows(left.hashes, right.hashes)
 
         def settle(value, own, other, layer):
-            mean = 0.5 * (own[:, layer][:, None] + other[:, layer][None])
-            return jnp.where(same, mean, value)
+            return settled(same, value, own[:, layer], other[:, layer])
 
         inner = left.x @ right.x.T
         K = self.weights[0] / left.x.shape[1] * inner + self.biases[0]
@@ -95,8 +94,10 @@ class Recursion(eqx.Module):
                 t = angle_between(e, g)
                 known = ((jnp.sqrt(e * g) * safe_sqrt(p * q), t),)
                 gaps = self._next_gaps(layer, left, right, e, g, t)
-            V = self.dual.covariance(p, q, c, *known)
-            slope = self.dual.slope(p, q, c, *known) if self.tangent else None
+            V = self.dual.covariance(p, q, c, *known) + beyond(self.dual, same, p, q)
+            slope = None
+            if self.tangent:
+                slope = self.dual.slope(p, q, c, *known) + beyond(self.dual, same, p, q, "slope")
             K, theta = self._step(layer, V, slope, K, theta, normed)
             K = settle(K, left.K, right.K, layer)
             theta = settle(theta, left.theta, right.theta, layer) if self.tangent else None
@@ -131,36 +132,17 @@ class Recursion(eqx.Module):
         x, z, a, b, K, weight, bias = lax.stop_gradient(
             (left.x, right.x, left.K[:, 0], right.K[:, 0], K, self.weights[0], self.biases[0])
         )
-        eps = float(jnp.finfo(K.dtype).eps)
         root_a, root_b = safe_sqrt(_inverse(a)), safe_sqrt(_inverse(b))
         rho = jnp.clip(K * root_a[:, None] * root_b[None], -1.0, 1.0)
-        lost = (jnp.abs(rho) > 1 - 0.5 * eps**0.25) & ~same
+        rho = jnp.where(same & (rho > 0), 1.0, rho)
+        lost = (jnp.abs(rho) > 1 - least_share(K.dtype)) & ~same
 
         scale, shift = safe_sqrt(weight / x.shape[1]), safe_sqrt(bias)
         u = jnp.concatenate([scale * x, jnp.broadcast_to(shift, (*a.shape, 1))], 1)
         v = jnp.concatenate([scale * z, jnp.broadcast_to(shift, (*b.shape, 1))], 1)
-        v = v * root_b[:, None]
-
-        def subtracted(u, rho):
-            halves = ((u - v) ** 2).sum(-1) / 2, ((u + v) ** 2).sum(-1) / 2
-            # rows parallel up to rounding are parallel; what no angle is known of has a right one
-            halves = (jnp.where(h < 8 * eps**2, 0.0, h) for h in halves)
-            return tuple(jnp.where((root_b > 0) & u.any(), h, 1.0) for h in halves)
-
-        def multiplied(u, rho):
-            return 1 - rho, 1 + rho
-
-        def row_by_row(lost, u, rho):
-            def one(row):
-                return lax.cond(row[0].any(), subtracted, multiplied, *row[1:])
-
-            return lax.map(one, (lost, u, rho))
-
-        def at_once(lost, u, rho):
-            return multiplied(u, rho)
-
-        u = u * root_a[:, None]
-        return lax.cond(lost.any(), row_by_row, at_once, lost, u, rho)
+        rows = u * root_a[:, None]
+        others = v * root_b[:, None], root_b > 0
+        return _halves(lost, (1 - rho, 1 + rho), rows, others)
 
     def _next_gaps(
         self,
@@ -199,6 +181,50 @@ class Recursion(eqx.Module):
         )
         known = moves[:, None] & also[None]
         return tuple(jnp.where(known, gap, 1.0) for gap in added)
+
+
+@subtracted
+def _halves(u, others):
+    """Half the squared lengths of u - v and u + v, for unit vectors v where they are known."""
+    v, known = others
+    least = 8 * float(jnp.finfo(u.dtype).eps) ** 2
+    halves = ((u - v) ** 2).sum(-1) / 2, ((u + v) ** 2).sum(-1) / 2
+    # rows parallel up to rounding are parallel; what no angle is known of has a right one
+    halves = (jnp.where(h < least, 0.0, h) for h in halves)
+    return tuple(jnp.where(known & u.any(), h, 1.0) for h in halves)
+
+
+def settled(
+    same: Bool[Array, "n m"], value: Float[Array, "n m"], own: Array, other: Array
+) -> Float[Array, "n m"]:
+    """Give equal rows the mean of their diagonals (n,) and (m,), with the derivatives of value."""
+    mean = 0.5 * (own[:, None] + other[None])
+    return with_value(value, jnp.where(same, mean, value))
+
+
+def prepared(dual: tuple, a: Float[Array, "..."]) -> PyTree:
+    """What moments need of variances (...), with derivatives where a variance is zero.
+
+    A series has the standard deviation's, which are cut there; they are taken at round-off.
+    """
+    if not isinstance(dual, Series):
+        return dual.prepare(a)
+    none = a == 0
+    p = dual.prepare(with_value(a, jnp.where(none, jnp.finfo(a.dtype).eps, a)))
+    square = dual.activation.function(jnp.zeros((), a.dtype)) ** 2
+    return p._replace(square=with_value(p.square, jnp.where(none, square, p.square)))
+
+
+def beyond(dual: tuple, same: Bool[Array, "n m"], p: PyTree, q: PyTree, of: str = "value"):
+    """Say what a series leaves out of the second moments of equal rows, where integrals know it.
+
+    ``of`` is "value" or "slope". So derivatives there are those of the diagonal's integrals.
+    """
+    if not isinstance(dual, Series):
+        return 0.0
+    square = {"value": "square", "slope": "slope_square"}[of]
+    left, right = (getattr(v, square) - (getattr(v, of) ** 2).sum(-1) for v in (p, q))
+    return jnp.where(same, 0.5 * (left + right), 0.0)
 
 
 def _inverse(a):

@@ -5,15 +5,17 @@ from abc import abstractmethod
 from functools import partial
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
 from .. import _checks
 from .._linalg import safe_sqrt
-from .base import Kernel, MomentKernel, squared_distance
+from .base import Kernel, MomentKernel
+from .rows import squared_distance
 
-__all__ = ["RBF", "Linear", "Matern12", "Matern32", "Matern52", "RationalQuadratic"]
+__all__ = ["RBF", "Linear", "Matern12", "Matern32", "Matern52", "Periodic", "RationalQuadratic"]
 
 _lengthscale = partial(_checks.positive, "lengthscale", ndim=(0, 1))
 _variance = partial(_checks.nonnegative, "variance", ndim=0)
@@ -33,16 +35,19 @@ class Stationary(Kernel):
         """Correlation at squared distance ``r2``, elementwise; 1 at zero."""
 
     def gram(self, X, Z):
-        if self.lengthscale.ndim and self.lengthscale.shape[0] != X.shape[1]:
-            raise ValueError(
-                f"lengthscale has shape {self.lengthscale.shape} but the inputs have "
-                f"{X.shape[1]} columns; give one number, or one a column"
-            )
+        self._require_columns(X)
         if self.lengthscale.ndim:
             r2 = squared_distance(X / self.lengthscale, Z / self.lengthscale)
         else:
             r2 = squared_distance(X, Z) / self.lengthscale**2
         return self.variance * self.profile(r2)
+
+    def _require_columns(self, X):
+        if self.lengthscale.ndim and self.lengthscale.shape[0] != X.shape[1]:
+            raise ValueError(
+                f"lengthscale has shape {self.lengthscale.shape} but the inputs have "
+                f"{X.shape[1]} columns; give one number, or one a column"
+            )
 
     def gram_diag(self, X):
         return jnp.broadcast_to(self.variance, X.shape[:1])
@@ -58,30 +63,55 @@ class RBF(Stationary):
         return jnp.exp(-0.5 * r2)
 
 
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _matern(p, u):
+    """Matern correlation of smoothness p + 1/2 at a distance whose square is u, in its own unit.
+
+    Its derivative in u is a multiple of that of one smoothness less, which loses nothing at zero.
+    """
+    r = safe_sqrt(u)
+    polynomial = (1.0, 1.0 + r, 1.0 + r + u / 3.0)[p]
+    return polynomial * jnp.exp(-r)
+
+
+@_matern.defjvp
+def _matern_jvp(p, primals, tangents):
+    (u,), (du,) = primals, tangents
+    if p == 0:
+        slope = jnp.where(u > 0, -0.5 / jnp.sqrt(jnp.where(u > 0, u, 1.0)), 0.0) * _matern(0, u)
+    else:
+        slope = -_matern(p - 1, u) / (4 * p - 2)
+    return _matern(p, u), slope * du
+
+
 class Matern12(Stationary):
     """Exponential kernel ``variance * exp(-r)``; arguments as in `RBF`.
 
-    Its derivative in the inputs does not exist at r = 0; there it is 0 by convention.
+    No derivative in the inputs exists at r = 0; there they are 0 by convention.
     """
 
     def profile(self, r2):
-        return jnp.exp(-safe_sqrt(r2))
+        return _matern(0, r2)
 
 
 class Matern32(Stationary):
-    """Matern kernel of smoothness 3/2; arguments as in `RBF`."""
+    """Matern kernel of smoothness 3/2; arguments as in `RBF`.
+
+    At r = 0 it has two derivatives in the inputs; higher ones are 0 there by convention.
+    """
 
     def profile(self, r2):
-        r = safe_sqrt(3.0 * r2)
-        return (1.0 + r) * jnp.exp(-r)
+        return _matern(1, 3.0 * r2)
 
 
 class Matern52(Stationary):
-    """Matern kernel of smoothness 5/2; arguments as in `RBF`."""
+    """Matern kernel of smoothness 5/2; arguments as in `RBF`.
+
+    At r = 0 it has four derivatives in the inputs; higher ones are 0 there by convention.
+    """
 
     def profile(self, r2):
-        r = safe_sqrt(5.0 * r2)
-        return (1.0 + r + r**2 / 3.0) * jnp.exp(-r)
+        return _matern(2, 5.0 * r2)
 
 
 class RationalQuadratic(Stationary):
@@ -96,6 +126,38 @@ class RationalQuadratic(Stationary):
 
     def profile(self, r2):
         return jnp.exp(-self.alpha * jnp.log1p(r2 / (2.0 * self.alpha)))
+
+
+class Periodic(Stationary):
+    r"""Periodic kernel :math:`v \exp(-2 \sum_j \sin^2(\pi (x_j - z_j)/p_j)/\ell_j^2)`.
+
+    It is `RBF` on circles: every column goes round one of radius 1. ``period`` () or (d,) is that
+    of each column, in units of the inputs; ``lengthscale`` () or (d,) is without unit, and
+    ``variance`` () in units of y squared.
+    """
+
+    period: Float[Array, "..."] = eqx.field(
+        converter=partial(_checks.positive, "period", ndim=(0, 1)), default=1.0
+    )
+
+    def profile(self, r2):
+        return jnp.exp(-0.5 * r2)
+
+    def gram(self, X, Z):
+        return self.variance * self.profile(squared_distance(self._circles(X), self._circles(Z)))
+
+    def _circles(self, X):
+        """Points (n, 2d) on the circles of all columns, in units of their lengthscales."""
+        self._require_columns(X)
+        if self.period.ndim and self.period.shape[0] != X.shape[1]:
+            raise ValueError(
+                f"period has shape {self.period.shape} but the inputs have {X.shape[1]} columns; "
+                "give one number, or one a column"
+            )
+        angle = 2 * jnp.pi * X / self.period
+        return jnp.concatenate(
+            [jnp.cos(angle) / self.lengthscale, jnp.sin(angle) / self.lengthscale], 1
+        )
 
 
 class Linear(MomentKernel):

@@ -16,7 +16,7 @@ from jaxtyping import Float, PyTree
 from .. import _checks
 from .._checks import ArrayLike
 from ..kernels import Kernel
-from ..kernels.base import equal_rows
+from ..kernels.rows import equal_rows
 from .base import Spectrum
 from .nystrom import NystromSpectrum
 
