@@ -14,6 +14,7 @@ from jaxtyping import Float
 from .. import _checks
 from .._activations import SLOPE, dual_of, resolve
 from .._checks import ArrayLike
+from .._fixedpoint import implicit
 from .base import Kernel, row_hashes, same_rows, two_inputs
 from .network import BLOCK_BYTES
 from .tiles import side, tiled
@@ -124,13 +125,14 @@ class DEQ(Kernel):
 def _settle(update, slope, start):
     """Solve ``x = update(x)`` entry by entry, by Newton's steps where the map contracts.
 
-    ``update`` may depend on traced arguments: the last step carries the solution's derivative.
+    ``update`` may depend on traced arguments, in which the solution has its derivatives.
     """
     digits = 8 * float(jnp.finfo(start.dtype).eps)
 
-    def step(x, keep=lax.stop_gradient):
-        rate = keep(slope(x))
-        return x + (update(x) - x) / jnp.where(rate < 1, 1 - rate, 1.0)
+    def step(x):
+        rate = slope(x)
+        change = (update(x) - x) / jnp.where(rate < 1, 1 - rate, 1.0)
+        return x + lax.stop_gradient(change)
 
     def moving(state):
         x, before, count = state
@@ -142,7 +144,7 @@ def _settle(update, slope, start):
 
     first = lax.stop_gradient(start)
     found, *_ = lax.while_loop(moving, advance, (step(first), first, 0))
-    return step(lax.stop_gradient(found))
+    return implicit(lambda x, _: x - update(x), step(found), ())
 
 
 def _diagonal(kernel, X):

@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float
 
 from .. import _checks
 from .._checks import ArrayLike
+from .._fixedpoint import implicit
 from .equivalents import equivalent
 from .moments import Moments
 
@@ -123,8 +124,11 @@ def optimal_ridge(
 def _optimise(moments, n, logs, s2, for_test, profiled):
     """Optimum over the log of the ridge; what is aimed at is data, so one program serves all."""
 
-    def loss(log_ridge):
+    given = moments, n, s2
+
+    def loss(log_ridge, given=given):
         """What is minimised, for n (...) and ridges that begin with its axes; prior variance."""
+        moments, n, s2 = given
         ridge = jnp.exp(log_ridge)
         rows = n.reshape(n.shape + (1,) * (log_ridge.ndim - n.ndim))
         e = equivalent(moments, rows, ridge, ridgeless=False)
@@ -133,19 +137,21 @@ def _optimise(moments, n, logs, s2, for_test, profiled):
         gain = 0.5 * (e.data_fit - e.data_fit / alpha - e.n * jnp.log(alpha))
         return jnp.where(for_test, e.test, -e.log_evidence - gain), alpha
 
-    slope = jax.grad(lambda u: loss(u)[0].sum())
+    slope = jax.grad(lambda u, given: loss(u, given)[0].sum())
+    fixed = jax.lax.stop_gradient(given)
     points = logs.size
     on_grid = loss(jnp.broadcast_to(logs, n.shape + logs.shape))[0]
     best = on_grid.argmin(-1)
-    bracket = logs[jnp.clip(best - 1, 0)], logs[jnp.clip(best + 1, max=points - 1)]
+    ends = logs[jnp.clip(best - 1, 0)], logs[jnp.clip(best + 1, max=points - 1)]
 
     def halve(_, ends):
         lower, upper = ends
         middle = (lower + upper) / 2
-        falling = slope(middle) < 0
+        falling = slope(middle, fixed) < 0
         return jnp.where(falling, middle, lower), jnp.where(falling, upper, middle)
 
-    inside = sum(jax.lax.fori_loop(0, _HALVINGS, halve, bracket)) / 2
+    found = jax.lax.fori_loop(0, _HALVINGS, halve, jax.lax.stop_gradient(ends))
+    inside = implicit(slope, sum(found) / 2, given)
     # a loss that is level at an end has no optimum inside
     least = on_grid.min(-1, keepdims=True)
     level = on_grid <= least + 8 * jnp.finfo(logs.dtype).eps * jnp.abs(least)
