@@ -123,7 +123,6 @@ def optimal_ridge(
 @eqx.filter_jit
 def _optimise(moments, n, logs, s2, for_test, profiled):
     """Optimum over the log of the ridge; what is aimed at is data, so one program serves all."""
-
     given = moments, n, s2
 
     def loss(log_ridge, given=given):
