@@ -74,7 +74,7 @@ def optimal_ridge(
     Raises
     ------
     ValueError
-        For another criterion, a range that is not 0 < low < high, fewer than 3 points, or a noise
+        For moments of several targets, another criterion, a range that is not 0 < low < high, fewer than 3 points, or a noise
         variance where the test error is asked for.
 
     Notes
@@ -97,6 +97,11 @@ def optimal_ridge(
                 "give criterion='evidence'"
             )
         noise_variance = _checks.positive("noise_variance", noise_variance, ndim=0).astype(dtype)
+    if moments.power.ndim > 1:
+        raise ValueError(
+            f"moments hold {moments.power.shape[1]} targets, which have a best ridge each; give "
+            "those of one at a time"
+        )
     if bounds is None:
         low, high = (scale * moments.values.sum() for scale in (1e-8, 1e4))
     else:
