@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one fixed point that the renormalisation group and deterministic equivalents share.
+"""Derivatives of roots, and the fixed point of renormalisation group and deterministic equivalents.
 
-``s = ridge + sum_k g_k l_k s / (s + n l_k)`` for eigenvalues ``l_k`` with degeneracies ``g_k``.
+It is ``s = ridge + sum_k g_k l_k s / (s + n l_k)``, eigenvalues ``l_k`` with degeneracies ``g_k``.
 """
 
+from functools import partial
 from typing import NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optimistix
 from jax import Array
 
@@ -26,22 +29,89 @@ class Root(NamedTuple):
     converged: Array
 
 
-def _imbalance(s, values, degeneracy, n, ridge):
-    """Relative imbalance at ``s``, and the Newton step from there.
+def entrywise(equation, s, change):
+    """Divide ``change`` by the slope of an equation whose every entry has its own unknown."""
+    return change / jax.jvp(equation, (s,), (jnp.ones_like(s),))[1]
 
-    Modes that are mostly learnt enter through what is left of them, and the step is a ratio of
-    positive sums, so that nothing cancels where there are about as many modes as points, or more
-    points and a tiny ridge.
+
+def coupled(equation, s, change):
+    """Divide ``change`` (p,) by the Jacobian of an equation whose unknowns s (p,) mix."""
+    return jnp.linalg.solve(jax.jacfwd(equation)(s), change)
+
+
+def implicit(function, solution, args, divide=entrywise):
+    """Give a root its derivatives, of any order and in both modes; its value is not changed.
+
+    By the implicit function theorem the tangent is minus that of ``function`` over its slope,
+    taken at a root that has derivatives itself. How the root was found is not differentiated,
+    and a program without derivatives holds none of this.
+
+    Parameters
+    ----------
+    function : callable (s, args) -> array like s
+        Vanishes at the root. It may close over traced values.
+    solution : array, real or complex
+    args : pytree in which the root is differentiable
+    divide : callable (equation, s, change) -> array
+        Solves the equation's linearisation at s: `entrywise`, `coupled`, or one that knows more.
+
+    Returns
+    -------
+    array like ``solution``
+    """
+    function = eqx.filter_closure_convert(function, solution, args)
+    traced, rest = eqx.partition(function, eqx.is_array)
+    solution = jax.lax.stop_gradient(solution)
+    return _implicit(lambda s, f, a: eqx.combine(f, rest)(s, a), divide, solution, (traced, args))
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+def _implicit(function, divide, solution, args):
+    return solution
+
+
+@_implicit.defjvp
+def _implicit_jvp(function, divide, primals, tangents):
+    solution, args = primals
+    s = _implicit(function, divide, solution, args)
+    change = jax.jvp(lambda a: function(s, *a), (args,), tangents[1:])[1]
+    return s, -divide(lambda x: function(x, *args), s, change)
+
+
+def _balance(s, values, degeneracy, n):
+    """Share of n that is left over at s, less the ridge's; then the derivative of s times it.
+
+    Modes that are mostly learnt enter through what is left of them, so that nothing cancels where
+    there are about as many modes as points, or more points and a tiny ridge.
     """
     total = s + n * values
+    total = jnp.where(total > 0, total, 1.0)
     left, done = s / total, n * values / total
     learnt = done > left
-    free = (n - jnp.where(learnt, degeneracy, 0.0).sum()) / n
+    count = jnp.where(learnt, degeneracy, 0.0).sum()
+    free = jnp.where(2 * count > n, (n - count) / n, 1 - count / n)  # the derivative cancels too
     terms = jnp.where(learnt, left, -done) / n
     slopes = jnp.where(learnt, left * (left + 2 * done), -(done**2)) / n
-    slope = free + (degeneracy * slopes).sum()
-    step = (ridge + (degeneracy * values * left**2).sum()) / slope
-    return free + (degeneracy * terms).sum() - ridge / s, step
+    return free + (degeneracy * terms).sum(), free + (degeneracy * slopes).sum()
+
+
+def _newton(s, values, degeneracy, n, ridge):
+    """Newton step from s, a ratio of positive sums."""
+    left = s / (s + n * values)
+    slope = _balance(s, values, degeneracy, n)[1]
+    return (ridge + (degeneracy * values * left**2).sum()) / slope
+
+
+def _equation(s, args):
+    """Relative imbalance at s; where s is 0 the absolute one.
+
+    With n modes and no ridge the root rises like that of the ridge: its slope is the largest float.
+    """
+    *spectrum, ridge = args
+    share = _balance(s, *spectrum)[0]
+    zero = jax.lax.stop_gradient(s) <= 0
+    share = jnp.where(zero, jnp.maximum(share, jnp.finfo(s.dtype).tiny), share)
+    return jnp.where(zero, s * share - ridge, share - ridge / jnp.where(zero, 1.0, s))
 
 
 def _descend(args, upper):
@@ -57,32 +127,26 @@ def _descend(args, upper):
 
     def step(state):
         s, _, count = state
-        return _imbalance(s, *args)[1], s, count + 1
+        return _newton(s, *args), s, count + 1
 
     s, _, count = jax.lax.while_loop(falls, step, (upper, 2 * upper, 0))
     return s, count < _STEPS
 
 
 def _solve(values, degeneracy, n, ridge, upper):
+    args = (values, degeneracy, n, ridge)
+    values, degeneracy, n, ridge, upper = jax.lax.stop_gradient((*args, upper))
     eps = jnp.finfo(values.dtype).eps
     modes = jnp.where(values > 0, degeneracy, 0.0).sum()
-    # With no ridge and at least as many points as modes nothing is left over: s = 0. There
-    # s = ridge * n / (n - modes) to first order, which carries the derivative.
+    # with no ridge and at least as many points as modes nothing is left over: s = 0
     overdetermined = (ridge <= 0) & (n >= modes)
-    bare = jnp.where(overdetermined, 1.0, ridge)
-    args = (values, degeneracy, n, bare)
-    bound = bare + (degeneracy * values).sum()
-    start = jnp.where((upper > 0) & (upper < bound), upper, bound)
-    s, settled = _descend(*jax.lax.stop_gradient((args, start)))
-    # Newton steps from the root: they polish the last digits, and because the root is a fixed
-    # point of the step, differentiating two of them gives its first and second derivatives.
-    for _ in range(2):
-        s = _imbalance(s, *args)[1]
-    residual = jnp.abs(_imbalance(s, *args)[0])
-    limit = jnp.where(n > modes, ridge * n / jnp.where(n > modes, n - modes, 1.0), 0.0 * ridge)
-    value = jnp.where(overdetermined, limit, s)
-    residual = jnp.where(overdetermined, 0.0, residual)
-    return value, residual, (residual < 1e3 * eps * (1.0 + modes)) & (settled | overdetermined)
+    bare = values, degeneracy, n, jnp.where(overdetermined, 1.0, ridge)
+    bound = bare[-1] + (degeneracy * values).sum()
+    s, settled = _descend(bare, jnp.where((upper > 0) & (upper < bound), upper, bound))
+    s = _newton(s, *bare)  # polishes the last digits
+    residual = jnp.where(overdetermined, 0.0, jnp.abs(_equation(s, bare)))
+    converged = (residual < 1e3 * eps * (1.0 + modes)) & (settled | overdetermined)
+    return implicit(_equation, jnp.where(overdetermined, 0.0, s), args), residual, converged
 
 
 @jax.jit
@@ -137,7 +201,7 @@ def iterate(function, upper, args, *, rtol=1e-13, steps=10_000):
     ----------
     function : callable (s, args) -> s
     upper : (p,) upper bound, at which the map does not rise
-    args : pytree, in which the result is differentiable by the implicit function theorem
+    args : pytree, in which the result is differentiable
     rtol : relative change at which iterations end
     steps : most iterations
 
@@ -147,10 +211,18 @@ def iterate(function, upper, args, *, rtol=1e-13, steps=10_000):
         ``residual`` () is the largest relative change that another iteration makes.
     """
     tolerance = max(rtol, 8 * float(jnp.finfo(upper.dtype).eps))
+    fixed, upper = jax.lax.stop_gradient((args, upper))
     solution = optimistix.fixed_point(
-        function, optimistix.FixedPointIteration(tolerance, 0.0), upper, args,
+        function, optimistix.FixedPointIteration(tolerance, 0.0), upper, fixed,
         max_steps=steps, throw=False,
     )  # fmt: skip
-    s = solution.value
-    residual = jnp.abs(function(s, args) / s - 1).max()
-    return Root(s, residual, residual < 10 * tolerance)
+    residual = jnp.abs(function(solution.value, fixed) / solution.value - 1).max()
+    root = implicit(lambda s, a: s - function(s, a), solution.value, args, coupled)
+    return Root(root, residual, residual < 10 * tolerance)
+
+
+def hessian(gradient, x):
+    """Hessian at x (k,) by central differences of a compiled gradient, which needs no program."""
+    steps = 1e-4 * np.eye(x.size)
+    H = np.stack([(gradient(x + e) - gradient(x - e)) / 2e-4 for e in steps])
+    return 0.5 * (H + H.T)

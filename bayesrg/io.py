@@ -104,9 +104,22 @@ def _hints(annotated):
     }
 
 
-def _axes(hint):
+def _axes(hint, ndim=None, stars=None):
+    """Names of axes; of several annotations those that fit ``ndim`` and variadics seen before."""
     options = getattr(hint, "__args__", (hint,))
-    return next((o.dim_str for o in options if hasattr(o, "dim_str")), "").split()
+    options = [o.dim_str.split() for o in options if hasattr(o, "dim_str")] or [[]]
+    if ndim is None:
+        return options[0]
+
+    def fits(axes):
+        size = sum(stars.get(axis, 0) if axis.startswith("*") else 1 for axis in axes)
+        return size == ndim
+
+    axes = next(filter(fits, options), options[0])
+    for axis in axes:
+        if axis.startswith("*"):
+            stars.setdefault(axis, ndim - len(axes) + 1)
+    return axes
 
 
 def label(**groups: eqx.Module | tuple | xr.Dataset) -> xr.DataTree:
@@ -154,10 +167,10 @@ def group_of(module, skip: Sequence[str] = ()) -> xr.Dataset:
     -------
     Dataset
     """
-    arrays, coordinates, attrs = {}, {}, {}
+    arrays, coordinates, attrs, stars = {}, {}, {}, {}
     for name, hint in _hints(type(module)).items():
         value = getattr(module, name, None)
-        axes = _axes(hint)
+        axes = _axes(hint, np.ndim(value), stars)
         if name in skip or isinstance(value, eqx.Module) or callable(value):
             continue
         if isinstance(value, str) or (np.ndim(value) == 0 and not axes and value is not None):

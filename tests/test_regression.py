@@ -8,8 +8,8 @@ from oracles import conditional, log_normal
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process import kernels as sk
 
-from bayesrg.gp import condition, maximise_evidence
-from bayesrg.kernels import RBF, Matern32
+from bayesrg.gp import condition
+from bayesrg.kernels import RBF
 
 rng = np.random.default_rng(0)
 X, Z = rng.uniform(-1, 1, (12, 2)), rng.uniform(-1, 1, (5, 2))
@@ -101,23 +101,6 @@ def test_jitter_is_reported_never_silent():
     np.testing.assert_allclose(posterior.mean(X[:3]), y[:3], rtol=1e-5)
 
 
-def test_maximum_of_the_evidence():
-    def make(theta):
-        return Matern32(theta["lengthscale"], theta["variance"])
-
-    start = {"lengthscale": 1.0, "variance": 1.0, "ridge": 0.1}
-    best = maximise_evidence(make, start, X, y, restarts=2)
-    assert best.converged
-    other = 1.0 * sk.Matern(1.0, nu=1.5) + sk.WhiteKernel(0.1)
-    scikit = GaussianProcessRegressor(other, n_restarts_optimizer=2, random_state=0).fit(X, y)
-    np.testing.assert_allclose(
-        best.posterior.log_evidence, scikit.log_marginal_likelihood_value_, rtol=1e-6
-    )
-    fixed = maximise_evidence(lambda t: RBF(t), 1.0, X, y, ridge=0.05, restarts=0)
-    nearby = [condition(RBF(fixed.theta * f), X, y, 0.05).log_evidence for f in (0.99, 1.01)]
-    assert fixed.posterior.log_evidence > max(nearby)
-
-
 @pytest.mark.parametrize(
     "call, message",
     [
@@ -131,8 +114,6 @@ def test_maximum_of_the_evidence():
             r"mean returned shape \(12, 1\) for targets of shape \(12,\)",
         ),
         (lambda: condition(kernel, X[:0], y[:0], 0.1), "X has no rows"),
-        (lambda: maximise_evidence(RBF, 1.0, X, y), "there is no ridge"),
-        (lambda: maximise_evidence(RBF, -1.0, X, y, ridge=0.1), "theta0 must be positive"),
     ],
 )
 def test_bad_input_is_named(call, message):

@@ -2,6 +2,7 @@
 """Point estimates of hyper-parameters: the maximum of the evidence."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -12,9 +13,15 @@ from scipy.optimize import minimize
 
 from .. import _checks
 from .._checks import ArrayLike
+from .._fixedpoint import hessian
 from .._linalg import quad_logdet
 from ..kernels import Kernel
-from .regression import Posterior, condition
+from .regression import Posterior, _shaped, condition
+from .units import units_of
+
+_TRIED = 16  # points tried for every restart
+_RANGE = 10 * np.log(10.0)  # of a logarithm on either side, without bounds
+_CURVED = 1e-4  # least curvature that fixes a parameter: its logarithm to a hundred
 
 
 class Maximum(NamedTuple):
@@ -32,70 +39,234 @@ def maximise_evidence(
     y: ArrayLike,
     *,
     ridge: ArrayLike | None = None,
+    mean: ArrayLike | Callable[[Any, Any], Any] = 0.0,
+    bounds: tuple[Any, Any] | None = None,
     restarts: int = 4,
     key: jax.Array | int = 0,
 ) -> Maximum:
-    """Maximise the log evidence over positive hyper-parameters.
+    """Maximise the log evidence over positive hyper-parameters, on the host.
 
     Parameters
     ----------
     make_kernel : callable
         From hyper-parameters, a pytree like ``theta0``, to a kernel.
     theta0 : pytree of positive numbers or arrays
-        Where to start. All are searched in their logarithm.
+        Where to start. All are searched in their logarithm, but for the entry ``"mean"``.
     X : (n, d)
     y : (n,) or (n, c)
     ridge : () or (n,), optional
         Noise variance, held fixed. By default it is the entry ``"ridge"`` of the mapping
         ``theta0`` and is searched too.
+    mean : number, or callable (theta, X) -> (n,) or (n, c)
+        Prior mean. What it takes from the entry ``"mean"`` of the mapping ``theta0``, any real
+        numbers or arrays, is searched as it stands, from the least squares fit on.
+    bounds : (low, high), optional
+        Positive numbers, or pytrees like ``theta0`` less its ``"mean"``. By default ten decades
+        on either side.
     restarts : int
-        Further starts, at ``theta0`` times log-normal factors of unit width.
+        Further starts, spread over the scales of the data: the best of 16 times as many points.
     key : seed of the restarts
 
     Returns
     -------
     Maximum
-        ``theta``, ``posterior``, ``converged``: the best of all starts.
+        ``theta``, ``posterior``, ``converged``: the best of all starts. ``converged`` says that
+        the evidence has a strict maximum there: inside the bounds, with no step left to take. It
+        is False where a hyper-parameter runs to zero or infinity, or the data do not fix it.
 
     Raises
     ------
     ValueError
-        If an entry of ``theta0`` is not positive, or there is no ridge.
+        If an entry of ``theta0`` is not positive, there is no ridge, or under a JAX
+        transformation.
+
+    Notes
+    -----
+    Units do not matter where the kernel's parameters can follow them: changes of the parameters
+    that undo a change of the inputs' scale, or put a factor before the kernel, are found by
+    trying, and restarts are placed along them. A kernel without a variance has no such change.
+
+    References
+    ----------
+    Rasmussen and Williams (2006), section 5.4.
     """
-    _checks.require_x64("gp.maximise_evidence")
+    what = "gp.maximise_evidence"
+    _checks.on_host(what, theta0, X, y, ridge, bounds, None if callable(mean) else mean)
+    _checks.require_x64(what)
     X = _checks.inputs("X", X, wide=True)
-    y = _checks.targets("y", y, X.shape[0])
+    y = _checks.targets("y", y, X.shape[0]).astype(float)
+    restarts = _checks.whole("restarts", restarts, least=0)
     if ridge is None and not (isinstance(theta0, Mapping) and "ridge" in theta0):
         raise ValueError(
             'there is no ridge: give ridge= to hold it fixed, or an entry "ridge" in theta0 to '
             "search it"
         )
-    theta0 = jax.tree.map(lambda v: _checks.positive("theta0", v), theta0)
-    start, unravel = ravel_pytree(jax.tree.map(jnp.log, theta0))
-    rows = y.reshape(X.shape[0], -1).T
+    if ridge is not None:
+        ridge = _checks.nonnegative("ridge", ridge, ndim=(0, 1))
+        if ridge.shape not in ((), X.shape[:1]):
+            raise ValueError(f"ridge has shape {ridge.shape} for {len(X)} points; give one or all")
+    space = _Space(theta0, callable(mean))
+    if not callable(mean):
+        mean = _constant(_checks.finite("mean", mean, ndim=0))
     eye = jnp.eye(X.shape[0], dtype=X.dtype)
 
-    def model(log_theta):
-        theta = jax.tree.map(jnp.exp, unravel(log_theta))
-        return theta, make_kernel(theta), theta["ridge"] if ridge is None else jnp.asarray(ridge)
+    def missed(theta):
+        """What the mean leaves of the targets, (n, c)."""
+        return (y - _shaped(jnp.asarray(mean(theta, X)), y)).reshape(X.shape[0], -1)
+
+    # a callable may close over what is traced
+    _checks.on_host(what, missed(space.theta(space.start)), make_kernel(space.theta(space.start)))
+    space.fit_mean(missed, y)  # before anything is compiled
+    variance = float((missed(space.theta(space.start)) ** 2).mean()) or 1.0
 
     @jax.jit
     @jax.value_and_grad
-    def loss(log_theta):
-        _, kernel, noise = model(log_theta)
-        quad, log_det = quad_logdet(kernel(X) + noise * eye, rows)
-        return 0.5 * (quad.sum() + rows.shape[0] * log_det)
+    def loss(x):
+        theta = space.theta(x)
+        noise = theta["ridge"] if ridge is None else ridge
+        rows = missed(theta).T
+        quad, log_det = quad_logdet(make_kernel(theta)(X) + noise * eye, rows)
+        return 0.5 * (quad.sum() + rows.shape[0] * (log_det + X.shape[0] * np.log(2 * np.pi)))
 
-    def objective(log_theta):
-        value, gradient = loss(log_theta)
-        if not np.isfinite(value):
-            return 1e300, np.zeros_like(log_theta)
+    @jax.jit
+    def gram(t, rows):
+        return make_kernel(space.theta(jnp.concatenate([t, space.start[space.size :]])))(rows)
+
+    logs = np.asarray(space.start[: space.size])
+    kernel_units = units_of(gram, logs, np.asarray(X), variance)
+    anchor, tried = _spread(kernel_units, space, variance, _TRIED * restarts, key)
+    box = space.box(bounds, np.stack([logs, anchor]))
+
+    def objective(x):
+        value, gradient = loss(x)
+        if not np.isfinite(value) or not np.isfinite(gradient).all():
+            return 1e300, np.zeros_like(x)
         return float(value), np.asarray(gradient)
 
-    key = _checks.random_key(key)
-    jumps = jax.random.normal(key, (restarts, start.size))
-    starts = [start, *(start + jumps)]
-    results = [minimize(objective, np.asarray(x), jac=True, method="L-BFGS-B") for x in starts]
-    best = min(results, key=lambda result: result.fun)
-    theta, kernel, noise = model(jnp.asarray(best.x))
-    return Maximum(theta, condition(kernel, X, y, noise), bool(best.success and best.fun < 1e300))
+    tried = np.clip(tried, *box)
+    best = np.argsort([objective(x)[0] for x in tried], stable=True)[:restarts]
+    starts = [np.clip(np.asarray(space.start), *box), *tried[best]]
+    limits = np.stack(box, 1)
+    results = [minimize(objective, x, jac=True, method="L-BFGS-B", bounds=limits) for x in starts]
+    x, converged = _finish(objective, min(results, key=lambda found: found.fun).x, box)
+    theta = space.theta(jnp.asarray(x))
+    noise = theta["ridge"] if ridge is None else ridge
+    prior_mean = partial(mean, theta)
+    posterior = condition(make_kernel(theta), X, y, noise, mean=prior_mean)
+    return Maximum(theta, posterior, converged)
+
+
+def _constant(value):
+    return lambda theta, X: jnp.full(X.shape[0], value, X.dtype)
+
+
+class _Space:
+    """Search variables: logarithms of what is positive, then the mean's parameters in units."""
+
+    def __init__(self, theta0, has_mean):
+        self.free = has_mean and isinstance(theta0, Mapping) and "mean" in theta0
+        positive = {k: v for k, v in theta0.items() if k != "mean"} if self.free else theta0
+        self.positive = jax.tree.map(lambda v: _checks.positive("theta0", v), positive)
+        logs, self.unravel = ravel_pytree(
+            jax.tree.map(lambda v: jnp.log(v.astype(float)), self.positive)
+        )
+        centre, self.unravel_mean = jnp.zeros(0), None
+        if self.free:
+            entries = jax.tree.map(
+                lambda v: _checks.finite('theta0["mean"]', v).astype(float), theta0["mean"]
+            )
+            centre, self.unravel_mean = ravel_pytree(entries)
+        self.size, self.centre, self.unit = logs.size, centre, jnp.ones_like(centre)
+        self.start = jnp.concatenate([logs, jnp.zeros_like(centre)])
+
+    def theta(self, x):
+        """Hyper-parameters at x (p,)."""
+        theta = jax.tree.map(jnp.exp, self.unravel(x[: self.size]))
+        if not self.free:
+            return theta
+        return {**theta, "mean": self.unravel_mean(self.centre + self.unit * x[self.size :])}
+
+    def fit_mean(self, missed, y):
+        """Measure the mean's parameters in units of the targets, from their least squares fit."""
+        if not self.centre.size:
+            return
+        head = self.start[: self.size]
+
+        def residual(z):
+            return missed(self.theta(jnp.concatenate([head, z]))).ravel()
+
+        zero = jnp.zeros_like(self.centre)
+        J, r = np.asarray(jax.jacfwd(residual)(zero)), np.asarray(residual(zero))
+        size = np.sqrt((J**2).mean(0))
+        step = -np.linalg.lstsq(J / np.where(size > 0, size, 1.0), r)[0]
+        step = jnp.asarray(step / np.where(size > 0, size, 1.0))
+        fitted = residual(step)
+        if bool((fitted**2).sum() < (r**2).sum()):
+            self.centre, r = self.centre + step, np.asarray(fitted)
+        spread = float(np.sqrt((r**2).mean())) or float(jnp.abs(y).max()) or 1.0
+        self.unit = jnp.asarray(np.where(size > 0, spread / np.where(size > 0, size, 1.0), 1.0))
+
+    def ridge_index(self):
+        """Which search variables are the ridge's, (p,)."""
+        if not (isinstance(self.positive, Mapping) and "ridge" in self.positive):
+            return np.zeros(self.start.size, bool)
+        marked = {k: jax.tree.map(jnp.zeros_like, v) for k, v in self.positive.items()}
+        marked["ridge"] = jnp.ones_like(marked["ridge"])
+        marked = jax.tree.unflatten(jax.tree.structure(self.positive), jax.tree.leaves(marked))
+        return np.r_[np.asarray(ravel_pytree(marked)[0]) > 0, np.zeros(self.centre.size, bool)]
+
+    def box(self, bounds, centres):
+        """Lowest and highest search variables, (p,) each."""
+        if bounds is None:
+            low, high = centres.min(0) - _RANGE, centres.max(0) + _RANGE
+        else:
+            low, high = (self._logs(bound) for bound in bounds)
+            if not (low < high).all():
+                raise ValueError(f"bounds must be low < high, got {bounds[0]} and {bounds[1]}")
+        endless = np.full(self.centre.size, np.inf)
+        return np.r_[low, -endless], np.r_[high, endless]
+
+    def _logs(self, bound):
+        if jax.tree.structure(bound) != jax.tree.structure(self.positive):
+            bound = _checks.positive("bounds", bound, ndim=0)
+            bound = jax.tree.map(lambda _: bound, self.positive)
+        bound = jax.tree.map(
+            lambda b, v: jnp.broadcast_to(jnp.log(_checks.positive("bounds", b)), v.shape),
+            bound, self.positive,
+        )  # fmt: skip
+        return np.asarray(ravel_pytree(bound)[0], float)
+
+
+def _spread(units, space, variance, count, key):
+    """Points at which the scales of the data are tried, (count, p), and the logs they surround.
+
+    Lengths over three decades, a variance over two, ridges down from the variance of the targets
+    to 1e-5 of it, and parameters that follow no unit over four decades.
+    """
+    ridge = space.ridge_index()
+    logs = ridge[: space.size]
+    anchor = np.where(logs, np.log(variance), units.anchor)
+    m, p = units.directions.shape[0], space.start.size
+    draws = jax.random.uniform(_checks.random_key(key), (count, m + p), minval=-1.0)
+    along, alone = np.split(np.asarray(draws), [m], 1)
+    follows = (np.abs(units.directions) > 0).any(0)
+    width = np.where(follows, 0.5, 2.0) * np.log(10.0)
+    move = np.where(logs, 6.0 * (alone[:, : space.size] - 1.0), width * alone[:, : space.size])
+    move += (1.5 * np.log(10.0) * along) @ units.directions
+    return anchor, np.concatenate([anchor + move, alone[:, space.size :]], 1)
+
+
+def _finish(objective, x, box):
+    """Newton steps from what L-BFGS found; say whether a strict maximum inside was reached."""
+    value, gradient = objective(x)
+    for _ in range(8):
+        curvature, V = np.linalg.eigh(hessian(lambda z: objective(z)[1], x))
+        step = -V @ (V.T @ gradient / np.maximum(np.abs(curvature), _CURVED))
+        new = np.clip(x + step / max(1.0, np.abs(step).max()), *box)
+        after, slope = objective(new)
+        if after > value + 1e-9 * (1 + abs(value)) or np.abs(slope).max() >= np.abs(gradient).max():
+            break
+        x, value, gradient = new, after, slope
+    inside = ((x > box[0] + 1e-6) & (x < box[1] - 1e-6)).all()
+    settled = curvature[0] > _CURVED and np.abs(step).max() < 1e-4
+    return x, bool(inside and settled and value < 1e300)

@@ -157,14 +157,17 @@ def critical_point(
     ----------
     arXiv 2111.12143.
     """
-    bias_var = float(_checks.nonnegative("bias_var", bias_var, ndim=0))
-    low, high = bracket
+    bias_var = _checks.nonnegative("bias_var", bias_var, ndim=0)
+    _checks.on_host("kernels.critical_point", bias_var, bracket, slope)
+    bias_var, (low, high) = float(bias_var), bracket
     dual = dual_of(activation, slope, order)
     if dual.slope is None:
         raise ValueError(f"{activation} has no derivative; take a continuous activation")
 
     def moments(K):
-        return (float(v) for v in _moments(dual, jnp.asarray(K, float)))
+        found = _moments(dual, jnp.asarray(K, float))
+        _checks.on_host("kernels.critical_point", found)
+        return (float(v) for v in found)
 
     def weight(K):
         _, slope = moments(K)

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from .. import _checks
 from .._activations import SLOPE, dual_of, resolve
 from .._checks import ArrayLike
+from .._fixedpoint import implicit
 from .base import Kernel, two_inputs
 from .network import BLOCK_BYTES
 from .recursion import beyond, prepared, settled
@@ -126,17 +127,14 @@ class DEQ(Kernel):
 def _settle(update, slope, start):
     """Solve ``x = update(x)`` entry by entry, by Newton's steps where the map contracts.
 
-    ``update`` may depend on traced arguments. The solution is a fixed point of a step at a fixed
-    rate, with no slope there: so each of two more steps carries one more order of its derivatives.
+    ``update`` may depend on traced arguments, in which the solution has its derivatives.
     """
     digits = 8 * float(jnp.finfo(start.dtype).eps)
 
-    def contraction(x):
-        rate = slope(x)
-        return jnp.where(rate < 1, 1 - rate, 1.0)
-
     def step(x):
-        return x + (update(x) - x) / contraction(x)
+        rate = slope(x)
+        change = (update(x) - x) / jnp.where(rate < 1, 1 - rate, 1.0)
+        return x + lax.stop_gradient(change)
 
     def moving(state):
         x, before, count = state
@@ -148,11 +146,7 @@ def _settle(update, slope, start):
 
     first = lax.stop_gradient(start)
     found, *_ = lax.while_loop(moving, advance, (step(first), first, 0))
-    found = lax.stop_gradient(found)
-    speed = lax.stop_gradient(contraction(found))
-    for _ in range(2):
-        found = found + (update(found) - found) / speed
-    return found
+    return implicit(lambda x, _: x - update(x), step(found), ())
 
 
 def _diagonal(kernel, X):

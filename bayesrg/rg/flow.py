@@ -34,7 +34,7 @@ class Flow(eqx.Module):
     evidence : (t, r)
         Log evidence of the coarse model under each of `rules`; None without a target.
     learnability : (k,) running learnability of each level
-    stop : int, the cutoff at which the data set stops the flow
+    stop : () the cutoff at which the data set stops the flow; an int outside a transformation
     """
 
     cutoff: Int[Array, " cutoff"]
@@ -49,7 +49,7 @@ class Flow(eqx.Module):
     learnability: Float[Array, " mode"]
     n: Float[Array, ""]
     ridge: Float[Array, ""]
-    stop: int = eqx.field(static=True)
+    stop: int | Int[Array, ""]
     rule: str = eqx.field(static=True)
     threshold: float = eqx.field(static=True)
     rules: tuple[str, ...] = eqx.field(static=True, default=RULES)
@@ -85,7 +85,7 @@ def flow(
         Target, for the evidence under each rule.
     cutoffs : (t,) integers, optional
         Where to evaluate; by default 0 to k without a target, else some 25 of these.
-    degeneracy : (k,) modes a value stands for; not with features
+    degeneracy : (k,) modes a value stands for, known on the host; not with features
     tail : variance outside the spectrum, eliminated at every cutoff
 
     Returns
@@ -95,8 +95,8 @@ def flow(
     Raises
     ------
     ValueError
-        For mismatched shapes, a target without features, features with a degeneracy, or a
-        singular noise covariance.
+        For mismatched shapes, a target without features, features with a degeneracy, a singular
+        noise covariance, or cutoffs and a degeneracy that are traced; other arguments may be.
 
     Notes
     -----
@@ -108,12 +108,15 @@ def flow(
     ----------
     arXiv 2405.06008, equations 33, 34 and 37.
     """
+    _checks.on_host("rg.flow counts modes: it", cutoffs, degeneracy)
+    counts = degeneracy
     values, degeneracy, n_points, bare = checked(values, degeneracy, n, ridge, tail)
+    multiplicity = np.ones(values.shape) if counts is None else np.asarray(counts)
     if values.ndim != 1 or n_points.ndim or bare.ndim:
         raise ValueError("flow takes one spectrum, n and ridge; call it once for each")
     given = {"features": features, "residual": residual} if rule == "posterior" else {}
     stop = cutoff(values, n, ridge, rule, threshold, degeneracy=degeneracy, tail=tail, **given)
-    edges = np.concatenate([[0], np.cumsum(np.asarray(degeneracy))]).round().astype(int)
+    edges = np.concatenate([[0], np.cumsum(multiplicity)]).round().astype(int)
     kept = _grid(cutoffs, edges, dense=y is None)
     levels = np.searchsorted(edges, kept)
     variance = jnp.concatenate([jnp.cumsum((degeneracy * values)[::-1])[::-1], jnp.zeros(1)])
@@ -123,14 +126,14 @@ def flow(
     last = jnp.concatenate([jnp.full(1, jnp.nan), values])[levels]
     arithmetic = harmonic = evidence = None
     if features is not None:
-        if bool((degeneracy != 1).any()):
+        if (multiplicity != 1).any():
             raise ValueError("features need one value a mode; leave degeneracy out")
         fn = MercerNormal(features, values, ridge, residual=residual, tail=tail)
         points = fn.event_shape[0]
-        if points != n:
+        if _checks.known(n_points) and points != n_points:
             raise ValueError(f"features has {points} rows but n is {n}; give them the same number")
         arithmetic, harmonic = (x[levels] for x in _exact_ridges(fn))
-        if not bool(jnp.isfinite(harmonic).all()):
+        if _checks.known(harmonic) and not bool(jnp.isfinite(harmonic).all()):
             raise ValueError(
                 "noise covariance is singular: the exact ridge needs a positive ridge, or a "
                 "residual that is positive definite"

@@ -10,6 +10,7 @@ from jaxtyping import Float
 
 from .. import _checks
 from .._checks import ArrayLike
+from .._fixedpoint import implicit
 
 
 class PowerLaw(eqx.Module):
@@ -73,17 +74,23 @@ class PowerLaw(eqx.Module):
         Solves :math:`\epsilon = \lambda_1 C_\alpha (n\lambda_1/(\sigma^2+\epsilon))^{-\alpha/(1+\alpha)}`.
         """  # noqa: E501
         n, ridge = jnp.broadcast_arrays(jnp.asarray(n, float), jnp.asarray(ridge, float))
-        power = self.exponents[0]
-        front = self.first * self.constant * (n * self.first) ** -power
+        front = self.first * self.constant * (n * self.first) ** -self.exponents[0]
+        args = front, self.alpha, ridge
+
+        def excess(error, args):
+            front, alpha, ridge = args
+            return error - front * (ridge + error) ** (alpha / (1 + alpha))
+
+        fixed, alpha, bare = jax.lax.stop_gradient(args)
+        power = alpha / (1 + alpha)
         # Newton's method falls to the root from above, for the equation is convex.
-        bounds = front * (2 * ridge) ** power, (2**power * front) ** (1 + self.alpha)
-        error = jnp.maximum(*bounds)
+        bounds = fixed * (2 * bare) ** power, (2**power * fixed) ** (1 + alpha)
 
         def step(_, error):
-            value = front * (ridge + error) ** power
-            return error - (error - value) / (1 - power * value / (ridge + error))
+            value = fixed * (bare + error) ** power
+            return error - (error - value) / (1 - power * value / (bare + error))
 
-        return jax.lax.fori_loop(0, 60, step, error)
+        return implicit(excess, jax.lax.fori_loop(0, 60, step, jnp.maximum(*bounds)), args)
 
     def ridge_error(self, n: ArrayLike, ridge: ArrayLike) -> Array:
         """Limit of `error` at many points (...), where the ridge dominates."""
@@ -104,17 +111,24 @@ class PowerLaw(eqx.Module):
         :math:`\kappa/\alpha + (\sigma^2/\lambda_1)\kappa^{1+\alpha} = n(1-T)/T`.
         """
         reach = jnp.asarray(n, float) * (1 - threshold) / threshold
-        ratio = jnp.asarray(ridge, float) / self.first
+        reach, ratio = jnp.broadcast_arrays(reach, jnp.asarray(ridge, float) / self.first)
+        args = reach, ratio, self.alpha
+
+        def excess(kept, args):
+            reach, ratio, alpha = args
+            return kept * (1 / alpha + ratio * kept**alpha) - reach
+
+        fixed = jax.lax.stop_gradient(args)
+        reach, ratio, alpha = fixed
         bounded = ratio > 0
-        by_ridge = (reach / jnp.where(bounded, ratio, 1.0)) ** (1 / (1 + self.alpha))
-        kept = jnp.minimum(self.alpha * reach, jnp.where(bounded, by_ridge, jnp.inf))
+        by_ridge = (reach / jnp.where(bounded, ratio, 1.0)) ** (1 / (1 + alpha))
+        start = jnp.minimum(alpha * reach, jnp.where(bounded, by_ridge, jnp.inf))
 
         def step(_, kept):
-            bare = ratio * kept**self.alpha
-            excess = kept * (1 / self.alpha + bare) - reach
-            return kept - excess / (1 / self.alpha + (1 + self.alpha) * bare)
+            slope = 1 / alpha + (1 + alpha) * ratio * kept**alpha
+            return kept - excess(kept, fixed) / slope
 
-        return jax.lax.fori_loop(0, 60, step, kept)
+        return implicit(excess, jax.lax.fori_loop(0, 60, step, start), args)
 
     def mismatched_exponent(self, beta: ArrayLike) -> Array:
         """Ridgeless exponent for target power k^-(1 + beta): the least of beta, 2 + 2 alpha."""

@@ -12,6 +12,7 @@ from jaxtyping import Float
 
 from .. import _activations, _checks
 from .._checks import ArrayLike
+from .._fixedpoint import implicit
 from .hermite import warn_clipped
 from .linearise import resolved, warn_unless_odd
 
@@ -219,21 +220,18 @@ def _bottom(ensemble, tau):
     levels = (ensemble.sizes[1:], ensemble.sizes[:-1], *ensemble[3:])
     for p, q, k, c, r in reversed(list(zip(*levels, strict=True))):
         low, high = q * (c + low) / (k * p), q * ((c + high) / k + r) / p
-    low, high = jnp.log(low / ensemble.sizes[0]), jnp.log(high / ensemble.sizes[0])
-    fixed, goal = jax.lax.stop_gradient((ensemble, tau))
+    ends = jnp.log(low / ensemble.sizes[0]), jnp.log(high / ensemble.sizes[0])
+    ends, fixed, goal = jax.lax.stop_gradient((ends, ensemble, tau))
 
     def halve(_, ends):
         middle = (ends[0] + ends[1]) / 2
         below = _climb(fixed, jnp.exp(middle))[0] < goal
         return jnp.where(below, middle, ends[0]), jnp.where(below, ends[1], middle)
 
-    ends = jax.lax.stop_gradient((low, high))
     u = jax.lax.fori_loop(0, _HALVINGS, halve, ends)[1]
-    # Newton steps from the root carry its first and second derivatives
-    for _ in range(2):
-        (value, _), (slope, _) = _slopes(ensemble, u)
-        u = u - (value - tau) / slope
-    return u
+    (value, _), (slope, _) = _slopes(fixed, u)
+    u = u - (value - goal) / slope  # polishes the last digits
+    return implicit(lambda u, at: _climb(at[0], jnp.exp(u))[0] - at[1], u, (ensemble, tau))
 
 
 def _slopes(ensemble, u):
@@ -260,23 +258,27 @@ def _dimensions(ensemble, tau):
 def _curve(ensemble, n, ridge):
     def one(given):
         n, ridge = given
-        spare = n - ensemble.sizes[-1]
+        frozen, bare, spare = jax.lax.stop_gradient((ensemble, ridge, n - ensemble.sizes[-1]))
 
-        def newton(tau, ensemble=ensemble, ridge=ridge):
-            missing, slack = _shortfall(ensemble, tau)
-            return (ridge + tau * slack) / (spare + missing + slack)
+        def newton(tau):
+            missing, slack = _shortfall(frozen, tau)
+            return (bare + tau * slack) / (spare + missing + slack)
 
         def falls(state):
             tau, before, count = state
             return (tau < before * (1 - 8 * jnp.finfo(tau.dtype).eps)) & (count < 400)
 
         # tau times the imbalance is convex, so that steps from above the root stay above it
-        frozen = jax.lax.stop_gradient((ensemble, ridge))
         start = jax.lax.stop_gradient((ridge + ensemble.trace) / n)
         tau, _, _ = jax.lax.while_loop(
-            falls, lambda s: (newton(s[0], *frozen), s[0], s[2] + 1), (start, 2 * start, 0)
+            falls, lambda s: (newton(s[0]), s[0], s[2] + 1), (start, 2 * start, 0)
         )
-        tau = newton(tau)  # from the root: it carries the derivative
+
+        def imbalance(tau, at):
+            ensemble, n, ridge = at
+            return n - ensemble.sizes[-1] + _shortfall(ensemble, tau)[0] - ridge / tau
+
+        tau = implicit(imbalance, newton(tau), (ensemble, n, ridge))
         return tau, *_shortfall(ensemble, tau)
 
     return jax.lax.map(one, (n, ridge))

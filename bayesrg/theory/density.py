@@ -9,6 +9,7 @@ from jaxtyping import Float
 
 from .. import _checks
 from .._checks import ArrayLike
+from .._fixedpoint import implicit
 
 _RUNGS, _STEPS = 40, 6
 
@@ -92,11 +93,16 @@ def _companion(values, n, grid):
     ends = jnp.log(3.0), jnp.log(_height(1.0, grid / scale))
     ladder = jnp.exp(jnp.linspace(*ends, _RUNGS))  # (rungs, g)
 
+    def imbalance(v, at):
+        omega, n, z = at
+        return 1.0 + z * v - (omega * v / (1.0 + omega * v)).sum() / n
+
+    fixed = jax.lax.stop_gradient((omega, n))
+
     def newton(_, state):
         v, z = state
-        left = 1.0 / (1.0 + omega * v)
-        imbalance = 1.0 + z * v - (omega * v * left).sum() / n
-        step = -imbalance / (z - (omega * left**2).sum() / n)
+        slope = z - (fixed[0] / (1.0 + fixed[0] * v) ** 2).sum() / fixed[1]
+        step = -imbalance(v, (*fixed, z)) / slope
         # halve the imaginary part at most
         fall = -step.imag / v.imag
         return v + step * jnp.where(fall > 0.5, 0.5 / jnp.where(fall > 0.5, fall, 1.0), 1.0), z
@@ -104,10 +110,11 @@ def _companion(values, n, grid):
     def at(given):
         x, heights = given
 
-        def rung(v, height):
-            return jax.lax.fori_loop(0, _STEPS, newton, (v, x + 1j * height))[0], None
+        def rung(v, z):
+            return jax.lax.fori_loop(0, _STEPS, newton, (v, z))[0], None
 
-        start = -1.0 / (x + 1j * heights[0])
-        return jax.lax.scan(rung, start, heights)[0]
+        path = x + 1j * heights
+        v = jax.lax.scan(rung, -1.0 / path[0], jax.lax.stop_gradient(path))[0]
+        return implicit(imbalance, v, (omega, n, path[-1]))
 
     return jax.lax.map(at, (grid / scale, ladder.T), batch_size=64) / scale

@@ -15,10 +15,13 @@ from .averages import averages, log_det
 from .moments import Moments
 
 _NOISELESS = 1e-12  # share of Ey2 below which a target is held by the features
+_PerTarget = Float[Array, " *n_train"] | Float[Array, "*n_train target"]
 
 
 class Equivalent(eqx.Module):
     r"""Averages over data sets of n rows; see `ridge_equivalent`.
+
+    What concerns the targets has a last axis of c where the moments are those of c targets.
 
     Attributes
     ----------
@@ -46,14 +49,14 @@ class Equivalent(eqx.Module):
     m: Float[Array, " *n_train"]
     df1: Float[Array, " *n_train"]
     df2: Float[Array, " *n_train"]
-    test: Float[Array, " *n_train"]
-    train: Float[Array, " *n_train"]
-    excess: Float[Array, " *n_train"] | None
-    weight_norm2: Float[Array, " *n_train"]
-    data_fit: Float[Array, " *n_train"]
+    test: _PerTarget
+    train: _PerTarget
+    excess: _PerTarget | None
+    weight_norm2: _PerTarget
+    data_fit: _PerTarget
     pred_var: Float[Array, " *n_train"]
-    log_evidence: Float[Array, " *n_train"]
-    calibration: Float[Array, " *n_train"]
+    log_evidence: _PerTarget
+    calibration: _PerTarget
     rank: Int[Array, ""]
     residual: Float[Array, " *n_train"]
     converged: Bool[Array, " *n_train"]
@@ -80,7 +83,7 @@ def ridge_equivalent(
     n : (...) number of rows, real, zero allowed
     ridge : (...) from zero to infinity; ``n[:, None]`` with ``ridge`` (r,) gives a grid
     label_noise : (...), optional
-        Variance of the noise in new labels, for ``excess`` alone.
+        Variance of the noise in new labels, for ``excess`` alone; or one a target.
     noise_variance : (...), optional
         Positive; that of the model, whose weights have the prior variance noise_variance over
         ridge. By default the ridge itself, with prior variance 1.
@@ -88,8 +91,9 @@ def ridge_equivalent(
     Returns
     -------
     Equivalent
-        Without a ridge the minimum-norm solution, which has no evidence above ``rank`` rows
-        (nan) and an infinite error at ``rank`` unless the features explain the whole target.
+        Of several targets the errors, weights and evidence of each. Without a ridge the
+        minimum-norm solution, which has no evidence above ``rank`` rows (nan) and an infinite
+        error at ``rank`` unless the features explain the whole target.
 
     Raises
     ------
@@ -173,28 +177,38 @@ def equivalent(moments, n, ridge, noise_variance=None, *, ridgeless=True) -> Equ
     values, power, v, Ey2 = moments.values, moments.power, moments.unexplained, moments.Ey2
     infinite = jnp.isinf(ridge)
     bare = jnp.where(infinite, 1.0, ridge)
+    kept = 1.0
     if ridgeless:
         lost = (ridge == 0)[..., None] & (values <= moments.floor)
-        v = v + jnp.where(lost, power, 0.0).sum(-1)
-        values, power = jnp.where(lost, 0.0, values), jnp.where(lost, 0.0, power)
+        kept, values = jnp.where(lost, 0.0, 1.0), jnp.where(lost, 0.0, values)
+        v = v + _over_modes(1.0 - kept, power)
+    several = power.ndim == 2
+
+    def each(x):
+        """The same for all targets, which are the last axis."""
+        return x[..., None] if several else x
+
     a = averages(values, jnp.ones_like(moments.values), n, bare)
     over = (a.s == 0) & (n > 0)  # no ridge and at least as many rows as features
-    v = jnp.where(over & (v <= _NOISELESS * Ey2), 0.0, v)
-    missed = (a.unlearnt**2 * power).sum(-1) + v
-    silent = a.critical & (missed == 0)
-    test = jnp.where(a.critical, jnp.inf, missed / jnp.where(a.critical, 1.0, a.free))
+    critical = each(a.critical)
+    v = jnp.where(each(over) & (v <= _NOISELESS * Ey2), 0.0, v)
+    missed = _over_modes(kept * a.unlearnt**2, power) + v
+    silent = critical & (missed == 0)
+    test = jnp.where(critical, jnp.inf, missed / jnp.where(critical, 1.0, each(a.free)))
     test = jnp.where(silent, 0.0, test)
     finite = jnp.where(jnp.isfinite(test), test, 0.0)
     left = values * a.left * a.left  # in this order: the square of one over s may overflow
-    norm2 = n**2 * (power * left).sum(-1) + finite * n * left.sum(-1)
-    norm2 = jnp.where(a.critical & ~silent, jnp.inf, norm2)
-    train = a.share**2 * finite
+    norm2 = each(n**2) * _over_modes(left, power) + finite * each(n * left.sum(-1))
+    norm2 = jnp.where(critical & ~silent, jnp.inf, norm2)
+    train = each(a.share**2) * finite
 
     s = jnp.where(a.s > 0, a.s, 1.0)
-    noise_fit = jnp.where(a.s > 0, n * v / s, jnp.where(over & (v > 0), jnp.inf, 0.0))
-    data_fit = n * (power * a.left).sum(-1) + noise_fit
+    without = jnp.where(each(over) & (v > 0), jnp.inf, 0.0)
+    noise_fit = jnp.where(each(a.s > 0), each(n) * v / each(s), without)
+    data_fit = each(n) * _over_modes(kept * a.left, power) + noise_fit
     logs = jnp.log(jnp.where(values > 0, n[..., None] * values, 1.0)).sum(-1) - n
-    determinant = jnp.where(silent, logs, log_det(values, jnp.ones_like(moments.values), a))
+    usual = log_det(values, jnp.ones_like(moments.values), a)
+    determinant = jnp.where(silent, each(logs), each(usual))
     if fixed:
         (s2,) = fixed
         alpha = jnp.where(bare > 0, s2 / jnp.where(bare > 0, bare, 1.0), jnp.inf)
@@ -202,35 +216,47 @@ def equivalent(moments, n, ridge, noise_variance=None, *, ridgeless=True) -> Equ
     else:
         s2, alpha, pred_var = ridge, jnp.ones_like(bare), a.s
     some = jnp.where(n > 0, n, 1.0)  # n log(alpha) is 0 for n = 0 also where alpha is infinite
-    twice = data_fit / alpha + some * jnp.log(alpha) + determinant + n * np.log(2 * np.pi)
-    no_evidence = jnp.isinf(alpha) | (a.critical & ~silent)
+    twice = data_fit / each(alpha) + determinant
+    twice = twice + each(some * jnp.log(alpha) + n * np.log(2 * np.pi))
+    no_evidence = each(jnp.isinf(alpha)) | (critical & ~silent)
     evidence = jnp.where(no_evidence, -jnp.inf, -0.5 * jnp.where(no_evidence, 0.0, twice))
     if not fixed:
-        evidence = jnp.where(over & ~a.critical, jnp.nan, evidence)
+        evidence = jnp.where(each(over & ~a.critical), jnp.nan, evidence)
     s2_there = jnp.where(infinite, s2, 1.0)
-    noise_only = n * Ey2 / s2_there + some * jnp.log(s2_there) + n * np.log(2 * np.pi)
-    evidence = jnp.where(infinite, -0.5 * noise_only, evidence)
+    no_signal = each(some * jnp.log(s2_there) + n * np.log(2 * np.pi))
+    no_signal = each(n) * Ey2 / each(s2_there) + no_signal
+    evidence = jnp.where(each(infinite), -0.5 * no_signal, evidence)
 
     def at_infinity(value, others):
         return jnp.where(infinite, value, others)
 
-    test, pred_var = at_infinity(Ey2, test), at_infinity(s2, pred_var)
+    def targets_at_infinity(value, others):
+        return jnp.where(each(infinite), value, others)
+
+    test, pred_var = targets_at_infinity(Ey2, test), at_infinity(s2, pred_var)
     tau = jnp.where(n > 0, a.s / some, jnp.inf)
     # at n = rank both diverge as the ridge falls; their ratio tends to half of v / s2
-    known = (pred_var > 0) & jnp.isfinite(pred_var)
-    ratio = test / jnp.where(known, pred_var, 1.0)
+    known, some_var = each((pred_var > 0) & jnp.isfinite(pred_var)), each(pred_var > 0)
+    ratio = test / jnp.where(known, each(pred_var), 1.0)
     calibration = jnp.where(
-        known, ratio, jnp.where(pred_var > 0, 0.0, jnp.where(test > 0, jnp.inf, 0.0))
+        known, ratio, jnp.where(some_var, 0.0, jnp.where(test > 0, jnp.inf, 0.0))
     )
     if fixed:
-        calibration = jnp.where(a.critical & ~silent, v / (2 * s2), calibration)
+        calibration = jnp.where(critical & ~silent, v / each(2 * s2), calibration)
     return Equivalent(
         n=n, ridge=ridge, tau=at_infinity(jnp.inf, tau),
         m=at_infinity(0.0, jnp.where(a.s > 0, 1.0 / s, jnp.inf)),
         df1=at_infinity(0.0, a.count), df2=at_infinity(0.0, (a.learnt**2).sum(-1)),
-        test=test, train=at_infinity(Ey2, train), excess=None,
-        weight_norm2=at_infinity(0.0, norm2),
-        data_fit=at_infinity(0.0, data_fit), pred_var=pred_var,
-        log_evidence=jnp.where(n > 0, evidence, 0.0), calibration=calibration,
+        test=test, train=targets_at_infinity(Ey2, train), excess=None,
+        weight_norm2=targets_at_infinity(0.0, norm2),
+        data_fit=targets_at_infinity(0.0, data_fit), pred_var=pred_var,
+        log_evidence=jnp.where(each(n > 0), evidence, 0.0), calibration=calibration,
         rank=moments.rank, residual=a.residual, converged=a.converged,
     )  # fmt: skip
+
+
+def _over_modes(weights, power):
+    """Sum of ``power`` (p,) or (p, c) over modes with weights (..., p)."""
+    if power.ndim == 1:
+        return (weights * power).sum(-1)
+    return (weights[..., None] * power).sum(-2)

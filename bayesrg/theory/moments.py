@@ -17,6 +17,8 @@ from .._linalg import safe_sqrt
 class Moments(eqx.Module):
     r"""Moments of features phi and target y; see `moments`, `population_moments`, `spectral_moments`.
 
+    Of c targets what concerns them has a last axis of c: their rows are the same.
+
     Attributes
     ----------
     values : (p,) eigenvalues of the second moment of the features, falling
@@ -33,10 +35,10 @@ class Moments(eqx.Module):
     """  # noqa: E501
 
     values: Float[Array, " mode"]
-    projection: Float[Array, " mode"]
-    power: Float[Array, " mode"]
-    Ey2: Float[Array, ""]
-    unexplained: Float[Array, ""]
+    projection: Float[Array, " mode"] | Float[Array, "mode target"]
+    power: Float[Array, " mode"] | Float[Array, "mode target"]
+    Ey2: Float[Array, ""] | Float[Array, " target"]
+    unexplained: Float[Array, ""] | Float[Array, " target"]
     vectors: Float[Array, "feature mode"] | None
     mean: Float[Array, " feature"] | None
     N: int | None = eqx.field(static=True)
@@ -50,7 +52,7 @@ class Moments(eqx.Module):
         return (self.vectors * self.values) @ self.vectors.T
 
     @property
-    def psi(self) -> Float[Array, " feature"]:
+    def psi(self) -> Float[Array, " feature"] | Float[Array, "feature target"]:
         r"""Overlap :math:`E[\phi y]` with the target, (p,), in the range of ``Omega``."""
         return self.projection if self.vectors is None else self.vectors @ self.projection
 
@@ -73,7 +75,7 @@ def moments(
     Parameters
     ----------
     F : (n, p) features of rows that the read-out is not trained on, n = N of them
-    y : (n,) targets
+    y : (n,) targets, or (n, c) of c regressions on the same rows
     centre : bool
         Whether the sample means of features and targets are subtracted.
     rank_tol : float, optional
@@ -100,7 +102,7 @@ def moments(
     """
     _checks.warn_32_bits("theory.moments")
     F = _checks.inputs("F", F)
-    y = _checks.finite("y", _checks.targets("y", y, F.shape[0]), ndim=1)
+    y = _checks.targets("y", y, F.shape[0])
     N, p = F.shape
     if N < 10 * p:
         singular = "; with fewer rows than features Omega is singular" if N < p else ""
@@ -111,8 +113,8 @@ def moments(
         )
     mean = F.mean(0)
     if centre:
-        F, y = F - mean[None], y - y.mean()
-    return _decompose(F.T @ F / N, F.T @ y / N, (y**2).mean(), mean, N, rank_tol)
+        F, y = F - mean[None], y - y.mean(0)
+    return _decompose(F.T @ F / N, F.T @ y / N, (y**2).mean(0), mean, N, rank_tol)
 
 
 def population_moments(
@@ -236,11 +238,12 @@ def _decompose(Omega, psi, Ey2, mean, N, rank_tol):
     rank_tol = _tolerance(rank_tol, values)
     # below it an eigenvector's overlap is round-off, and divided by its value anything at all
     sound = values > rank_tol * values.max(initial=0.0)
-    projection = jnp.where(sound, vectors.T @ psi, 0.0)
-    power = jnp.where(sound, projection**2 / jnp.where(sound, values, 1.0), 0.0)
+    keep = sound if psi.ndim == 1 else sound[:, None]
+    projection = jnp.where(keep, vectors.T @ psi, 0.0)
+    power = projection**2 / jnp.where(keep, values.reshape(keep.shape), 1.0)
     return Moments(
         values=values, projection=projection, power=power, Ey2=Ey2,
-        unexplained=jnp.clip(Ey2 - power.sum(), 0.0), vectors=vectors, mean=mean, N=N,
+        unexplained=jnp.clip(Ey2 - power.sum(0), 0.0), vectors=vectors, mean=mean, N=N,
         rank_tol=rank_tol,
     )  # fmt: skip
 

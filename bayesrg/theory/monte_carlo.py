@@ -307,6 +307,7 @@ def learning_curve_mc(
     _checks.require_x64("theory.learning_curve_mc")
     if draws < 2:
         raise ValueError(f"draws must be at least 2 for a standard error, got {draws}")
+    _checks.on_host("theory.learning_curve_mc counts rows: it", n)
     sizes = np.atleast_1d(np.asarray(n))
     if not np.issubdtype(sizes.dtype, np.integer) or (sizes < 1).any() or sizes.ndim != 1:
         raise ValueError(f"n must hold positive integers, shape () or (s,), got {n!r}")

@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float
 
 from .. import _checks
 from .._checks import ArrayLike
+from .._fixedpoint import implicit
 from .equivalents import equivalent
 from .moments import Moments
 
@@ -73,7 +74,7 @@ def optimal_ridge(
     Raises
     ------
     ValueError
-        For another criterion, a range that is not 0 < low < high, fewer than 3 points, or a noise
+        For moments of several targets, another criterion, a range that is not 0 < low < high, fewer than 3 points, or a noise
         variance where the test error is asked for.
 
     Notes
@@ -96,6 +97,11 @@ def optimal_ridge(
                 "give criterion='evidence'"
             )
         noise_variance = _checks.positive("noise_variance", noise_variance, ndim=0).astype(dtype)
+    if moments.power.ndim > 1:
+        raise ValueError(
+            f"moments hold {moments.power.shape[1]} targets, which have a best ridge each; give "
+            "those of one at a time"
+        )
     if bounds is None:
         low, high = (scale * moments.values.sum() for scale in (1e-8, 1e4))
     else:
@@ -122,9 +128,11 @@ def optimal_ridge(
 @eqx.filter_jit
 def _optimise(moments, n, logs, s2, for_test, profiled):
     """Optimum over the log of the ridge; what is aimed at is data, so one program serves all."""
+    given = moments, n, s2
 
-    def loss(log_ridge):
+    def loss(log_ridge, given=given):
         """What is minimised, for n (...) and ridges that begin with its axes; prior variance."""
+        moments, n, s2 = given
         ridge = jnp.exp(log_ridge)
         rows = n.reshape(n.shape + (1,) * (log_ridge.ndim - n.ndim))
         e = equivalent(moments, rows, ridge, ridgeless=False)
@@ -133,19 +141,21 @@ def _optimise(moments, n, logs, s2, for_test, profiled):
         gain = 0.5 * (e.data_fit - e.data_fit / alpha - e.n * jnp.log(alpha))
         return jnp.where(for_test, e.test, -e.log_evidence - gain), alpha
 
-    slope = jax.grad(lambda u: loss(u)[0].sum())
+    slope = jax.grad(lambda u, given: loss(u, given)[0].sum())
+    fixed = jax.lax.stop_gradient(given)
     points = logs.size
     on_grid = loss(jnp.broadcast_to(logs, n.shape + logs.shape))[0]
     best = on_grid.argmin(-1)
-    bracket = logs[jnp.clip(best - 1, 0)], logs[jnp.clip(best + 1, max=points - 1)]
+    ends = logs[jnp.clip(best - 1, 0)], logs[jnp.clip(best + 1, max=points - 1)]
 
     def halve(_, ends):
         lower, upper = ends
         middle = (lower + upper) / 2
-        falling = slope(middle) < 0
+        falling = slope(middle, fixed) < 0
         return jnp.where(falling, middle, lower), jnp.where(falling, upper, middle)
 
-    inside = sum(jax.lax.fori_loop(0, _HALVINGS, halve, bracket)) / 2
+    found = jax.lax.fori_loop(0, _HALVINGS, halve, jax.lax.stop_gradient(ends))
+    inside = implicit(slope, sum(found) / 2, given)
     # a loss that is level at an end has no optimum inside
     least = on_grid.min(-1, keepdims=True)
     level = on_grid <= least + 8 * jnp.finfo(logs.dtype).eps * jnp.abs(least)

@@ -29,6 +29,7 @@ def wide_and_deep(energy: ArrayLike, effective_depth: ArrayLike) -> np.ndarray:
     ----------
     arXiv 2212.14457.
     """
+    _checks.on_host("theory.deep_linear.wide_and_deep", energy, effective_depth)
     _checks.positive("energy", energy)
     _checks.nonnegative("effective_depth", effective_depth)
     r, depth = np.asarray(energy, float), np.asarray(effective_depth, float)
@@ -62,6 +63,7 @@ def leading_log_evidence(
     ----------
     arXiv 2212.14457.
     """
+    _checks.on_host("theory.deep_linear.leading_log_evidence", energy, effective_depth, points)
     q = wide_and_deep(energy, effective_depth)
     r, depth = np.asarray(energy, float), np.asarray(effective_depth, float)
     prior = np.log(q) ** 2 / np.where(depth > 0, 4.0 * depth, 1.0)
@@ -88,8 +90,10 @@ def infinite_depth(width: int, points: int, energy: ArrayLike):
     ----------
     arXiv 2212.14457.
     """
-    b = float(_checks.positive("width", width, ndim=0)) / 2.0
-    points = float(_checks.positive("points", points, ndim=0))
-    energy = float(_checks.positive("energy", energy, ndim=0))
+    given = {"width": width, "points": points, "energy": energy}
+    given = [_checks.positive(name, value, ndim=0) for name, value in given.items()]
+    _checks.on_host("theory.deep_linear.infinite_depth", given)
+    width, points, energy = (float(value) for value in given)
+    b = width / 2.0
     c = brentq(lambda x: psi(b + x) - np.log(b), 0.0, 1.0, xtol=1e-14)
     return points / 2.0 + c, energy / 2.0

@@ -108,6 +108,7 @@ def evidence(
             "deep_linear_collapsed"
         )
     _checks.choice("method", method, _METHODS)
+    _checks.on_host("theory.deep_linear.evidence", net, X, Y, key)
     if isinstance(draws, bool) or not isinstance(draws, int | np.integer) or draws < _LEAST:
         raise ValueError(f"draws must be an integer of at least {_LEAST}, got {draws!r}")
     if method == "exact":

@@ -83,7 +83,9 @@ def pareto_k(log_weights: ArrayLike) -> float:
     ----------
     arXiv 1507.02646; the fit is that of Zhang and Stephens (2009).
     """
-    log_w = np.sort(np.asarray(_checks.finite("log_weights", log_weights, ndim=1), float))
+    log_weights = _checks.finite("log_weights", log_weights, ndim=1)
+    _checks.on_host("theory.deep_linear.pareto_k", log_weights)
+    log_w = np.sort(np.asarray(log_weights, float))
     if log_w.size < 25:
         raise ValueError(f"log_weights has {log_w.size} entries; a tail needs at least 25")
     m = int(np.ceil(min(0.2 * log_w.size, 3.0 * np.sqrt(log_w.size))))

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from scipy.optimize import minimize
 
 from ... import _checks
+from ..._fixedpoint import hessian
 from ..._linalg import quad_logdet
 from .order import bartlett_sizes, order_parameter
 from .problem import Problem
@@ -164,10 +165,3 @@ def _energy(joint, x):
 
 
 _value_and_grad = eqx.filter_jit(lambda joint, x: jax.value_and_grad(_energy, 1)(joint, x))
-
-
-def hessian(gradient, x):
-    """Hessian at x (k,) by central differences of a compiled gradient, which needs no program."""
-    steps = 1e-4 * np.eye(x.size)
-    H = np.stack([(gradient(x + e) - gradient(x - e)) / 2e-4 for e in steps])
-    return 0.5 * (H + H.T)

@@ -13,8 +13,9 @@ from scipy.optimize import minimize
 
 from ... import _checks
 from ..._checks import ArrayLike
+from ..._fixedpoint import hessian
 from ..._linalg import quad_logdet
-from .joint import hessian, joint_of
+from .joint import joint_of
 from .problem import Problem
 from .stationary import stationary_points
 from .zero_noise import collapsed

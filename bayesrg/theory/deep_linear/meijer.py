@@ -48,6 +48,7 @@ def log_meijer_g(log_z: ArrayLike, b: ArrayLike) -> np.ndarray:
     ----------
     arXiv 2212.14457, 2104.11734 for the function; the rule is the package's own.
     """
+    _checks.on_host("theory.deep_linear.log_meijer_g", log_z, b)
     _checks.finite("log_z", log_z)
     _checks.finite("b", b, ndim=1)
     log_z, b = np.asarray(log_z, float), np.asarray(b, float)

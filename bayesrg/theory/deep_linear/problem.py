@@ -15,6 +15,8 @@ from ..._checks import ArrayLike
 from ...kernels import Kernel
 from ...networks import DeepLinear
 
+_SOLVER = "a solver of theory.deep_linear"
+
 
 class Problem(eqx.Module):
     r"""Data of one output, in units of the standard parametrisation; see `prepare`.
@@ -113,6 +115,7 @@ class Problem(eqx.Module):
 
     def covariances(self, X_new):
         """Prior covariance of new outputs with the modes (m, r), and prior variances (m,)."""
+        _checks.on_host("a posterior of theory.deep_linear", X_new)
         _checks.finite("X_new", X_new, ndim=(1, 2))
         X_new = np.asarray(X_new, float)
         X_new = X_new[:, None] if X_new.ndim == 1 else X_new
@@ -179,6 +182,8 @@ def prepare_outputs(
     ``X`` is (n, d), ``y`` (n,) or (n, outputs), and ``kernel`` as there.
     """
     _checks.warn_32_bits("theory.deep_linear")
+    standard = net.standardise()
+    _checks.on_host(_SOLVER, X, y, kernel, standard)
     n = _checks.inputs("X", X).shape[0]
     shape = _checks.targets("y", y, n).shape
     X, y = np.asarray(X, float).reshape(n, -1), np.asarray(y, float).reshape(n, -1)
@@ -187,7 +192,6 @@ def prepare_outputs(
             f"y has shape {shape} and the network {net.outputs} output(s); give one column an "
             "output"
         )
-    standard = net.standardise()
     scales = np.asarray(standard.scales, float)
     variance = float((scales**2).prod()) / X.shape[1]
     output_scale = float(net.output_scale)
@@ -230,6 +234,7 @@ def _diagonalise(kernel, X):
     """Positive eigenvalues, falling, and eigenvectors of a kernel at X (n, d), or of a matrix."""
     _checks.require_x64("theory.deep_linear with a kernel")
     K = kernel(X) if isinstance(kernel, Kernel) else _checks.finite("kernel", kernel, ndim=2)
+    _checks.on_host(_SOLVER, K)
     K, n = np.asarray(K, float), X.shape[0]
     if K.shape != (n, n) or np.abs(K - K.T).max() > 1e-10 * np.abs(K).max():
         raise ValueError(

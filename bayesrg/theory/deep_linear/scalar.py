@@ -67,6 +67,7 @@ class Exact(eqx.Module):
 
     def moment(self, k: ArrayLike) -> float:
         """Posterior mean of ``q**k`` for a real k; infinite where it diverges."""
+        _checks.on_host("a posterior of theory.deep_linear", k)
         _checks.finite("k", k, ndim=0)
         problem, k = self.problem, float(k)
         if not problem.widths or k == 0:
@@ -120,7 +121,9 @@ class Exact(eqx.Module):
         """
         problem = self.problem
         cross, prior = problem.covariances(X_new)
-        y_new = np.asarray(_checks.targets("y_new", y_new, cross.shape[0]), float)
+        y_new = _checks.targets("y_new", y_new, cross.shape[0])
+        _checks.on_host("a posterior of theory.deep_linear", y_new)
+        y_new = np.asarray(y_new, float)
         y_new = y_new.reshape(-1) * problem.output_scale
 
         def terms(log_q):
@@ -310,5 +313,6 @@ def prior_density(widths: ArrayLike, log_q: ArrayLike) -> Float[np.ndarray, "...
     ----------
     arXiv 2212.14457.
     """
+    _checks.on_host("theory.deep_linear.prior_density", widths, log_q)
     _checks.positive("widths", widths, ndim=1)
     return np.exp(log_prior(np.asarray(log_q, float), np.asarray(widths, float) / 2.0))

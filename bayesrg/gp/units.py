@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How a kernel's parameters follow the units of inputs and targets, found by trying."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+_DECADES = np.arange(-12, 13) * np.log(10)  # of the inputs, at which the kernel is tried
+_STEP = 1e-3  # of differences in logarithms
+_SAME = 1e-4  # relative, of two changes that count as equal
+
+
+class Units(NamedTuple):
+    """Directions in log parameters (p,) that stand for a change of units; see `units_of`.
+
+    ``anchor`` (p,) are parameters at which the kernel varies over the inputs as it does over what
+    suits it, with the variance of the targets. ``directions`` (m, p) rescale inputs or kernel.
+    """
+
+    anchor: np.ndarray
+    directions: np.ndarray
+
+
+def units_of(gram, start, X, variance):
+    """Find which changes of the parameters undo a change of units.
+
+    Parameters
+    ----------
+    gram : callable
+        From log parameters (p,) and inputs (m, d) to a Gram matrix (m, m).
+    start : (p,)
+    X : (n, d)
+    variance : float, of the targets
+
+    Returns
+    -------
+    Units
+        A family that has no such change, as one of a fixed length, has no direction for it, and
+        its parameters stay at ``start``.
+
+    Notes
+    -----
+    Rescaling inputs is undone by exponents b if the change of the Gram matrix with the inputs' log
+    scale is minus b times those with log parameters, entry by entry, whatever the inputs; and a
+    factor before the kernel likewise. Both are least squares over a few rows at all decades.
+    """
+    n, d = X.shape
+    spread = X.std(0)
+    spread = np.where(spread > 0, spread, np.maximum(np.abs(X).max(0), np.finfo(float).tiny))
+    rows = X[np.unique(np.linspace(0, n - 1, 8).astype(int))] / spread
+
+    def log_change(t, scale, vary):
+        """Derivative of the Gram matrix by central differences."""
+        up, down = vary(t, scale, _STEP), vary(t, scale, -_STEP)
+        return (gram(*up) - gram(*down)).ravel() / (2 * _STEP)
+
+    def parameter(i):
+        return lambda t, scale, h: (t + h * (np.arange(t.size) == i), rows * np.exp(scale))
+
+    def column(j):
+        return lambda t, scale, h: (t, rows * np.exp(scale + h * (np.arange(d) == j)))
+
+    def together(t, scale, h):
+        return t, rows * np.exp(scale + h)
+
+    each = d > 1 and start.size >= d  # one length a column, perhaps
+    kinds = [parameter(i) for i in range(start.size)] + [together]
+    kinds += [column(j) for j in range(d)] if each else []
+    blocks, values, scales = [], [], []
+    for scale in _DECADES:
+        K = np.asarray(gram(start, rows * np.exp(scale))).ravel()
+        change = np.stack([log_change(start, scale, vary) for vary in kinds], 1)
+        size = np.abs(K).max()
+        if np.isfinite(change).all() and np.isfinite(size) and size > 0:
+            blocks.append(change / size)
+            values.append(K / size)
+            scales.append(scale)
+    if not blocks:
+        return Units(start, np.zeros((0, start.size)))
+    blocks, values, scales = np.stack(blocks), np.concatenate(values), np.asarray(scales)
+    by_parameter = blocks[..., : start.size].reshape(-1, start.size)
+    by_input = blocks[..., start.size :]
+    undo = [_exponents(by_parameter, -by_input[..., i].ravel()) for i in range(by_input.shape[-1])]
+    apart = undo[1:] if each and all(b is not None for b in undo[1:]) else None
+    anchor, directions = start.copy(), []
+    for i, b in enumerate(apart or undo[:1]):
+        if b is None or not b.any():
+            continue
+        # the decade at which the kernel changes most is the one that suits it
+        weight = np.abs(by_input[..., i + 1 if apart else 0]).max(-1) ** 2
+        suits = (weight * scales).sum() / weight.sum()
+        size = np.log(spread[i]) if apart else np.log(spread).mean()
+        anchor += (size - suits) * b
+        directions.append(b)
+    amplitude = _exponents(by_parameter, values)
+    if amplitude is not None:
+        K = np.asarray(gram(anchor, X[np.unique(np.linspace(0, n - 1, 8).astype(int))]))
+        typical = np.diagonal(K).mean()
+        if np.isfinite(typical) and typical > 0:
+            anchor = anchor + np.log(variance / typical) * amplitude
+        directions.append(amplitude)
+    return Units(anchor, np.reshape(directions, (-1, start.size)))
+
+
+def _exponents(changes, aim):
+    """Least squares; None unless it is solved."""
+    if not changes.shape[1] or not np.abs(aim).max() > 0:
+        return None
+    b = np.linalg.lstsq(changes, aim, rcond=1e-5)[0]
+    if np.linalg.norm(changes @ b - aim) > _SAME * np.linalg.norm(aim):
+        return None
+    halves = np.round(2 * b) / 2
+    return halves if np.abs(b - halves).max() < 1e-3 else b

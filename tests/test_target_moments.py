@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Moments of several targets: one at a time, in experiments, with names."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import bayesrg as brg
+from bayesrg import theory
+
+rng = np.random.default_rng(3)
+values = np.arange(1, 41.0) ** -1.0
+theta = rng.standard_normal((40, 3)) * [1.0, 0.3, 0.0]
+NOISE = np.array([0.1, 0.3, 0.5])
+SIZES, RIDGES = np.array([[20.0], [40.0], [80.0], [0.0]]), np.array([0.2, 0.0, np.inf])
+PER_TARGET = (
+    "test", "train", "excess", "weight_norm2", "data_fit", "log_evidence", "calibration",
+)  # fmt: skip
+
+
+def draw(n):
+    F = rng.standard_normal((n, 40)) * np.sqrt(values)
+    return F, F @ theta + np.sqrt(NOISE) * rng.standard_normal((n, 3))
+
+
+F, Y = draw(600)
+
+
+def test_together_is_one_at_a_time():
+    for options in ({}, {"centre": True}):
+        together = theory.moments(F, Y, **options)
+        assert together.power.shape == together.psi.shape == (40, 3)
+        for given in ({}, {"noise_variance": 0.3}):
+            given = {**given, "label_noise": NOISE}
+            with pytest.warns(UserWarning, match="error diverges at n = rank = 40"):
+                all_ = theory.ridge_equivalent(together, SIZES, RIDGES, **given)
+            assert all_.test.shape == (4, 3, 3) and all_.tau.shape == (4, 3)
+            for c in range(3):
+                alone = theory.moments(F, Y[:, c], **options)
+                given["label_noise"] = NOISE[c]
+                with pytest.warns(UserWarning, match="error diverges at n = rank = 40"):
+                    one = theory.ridge_equivalent(alone, SIZES, RIDGES, **given)
+                for name in PER_TARGET:
+                    got, expected = getattr(all_, name)[..., c], getattr(one, name)
+                    np.testing.assert_allclose(got, expected, rtol=1e-9, err_msg=name)
+                np.testing.assert_allclose(all_.pred_var, one.pred_var, rtol=1e-12)
+
+
+def test_experiments_agree():
+    """Errors of ridge regression on drawn data, each target's own, within the theory's 3 %."""
+    n, ridge, draws = 120, 0.3, 400
+    moments = theory.Moments(
+        values=jnp.asarray(values), projection=jnp.asarray(values[:, None] * theta),
+        power=jnp.asarray(values[:, None] * theta**2),
+        Ey2=jnp.asarray((values[:, None] * theta**2).sum(0) + NOISE),
+        unexplained=jnp.asarray(NOISE), vectors=None, mean=None, N=None, rank_tol=1e-14,
+    )  # fmt: skip
+    found = np.empty((draws, 3, 3))
+    for i in range(draws):
+        G, Z = draw(n)
+        A = G.T @ G + ridge * np.eye(40)
+        w = np.linalg.solve(A, G.T @ Z)
+        test = (values[:, None] * (w - theta) ** 2).sum(0) + NOISE
+        fit = ((Z - G @ w) * Z).sum(0) / ridge
+        found[i] = test, ((Z - G @ w) ** 2).mean(0), fit
+    e = theory.ridge_equivalent(moments, np.full((4, 1), n), np.full(3, ridge))
+    mean, error = found.mean(0), found.std(0) / np.sqrt(draws)
+    for seen, spread, name in zip(mean, error, ("test", "train", "data_fit"), strict=True):
+        deviation = np.abs(seen - getattr(e, name)[0, 0])
+        np.testing.assert_array_less(deviation, 4 * spread + 0.01 * seen, err_msg=name)
+
+
+def test_targets_have_an_axis_of_their_own():
+    e = theory.ridge_equivalent(theory.moments(F, Y), 2.0 * SIZES + 1, RIDGES)
+    for found in (e, jax.tree.map(lambda x: x[:, 0] if x.ndim else x, e)):
+        group = brg.io.label(curve=found)["curve"]
+        axes = ("n_train", "n_train_bis")[: found.tau.ndim]
+        assert group["tau"].dims == axes and group["test"].dims == (*axes, "target")
+    with pytest.raises(ValueError, match="moments hold 3 targets"):
+        theory.optimal_ridge(theory.moments(F, Y), 20.0)
