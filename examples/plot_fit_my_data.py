@@ -3,9 +3,9 @@
 Fit my data
 ===========
 
-From measurements in their units to a figure. Heights along two lines across the hills at Jacksboro,
-Tennessee, are measured at sixty places. A Gaussian process fits them, its lengthscale, amplitude and
-noise are sampled. The map knows the heights in between, so the band can be judged.
+From measurements in their units to a figure. Heights along two lines across the hills at
+Jacksboro, Tennessee, are measured at sixty places. A Gaussian process fits them; its lengthscale,
+amplitude and noise are sampled. The map knows the heights in between, so the band can be judged.
 """
 
 import arviz as az
@@ -28,7 +28,7 @@ numpyro.enable_x64()
 heights = cbook.get_sample_data("jacksboro_fault_dem.npz")["elevation"][[100, 244]].T.astype(float)
 distance = 0.0745 * np.arange(len(heights))  # km
 rng = np.random.default_rng(1)
-place = rng.choice(len(heights), 60, replace=False)
+place = np.sort(rng.choice(len(heights), 60, replace=False))
 X, y = distance[place, None], heights[place] + rng.normal(0.0, 15.0, (60, 2))
 centre, scale = y.mean(), y.std()
 
@@ -44,7 +44,7 @@ def model(X, y=None):
     lengthscale = numpyro.sample("lengthscale", dist.LogNormal(jnp.log(2.0), 1.0))
     amplitude = numpyro.sample("amplitude", dist.HalfNormal(2.0))
     noise = numpyro.sample("noise", dist.HalfNormal(1.0))
-    law = brg.gp.marginal(brg.kernels.Matern52(lengthscale, amplitude**2), X, noise**2)
+    law = brg.gp.marginal(brg.kernels.Matern32(lengthscale, amplitude**2), X, noise**2)
     with numpyro.plate("line", 2):
         numpyro.sample("height", law, obs=None if y is None else y.T)
 
