@@ -99,14 +99,17 @@ def test_one_of_several_columns_is_named():
         assert pc.viz["xlabel"]["curve"].item()["string"] == name
 
 
-def test_predictions_at_the_training_inputs():
+@pytest.mark.parametrize("group", ["posterior_predictive", "prior_predictive"])
+def test_predictions_at_the_training_inputs(group):
     dt = single()
-    dt["posterior_predictive"] = xr.Dataset(
-        {"f": (("chain", "draw", "point"), rng.normal(size=(2, 200, 12)))}
-    )
-    curve = drawn(plots.plot_fit(dt, group="posterior_predictive", backend="none"), "curve")
-    mean = dt["posterior_predictive"]["f"].mean(LEAD)
-    np.testing.assert_allclose(curve["y"], mean[np.argsort(X[:, 0])])
+    draws = rng.normal(size=(2, 200, 12))
+    plate = {"posterior_predictive": "point", "prior_predictive": "patient"}[group]
+    dt[group] = xr.Dataset({"f": ((*LEAD, plate), draws)})
+    pc = plots.plot_fit(dt, group=group, backend="none")
+    order = np.argsort(X[:, 0])
+    np.testing.assert_allclose(drawn(pc, "curve")["y"], draws.mean((0, 1))[order])
+    given = {"posterior_predictive": "given 12 points", "prior_predictive": "under the prior"}
+    assert pc.viz["title"]["curve"].item()["string"] == f"the function {given[group]}"
 
 
 def test_what_is_missing_or_does_not_fit_is_named():
@@ -119,6 +122,9 @@ def test_what_is_missing_or_does_not_fit_is_named():
     two["observed_data"] = dt["observed_data"].to_dataset().assign(other=("point", X[:, 0]))
     with pytest.raises(ValueError, match="site must be one of 'height', 'other', got None"):
         plots.plot_fit(two, backend="none")
+    two["observed_data"]["none"] = 0.0
+    with pytest.raises(ValueError, match=r"'none' has dims \(\); select down to point"):
+        plots.plot_fit(two, site="none", backend="none")
     with pytest.raises(ValueError, match="'other' has 1 outputs and 'f' 2"):
         plots.plot_fit(two, site="other", backend="none")
     deep = dt.copy()

@@ -35,11 +35,13 @@ def plot_fit(
         ``feature`` (the number of a column, unless you gave it names), or the name of another
         variable over the points of both groups of inputs.
     var_name : str
-        "f", the function, or "y", a new observation, whose band has the noise in it.
+        "f", the function, or "y", a new observation, whose band has the noise in it. The group
+        prior_predictive has the observed site alone.
     site : str, optional
         Observed site to show; needed where the model has several.
     group : str
-        "predictions"; "posterior_predictive" for predictions at the training inputs themselves.
+        "predictions"; "posterior_predictive" for predictions at the training inputs themselves,
+        "prior_predictive" for what `bayesrg.fit` drew there before it saw the data.
     observed : str, optional
         Group of the data; None draws the predictions alone.
     backend : str, optional
@@ -60,9 +62,9 @@ def plot_fit(
         varies, and axes besides outputs and points.
     """
     drawn = group_of(dt, group, var_name)[var_name]
-    inputs = "constant_data" if "point" in drawn.dims else "predictions_constant_data"
+    inputs = "predictions_constant_data" if "point_new" in drawn.dims else "constant_data"
     along, name = _along(dt, inputs, x, curve=True)
-    drawn = _by_panel(var_name, drawn, along.dims[0], SAMPLE).sortby(along)
+    drawn = _by_panel(var_name, drawn, along, SAMPLE).sortby(along)
     band = az.eti(drawn, dim=list(SAMPLE))
     model = f"mean and {rcParams['stats.ci_prob']:.0%} band"
     found = {
@@ -74,11 +76,11 @@ def plot_fit(
     what, label = _KINDS.get(var_name, var_name), var_name
     if observed is not None:
         at = _along(dt, "constant_data", x)[0]
-        label, values = _data(dt, observed, site, at.dims[0])
-        values = _by_panel(label, values, at.dims[0])
+        label, values = _data(dt, observed, site)
+        values = _by_panel(label, values, at)
         _same_panels(label, values, var_name, drawn)
         found["data"] = {"x": at, "y": values}
-        what += f" given {at.size} points"
+        what += " under the prior" if group.startswith("prior") else f" given {at.size} points"
     panels = drawn["panel"].to_numpy().tolist()
     pc = open_panels(panels, "part", list(found), backend=backend, **pc_kwargs)
     unstyled = pc.aes_set - {"color"}
@@ -125,8 +127,8 @@ def _listed(names, most=10):
     return ", ".join(names if len(names) <= most else [*names[: most - 1], "..., " + names[-1]])
 
 
-def _data(dt, group, site, point):
-    """Name and values of the observed site, its last axis called ``point`` unless one is."""
+def _data(dt, group, site):
+    """Name and values of the observed site."""
     if group not in dt.children:
         raise ValueError(
             f"the tree has no group {group!r}: the predictions came without the data; add them to "
@@ -138,14 +140,16 @@ def _data(dt, group, site, point):
     if site not in there.data_vars:
         names = ", ".join(map(repr, there.data_vars))
         raise ValueError(f"site must be one of {names}, got {site!r}")
-    values = there[site]
-    if values.dims and point not in values.dims:  # the user's plate has a name of its own
-        values = values.drop_vars(values.dims[-1], errors="ignore").rename({values.dims[-1]: point})
-    return site, values
+    return site, there[site]
 
 
-def _by_panel(name, values, point, lead=()):
+def _by_panel(name, values, along, lead=()):
     """Call the axis of the outputs panel, and make one if there is none."""
+    (point,) = along.dims
+    own = [d for d in values.dims if d not in lead][-1:]
+    if point not in values.dims and [values.sizes[d] for d in own] == [along.size]:
+        # a plate over the points may be called otherwise
+        values = values.drop_vars(own, errors="ignore").rename({own[0]: point})
     rest = [d for d in values.dims if d not in (*lead, point)]
     missing = {*lead, point} - set(values.dims)
     if missing or len(rest) > 1:
