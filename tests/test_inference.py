@@ -96,6 +96,10 @@ def test_prediction_of_a_model_without_modes(line, fitted):
     X, y = line
     out = brg.predict(fitted, linear, X[:4] + 1.0, key=0)
     assert out["predictions"]["y"].dims == ("chain", "draw", "point_new")
+    own = fitted.copy()  # as if the plate over the points had another name
+    own["observed_data"] = fitted["observed_data"].to_dataset().rename(point="patient")
+    again = brg.predict(own, linear, X[:4] + 1.0, key=0)["predictions"]
+    assert again.to_dataset().identical(out["predictions"].to_dataset())
     weight = fitted["posterior"]["weight"].to_numpy()
     np.testing.assert_allclose(
         out["predictions"]["f"], np.einsum("nd,csd->csn", X[:4] + 1.0, weight), rtol=1e-12

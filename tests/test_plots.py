@@ -7,6 +7,7 @@ import xarray as xr
 from arviz import PlotCollection
 from oracles import fourier_problem
 from test_plots_dynamics import dynamics_groups
+from test_plots_fit import fit_groups
 from test_plots_kernels import kernel_groups
 from test_plots_modified import modified_groups
 from test_plots_rainbow import rainbow_groups
@@ -100,6 +101,7 @@ def dt():
     made.update(learnt(5).children)
     made.update(rainbow_groups().children)
     made.update(dynamics_groups().children)
+    made.update(fit_groups().children)
     made.update(kernel_groups().children)
     made.update(modified_groups().children)
     posterior = io.to_datatree({"posterior": {"y_modes": draws}}, {"y_modes": ("mode",)})

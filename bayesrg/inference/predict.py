@@ -100,7 +100,9 @@ def predict(
     mean, variance, f, observed = (np.concatenate(x, -1) for x in zip(*parts, strict=True))
     own = X_new.shape == X.shape and bool((X_new == X).all())
     point = "point" if own else "point_new"
-    dims = (*(d for d in dt["observed_data"][site].dims if d != "point"), point)
+    dims = dt["observed_data"][site].dims
+    ours = "point" if "point" in dims else dims[-1]  # a plate over points may be called otherwise
+    dims = (*(d for d in dims if d != ours), point)
     group = "posterior_predictive" if own else "predictions"
     constant = "constant_data" if own else "predictions_constant_data"
     groups = {

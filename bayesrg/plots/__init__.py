@@ -8,6 +8,7 @@ from .calibration import plot_calibration, plot_ridge_criteria
 from .dynamics import plot_mode_residuals, plot_steps_to_tolerance
 from .feature_learning import plot_alignment, plot_kernel_change, plot_spectrum_shift
 from .features import plot_feature_kurtosis, plot_feature_pair, plot_feature_quantiles
+from .fit import plot_fit
 from .flow import plot_evidence, plot_flow, plot_rescaled_ridge
 from .learning_curve import plot_learning_curve
 from .local_ridge import plot_local_ridge
@@ -34,6 +35,7 @@ __all__ = [
     "plot_feature_kurtosis",
     "plot_feature_pair",
     "plot_feature_quantiles",
+    "plot_fit",
     "plot_flow",
     "plot_jacobian_flow",
     "plot_kernel_change",

@@ -16,7 +16,9 @@ def open_panels(
 ) -> PlotCollection:
     """Open a plot for each of ``panels``; ``names`` have a colour and line style in all of them."""
     backend = rcParams["plot.backend"] if backend is None else backend
-    figure = {"figsize": (max(9.0, 4.5 * len(panels)), 4.2), "figsize_units": "inches"}
+    columns = min(len(panels), pc_kwargs.get("col_wrap", 4))
+    size = (max(9.0, 4.5 * columns), 4.2 * -(-len(panels) // columns))
+    figure = {"figsize": size, "figsize_units": "inches"}
     if backend == "matplotlib":
         figure["layout"] = "constrained"
     start = xr.Dataset(
