@@ -2,6 +2,7 @@
 """The rules of the house: layers, sizes, docstrings, names, examples, a light import."""
 
 import ast
+import bisect
 import importlib
 import inspect
 import re
@@ -160,6 +161,44 @@ def test_an_example_has_a_title_and_asserts_what_it_claims(path):
         path.read_text()
     )
     assert "enable_x64()" in path.read_text()
+
+
+def left_open(text):
+    """Names of figures, axes and plots that one block of an example binds and a later one uses."""
+    starts = [n for n, line in enumerate(text.splitlines(), 1) if line.startswith("# %%")]
+    drawn, found = {}, []  # from a name to the block that binds it
+    for statement in ast.parse(text).body:
+        block = bisect.bisect(starts, statement.lineno)
+        nodes = [node for node in ast.walk(statement) if isinstance(node, ast.Name)]
+        bound = {node.id for node in nodes if isinstance(node.ctx, ast.Store)}
+        used = {node.id for node in nodes} - bound
+        found += [(n, statement.lineno) for n in sorted(used) if drawn.get(n, block) < block]
+        drawn = {name: where for name, where in drawn.items() if name not in bound}
+        if isinstance(statement, ast.Assign) and re.search(r"plt\.|plot", ast.unparse(statement)):
+            drawn |= dict.fromkeys(bound, block)
+    return found
+
+
+def test_no_figure_is_used_after_the_block_that_makes_it():
+    """The gallery takes a figure at the end of its block, and closes it."""
+    wrong = """# %%
+fig, axes = plt.subplots(1, 2)
+pc = brg.plots.plot_flow(dt)
+n = 3
+for ax in axes:
+    ax.plot([n])
+# %%
+for i, ax in enumerate(axes):
+    ax.plot(i)
+fig, ax = plt.subplots()
+ax.plot(n)
+# %%
+pc.add_legend(n)
+"""
+    assert left_open(wrong) == [("axes", 8), ("pc", 13)]
+    assert {path.name: left_open(path.read_text()) for path in EXAMPLES} == {
+        path.name: [] for path in EXAMPLES
+    }
 
 
 @pytest.mark.example
