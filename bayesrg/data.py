@@ -60,7 +60,9 @@ def load(
     Raises
     ------
     ValueError
-        For an unknown name or task, more points than the file has, or a damaged file.
+        For an unknown name or task, more points than the file has, a task with one class only, or
+        a damaged file: one that is not what its name says, pixels or labels that are no numbers,
+        images that are the mean of the file and so have no direction.
     FileNotFoundError
         If a file is missing; the message says what to put where.
 
@@ -75,23 +77,25 @@ def load(
     "fashion_mnist": files of the same names in its folder fashion_mnist or fashion-mnist, else
     in /usr/share/datasets/fashion-mnist, where Debian's package dataset-fashion-mnist puts them.
 
-    "cifar10": the first found of the folder cifar-10-batches-py (its data_batch files); a file
-    cifar10*.npz with arrays ``images`` (N, 32, 32), or (N, 32, 32, 3) in colour, and ``labels``
-    (N,); and a folder cifar10 of PNG or JPEG images, one folder a class, numbered in the order
-    of their names. Every pixel and colour is a column.
+    "cifar10": the first found of the folder cifar-10-batches-bin, the binary version (its
+    data_batch files, else test_batch.bin); a file cifar10*.npz with arrays ``images``
+    (N, 32, 32), or (N, 32, 32, 3) in colour, and ``labels`` (N,); and a folder cifar10 of PNG or
+    JPEG images, one folder a class, numbered in the order of their names. Every pixel and colour
+    is a column. The python version is a pickle, which can run any code, and is refused; the
+    message says how to convert it.
     """
     _checks.choice("name", name, tuple(_images.READERS))
-    images, labels = _images.READERS[name]()
-    images = images.reshape(len(images), -1)
-    keep, y = _task(labels, task)
+    images, labels, path = _images.read(name)
+    keep, y = _task(labels, task, path)
     size = len(keep)
-    n = size // 3 if n is None else n
-    if not isinstance(n, int | np.integer) or not 1 <= n <= size - 2:
-        raise ValueError(f"n must be an integer from 1 to {size - 2} for {name!r}, got {n!r}")
+    if size < 3:
+        raise ValueError(f"{path} has {size} images for this task; give three or more")
+    n = _checks.whole("n", size // 3 if n is None else n, most=size - 2)
     key = _checks.random_key(0 if key is None else key)
     order = np.asarray(jax.random.permutation(key, size))
     test = n + (size - n) // 2
     mean = images.mean(0, dtype=float)
+    _no_mean_images(images, mean, keep, path)
 
     def inputs(rows):
         X = images[keep[rows]] - mean
@@ -102,16 +106,30 @@ def load(
     return Data(inputs(train), y[:n], inputs(held_out), y[n:test], inputs(reference))
 
 
-def _task(labels, task):
+def _no_mean_images(images, mean, keep, path):
+    """Raise if centring leaves nothing but round-off of a row that is kept."""
+    least = 1e-12 * np.sqrt(len(mean)) * np.abs(mean).max()
+    flat, block = np.zeros(len(images), bool), max(1, 2**20 // len(mean))
+    for start in range(0, len(keep), block):
+        rows = keep[start : start + block]
+        flat[rows] = np.linalg.norm(images[rows] - mean, axis=1) <= least
+    _images.refuse_rows(path, flat, "equal the mean of all, which leaves them no direction")
+
+
+def _task(labels, task, path):
     """Indices of the rows that take part in a task, and their targets."""
-    everything = np.arange(len(labels))
-    if task is None or task == "even_odd":
-        return everything, np.where(labels % 2 == 0, 1.0, -1.0)
-    if task == "low_high":
-        return everything, np.where(labels < 5, 1.0, -1.0)
+    if task is None or isinstance(task, str) and task in ("even_odd", "low_high"):
+        first = labels < 5 if task == "low_high" else labels % 2 == 0
+        if first.all() or not first.any():
+            raise ValueError(
+                f"{path} has the labels {np.unique(labels)[:5].tolist()} alone, one class of the "
+                f"task {task or 'even_odd'!r}; name two classes of the file, such as task=(3, 8)"
+            )
+        return np.arange(len(labels)), np.where(first, 1.0, -1.0)
     if isinstance(task, tuple) and len(task) == 2 and task[0] != task[1]:
-        keep = np.isin(labels, task).nonzero()[0]
-        if all((labels == c).any() for c in task):
+        numbers = all(isinstance(c, int | np.integer) for c in task)
+        if numbers and all((labels == c).any() for c in task):
+            keep = np.isin(labels, task).nonzero()[0]
             return keep, np.where(labels[keep] == task[0], 1.0, -1.0)
     raise ValueError(
         f'task must be "even_odd", "low_high" or two different classes of the file, got {task!r}'

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 import xarray as xr
 
+from . import _files, _netcdf
 from ._checks import ArrayLike
 
 __all__ = ["flow_to_datatree", "label", "open_run", "save", "to_datatree"]
@@ -246,6 +247,9 @@ def open_run(path: str | os.PathLike) -> xr.DataTree:
     ------
     FileNotFoundError
         If there is no result.
+    ValueError
+        If the file is no result, is damaged, points to other files, or declares far more than it
+        stores, which is told before it is loaded.
     """
     path = Path(path)
     file = path / "result.nc" if path.is_dir() else path
@@ -253,8 +257,12 @@ def open_run(path: str | os.PathLike) -> xr.DataTree:
         raise FileNotFoundError(
             f"no result at {str(file)!r}; give a run folder that holds result.nc, or a netCDF file"
         )
-    with az.from_netcdf(file, engine="h5netcdf") as tree:
-        return tree.load()
+    with _files.reading(file, "a result"):
+        _netcdf.check(file)
+        with az.from_netcdf(file, engine="h5netcdf") as tree:
+            if not tree.children:
+                raise ValueError(f"{file} has no groups; give a file that bayesrg or ArviZ wrote")
+            return tree.load()
 
 
 def flow_to_datatree(flow) -> xr.DataTree:

@@ -15,7 +15,6 @@ import matplotlib.pyplot as plt
 import numpyro
 
 import bayesrg as brg
-from bayesrg import rg
 
 numpyro.enable_x64()
 RIDGE, N, KEPT = 0.01, 200, 50
@@ -47,10 +46,9 @@ assert abs(same - evidence) < 1e-8
 # data: low and high ones do not meet in R, and each low mode sees the bare ridge. Modes of the
 # population are not, and each sees a ridge several times as large, up to about the universal one.
 
-fig, axes = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+fig, ax = plt.subplots(figsize=(6, 4), layout="constrained")
 for color, (name, law) in zip(("C1", "C0"), laws.items(), strict=True):
-    U = law.features / N**0.5
-    noise = law.split(KEPT, "exact")[1]
+    U, noise = law.features / N**0.5, law.split(KEPT, "exact")[1]
     met = U[:, :KEPT].T @ noise.solve(U)
     ridge, cross = 1.0 / jnp.diagonal(met), RIDGE * jnp.abs(met[:, KEPT:]).max()
     universal = RIDGE + law.prior_variance(KEPT).mean()
@@ -59,8 +57,10 @@ for color, (name, law) in zip(("C1", "C0"), laws.items(), strict=True):
         assert cross < 1e-11 and jnp.abs(ridge - RIDGE).max() < 1e-11
     else:
         assert cross > 0.01 and ridge.min() > 5 * RIDGE and ridge.max() < 1.1 * universal
-    axes[0].semilogy(range(1, KEPT + 1), ridge, color=color, label=f"seen, {name} modes")
-    axes[0].axhline(universal, color=color, linestyle="--", label=f"universal, {name} modes")
+    ax.semilogy(range(1, KEPT + 1), ridge, color=color, label=f"seen, {name} modes")
+    ax.axhline(universal, color=color, linestyle="--", label=f"universal, {name} modes")
+ax.set(xlabel="mode", ylabel="ridge (variance)")
+ax.legend()
 
 # %%
 # What counting twice does
@@ -71,20 +71,20 @@ for color, (name, law) in zip(("C1", "C0"), laws.items(), strict=True):
 # would be easy to miss the mistake. In modes of the population the renormalisation lowers it.
 
 found = {}
+fig, ax = plt.subplots(figsize=(6, 4), layout="constrained")
 for color, (name, law) in zip(("C1", "C0"), laws.items(), strict=True):
     root = bases[name].features(data.X_test)[:, :KEPT] * bases[name].values[:KEPT] ** 0.5
     for rule, style in (("exact", "-"), ("universal", "--"), ("truncate", ":")):
-        low = rg.integrate_modes(*law.split(KEPT, rule), data.y)
+        low = brg.rg.integrate_modes(*law.split(KEPT, rule), data.y)
         left, error = jnp.diagonal(low.cov), ((root @ low.mean - data.y_test) ** 2).mean()
         found[name, rule] = row = float(left[-1]), float(low.log_evidence - evidence), float(error)
         print("{} {}: variance {:.3f}, evidence {:+.1f}, error {:.4f}".format(name, rule, *row))
         if rule != "truncate":
-            axes[1].semilogy(range(1, KEPT + 1), left, style, color=color, label=f"{rule}, {name}")
+            ax.semilogy(range(1, KEPT + 1), left, style, color=color, label=f"{rule}, {name}")
 exact, wrong = found["training", "exact"], found["training", "universal"]
 assert 6 < wrong[0] / exact[0] < 8 and wrong[1] < -40 and abs(wrong[2] / exact[2] - 1) < 0.005
 exact, right, dropped = (found["reference", rule] for rule in ("exact", "universal", "truncate"))
 assert right[0] < 1.5 * exact[0] and right[1] > -35 and right[2] < 0.95 * dropped[2]
-for ax, label in zip(axes, ("ridge (variance)", "posterior / prior variance"), strict=True):
-    ax.set(xlabel="mode", ylabel=label)
-    ax.legend()
+ax.set(xlabel="mode", ylabel="posterior / prior variance")
+ax.legend()
 plt.show()

@@ -26,7 +26,7 @@ N, RIDGE = 50, 0.01
 # counts as eliminated from the start. All are scaled to a prior variance of one.
 
 digits = brg.data.load("digits", n=N, key=0)
-spectra = {}
+spectra, bent = {}, {}
 for decay in (1.5, 2.0):
     waves = brg.spectrum.fourier(lambda j, decay=decay: (1 + j) ** -decay, 400)
     spectra[f"Fourier, decay {decay}"] = waves, jnp.zeros(1)
@@ -42,8 +42,7 @@ spectra["sphere, depth 1"] = brg.spectrum.sphere(brg.kernels.NNGP(1), 8, 12), jn
 # counts what the data could have said about the eliminated modes. So it bends below the line once
 # learnable modes go, and where this happens depends on the spectrum.
 
-fig, axes = plt.subplots(1, 3, figsize=(13, 4), layout="constrained")
-bent = {}
+fig, axes = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
 for i, (name, (spectrum, X)) in enumerate(spectra.items()):
     tail, degeneracy = spectrum.residual(X).mean(), spectrum.degeneracy
     total = spectrum.values @ degeneracy + tail
@@ -58,6 +57,9 @@ for i, (name, (spectrum, X)) in enumerate(spectra.items()):
 assert bent["Fourier, decay 2.0"] < 0.05 and 0.18 < bent["digits, depth 3"] < 0.21
 axes[1].plot([0, 1], [RIDGE, 1 + RIDGE], "k--", linewidth=1, label="noise + c (all five)")
 axes[1].plot([], [], ":", color="gray", label="dressed")
+for ax, x in zip(axes, ("modes kept", "eliminated variance c"), strict=True):
+    ax.set(xlabel=x, ylabel="ridge (variance)")
+    ax.legend(fontsize="small")
 
 # %%
 # Two stages
@@ -79,11 +81,10 @@ assert brg.rg.two_stage_ridge(values, N, RIDGE, 20, "dressed") < 0.91 * s
 left = jnp.cumsum(values * (1 - brg.rg.learnability(values, N, RIDGE)))
 composed = brg.rg.dressed_ridge(values, N, RIDGE + left[jnp.array([4, 19, 299])], [5, 20, 300])
 np.testing.assert_allclose(composed, jnp.full(3, s), rtol=1e-14)
-axes[2].loglog(T, errors, "o-", label="two stages, universal")
-axes[2].loglog(T, errors[-1] * (T / T[-1]) ** 2, "k--", label="slope 2")
-axes[2].set_xticks(T, T.astype(str))
-axes[2].minorticks_off()
-for ax, x in zip(axes, ("modes kept", "eliminated variance c", "threshold T"), strict=True):
-    ax.set(xlabel=x, ylabel="error of s (relative)" if x == "threshold T" else "ridge (variance)")
-    ax.legend(fontsize="small")
+fig, ax = plt.subplots(figsize=(5, 4), layout="constrained")
+ax.loglog(T, errors, "o-", label="two stages, universal")
+ax.loglog(T, errors[-1] * (T / T[-1]) ** 2, "k--", label="slope 2")
+ax.set(xlabel="threshold T", ylabel="error of s (relative)", xticks=T, xticklabels=T.astype(str))
+ax.minorticks_off()
+ax.legend()
 plt.show()

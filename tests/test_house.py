@@ -2,6 +2,7 @@
 """The rules of the house: layers, sizes, docstrings, names, examples, a light import."""
 
 import ast
+import bisect
 import importlib
 import inspect
 import re
@@ -17,8 +18,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "bayesrg"
 LAYERS = {
     "_linalg": 0, "_activations": 0, "_fixedpoint": 0, "_covariance": 0, "_checks": 0,
-    "_numbers": 0,
-    "_images": 0,
+    "_files": 0, "_images": 0, "_netcdf": 0, "_numbers": 0,
     "kernels": 1, "spectrum": 1, "data": 1,
     "gp": 2, "rg": 2, "theory": 2, "dynamics": 2, "networks": 2, "ensembles": 2,
     "models": 3, "inference": 3, "diagnostics": 3, "io": 3,
@@ -27,6 +27,7 @@ LAYERS = {
 }  # fmt: skip
 WITHIN_A_LAYER = {
     ("_activations", "_linalg"), ("_checks", "_numbers"), ("_covariance", "_linalg"),
+    ("_images", "_files"), ("_netcdf", "_files"),
     ("spectrum", "kernels"), ("rg", "gp"), ("theory", "rg"), ("theory", "networks"),
     ("inference", "io"), ("diagnostics", "io"), ("cli", "job"),
 }  # fmt: skip
@@ -160,6 +161,44 @@ def test_an_example_has_a_title_and_asserts_what_it_claims(path):
         path.read_text()
     )
     assert "enable_x64()" in path.read_text()
+
+
+def left_open(text):
+    """Names of figures, axes and plots that one block of an example binds and a later one uses."""
+    starts = [n for n, line in enumerate(text.splitlines(), 1) if line.startswith("# %%")]
+    drawn, found = {}, []  # from a name to the block that binds it
+    for statement in ast.parse(text).body:
+        block = bisect.bisect(starts, statement.lineno)
+        nodes = [node for node in ast.walk(statement) if isinstance(node, ast.Name)]
+        bound = {node.id for node in nodes if isinstance(node.ctx, ast.Store)}
+        used = {node.id for node in nodes} - bound
+        found += [(n, statement.lineno) for n in sorted(used) if drawn.get(n, block) < block]
+        drawn = {name: where for name, where in drawn.items() if name not in bound}
+        if isinstance(statement, ast.Assign) and re.search(r"plt\.|plot", ast.unparse(statement)):
+            drawn |= dict.fromkeys(bound, block)
+    return found
+
+
+def test_no_figure_is_used_after_the_block_that_makes_it():
+    """The gallery takes a figure at the end of its block, and closes it."""
+    wrong = """# %%
+fig, axes = plt.subplots(1, 2)
+pc = brg.plots.plot_flow(dt)
+n = 3
+for ax in axes:
+    ax.plot([n])
+# %%
+for i, ax in enumerate(axes):
+    ax.plot(i)
+fig, ax = plt.subplots()
+ax.plot(n)
+# %%
+pc.add_legend(n)
+"""
+    assert left_open(wrong) == [("axes", 8), ("pc", 13)]
+    assert {path.name: left_open(path.read_text()) for path in EXAMPLES} == {
+        path.name: [] for path in EXAMPLES
+    }
 
 
 @pytest.mark.example

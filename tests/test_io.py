@@ -125,3 +125,14 @@ def test_a_flow_becomes_two_groups_that_survive_a_file(tmp_path):
 def test_a_missing_run_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="give a run folder that holds result.nc"):
         io.open_run(tmp_path)
+
+
+def test_a_file_that_is_no_result_is_named(tmp_path):
+    """Most such files are in test_files; here that of a packed result that is sound."""
+    dt = io.to_datatree({"posterior": {"a": np.ones((2, 50, 3)), "b": np.ones((2, 50)) > 0}}, {})
+    sums = {name: {"zlib": True, "fletcher32": name == "a"} for name in ("a", "b")}
+    dt.to_netcdf(tmp_path / "result.nc", engine="h5netcdf", encoding={"/posterior": sums})
+    xr.testing.assert_identical(io.open_run(tmp_path).load(), dt)
+    (tmp_path / "result.nc").write_bytes((tmp_path / "result.nc").read_bytes()[:999])
+    with pytest.raises(ValueError, match="result.nc cannot be read as a result .*; fetch it again"):
+        io.open_run(tmp_path)

@@ -330,11 +330,16 @@ def test_kernels_are_ordered_by_target(dt):
     expected = group["posterior"].sel(layer=1).to_numpy()[np.ix_(order, order)]
     before = group["prior_mean"].sel(layer=1).to_numpy()[np.ix_(order, order)]
     aside = ~np.eye(6, dtype=bool)
-    top = max(np.abs(m[aside]).max() for m in (expected, before, expected - before))
+    top = max(np.abs(m[aside]).max() for m in (expected, before))
+    own = np.abs((expected - before)[aside]).max()  # the difference has a scale of its own
+    assert own != top
     np.testing.assert_allclose(cells[1][::2, 1::2], expected.clip(-top, top))
-    np.testing.assert_allclose(cells[2][1::2, ::2], (expected - before).clip(-top, top))
+    np.testing.assert_allclose(cells[2][1::2, ::2], (expected - before).clip(-own, own))
     title = pc.viz["title"]["curve"].sel(panel="difference").item()["string"]
-    assert title == f"layer 1: difference (colours to ±{top:.2g})"
+    assert title == f"layer 1: difference (to ±{own:.2g})"
+    figure = plots.plot_kernel_change(dt, layer=1, backend="matplotlib").viz["figure"].item()
+    bars = [axes for axes in figure.axes if axes.get_label() == "<colorbar>"]
+    np.testing.assert_allclose([bar.get_ylim()[1] for bar in bars], [top, top, own], rtol=1e-6)
 
 
 def test_growth_and_evidence(dt):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from oracles import fourier_modes, fourier_problem
 
-from bayesrg import gp
+from bayesrg import gp, rg
 from bayesrg.kernels import NNGP, RBF, Linear, Matern12
 from bayesrg.spectrum import decompose, fourier, maps, modify_kernel, nystrom
 
@@ -152,6 +152,44 @@ def test_fourier_modes():
     )
     moved = jax.grad(lambda a: fourier(lambda j: (1 + j) ** -a, 5).values.sum())(2.0)
     np.testing.assert_allclose(moved, -sum(np.log(j) * j**-2.0 for j in range(1, 6)))
+
+
+def test_fourier_modes_of_another_period():
+    x, unit = np.array([0.3, 3.1, 6.9, 9.4]), fourier(lambda j: (1 + j) ** -2.0, 9)
+    weeks = fourier(lambda j: (1 + j) ** -2.0, 9, period=7)
+    np.testing.assert_allclose(weeks.features(x), unit.features(x / 7), rtol=0, atol=1e-14)
+    far = unit.features(np.array([2.0**40 + 0.25]))  # a quarter of a turn, for each of four waves
+    np.testing.assert_allclose(far[0, 1:] / 2**0.5, [0, 1, -1, 0, 0, -1, 1, 0], rtol=0, atol=1e-14)
+    slope = jax.jacfwd(lambda p: fourier(lambda j: 1 / (1 + j), 9, period=p).features(x))(7.0)
+    two = [fourier(lambda j: 1 / (1 + j), 9, period=7 + h).features(x) for h in (1e-5, -1e-5)]
+    np.testing.assert_allclose(slope, (two[0] - two[1]) / 2e-5, rtol=0, atol=1e-8)
+    assert unit.features(x.astype(np.float32)).dtype == np.float32
+    with pytest.raises(ValueError, match="period must be positive, got 0"):
+        fourier(lambda j: 1 / (1 + j), 3, period=0)
+
+
+@pytest.mark.parametrize("meet", ["marginal", "local"])
+@pytest.mark.parametrize(
+    "x, period, rows",
+    [
+        (np.arange(5), 1, "rows 0 and 1 of X, 0 and 1, are one point to modes of period 1"),
+        (np.array([0.2, 0.5, 3.2]), 1, "rows 0 and 2 of X, 0.2 and 3.2"),
+        (np.array([0.9, 2.3, 365.9 + 2.3]), 365.9, "rows 1 and 2 of X, 2.3 and 368.2"),
+        (np.linspace(0, 1, 5), 1, "rows 0 and 4 of X, 0 and 1"),
+        (np.array([0.3, 0.3, 0.7]), 1, None),  # equal rows are data, no mistake
+        (np.arange(5), 5.5, None),
+    ],
+)
+def test_inputs_that_the_period_merges_are_told(x, period, rows, meet):
+    spectrum = fourier(lambda j: 1 / (1 + j), 3, period=period)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        if meet == "marginal":
+            gp.marginal(spectrum, x, 0.1)
+        else:
+            rg.local_ridge(spectrum, x, 0.1, 1)
+    told = [str(warning.message) for warning in caught if "one point" in str(warning.message)]
+    assert len(told) == (rows is not None) and (rows is None or rows in told[0])
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Two things that ArviZ leaves to Matplotlib and a reader misses; other backends skip them."""
+"""Things that ArviZ leaves to Matplotlib and a reader misses; other backends skip them."""
 
 import numpy as np
 from arviz import PlotCollection
@@ -31,3 +31,13 @@ def point_entries(pc: PlotCollection, by: str, names):
     for text, handle in zip(legend.get_texts(), legend.legend_handles, strict=True):
         if text.get_text() in names:
             handle.set(linestyle="none", marker="o")
+
+
+def colour_bars(pc: PlotCollection, name: str):
+    """Put a bar of colours beside each panel of contours drawn as ``name``."""
+    if pc.backend != "matplotlib":
+        return
+    from matplotlib.ticker import MaxNLocator
+
+    for contours in pc.viz[name][name].values.flat:
+        contours.axes.figure.colorbar(contours, ax=contours.axes, ticks=MaxNLocator(5))

@@ -10,6 +10,7 @@ from arviz import PlotCollection, rcParams, visuals
 from .._checks import ArrayLike
 from ..diagnostics.feature import same_estimator
 from ._curves import curves, decorate, group_of, line, mark
+from ._matplotlib import colour_bars
 
 _QUANTITIES = {
     "target_alignment": "alignment with the targets",
@@ -123,8 +124,8 @@ def plot_kernel_change(
 ) -> PlotCollection:
     """Plot prior mean and posterior mean of a layer's kernel, and their difference.
 
-    Points are ordered by their first target. All panels have one scale of colours, which ends at
-    the largest entry off the diagonal.
+    Points are ordered by their first target. The two kernels have one scale of colours and the
+    difference has its own; each ends at the largest entry off the diagonal.
 
     Parameters
     ----------
@@ -137,7 +138,7 @@ def plot_kernel_change(
     Returns
     -------
     PlotCollection
-        With one panel each.
+        With one panel each; Matplotlib adds bars of colours, other backends name where they end.
     """
     kernels = group_of(dt, group, "posterior", "prior_mean")
     layer = _layer(kernels["posterior"], layer)
@@ -149,26 +150,33 @@ def plot_kernel_change(
     dims = ("panel", "point", "point_bis")
     data = xr.Dataset({"curve": (dims, stack)}, coords={"panel": list(_PANELS)})
     backend = rcParams["plot.backend"] if backend is None else backend
-    figure = {"figsize": (12.0, 4.2), "figsize_units": "inches"}
+    figure = {"figsize": (13.0, 3.6), "figsize_units": "inches"}
     if backend == "matplotlib":
         figure["layout"] = "constrained"
     pc = PlotCollection.wrap(
         data, cols=["panel"], backend=backend,
         figure_kwargs=figure | pc_kwargs.pop("figure_kwargs", {}), **pc_kwargs,
     )  # fmt: skip
-    aside = stack[:, ~np.eye(len(before), dtype=bool)]  # diagonals would hide everything else
-    top = float(np.abs(aside).max(initial=0.0)) or float(np.abs(stack).max()) or 1.0
-    levels = np.linspace(-top, top, _LEVELS) * (1 + 1e-9)
+    aside = np.where(np.eye(len(before), dtype=bool), 0.0, stack)  # diagonals would hide the rest
+    tops = [_largest(aside[:2], stack[:2])] * 2 + [_largest(aside[2], stack[2])]
+    top = xr.DataArray(tops, dims="panel", coords={"panel": list(_PANELS)})
+    levels = xr.Dataset({"curve": top * xr.DataArray(np.linspace(-1, 1, _LEVELS), dims="level")})
     shown = data.clip(-top, top)
     pc.map(_cells, "curve", data=shown, ignore_aes="all", levels=levels, cmap="RdBu_r")
+    colour_bars(pc, "curve")
     text = "point, by target" if "targets" in kernels else "point"
     pc.map(visuals.labelled_x, "xlabel", ignore_aes="all", text=text)
     pc.map(visuals.labelled_y, "ylabel", ignore_aes="all", text=text)
-    titles = [f"layer {layer}: {panel}" for panel in _PANELS]
-    titles[-1] += f" (colours to ±{top:.2g})"
+    ends = [f" (to ±{t:.2g})" if backend != "matplotlib" else "" for t in tops]
+    titles = [f"layer {layer}: {panel}{end}" for panel, end in zip(_PANELS, ends, strict=True)]
     titles = xr.Dataset({"curve": ("panel", titles)}, coords={"panel": list(_PANELS)})
     pc.map(_title, "title", data=titles, ignore_aes="all")
     return pc
+
+
+def _largest(*candidates):
+    """Size of the largest entry of the first array that is not zero, else one."""
+    return next((top for top in (float(np.abs(c).max()) for c in candidates) if top), 1.0)
 
 
 def _cells(da, target, *, levels, cmap, **_):
@@ -176,6 +184,7 @@ def _cells(da, target, *, levels, cmap, **_):
     matrix = np.repeat(np.repeat(da.to_numpy(), 2, 0), 2, 1)
     edges = np.stack([np.arange(len(da)) - 0.499, np.arange(len(da)) + 0.499], 1).ravel()
     backend = visuals.backend_from_object(target)
+    levels = np.asarray(levels) * (1 + 1e-9)
     return backend.contourf(edges, edges, matrix, target, levels=levels, cmap=cmap)
 
 

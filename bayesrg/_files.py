@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Arrays from files that anybody may have written: nothing in them is run or trusted.
+
+What a header promises is compared with the length of the file before memory is taken, compressed
+content is inflated block by block up to what the header promises, and whatever goes wrong is one
+line that names the file.
+"""
+
+import gzip
+import math
+import re
+import struct
+import zipfile
+from contextlib import contextmanager
+
+import numpy as np
+
+_BLOCK = 1 << 20
+_FREE, _RATIO = 16 << 20, 32  # images and draws do not shrink more than thirty-fold
+_DIRECTORY = 1 << 16  # bytes of an archive's table of contents: about a thousand names
+_NPY = re.compile(
+    r"\{'descr': '([<>|=]?[biuf]\d)', 'fortran_order': (True|False), "
+    r"'shape': \((\d{1,12}(?:, ?\d{1,12}){0,7}),?\),? *\}\s*"
+)
+
+
+@contextmanager
+def reading(path, what):
+    """Turn whatever is raised while ``path`` is read into one line that names it."""
+    try:
+        yield
+    except Exception as error:  # parsers of formats raise anything
+        text, from_system = str(error), getattr(error, "errno", None) is not None
+        if (isinstance(error, ValueError) or from_system) and str(path) in text:
+            raise
+        reason = " ".join(text.split())[:200] or type(error).__name__
+        raise ValueError(f"{path} cannot be read as {what} ({reason}); fetch it again") from error
+
+
+def plausible(path, size, stored):
+    """Raise if ``size`` bytes are more than ``stored`` bytes of a file can sensibly hold."""
+    if size > _FREE + _RATIO * stored:
+        raise ValueError(
+            f"{path} says that it holds {size:,} bytes but has {stored:,} on disk; it is damaged "
+            "or made to fill the memory: fetch it again"
+        )
+
+
+def idx(path, rank):
+    """Read an IDX file of bytes, plain or .gz: two zeros, type 8, rank, lengths, data.
+
+    Returns
+    -------
+    array of bytes
+        With ``rank`` axes.
+    """
+    opened = gzip.open if path.suffix == ".gz" else open
+    with reading(path, "an IDX file"), opened(path, "rb") as stream:
+        head = stream.read(4 + 4 * rank)
+        if head[:4] != bytes([0, 0, 8, rank]) or len(head) != 4 + 4 * rank:
+            raise ValueError(f"{path} is no IDX file of bytes with {rank} axes; fetch it again")
+        shape = struct.unpack(f">{rank}I", head[4:])
+        return _fill(path, stream, np.dtype(np.uint8), shape, path.stat().st_size)
+
+
+def records(path, size):
+    """Read a file of records of ``size`` bytes each, as rows."""
+    stored = path.stat().st_size
+    if stored == 0 or stored % size:
+        raise ValueError(
+            f"{path} has {stored} bytes, not a multiple of {size}, a record's; fetch it again"
+        )
+    with reading(path, "records of bytes"):
+        return np.fromfile(path, np.uint8).reshape(-1, size)
+
+
+def npz(path, names):
+    """Read the arrays of numbers called ``names`` from an npz file."""
+    with reading(path, "an npz file"):
+        _short_directory(path)
+        with zipfile.ZipFile(path) as archive:
+            there = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+            missing = sorted(set(names) - set(there))
+            if missing:
+                found = ", ".join(sorted(there)[:5]) or "none"
+                given = ", ".join(f"{name}=..." for name in names)
+                raise ValueError(
+                    f"{path} has no array {' or '.join(missing)}, only {found}; save it with "
+                    f"np.savez(path, {given})"
+                )
+            return [_member(path, archive, there[name]) for name in names]
+
+
+def _short_directory(path):
+    """Raise unless a zip archive ends as `numpy.savez` ends it, with a short table of contents."""
+    with path.open("rb") as stream:
+        stream.seek(max(path.stat().st_size - 42, 0))
+        tail = stream.read()
+    if tail[-22:-18] != b"PK\x05\x06" or tail[-2:] != b"\0\0":
+        raise ValueError(f"{path} is no npz file, or only the start of one; fetch it again")
+    if tail[-42:-38] == b"PK\x06\x07" or struct.unpack("<I", tail[-10:-6])[0] > _DIRECTORY:
+        raise ValueError(f"{path} holds too many arrays; save it with images and labels alone")
+
+
+def _member(path, archive, info):
+    """Read one array: a magic string, the version, the length of the header, header, numbers."""
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise ValueError(f"{path} is not packed as numpy does it; save it with np.savez")
+    with archive.open(info) as stream:
+        start = stream.read(8)
+        wide = start[6:7] in (b"\2", b"\3")
+        length = stream.read(4 if wide else 2)
+        if start[:6] != b"\x93NUMPY" or len(length) != (4 if wide else 2):
+            raise ValueError(f"{path}: {info.filename} is no array; save it with np.savez")
+        length = int.from_bytes(length, "little")
+        header = stream.read(min(length, 1000)).decode("latin1")
+        found = _NPY.fullmatch(header) if len(header) == length else None
+        if found is None:
+            raise ValueError(
+                f"{path}: {info.filename} is no array of numbers, header {header[:80]!r}; save "
+                "arrays of integers or floating-point numbers with np.savez"
+            )
+        dtype, shape = np.dtype(found[1]), tuple(int(m) for m in re.findall(r"\d+", found[3]))
+        order = "F" if found[2] == "True" else "C"
+        array = _fill(path, stream, dtype, shape, path.stat().st_size, order)
+        return array.astype(dtype.newbyteorder("="), copy=False)
+
+
+def _fill(path, stream, dtype, shape, stored, order="C"):
+    """Read an array of just this shape from what is left of ``stream``."""
+    size = math.prod(shape) * dtype.itemsize
+    plausible(path, size, stored)
+    if size == 0:
+        raise ValueError(f"{path} holds an empty array of shape {shape}; fetch it again")
+    flat, got = np.empty(size, np.uint8), 0
+    while got < size and (block := stream.read(min(_BLOCK, size - got))):
+        flat[got : got + len(block)] = np.frombuffer(block, np.uint8)
+        got += len(block)
+    if got < size or stream.read(1):  # which also checks the sum at the end of what is compressed
+        more = "" if got < size else "more than "
+        raise ValueError(f"{path} holds {more}{got} bytes for shape {shape}; fetch it again")
+    return flat.view(dtype).reshape(shape, order=order)
