@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The one hand-over to ArviZ, and files of results."""
 
+import contextlib
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,9 +12,10 @@ import jax
 import numpy as np
 import xarray as xr
 
+from . import _files
 from ._checks import ArrayLike
 
-__all__ = ["flow_to_datatree", "label", "open_run", "save", "to_datatree"]
+__all__ = ["SaveError", "flow_to_datatree", "label", "open_run", "save", "to_datatree"]
 
 SAMPLED = (
     "posterior", "sample_stats", "log_likelihood", "posterior_predictive", "predictions",
@@ -194,31 +196,65 @@ def _variadic(name, axes, value):
     return _names(name, value.ndim, tuple(names)), value
 
 
-def claim(path: str | os.PathLike) -> Path:
-    """Return the result file of the run folder ``path``, refusing one that exists.
+class SaveError(OSError):
+    """A result could not be written; ``tree`` is the result.
+
+    Save it elsewhere: ``bayesrg.io.save(error.tree, "another/result.nc")``.
+    """
+
+    def __init__(self, message: str, tree: xr.DataTree | None = None):
+        super().__init__(message)
+        self.tree = tree
+
+
+@contextlib.contextmanager
+def claim(path: str | os.PathLike):
+    """Hold the run folder ``path`` for one writer, and give the path of its result file.
+
+    The folder is made at once, and removed if it is still empty in the end.
 
     Raises
     ------
+    ValueError
+        If ``path`` is no path.
     FileExistsError
+        If it holds a result, is a file, or is held by another writer.
+    OSError
+        If it cannot be made or written to.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise ValueError(f"path must be the path of a folder, got {path!r}")
     file = Path(path) / "result.nc"
-    if file.exists():
-        raise FileExistsError(
-            f"{str(file)!r} exists already; give path a new folder, or remove that one"
-        )
-    return file
+    with _files.hold(file.parent):
+        if os.path.lexists(file):
+            raise FileExistsError(
+                f"{str(file)!r} exists already; give path a new folder, or remove that one"
+            )
+        yield file
 
 
 def save(dt: xr.DataTree, path: str | os.PathLike) -> Path:
     """Write the tree ``dt`` to the netCDF file ``path`` and return it.
 
-    A temporary name comes first, so that no half-written file ever has the right one.
+    The bytes are made in memory, and a temporary name comes first, so that no half-written file
+    ever has the right one.
+
+    Raises
+    ------
+    SaveError
+        If that fails, for want of space for instance; its attribute ``tree`` is ``dt``.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".part")
-    dt.to_netcdf(temporary, engine="h5netcdf")
-    os.replace(temporary, path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # HDF5 itself crashes the interpreter when a disk is full.
+        _files.write(path, dt.to_netcdf(engine="h5netcdf"))
+    except Exception as error:
+        raise SaveError(
+            f"the result was not written to {str(path)!r}: {error}; it is the attribute tree of "
+            "this error, which bayesrg.io.save writes elsewhere",
+            dt,
+        ) from error
     return path
 
 
