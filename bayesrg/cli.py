@@ -22,6 +22,7 @@ def _print_version(wanted: bool):
     if wanted:
         typer.echo(f"bayesrg {__version__}")
         raise typer.Exit
+    return wanted
 
 
 @app.callback()
