@@ -101,7 +101,7 @@ def refuse_outside_support(name, site):
     """
     fn, value = site["fn"], np.asarray(site["value"])
     support = getattr(unwrap(fn), "support", None)
-    while isinstance(support, type(constraints.real_vector)):
+    while hasattr(support, "base_constraint"):  # one for each point of a vector
         support = support.base_constraint
     if not any(support is fixed for fixed in _FIXED):
         return
