@@ -4,6 +4,7 @@
 import contextlib
 import os
 from collections.abc import Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
 
 import arviz as az
@@ -208,7 +209,7 @@ class SaveError(OSError):
 
 
 @contextlib.contextmanager
-def claim(path: str | os.PathLike):
+def claim(path):
     """Hold the run folder ``path`` for one writer, and give the path of its result file.
 
     The folder is made at once, and removed if it is still empty in the end.
@@ -247,8 +248,10 @@ def save(dt: xr.DataTree, path: str | os.PathLike) -> Path:
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # HDF5 itself crashes the interpreter when a disk is full.
-        _files.write(path, dt.to_netcdf(engine="h5netcdf"))
+        with BytesIO() as buffer:  # HDF5 itself crashes the interpreter when a disk is full
+            dt.to_netcdf(buffer, engine="h5netcdf")
+            with buffer.getbuffer() as content:
+                _files.write(path, content)
     except Exception as error:
         raise SaveError(
             f"the result was not written to {str(path)!r}: {error}; it is the attribute tree of "
