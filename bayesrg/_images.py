@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from . import _files
+from . import _reading
 
 _VARIABLE = "BAYESRG_DATA"
 _DEBIAN = Path("/usr/share/datasets/fashion-mnist")
@@ -95,7 +95,7 @@ def _cifar10():
                 "leave one"
             )
         if files:
-            return *_files.npz(files[0], ("images", "labels")), files[0]
+            return *_reading.npz(files[0], ("images", "labels")), files[0]
     for folder in _folders("cifar10"):
         if folder.is_dir():
             return _class_folders(folder)
@@ -131,7 +131,7 @@ def _idx_pair(folders, remedy):
         for folder in folders:
             paths = [_idx_path(folder, f"{stem}-{what}-ubyte") for what in _IDX_FILES]
             if all(paths):
-                return _files.idx(paths[0], 3), _files.idx(paths[1], 1), paths[0]
+                return _reading.idx(paths[0], 3), _reading.idx(paths[1], 1), paths[0]
     raise FileNotFoundError(
         "no files t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte (or train-..., plain or .gz) "
         f"in {' or '.join(map(str, folders)) or 'any folder'}; put them there and name the folder "
@@ -149,7 +149,7 @@ def _idx_path(folder, name):
 
 def _batches(folder, files):
     """Binary batches: records of a label, then 1024 red, 1024 green and 1024 blue pixels."""
-    rows = [_files.records(file, 3073) for file in files]
+    rows = [_reading.records(file, 3073) for file in files]
     for file, part in zip(files, rows, strict=True):
         refuse_rows(file, part[:, 0] > 9, "have labels that are no class from 0 to 9", part[:, 0])
     rows = np.concatenate(rows)
@@ -163,7 +163,7 @@ def _class_folders(folder):
     for label, path in enumerate(classes):
         for file in sorted(path.iterdir()):
             if file.suffix.lower() in (".png", ".jpg", ".jpeg") and file.is_file():
-                with _files.reading(file, "a PNG or JPEG image"):
+                with _reading.reading(file, "a PNG or JPEG image"):
                     images.append(_pixels(file))
                 labels.append(label)
                 if images[-1].shape != images[0].shape:
@@ -172,7 +172,7 @@ def _class_folders(folder):
                         f"{images[0].shape}; convert them to one size and one kind of colour"
                     )
                 size, stored = size + images[-1].nbytes, stored + file.stat().st_size
-                _files.plausible(file, size, stored)
+                _reading.plausible(file, size, stored)
     if not images:
         raise FileNotFoundError(
             f"no PNG or JPEG images in {folder}; put them there in one folder a class"

@@ -1,24 +1,58 @@
 # SPDX-License-Identifier: Apache-2.0
 """The command line: ``bayesrg models | run | show``."""
 
+import ast
 import difflib
 import pkgutil
 import sys
+import tempfile
+import traceback
+import warnings
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-app = typer.Typer(
-    help="Bayesian renormalisation of Gaussian processes and deep networks.",
-    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
-)  # fmt: skip
+from . import __version__
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
 
-def _model_names():
+def _print_version(wanted: bool):
+    if wanted:
+        typer.echo(f"bayesrg {__version__}")
+        raise typer.Exit
+    return wanted
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Version.")
+    ] = False,
+):
+    """Bayesian renormalisation of Gaussian processes and deep networks."""
+
+
+def _model_files():
+    """Files of the package's models by name."""
     from . import models
 
-    return sorted({m.name for m in pkgutil.iter_modules(models.__path__)})
+    found = pkgutil.iter_modules(models.__path__)
+    return {m.name: m.module_finder.find_spec(m.name).origin for m in found}
+
+
+def _check_name(name):
+    """Refuse a name that no model has, before anything heavy is loaded."""
+    path, names = Path(name), sorted(_model_files())
+    if path.suffix == ".py" and not path.is_file():
+        raise ValueError(f"no model file at {name!r}; give a path to a .py file")
+    if path.suffix != ".py" and name not in names:
+        near = difflib.get_close_matches(name, names, 3, 0.4) or names
+        raise ValueError(
+            f"no model is called {name!r}; did you mean {', '.join(near)}? A file of your own is "
+            "given by its path, ending in .py"
+        )
 
 
 def _load_model(name):
@@ -26,35 +60,41 @@ def _load_model(name):
     import importlib
     import importlib.util
 
+    _check_name(name)
     path = Path(name)
     if path.suffix == ".py":
-        if not path.is_file():
-            raise ValueError(f"no model file at {name!r}; give a path to a .py file")
         spec = importlib.util.spec_from_file_location(path.stem, path)
         module = importlib.util.module_from_spec(spec)
         sys.modules.setdefault(path.stem, module)
         try:
             spec.loader.exec_module(module)
-        except Exception as error:
-            raise ValueError(f"{name!r} does not load: {type(error).__name__}: {error}") from error
-    elif name in _model_names():
-        module = importlib.import_module(f"bayesrg.models.{name}")
+        except (Exception, SystemExit) as error:
+            where = _line(error, spec.origin)
+            raise ValueError(f"{name!r} does not load: {where}{_said(error)}") from error
     else:
-        near = difflib.get_close_matches(name, _model_names(), 3, 0.4) or _model_names()
-        raise ValueError(
-            f"no model is called {name!r}; did you mean {', '.join(near)}? A file of your own is "
-            "given by its path, ending in .py"
-        )
-    if not hasattr(module, "model"):
+        module = importlib.import_module(f"bayesrg.models.{name}")
+    if not callable(getattr(module, "model", None)):
         raise ValueError(f"{name!r} defines no function model(X, y=None, ...); add one")
     return module
+
+
+def _said(error):
+    """Return the kind of an error and the first paragraph of its message, in one line."""
+    text = " ".join(str(error).partition("\n\n")[0].split())
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _line(error, file):
+    """Say where in ``file`` an error passed last; nothing if it did not."""
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == file]
+    return f"line {frames[-1].lineno}, in {frames[-1].name}: " if frames else ""
 
 
 @app.command()
 def models():
     """List the models of the package."""
-    for name in _model_names():
-        doc = (_load_model(name).__doc__ or "").strip().splitlines()
+    for name, file in sorted(_model_files().items()):
+        doc = (ast.get_docstring(ast.parse(Path(file).read_text("utf-8"))) or "").splitlines()
         typer.echo(f"{name:16s} {doc[0] if doc else ''}")
 
 
@@ -75,6 +115,13 @@ def run(
     out: Annotated[Path | None, typer.Option(help="Run folder, else runs/MODEL.")] = None,
 ):
     """Sample a model, find where its data stop the flow, coarse-grain, and compare."""
+    _check_name(model)
+    if not -(2**63) <= seed < 2**63:
+        raise ValueError(f"--seed must fit into 64 bits, got {seed}; give a smaller number")
+    if data is None and (n is not None or task is not None):
+        raise ValueError("--n and --task belong to --data; name a data set, e.g. --data digits")
+    classes = _classes(task)
+
     import numpyro
 
     numpyro.enable_x64()
@@ -84,27 +131,42 @@ def run(
     from .data import load
 
     module = _load_model(model)
-    data_key, key = jax.random.split(jax.random.key(seed))
-    if data is not None:
-        classes = tuple(int(c) for c in task.split(",")) if task and "," in task else task
-        points = load(data, n=200 if n is None else n, task=classes, key=data_key)
-    elif n is not None or task is not None:
-        raise ValueError("--n and --task belong to --data; name a data set, e.g. --data digits")
-    elif hasattr(module, "demo"):
-        points = module.demo(data_key)
-    else:
-        raise ValueError(f"{model!r} has no demo data; name a data set, e.g. --data digits")
     folder = _free_folder(Path(model).stem) if out is None else out
-    report = job.run(
-        module, points, key=key, draws=draws, warmup=warmup, chains=chains, devices=devices,
-        threshold=threshold, out=folder, say=lambda text: typer.echo(text, err=True),
-    )  # fmt: skip
+    try:
+        data_key, key = jax.random.split(jax.random.key(seed))
+        if data is not None:
+            points = load(data, n=200 if n is None else n, task=classes, key=data_key)
+        elif hasattr(module, "demo"):
+            points = module.demo(data_key)
+        else:
+            raise ValueError(f"{model!r} has no demo data; name a data set, e.g. --data digits")
+        report = job.run(
+            module, points, key=key, draws=draws, warmup=warmup, chains=chains, devices=devices,
+            threshold=threshold, out=folder, say=lambda text: typer.echo(text, err=True),
+        )  # fmt: skip
+    except (Exception, SystemExit) as error:
+        where = _line(error, module.__file__)
+        if where and Path(model).suffix == ".py":
+            raise ValueError(f"{model}, {where}{_said(error)}") from error
+        raise
     _print_report(model, report, folder)
+
+
+def _classes(task):
+    """Two classes of a text such as 3,8; another text is passed through."""
+    if task is None or "," not in task:
+        return task
+    try:
+        return tuple(int(c) for c in task.split(","))
+    except ValueError:
+        raise ValueError(
+            f"--task must be even_odd, low_high or two classes such as 3,8, got {task!r}"
+        ) from None
 
 
 def _free_folder(stem):
     folder, k = Path("runs") / stem, 1
-    while (folder / "result.nc").exists():
+    while folder.exists():  # one without a result may be another run's, or a killed one's
         k += 1
         folder = Path("runs") / f"{stem}-{k}"
     return folder
@@ -124,7 +186,7 @@ def _print_report(name, report, folder):
         rules.add_column("log evidence", justify="right")
         rules.add_column("test MSE", justify="right")
         for rule, evidence, error in report.rules:
-            rules.add_row(rule, f"{evidence:.2f}", f"{error:.4f}")
+            rules.add_row(rule, f"{evidence:.2f}", "" if error is None else f"{error:.4f}")
         console.print(rules)
     console.print(f"run folder: {folder}")
 
@@ -136,18 +198,42 @@ def show(run: Annotated[Path, typer.Argument(help="Run folder, or a result file.
 
     from .io import open_run
 
-    dt = open_run(run)
+    try:
+        dt = open_run(run)
+        table = az.summary(dt).to_string() if "posterior" in dt.children else "no posterior"
+    except (FileNotFoundError, ValueError):
+        raise
+    except Exception as error:
+        raise ValueError(
+            f"{str(run)!r} cannot be read as a result ({_said(error)}); give a run folder, or a "
+            "netCDF file that bayesrg wrote"
+        ) from error
     for name in ("model", "draws", "warmup", "chains", "precision", "bayesrg"):
         if name in dt.attrs:
             typer.echo(f"{name:10s} {dt.attrs[name]}")
     typer.echo(f"{'groups':10s} {', '.join(dt.children)}")
-    typer.echo(az.summary(dt).to_string())
+    typer.echo(table)
 
 
 def main():
     """Run the command line; a mistake of the user ends in one line, not a traceback."""
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda text, *_: typer.echo(f"bayesrg: warning: {text}", err=True)
+        try:
+            app()
+        except (ValueError, OSError) as error:
+            typer.echo(f"bayesrg: {' '.join(str(error).split())}", err=True)
+            if getattr(error, "tree", None) is not None:
+                _rescue(error.tree)
+            sys.exit(2)
+
+
+def _rescue(tree):
+    """Write a result that found no place to the system's temporary folder."""
+    from .io import save
+
+    file = Path(tempfile.mkdtemp(prefix="bayesrg-")) / "result.nc"
     try:
-        app()
-    except (ValueError, FileNotFoundError, FileExistsError) as error:
-        typer.echo(f"bayesrg: {error}", err=True)
-        sys.exit(2)
+        typer.echo(f"bayesrg: the result is in {save(tree, file)}", err=True)
+    except OSError as error:
+        typer.echo(f"bayesrg: the result is lost: {error.__cause__}", err=True)

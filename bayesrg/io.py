@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The one hand-over to ArviZ, and files of results."""
 
+import contextlib
 import os
 from collections.abc import Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
 
 import arviz as az
@@ -11,10 +13,10 @@ import jax
 import numpy as np
 import xarray as xr
 
-from . import _files, _netcdf
+from . import _netcdf, _reading, _writing
 from ._checks import ArrayLike
 
-__all__ = ["flow_to_datatree", "label", "open_run", "save", "to_datatree"]
+__all__ = ["SaveError", "flow_to_datatree", "label", "open_run", "save", "to_datatree"]
 
 SAMPLED = (
     "posterior", "sample_stats", "log_likelihood", "posterior_predictive", "predictions",
@@ -208,31 +210,67 @@ def _variadic(name, axes, value):
     return _names(name, value.ndim, tuple(names)), value
 
 
-def claim(path: str | os.PathLike) -> Path:
-    """Return the result file of the run folder ``path``, refusing one that exists.
+class SaveError(OSError):
+    """A result could not be written; ``tree`` is the result.
+
+    Save it elsewhere: ``bayesrg.io.save(error.tree, "another/result.nc")``.
+    """
+
+    def __init__(self, message: str, tree: xr.DataTree | None = None):
+        super().__init__(message)
+        self.tree = tree
+
+
+@contextlib.contextmanager
+def claim(path):
+    """Hold the run folder ``path`` for one writer, and give the path of its result file.
+
+    The folder is made at once, and removed if it is still empty in the end.
 
     Raises
     ------
+    ValueError
+        If ``path`` is no path.
     FileExistsError
+        If it holds a result, is a file, or is held by another writer.
+    OSError
+        If it cannot be made or written to.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise ValueError(f"path must be the path of a folder, got {path!r}")
     file = Path(path) / "result.nc"
-    if file.exists():
-        raise FileExistsError(
-            f"{str(file)!r} exists already; give path a new folder, or remove that one"
-        )
-    return file
+    with _writing.hold(file.parent):
+        if os.path.lexists(file):
+            raise FileExistsError(
+                f"{str(file)!r} exists already; give path a new folder, or remove that one"
+            )
+        yield file
 
 
 def save(dt: xr.DataTree, path: str | os.PathLike) -> Path:
     """Write the tree ``dt`` to the netCDF file ``path`` and return it.
 
-    A temporary name comes first, so that no half-written file ever has the right one.
+    The bytes are made in memory, and a temporary name comes first, so that no half-written file
+    ever has the right one.
+
+    Raises
+    ------
+    SaveError
+        If that fails, for want of space for instance; its attribute ``tree`` is ``dt``.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".part")
-    dt.to_netcdf(temporary, engine="h5netcdf")
-    os.replace(temporary, path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with BytesIO() as buffer:  # HDF5 itself crashes the interpreter when a disk is full
+            dt.to_netcdf(buffer, engine="h5netcdf")
+            with buffer.getbuffer() as content:
+                _writing.write(path, content)
+    except Exception as error:
+        raise SaveError(
+            f"the result was not written to {str(path)!r}: {error}; it is the attribute tree of "
+            "this error, which bayesrg.io.save writes elsewhere",
+            dt,
+        ) from error
     return path
 
 
@@ -257,7 +295,7 @@ def open_run(path: str | os.PathLike) -> xr.DataTree:
         raise FileNotFoundError(
             f"no result at {str(file)!r}; give a run folder that holds result.nc, or a netCDF file"
         )
-    with _files.reading(file, "a result"):
+    with _reading.reading(file, "a result"):
         _netcdf.check(file)
         with az.from_netcdf(file, engine="h5netcdf") as tree:
             if not tree.children:

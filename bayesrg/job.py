@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The main job: sample a model, see where its data stop the flow, coarse-grain, compare."""
 
+import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -17,21 +18,25 @@ import xarray as xr
 from . import _checks, gp, inference, io, rg
 from .data import Data
 from .gp.effective import RULES
+from .inference.fit import arrays, check_sampling
 from .inference.sites import bind, law, over_draws
 
 
 @dataclass
 class Report:
-    """What a run found: rows of ``summary`` (name, value) and, if coarse-grained, of ``rules``."""
+    """What a run found: rows of ``summary`` (name, value) and, if coarse-grained, of ``rules``.
+
+    A rule has its name, log evidence and, where there are test points, mean squared test error.
+    """
 
     dt: xr.DataTree
     summary: list[tuple[str, str]]
-    rules: list[tuple[str, float, float]] = field(default_factory=list)
+    rules: list[tuple[str, float, float | None]] = field(default_factory=list)
 
 
 def run(
     module: ModuleType,
-    data: Data,
+    data: Data | tuple,
     *,
     key: jax.Array,
     draws: int,
@@ -48,13 +53,13 @@ def run(
     ----------
     module : module
         With ``model`` and perhaps ``prepare``, as the files of ``models/``.
-    data : Data
+    data : Data or (X, y)
     key : JAX key
     draws, warmup, chains, devices : as in `bayesrg.fit`
     threshold : learnability at which the flow stops
     out : folder, optional
-        Receives result.nc and, where modes were cut, flow.png and spectrum.png; refused if it
-        holds a result.
+        Receives result.nc, with the full model's draws as soon as there are any, and where modes
+        were cut flow.png and spectrum.png; refused if it holds a result.
     say : callable
         Told what happens next.
 
@@ -64,23 +69,31 @@ def run(
     """
     start = time.perf_counter()
     _checks.threshold(threshold)
-    result = None if out is None else io.claim(out)
-    hyper = module.prepare(data) if hasattr(module, "prepare") else {}
     sampling = {"draws": draws, "warmup": warmup, "chains": chains, "devices": devices}
-    keys = jax.random.split(key, 4)
-    say("sampling the full model")
-    dt = inference.fit(module.model, data, key=keys[0], **sampling, **hyper)
-    summary = [("points", str(data.X.shape[0])), *_parameters("", dt)]
-    report = Report(dt, summary)
-    cut = _cut(module.model, data, hyper, dt, threshold)
-    if cut is not None:
-        say(f"sampling the coarse model, {cut.cutoff} modes kept")
-        _compare(report, module.model, data, hyper, cut, sampling, keys)
-    report.summary.append(("seconds", f"{time.perf_counter() - start:.0f}"))
-    if result is not None:
-        say(f"writing {out}")
-        io.save(report.dt, result)
-        if cut is not None:
+    check_sampling(**sampling)
+    X, y = arrays(data)
+    data = data._replace(X=X, y=y) if isinstance(data, Data) else Data(X, y)
+    with contextlib.nullcontext() if out is None else io.claim(out) as result:
+        hyper = module.prepare(data) if hasattr(module, "prepare") else {}
+        keys = jax.random.split(key, 4)
+        say("sampling the full model")
+        dt = inference.fit(module.model, data, key=keys[0], **sampling, **hyper)
+        if result is not None:
+            io.save(dt, result)  # whatever becomes of the rest
+        report = Report(dt, [("points", str(data.X.shape[0])), *_parameters("", dt)])
+        try:
+            cut = _cut(module.model, data, hyper, dt, threshold)
+            if cut is not None:
+                say(f"sampling the coarse model, {cut.cutoff} modes kept")
+                _compare(report, module.model, data, hyper, cut, sampling, keys)
+        except Exception:
+            if result is not None:
+                say(f"the draws of the full model are in {result}")
+            raise
+        report.summary.append(("seconds", f"{time.perf_counter() - start:.0f}"))
+        if result is not None and cut is not None:
+            say(f"writing {out}")
+            io.save(report.dt, result)
             _plots(report.dt, Path(out))
     return report
 
@@ -144,18 +157,19 @@ def _compare(report, model, data, hyper, cut, sampling, keys):
     learnt = rg.learnability(flow.values, n, flow.ridge, tail=float(flow.tail[-1]))
     at_stop = float(np.interp(cutoff, np.asarray(flow.cutoff), np.asarray(flow.universal)))
     difference = _evidence_difference(model, data, hyper, cut, report.dt, eigen, keys[2])
-    full = inference.predict(report.dt, model, data.X_test, key=keys[3], **hyper)
-    low = inference.predict(
-        coarse_dt, coarse, data.X_test, key=keys[3], coarse_eigen=eigen, **hyper
-    )
     report.summary += [
         ("cutoff", f"{cutoff} modes (rule running, threshold {flow.threshold:g})"),
         ("modes learnt", f"{float(learnt.sum()):.1f} (sum of learnabilities)"),
         ("ridge", f"{float(flow.ridge):.4g} before, {at_stop:.4g} after (variance)"),
         ("evidence", f"differs by at most {difference:.1e} over 100 draws, full against coarse"),
         *_parameters("coarse ", coarse_dt),
-        ("test MSE", f"{_mse(full, data):.4f} full, {_mse(low, data):.4f} coarse (sampled)"),
     ]
+    if _tested(data):
+        new = {"X_new": data.X_test, "key": keys[3], **hyper}
+        full = inference.predict(report.dt, model, **new)
+        low = inference.predict(coarse_dt, coarse, coarse_eigen=eigen, **new)
+        errors = f"{_mse(full, data):.4f} full, {_mse(low, data):.4f} coarse (sampled)"
+        report.summary.append(("test MSE", errors))
     report.rules = _rules(model, data, hyper, cut)
     report.dt.update(io.flow_to_datatree(flow).children)
     report.dt["coarse_posterior"] = coarse_dt["posterior"]
@@ -184,26 +198,33 @@ def _evidence_difference(model, data, hyper, cut, dt, eigen, key):
 def _rules(model, data, hyper, cut):
     """Log evidence and test error of the coarse model under every rule, at the medians."""
     bound, n = bind(model, hyper), data.X.shape[0]
-    both = jnp.concatenate([data.X, data.X_test])
+    both = jnp.concatenate([data.X, data.X_test]) if _tested(data) else data.X
     everywhere = law(bound, bound.arrays, both, cut.medians, cut.site)
 
-    def mse(mean):
-        return float(((mean - data.y_test) ** 2).mean())
+    def mse(fn):
+        if not _tested(data):
+            return None
+        return float(((fn.krige(data.y)[0] - data.y_test) ** 2).mean())
 
-    rows = [("full", float(cut.fn.log_prob(data.y)), mse(everywhere.krige(data.y)[0]))]
+    rows = [("full", float(cut.fn.log_prob(data.y)), mse(everywhere))]
     for rule in RULES:
         root, rest = cut.fn.split(cut.cutoff, rule)
         low = rg.integrate_modes(root, rest, data.y)
         root, rest = everywhere.split(cut.cutoff, rule, n=n, max_dense=len(both))
-        mean = rest.shift(root @ low.mean).krige(data.y)[0]
-        rows.append((rule, float(low.log_evidence), mse(mean)))
+        rows.append((rule, float(low.log_evidence), mse(rest.shift(root @ low.mean))))
     return rows
+
+
+def _tested(data):
+    return data.X_test is not None and data.y_test is not None
 
 
 def _parameters(prefix, dt):
     """One row a scalar parameter: mean, deviation, R-hat and effective sample size."""
     posterior = dt["posterior"].to_dataset()
     scalars = [name for name, v in posterior.items() if v.ndim == 2]
+    if not scalars:
+        return []
     rhat, ess = az.rhat(dt, var_names=scalars), az.ess(dt, var_names=scalars)
     if isinstance(rhat, xr.DataTree):
         rhat, ess = rhat.to_dataset(), ess.to_dataset()

@@ -4,7 +4,7 @@
 amplitude ~ LogNormal(1, 1)                            variance of the prior
 f_modes, f_white ~ Normal(0, 1)                        one a kept mode, one a point
 f = sum of kept modes + what the others make of f_white
-y | f ~ Bernoulli(sigmoid(f))                          0 or 1
+y | f ~ Bernoulli(sigmoid(f))                          0 or 1; labels -1 become 0
 
 The law of f does not depend on the cutoff. `laplace` integrates f_white out, approximately.
 """
@@ -23,7 +23,7 @@ def model(X, y=None, *, cutoff=5, rule="exact", spectrum=None, eigen=None, jitte
     Parameters
     ----------
     X : (n, d)
-    y : (n,) of 0 and 1, optional
+    y : (n,) of 0 and 1, or of -1 and 1, optional
     cutoff : int, modes of the latent function kept explicit
     rule : what becomes of the others, see `bayesrg.rg.Coarse`
     spectrum : Spectrum
@@ -51,12 +51,16 @@ def _prior(X, spectrum, jitter):
 def _latent(X, y, spectrum, jitter):
     f = numpyro.sample("f", _prior(X, spectrum, jitter))
     with numpyro.plate("point", X.shape[0]):
-        numpyro.sample("y", likelihood(f), obs=y)
+        numpyro.sample("y", likelihood(f), obs=_zero_one(y))
 
 
 def _marginal(X, y, spectrum, jitter):
     prior = _prior(X, spectrum, jitter)
-    numpyro.sample("y", brg.gp.LaplaceMarginal(prior, likelihood), obs=y)
+    numpyro.sample("y", brg.gp.LaplaceMarginal(prior, likelihood), obs=_zero_one(y))
+
+
+def _zero_one(y):
+    return None if y is None else jnp.where(y == -1, 0.0, y)
 
 
 def likelihood(f):

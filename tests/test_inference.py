@@ -72,10 +72,12 @@ def test_the_tree_is_what_arviz_reads(line, fitted):
 
 
 def test_one_chain_and_another_sampler(line):
-    dt = brg.fit(
-        linear, line, key=2, draws=5, warmup=7, chains=1, block=4, progress=False,
-        sampler=lambda m: HMC(m, num_steps=3, trajectory_length=None),
-    )  # fmt: skip
+    with pytest.warns(brg.inference.SamplingWarning, match="draws may not be trusted") as caught:
+        dt = brg.fit(
+            linear, line, key=2, draws=5, warmup=7, chains=1, block=4, progress=False,
+            sampler=lambda m: HMC(m, num_steps=3, trajectory_length=None),
+        )  # fmt: skip
+    assert len(caught) == 1
     assert dict(dt["posterior"].sizes)["chain"] == 1 and dt["posterior"].sizes["draw"] == 5
     mcmc = MCMC(HMC(linear, num_steps=3, trajectory_length=None), num_warmup=7, num_samples=5,
                 progress_bar=False)  # fmt: skip

@@ -13,6 +13,7 @@ from .. import _checks
 from .._checks import ArrayLike
 from .._covariance import LowRank
 from .._fixedpoint import effective_ridge
+from . import sound
 
 
 def _local(fn, cutoff, n):
@@ -123,6 +124,7 @@ class EffectiveNormal(dist.Distribution):
 
     def shift(self, mean: ArrayLike) -> "EffectiveNormal":
         """Add ``mean`` (..., n) to the location."""
+        mean = sound.at_points("means", mean, self.event_shape)
         return EffectiveNormal(self.loc + mean, self.noise, self.ridge, self.eliminated)
 
     @property
@@ -142,7 +144,7 @@ class EffectiveNormal(dist.Distribution):
 
     def loo(self, value: ArrayLike) -> Float[Array, "*batch point"]:
         """Log density of each observation, (..., n); the others say nothing about it."""
-        r = jnp.asarray(value) - self.loc
+        r = sound.at_points("observations", value, self.event_shape) - self.loc
         terms = -0.5 * (r**2 / self.noise + jnp.log(self.noise) + np.log(2 * np.pi))
         return jnp.broadcast_to(terms, jnp.broadcast_shapes(terms.shape, self.shape()))
 
@@ -189,7 +191,7 @@ class EffectiveNormal(dist.Distribution):
         mean, variance : (..., n - n1) of the noiseless function
         ridge : noise variance there
         """
-        value = jnp.asarray(value)
+        value = sound.at_points("observations", value, self.event_shape, first=True)
         n = value.shape[-1]
         ridge = self.ridge if self.ridge.shape[-1] == 1 else self.ridge[..., n:]
         rest = jnp.broadcast_to(

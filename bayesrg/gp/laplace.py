@@ -15,6 +15,7 @@ from numpyro.distributions.util import validate_sample
 
 from .._checks import ArrayLike
 from .._linalg import safe_sqrt
+from . import sound
 from .effective import EffectiveNormal
 from .mercer import MercerNormal
 
@@ -159,13 +160,7 @@ class LaplaceMarginal(dist.Distribution):
         return _mode(prior, prior._algebra(), self._terms(value), value.shape)
 
     def _checked(self, value):
-        value = jnp.asarray(value)
-        if value.shape[-1:] != self.event_shape:
-            raise ValueError(
-                f"observations have shape {value.shape} for {self.event_shape[0]} points; their "
-                "last axis is the point axis: give several targets as rows, y.T"
-            )
-        return value
+        return sound.at_points("observations", value, self.event_shape)
 
     def _expand(self, value, head=None):
         """Expand about the mode, whose last Newton step carries its derivatives."""
@@ -256,12 +251,7 @@ class LaplaceMarginal(dist.Distribution):
         ----------
         Rasmussen and Williams (2006), equations 3.21 and 3.24.
         """
-        value = jnp.asarray(value)
-        if value.ndim == 0 or value.shape[-1] > self.event_shape[0]:
-            raise ValueError(
-                f"observations have shape {value.shape}; give those of the first of the "
-                f"{self.event_shape[0]} points along the last axis"
-            )
+        value = sound.at_points("observations", value, self.event_shape, first=True)
         head, rest, cross = self.prior._ahead(value.shape[-1])
         at = self._expand(value, head)
         mean = rest.loc + (jnp.swapaxes(cross, -1, -2) @ at.weight[..., None])[..., 0]

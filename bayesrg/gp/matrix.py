@@ -247,7 +247,7 @@ class MatrixMercerNormal(dist.Distribution):
         ----------
         arXiv 2406.03260; Rasmussen and Williams (2006), equations 2.25 and 2.26.
         """
-        value = jnp.asarray(value)
+        value = sound.at_points("observations", value, self.event_shape, first=True)
         n = value.shape[-2]
         head, rest = self._rows(slice(None, n)), self._rows(slice(n, None))
         cross = (self.features[:n] * self.values) @ self.features[n:].T
@@ -264,13 +264,7 @@ class MatrixMercerNormal(dist.Distribution):
         return mean, variance, self.ridge[..., None, None]
 
     def _centred(self, value):
-        value = jnp.asarray(value)
-        if value.shape[-2:] != self.event_shape:
-            raise ValueError(
-                f"observations have shape {value.shape}; give {self.event_shape}: one row a "
-                "point, one column an output"
-            )
-        r = value - self.loc
+        r = sound.at_points("observations", value, self.event_shape) - self.loc
         return jnp.broadcast_to(r, jnp.broadcast_shapes(r.shape, self.shape()))
 
     def _replace(self, **changes):
@@ -279,7 +273,7 @@ class MatrixMercerNormal(dist.Distribution):
 
     def shift(self, mean: ArrayLike) -> "MatrixMercerNormal":
         """Add ``mean`` (..., n, c) to the location."""
-        return self._replace(loc=self.loc + mean)
+        return self._replace(loc=self.loc + sound.at_points("means", mean, self.event_shape))
 
     def _rows(self, rows):
         """Return the marginal of some points; eigenpairs stay if they are these points' own."""

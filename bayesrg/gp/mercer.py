@@ -191,13 +191,7 @@ class MercerNormal(dist.Distribution):
     @validate_sample
     def log_prob(self, value: ArrayLike) -> Float[Array, "*batch"]:
         """Log density of observations (..., n): the log evidence at fixed hyper-parameters."""
-        value = jnp.asarray(value)
-        if value.shape[-1:] != self.event_shape:
-            raise ValueError(
-                f"observations have shape {value.shape} for {self.event_shape[0]} points; their "
-                "last axis is the point axis: give several targets as rows, y.T"
-            )
-        r = value - self.loc
+        r = sound.at_points("observations", value, self.event_shape) - self.loc
         shared = jnp.broadcast_shapes(
             self.ridge.shape[:-1], self.values.shape[:-1], self.scale.shape
         )
@@ -257,7 +251,7 @@ class MercerNormal(dist.Distribution):
         ----------
         Rasmussen and Williams (2006), equations 2.25 and 2.26.
         """
-        value = jnp.asarray(value)
+        value = sound.at_points("observations", value, self.event_shape, first=True)
         head, rest, cross = self._ahead(value.shape[-1])
         algebra = head._algebra()
         weight = algebra.solve(head._centred(value)[..., None])
@@ -274,7 +268,7 @@ class MercerNormal(dist.Distribution):
         return self._rows(slice(None, n)), self._rows(slice(n, None)), cross
 
     def _centred(self, value):
-        r = jnp.asarray(value) - self.loc
+        r = sound.at_points("observations", value, self.event_shape) - self.loc
         return jnp.broadcast_to(r, jnp.broadcast_shapes(r.shape, self.shape()))
 
     def _replace(self, **changes):
@@ -284,7 +278,7 @@ class MercerNormal(dist.Distribution):
 
     def shift(self, mean: ArrayLike) -> "MercerNormal":
         """Add ``mean`` (..., n) to the location."""
-        return self._replace(loc=self.loc + mean)
+        return self._replace(loc=self.loc + sound.at_points("means", mean, self.event_shape))
 
     def _rows(self, rows):
         """Return the marginal of some points; eigenpairs stay if they are these points' own."""

@@ -4,6 +4,7 @@
 import warnings
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from .. import _checks
@@ -33,6 +34,22 @@ def refuse_stale(fn):
         _same_trace("eigen", np.asarray(fn.eigen[1]).sum(), trace)
     if fn.gram is not None:
         _same_trace("gram", np.trace(np.asarray(fn.gram)), squares.sum())
+
+
+def at_points(name, value, event, *, first=False):
+    """Convert to an array whose last axes are ``event``, or with ``first`` its first points."""
+    value = jnp.asarray(value)
+    shape = value.shape[value.ndim - len(event) :] if value.ndim >= len(event) else None
+    if shape == event or (first and shape and shape[0] <= event[0] and shape[1:] == event[1:]):
+        return value
+    raise ValueError(
+        f"{name} have shape {value.shape} for {event[0]} points; their last "
+        + (
+            "axis is the point axis: give several targets as rows, y.T"
+            if len(event) == 1
+            else f"axes are {event}: one row a point, one column an output"
+        )
+    )
 
 
 def refuse_singular(fn):

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sampling, quadrature and prediction."""
 
+from .convergence import SamplingWarning
 from .fit import fit
 from .grid import GridPosterior, grid_posterior
 from .path import PathEvidence, path_evidence
@@ -10,6 +11,7 @@ from .sbc import sbc
 __all__ = [
     "GridPosterior",
     "PathEvidence",
+    "SamplingWarning",
     "fit",
     "grid_posterior",
     "path_evidence",

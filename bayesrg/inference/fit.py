@@ -13,20 +13,23 @@ import numpyro
 import xarray as xr
 from numpyro import handlers
 from numpyro.infer import NUTS, Predictive
-from numpyro.infer.initialization import init_to_uniform
+from numpyro.infer.initialization import init_to_sample, init_to_uniform
 from numpyro.infer.mcmc import MCMCKernel
 
 from .. import __version__, _checks, io
 from ..data import Data
 from ..spectrum import Spectrum
+from .convergence import warn_if_poor
 from .driver import sample_in_blocks
-from .sites import bind, fingerprint, law, over_draws, sites_of
+from .shapes import refuse_outside_support
+from .sites import bind, fingerprint, law, one_at_a_time, over_draws, sites_of
 
 _RESERVED = (
     "draws", "warmup", "chains", "block", "sampler", "prior", "path", "progress", "devices", "key",
 )  # fmt: skip
 
 
+@one_at_a_time
 def fit(
     model: Callable,
     data: Data | tuple,
@@ -83,65 +86,92 @@ def fit(
         For an argument out of range, a hyper-argument that the model does not take, or data of
         the wrong shape.
     FileExistsError
-        If ``path`` holds a result.
+        If ``path`` holds a result, is a file, or another run writes there.
+    bayesrg.io.SaveError
+        If the result cannot be written; its attribute ``tree`` is the result.
+
+    Warns
+    -----
+    SamplingWarning
+        Once, at the end, if draws diverged, if R-hat is above 1.01, or if the effective sample size
+        is below 100 per chain.
+
+    Notes
+    -----
+    Names of sites and axes, shapes, the folder and the pointwise densities are checked before
+    sampling. Calls from several threads wait for each other, since NumPyro keeps one stack of
+    handlers.
     """
+    devices = check_sampling(
+        draws=draws, warmup=warmup, chains=chains, block=block, prior=prior, devices=devices
+    )
+    X, y = arrays(data)
+    key = _checks.random_key(key)
+    bound = bind(model, hyper, _RESERVED)
+    for value in hyper.values():
+        if isinstance(value, Spectrum):
+            value.warn_if_shared(_checks.inputs("X", X))
+    kernel = (NUTS if sampler is None else sampler)(bound)
+    with contextlib.nullcontext() if path is None else io.claim(path) as result:
+        sites = sites_of(bound, X, y)
+        if all(s.observed or s.deterministic for s in sites):
+            raise ValueError("the model has no latent site, so there is nothing to sample; add one")
+        values = _observed_values(bound, X, y, sites)
+        pointwise = _pointwise(bound, X, values)
+
+        def of_prior():
+            return Predictive(bound, num_samples=prior)(jax.random.fold_in(key, 1), X, None)
+
+        _rehearse(bound, X, y, sites, pointwise, of_prior if prior else None)
+        with _progress(progress, warmup + draws) as after_block:
+            samples, stats = sample_in_blocks(
+                kernel, key, (X, y, bound.arrays), warmup=warmup, draws=draws, chains=chains,
+                block=block, devices=devices, after_block=after_block,
+            )  # fmt: skip
+        if "tree_depth" in stats:
+            depth = np.max(getattr(kernel, "_max_tree_depth", 10))
+            stats["reached_max_tree_depth"] = stats["tree_depth"] >= depth
+        latents = {k: jnp.asarray(samples[k]) for k in _latents(sites) if k in samples}
+        groups = {
+            "posterior": samples,
+            "sample_stats": stats,
+            "log_likelihood": pointwise(latents, bound.arrays),
+            "observed_data": values,
+            "constant_data": {"X": X},
+        }
+        if prior:
+            drawn = {name: value[None] for name, value in of_prior().items()}
+            groups["prior"] = {k: v for k, v in drawn.items() if k not in values}
+            groups["prior_predictive"] = {k: v for k, v in drawn.items() if k in values}
+        dims = {s.name: s.dims for s in sites} | {"X": ("point", "feature")[: X.ndim]}
+        attrs = {
+            "model": f"{model.__module__}.{getattr(model, '__name__', type(model).__name__)}",
+            "hyper": fingerprint(hyper), "draws": draws, "warmup": warmup, "chains": chains,
+            "block": block, "devices": devices, "precision": str(X.dtype),
+            "device_kind": jax.devices()[0].device_kind, "bayesrg": __version__,
+            "numpyro": numpyro.__version__, "jax": jax.__version__,
+            "python": platform.python_version(),
+        }  # fmt: skip
+        dt = io.to_datatree(groups, dims, attrs=attrs)
+        if result is not None:
+            io.save(dt, result)
+    warn_if_poor(dt["posterior"].to_dataset(), dt["sample_stats"].to_dataset(), stacklevel=3)
+    return dt
+
+
+def check_sampling(*, draws, warmup, chains, block=100, prior=0, devices=None) -> int:
+    """Check the numbers that a fit takes; return the number of devices to use."""
     for name, value, least in (
         ("draws", draws, 1), ("warmup", warmup, 0), ("chains", chains, 1), ("block", block, 1),
         ("prior", prior, 0),
     ):  # fmt: skip
         if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
             raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
-    result = None if path is None else io.claim(path)
-    X, y = _arrays(data)
-    key = _checks.random_key(key)
-    bound = bind(model, hyper, _RESERVED)
-    for value in hyper.values():
-        if isinstance(value, Spectrum):
-            value.warn_if_shared(_checks.inputs("X", X))
-    devices = _devices(devices, chains)
-    kernel = (NUTS if sampler is None else sampler)(bound)
-    sites = sites_of(bound, X, y)
-    if all(s.observed or s.deterministic for s in sites):
-        raise ValueError("the model has no latent site, so there is nothing to sample; add one")
-    values = _observed_values(bound, X, y, sites)
-    with _progress(progress, warmup + draws) as after_block:
-        samples, stats = sample_in_blocks(
-            kernel, key, (X, y, bound.arrays), warmup=warmup, draws=draws, chains=chains,
-            block=block, devices=devices, after_block=after_block,
-        )  # fmt: skip
-    if "tree_depth" in stats:
-        depth = np.max(getattr(kernel, "_max_tree_depth", 10))
-        stats["reached_max_tree_depth"] = stats["tree_depth"] >= depth
-    observed = {s.name for s in sites if s.observed}
-    groups = {
-        "posterior": samples,
-        "sample_stats": stats,
-        "log_likelihood": _log_likelihood(bound, X, values, samples, sites),
-        "observed_data": values,
-        "constant_data": {"X": X},
-    }
-    if prior:
-        drawn = Predictive(bound, num_samples=prior)(jax.random.fold_in(key, 1), X, None)
-        drawn = {name: value[None] for name, value in drawn.items()}
-        groups["prior"] = {k: v for k, v in drawn.items() if k not in observed}
-        groups["prior_predictive"] = {k: v for k, v in drawn.items() if k in observed}
-    dims = {s.name: s.dims for s in sites} | {"X": ("point", "feature")[: X.ndim]}
-    attrs = {
-        "model": f"{model.__module__}.{getattr(model, '__name__', type(model).__name__)}",
-        "hyper": fingerprint(hyper), "draws": draws, "warmup": warmup, "chains": chains,
-        "block": block, "devices": devices, "precision": str(X.dtype),
-        "device_kind": jax.devices()[0].device_kind, "bayesrg": __version__,
-        "numpyro": numpyro.__version__, "jax": jax.__version__,
-        "python": platform.python_version(),
-    }  # fmt: skip
-    dt = io.to_datatree(groups, dims, attrs=attrs)
-    if result is not None:
-        io.save(dt, result)
-    return dt
+    return _devices(devices, chains)
 
 
-def _arrays(data):
-    """Inputs and targets of `Data` or a pair, checked."""
+def arrays(data):
+    """Return the inputs and targets of `Data` or a pair, checked."""
     if not isinstance(data, Data) and not (isinstance(data, tuple | list) and len(data) == 2):
         raise ValueError(f"data must be a Data or a pair (X, y), got {type(data).__name__}")
     X, y = data[0], data[1]
@@ -165,14 +195,21 @@ def _observed_values(bound, X, y, sites):
     """Observed sites' values as the model sees them, e.g. transposed to (output, point)."""
     model = handlers.substitute(handlers.seed(bound, 0), substitute_fn=init_to_uniform)
     trace = handlers.trace(model).get_trace(X, y)
-    return {s.name: trace[s.name]["value"] for s in sites if s.observed}
+    observed = [s.name for s in sites if s.observed]
+    for name in observed:
+        refuse_outside_support(name, trace[name])
+    return {name: trace[name]["value"] for name in observed}
 
 
-def _log_likelihood(bound, X, values, samples, sites):
-    latents = {s.name: samples[s.name] for s in sites if s.name in samples and not s.deterministic}
+def _latents(sites):
+    return [s.name for s in sites if not (s.observed or s.deterministic)]
+
+
+def _pointwise(bound, X, values):
+    """Return the function from latent sites' draws to the log density of each observed value."""
 
     @eqx.filter_jit
-    def pointwise(latents, arrays, values):
+    def pointwise(latents, arrays):
         def at(draw):
             result = {}
             for name, value in values.items():
@@ -182,7 +219,19 @@ def _log_likelihood(bound, X, values, samples, sites):
 
         return over_draws(at, latents)
 
-    return pointwise({k: jnp.asarray(v) for k, v in latents.items()}, bound.arrays, values)
+    return pointwise
+
+
+def _rehearse(bound, X, y, sites, pointwise, of_prior):
+    """Trace what comes after sampling: what would fail then fails now."""
+
+    def once():
+        model = handlers.substitute(handlers.seed(bound, 0), substitute_fn=init_to_sample)
+        trace = handlers.trace(model).get_trace(X, y)
+        latents = {name: jnp.asarray(trace[name]["value"])[None, None] for name in _latents(sites)}
+        return pointwise(latents, bound.arrays), None if of_prior is None else of_prior()
+
+    jax.eval_shape(once)
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from numpyro.infer.util import log_density
 
 from .._checks import ArrayLike
 from ..data import Data
-from .sites import bind
+from .sites import bind, one_at_a_time, sites_of
 
 
 class GridPosterior(NamedTuple):
@@ -34,6 +34,7 @@ class GridPosterior(NamedTuple):
         return {name: self.weights @ values for name, values in self.points.items()}
 
 
+@one_at_a_time
 def grid_posterior(
     model: Callable, data: Data | tuple, grid: dict[str, ArrayLike], **hyper
 ) -> GridPosterior:
@@ -52,10 +53,20 @@ def grid_posterior(
     -------
     GridPosterior
         The error is that of the rule: double the grid to see it.
+
+    Raises
+    ------
+    ValueError
+        If ``grid`` does not name every latent site, or for shapes that would be broadcast.
     """
     bound = bind(model, hyper)
     X, y = data[0], data[1]
     names = list(grid)
+    latents = [s.name for s in sites_of(bound, X, y) if not (s.observed or s.deterministic)]
+    if sorted(names) != sorted(latents):
+        raise ValueError(
+            f"grid has the sites {names} but the model samples {latents}; give values for each"
+        )
     axes = [jnp.asarray(values) for values in grid.values()]
     mesh = jnp.meshgrid(*axes, indexing="ij")
     points = {name: values.ravel() for name, values in zip(names, mesh, strict=True)}

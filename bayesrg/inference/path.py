@@ -17,7 +17,7 @@ from numpyro.primitives import Messenger
 
 from .. import _checks
 from ..data import Data
-from .sites import bind, sites_of
+from .sites import bind, one_at_a_time, sites_of
 
 # The Gauss-Kronrod rule of 15 points on (-1, 1): nodes from the right edge to the middle, their
 # weights, and those of the Gauss rule that every second node makes.
@@ -71,6 +71,7 @@ class _Temper(Messenger):
             message["scale"] = self.power if scale is None else self.power * scale
 
 
+@one_at_a_time
 def path_evidence(
     model: Callable,
     data: Data | tuple,

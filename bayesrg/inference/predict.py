@@ -12,11 +12,12 @@ import xarray as xr
 
 from .. import _checks, io
 from .._checks import ArrayLike
-from .sites import Bound, bind, fingerprint, law, over_draws, sites_of
+from .sites import Bound, bind, fingerprint, law, one_at_a_time, over_draws, sites_of
 
 _ROWS = 500
 
 
+@one_at_a_time
 def predict(
     dt: xr.DataTree,
     model: Callable,

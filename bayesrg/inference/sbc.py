@@ -16,9 +16,10 @@ from scipy.stats import kstest
 
 from .. import _checks
 from .._checks import ArrayLike
-from .sites import bind, fingerprint
+from .sites import bind, fingerprint, one_at_a_time, sites_of
 
 
+@one_at_a_time
 def sbc(
     model: Callable,
     X: ArrayLike,
@@ -75,7 +76,8 @@ def sbc(
     Raises
     ------
     ValueError
-        For an argument out of range, or a hyper-argument that a model does not take.
+        For an argument out of range, a hyper-argument that a model does not take, or simulated
+        targets whose shape is not that of the model's.
 
     References
     ----------
@@ -98,6 +100,15 @@ def sbc(
     kernel = (NUTS if sampler is None else sampler)(fitted)
     pairs = {name: f if isinstance(f, tuple) else (f, f) for name, f in quantities.items()}
 
+    def simulated(key, X, arrays):
+        sites = _prior_draw(source, key, X, arrays)
+        return sites, sites[observed] if isinstance(observed, str) else observed(sites)
+
+    def check_shapes(key):
+        sites_of(fitted, X, simulated(key, X, source.arrays)[1])
+
+    jax.eval_shape(check_shapes, key)
+
     def measure(side, sites, y, key):
         keys = random.split(key, len(pairs))
         found = [pair[side](sites, y, k) for pair, k in zip(pairs.values(), keys, strict=True)]
@@ -107,8 +118,7 @@ def sbc(
     def run(keys, X, of_source, of_fitted):
         def one(key):
             simulate, first, last, start, rest = random.split(key, 5)
-            sites = _prior_draw(source, simulate, X, of_source)
-            y = sites[observed] if isinstance(observed, str) else observed(sites)
+            sites, y = simulated(simulate, X, of_source)
             true = measure(0, sites, y, first)
             args = (X, y, of_fitted)
             state = kernel.init(start, warmup, None, args, {})

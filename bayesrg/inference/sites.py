@@ -2,10 +2,12 @@
 """What the sites of a model are called, and the law of one of them given the others."""
 
 import difflib
+import functools
 import hashlib
 import inspect
 import json
 import re
+import threading
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -16,6 +18,21 @@ import numpy as np
 import numpyro.distributions as dist
 from numpyro import handlers
 from numpyro.infer.initialization import init_to_sample
+
+from . import shapes
+
+_running = threading.RLock()
+
+
+def one_at_a_time(function: Callable) -> Callable:
+    """Let calls from several threads wait for each other: NumPyro has one stack of handlers."""
+
+    @functools.wraps(function)
+    def waits(*args, **kwargs):
+        with _running:
+            return function(*args, **kwargs)
+
+    return waits
 
 
 class Site(NamedTuple):
@@ -77,48 +94,39 @@ def fingerprint(hyper: dict) -> str:
     return json.dumps(entries)
 
 
-def _unwrap(fn):
-    while isinstance(fn, dist.Independent | dist.ExpandedDistribution):
-        fn = fn.base_dist
-    return fn
-
-
 def sites_of(bound: Bound, X, y) -> list[Site]:
-    """List the sites of a model without computing anything."""
-    sites, sizes = [], {}
+    """List the sites of a model without computing anything.
+
+    Raises
+    ------
+    ValueError
+        For values that would be broadcast, and names that the result cannot hold.
+    """
+    sites, sizes, plates = [], {}, {}
 
     def run():
         model = handlers.substitute(handlers.seed(bound, 0), substitute_fn=init_to_sample)
+        latents, kernels = {}, {}
         for name, site in handlers.trace(model).get_trace(X, y).items():
+            if site["type"] not in ("sample", "deterministic"):
+                continue
             if site["type"] == "sample" and isinstance(site["fn"], dist.Unit):
                 continue  # numpyro.factor
-            if site["type"] in ("sample", "deterministic"):
-                dims = _dims(name, site)
-                sites.append(
-                    Site(name, dims, site.get("is_observed", False), site["type"] != "sample")
-                )
-                sizes[name] = dict(zip(dims, jnp.shape(site["value"]), strict=False))
+            observed, deterministic = site.get("is_observed", False), site["type"] != "sample"
+            dims = shapes.axes(name, site)
+            sites.append(Site(name, dims, observed, deterministic))
+            sizes[name] = dict(zip(dims, jnp.shape(site["value"]), strict=False))
+            plates[name] = {frame.name for frame in site["cond_indep_stack"]}
+            if observed:
+                shapes.refuse_broadcast(name, site)
+                kernels[name] = shapes.at_points(shapes.unwrap(site["fn"]))
+            elif not deterministic:
+                latents[name] = site["value"]
+        return latents, kernels
 
-    jax.eval_shape(run)
+    shapes.refuse_shared_kernel(run, plates)
+    shapes.refuse_names(sites)
     return _told_apart(sites, sizes)
-
-
-def _dims(name, site):
-    """Names of a site's axes: plates where they stand, then event axes, from the right."""
-    plates = {frame.dim: frame.name for frame in site["cond_indep_stack"]}
-    event = list(site.get("infer", {}).get("event_dims", []))
-    if site["type"] == "deterministic":
-        return tuple(plates[d] for d in sorted(plates)) + tuple(event)
-    fn = site["fn"]
-    event = event or list(getattr(_unwrap(fn), "event_dims", ()))
-    unnamed = "output" if event else f"{name}_axis"
-    batch = len(fn.batch_shape)
-    names = [plates.get(i - batch) for i in range(batch)]
-    names += [None] * (fn.event_dim - len(event)) + event[len(event) - fn.event_dim :]
-    missing = [i for i, given in enumerate(names) if given is None]
-    for count, i in enumerate(missing):
-        names[i] = unnamed + "_bis" * count
-    return tuple(names)
 
 
 def _told_apart(sites, sizes):
@@ -129,14 +137,14 @@ def _told_apart(sites, sizes):
             lengths.setdefault(name, set()).add(size)
 
     def rename(site):
-        own = site.name.removesuffix("_modes")
+        own = site.name.replace("/", ".").removesuffix("_modes")
         dims = tuple(f"{own}_{d}" if len(lengths.get(d, ())) > 1 else d for d in site.dims)
         return site._replace(dims=dims)
 
     sites = [rename(site) for site in sites]
     axes = {d for site in sites for d in site.dims} | {"chain", "draw"}
     for site in sites:
-        if site.name in axes:
+        if site.name.replace("/", ".") in axes:
             raise ValueError(
                 f"site {site.name!r} is called like an axis of the result; rename the site"
             )
@@ -153,7 +161,7 @@ def law(bound: Bound, arrays, X, latents: dict, site: str):
 
     model = handlers.substitute(handlers.seed(bound, 0), substitute_fn=value)
     trace = handlers.trace(model).get_trace(X, None, arrays)
-    return _unwrap(trace[site]["fn"])
+    return shapes.unwrap(trace[site]["fn"])
 
 
 def over_draws(function: Callable, draws: Any, batch: int = 64):

@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Folders that one writer holds, and files that are written whole or not at all."""
+
+import contextlib
+import errno
+import os
+import secrets
+import shutil
+import tempfile
+
+try:
+    import fcntl
+except ImportError:  # Windows has no such locks
+    fcntl = None
+
+
+@contextlib.contextmanager
+def hold(folder):
+    """Make ``folder``, see that it can be written to, and keep other writers out meanwhile.
+
+    The lock is the system's, on the folder itself: it leaves no file behind and ends with the
+    process, however that ends. Windows and some network drives have none; there nothing is locked.
+    Folders made here that are still empty in the end are removed.
+
+    Raises
+    ------
+    FileExistsError
+        If ``folder`` or a part of its path is a file, or another writer holds it.
+    OSError
+        If it cannot be made or written to.
+    """
+    missing = [part for part in (folder, *folder.parents) if not os.path.exists(part)]
+    descriptor = _lock(folder)
+    try:
+        try:
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        except OSError as error:
+            raise _explained(error, f"cannot write to the folder {str(folder)!r}") from error
+        yield
+    finally:
+        for made in missing:  # the deepest first; one that holds something stays
+            with contextlib.suppress(OSError):
+                made.rmdir()
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def _explained(error, what):
+    """Return an error of the same class that says what was tried."""
+    return type(error)(f"{what}: {error.strerror or error}; give another path")
+
+
+def _lock(folder):
+    """Make and lock a folder; a descriptor that holds the lock, or None where there is none."""
+    while True:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError) as error:
+            raise FileExistsError(
+                f"{str(folder)!r} is a file, or lies in one; give path a folder"
+            ) from error
+        except OSError as error:
+            raise _explained(error, f"cannot make the folder {str(folder)!r}") from error
+        if fcntl is None:
+            return None
+        try:
+            descriptor = os.open(folder, os.O_RDONLY)
+        except OSError as error:
+            raise _explained(error, f"cannot open the folder {str(folder)!r}") from error
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(descriptor)
+            if isinstance(error, BlockingIOError):
+                raise FileExistsError(
+                    f"another run writes to {str(folder)!r} now; give path another folder"
+                ) from error
+            return None  # this file system has no locks
+        with contextlib.suppress(OSError):  # its last holder may have removed it just now
+            if os.path.samestat(os.stat(folder), os.fstat(descriptor)):
+                return descriptor
+        os.close(descriptor)
+
+
+def write(path, content):
+    """Write bytes to ``path``, so that a file of that name is always whole.
+
+    A temporary file comes first. Its name is random, and it must be new: neither a symbolic link
+    nor another writer can lead it elsewhere.
+
+    Raises
+    ------
+    OSError
+        If there is too little space, or writing fails; nothing is left behind then.
+    """
+    free = shutil.disk_usage(path.parent).free
+    if len(content) > free:
+        raise OSError(
+            errno.ENOSPC, f"no space: {len(content)} bytes to write and {free} free", str(path)
+        )
+    temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+    descriptor = os.open(temporary, flags, 0o666)  # O_EXCL follows no link; less the umask
+    try:
+        with open(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(descriptor)
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One warning at the end of a fit whose draws should not be trusted."""
+
+import warnings
+
+import arviz as az
+import numpy as np
+import xarray as xr
+
+R_HAT, ESS = 1.01, 100  # the second per chain
+_ENTRIES = 100
+
+
+class SamplingWarning(UserWarning):
+    """Draws may not be trusted: some diverged, chains differ, or too few are independent."""
+
+
+def warn_if_poor(posterior: xr.Dataset, stats: xr.Dataset, stacklevel: int) -> None:
+    """Warn once of divergent draws, R-hat above 1.01 and bulk ESS below 100 per chain.
+
+    R-hat needs two chains. Of a site with many entries a hundred are looked at, evenly spaced.
+    """
+    chains, draws = posterior.sizes["chain"], posterior.sizes["draw"]
+    found = []
+    diverging = int(stats["diverging"].sum()) if "diverging" in stats else 0
+    if diverging:
+        found.append(
+            f"{diverging} of {chains * draws} diverged (take smaller steps, e.g. sampler=lambda m: "
+            "NUTS(m, target_accept_prob=0.95), or other coordinates)"
+        )
+    if draws < 4:
+        found.append(f"{draws} a chain are too few to judge (raise draws)")
+    else:
+        found += _found(_some(posterior), chains)
+    if found:
+        text = f"draws may not be trusted: {'; '.join(found)}"
+        warnings.warn(text, SamplingWarning, stacklevel=stacklevel + 1)
+
+
+def _found(some, chains):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # a constant has no R-hat
+        r_hat = _worst(az.rhat(some), max) if chains > 1 else None
+        ess = _worst(az.ess(some, method="bulk"), min)
+    if r_hat is not None and r_hat[0] > R_HAT:
+        yield (
+            f"R-hat of {r_hat[1]!r} is {r_hat[0]:.3f}, above {R_HAT} (raise warmup and draws; if "
+            "it stays, chains sit in different places)"
+        )
+    if ess is not None and ess[0] < ESS * chains:
+        yield (
+            f"the effective sample size of {ess[1]!r} is {ess[0]:.0f}, below {ESS} for each of "
+            f"{chains} chain{'s' if chains > 1 else ''} (raise draws)"
+        )
+
+
+def _some(posterior):
+    """Return the sites with their axes flattened, and no more than so many entries of each."""
+    flat = {}
+    for name, values in posterior.items():
+        array = values.to_numpy().reshape(values.shape[:2] + (-1,))
+        step = max(1, -(-array.shape[-1] // _ENTRIES))
+        flat[name] = (("chain", "draw", f"{name}_entry"), array[..., ::step])
+    return xr.Dataset(flat)
+
+
+def _worst(diagnostic, pick):
+    """Worst finite value and the site that has it; None where there is none."""
+    finite = [
+        (float(value), name)
+        for name, values in diagnostic.items()
+        for value in values.to_numpy().ravel()
+        if np.isfinite(value)
+    ]
+    return pick(finite, default=None)

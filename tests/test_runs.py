@@ -1,0 +1,249 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Run folders have one writer, and results are written whole or handed back."""
+
+import errno
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import types
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+import xarray as xr
+from numpyro.infer import HMC
+
+import bayesrg as brg
+from bayesrg import _writing, inference, io, job
+from bayesrg.inference.convergence import warn_if_poor
+
+ROOT = Path(__file__).parents[1]
+TREE = io.to_datatree({"posterior": {"a": np.arange(6.0).reshape(1, 6)}}, {}, attrs={"model": "m"})
+
+
+def fails(number):
+    def function(*args, **kwargs):
+        raise OSError(number, os.strerror(number))
+
+    return function
+
+
+def test_a_folder_has_one_writer_until_it_lets_go(tmp_path):
+    folder = tmp_path / "runs" / "a"
+    with io.claim(folder) as file:
+        assert file == folder / "result.nc" and folder.is_dir() and not list(folder.iterdir())
+        with pytest.raises(FileExistsError, match="another run writes to .*give path another"):
+            with io.claim(folder):
+                pass
+        with io.claim(folder.parent / "b"):
+            pass
+    assert not (tmp_path / "runs").exists()  # empty, so nothing is left
+    with io.claim(folder) as file:
+        io.save(TREE, file)
+    assert [f.name for f in folder.iterdir()] == ["result.nc"]
+    with pytest.raises(FileExistsError, match="exists already; give path a new folder"):
+        with io.claim(folder):
+            pass
+
+
+def test_a_killed_process_leaves_no_lock(tmp_path):
+    code = (
+        "import pathlib, sys, time; from bayesrg import _writing\n"
+        "with _writing.hold(pathlib.Path(sys.argv[1])):\n"
+        "    sys.stdout.write('held'); sys.stdout.flush(); time.sleep(600)"
+    )
+    holder = subprocess.Popen(
+        [sys.executable, "-c", code, tmp_path / "a"], cwd=ROOT, stdout=subprocess.PIPE
+    )
+    try:
+        assert holder.stdout.read(4) == b"held"
+        with pytest.raises(FileExistsError, match="another run writes to"):
+            with io.claim(tmp_path / "a"):
+                pass
+    finally:
+        holder.send_signal(signal.SIGKILL)
+        holder.wait()
+        holder.stdout.close()
+    with io.claim(tmp_path / "a"):
+        pass
+
+
+@pytest.mark.parametrize("reason", ["no module", "no locks", "removed meanwhile"])
+def test_where_there_are_no_locks_a_folder_is_made_all_the_same(tmp_path, monkeypatch, reason):
+    if reason == "no module":
+        monkeypatch.setattr(_writing, "fcntl", None)
+    elif reason == "no locks":
+        monkeypatch.setattr(_writing.fcntl, "flock", fails(errno.ENOLCK))
+    else:
+        real, calls = _writing.fcntl.flock, []
+
+        def flock(descriptor, operation):  # its last holder removes the folder before the lock
+            if not calls:
+                (tmp_path / "a").rmdir()
+            calls.append(real(descriptor, operation))
+
+        monkeypatch.setattr(_writing.fcntl, "flock", flock)
+    with io.claim(tmp_path / "a") as file:
+        io.save(TREE, file)
+    assert io.open_run(tmp_path / "a").equals(TREE)
+
+
+def test_what_cannot_be_a_folder_is_said_at_the_start(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "file", tmp_path / "file" / "deep"):
+        with pytest.raises(FileExistsError, match="is a file, or lies in one; give path a folder"):
+            with io.claim(path):
+                pass
+    with pytest.raises(OSError, match="cannot make the folder .*too long; give another path"):
+        with io.claim(tmp_path / ("x" * 300)):
+            pass
+    with pytest.raises(ValueError, match="path must be the path of a folder, got 3"):
+        with io.claim(3):
+            pass
+    monkeypatch.setattr(tempfile, "TemporaryFile", fails(errno.EROFS))
+    with pytest.raises(OSError, match="cannot write to the folder .*Read-only"):
+        with io.claim(tmp_path / "new"):
+            pass
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("fault", ["space", "write", "sync", "serialise", "link", "folder"])
+def test_a_save_that_fails_hands_the_tree_back_and_leaves_nothing(tmp_path, monkeypatch, fault):
+    """A full disk crashed the interpreter when HDF5 wrote to it itself."""
+    path, victim = tmp_path / "result.nc", tmp_path / "victim"
+    io.save(TREE, path)
+    before, left = path.read_bytes(), {"result.nc"}
+    match fault:
+        case "space":
+            usage = types.SimpleNamespace(free=100)
+            monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage)
+        case "write":
+            monkeypatch.setattr(os, "replace", fails(errno.EIO))
+        case "sync":
+            monkeypatch.setattr(os, "fsync", fails(errno.ENOSPC))
+        case "serialise":
+            monkeypatch.setattr(xr.DataTree, "to_netcdf", fails(errno.EINVAL))
+        case "link":
+            monkeypatch.setattr(secrets, "token_hex", lambda n: "0")
+            (tmp_path / "result.nc.0.part").symlink_to(victim)
+            left.add("result.nc.0.part")
+        case "folder":
+            path.unlink()
+            path.mkdir()
+    with pytest.raises(io.SaveError, match="is the attribute tree of this error") as caught:
+        io.save(TREE, path)
+    assert caught.value.tree is TREE and isinstance(caught.value, OSError)
+    assert {f.name for f in tmp_path.iterdir()} == left and not victim.exists()
+    assert path.is_dir() or path.read_bytes() == before
+    if fault == "space":
+        assert "bytes to write and 100 free" in str(caught.value)
+
+
+def test_a_link_in_place_of_the_result_is_replaced_not_followed(tmp_path):
+    victim = tmp_path / "victim"
+    victim.write_text("mine")
+    (tmp_path / "result.nc").symlink_to(victim)
+    with pytest.raises(FileExistsError, match="exists already"), io.claim(tmp_path):
+        pass
+    io.save(TREE, tmp_path / "result.nc")
+    assert victim.read_text() == "mine" and io.open_run(tmp_path).equals(TREE)
+
+
+def level(X, y=None):
+    mean = numpyro.sample("mean", dist.Normal(0.0, 1.0))
+    with numpyro.plate("point", len(X)):
+        numpyro.sample("y", dist.Normal(mean, 1.0), obs=y)
+
+
+DATA = jnp.arange(4.0), jnp.ones(4)
+TINY = {"key": 0, "draws": 30, "warmup": 10, "chains": 1, "block": 40, "progress": False}
+TINY |= {"sampler": lambda m: HMC(m, num_steps=2, trajectory_length=None)}
+
+
+def test_threads_wait_and_a_full_disk_keeps_the_draws(tmp_path, monkeypatch):
+    """One thread has the disk full; both get the draws that one thread alone gets."""
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: types.SimpleNamespace(free=100))
+    found = {}
+
+    def run(name, path):
+        try:
+            found[name] = brg.fit(level, DATA, path=path, **TINY)
+        except Exception as error:
+            found[name] = error
+
+    threads = [threading.Thread(target=run, args=a) for a in (("a", None), ("b", tmp_path / "b"))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert isinstance(found["b"], io.SaveError) and not list(tmp_path.iterdir())
+    assert found["a"]["posterior"].equals(found["b"].tree["posterior"])
+
+
+def test_the_job_checks_before_it_prepares_and_saves_before_it_compares(tmp_path, monkeypatch):
+    """`prepare` and the sampler are not reached by a wrong number or a taken folder."""
+
+    def reached(*args, **kwargs):
+        raise AssertionError
+
+    module = types.ModuleType("own")
+    module.prepare, module.model = reached, level
+    numbers = {"draws": 5, "warmup": 5, "chains": 2}
+    (tmp_path / "file").write_text("")
+    for change, message in (
+        ({"draws": 0}, "draws must be"), ({"devices": 7}, "devices must divide"),
+        ({"threshold": 2.0}, "threshold must"), ({"out": tmp_path / "file"}, "is a file"),
+    ):  # fmt: skip
+        with pytest.raises((ValueError, OSError), match=message):
+            job.run(module, DATA, key=jax.random.key(0), **(numbers | change))
+    monkeypatch.setattr(inference, "fit", lambda *args, **kwargs: TREE)
+    monkeypatch.setattr(job, "_cut", reached)
+    del module.prepare
+    said = []
+    with pytest.raises(AssertionError):
+        out = tmp_path / "out"
+        job.run(module, DATA, key=jax.random.key(0), out=out, say=said.append, **numbers)
+    assert io.open_run(out).equals(TREE) and "draws of the full model are in" in said[-1]
+
+
+def judged(diverging=0, shift=0.0, draws=1000, chains=4, constant=False, lag=1):
+    """Independent normal draws, one chain shifted, each repeated ``lag`` times, judged."""
+    rng = np.random.default_rng(0)
+    a = np.repeat(rng.standard_normal((chains, draws // lag, 3)), lag, 1)
+    a[0, :, 2] += shift
+    posterior = {"good": a[..., 0], "bad": np.ones_like(a) if constant else a}
+    bad = np.zeros((chains, draws), bool)
+    bad.reshape(-1)[:diverging] = True
+    dt = io.to_datatree({"posterior": posterior, "sample_stats": {"diverging": bad}}, {})
+    warn_if_poor(dt["posterior"].to_dataset(), dt["sample_stats"].to_dataset(), 1)
+
+
+def test_draws_that_agree_are_not_warned_of():
+    judged()
+    judged(constant=True)
+    judged(chains=1)
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"diverging": 48, "draws": 50, "chains": 1}, "48 of 50 diverged .*target_accept_prob"),
+        ({"shift": 1.0}, r"R-hat of 'bad' is 1\.\d+, above 1\.01"),
+        ({"lag": 20}, "effective sample size of '.*' is .*, below 100 for each of 4 chains"),
+        ({"draws": 50, "chains": 1}, "below 100 for each of 1 chain "),
+        ({"draws": 3}, "3 a chain are too few to judge"),
+    ],
+)
+def test_one_warning_says_what_is_wrong_with_the_draws(arguments, message):
+    with pytest.warns(inference.SamplingWarning, match=message) as caught:
+        judged(**arguments)
+    assert len(caught) == 1 and str(caught[0].message).startswith("draws may not be trusted: ")
