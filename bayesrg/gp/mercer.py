@@ -11,7 +11,7 @@ from numpyro.distributions.util import validate_sample
 
 from .. import _checks
 from .._checks import ArrayLike
-from .._covariance import Dense, Eigen, LowRank
+from .._covariance import Covariance, Eigen, LowRank, warn_if_lost
 from .._linalg import safe_sqrt
 from . import sound
 from .effective import EffectiveNormal, noise_after
@@ -133,19 +133,14 @@ class MercerNormal(dist.Distribution):
         sound.refuse_stale(self)
 
     @property
-    def _unscaled(self):
-        """Prior covariance before scale and ridge, (..., n, n)."""
-        matrix = (self.features * self.values[..., None, :]) @ self.features.T
-        if self.residual is None:
-            return matrix
-        return matrix + (jnp.diag(self.residual) if self.residual.ndim == 1 else self.residual)
+    def _covariance(self):
+        fields = (self.features, self.values, self.residual, self.scale, self.ridge, self.gram)
+        return Covariance(*fields)
 
     @property
     def covariance_matrix(self) -> Float[Array, "*batch point point"]:
         """The covariance, assembled: (..., n, n)."""
-        n = self.event_shape[0]
-        noise = self.ridge[..., None] * jnp.eye(n, dtype=self.features.dtype)
-        return self.scale[..., None, None] * self._unscaled + noise
+        return self._covariance.matrix()
 
     @property
     def mean(self) -> Float[Array, "*batch point"]:
@@ -172,21 +167,17 @@ class MercerNormal(dist.Distribution):
         return safe_sqrt(self.scale)[..., None] * safe_sqrt(self.values[..., :stop])
 
     def _algebra(self):
-        n, k = self.features.shape
-        if self.eigen is not None:
-            vectors, eigenvalues = self.eigen
-            if vectors.shape[0] != n:
-                raise ValueError(
-                    f"eigen has {vectors.shape[0]} rows but there are {n} points; compute "
-                    "gp.eigenpairs on these points or leave eigen out"
-                )
-            return Eigen(vectors, self.scale[..., None] * eigenvalues, self.ridge)
-        if k >= n or (self.residual is not None and self.residual.ndim == 2):
-            return Dense(self.covariance_matrix)
-        noise = self.ridge
-        if self.residual is not None:
-            noise = noise + self.scale[..., None] * self.residual
-        return LowRank(self.features, self._amplitude(k), noise, self.gram)
+        n = self.event_shape[0]
+        if self.eigen is None:
+            return self._covariance.algebra()
+        vectors, eigenvalues = self.eigen
+        if vectors.shape[0] != n:
+            raise ValueError(
+                f"eigen has {vectors.shape[0]} rows but there are {n} points; compute "
+                "gp.eigenpairs on these points or leave eigen out"
+            )
+        values = self.scale[..., None] * eigenvalues
+        return Eigen(vectors, values, self.ridge, self._covariance)
 
     @validate_sample
     def log_prob(self, value: ArrayLike) -> Float[Array, "*batch"]:
@@ -259,10 +250,19 @@ class MercerNormal(dist.Distribution):
         """
         value = jnp.asarray(value)
         head, rest, cross = self._ahead(value.shape[-1])
-        algebra = head._algebra()
-        weight = algebra.solve(head._centred(value)[..., None])
-        mean = rest.loc + (jnp.swapaxes(cross, -1, -2) @ weight)[..., 0]
-        variance = rest.prior_variance() - algebra.quad(cross)
+        r, algebra = head._centred(value), head._covariance.algebra()
+        if isinstance(algebra, LowRank):  # in weight space, where nothing is subtracted
+            amplitude = rest._amplitude(self.values.shape[-1])
+            mean, variance = algebra.foresee(r, rest.features * amplitude[..., None, :])
+            if self.residual is not None:
+                variance = variance + self.scale[..., None] * rest.residual
+        else:
+            algebra = head._algebra()
+            mean = (jnp.swapaxes(cross, -1, -2) @ algebra.solve(r[..., None]))[..., 0]
+            prior = rest.prior_variance()
+            variance = prior - algebra.quad(cross)
+            warn_if_lost("the variance given the data", variance / prior)
+        mean = rest.loc + mean
         return mean, jnp.broadcast_to(jnp.clip(variance, 0.0), mean.shape), rest.ridge
 
     def _ahead(self, n):
