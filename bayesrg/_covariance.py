@@ -240,8 +240,8 @@ class LowRank(NamedTuple):
     def quad(self, B):
         return _fit(self.A, self.D, _t(B))[0]
 
-    def _leverage(self, A):
-        """Share ``A (I + A^T D^-1 A)^-1 A^T`` (..., m) of rows ``A`` (..., m, k), a variance."""
+    def leverage(self, A):
+        """Variance of ``A @ w`` given observations, (..., m), for rows ``A`` (..., m, k)."""
         L = factor(self._inner(), REMEDY)
         batch = jnp.broadcast_shapes(L.shape[:-2], A.shape[:-2])
         L = jnp.broadcast_to(L, batch + L.shape[-2:])
@@ -249,14 +249,14 @@ class LowRank(NamedTuple):
         return (solve_triangular(L, _t(A), lower=True) ** 2).sum(-2)
 
     def inverse_diag(self):
-        free = 1.0 - self._leverage(self.A) / self.D
+        free = 1.0 - self.leverage(self.A) / self.D
         warn_if_lost("the inverse's diagonal", free, REMEDY)
         return free / self.D
 
     def foresee(self, r, A):
-        """Mean and variance of ``A @ w`` (..., m) given rows r (..., n), for new rows ``A``."""
+        """Mean of ``A @ w`` (..., m) given one row r (..., n) of observations."""
         w = _regress(self.A, self.D, r[..., None, :])[0]
-        return (w @ _t(A))[..., 0, :], self._leverage(A)
+        return (w @ _t(A))[..., 0, :]
 
     def white_size(self):
         return sum(self.F.shape[-2:])

@@ -57,8 +57,8 @@ def judge_condition(condition, shape, dtype, remedy=LARGER):
     if lost > np.sqrt(np.finfo(dtype).eps):
         left, of = max(0.0, -np.log10(lost)), -np.log10(np.finfo(dtype).eps)
         warnings.warn(
-            f"a matrix of shape {shape} has condition number {float(condition):.1e}, and {left:.0f} "
-            f"of {of:.0f} digits are left of what it gives; {remedy}",
+            f"a matrix of shape {shape} has condition number {float(condition):.1e}: {left:.0f} of "
+            f"{of:.0f} digits are left of what it gives; {remedy}",
             stacklevel=4,
         )
 

@@ -11,7 +11,7 @@ from numpyro.distributions.util import validate_sample
 
 from .. import _checks
 from .._checks import ArrayLike
-from .._covariance import Covariance, Eigen, LowRank, warn_if_lost
+from .._covariance import Covariance, Eigen, LowRank
 from .._linalg import safe_sqrt
 from . import sound
 from .effective import EffectiveNormal, noise_after
@@ -54,9 +54,12 @@ class MercerNormal(dist.Distribution):
     -----
     Event shape (n,). Batches are targets: give ``loc``, ``values``, ``scale`` or ``ridge`` leading
     axes, or use a plate; targets that share one covariance share its factor. With fewer modes
-    than points and no dense residual the algebra is Woodbury's, else dense. In 32-bit floats the
-    Woodbury form loses about half its digits once ``values * n / ridge`` passes 1e4, in 64-bit
-    floats once it passes 1e8. Its derivative in a value of exactly zero is given as 0.
+    than points and no dense residual the algebra is that of the modes' weights, which subtracts
+    nothing large, else dense. The dense one loses half of its digits once the condition number,
+    about ``values * n / ridge``, passes 1e8 in 64-bit floats: then whatever is computed outside a
+    JAX transformation warns, and raises where nothing is left. ``eigen`` made of features keeps
+    all digits at any ridge. The derivative in a value of exactly zero is given as 0.
+    With ``eigen`` the derivatives in features, values and residual are those without it.
 
     References
     ----------
@@ -252,18 +255,36 @@ class MercerNormal(dist.Distribution):
         head, rest, cross = self._ahead(value.shape[-1])
         r, algebra = head._centred(value), head._covariance.algebra()
         if isinstance(algebra, LowRank):  # in weight space, where nothing is subtracted
-            amplitude = rest._amplitude(self.values.shape[-1])
-            mean, variance = algebra.foresee(r, rest.features * amplitude[..., None, :])
-            if self.residual is not None:
-                variance = variance + self.scale[..., None] * rest.residual
+            mean = algebra.foresee(r, rest._columns)
+            variance = algebra.leverage(rest._columns) + rest._own
         else:
-            algebra = head._algebra()
-            mean = (jnp.swapaxes(cross, -1, -2) @ algebra.solve(r[..., None]))[..., 0]
-            prior = rest.prior_variance()
-            variance = prior - algebra.quad(cross)
-            warn_if_lost("the variance given the data", variance / prior)
+            gain = head._algebra().solve(cross)  # columns of weights of the observations
+            mean = (jnp.swapaxes(gain, -1, -2) @ r[..., None])[..., 0]
+            variance = head._missed(rest, cross, gain)
         mean = rest.loc + mean
         return mean, jnp.broadcast_to(jnp.clip(variance, 0.0), mean.shape), rest.ridge
+
+    @property
+    def _columns(self):
+        """Modes at the points times their prior standard deviation, (..., n, k)."""
+        return self.features * self._amplitude(self.values.shape[-1])[..., None, :]
+
+    @property
+    def _own(self):
+        """Prior variance of each point that it shares with no other, (..., n) or (..., 1)."""
+        diagonal = self.residual is not None and self.residual.ndim == 1
+        return self.scale[..., None] * (self.residual if diagonal else jnp.zeros(1))
+
+    def _missed(self, rest, cross, gain, noise=0.0):
+        """Variance of ``rest`` at other points that ``gain^T`` times observations leaves.
+
+        ``noise`` is the variance that they add to it by other noise than the ridge.
+        """
+        if self.residual is not None and self.residual.ndim == 2:
+            return rest.prior_variance() - (cross * gain).sum(-2)
+        missed = rest._columns - jnp.swapaxes(gain, -1, -2) @ self._columns
+        seen = (gain**2 * (self.ridge + self._own)[..., None]).sum(-2)
+        return (missed**2).sum(-1) + seen + noise + rest._own
 
     def _ahead(self, n):
         """Laws of the first n points and of the others, and the prior covariance between them."""
@@ -328,7 +349,7 @@ class MercerNormal(dist.Distribution):
         """
         points, k = self.features.shape
         cutoff = _checks.cutoff(cutoff, k)
-        root = self.features[:, :cutoff] * self._amplitude(cutoff)[..., None, :]
+        root = self._columns[..., :cutoff]
         if rule != "exact":
             noise = noise_after(self, cutoff, rule, n)
             eliminated = self.prior_variance(cutoff)
