@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Linear algebra that JAX lacks: judged factors, differentiable blocks, safe roots."""
 
+import functools
 import warnings
 
 import equinox as eqx
@@ -316,17 +317,22 @@ def _weights_jvp(primals, tangents):
     return jnp.diag(values), change
 
 
-@jax.custom_jvp
-def once(V, A):
-    """Return the eigenvectors V of A in a rule that must not be differentiated in A again."""
+_FIRST_ONLY = (
+    "what eigenpairs of a matrix give has first derivatives only where the matrix moves (modified "
+    "kernels in their base, linear dynamics in K and S, laws with eigen=); sample with gradients, "
+    "as NUTS does, leave eigen out, or fix the matrix and differentiate other arguments"
+)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
+def once(V, A, message=_FIRST_ONLY):
+    """Return what eigenvectors V of A give, in a rule that must not be differentiated in A again.
+
+    ``message`` is what a derivative in A raises.
+    """
     return V
 
 
 @once.defjvp
-def _refuse_second(primals, tangents):
-    raise NotImplementedError(
-        "what eigenpairs of a matrix give has first derivatives only where the matrix moves "
-        "(modified kernels in their base, linear dynamics in K and S, laws with eigen=); sample "
-        "with gradients, as NUTS does, leave eigen out, or fix the matrix and differentiate other "
-        "arguments"
-    )
+def _refuse(message, primals, tangents):
+    raise NotImplementedError(message)
