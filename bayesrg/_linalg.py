@@ -12,20 +12,21 @@ import scipy.linalg
 from jax.scipy.linalg import cho_solve, solve_triangular
 
 LARGER = "give a larger ridge"
+LEFT_OUT = 16.0  # margin of what leaves a point out: it divides by what a point alone says
 
 
-def factor(C, remedy=LARGER):
+def factor(C, remedy=LARGER, margin=1.0):
     """Cholesky factor of C (..., n, n), judged by `judge` where its numbers can be read."""
     L = jnp.linalg.cholesky(C)
-    judge(L, remedy)
+    judge(L, remedy, margin)
     return L
 
 
-def judge(L, remedy=LARGER):
+def judge(L, remedy=LARGER, margin=1.0):
     """Refuse a Cholesky factor L (..., n, n) that failed; warn if it lost half of its digits.
 
     Under a JAX transformation nothing is said: a factor that failed is nan there, which samplers
-    reject.
+    reject. ``margin`` is how many times more what is computed loses than a quadratic form.
 
     Raises
     ------
@@ -49,12 +50,14 @@ def judge(L, remedy=LARGER):
     squares, pivots = (flat**2).sum(-1), np.diagonal(flat, axis1=-2, axis2=-1) ** 2
     worst = flat[np.argmax(squares.max(-1) / pivots.min(-1))].astype(float)
     scaled = worst / np.sqrt((worst**2).sum(-1, keepdims=True))  # rounding ignores units of rows
-    judge_condition(min(_condition(worst), _condition(scaled)), host.shape, host.dtype, remedy)
+    judge_condition(
+        min(_condition(worst), _condition(scaled)), host.shape, host.dtype, remedy, margin
+    )
 
 
-def judge_condition(condition, shape, dtype, remedy=LARGER):
+def judge_condition(condition, shape, dtype, remedy=LARGER, margin=1.0):
     """Warn of a matrix of a condition number at which half of the digits are lost, as `judge`."""
-    lost = float(condition) * float(np.finfo(dtype).eps)
+    lost = float(condition) * float(np.finfo(dtype).eps) * margin
     if lost > np.sqrt(np.finfo(dtype).eps):
         left, of = max(0.0, -np.log10(lost)), -np.log10(np.finfo(dtype).eps)
         warnings.warn(

@@ -51,8 +51,8 @@ class Dense(NamedTuple):
         L, white = self._whiten(transpose(r))
         return (white**2).sum(-2), _linalg.log_det(L)
 
-    def _whiten(self, B):
-        L = factor(self.matrix, REMEDY)
+    def _whiten(self, B, margin=1.0):
+        L = factor(self.matrix, REMEDY, margin)
         batch = jnp.broadcast_shapes(L.shape[:-2], B.shape[:-2])
         L = jnp.broadcast_to(L, batch + L.shape[-2:])
         return L, solve_triangular(L, jnp.broadcast_to(B, batch + B.shape[-2:]), lower=True)
@@ -65,7 +65,8 @@ class Dense(NamedTuple):
         return (self._whiten(B)[1] ** 2).sum(-2)
 
     def inverse_diag(self):
-        return self.quad(jnp.eye(self.matrix.shape[-1], dtype=self.matrix.dtype))
+        eye = jnp.eye(self.matrix.shape[-1], dtype=self.matrix.dtype)
+        return (self._whiten(eye, _linalg.LEFT_OUT)[1] ** 2).sum(-2)
 
     def white_size(self):
         return self.matrix.shape[-1]

@@ -4,6 +4,7 @@
 from typing import NamedTuple
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -28,6 +29,8 @@ def _by_pairs_jvp(primals, tangents):
     source = pairs.source
     d_source = None if d_pairs is None else d_pairs.source
     if d_source is not None and any(x is not None for x in d_source[:3]):
+        if all(known(x) for x in jax.tree.leaves(source)):
+            source.algebra().inverse_diag()  # judged
 
         def whole(source, *args):
             return getattr(source.algebra(), verb)(*args)
@@ -56,15 +59,18 @@ class Eigen(NamedTuple):
     ridge: Array
     source: Covariance | None = None
 
-    def judged(self):
-        """Return itself, with a warning where round-off of the matrix is not below the ridge."""
-        dense = self.source is not None and self.source.residual is not None
-        if dense and self.source.residual.ndim == 2:
+    def judged(self, margin=1.0, dense=False):
+        """Return itself, with a warning where round-off of the matrix is not below the ridge.
+
+        Eigenpairs of columns have no such limit; ``dense`` says that the matrix itself counts.
+        """
+        residual = None if self.source is None else self.source.residual
+        if dense or (residual is not None and residual.ndim == 2):
             readable = known(self.eigenvalues) and known(self.ridge)
             if readable and self.eigenvalues.size:
                 total = np.asarray(self.eigenvalues + self.ridge)
                 condition = (total.max(-1) / np.maximum(total.min(-1), 1e-300)).max()
-                _linalg.judge_condition(condition, self.U.shape, self.U.dtype)
+                _linalg.judge_condition(condition, self.U.shape, self.U.dtype, margin=margin)
         return self
 
     def _parts(self, B):
@@ -104,7 +110,7 @@ class Eigen(NamedTuple):
     def inverse_diag(self):
         if self.U.shape[-1] < self.U.shape[-2]:
             warn_if_lost("the inverse's diagonal", 1.0 - (self.U**2).sum(-1))
-        return _by_pairs("inverse_diag", self.judged())
+        return _by_pairs("inverse_diag", self.judged(_linalg.LEFT_OUT))
 
     def _inverse_diag(self):
         weights = 1.0 / (self.eigenvalues + self.ridge)

@@ -14,58 +14,123 @@ from .._linalg import factor
 from .dense import REMEDY, transpose, warn_if_lost
 
 
-def _regress(A, D, b):
-    """Weights (..., m, k), residuals and a factor of ``I + A^T D^-1 A``, of rows ``b`` (..., m, p).
-
-    The weights minimise ``|b - A w|^2 / D + |w|^2``. The last step is one of refinement.
-    """
+def _system(F, w, D):
+    """``A = F diag(w)``, ``D^-1 A``, and a factor of ``I + A^T D^-1 A``."""
+    A = F * w[..., None, :]
     scaled = A / D[..., :, None]
-    eye = jnp.eye(A.shape[-1], dtype=A.dtype)
-    L = factor(transpose(A) @ scaled + eye, REMEDY)
+    inner = transpose(A) @ scaled + jnp.eye(A.shape[-1], dtype=A.dtype)
+    return A, scaled, factor(inner, REMEDY)
 
-    def back(rows):
-        batch = jnp.broadcast_shapes(L.shape[:-2], rows.shape[:-2])
-        M = jnp.broadcast_to(L, batch + L.shape[-2:])
-        rows = jnp.broadcast_to(rows, batch + rows.shape[-2:])
-        white = solve_triangular(M, transpose(rows), lower=True)
-        return transpose(solve_triangular(M, white, lower=True, trans=1))
 
-    w = back(b @ scaled)
-    w = w + back((b - w @ transpose(A)) @ scaled - w)
-    return w, b - w @ transpose(A), L
+def _back(L, rows):
+    """Inverse of ``L L^T`` times rows (..., m, k)."""
+    batch = jnp.broadcast_shapes(L.shape[:-2], rows.shape[:-2])
+    L = jnp.broadcast_to(L, batch + L.shape[-2:])
+    white = solve_triangular(L, transpose(jnp.broadcast_to(rows, batch + rows.shape[-2:])),
+                             lower=True)  # fmt: skip
+    return transpose(solve_triangular(L, white, lower=True, trans=1))
+
+
+def _weights(system, b):
+    """Weights u of rows b, the last step one of refinement, and residuals ``b - A u``."""
+    A, scaled, L = system
+    u = _back(L, b @ scaled)
+    u = u + _back(L, (b - u @ transpose(A)) @ scaled - u)
+    return u, b - u @ transpose(A)
 
 
 @jax.custom_jvp
-def _fit(A, D, b):
-    """Least value of ``|b - A w|^2 / D + |w|^2`` for every row, and ``ln|I + A^T D^-1 A|``.
+def _regress(F, w, D, b):
+    """Weights u (..., m, k) that minimise ``|b - A u|^2 / D + |u|^2``, ``A = F diag(w)``.
 
-    ``A`` is (..., p, k), ``D`` (..., p) or (..., 1) and ``b`` (..., m, p). It is the quadratic form
-    of ``A A^T + D`` as a sum of what has one sign, where Woodbury's is a difference.
+    ``F`` is (..., p, k), ``w`` (..., k), ``D`` (..., p) or (..., 1) and ``b`` (..., m, p). The
+    residuals ``b - A u`` (..., m, p) come with them.
     """
-    w, e, L = _regress(A, D, b)
-    return (e**2 / D[..., None, :]).sum(-1) + (w**2).sum(-1), _linalg.log_det(L)
+    return _weights(_system(F, w, D), b)
+
+
+@_regress.defjvp
+def _regress_jvp(primals, tangents):
+    """Use that ``A^T D^-1 e = u``: that sum over points cancels where D is small."""
+    (F, w, D, b), (dF, dw, dD, db) = primals, tangents
+    A, scaled, L = system = _system(F, w, D)
+    u, e = _weights(system, b)
+    q, moved = _pull(w, u) * dw[..., None, :], dF * w[..., None, :]
+    if D.shape[-1] == 1:
+        louder = u * (dD / D)[..., None, :]
+    else:
+        louder = (e * (dD / D)[..., None, :]) @ scaled
+    given = db - u @ transpose(moved)
+    push = 2.0 * q - louder + (e / D[..., None, :]) @ moved + given @ scaled
+    step = _back(L, push)
+    return (u, e), (step - q, given - step @ transpose(A))
+
+
+def _pull(w, u):
+    """``F^T D^-1 e`` of the regression, (..., m, k)."""
+    w = w[..., None, :]
+    return jnp.where(w != 0, u / jnp.where(w != 0, w, 1.0), 0.0)
+
+
+@jax.custom_jvp
+def _fit(F, w, D, b):
+    """Least value of ``|b - A u|^2 / D + |u|^2`` for every row, and ``ln|I + A^T D^-1 A|``.
+
+    It is the quadratic form of ``A A^T + D`` as a sum of what has one sign, where Woodbury's is a
+    difference. Shapes as in `_regress`.
+    """
+    system = _system(F, w, D)
+    u, e = _weights(system, b)
+    return (e**2 / D[..., None, :]).sum(-1) + (u**2).sum(-1), _linalg.log_det(system[2])
 
 
 @_fit.defjvp
 def _fit_jvp(primals, tangents):
-    (A, D, b), (dA, dD, db) = primals, tangents
-    w, e, L = _regress(A, D, b)
-    scaled = A / D[..., :, None]
+    (F, w, D, b), (dF, dw, dD, db) = primals, tangents
+    u, e = _regress(F, w, D, b)
+    _, scaled, L = _system(F, w, D)
     slope = scaled @ _linalg.inverse(L)
     steep = e / D[..., None, :]
-    d_quad = 2.0 * (steep * (db - w @ transpose(dA))).sum(-1) - (steep**2 * dD[..., None, :]).sum(
-        -1
-    )
+    moved = dF * w[..., None, :]
+    d_quad = 2.0 * (steep * (db - u @ transpose(moved))).sum(-1)
+    d_quad = d_quad - 2.0 * (u * _pull(w, u) * dw[..., None, :]).sum(-1)
+    d_quad = d_quad - (steep**2 * dD[..., None, :]).sum(-1)
+    dA = moved + F * dw[..., None, :]
     d_log_det = 2.0 * (slope * dA).sum((-2, -1)) - ((slope * scaled).sum(-1) * dD).sum(-1)
-    quad = (e**2 / D[..., None, :]).sum(-1) + (w**2).sum(-1)
+    quad = (e * steep).sum(-1) + (u**2).sum(-1)
     return (quad, _linalg.log_det(L)), (d_quad, d_log_det)
+
+
+@jax.custom_jvp
+def _precision(F, w, D):
+    """Diagonal of the inverse of ``C = A A^T + D``, (..., p)."""
+    A, scaled, L = _system(F, w, D)
+    return (1.0 - (A * _back(L, scaled)).sum(-1)) / D
+
+
+@_precision.defjvp
+def _precision_jvp(primals, tangents):
+    """Write out minus the diagonal of ``C^-1 dC C^-1``, where ``C^-1 A = D^-1 A M^-1 = T``."""
+    (F, w, D), (dF, dw, dD) = primals, tangents
+    A, scaled, L = _system(F, w, D)
+    T, moved = _back(L, scaled), dF * w[..., None, :]
+    known = (A * T).sum(-1)
+    ratio = jnp.where(w != 0, dw / jnp.where(w != 0, w, 1.0), 0.0)
+    by_columns = ((moved / D[..., None] - T @ (transpose(scaled) @ moved)) * T).sum(-1)
+    by_values = (T**2 * ratio[..., None, :]).sum(-1)
+    if D.shape[-1] == 1:
+        by_noise = (1.0 - known - D * (T**2).sum(-1)) * dD / D**2
+    else:
+        spread = ((T @ (transpose(scaled) @ (dD[..., None] * scaled))) * T).sum(-1)
+        by_noise = (1.0 - 2.0 * known) * dD / D**2 + spread
+    return (1.0 - known) / D, -2.0 * (by_columns + by_values) - by_noise
 
 
 def _by_qr(F, w, D, r):
     """`_fit` of ``A = F diag(w)`` at constant ``D`` (..., 1): linear in n only in F and r."""
     Q, R = jnp.linalg.qr(F)
     b = r @ Q
-    quad, log_det = _fit(R * w[..., None, :], D, b)
+    quad, log_det = _fit(R, w, D, b)
     return quad + ((r - b @ Q.T) ** 2).sum(-1) / D, log_det
 
 
@@ -76,10 +141,7 @@ _reduced = eqx.filter_custom_jvp(_by_qr)
 def _reduced_jvp(primals, tangents):
     moved = tangents[0] is not None  # factors R have no derivative where columns are dependent
 
-    def whole(F, w, D, r):
-        return _fit(F * w[..., None, :], D, r)
-
-    return eqx.filter_jvp(whole if moved else _by_qr, primals, tangents)
+    return eqx.filter_jvp(_fit if moved else _by_qr, primals, tangents)
 
 
 class LowRank(NamedTuple):
@@ -113,14 +175,14 @@ class LowRank(NamedTuple):
         if D.shape[-1] == 1 and self.F.ndim == 2 and self.F.shape[-1]:
             quad, log_det = _reduced(self.F, self.w, D, r)
         else:
-            quad, log_det = _fit(self.A, D, r)
+            quad, log_det = _fit(self.F, self.w, D, r)
         return quad, log_det + (n / D.shape[-1]) * jnp.log(D).sum(-1)
 
     def solve(self, B):
-        return transpose(_regress(self.A, self.D, transpose(B))[1]) / self.D[..., None]
+        return transpose(_regress(self.F, self.w, self.D, transpose(B))[1]) / self.D[..., None]
 
     def quad(self, B):
-        return _fit(self.A, self.D, transpose(B))[0]
+        return _fit(self.F, self.w, self.D, transpose(B))[0]
 
     def leverage(self, A):
         """Variance of ``A @ w`` given observations, (..., m), for rows ``A`` (..., m, k)."""
@@ -131,14 +193,14 @@ class LowRank(NamedTuple):
         return (solve_triangular(L, transpose(A), lower=True) ** 2).sum(-2)
 
     def inverse_diag(self):
-        free = 1.0 - self.leverage(self.A) / self.D
-        warn_if_lost("the inverse's diagonal", free, REMEDY)
-        return free / self.D
+        precision = _precision(self.F, self.w, self.D)
+        warn_if_lost("the inverse's diagonal", precision * self.D, REMEDY)
+        return precision
 
     def foresee(self, r, A):
         """Mean of ``A @ w`` (..., m) given one row r (..., n) of observations."""
-        w = _regress(self.A, self.D, r[..., None, :])[0]
-        return (w @ transpose(A))[..., 0, :]
+        u = _regress(self.F, self.w, self.D, r[..., None, :])[0]
+        return (u @ transpose(A))[..., 0, :]
 
     def white_size(self):
         return sum(self.F.shape[-2:])

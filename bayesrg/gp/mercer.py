@@ -258,6 +258,8 @@ class MercerNormal(dist.Distribution):
             mean = algebra.foresee(r, rest._columns)
             variance = algebra.leverage(rest._columns) + rest._own
         else:
+            if self.eigen is not None and head.eigen is not None:
+                head._algebra().judged(dense=True)
             gain = head._algebra().solve(cross)  # columns of weights of the observations
             mean = (jnp.swapaxes(gain, -1, -2) @ r[..., None])[..., 0]
             variance = head._missed(rest, cross, gain)
@@ -281,7 +283,9 @@ class MercerNormal(dist.Distribution):
         ``noise`` is the variance that they add to it by other noise than the ridge.
         """
         if self.residual is not None and self.residual.ndim == 2:
-            return rest.prior_variance() - (cross * gain).sum(-2)
+            # of second order in the gain's error, which the difference of two terms is not
+            all_known = (self.covariance_matrix @ gain * gain).sum(-2) + noise
+            return rest.prior_variance() - 2.0 * (cross * gain).sum(-2) + all_known
         missed = rest._columns - jnp.swapaxes(gain, -1, -2) @ self._columns
         seen = (gain**2 * (self.ridge + self._own)[..., None]).sum(-2)
         return (missed**2).sum(-1) + seen + noise + rest._own

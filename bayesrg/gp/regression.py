@@ -13,7 +13,7 @@ from jaxtyping import Float
 
 from .. import _checks
 from .._checks import ArrayLike
-from .._linalg import cholesky, judge, solve, square_root
+from .._linalg import LEFT_OUT, cholesky, judge, solve, square_root
 from ..kernels import Kernel
 
 
@@ -103,6 +103,7 @@ class Posterior(eqx.Module):
         ----------
         Rasmussen and Williams (2006), equations 5.10 to 5.12.
         """
+        judge(self.factor, margin=LEFT_OUT)
         inverse = solve(self.factor, jnp.eye(self.X.shape[0], dtype=self.factor.dtype))
         variance = 1.0 / jnp.diagonal(inverse)
         return self.y - (self.weight.T * variance).T, variance
