@@ -1,10 +1,81 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Linear algebra that JAX lacks: differentiable blocks, a guarded Cholesky, safe roots."""
+"""Linear algebra that JAX lacks: judged factors, differentiable blocks, safe roots."""
+
+import functools
+import warnings
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
+import scipy.linalg
 from jax.scipy.linalg import cho_solve, solve_triangular
+
+LARGER = "give a larger ridge"
+LEFT_OUT = 16.0  # margin of what leaves a point out: it divides by what a point alone says
+
+
+def factor(C, remedy=LARGER, margin=1.0):
+    """Cholesky factor of C (..., n, n), judged by `judge` where its numbers can be read."""
+    L = jnp.linalg.cholesky(C)
+    judge(L, remedy, margin)
+    return L
+
+
+def judge(L, remedy=LARGER, margin=1.0):
+    """Refuse a Cholesky factor L (..., n, n) that failed; warn if it lost half of its digits.
+
+    Under a JAX transformation nothing is said: a factor that failed is nan there, which samplers
+    reject. ``margin`` is how many times more what is computed loses than a quadratic form.
+
+    Raises
+    ------
+    ValueError
+        If an entry is not finite: the matrix is not positive definite at this precision.
+
+    Warns
+    -----
+    UserWarning
+        If the matrix has a condition number above one over the square root of the round-off.
+    """
+    if isinstance(L, jax.core.Tracer) or not L.size:
+        return
+    host = np.asarray(L)
+    if not np.isfinite(host).all():
+        raise ValueError(
+            f"a matrix of shape {host.shape} is not positive definite in {host.dtype}: its "
+            f"smallest eigenvalue drowns in round-off; {remedy}"
+        )
+    flat = host.reshape((-1,) + host.shape[-2:])
+    squares, pivots = (flat**2).sum(-1), np.diagonal(flat, axis1=-2, axis2=-1) ** 2
+    worst = flat[np.argmax(squares.max(-1) / pivots.min(-1))].astype(float)
+    scaled = worst / np.sqrt((worst**2).sum(-1, keepdims=True))  # rounding ignores units of rows
+    judge_condition(
+        min(_condition(worst), _condition(scaled)), host.shape, host.dtype, remedy, margin
+    )
+
+
+def judge_condition(condition, shape, dtype, remedy=LARGER, margin=1.0):
+    """Warn of a matrix of a condition number at which half of the digits are lost, as `judge`."""
+    lost = float(condition) * float(np.finfo(dtype).eps) * margin
+    if lost > np.sqrt(np.finfo(dtype).eps):
+        left, of = max(0.0, -np.log10(lost)), -np.log10(np.finfo(dtype).eps)
+        warnings.warn(
+            f"a matrix of shape {shape} has condition number {float(condition):.1e}: {left:.0f} of "
+            f"{of:.0f} digits are left of what it gives; {remedy}",
+            stacklevel=4,
+        )
+
+
+def _condition(L):
+    """Condition number of L L^T from below, by a few products and solves with a vector."""
+    v = u = np.random.default_rng(0).standard_normal(L.shape[0])
+    for _ in range(6):
+        v, u = v / np.linalg.norm(v), u / np.linalg.norm(u)
+        v = L @ (L.T @ v)
+        u = scipy.linalg.solve_triangular(L, u, lower=True, check_finite=False)
+        u = scipy.linalg.solve_triangular(L, u, lower=True, trans=1, check_finite=False)
+    return np.linalg.norm(v) * np.linalg.norm(u)
 
 
 @jax.custom_jvp
@@ -30,7 +101,7 @@ def quad_logdet(C, b):
     """
     L = jnp.linalg.cholesky(C)
     z = solve_triangular(L, jnp.swapaxes(b, -1, -2), lower=True)
-    return (z**2).sum(-2), _log_det(L)
+    return (z**2).sum(-2), log_det(L)
 
 
 @quad_logdet.defjvp
@@ -38,10 +109,15 @@ def _quad_logdet_jvp(primals, tangents):
     C, b = primals
     dC, db = tangents
     L = jnp.linalg.cholesky(C)
-    inverse = _inner_product(_invert(L))
-    a = b @ inverse
+    precision = inverse(L)
+    a = b @ precision
     d_quad = 2.0 * (a * db).sum(-1) - jnp.einsum("...mi,...ij,...mj->...m", a, dC, a)
-    return ((a * b).sum(-1), _log_det(L)), (d_quad, (inverse * dC).sum((-2, -1)))
+    return ((a * b).sum(-1), log_det(L)), (d_quad, (precision * dC).sum((-2, -1)))
+
+
+def inverse(L):
+    """Inverse (..., n, n) of ``L L^T`` for lower triangles."""
+    return _inner_product(_invert(L))
 
 
 _BLOCK = 64  # below it LAPACK's overhead outweighs the products that blocks save
@@ -73,7 +149,8 @@ def _inner_product(R):
     return jnp.concatenate([left, right], -1)
 
 
-def _log_det(L):
+def log_det(L):
+    """Log-determinant (...) of ``L L^T`` for lower triangles (..., n, n)."""
     return 2.0 * jnp.log(jnp.diagonal(L, axis1=-2, axis2=-1)).sum(-1)
 
 
@@ -112,6 +189,66 @@ def cholesky(A):
 def solve(L, B):
     """Solve ``L L^T x = B`` for a Cholesky factor ``L`` (n, n) and ``B`` (n,) or (n, c)."""
     return cho_solve((L, True), B)
+
+
+@jax.custom_jvp
+def square_root(S):
+    """Symmetric square root (n, n) of a positive semi-definite matrix, and its eigenvalues.
+
+    It is continuous and has its first derivative where eigenvalues meet.
+    """
+    values, V = jnp.linalg.eigh(S)
+    return (V * jnp.sqrt(jnp.clip(values, 0.0))) @ V.T, values
+
+
+@square_root.defjvp
+def _square_root_jvp(primals, tangents):
+    (S,), (dS,) = primals, tangents
+    values, V = jnp.linalg.eigh(jax.lax.stop_gradient(S))
+    V = once(V, S)
+    roots = jnp.sqrt(jnp.clip(values, 0.0))
+    total = roots[:, None] + roots
+    ratio = jnp.where(total > 0, (V.T @ dS @ V) / jnp.where(total > 0, total, 1.0), 0.0)
+    d_values = jnp.einsum("pi,pq,qi->i", V, dS, V)
+    return ((V * roots) @ V.T, values), (V @ ratio @ V.T, d_values)
+
+
+@jax.custom_jvp
+def pairs(K):
+    """Eigenvectors (n, n) and eigenvalues (n,), falling, of a symmetric matrix.
+
+    Derivatives of the eigenvectors, which do not exist where eigenvalues meet, are nan: what takes
+    the pairs must hold them fixed, and take its derivative from the matrix.
+    """
+    values, vectors = jnp.linalg.eigh(K)
+    return vectors[:, ::-1], values[::-1]
+
+
+@pairs.defjvp
+def _pairs_jvp(primals, tangents):
+    V, values = pairs(primals[0])
+    change = jnp.einsum("pi,pq,qi->i", V, tangents[0], V)
+    return (V, values), (V * jnp.nan * tangents[0].sum(), change)
+
+
+@jax.custom_jvp
+def pairs_of_root(A):
+    """Eigenpairs of A A^T for A (n, k) as `pairs`, (n, r) and (r,), with r the less of n and k.
+
+    Singular values keep the digits of eigenvalues below the round-off of the largest.
+    """
+    if A.shape[1] > A.shape[0]:
+        A = jnp.linalg.qr(A.T, mode="r").T
+    U, singular, _ = jnp.linalg.svd(A, full_matrices=False)
+    return U, singular**2
+
+
+@pairs_of_root.defjvp
+def _pairs_of_root_jvp(primals, tangents):
+    (A,), (dA,) = primals, tangents
+    U, values = pairs_of_root(A)
+    change = 2.0 * ((U.T @ A) * (U.T @ dA)).sum(-1)
+    return (U, values), (U * jnp.nan * dA.sum(), change)
 
 
 def safe_sqrt(x):
@@ -183,11 +320,11 @@ def _positive(f, largest, e):
 @_weights.def_jvp
 def _weights_jvp(primals, tangents):
     (A, f, largest, e, V), (dA, df, d_largest, *_) = primals, tangents
+    e, V = once((e, V), A)
     parts = eqx.filter_jvp(lambda f, top: _positive(f, top, e), (f, largest), (df, d_largest))
     values = parts[0]
     change = jnp.diag(jnp.zeros_like(values) if parts[1] is None else parts[1])
     if dA is not None:
-        V = once(V, A)
         gap, total = e[:, None] - e, e[:, None] + e
         both = (e[:, None] > 0) & (e > 0)
         close = jnp.abs(gap) <= 1e-6 * total
@@ -198,16 +335,22 @@ def _weights_jvp(primals, tangents):
     return jnp.diag(values), change
 
 
-@jax.custom_jvp
-def once(V, A):
-    """Return the eigenvectors V of A in a rule that must not be differentiated in A again."""
+_FIRST_ONLY = (
+    "what eigenpairs of a matrix give has first derivatives only where the matrix moves (modified "
+    "kernels in their base, linear dynamics in K and S, laws with eigen=); sample with gradients, "
+    "as NUTS does, leave eigen out, or fix the matrix and differentiate other arguments"
+)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
+def once(V, A, message=_FIRST_ONLY):
+    """Return what eigenvectors V of A give, in a rule that must not be differentiated in A again.
+
+    ``message`` is what a derivative in A raises.
+    """
     return V
 
 
 @once.defjvp
-def _refuse_second(primals, tangents):
-    raise NotImplementedError(
-        "a function of a matrix that moves has first derivatives only (modified kernels in their "
-        "base, linear dynamics in K and S); sample with gradients, as NUTS does, or fix the matrix "
-        "and differentiate its other arguments"
-    )
+def _refuse(message, primals, tangents):
+    raise NotImplementedError(message)

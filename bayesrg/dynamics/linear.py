@@ -16,9 +16,10 @@ from jaxtyping import Float
 
 from .. import _checks
 from .._checks import ArrayLike
+from .._linalg import square_root
 from .counts import fraction
 from .preconditioner import Preconditioner
-from .relaxation import eigenvalues, factors, floor_of, learn, square_root
+from .relaxation import eigenvalues, factors, floor_of, learn
 
 
 class LinearDynamics(eqx.Module):

@@ -109,22 +109,3 @@ def _eigenvalues_jvp(primals, tangents):
     (B, U, e), (dB, *_) = primals, tangents
     U = once(U, B)
     return e, jnp.einsum("pi,pq,qi->i", U, dB, U)
-
-
-@jax.custom_jvp
-def square_root(S):
-    """Symmetric square root (n, n) of a positive semi-definite matrix, and its eigenvalues."""
-    values, V = jnp.linalg.eigh(S)
-    return (V * jnp.sqrt(jnp.clip(values, 0.0))) @ V.T, values
-
-
-@square_root.defjvp
-def _square_root_jvp(primals, tangents):
-    (S,), (dS,) = primals, tangents
-    values, V = jnp.linalg.eigh(lax.stop_gradient(S))
-    V = once(V, S)
-    roots = jnp.sqrt(jnp.clip(values, 0.0))
-    total = roots[:, None] + roots
-    ratio = jnp.where(total > 0, (V.T @ dS @ V) / jnp.where(total > 0, total, 1.0), 0.0)
-    d_values = jnp.einsum("pi,pq,qi->i", V, dS, V)
-    return ((V * roots) @ V.T, values), (V @ ratio @ V.T, d_values)

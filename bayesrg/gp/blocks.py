@@ -3,13 +3,15 @@
 
 from typing import NamedTuple
 
+import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.scipy.linalg import cho_solve
 from jaxtyping import Float
 
-from .._linalg import quad_logdet
+from .._linalg import factor, judge, once, quad_logdet
 from . import sound
 
 _RANK = 1e-10  # eigenvalues below this part of the largest are none, where there is no noise
@@ -34,6 +36,58 @@ class Kronecker(NamedTuple):
         return self.left @ modes @ jnp.swapaxes(self.right, -1, -2)
 
 
+class Prior(NamedTuple):
+    """``K = features diag(values) features^T + residual``, of which eigenpairs are kept."""
+
+    features: Float[Array, "point mode"]
+    values: Float[Array, " mode"]
+    residual: Array | None
+
+    def matrix(self):
+        """K, (n, n)."""
+        K = (self.features * self.values) @ self.features.T
+        if self.residual is None:
+            return K
+        return K + (jnp.diag(self.residual) if self.residual.ndim == 1 else self.residual)
+
+
+@eqx.filter_custom_jvp
+def log_density(prior, blocks, r):
+    """Log density of r (..., n, c) by the ``blocks`` of a `Prior`, whose derivative is K's.
+
+    Eigenvectors have none where eigenvalues meet: that in K is half of the inner product of dK and
+    ``a Q a^T`` less the part of the inverse that goes with Q, where a = C^-1 r.
+    """
+    return blocks.log_density(r)
+
+
+@log_density.def_jvp
+def _log_density_jvp(primals, tangents):
+    (prior, blocks, r), (d_prior, d_blocks, dr) = primals, tangents
+    blocks = blocks.held(prior)
+    moved = d_prior is not None and bool(jax.tree.leaves(d_prior))
+    if moved and d_blocks is not None:
+        d_blocks = d_blocks._replace(vectors=None, kappa=None)
+    value, change = eqx.filter_jvp(lambda blocks, r: blocks.log_density(r), (blocks, r),
+                                   (d_blocks, dr))  # fmt: skip
+    if moved:
+        inverses, U = blocks.inverses(), blocks.vectors
+        a = blocks.solve(r, inverses)
+        share = jnp.einsum("...iab,...ba->...i", inverses, blocks.order)
+        U_share = U * share[..., None, :]
+        pull = a @ blocks.order @ jnp.swapaxes(a, -1, -2) - U_share @ U.T
+        dK = eqx.filter_jvp(lambda prior: prior.matrix(), (prior,), (d_prior,))[1]
+        change_K = 0.5 * (pull * dK).sum((-2, -1))
+        change = change_K if change is None else change + change_K
+    return value, change
+
+
+_HELD = (
+    "of a MatrixMercerNormal only log_prob and draws have a derivative in features, values and "
+    "residual, and that is a first one; fix these, and differentiate ridge, order or observations"
+)
+
+
 class Blocks(NamedTuple):
     r"""``K_ij Q_ab + ridge I`` in eigenvectors of K, where it is ``M_i = kappa_i Q + ridge I``.
 
@@ -46,6 +100,16 @@ class Blocks(NamedTuple):
     kappa: Float[Array, " mode"]
     order: Float[Array, "*batch output output_bis"]
     ridge: Float[Array, "*batch"]
+
+    def held(self, prior):
+        """Return blocks that refuse a derivative in the prior whose eigenvectors they hold."""
+        return (
+            self
+            if self.vectors is None
+            else self._replace(
+                vectors=once(self.vectors, prior, _HELD), kappa=once(self.kappa, prior, _HELD)
+            )
+        )
 
     def matrices(self):
         """Return the blocks (..., r, c, c), and which of them have any variance (..., r)."""
@@ -68,6 +132,8 @@ class Blocks(NamedTuple):
         n, c = r.shape[-2:]
         inside, outside = self.coordinates(r)
         M, live = self.matrices()
+        if not isinstance(M, jax.core.Tracer):
+            judge(jnp.linalg.cholesky(M))
         M = jnp.broadcast_to(M, r.shape[:-2] + M.shape[-3:])
         quad, log_det = quad_logdet(M, inside[..., None, :])
         terms = jnp.where(live, quad[..., 0] + log_det + c * np.log(2 * np.pi), 0.0)
@@ -85,7 +151,7 @@ class Blocks(NamedTuple):
         """Inverse blocks (..., r, c, c), zero where there is no variance."""
         M, live = self.matrices()
         eye = jnp.broadcast_to(jnp.eye(M.shape[-1], dtype=M.dtype), M.shape)
-        return cho_solve((jnp.linalg.cholesky(M), True), eye) * live[..., None, None]
+        return cho_solve((factor(M), True), eye) * live[..., None, None]
 
     def _precision(self):
         positive = self.ridge > 0

@@ -179,6 +179,10 @@ class EffectiveNormal(dist.Distribution):
         between = jnp.zeros((n, self.event_shape[0] - n), self.eliminated.dtype)
         return take(slice(None, n)), take(slice(n, None)), between
 
+    def _missed(self, rest, cross, gain, noise=0.0):
+        """Variance of ``rest`` at other points, of which observations say nothing."""
+        return rest.prior_variance()
+
     def krige(self, value: ArrayLike):
         """Predict at the last points: the low modes alone, with the eliminated variance added.
 

@@ -14,6 +14,7 @@ from numpyro.distributions import constraints
 from numpyro.distributions.util import validate_sample
 
 from .._checks import ArrayLike
+from .._covariance import LowRank
 from .._linalg import safe_sqrt
 from . import sound
 from .effective import EffectiveNormal
@@ -43,12 +44,17 @@ class _Expansion(NamedTuple):
     doubt: Array
 
     def covariance(self):
-        """``K - K W^1/2 (I + W^1/2 K W^1/2)^-1 W^1/2 K``, (..., n, n)."""
+        """The inverse of ``K^-1 + W``, (..., n, n)."""
         eye = jnp.eye(self.root.shape[-1], dtype=self.root.dtype)
         K = self.head._algebra().multiply(eye)
         side = self.root[..., None] * K
-        S = K - jnp.swapaxes(side, -1, -2) @ self.algebra.solve(side)
-        return S + self.doubt[..., None, None]
+        solved = self.algebra.solve(side)
+        # The likelihood's side of points that it fixes, the prior's of others: no small difference.
+        strong = _strong(self.head, self.root)
+        S = K - jnp.swapaxes(side, -1, -2) @ solved
+        fixed = solved / jnp.where(strong, self.root, 1.0)[..., None]
+        S = jnp.where(strong[..., None, :], jnp.swapaxes(fixed, -1, -2), S)
+        return jnp.where(strong[..., None], fixed, S) + self.doubt[..., None, None]
 
 
 def _derivative(function):
@@ -153,7 +159,9 @@ class LaplaceMarginal(dist.Distribution):
         Returns
         -------
         Mode
-            With ``converged`` (...), and ``steps``, the number of Newton steps.
+            With ``converged`` (...), whether the gradient is small in the metric of the
+            curvature: its square, twice what a further step could gain, is at most n eps^0.75.
+            ``steps`` is the number of Newton steps.
         """
         value = self._checked(value)
         prior = self.prior
@@ -171,7 +179,7 @@ class LaplaceMarginal(dist.Distribution):
         fixed = jax.tree.map(lax.stop_gradient, head)
         found = _mode(fixed, fixed._algebra(), terms, jnp.shape(value))
         f = jnp.where(found.converged[..., None], found.f, head.loc)
-        f, weight, _, _ = _newton(head.loc, algebra, terms, lax.stop_gradient(f))
+        f, weight, _ = _newton(head, algebra, terms, lax.stop_gradient(f))
         root = _root_curvature(terms, f)
         doubt = jnp.where(found.converged, 0.0, jnp.nan)
         return _Expansion(head, terms, f, weight, root, algebra.curved(root), doubt)
@@ -256,7 +264,12 @@ class LaplaceMarginal(dist.Distribution):
         at = self._expand(value, head)
         mean = rest.loc + (jnp.swapaxes(cross, -1, -2) @ at.weight[..., None])[..., 0]
         mean = mean + at.doubt[..., None]
-        variance = rest.prior_variance() - at.algebra.quad(at.root[..., None] * cross)
+        if isinstance(at.algebra, LowRank) and isinstance(head, MercerNormal):
+            variance = at.algebra.leverage(rest._columns) + rest._own
+        else:
+            solved = at.algebra.solve(at.root[..., None] * cross)
+            noise = (solved**2).sum(-2)
+            variance = head._missed(rest, cross, at.root[..., None] * solved, noise)
         return mean, jnp.broadcast_to(jnp.clip(variance, 0.0), mean.shape), rest.ridge
 
     def sample(self, key: Array, sample_shape: tuple[int, ...] = ()):
@@ -269,13 +282,25 @@ def _root_curvature(terms, f):
     return safe_sqrt(-_derivative(_derivative(terms))(f))
 
 
-def _newton(loc, algebra, terms, f):
-    """Take one Newton step from f: the new f and its weight, and the gradient of what is gained."""
+def _strong(prior, root):
+    """Whether the likelihood says more than the prior does of the function at each point."""
+    return root**2 * prior.variance > 1.0
+
+
+def _newton(prior, algebra, terms, f):
+    """Take one Newton step from f: the new f, its weight, and the root of the curvature at f.
+
+    Where the likelihood is strong, it is one observation of noise 1/W, and nothing cancels.
+    """
     slope, root = _derivative(terms)(f), _root_curvature(terms, f)
-    b = root**2 * (f - loc) + slope
-    inner = (root * algebra.multiply(b[..., None])[..., 0])[..., None]
-    weight = b - root * algebra.curved(root).solve(inner)[..., 0]
-    return loc + algebra.multiply(weight[..., None])[..., 0], weight, slope, root
+    strong = _strong(prior, root)
+    safe = jnp.where(strong, root, 1.0)
+    weak = jnp.where(strong, 0.0, slope)
+    inner = root * (f - prior.loc) + jnp.where(strong, slope / safe, 0.0)
+    inner = inner - root * algebra.multiply(weak[..., None])[..., 0]
+    weight = weak + root * algebra.curved(root).solve(inner[..., None])[..., 0]
+    smooth = prior.loc + algebra.multiply(weight[..., None])[..., 0]
+    return jnp.where(strong, f + (slope - weight) / safe**2, smooth), weight, root
 
 
 def _mode(prior, algebra, terms, shape):
@@ -289,9 +314,11 @@ def _mode(prior, algebra, terms, shape):
 
     def step(state):
         count, f, weight, _ = state
-        f_new, weight_new, _, root = _newton(prior.loc, algebra, terms, f)
+        f_new, weight_new, root = _newton(prior, algebra, terms, f)
         df, dw = f_new - f, weight_new - weight
-        decrement = (df * dw).sum(-1) + ((root * df) ** 2).sum(-1)
+        # the gradient, squared in the metric of the curvature; round-off must not make it small
+        decrement = jnp.abs((df * dw).sum(-1)) + ((root * df) ** 2).sum(-1)
+        done = decrement <= f.shape[-1] * eps**0.75
         before = gain(f, weight)
         slack = 100 * eps * jnp.abs(before)
 
@@ -309,8 +336,8 @@ def _mode(prior, algebra, terms, shape):
             lambda state: (state[0] < _HALVINGS) & poor(state[1]).any(), halve,
             (0, jnp.ones_like(before)),
         )  # fmt: skip
-        f, weight = at(t)
-        return count + 1, f, weight, decrement <= f.shape[-1] * eps**0.75
+        f, weight = at(jnp.where(done, 0.0, t))
+        return count + 1, f, weight, done
 
     def unfinished(state):
         return (state[0] < _STEPS) & ~state[3].all()

@@ -7,7 +7,7 @@ from jaxtyping import Float
 
 from .. import _checks
 from .._checks import ArrayLike
-from .._linalg import safe_sqrt
+from .._linalg import pairs, pairs_of_root, safe_sqrt
 from ..kernels import Kernel
 from ..spectrum import Spectrum
 from .mercer import MercerNormal
@@ -33,20 +33,25 @@ def eigenpairs(
     ------
     RuntimeError
         With 64-bit floats off.
+
+    Notes
+    -----
+    Without a dense residual they come from singular values, which keep eigenvalues far below the
+    round-off of the largest: then a law has all its digits at any ridge. Derivatives of the
+    vectors, which do not exist where eigenvalues meet, are nan; laws that take the pairs as
+    ``eigen`` do not ask for them.
     """
     _checks.require_x64("gp.eigenpairs")
     features = _checks.finite("features", features, ndim=2).astype(float)
     n, k = features.shape
     root = features * safe_sqrt(_checks.nonnegative("values", values))
-    if residual is None and k < n:
-        vectors, singular, _ = jnp.linalg.svd(root, full_matrices=False)
-        return vectors, singular**2
-    covariance = root @ root.T
     if residual is not None:
         residual = _checks.finite("residual", residual, ndim=(1, 2))
-        covariance = covariance + (jnp.diag(residual) if residual.ndim == 1 else residual)
-    eigenvalues, vectors = jnp.linalg.eigh(covariance)
-    return vectors[:, ::-1], jnp.clip(eigenvalues[::-1], 0.0)
+        if residual.ndim == 2:
+            vectors, eigenvalues = pairs(root @ root.T + residual)
+            return vectors, jnp.clip(eigenvalues, 0.0)
+        root = jnp.concatenate([root, jnp.diag(safe_sqrt(residual))], 1)
+    return pairs_of_root(root)
 
 
 def eigenpairs_of(

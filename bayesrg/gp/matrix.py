@@ -11,9 +11,9 @@ from numpyro.distributions.util import validate_sample
 
 from .. import _checks
 from .._checks import ArrayLike
-from .._linalg import quad_logdet, safe_sqrt
+from .._linalg import quad_logdet, safe_sqrt, square_root
 from . import sound
-from .blocks import Blocks, Kronecker
+from .blocks import Blocks, Kronecker, Prior, log_density
 from .marginal import eigenpairs
 
 _RULES = ("exact", "local", "universal", "truncate")
@@ -44,8 +44,7 @@ class MatrixMercerNormal(dist.Distribution):
     loc : () or (..., n, c)
     eigen : (vectors (n, r), eigenvalues (r,)), optional
         From `eigenpairs`, made once outside the sampler. Without it they are computed at every
-        evaluation, and derivatives in ``features`` and ``values`` exist only where no two
-        eigenvalues are equal. Eigenpairs alone are modes too:
+        evaluation. Eigenpairs alone are modes too:
         ``MatrixMercerNormal(*eigen, ridge, order, eigen=eigen)``.
 
     Raises
@@ -60,8 +59,10 @@ class MatrixMercerNormal(dist.Distribution):
     -----
     Event shape (n, c); batches of order parameters or ridges stand in front. Q is never
     diagonalised, so the density is smooth where its eigenvalues coincide; its cost is
-    :math:`O(nc^3)`. An amplitude of the whole prior belongs into Q. Without noise and with K of
-    rank below n the density is that on the range of K, and zero for observations outside.
+    :math:`O(nc^3)`. Nor are eigenvectors of K differentiated: ``log_prob`` and draws have their
+    first derivatives in features, values and residual where eigenvalues meet, and what has none,
+    such as ``loo``, refuses. An amplitude of the whole prior belongs into Q. Without noise and
+    with K of rank below n the density is that on the range of K, and zero for observations outside.
 
     References
     ----------
@@ -128,12 +129,9 @@ class MatrixMercerNormal(dist.Distribution):
         sound.refuse_order(self.order, self.ridge)
         sound.refuse_stale(self)
 
+    @property
     def _prior(self):
-        """Kernel matrix K (n, n)."""
-        K = (self.features * self.values) @ self.features.T
-        if self.residual is None:
-            return K
-        return K + (jnp.diag(self.residual) if self.residual.ndim == 1 else self.residual)
+        return Prior(self.features, self.values, self.residual)
 
     def _prior_diagonal(self):
         diagonal = self.features**2 @ self.values
@@ -146,7 +144,7 @@ class MatrixMercerNormal(dist.Distribution):
     @property
     def covariance_matrix(self) -> Float[Array, "*batch entry entry_bis"]:
         """The covariance of the event flattened row by row: (..., n c, n c)."""
-        K, Q = self._prior(), self.order
+        K, Q = self._prior.matrix(), self.order
         n, c = self.event_shape
         blocks = K[:, None, :, None] * Q[..., None, :, None, :]
         noise = self.ridge[..., None, None] * jnp.eye(n * c, dtype=K.dtype)
@@ -182,23 +180,31 @@ class MatrixMercerNormal(dist.Distribution):
             vectors, kappa = None, self.residual
         else:
             vectors, kappa = eigenpairs(self.features, self.values, self.residual)
+        if self._dense:
+            sound.judge_pairs(kappa, self.order, self.ridge)
         return Blocks(vectors, kappa, self.order, self.ridge)
+
+    def _columns(self):
+        """Columns of which K is the sum of squares, (n, .), smooth in all that moves K."""
+        columns = self.features * safe_sqrt(self.values)
+        if self.residual is None:
+            return columns
+        rest = square_root(self.residual)[0] if self._dense else jnp.diag(safe_sqrt(self.residual))
+        return jnp.concatenate([columns, rest], 1)
 
     @validate_sample
     def log_prob(self, value: ArrayLike) -> Float[Array, "*batch"]:
         """Log density of observations (..., n, c)."""
-        return self._algebra().log_density(self._centred(value))
+        return log_density(self._prior, self._algebra(), self._centred(value))
 
     def sample(self, key: Array, sample_shape: tuple[int, ...] = ()):
         """Draw observations, ``sample_shape + batch_shape + (n, c)``."""
-        algebra = self._algebra()
-        (n, c), rank = self.event_shape, algebra.kappa.shape[0]
+        (n, c), columns = self.event_shape, self._columns()
+        rank = columns.shape[1]
         shape = sample_shape + self.batch_shape + (rank + n, c)
         white = random.normal(key, shape, self.features.dtype)
-        vectors = jnp.eye(n) if algebra.vectors is None else algebra.vectors
-        function = Kronecker(vectors * jnp.sqrt(algebra.kappa), self._square())
         noise = jnp.sqrt(self.ridge)[..., None, None] * white[..., rank:, :]
-        return self.loc + function @ white[..., :rank, :] + noise
+        return self.loc + Kronecker(columns, self._square()) @ white[..., :rank, :] + noise
 
     def _square(self):
         """A square factor of Q, (..., c, c)."""
@@ -213,7 +219,7 @@ class MatrixMercerNormal(dist.Distribution):
 
     def solve(self, value: ArrayLike) -> Float[Array, "*batch point output"]:
         """Inverse covariance times observations (..., n, c), as (..., n, c)."""
-        algebra = self._algebra()
+        algebra = self._algebra().held(self._prior)
         return algebra.solve(jnp.asarray(value), algebra.inverses())
 
     def loo(self, value: ArrayLike) -> Float[Array, "*batch point"]:
@@ -223,7 +229,7 @@ class MatrixMercerNormal(dist.Distribution):
         ----------
         Rasmussen and Williams (2006), equations 5.10 to 5.12, with blocks for numbers.
         """
-        algebra = self._algebra()
+        algebra = self._algebra().held(self._prior)
         inverses = algebra.inverses()
         weight = algebra.solve(self._centred(value), inverses)
         c = weight.shape[-1]
@@ -253,15 +259,32 @@ class MatrixMercerNormal(dist.Distribution):
         cross = (self.features[:n] * self.values) @ self.features[n:].T
         if self.residual is not None and self.residual.ndim == 2:
             cross = cross + self.residual[:n, n:]
-        algebra = head._algebra()
-        inverses = algebra.inverses()
-        mean = rest.loc + cross.T @ algebra.solve(head._centred(value), inverses) @ self.order
-        Q = self.order[..., None, :, :]
-        known = jnp.diagonal(Q @ inverses @ Q, axis1=-2, axis2=-1)  # (..., r, c)
+        algebra = head._algebra().held(self._prior)
+        inverses, Q = algebra.inverses(), self.order
+        mean = rest.loc + cross.T @ algebra.solve(head._centred(value), inverses) @ Q
         inside = algebra.coordinates(cross)[0]
-        variance = rest.prior_variance() - (inside**2).T @ known
+        if self._dense:
+            known = Q[..., None, :, :] @ inverses @ Q[..., None, :, :]  # (..., r, c, c)
+            variance = rest.prior_variance() - _diagonals(inside**2, known)
+        else:
+            variance = self._missed(head, rest, algebra, inside)
+            left = self.ridge[..., None, None, None] * inverses @ Q[..., None, :, :]
+            kappa = jnp.where(algebra.kappa > 0, algebra.kappa, 1.0)[:, None]
+            variance = variance + _diagonals(inside**2 / kappa, left)
         variance = jnp.broadcast_to(jnp.clip(variance, 0.0), mean.shape)
         return mean, variance, self.ridge[..., None, None]
+
+    def _missed(self, head, rest, algebra, inside):
+        """Variance of columns at other points that are not in the span of the first ones'."""
+        k = self.values.shape[0]
+        here, there = head._columns(), rest.features * safe_sqrt(self.values)
+        there = jnp.pad(there, [(0, 0), (0, here.shape[1] - k)])
+        if algebra.vectors is not None:
+            kappa = jnp.where(algebra.kappa > 0, algebra.kappa, 1.0)[:, None]
+            there = there - (inside / kappa).T @ (algebra.vectors.T @ here)
+        own = 0.0 if self.residual is None else rest.residual
+        missed = (there**2).sum(-1) + own
+        return missed[:, None] * jnp.diagonal(self.order, axis1=-2, axis2=-1)[..., None, :]
 
     def _centred(self, value):
         r = sound.at_points("observations", value, self.event_shape) - self.loc
@@ -337,3 +360,8 @@ class MatrixMercerNormal(dist.Distribution):
     @property
     def _dense(self):
         return self.residual is not None and self.residual.ndim == 2
+
+
+def _diagonals(shares, matrices):
+    """Sum of the diagonals of matrices (..., r, c, c) with shares (r, m) of each: (..., m, c)."""
+    return shares.T @ jnp.diagonal(matrices, axis1=-2, axis2=-1)

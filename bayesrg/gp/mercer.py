@@ -11,7 +11,7 @@ from numpyro.distributions.util import validate_sample
 
 from .. import _checks
 from .._checks import ArrayLike
-from .._covariance import Dense, Eigen, LowRank
+from .._covariance import Covariance, Eigen, LowRank
 from .._linalg import safe_sqrt
 from . import sound
 from .effective import EffectiveNormal, noise_after
@@ -54,9 +54,12 @@ class MercerNormal(dist.Distribution):
     -----
     Event shape (n,). Batches are targets: give ``loc``, ``values``, ``scale`` or ``ridge`` leading
     axes, or use a plate; targets that share one covariance share its factor. With fewer modes
-    than points and no dense residual the algebra is Woodbury's, else dense. In 32-bit floats the
-    Woodbury form loses about half its digits once ``values * n / ridge`` passes 1e4, in 64-bit
-    floats once it passes 1e8. Its derivative in a value of exactly zero is given as 0.
+    than points and no dense residual the algebra is that of the modes' weights, which subtracts
+    nothing large, else dense. The dense one loses half of its digits once the condition number,
+    about ``values * n / ridge``, passes 1e8 in 64-bit floats: then whatever is computed outside a
+    JAX transformation warns, and raises where nothing is left. ``eigen`` made of features keeps
+    all digits at any ridge. The derivative in a value of exactly zero is given as 0.
+    With ``eigen`` the derivatives in features, values and residual are those without it.
 
     References
     ----------
@@ -133,19 +136,14 @@ class MercerNormal(dist.Distribution):
         sound.refuse_stale(self)
 
     @property
-    def _unscaled(self):
-        """Prior covariance before scale and ridge, (..., n, n)."""
-        matrix = (self.features * self.values[..., None, :]) @ self.features.T
-        if self.residual is None:
-            return matrix
-        return matrix + (jnp.diag(self.residual) if self.residual.ndim == 1 else self.residual)
+    def _covariance(self):
+        fields = (self.features, self.values, self.residual, self.scale, self.ridge, self.gram)
+        return Covariance(*fields)
 
     @property
     def covariance_matrix(self) -> Float[Array, "*batch point point"]:
         """The covariance, assembled: (..., n, n)."""
-        n = self.event_shape[0]
-        noise = self.ridge[..., None] * jnp.eye(n, dtype=self.features.dtype)
-        return self.scale[..., None, None] * self._unscaled + noise
+        return self._covariance.matrix()
 
     @property
     def mean(self) -> Float[Array, "*batch point"]:
@@ -172,21 +170,17 @@ class MercerNormal(dist.Distribution):
         return safe_sqrt(self.scale)[..., None] * safe_sqrt(self.values[..., :stop])
 
     def _algebra(self):
-        n, k = self.features.shape
-        if self.eigen is not None:
-            vectors, eigenvalues = self.eigen
-            if vectors.shape[0] != n:
-                raise ValueError(
-                    f"eigen has {vectors.shape[0]} rows but there are {n} points; compute "
-                    "gp.eigenpairs on these points or leave eigen out"
-                )
-            return Eigen(vectors, self.scale[..., None] * eigenvalues, self.ridge)
-        if k >= n or (self.residual is not None and self.residual.ndim == 2):
-            return Dense(self.covariance_matrix)
-        noise = self.ridge
-        if self.residual is not None:
-            noise = noise + self.scale[..., None] * self.residual
-        return LowRank(self.features, self._amplitude(k), noise, self.gram)
+        n = self.event_shape[0]
+        if self.eigen is None:
+            return self._covariance.algebra()
+        vectors, eigenvalues = self.eigen
+        if vectors.shape[0] != n:
+            raise ValueError(
+                f"eigen has {vectors.shape[0]} rows but there are {n} points; compute "
+                "gp.eigenpairs on these points or leave eigen out"
+            )
+        values = self.scale[..., None] * eigenvalues
+        return Eigen(vectors, values, self.ridge, self._covariance)
 
     @validate_sample
     def log_prob(self, value: ArrayLike) -> Float[Array, "*batch"]:
@@ -253,11 +247,42 @@ class MercerNormal(dist.Distribution):
         """
         value = sound.at_points("observations", value, self.event_shape, first=True)
         head, rest, cross = self._ahead(value.shape[-1])
-        algebra = head._algebra()
-        weight = algebra.solve(head._centred(value)[..., None])
-        mean = rest.loc + (jnp.swapaxes(cross, -1, -2) @ weight)[..., 0]
-        variance = rest.prior_variance() - algebra.quad(cross)
+        r, algebra = head._centred(value), head._covariance.algebra()
+        if isinstance(algebra, LowRank):  # in weight space, where nothing is subtracted
+            mean = algebra.foresee(r, rest._columns)
+            variance = algebra.leverage(rest._columns) + rest._own
+        else:
+            if self.eigen is not None and head.eigen is not None:
+                head._algebra().judged(dense=True)
+            gain = head._algebra().solve(cross)  # columns of weights of the observations
+            mean = (jnp.swapaxes(gain, -1, -2) @ r[..., None])[..., 0]
+            variance = head._missed(rest, cross, gain)
+        mean = rest.loc + mean
         return mean, jnp.broadcast_to(jnp.clip(variance, 0.0), mean.shape), rest.ridge
+
+    @property
+    def _columns(self):
+        """Modes at the points times their prior standard deviation, (..., n, k)."""
+        return self.features * self._amplitude(self.values.shape[-1])[..., None, :]
+
+    @property
+    def _own(self):
+        """Prior variance of each point that it shares with no other, (..., n) or (..., 1)."""
+        diagonal = self.residual is not None and self.residual.ndim == 1
+        return self.scale[..., None] * (self.residual if diagonal else jnp.zeros(1))
+
+    def _missed(self, rest, cross, gain, noise=0.0):
+        """Variance of ``rest`` at other points that ``gain^T`` times observations leaves.
+
+        ``noise`` is the variance that they add to it by other noise than the ridge.
+        """
+        if self.residual is not None and self.residual.ndim == 2:
+            # of second order in the gain's error, which the difference of two terms is not
+            all_known = (self.covariance_matrix @ gain * gain).sum(-2) + noise
+            return rest.prior_variance() - 2.0 * (cross * gain).sum(-2) + all_known
+        missed = rest._columns - jnp.swapaxes(gain, -1, -2) @ self._columns
+        seen = (gain**2 * (self.ridge + self._own)[..., None]).sum(-2)
+        return (missed**2).sum(-1) + seen + noise + rest._own
 
     def _ahead(self, n):
         """Laws of the first n points and of the others, and the prior covariance between them."""
@@ -322,7 +347,7 @@ class MercerNormal(dist.Distribution):
         """
         points, k = self.features.shape
         cutoff = _checks.cutoff(cutoff, k)
-        root = self.features[:, :cutoff] * self._amplitude(cutoff)[..., None, :]
+        root = self._columns[..., :cutoff]
         if rule != "exact":
             noise = noise_after(self, cutoff, rule, n)
             eliminated = self.prior_variance(cutoff)

@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from .. import _checks
 from .._checks import ArrayLike
-from .._linalg import solve
+from .._linalg import judge, solve
 
 
 class ReadoutPosterior(eqx.Module):
@@ -109,6 +109,7 @@ def readout_posterior(
                 f"has rank {n} for {p} features; give a larger ridge, or use gp.MercerNormal, "
                 "whose algebra is that of the points"
             )
+    judge(factor)
     mean = solve(factor, F.T @ y)
     quadratic = ((y - F @ mean) ** 2).sum() / ridge + (mean**2).sum() / scale
     log_det = (

@@ -13,7 +13,7 @@ from jaxtyping import Float
 
 from .. import _checks
 from .._checks import ArrayLike
-from .._linalg import cholesky, solve
+from .._linalg import LEFT_OUT, cholesky, judge, solve, square_root
 from ..kernels import Kernel
 
 
@@ -72,11 +72,13 @@ class Posterior(eqx.Module):
         return self.mean(Z), variance + self.ridge if noise else variance
 
     def sample(self, key: Array | int, Z: ArrayLike, draws: int) -> Array:
-        """Draw the function at all rows of Z (m, d) jointly: (draws, m) or (draws, m, c)."""
+        """Draw the function at all rows of Z (m, d) jointly: (draws, m) or (draws, m, c).
+
+        Draws of one key are continuous in all parameters, and have first derivatives.
+        """
         key = _checks.random_key(key)
         mean = self.mean(Z)
-        eigenvalues, vectors = jnp.linalg.eigh(self.cov(Z))
-        root = vectors * jnp.sqrt(jnp.clip(eigenvalues, 0.0))
+        root, _ = square_root(self.cov(Z))
         white = random.normal(key, (draws,) + mean.shape, mean.dtype)
         return mean + jnp.einsum("ij,sj...->si...", root, white)
 
@@ -101,6 +103,7 @@ class Posterior(eqx.Module):
         ----------
         Rasmussen and Williams (2006), equations 5.10 to 5.12.
         """
+        judge(self.factor, margin=LEFT_OUT)
         inverse = solve(self.factor, jnp.eye(self.X.shape[0], dtype=self.factor.dtype))
         variance = 1.0 / jnp.diagonal(inverse)
         return self.y - (self.weight.T * variance).T, variance
@@ -162,7 +165,8 @@ def condition(
     Warns
     -----
     UserWarning
-        If jitter was needed: it is a ridge shift, kept in ``Posterior.jitter``.
+        If jitter was needed: it is a ridge shift, kept in ``Posterior.jitter``. If the condition
+        number of the matrix costs half of the digits or more.
 
     References
     ----------
@@ -189,5 +193,7 @@ def condition(
                 f"{float(jitter):.1e} was added to its diagonal, which acts as a larger ridge",
                 stacklevel=2,
             )
+        else:
+            judge(factor)
     weight = solve(factor, y - _shaped(jnp.asarray(prior_mean(X)), y))
     return Posterior(kernel, X, y, ridge, factor, weight, jitter, prior_mean)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .. import _checks
+from .._linalg import judge_condition
 
 
 def _same_trace(name, got, expected):
@@ -94,6 +95,21 @@ def refuse_order(order, ridge):
             "order is singular and ridge is 0, so the observations have no density; give a "
             "positive ridge"
         )
+
+
+def judge_pairs(kappa, order, ridge):
+    """Warn where round-off of a dense kernel matrix is not small beside the noise over the order.
+
+    Eigenvalues ``kappa`` (n,) of the matrix are known to the round-off of the largest.
+    """
+    if not all(_checks.known(part) for part in (kappa, order, ridge)) or not kappa.size:
+        return
+    kappa, ridge = np.asarray(kappa), np.asarray(ridge)
+    size = np.diagonal(np.asarray(order), axis1=-2, axis2=-1).max(-1)
+    live = kappa[kappa > 1e-10 * kappa.max()]
+    total = (live.min() if (ridge == 0).any() else kappa.min()) * size + ridge
+    worst = np.maximum(total.min(), np.finfo(float).tiny)
+    judge_condition((kappa.max() * size).max() / worst, (len(kappa),) * 2, kappa.dtype)
 
 
 def refuse_outside(stray, ridge, null, n):

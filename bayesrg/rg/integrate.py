@@ -9,6 +9,7 @@ from jax.scipy.linalg import cho_solve
 from jaxtyping import Float
 
 from .._checks import ArrayLike
+from .._linalg import factor, log_det
 from ..gp import EffectiveNormal, MercerNormal
 
 
@@ -24,7 +25,8 @@ def integrate_modes(root: ArrayLike, rest: MercerNormal | EffectiveNormal, y: Ar
     r"""Integrate standard-normal modes w out of ``y ~ rest.shift(root @ w)``.
 
     With R the covariance of ``rest`` and B the root, their posterior precision is
-    :math:`M = I + B^T R^{-1} B`, and the evidence is that of ``rest`` corrected by M.
+    :math:`M = I + B^T R^{-1} B`; the evidence is the density of ``rest`` at their mean m, less
+    :math:`|m|^2/2 + \ln|M|/2`.
 
     Parameters
     ----------
@@ -41,12 +43,12 @@ def integrate_modes(root: ArrayLike, rest: MercerNormal | EffectiveNormal, y: Ar
     arXiv 2405.06008; the conjugate posterior is Rasmussen and Williams (2006), equation 2.8.
     """
     root, y = jnp.asarray(root), jnp.asarray(y)
-    white = rest.solve(jnp.concatenate([root, (y - rest.loc)[:, None]], 1))
-    k = root.shape[1]
-    inner = jnp.eye(k, dtype=root.dtype) + root.T @ white[:, :k]
-    b = root.T @ white[:, k]
-    L = jnp.linalg.cholesky(0.5 * (inner + inner.T))
+    white, k = rest.solve(root), root.shape[1]
+    inner = jnp.eye(k, dtype=root.dtype) + root.T @ white
+    L = factor(0.5 * (inner + inner.T))
     cov = cho_solve((L, True), jnp.eye(k, dtype=root.dtype))
-    mean = cov @ b
-    log_det = 2.0 * jnp.log(jnp.diagonal(L)).sum()
-    return Modes(mean, cov, rest.log_prob(y) + 0.5 * (b @ mean - log_det))
+    mean = cov @ (white.T @ (y - rest.loc))
+    mean = mean + cov @ (white.T @ (y - rest.loc - root @ mean) - mean)  # refined once
+    # The evidence of what the modes leave: that of y less what they explain cancels.
+    evidence = rest.shift(root @ mean).log_prob(y) - 0.5 * (mean @ mean + log_det(L))
+    return Modes(mean, cov, evidence)

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from .. import _checks, _fixedpoint
 from .._checks import ArrayLike
 from .._fixedpoint import Root
-from .._linalg import safe_sqrt
+from .._linalg import factor, safe_sqrt
 from ..spectrum import Spectrum
 from .ridges import levels
 
@@ -192,7 +192,7 @@ def reweighted_modes(
     pull = _checks.positive("n", n, ndim=0) * weights / noise
     amplitude = safe_sqrt(values)
     B = features * amplitude
-    L = jnp.linalg.cholesky(_precision(B, pull))
+    L = factor(_precision(B, pull))
     return amplitude * cho_solve((L, True), B.T @ (pull * y))
 
 

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The test error of ridge regression from its training data alone."""
 
+import equinox as eqx
 import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
-from .. import _checks
+from .. import _checks, _linalg
 from .._checks import ArrayLike
 
 
@@ -31,6 +32,10 @@ def gcv(X: ArrayLike, y: ArrayLike, ridge: ArrayLike) -> Float[Array, "*batch"]:
     ValueError
         For non-finite entries, numbers of rows that differ, or a negative ridge.
 
+    Notes
+    -----
+    First derivatives are right where singular values meet; second ones in X raise.
+
     References
     ----------
     Golub, Heath and Wahba (1979); arXiv 2402.13999 and arXiv 1903.08560 for why it is consistent.
@@ -39,16 +44,50 @@ def gcv(X: ArrayLike, y: ArrayLike, ridge: ArrayLike) -> Float[Array, "*batch"]:
     X = _checks.inputs("X", X)
     y = _checks.finite("y", _checks.targets("y", y, X.shape[0]), ndim=1)
     ridge = _checks.nonnegative("ridge", ridge).astype(X.dtype)[..., None]
-    n = X.shape[0]
-    U, singular, _ = jnp.linalg.svd(X, full_matrices=False)
+    return _ratio(X, y, ridge)
+
+
+@eqx.filter_custom_jvp
+def _ratio(X, y, ridge):
+    return X.shape[0] * _spectral(X, y, ridge)[0]
+
+
+def _spectral(X, y, ridge):
+    """The estimate over n, its numerator and denominator's root, and what these are made of."""
+    U, singular, Vt = jnp.linalg.svd(X, full_matrices=False)
     resolved = singular > max(X.shape) * jnp.finfo(X.dtype).eps * singular.max()
-    values = jnp.where(resolved, singular, 0.0) ** 2
-    overlap = U.T @ y
+    singular = jnp.where(resolved, singular, 0.0)
+    values, overlap = singular**2, U.T @ y
     # directions outside the features, n - len(values) of them, have value zero
-    outside, more = ((y - U @ overlap) ** 2).sum(), n - values.size
+    more = X.shape[0] - values.size
+    outside = y - U @ overlap if more else jnp.zeros_like(y)
     lowest = 0.0 if more else values.min()
     # the resolvent over its largest eigenvalue, of which the ratio does not depend
     total = values + ridge
-    r = jnp.where(total > 0, (lowest + ridge) / jnp.where(total > 0, total, 1.0), 1.0)
-    square = (r**2 * overlap**2).sum(-1) + (outside if more else 0.0)
-    return n * square / (r.sum(-1) + more) ** 2
+    safe = jnp.where(total > 0, total, 1.0)
+    r = jnp.where(total > 0, (lowest + ridge) / safe, 1.0)
+    square, trace = (r**2 * overlap**2).sum(-1) + (outside**2).sum(), r.sum(-1) + more
+    shrunk = jnp.where(total > 0, singular / safe, 0.0)  # of the weights: X^T (K + ridge)^-1
+    return square / trace**2, square, trace, (U, Vt, r, shrunk, overlap, outside)
+
+
+@_ratio.def_jvp
+def _ratio_jvp(primals, tangents):
+    """Write the derivative in X out: that of the resolvent P is -P dK P, at any degeneracy."""
+    (X, y, ridge), (dX, dy, d_ridge) = primals, tangents
+    n, fixed = X.shape[0], _linalg.once(X, X)
+
+    def spectral(y, ridge):
+        return n * _spectral(fixed, y, ridge)[0]
+
+    value, change = eqx.filter_jvp(spectral, (y, ridge), (dy, d_ridge))
+    if dX is not None:
+        _, square, trace, (U, Vt, r, shrunk, overlap, outside) = _spectral(fixed, y, ridge)
+        once = (r * overlap) @ U.T + outside
+        twice = (r**2 * overlap) @ U.T + outside
+        d_square = -2.0 * ((once @ dX) * ((shrunk * r * overlap) @ Vt)).sum(-1)
+        d_square = d_square - 2.0 * ((twice @ dX) * ((shrunk * overlap) @ Vt)).sum(-1)
+        d_trace = -2.0 * (r * shrunk * (U.T @ dX * Vt).sum(-1)).sum(-1)
+        dK = n * (d_square / trace**2 - 2.0 * square * d_trace / trace**3)
+        change = dK if change is None else change + dK
+    return value, change

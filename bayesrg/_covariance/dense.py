@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The matrix itself, and what the algebras share."""
+
+import warnings
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.scipy.linalg import solve_triangular
+
+from .. import _linalg
+from .._linalg import factor, quad_logdet
+
+REMEDY = (
+    "give a larger ridge, or eigen = gp.eigenpairs(features, values) of a prior that is given by "
+    "its features"
+)
+
+
+def transpose(A):
+    return jnp.swapaxes(A, -1, -2)
+
+
+def known(x):
+    return not isinstance(x, jax.core.Tracer)
+
+
+def warn_if_lost(what, share, remedy=_linalg.LARGER):
+    """Warn where a difference is below the square root of round-off of what it was taken from."""
+    if not known(share) or not share.size:
+        return
+    least = float(np.asarray(share).min())
+    if least < np.sqrt(float(np.finfo(share.dtype).eps)):
+        warnings.warn(
+            f"{what} is a difference that leaves {max(least, 0.0):.1e} of what it is taken from, "
+            f"so half of its digits are lost or more; {remedy}",
+            stacklevel=3,
+        )
+
+
+class Dense(NamedTuple):
+    """The matrix itself: cubic in the number of points."""
+
+    matrix: Array
+
+    def quad_logdet(self, r):
+        if not known(self.matrix):
+            return quad_logdet(self.matrix, r)
+        L, white = self._whiten(transpose(r))
+        return (white**2).sum(-2), _linalg.log_det(L)
+
+    def _whiten(self, B, margin=1.0):
+        L = factor(self.matrix, REMEDY, margin)
+        batch = jnp.broadcast_shapes(L.shape[:-2], B.shape[:-2])
+        L = jnp.broadcast_to(L, batch + L.shape[-2:])
+        return L, solve_triangular(L, jnp.broadcast_to(B, batch + B.shape[-2:]), lower=True)
+
+    def solve(self, B):
+        L, white = self._whiten(B)
+        return solve_triangular(L, white, lower=True, trans=1)
+
+    def quad(self, B):
+        return (self._whiten(B)[1] ** 2).sum(-2)
+
+    def inverse_diag(self):
+        eye = jnp.eye(self.matrix.shape[-1], dtype=self.matrix.dtype)
+        return (self._whiten(eye, _linalg.LEFT_OUT)[1] ** 2).sum(-2)
+
+    def white_size(self):
+        return self.matrix.shape[-1]
+
+    def colour(self, z):
+        return (factor(self.matrix, REMEDY) @ z[..., None])[..., 0]
+
+    root = colour
+
+    def multiply(self, B):
+        return self.matrix @ B
+
+    def curved(self, s):
+        eye = jnp.eye(self.matrix.shape[-1], dtype=self.matrix.dtype)
+        return Dense(eye + s[..., :, None] * self.matrix * s[..., None, :])

@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Eigenpairs that are made once, and need no factorisation."""
+
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from .. import _linalg
+from .dense import Dense, known, transpose, warn_if_lost
+from .low_rank import LowRank
+from .parts import Covariance
+
+_NO_DRAWS = "draws by eigen have no derivative in features, values and residual; leave eigen out"
+
+
+@eqx.filter_custom_jvp
+def _by_pairs(verb, pairs, *args):
+    """A verb of `Eigen`, whose derivative is that of the matrix where the matrix moves."""
+    return getattr(pairs, "_" + verb)(*args)
+
+
+@_by_pairs.def_jvp
+def _by_pairs_jvp(primals, tangents):
+    (verb, pairs, *args), (_, d_pairs, *d_args) = primals, tangents
+    source = pairs.source
+    d_source = None if d_pairs is None else d_pairs.source
+    if d_source is not None and any(x is not None for x in d_source[:3]):
+        if all(known(x) for x in jax.tree.leaves(source)):
+            source.algebra().inverse_diag()  # judged
+
+        def whole(source, *args):
+            return getattr(source.algebra(), verb)(*args)
+
+        change = eqx.filter_jvp(whole, (source, *args), (d_source, *d_args))[1]
+        return getattr(pairs, "_" + verb)(*args), change
+    if source is not None:  # and may move elsewhere
+        pairs = pairs._replace(U=_linalg.once(pairs.U, source[:3]))
+
+    def fixed(pairs, *args):
+        return getattr(pairs, "_" + verb)(*args)
+
+    return eqx.filter_jvp(fixed, (pairs, *args), (d_pairs, *d_args))
+
+
+class Eigen(NamedTuple):
+    """``U diag(l) U^T + ridge I``: no factorisation at all.
+
+    ``U`` is (..., n, r) with orthonormal columns, ``l`` (..., r), ``ridge`` (..., 1). Directions
+    outside the columns of a thin ``U`` carry the ridge alone. Derivatives in the matrix are those
+    of ``source``, the `Covariance` that it is: eigenvectors have none where eigenvalues meet.
+    """
+
+    U: Array
+    eigenvalues: Array
+    ridge: Array
+    source: Covariance | None = None
+
+    def judged(self, margin=1.0, dense=False):
+        """Return itself, with a warning where round-off of the matrix is not below the ridge.
+
+        Eigenpairs of columns have no such limit; ``dense`` says that the matrix itself counts.
+        """
+        residual = None if self.source is None else self.source.residual
+        if dense or (residual is not None and residual.ndim == 2):
+            readable = known(self.eigenvalues) and known(self.ridge)
+            if readable and self.eigenvalues.size:
+                total = np.asarray(self.eigenvalues + self.ridge)
+                condition = (total.max(-1) / np.maximum(total.min(-1), 1e-300)).max()
+                _linalg.judge_condition(condition, self.U.shape, self.U.dtype, margin=margin)
+        return self
+
+    def _parts(self, B):
+        """Split columns into coordinates in ``U`` and what is left over, None if nothing can be."""
+        inside = transpose(self.U) @ B
+        complete = self.U.shape[-1] == self.U.shape[-2]
+        return inside, None if complete else B - self.U @ inside
+
+    def quad_logdet(self, r):
+        return _by_pairs("quad_logdet", self.judged(), r)
+
+    def _quad_logdet(self, r):
+        variance = self.eigenvalues + self.ridge
+        n, rank = self.U.shape[-2:]
+        log_det = jnp.log(variance).sum(-1)
+        if rank < n:
+            log_det = log_det + (n - rank) * jnp.log(self.ridge[..., 0])
+        return self._quad(transpose(r)), log_det
+
+    def solve(self, B):
+        return _by_pairs("solve", self.judged(), B)
+
+    def _solve(self, B):
+        inside, outside = self._parts(B)
+        result = self.U @ (inside / (self.eigenvalues + self.ridge)[..., None])
+        return result if outside is None else result + outside / self.ridge[..., None]
+
+    def quad(self, B):
+        return _by_pairs("quad", self.judged(), B)
+
+    def _quad(self, B):
+        inside, outside = self._parts(B)
+        weights = 1.0 / (self.eigenvalues + self.ridge)
+        result = (weights[..., None, :] @ inside**2)[..., 0, :]
+        return result if outside is None else result + (outside**2).sum(-2) / self.ridge
+
+    def inverse_diag(self):
+        if self.U.shape[-1] < self.U.shape[-2]:
+            warn_if_lost("the inverse's diagonal", 1.0 - (self.U**2).sum(-1))
+        return _by_pairs("inverse_diag", self.judged(_linalg.LEFT_OUT))
+
+    def _inverse_diag(self):
+        weights = 1.0 / (self.eigenvalues + self.ridge)
+        inside = (self.U**2 @ weights[..., None])[..., 0]
+        if self.U.shape[-1] == self.U.shape[-2]:
+            return inside
+        return inside + (1.0 - (self.U**2).sum(-1)) / self.ridge
+
+    def white_size(self):
+        return self.U.shape[-2]
+
+    def root(self, z):
+        U = self.U if self.source is None else _linalg.once(self.U, self.source[:3], _NO_DRAWS)
+        noise = jnp.sqrt(self.ridge)  # of the directions outside a thin U
+        weights = jnp.sqrt(self.eigenvalues + self.ridge) - noise
+        inside = weights[..., None] * (transpose(U) @ z[..., None])
+        return (U @ inside)[..., 0] + noise * z
+
+    colour = root
+
+    def multiply(self, B):
+        if self.source is not None:
+            return self.source.algebra().multiply(B)
+        inside = self.eigenvalues[..., None] * (transpose(self.U) @ B)
+        return self.U @ inside + self.ridge[..., None] * B
+
+    def curved(self, s):
+        if self.source is not None:
+            return self.source.algebra().curved(s)
+        n, rank = self.U.shape[-2:]
+        if rank < n:
+            return LowRank(self.U, jnp.sqrt(self.eigenvalues), self.ridge).curved(s)
+        return Dense(self.multiply(jnp.eye(n, dtype=self.U.dtype))).curved(s)

@@ -1,0 +1,233 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Few columns plus a diagonal, in the space of the columns' weights."""
+
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.scipy.linalg import solve_triangular
+
+from .. import _linalg
+from .._linalg import factor
+from .dense import REMEDY, transpose, warn_if_lost
+
+
+def _system(F, w, D):
+    """``A = F diag(w)``, ``D^-1 A``, and a factor of ``I + A^T D^-1 A``."""
+    A = F * w[..., None, :]
+    scaled = A / D[..., :, None]
+    inner = transpose(A) @ scaled + jnp.eye(A.shape[-1], dtype=A.dtype)
+    return A, scaled, factor(inner, REMEDY)
+
+
+def _back(L, rows):
+    """Inverse of ``L L^T`` times rows (..., m, k)."""
+    batch = jnp.broadcast_shapes(L.shape[:-2], rows.shape[:-2])
+    L = jnp.broadcast_to(L, batch + L.shape[-2:])
+    white = solve_triangular(L, transpose(jnp.broadcast_to(rows, batch + rows.shape[-2:])),
+                             lower=True)  # fmt: skip
+    return transpose(solve_triangular(L, white, lower=True, trans=1))
+
+
+def _weights(system, b):
+    """Weights u of rows b, the last step one of refinement, and residuals ``b - A u``."""
+    A, scaled, L = system
+    u = _back(L, b @ scaled)
+    u = u + _back(L, (b - u @ transpose(A)) @ scaled - u)
+    return u, b - u @ transpose(A)
+
+
+@jax.custom_jvp
+def _regress(F, w, D, b):
+    """Weights u (..., m, k) that minimise ``|b - A u|^2 / D + |u|^2``, ``A = F diag(w)``.
+
+    ``F`` is (..., p, k), ``w`` (..., k), ``D`` (..., p) or (..., 1) and ``b`` (..., m, p). The
+    residuals ``b - A u`` (..., m, p) come with them.
+    """
+    return _weights(_system(F, w, D), b)
+
+
+@_regress.defjvp
+def _regress_jvp(primals, tangents):
+    """Use that ``A^T D^-1 e = u``: that sum over points cancels where D is small."""
+    (F, w, D, b), (dF, dw, dD, db) = primals, tangents
+    A, scaled, L = system = _system(F, w, D)
+    u, e = _weights(system, b)
+    q, moved = _pull(w, u) * dw[..., None, :], dF * w[..., None, :]
+    if D.shape[-1] == 1:
+        louder = u * (dD / D)[..., None, :]
+    else:
+        louder = (e * (dD / D)[..., None, :]) @ scaled
+    given = db - u @ transpose(moved)
+    push = 2.0 * q - louder + (e / D[..., None, :]) @ moved + given @ scaled
+    step = _back(L, push)
+    return (u, e), (step - q, given - step @ transpose(A))
+
+
+def _pull(w, u):
+    """``F^T D^-1 e`` of the regression, (..., m, k)."""
+    w = w[..., None, :]
+    return jnp.where(w != 0, u / jnp.where(w != 0, w, 1.0), 0.0)
+
+
+@jax.custom_jvp
+def _fit(F, w, D, b):
+    """Least value of ``|b - A u|^2 / D + |u|^2`` for every row, and ``ln|I + A^T D^-1 A|``.
+
+    It is the quadratic form of ``A A^T + D`` as a sum of what has one sign, where Woodbury's is a
+    difference. Shapes as in `_regress`.
+    """
+    system = _system(F, w, D)
+    u, e = _weights(system, b)
+    return (e**2 / D[..., None, :]).sum(-1) + (u**2).sum(-1), _linalg.log_det(system[2])
+
+
+@_fit.defjvp
+def _fit_jvp(primals, tangents):
+    (F, w, D, b), (dF, dw, dD, db) = primals, tangents
+    u, e = _regress(F, w, D, b)
+    _, scaled, L = _system(F, w, D)
+    slope = scaled @ _linalg.inverse(L)
+    steep = e / D[..., None, :]
+    moved = dF * w[..., None, :]
+    d_quad = 2.0 * (steep * (db - u @ transpose(moved))).sum(-1)
+    d_quad = d_quad - 2.0 * (u * _pull(w, u) * dw[..., None, :]).sum(-1)
+    d_quad = d_quad - (steep**2 * dD[..., None, :]).sum(-1)
+    dA = moved + F * dw[..., None, :]
+    d_log_det = 2.0 * (slope * dA).sum((-2, -1)) - ((slope * scaled).sum(-1) * dD).sum(-1)
+    quad = (e * steep).sum(-1) + (u**2).sum(-1)
+    return (quad, _linalg.log_det(L)), (d_quad, d_log_det)
+
+
+@jax.custom_jvp
+def _precision(F, w, D):
+    """Diagonal of the inverse of ``C = A A^T + D``, (..., p)."""
+    A, scaled, L = _system(F, w, D)
+    return (1.0 - (A * _back(L, scaled)).sum(-1)) / D
+
+
+@_precision.defjvp
+def _precision_jvp(primals, tangents):
+    """Write out minus the diagonal of ``C^-1 dC C^-1``, where ``C^-1 A = D^-1 A M^-1 = T``."""
+    (F, w, D), (dF, dw, dD) = primals, tangents
+    A, scaled, L = _system(F, w, D)
+    T, moved = _back(L, scaled), dF * w[..., None, :]
+    known = (A * T).sum(-1)
+    ratio = jnp.where(w != 0, dw / jnp.where(w != 0, w, 1.0), 0.0)
+    by_columns = ((moved / D[..., None] - T @ (transpose(scaled) @ moved)) * T).sum(-1)
+    by_values = (T**2 * ratio[..., None, :]).sum(-1)
+    if D.shape[-1] == 1:
+        by_noise = (1.0 - known - D * (T**2).sum(-1)) * dD / D**2
+    else:
+        spread = ((T @ (transpose(scaled) @ (dD[..., None] * scaled))) * T).sum(-1)
+        by_noise = (1.0 - 2.0 * known) * dD / D**2 + spread
+    return (1.0 - known) / D, -2.0 * (by_columns + by_values) - by_noise
+
+
+def _by_qr(F, w, D, r):
+    """`_fit` of ``A = F diag(w)`` at constant ``D`` (..., 1): linear in n only in F and r."""
+    Q, R = jnp.linalg.qr(F)
+    b = r @ Q
+    quad, log_det = _fit(R, w, D, b)
+    return quad + ((r - b @ Q.T) ** 2).sum(-1) / D, log_det
+
+
+_reduced = eqx.filter_custom_jvp(_by_qr)
+
+
+@_reduced.def_jvp
+def _reduced_jvp(primals, tangents):
+    moved = tangents[0] is not None  # factors R have no derivative where columns are dependent
+
+    return eqx.filter_jvp(_fit if moved else _by_qr, primals, tangents)
+
+
+class LowRank(NamedTuple):
+    """``A A^T + diag(D)``, ``A = F diag(w)``, in weight space: cubic only in the columns of ``F``.
+
+    ``F`` is (..., n, k), ``w`` (..., k), ``D`` (..., n) or (..., 1), ``gram`` = ``F^T F`` (k, k) if
+    it is known. Where ``D`` is constant over points, all of the density that is linear in n touches
+    ``F`` and the observations alone: a sampler does not move these, so it is computed once, outside
+    its loop.
+    """
+
+    F: Array
+    w: Array
+    D: Array
+    gram: Array | None = None
+
+    @property
+    def A(self):
+        return self.F * self.w[..., None, :]
+
+    def _inner(self):
+        if self.D.shape[-1] == 1:
+            gram = transpose(self.F) @ self.F if self.gram is None else self.gram
+            inner = self.w[..., :, None] * gram * self.w[..., None, :] / self.D[..., None]
+        else:
+            inner = transpose(self.A) @ (self.A / self.D[..., None])
+        return inner + jnp.eye(self.F.shape[-1], dtype=inner.dtype)
+
+    def quad_logdet(self, r):
+        n, D = self.F.shape[-2], self.D
+        if D.shape[-1] == 1 and self.F.ndim == 2 and self.F.shape[-1]:
+            quad, log_det = _reduced(self.F, self.w, D, r)
+        else:
+            quad, log_det = _fit(self.F, self.w, D, r)
+        return quad, log_det + (n / D.shape[-1]) * jnp.log(D).sum(-1)
+
+    def solve(self, B):
+        return transpose(_regress(self.F, self.w, self.D, transpose(B))[1]) / self.D[..., None]
+
+    def quad(self, B):
+        return _fit(self.F, self.w, self.D, transpose(B))[0]
+
+    def leverage(self, A):
+        """Variance of ``A @ w`` given observations, (..., m), for rows ``A`` (..., m, k)."""
+        L = factor(self._inner(), REMEDY)
+        batch = jnp.broadcast_shapes(L.shape[:-2], A.shape[:-2])
+        L = jnp.broadcast_to(L, batch + L.shape[-2:])
+        A = jnp.broadcast_to(A, batch + A.shape[-2:])
+        return (solve_triangular(L, transpose(A), lower=True) ** 2).sum(-2)
+
+    def inverse_diag(self):
+        precision = _precision(self.F, self.w, self.D)
+        warn_if_lost("the inverse's diagonal", precision * self.D, REMEDY)
+        return precision
+
+    def foresee(self, r, A):
+        """Mean of ``A @ w`` (..., m) given one row r (..., n) of observations."""
+        u = _regress(self.F, self.w, self.D, r[..., None, :])[0]
+        return (u @ transpose(A))[..., 0, :]
+
+    def white_size(self):
+        return sum(self.F.shape[-2:])
+
+    def colour(self, z):
+        k = self.F.shape[-1]
+        return (self.A @ z[..., :k, None])[..., 0] + jnp.sqrt(self.D) * z[..., k:]
+
+    def root(self, z):
+        # With B = D^-1/2 A and any S S^T = I + B^T B, the matrix W = I + B (I + S)^-1 B^T has
+        # W W^T = I + B B^T: both sides of (I + S)(I + S)^T = 2 I + S + S^T + B^T B.
+        noise = jnp.sqrt(self.D)
+        if self.F.shape[-1] == 0:
+            return noise * z
+        inside = (transpose(self.A) @ (z / noise)[..., None])[..., 0]
+        S = factor(self._inner(), REMEDY)
+        S = S + jnp.eye(S.shape[-1], dtype=S.dtype)
+        if S.ndim == 2:  # one factor for the whole batch
+            rows = inside.reshape(-1, S.shape[-1])
+            low = solve_triangular(S, rows.T, lower=True).T.reshape(inside.shape)
+        else:
+            S = jnp.broadcast_to(S, inside.shape[:-1] + S.shape[-2:])
+            low = solve_triangular(S, inside[..., None], lower=True)[..., 0]
+        return noise * z + (self.A @ low[..., None])[..., 0]
+
+    def multiply(self, B):
+        return self.A @ (transpose(self.A) @ B) + self.D[..., None] * B
+
+    def curved(self, s):
+        return LowRank(s[..., None] * self.F, self.w, 1.0 + s**2 * self.D)

@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the covariance of a law is made of, and which algebra suits it."""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax import Array
+
+from .. import _linalg
+from .dense import Dense
+from .low_rank import LowRank
+
+
+class Covariance(NamedTuple):
+    """``scale (features diag(values) features^T + residual) + ridge I``, as a law is given it.
+
+    ``features`` is (n, k), ``values`` (..., k), ``residual`` None, (n,) or (n, n), ``scale`` (...),
+    ``ridge`` (..., 1) or (..., n) and ``gram`` None or ``features^T features``.
+    """
+
+    features: Array
+    values: Array
+    residual: Array | None
+    scale: Array
+    ridge: Array
+    gram: Array | None = None
+
+    def matrix(self):
+        """The matrix, (..., n, n)."""
+        prior = (self.features * self.values[..., None, :]) @ self.features.T
+        if self.residual is not None:
+            prior = prior + (jnp.diag(self.residual) if self.residual.ndim == 1 else self.residual)
+        noise = self.ridge[..., None] * jnp.eye(prior.shape[-1], dtype=prior.dtype)
+        return self.scale[..., None, None] * prior + noise
+
+    def algebra(self):
+        """Dense or low rank."""
+        n, k = self.features.shape
+        if k >= n or (self.residual is not None and self.residual.ndim == 2):
+            return Dense(self.matrix())
+        noise = self.ridge
+        if self.residual is not None:
+            noise = noise + self.scale[..., None] * self.residual
+        return LowRank(self.features, self.amplitude(), noise, self.gram)
+
+    def amplitude(self):
+        """Prior standard deviation of the modes, (..., k)."""
+        return _linalg.safe_sqrt(self.scale)[..., None] * _linalg.safe_sqrt(self.values)
