@@ -5,6 +5,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -191,7 +192,7 @@ def critical_point(
     return allowed[0]
 
 
-@partial(jax.jit, static_argnums=0)
+@eqx.filter_jit
 def _moments(dual, K):
     p = dual.prepare(K)
     return dual.diagonal(p), dual.slope_diagonal(p)

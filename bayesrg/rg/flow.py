@@ -34,7 +34,7 @@ class Flow(eqx.Module):
     evidence : (t, r)
         Log evidence of the coarse model under each of `rules`; None without a target.
     learnability : (k,) running learnability of each level
-    stop : int, the cutoff at which the data set stops the flow
+    stop : int, or () in a trace, the cutoff at which the data set stops the flow
     """
 
     cutoff: Int[Array, " cutoff"]
@@ -49,7 +49,7 @@ class Flow(eqx.Module):
     learnability: Float[Array, " mode"]
     n: Float[Array, ""]
     ridge: Float[Array, ""]
-    stop: int = eqx.field(static=True)
+    stop: int | Int[Array, ""]
     rule: str = eqx.field(static=True)
     threshold: float = eqx.field(static=True)
     rules: tuple[str, ...] = eqx.field(static=True, default=RULES)
@@ -102,18 +102,22 @@ def flow(
     -----
     Universal ridges and learnabilities are cumulative sums. The exact harmonic ridge at all
     cutoffs comes from one Cholesky factor of the modes taken from the smallest on; the evidence
-    of each approximate rule takes one factor a cutoff.
+    of each approximate rule takes one factor a cutoff. All but cutoffs and degeneracy may be
+    traced.
 
     References
     ----------
     arXiv 2405.06008, equations 33, 34 and 37.
     """
+    _checks.on_host("the grid of rg.flow", cutoffs, degeneracy)
+    sizes = degeneracy
     values, degeneracy, n_points, bare = checked(values, degeneracy, n, ridge, tail)
     if values.ndim != 1 or n_points.ndim or bare.ndim:
         raise ValueError("flow takes one spectrum, n and ridge; call it once for each")
     given = {"features": features, "residual": residual} if rule == "posterior" else {}
     stop = cutoff(values, n, ridge, rule, threshold, degeneracy=degeneracy, tail=tail, **given)
-    edges = np.concatenate([[0], np.cumsum(np.asarray(degeneracy))]).round().astype(int)
+    sizes = np.ones(values.size) if sizes is None else np.asarray(sizes)
+    edges = np.concatenate([[0], np.cumsum(sizes)]).round().astype(int)
     kept = _grid(cutoffs, edges, dense=y is None)
     levels = np.searchsorted(edges, kept)
     variance = jnp.concatenate([jnp.cumsum((degeneracy * values)[::-1])[::-1], jnp.zeros(1)])
@@ -123,14 +127,14 @@ def flow(
     last = jnp.concatenate([jnp.full(1, jnp.nan), values])[levels]
     arithmetic = harmonic = evidence = None
     if features is not None:
-        if bool((degeneracy != 1).any()):
+        if (sizes != 1).any():
             raise ValueError("features need one value a mode; leave degeneracy out")
         fn = MercerNormal(features, values, ridge, residual=residual, tail=tail)
         points = fn.event_shape[0]
-        if points != n:
+        if _checks.known(n_points) and points != n:
             raise ValueError(f"features has {points} rows but n is {n}; give them the same number")
         arithmetic, harmonic = (x[levels] for x in _exact_ridges(fn))
-        if not bool(jnp.isfinite(harmonic).all()):
+        if _checks.known(harmonic) and not bool(jnp.isfinite(harmonic).all()):
             raise ValueError(
                 "noise covariance is singular: the exact ridge needs a positive ridge, or a "
                 "residual that is positive definite"
