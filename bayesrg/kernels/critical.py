@@ -5,7 +5,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,6 +14,7 @@ from scipy.optimize import brentq
 
 from .. import _checks
 from .._activations import SLOPE, dual_of
+from .._callables import hold
 from .._checks import ArrayLike
 from .network import NNGP
 
@@ -163,9 +163,10 @@ def critical_point(
     dual = dual_of(activation, slope, order)
     if dual.slope is None:
         raise ValueError(f"{activation} has no derivative; take a continuous activation")
+    held = hold(dual)
 
     def moments(K):
-        return (float(v) for v in _moments(dual, jnp.asarray(K, float)))
+        return (float(v) for v in _moments(held, jnp.asarray(K, float)))
 
     def weight(K):
         _, slope = moments(K)
@@ -192,7 +193,8 @@ def critical_point(
     return allowed[0]
 
 
-@eqx.filter_jit
+@jax.jit
 def _moments(dual, K):
+    dual = dual.open()
     p = dual.prepare(K)
     return dual.diagonal(p), dual.slope_diagonal(p)
