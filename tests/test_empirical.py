@@ -6,6 +6,7 @@ import pytest
 from jax.scipy.special import erf
 from oracles import within
 
+from bayesrg._callables import hold
 from bayesrg.kernels import (
     NNGP,
     NTK,
@@ -68,13 +69,47 @@ def test_tangent_kernel_is_that_of_the_whole_jacobian(X, block_bytes):
     np.testing.assert_allclose(empirical_nngp(network, params, X, X[:1]), f @ f[:1].T / 2)
 
 
+@pytest.mark.parametrize("block_bytes", [1000, 2**26])
+def test_the_kernel_of_every_pair_of_outputs(X, block_bytes):
+    params = initial(jax.random.key(0), (3, 6, 5, 2))
+    J = jacobian(params, X)
+    K = empirical_ntk(network, params, X, outputs="full", block_bytes=block_bytes)
+    np.testing.assert_allclose(K, np.einsum("iap,jbp->ijab", J, J), rtol=1e-11, atol=1e-13)
+    np.testing.assert_array_equal(K, K.transpose(1, 0, 3, 2))
+    cross = empirical_ntk(network, params, X[:3], X[2:], outputs="full", block_bytes=block_bytes)
+    np.testing.assert_allclose(cross, K[:3, 2:], rtol=1e-11, atol=1e-13)
+
+
+def normalised(params, X, statistics=None):
+    """One layer with batch normalisation; in training mode without statistics."""
+    h = X @ params
+    mean, variance = (h.mean(0), h.var(0)) if statistics is None else statistics
+    return jnp.tanh((h - mean) / jnp.sqrt(variance + 1e-3))
+
+
+@pytest.mark.parametrize("equal", [False, True])
+def test_a_function_that_mixes_rows_is_refused(X, equal):
+    """Also where all rows are equal, and not in inference mode nor on what is traced."""
+    X, W = X[:1].repeat(3, 0) if equal else X, jnp.ones((3, 2)) * jnp.asarray([1.0, -0.5])
+    for call in (
+        lambda f: empirical_ntk(f, W, X),
+        lambda f: empirical_ntk(f, W, X, X + 1.0, outputs="full"),
+        lambda f: empirical_nngp(f, W, X),
+        lambda f: empirical_apjn(lambda p, h, i, j: f(p, h) if j else h, W, X, 0, 1, key=0),
+    ):
+        with pytest.raises(ValueError, match="apply mixes rows: outputs of size .* inference mode"):
+            call(normalised)
+        assert np.isfinite(call(lambda p, x: normalised(p, x, (0.1, 2.0)))).all()
+    assert jax.jit(lambda X: empirical_nngp(normalised, W, X))(X).shape == (len(X), len(X))
+
+
 def test_one_output_and_no_jacobian_of_all_rows(X):
     params = initial(jax.random.key(0), (3, 40, 40, 1))
     single = empirical_ntk(lambda p, X: network(p, X)[:, 0], params, X)
     np.testing.assert_allclose(single, empirical_ntk(network, params, X), rtol=1e-12)
     many = jnp.zeros((300, 3))
     size = sum(v.size for v in jax.tree.leaves(params))
-    memory = _ntk.lower(network, params, many, None, 10).compile().memory_analysis()
+    memory = _ntk.lower(hold(network), params, many, None, 10).compile().memory_analysis()
     whole = 8 * 300 * size
     assert memory.temp_size_in_bytes < whole / 3
 
@@ -83,7 +118,9 @@ def test_jacobians_of_a_tile_fit_the_budget(X, monkeypatch):
     """Those of rows and of columns, and one copy."""
     params = initial(jax.random.key(0), (3, 6, 2))
     row = 8 * 2 * sum(v.size for v in jax.tree.leaves(params))
-    monkeypatch.setattr(empirical, "_ntk", lambda *arguments: jnp.full((7, 7), 1.0 * arguments[-1]))
+    monkeypatch.setattr(
+        empirical, "_ntk", lambda *arguments: (jnp.full((7, 7), 1.0 * arguments[-1]), jnp.zeros(2))
+    )
     for size, block_bytes in ((1, 1), (10, 30 * row), (10, 33 * row - 1)):
         assert empirical_ntk(network, params, X, block_bytes=block_bytes)[0, 0] == size
 

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -94,6 +95,22 @@ def test_cumulative_quantities_of_levels():
     np.testing.assert_allclose(flow.dressed, modes.dressed, rtol=1e-13)
     np.testing.assert_allclose(flow.rescaled[1:], [1.45, 0.55 / 1.2, 0.05 / 0.9])
     assert flow.stop == modes.stop
+
+
+def test_a_flow_may_be_traced():
+    """All but where it is evaluated."""
+    values, rows = jnp.arange(1.0, 7.0) ** -2.0, np.random.default_rng(0).normal(size=(9, 6))
+    y = rows @ np.sqrt(values)
+
+    def at(values, ridge):
+        return rg.flow(values, 9, ridge, features=rows, y=y, cutoffs=[1, 2, 4])
+
+    found, own = jax.jit(at)(values, 0.1), at(values, 0.1)
+    assert int(found.stop) == own.stop and type(own.stop) is int
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(own), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-10)
+    with pytest.raises(ValueError, match=r"the grid of rg.flow runs on the host"):
+        jax.jit(lambda cutoffs: rg.flow(values, 9, 0.1, cutoffs=cutoffs).tail)(np.asarray([1, 2]))
 
 
 def test_dressed_never_exceeds_universal_and_both_end_at_the_ridge():

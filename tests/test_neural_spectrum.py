@@ -144,6 +144,7 @@ def test_mini_batches_find_the_same_functions():
         ({"apply": affine}, "apply and params belong together"),
         ({"apply": affine, "params": np.ones((1, 3))}, r"return one column a mode, \(150, 2\)"),
         ({"apply": affine, "params": np.ones((1, 2))}, "linearly dependent"),
+        ({"apply": lambda p, X: (X - X.mean(0)) @ p, "params": np.ones((1, 2))}, "mixes rows"),
         ({"optimizer": optax.sgd(np.inf)}, "linearly dependent or not finite"),
     ],
 )

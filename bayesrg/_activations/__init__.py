@@ -9,6 +9,7 @@ from .functions import (
     Activation,
     activation_function,
     is_odd,
+    named,
     one_a_layer,
     resolve,
 )
@@ -28,6 +29,7 @@ __all__ = [
     "gaussian_moments",
     "gaussian_product",
     "is_odd",
+    "named",
     "one_a_layer",
     "resolve",
 ]

@@ -130,17 +130,21 @@ def relu_slope(a, b, c, angle=None):
     return _relu_slope(a, b, c, *(_angle(a, b, c) if angle is None else angle))
 
 
-@lru_cache(64)
 def leaky(q):
-    """Dual of a relu with slope ``q`` below zero; -1 gives the absolute value."""
+    """Dual of a relu with slope ``q`` below zero, which may be traced; -1 gives its size."""
+    return _leaky(q) if isinstance(q, float) else _leaky.__wrapped__(q)
+
+
+@lru_cache(64)
+def _leaky(q):
     own, m = (1 + q**2) / 2, (1 - q) ** 2 / (2 * np.pi)
 
     def gaps(e, g, t):
         s, c = jnp.sqrt(e * g), (g - e) / 2
         apart = own * e - m * (s - t * c)
-        if q < 0:  # antipodes may meet
+        if not isinstance(q, float) or q < 0:  # antipodes may meet
             far = own + q - q * g - m * (s + angle_between(g, e) * c)
-            apart = jnp.where(c < 0, far, apart)
+            apart = jnp.where((c < 0) & (q < 0), far, apart)
         apart = jnp.maximum(apart / own, 0.0)
         return apart, 2 - apart
 

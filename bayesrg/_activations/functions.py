@@ -3,33 +3,40 @@
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 from jax.scipy.special import erf
 
+from .._callables import Held, hold, still
 from . import closed, duals
 
 
-class Activation(NamedTuple):
+class Activation(eqx.Module):
     """An elementwise function and what is known about it.
 
     Attributes
     ----------
     function : callable
-        Elementwise, of JAX arrays.
-    kinks : tuple of float, rising
+        Elementwise, of JAX arrays. Arrays that it captured are parameters, as in every callable.
+    kinks : tuple of float or (), rising
         Where it, or a derivative, jumps or turns sharply: quadrature has panels between them.
     closed : callable (mean, variance) -> (E f, E f', E f'', E f^2 or None), optional
     dual : Dual, optional
     """
 
-    function: Callable
-    kinks: tuple[float, ...] = (0.0,)
-    closed: Callable | None = None
-    dual: duals.Dual | None = None
+    function: Held = eqx.field(converter=hold)
+    kinks: tuple[float | Array, ...] = eqx.field(
+        converter=lambda kinks: tuple(map(still, kinks)), default=(0.0,)
+    )
+    closed: Callable | None = eqx.field(static=True, default=None)
+    dual: duals.Dual | None = eqx.field(static=True, default=None)
+
+    def __repr__(self):
+        return repr(self.function)
 
 
 SLOPE = 0.2  # of the leaky relu
@@ -68,8 +75,22 @@ ACTIVATIONS = {
 DUALS = {name: entry.dual for name, entry in ACTIVATIONS.items() if entry.dual is not None}
 
 
+_NAMES = {entry.function.plan: name for name, entry in ACTIVATIONS.items()}
+
+
+def named(activation):
+    """Make a kernel's field of an activation: a static name, or an `Activation` with its arrays."""
+    entry = resolve(activation)
+    if isinstance(activation, str):
+        return still(activation)
+    known = not isinstance(activation, Activation) and entry.function.plan in _NAMES
+    return still(_NAMES[entry.function.plan]) if known else entry
+
+
 def resolve(activation):
     """Find an activation by its name; an elementwise callable is checked and wrapped.
+
+    A callable that is the function of a named activation is that activation.
 
     Raises
     ------
@@ -84,58 +105,90 @@ def resolve(activation):
             )
         return ACTIVATIONS[activation]
     if isinstance(activation, Activation):
-        if activation in ACTIVATIONS.values():
-            return activation
         entry = activation
     elif callable(activation):
         entry = Activation(activation)
+        if entry.function.plan in _NAMES:
+            return ACTIVATIONS[_NAMES[entry.function.plan]]
     else:
         raise ValueError(
             f"activation must be a name or an elementwise callable, got {activation!r}; the names "
             f"are {', '.join(map(repr, ACTIVATIONS))}"
         )
-    _require_elementwise(entry.function)
+    if entry.function.plan not in _NAMES:
+        _require_elementwise(entry.function)
     return entry
 
 
-@lru_cache(64)
+_PROBE = np.array([[0.3, -1.2, 2.0], [-0.4, 0.0, 1.1]])
+
+
 def _require_elementwise(function):
-    probe = np.array([[0.3, -1.2, 2.0], [-0.4, 0.0, 1.1]])
-    with jax.ensure_compile_time_eval():
-        try:
-            whole = np.asarray(jax.jit(function)(jnp.asarray(probe)))
-            single = np.asarray(jax.jit(function)(jnp.asarray(probe[:1, 1])))
-        except Exception as error:
-            raise ValueError(
-                f"activation {function} fails on a traced array of shape (2, 3): {error}; write it "
-                "with jax.numpy"
-            ) from error
+    try:
+        whole, single = _both(function)
+    except Exception as error:
+        raise ValueError(
+            f"activation {function} fails on a traced array of shape (2, 3): {error}; write it "
+            "with jax.numpy"
+        ) from error
     alone = single.shape == (1,) and whole.shape == (2, 3)
-    if not alone or not np.allclose(whole[0, 1], single[0], rtol=1e-5, atol=1e-6):
+    traced = isinstance(whole, jax.ShapeDtypeStruct)
+    if not alone or not (traced or np.allclose(whole[0, 1], single[0], rtol=1e-5, atol=1e-6)):
         raise ValueError(
             f"activation {function} is not vectorised: it maps shape (2, 3) to {whole.shape} and "
             "must act on each element alone; wrap it in jnp.vectorize"
         )
 
 
+def _both(function):
+    """Values on an array (2, 3) and on one of its elements, (1,); shapes where it is traced."""
+    if not function.arrays:
+        return _both_fixed(function.plan)
+    if function.traced:
+        return tuple(jax.eval_shape(function, _PROBE[part]) for part in (..., (0, slice(1, 2))))
+    return _evaluate(function)
+
+
+@lru_cache(64)
+def _both_fixed(plan):
+    return _evaluate(Held([], plan))
+
+
+def _evaluate(function):
+    with jax.ensure_compile_time_eval():
+        return tuple(np.asarray(_apply(function, jnp.asarray(v))) for v in (_PROBE, _PROBE[0, 1:2]))
+
+
+@jax.jit
+def _apply(function, x):
+    return function(x)
+
+
 def activation_function(activation):
-    """Elementwise function of a name, of an `Activation`, or of a callable, which is itself."""
+    """Elementwise function of a name, of an `Activation`, or of a callable, which is held."""
     return resolve(activation).function
 
 
 def is_odd(activation):
     """Say whether ``f(-t) = -f(t)`` to 1e-12 of the largest value, on a grid to 8.
 
-    A traced callable is asked outside the trace. In 32-bit floats to 1e-6.
+    In 32-bit floats to 1e-6. None where it depends on values that are traced.
     """
-    return _odd(resolve(activation).function)
+    function = resolve(activation).function
+    if function.traced:
+        return None
+    return _odd(function) if function.arrays else _odd_fixed(function.plan)
 
 
 @lru_cache(64)
+def _odd_fixed(plan):
+    return _odd(Held([], plan))
+
+
 def _odd(function):
     grid = np.linspace(0.0, 8.0, 129)
     with jax.ensure_compile_time_eval():
-        up, down = np.asarray(jax.jit(function)(jnp.asarray(np.stack([grid, -grid]))))
+        up, down = np.asarray(_apply(function, jnp.asarray(np.stack([grid, -grid]))))
     digits = 1e-12 if up.dtype == np.float64 else 1e-6
     return bool((np.abs(up + down) <= digits * np.abs(up).max()).all())
 
@@ -149,6 +202,4 @@ def one_a_layer(name, activations, layers):
         raise ValueError(
             f"{name} has {len(activations)} entries for {layers} layers; give one a layer"
         )
-    for activation in activations:
-        resolve(activation)
-    return activations
+    return tuple(map(named, activations))

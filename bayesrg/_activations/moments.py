@@ -74,7 +74,8 @@ def _rule(ends, points=128):
 
 def _ends(kinks, mean, deviation):
     """Where kinks lie in standard deviations from the mean, (k,)."""
-    return (jnp.asarray(kinks, mean.dtype) - mean) / jnp.where(deviation == 0, 1.0, deviation)
+    places = [k if isinstance(k, Array) else float(k) for k in kinks]
+    return (jnp.asarray(places, mean.dtype) - mean) / jnp.where(deviation == 0, 1.0, deviation)
 
 
 def _taylor(function, h, r):

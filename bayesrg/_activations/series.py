@@ -16,9 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
+from .._callables import Number
 from .._linalg import safe_sqrt
 from . import duals
-from .functions import ACTIVATIONS, SLOPE, Activation, resolve
+from .functions import SLOPE, Activation, resolve
 from .moments import _ends, _rule
 
 
@@ -46,7 +47,7 @@ class Series(NamedTuple):
     def prepare(self, a):
         """Coefficients of both series at variances ``a`` (...)."""
         s = safe_sqrt(a)
-        if any(self.activation.kinks):
+        if not all(isinstance(k, Number) and k == 0 for k in self.activation.kinks):
             one = jax.checkpoint(lambda s: self._project(self._rule(s), s))
             found = lax.map(one, s.ravel(), batch_size=64)
             found = jax.tree.map(lambda v: v.reshape(*a.shape, *v.shape[1:]), found)
@@ -102,15 +103,11 @@ class Series(NamedTuple):
 def dual_of(activation, slope=SLOPE, order=64):
     """Closed form of an activation's second moments, or its series with ``order`` terms.
 
-    A callable that is the function of a named activation is that activation; ``slope`` is that of
-    the leaky relu below zero.
+    ``slope`` is that of the leaky relu below zero, and may be traced.
     """
-    if activation == "leaky_relu":
-        return duals.leaky(float(slope))
+    if isinstance(activation, str) and activation == "leaky_relu":
+        return duals.leaky(slope if isinstance(slope, Array) else float(slope))
     entry = resolve(activation)
-    if entry.dual is None:
-        named = (e for e in ACTIVATIONS.values() if e.function is entry.function)
-        entry = next(named, entry)
     return entry.dual or Series(entry, order)
 
 

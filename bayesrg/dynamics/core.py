@@ -10,6 +10,7 @@ from jax import Array, lax, random
 from jaxtyping import Float, Int, PyTree, Shaped
 
 from .. import _checks
+from .._callables import hold
 
 GO, REACHED, DIVERGED = 0, 1, 2
 
@@ -40,8 +41,9 @@ class Algorithm(eqx.Module):
     init : callable
         From a position, any pytree, to a `State`.
     step : callable
-        From a state and a JAX key to the next state and an `Info` of the first. Methods of an
-        `equinox.Module` carry arrays without being compiled anew for other numbers.
+        From a state and a JAX key to the next state and an `Info` of the first. Arrays that the
+        functions captured, or that a module holds whose methods they are, may be traced, and
+        others of the same shape are not compiled anew.
     """
 
     init: Callable
@@ -102,7 +104,8 @@ def run(
     if steps % every:
         raise ValueError(f"every is {every} for {steps} steps; give an every that divides them")
     key = _checks.random_key(key)
-    state = algorithm.init(jax.tree.map(jnp.asarray, x0))
+    algorithm = hold(algorithm)
+    state = algorithm.open().init(jax.tree.map(jnp.asarray, x0))
     found = _scan(algorithm, state, key, steps // every, every)
     if _checks.known(found.status) and int(found.status) == DIVERGED:
         raise ValueError(
@@ -114,6 +117,8 @@ def run(
 
 @eqx.filter_jit
 def _scan(algorithm, state, key, records, every):
+    algorithm = algorithm.open()
+
     def move(carry, t):
         def go():
             new, info = algorithm.step(state, random.fold_in(key, t))

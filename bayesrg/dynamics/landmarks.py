@@ -10,6 +10,7 @@ from jax import Array, lax, random
 from jaxtyping import Float
 
 from .. import _checks
+from .._callables import hold
 from .._checks import ArrayLike
 from ..kernels import Kernel
 from .preconditioner import Preconditioner, fixed, of_pairs
@@ -93,7 +94,6 @@ def power_iteration(
     Parameters
     ----------
     K : (n, n), or a function from vectors (n,) to K times them
-        A function is best defined once: a new lambda a call compiles anew.
     S : Preconditioner
     iterations : int
         Products with K; one more at the end.
@@ -106,7 +106,7 @@ def power_iteration(
         The value, a Rayleigh quotient, is never too large: a step size 2 over it may be.
     """
     n = S.vectors.shape[0]
-    K = K if callable(K) else _checks.symmetric("K", K)
+    K = hold(K) if callable(K) else _checks.symmetric("K", K)
     if not callable(K) and K.shape[0] != n:
         raise ValueError(f"S acts on {n} points and K on {len(K)}; make both on the same ones")
     _checks.whole("iterations", iterations)

@@ -38,7 +38,6 @@ def preconditioned(
     ----------
     apply : callable
         From parameters, any pytree of arrays, and inputs (n, d) to outputs of the shape of y.
-        Define it, and ``slope``, once: a new lambda a call compiles anew.
     X : (n, d)
     y : (n,) or (n, c)
     S : Preconditioner, (n, n) symmetric, or None

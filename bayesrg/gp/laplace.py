@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int
 from numpyro.distributions import constraints
 from numpyro.distributions.util import validate_sample
 
+from .._callables import as_pytree
 from .._checks import ArrayLike
 from .._covariance import LowRank
 from .._linalg import safe_sqrt
@@ -79,6 +80,7 @@ class LaplaceMarginal(dist.Distribution):
     likelihood : callable
         From f (..., n) to a NumPyro distribution of that batch shape, the points independent;
         log-concave and four times differentiable in f, e.g. ``lambda f: Bernoulli(logits=f)``.
+        Arrays that it captured are parameters.
 
     Raises
     ------
@@ -100,8 +102,7 @@ class LaplaceMarginal(dist.Distribution):
     """
 
     event_dims = ("point",)
-    pytree_data_fields = ("prior",)
-    pytree_aux_fields = ("likelihood",)
+    pytree_data_fields = ("prior", "likelihood")
 
     def __init__(
         self,
@@ -115,7 +116,7 @@ class LaplaceMarginal(dist.Distribution):
                 f"prior must be a gp.MercerNormal, got {type(prior).__name__}; make one with "
                 "gp.marginal(prior, X, ridge), the ridge a small jitter"
             )
-        self.prior, self.likelihood = prior, likelihood
+        self.prior, self.likelihood = prior, as_pytree(likelihood)
         shape = jax.eval_shape(lambda f: likelihood(f).log_prob(jnp.zeros(f.shape)), prior.mean)
         if shape.shape != prior.shape():
             raise ValueError(

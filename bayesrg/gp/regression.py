@@ -12,6 +12,7 @@ from jax.scipy.linalg import solve_triangular
 from jaxtyping import Float
 
 from .. import _checks
+from .._callables import as_pytree
 from .._checks import ArrayLike
 from .._linalg import LEFT_OUT, cholesky, judge, solve, square_root
 from ..kernels import Kernel
@@ -34,7 +35,7 @@ class Posterior(eqx.Module):
     factor: Float[Array, "point point_bis"]
     weight: Float[Array, "point *output"]
     jitter: Float[Array, ""]
-    prior_mean: Callable = eqx.field(static=True)
+    prior_mean: Callable
 
     def mean(self, Z: ArrayLike) -> Float[Array, "point_new *output"]:
         """Posterior mean of the function at Z (m, d): (m,) or (m, c)."""
@@ -148,7 +149,8 @@ def condition(
     ridge : () or (n,)
         Noise variance, added to the diagonal of the Gram matrix.
     mean : callable, optional
-        Prior mean, from inputs (m, d) to (m,) or (m, c); zero by default.
+        Prior mean, from inputs (m, d) to (m,) or (m, c); zero by default. Arrays that it captured
+        are parameters of the posterior.
 
     Returns
     -------
@@ -179,7 +181,7 @@ def condition(
     ridge = _checks.nonnegative("ridge", ridge, ndim=(0, 1))
     if ridge.shape not in ((), (n,)):
         raise ValueError(f"ridge has shape {ridge.shape} for {n} points; give () or ({n},)")
-    prior_mean = _zero if mean is None else mean
+    prior_mean = as_pytree(_zero if mean is None else mean)
     factor, jitter = cholesky(kernel(X) + ridge * jnp.eye(n, dtype=X.dtype))
     if _checks.known(factor):
         if not bool(jnp.isfinite(factor).all()):

@@ -11,8 +11,9 @@ import numpy as np
 import xarray as xr
 
 from .. import _checks, io
+from .._callables import Held, hold
 from .._checks import ArrayLike
-from .sites import Bound, bind, fingerprint, law, one_at_a_time, over_draws, sites_of
+from .sites import bind, fingerprint, law, one_at_a_time, over_draws, sites_of
 
 _ROWS = 500
 
@@ -93,10 +94,10 @@ def predict(
     _no_function_sampled([sites[name] for name in latents])
     keys = jax.random.split(key, next(iter(latents.values())).shape[:2])
     rows = jnp.arange(X_new.shape[0])
-    parts = []
+    held, parts = hold(bound), []
     for i in range(0, X_new.shape[0], _ROWS):
         chunk = slice(i, i + _ROWS)
-        drawn = _predicted(bound, X, X_new[chunk], rows[chunk], y, latents, keys, traced)
+        drawn = _predicted(held, X, X_new[chunk], rows[chunk], y, latents, keys, traced)
         parts.append(jax.device_get(drawn))
     mean, variance, f, observed = (np.concatenate(x, -1) for x in zip(*parts, strict=True))
     own = X_new.shape == X.shape and bool((X_new == X).all())
@@ -117,11 +118,12 @@ def predict(
 
 
 @eqx.filter_jit
-def _predicted(bound: Bound, X, X_new, rows, y, latents, keys, site):
+def _predicted(bound: Held, X, X_new, rows, y, latents, keys, site):
     """Mean, variance and draw of the function at new rows, and an observation, for every draw.
 
     A site that is no Gaussian process has no function: its mean stands for it.
     """
+    bound = bound.open()
     together, n = jnp.concatenate([X, X_new]), X.shape[0]
 
     def at(draw):

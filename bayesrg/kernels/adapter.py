@@ -3,10 +3,10 @@
 
 from collections.abc import Callable
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from .._callables import as_pytree
 from .base import Kernel
 
 
@@ -44,10 +44,9 @@ def adapt(kernel: Callable, diag: Callable | None = None) -> Kernel:
     Parameters
     ----------
     kernel : callable
-        From X (n, d) and Z (m, d) to their Gram matrix (n, m); it is always called with both. A
-        pytree (a kernel of tinygp, an `equinox.Module`) keeps its parameters, which can be
-        sampled and differentiated. A plain function is taken as fixed, so define it once (a new
-        lambda a call compiles anew).
+        From X (n, d) and Z (m, d) to their Gram matrix (n, m); it is always called with both.
+        Its parameters can be sampled and differentiated: the arrays of a pytree (a kernel of
+        tinygp, an `equinox.Module`), and those that a function captured.
     diag : callable, optional
         From X (n, d) to the diagonal (n,); by default every row is paired with itself.
 
@@ -75,16 +74,4 @@ def adapt(kernel: Callable, diag: Callable | None = None) -> Kernel:
     """
     if isinstance(kernel, Kernel) and diag is None:
         return kernel
-    return Adapted(_held(kernel), None if diag is None else _held(diag))
-
-
-class _Fixed(eqx.Module):
-    function: Callable = eqx.field(static=True)
-
-    def __call__(self, *inputs):
-        return self.function(*inputs)
-
-
-def _held(function):
-    """Hold a function that is no pytree as the static part of one."""
-    return _Fixed(function) if jax.tree_util.all_leaves([function]) else function
+    return Adapted(as_pytree(kernel), None if diag is None else as_pytree(diag))

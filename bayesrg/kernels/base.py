@@ -12,6 +12,7 @@ from jax import Array
 from jaxtyping import Float
 
 from .. import _checks
+from .._callables import as_pytree
 from .._checks import ArrayLike
 from .._linalg import with_value
 from .rows import equal_rows
@@ -86,10 +87,10 @@ class Kernel(eqx.Module):
     def warp(self, function: Callable) -> "Kernel":
         """Act on ``function(X)``, which maps (n, d) to (n, e).
 
-        A function with parameters to infer is an `equinox.Module`; a plain function is taken as
-        fixed, so define it once (a new lambda a call compiles anew).
+        Arrays that the function captured, or that an `equinox.Module` holds, are parameters: they
+        can be sampled and differentiated.
         """
-        return Warped(self, function if isinstance(function, eqx.Module) else _Function(function))
+        return Warped(self, as_pytree(function))
 
 
 def two_inputs(X: ArrayLike, Z: ArrayLike | None) -> tuple[Array, Array | None]:
@@ -206,13 +207,6 @@ class White(Kernel):
 
     def gram_diag(self, X):
         return jnp.broadcast_to(self.variance, X.shape[:1])
-
-
-class _Function(eqx.Module):
-    function: Callable = eqx.field(static=True)
-
-    def __call__(self, X):
-        return self.function(X)
 
 
 class _Columns(eqx.Module):

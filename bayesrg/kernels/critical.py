@@ -14,6 +14,7 @@ from scipy.optimize import brentq
 
 from .. import _checks
 from .._activations import SLOPE, dual_of
+from .._callables import hold
 from .._checks import ArrayLike
 from .network import NNGP
 
@@ -163,9 +164,10 @@ def critical_point(
     dual = dual_of(activation, slope, order)
     if dual.slope is None:
         raise ValueError(f"{activation} has no derivative; take a continuous activation")
+    held = hold(dual)
 
     def moments(K):
-        found = _moments(dual, jnp.asarray(K, float))
+        found = _moments(held, jnp.asarray(K, float))
         _checks.on_host("kernels.critical_point", found)
         return (float(v) for v in found)
 
@@ -194,7 +196,8 @@ def critical_point(
     return allowed[0]
 
 
-@partial(jax.jit, static_argnums=0)
+@jax.jit
 def _moments(dual, K):
+    dual = dual.open()
     p = dual.prepare(K)
     return dual.diagonal(p), dual.slope_diagonal(p)

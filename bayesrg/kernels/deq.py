@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Kernels of infinitely wide deep equilibrium models: one layer, applied until nothing changes."""
 
-from collections.abc import Callable
 from functools import partial
 
 import equinox as eqx
@@ -12,11 +11,11 @@ from jax import Array, lax
 from jaxtyping import Float
 
 from .. import _checks
-from .._activations import SLOPE, dual_of, resolve
+from .._activations import SLOPE, Activation, dual_of, named
 from .._checks import ArrayLike
 from .._fixedpoint import implicit
 from .base import Kernel, two_inputs
-from .network import BLOCK_BYTES
+from .network import BLOCK_BYTES, slope_field
 from .recursion import beyond, prepared, settled
 from .rows import row_hashes, same_rows
 from .tiles import side, tiled
@@ -60,7 +59,7 @@ class DEQ(Kernel):
     arXiv 2307.14531, section 2.
     """
 
-    activation: str | tuple | Callable = eqx.field(static=True, default="erf")
+    activation: str | Activation = eqx.field(converter=named, default="erf")
     weight_var: Float[Array, ""] = eqx.field(
         converter=partial(_checks.positive, "weight_var", ndim=0), default=0.5
     )
@@ -74,12 +73,11 @@ class DEQ(Kernel):
         converter=lambda v: _checks.choice("train", v, ("last", "all")),
         static=True, default="last", kw_only=True,
     )  # fmt: skip
-    slope: float | int = eqx.field(static=True, default=SLOPE, kw_only=True)
+    slope: float | Array = eqx.field(converter=slope_field, default=SLOPE, kw_only=True)
     order: int = eqx.field(static=True, default=64, kw_only=True)
     block_bytes: int = eqx.field(static=True, default=BLOCK_BYTES, kw_only=True)
 
     def __check_init__(self):
-        resolve(self.activation)
         _checks.whole("order", self.order)
         _checks.whole("block_bytes", self.block_bytes)
         if self._dual.slope is None:

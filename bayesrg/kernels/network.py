@@ -2,7 +2,6 @@
 """Covariances and tangent kernels of infinitely wide networks."""
 
 import warnings
-from collections.abc import Callable
 from functools import partial
 
 import equinox as eqx
@@ -13,7 +12,8 @@ from jax import Array
 from jaxtyping import Float
 
 from .. import _checks
-from .._activations import SLOPE, Series, dual_of, resolve
+from .._activations import SLOPE, Activation, Series, dual_of, named
+from .._callables import still
 from .._checks import ArrayLike
 from .base import Kernel, two_inputs
 from .recursion import Recursion
@@ -22,6 +22,12 @@ from .tiles import side, tiled
 __all__ = ["NNGP", "NTK"]
 
 BLOCK_BYTES = 2**26
+
+
+def slope_field(value):
+    """Make a kernel's field of the slope of a leaky relu: static, unless it is a JAX array."""
+    checked = _checks.finite("slope", value, ndim=0)
+    return checked if isinstance(value, Array) else still(float(value))
 
 
 class NNGP(Kernel):
@@ -37,7 +43,8 @@ class NNGP(Kernel):
         of residual blocks.
     activation : str or callable
         "relu", "leaky_relu", "abs", "step", "sign", "erf", "erf_sqrt2", "sin", "cos" and "linear"
-        have closed forms. Other names, and elementwise functions, have a Hermite series.
+        have closed forms. Other names, and elementwise functions, have a Hermite series. Arrays
+        that a function captured are parameters: they may be sampled and differentiated.
     weight_var : () or (depth + 1,)
         Variance of a weight times its fan-in; one a layer if an array, the read-out last. With
         ``skip`` (depth + 2,): input layer, blocks, read-out.
@@ -50,7 +57,7 @@ class NNGP(Kernel):
         Whether pre-activations are normalised over the width before each activation.
     readout_bias : bool
         Whether the read-out has a bias.
-    slope : float
+    slope : () or float
         That of the leaky relu below zero.
     order : int
         Terms of the Hermite series.
@@ -75,7 +82,7 @@ class NNGP(Kernel):
     """
 
     depth: int = eqx.field(static=True)
-    activation: str | tuple | Callable = eqx.field(static=True, default="relu")
+    activation: str | Activation = eqx.field(converter=named, default="relu")
     weight_var: Float[Array, "..."] = eqx.field(
         converter=partial(_checks.positive, "weight_var", ndim=(0, 1)), default=2.0
     )
@@ -89,7 +96,7 @@ class NNGP(Kernel):
     )
     layernorm: bool = eqx.field(static=True, default=False, kw_only=True)
     readout_bias: bool = eqx.field(static=True, default=True, kw_only=True)
-    slope: float | int = eqx.field(static=True, default=SLOPE, kw_only=True)
+    slope: float | Array = eqx.field(converter=slope_field, default=SLOPE, kw_only=True)
     order: int = eqx.field(static=True, default=64, kw_only=True)
     block_bytes: int = eqx.field(static=True, default=BLOCK_BYTES, kw_only=True)
 
@@ -98,7 +105,6 @@ class NNGP(Kernel):
             raise ValueError(
                 f"depth must be an integer >= 0, got {self.depth!r}; it counts hidden layers"
             )
-        resolve(self.activation)
         _checks.whole("order", self.order)
         _checks.whole("block_bytes", self.block_bytes)
         for name in ("weight_var", "bias_var"):
@@ -151,7 +157,7 @@ class NNGP(Kernel):
         return _left_out(self, _checks.inputs("X", X))[0]
 
     def _warn_series(self, *inputs):
-        leaves = (*inputs, self.weight_var, self.bias_var, self.skip)
+        leaves = (*inputs, *jax.tree.leaves(self))
         dual = dual_of(self.activation, self.slope, self.order)
         if not isinstance(dual, Series) or not all(_checks.known(v) for v in leaves):
             return

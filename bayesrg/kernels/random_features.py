@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Random features: a network of one hidden layer, whose kernel is the infinite one on average."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 from jax import Array, random
@@ -65,7 +67,8 @@ class RandomFeatures(Kernel):
         inner = jnp.concatenate([jnp.sqrt(first / d) * X, jnp.sqrt(hidden_bias) * ones], 1)
         function = resolve(base.activation).function
         if base.activation == "leaky_relu":
-            function = _Bent(base.slope)
+            slope = base.slope if isinstance(base.slope, Array) else float(base.slope)
+            function = partial(_bent, slope)
         h = inner @ self.weights
         values, slopes = jax.jvp(function, (h,), (jnp.ones_like(h),))
         scale = jnp.sqrt(last / units)
@@ -77,14 +80,9 @@ class RandomFeatures(Kernel):
         )
 
 
-class _Bent:
+def _bent(slope, h):
     """Leaky relu of a given slope."""
-
-    def __init__(self, slope):
-        self.slope = slope
-
-    def __call__(self, h):
-        return jnp.where(h > 0, h, self.slope * h)
+    return jnp.where(h > 0, h, slope * h)
 
 
 def random_features(

@@ -44,7 +44,7 @@ class Recursion(eqx.Module):
     weights: Float[Array, " layer"]
     biases: Float[Array, " layer"]
     skip: Float[Array, ""] | None
-    dual: tuple = eqx.field(static=True)
+    dual: tuple
     layernorm: bool = eqx.field(static=True, default=False)
     tangent: bool = eqx.field(static=True, default=False)
     train_bias: bool = eqx.field(static=True, default=True)

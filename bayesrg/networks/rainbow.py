@@ -11,7 +11,8 @@ from jax import Array, random
 from jaxtyping import Float
 
 from .. import _checks
-from .._activations import activation_function, one_a_layer
+from .._activations import Activation, activation_function, one_a_layer
+from .._callables import Held, hold
 from .._checks import ArrayLike
 
 Covariance = ArrayLike | Callable | None
@@ -43,6 +44,7 @@ class Rainbow(eqx.Module):
     factors : tuple of (q, r) arrays or None
         The given covariances' factors R.
     rules : tuple of callables or None
+    activations : tuple of str or Activation
 
     Raises
     ------
@@ -53,7 +55,7 @@ class Rainbow(eqx.Module):
     Notes
     -----
     Factors are Cholesky's: a symmetric root has no gradient where eigenvalues meet, as they do at
-    the identity. Functions are fixed parts of the compiled program, so define them once.
+    the identity. Arrays that functions captured are parameters of the network.
 
     References
     ----------
@@ -62,8 +64,8 @@ class Rainbow(eqx.Module):
 
     widths: tuple[int, ...] = eqx.field(static=True)
     factors: tuple[Float[Array, "unit rank"] | None, ...]
-    rules: tuple[Callable | None, ...] = eqx.field(static=True)
-    activations: tuple[str | Callable, ...] = eqx.field(static=True)
+    rules: tuple[Held | None, ...]
+    activations: tuple[str | Activation, ...]
     jitter: float = eqx.field(static=True)
 
     def __init__(
@@ -85,7 +87,7 @@ class Rainbow(eqx.Module):
         cov = (None,) * depth if cov is None else tuple(cov)
         if len(cov) != depth:
             raise ValueError(f"cov has {len(cov)} entries for {depth} layers; give one a layer")
-        self.rules = tuple(c if callable(c) else None for c in cov)
+        self.rules = tuple(hold(c) if callable(c) else None for c in cov)
         sizes = (None, *self.widths[:-1])
         self.factors = tuple(
             None if c is None or callable(c) else self._factor(layer, c, size)
@@ -153,7 +155,8 @@ class Rainbow(eqx.Module):
         """Shapes (N_l, r_l) of the white noise of all layers, for ``inputs`` columns of X.
 
         Covariances that depend on weights are computed once from drawn ones, on the host, and
-        checked: what a compiled model can no longer do.
+        checked: what a compiled model can no longer do. Where they depend on traced values as
+        well, shapes alone are.
         """
         inputs, shapes = _checks.whole("inputs", inputs), []
         rng = np.random.default_rng(0)
@@ -162,8 +165,11 @@ class Rainbow(eqx.Module):
             shapes.append(shape)
             return jnp.asarray(rng.standard_normal(shape))
 
-        with jax.ensure_compile_time_eval():
-            self._build(inputs, white)
+        if all(map(_checks.known, jax.tree.leaves(self))):
+            with jax.ensure_compile_time_eval():
+                self._build(inputs, white)
+        else:
+            jax.eval_shape(lambda: self._build(inputs, white))
         return tuple(shapes)
 
     def weights(self, white: Sequence[ArrayLike], inputs: int) -> tuple[Array, ...]:

@@ -11,6 +11,7 @@ import optax
 from jax import Array, lax, random
 
 from .. import _checks
+from .._callables import hold
 from .._checks import ArrayLike
 
 
@@ -45,7 +46,8 @@ def train(
     Parameters
     ----------
     apply : callable
-        From ``params`` and inputs (b, d) to outputs, of the shape of the targets.
+        From ``params`` and inputs (b, d) to outputs, of the shape of the targets. Arrays that it
+        captured, as those of ``optimizer``, may be traced.
     params : pytree
         Where training starts.
     X : (n, d)
@@ -54,7 +56,7 @@ def train(
     epochs : int
         Passes over the data.
     key : JAX key, or int
-        For the order of the data.
+        For the order of the data. An ensemble is `jax.vmap` over keys, or over ``params``.
     batch : int, optional
         Points a step; by default all. What is left of n after whole batches waits for the next
         epoch's order.
@@ -69,7 +71,7 @@ def train(
     ------
     ValueError
         For sizes out of range, outputs of another shape than the targets, or a loss that is no
-        longer finite at the end.
+        longer finite at the end; under `jax.vmap` or `jax.jit` the last shows in ``loss`` alone.
     """
     X = _checks.inputs("X", X)
     n = X.shape[0]
@@ -82,6 +84,7 @@ def train(
             f"batch is {batch} for {n} points, every {every} for {epochs} epochs; give a batch of "
             "at most all points and an every that divides the epochs"
         )
+    apply, optimizer = hold(apply), hold(optimizer)
     out = jax.eval_shape(apply, params, X).shape
     if out != y.shape:
         raise ValueError(f"apply returns shape {out} for targets of shape {y.shape}; make it fit")
@@ -90,7 +93,7 @@ def train(
     params = jax.tree.map(jnp.asarray, params)
     keys = random.split(key, (epochs // every, every))
     last, values, snapshots = _run(apply, optimizer, params, X, y, keys, batch)
-    if not bool(jnp.isfinite(values[-1])):
+    if _checks.known(values) and not bool(jnp.isfinite(values[-1])):
         raise ValueError(
             f"the loss is {float(values[-1])} after {epochs} epochs: training diverged; lower the "
             "optimizer's learning rate"
@@ -100,7 +103,8 @@ def train(
 
 @eqx.filter_jit
 def _run(apply, optimizer, params, X, y, keys, batch):
-    """Train from ``params``, an epoch a key (stretches, every); compiled once for one ``apply``."""
+    """Train from ``params``, an epoch a key (stretches, every)."""
+    optimizer = optimizer.open()
 
     def loss(params, rows):
         return 0.5 * ((apply(params, X[rows]) - y[rows]) ** 2).mean()

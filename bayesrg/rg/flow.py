@@ -102,7 +102,8 @@ def flow(
     -----
     Universal ridges and learnabilities are cumulative sums. The exact harmonic ridge at all
     cutoffs comes from one Cholesky factor of the modes taken from the smallest on; the evidence
-    of each approximate rule takes one factor a cutoff.
+    of each approximate rule takes one factor a cutoff. All but cutoffs and degeneracy may be
+    traced.
 
     References
     ----------

@@ -11,6 +11,7 @@ from jax import Array
 from jaxtyping import Float
 
 from .. import _checks
+from .._callables import as_pytree
 from .._checks import ArrayLike
 from .._linalg import matrix_function
 from ..kernels import Kernel
@@ -270,8 +271,9 @@ def modify_kernel(
     X_ref : (r, d)
         Reference sample: the training inputs, or some landmarks.
     g : callable
-        Map of one eigenvalue at a time, with its parameters in a pytree: one of `maps` other than
-        `flatten`, `lift` and `table`, or several of them in `combine`.
+        Map of one eigenvalue at a time: one of `maps` other than `flatten`, `lift` and `table`,
+        several of them in `combine`, or a function of one's own, whose parameters are the arrays
+        that it captured.
     tail : ()
         Factor from 0 to 1, as in `modify`.
 
@@ -305,7 +307,7 @@ def modify_kernel(
         )
     X_ref = _checks.inputs("X_ref", X_ref, wide=True)
     tail, n = _fraction(tail), X_ref.shape[0]
-    K, f = kernel(X_ref), _Correction(g, tail, n)
+    K, f = kernel(X_ref), _Correction(as_pytree(g), tail, n)
     if _checks.known(K):
         values = jnp.linalg.eigvalsh(K) / n
         floor = n * jnp.finfo(K.dtype).eps * values[-1]

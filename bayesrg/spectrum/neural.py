@@ -2,9 +2,8 @@
 """Mode functions as networks, learnt from mini-batches: no reference sample to hold or evaluate."""
 
 from collections.abc import Callable
-from functools import lru_cache, partial
+from functools import partial
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,8 +13,9 @@ from jax.scipy.linalg import solve_triangular
 from jaxtyping import Float, PyTree
 
 from .. import _checks
+from .._callables import Held, hold
 from .._checks import ArrayLike
-from ..kernels import Kernel
+from ..kernels import Kernel, empirical
 from ..kernels.rows import equal_rows
 from .base import Spectrum
 from .nystrom import NystromSpectrum
@@ -41,7 +41,7 @@ class NeuralSpectrum(Spectrum):
     """
 
     kernel: Kernel
-    apply: Callable = eqx.field(static=True)
+    apply: Held
     params: PyTree
     mixing: Float[Array, "output mode"]
     values: Float[Array, " mode"]
@@ -119,7 +119,7 @@ def neural(
         For batches, and the weights of the default network.
     apply : callable (params, X (n, d)) -> (n, k), optional
         The functions, acting on every row alone; by default a network of two hidden layers of 64
-        sines. Define it once: a new lambda a call compiles anew.
+        sines.
     params : pytree
         Where training starts, with ``apply`` only.
     optimizer : optax.GradientTransformation, optional
@@ -144,8 +144,9 @@ def neural(
     RuntimeError
         With 64-bit floats off.
     ValueError
-        For sizes out of range, a network of another shape, functions that training left linearly
-        dependent or not finite, a kernel with fewer modes, or under a JAX transformation.
+        For sizes out of range, a network of another shape or that mixes rows, functions that
+        training left linearly dependent or not finite, a kernel with fewer modes, or under a JAX
+        transformation.
 
     Notes
     -----
@@ -168,13 +169,18 @@ def neural(
     if (apply is None) != (params is None):
         raise ValueError("apply and params belong together; give both or neither")
     start, order, key = random.split(_checks.random_key(key), 3)
-    if apply is None:
+    given = apply is not None
+    if not given:
         apply, params = _network, _initial(start, X, modes)
-    params = jax.tree.map(jnp.asarray, params)
+    apply, params = hold(apply), jax.tree.map(jnp.asarray, params)
     shape = jax.eval_shape(apply, params, X).shape
     if shape != (n, modes):
         raise ValueError(f"apply returns shape {shape}; return one column a mode, {(n, modes)}")
-    optimizer = _adam(steps) if optimizer is None else optimizer
+    if given:
+        empirical.require_rows_apart(jax.jit(empirical.mixing)(apply, params, X))
+    if optimizer is None:
+        optimizer = optax.adam(optax.cosine_decay_schedule(3e-3, steps))
+    optimizer = hold(optimizer)
     params, objective = _train(kernel, params, X, key, apply, optimizer, steps, min(batch, n))
     if not _checks.known(objective):
         raise ValueError(
@@ -204,10 +210,10 @@ def neural(
     )  # fmt: skip
 
 
-@partial(jax.jit, static_argnames=("apply", "optimizer", "steps", "batch"))
+@partial(jax.jit, static_argnames=("steps", "batch"))
 def _train(kernel, params, X, key, apply, optimizer, steps, batch):
     """Parameters after all steps, and the objective (steps,) before each."""
-    n = X.shape[0]
+    n, optimizer = X.shape[0], optimizer.open()
 
     def loss(params, rows):
         Psi = apply(params, rows)
@@ -257,11 +263,6 @@ def _independent(gram):
     scale = jnp.sqrt(jnp.diagonal(gram))
     gram = gram / jnp.where(scale > 0, scale * scale[:, None], 1.0)
     return bool(jnp.linalg.eigvalsh(gram)[0] > 1e-10)
-
-
-@lru_cache(16)  # a new one a call would compile anew
-def _adam(steps):
-    return optax.adam(optax.cosine_decay_schedule(3e-3, steps))
 
 
 def _initial(key, X, modes, width=64):

@@ -182,7 +182,8 @@ def _ensemble(caller, values, widths, activations):
         moments = _activations.gaussian_moments(activation, r, jnp.zeros_like(r))
         warn_clipped(moments.clipped)
         variance = moments.variance(r)
-        flat = _checks.known(r) and r > 0 and r * moments.k1**2 <= 1e-24 * variance
+        there = _checks.known(r) and _checks.known(variance)
+        flat = there and r > 0 and r * moments.k1**2 <= 1e-24 * variance
         if flat:
             warnings.warn(
                 f"k1 = 0 in layer {level}: its activation is even, and nothing of the inputs is "

@@ -110,7 +110,7 @@ def _network(name, weights, function_name, activations, inputs):
     return chained(name, matrices, inputs), functions
 
 
-@partial(jax.jit, static_argnames=("f", "g", "pairs", "method"))
+@partial(jax.jit, static_argnames=("pairs", "method"))
 def _layer(W, V, cross, states, f, g, pairs, method):
     (K, mean), (T, teacher_mean) = states
     H = W @ cross @ V.T

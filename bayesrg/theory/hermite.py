@@ -2,7 +2,6 @@
 """Hermite coefficients: what an activation does to a Gaussian, in four numbers."""
 
 import warnings
-from functools import partial
 
 import equinox as eqx
 import jax
@@ -79,7 +78,7 @@ def hermite(activation, variance: ArrayLike, mean: ArrayLike = 0.0) -> Hermite:
     return Hermite(*moments[:4])
 
 
-@partial(jax.jit, static_argnums=0)
+@jax.jit
 def _moments(activation: Activation, variance, mean):
     return _activations.gaussian_moments(activation, variance, mean)
 

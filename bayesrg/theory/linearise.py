@@ -143,7 +143,7 @@ def linearise(
 def warn_unless_odd(activations, method, remedy="give method='closure'"):
     """Say of each activation whether it is odd; warn where the method takes it for granted."""
     odd = [_activations.is_odd(a) for a in activations]
-    if method in ("unit", "mean") and len(odd) > 1 and not all(odd):
+    if method in ("unit", "mean") and len(odd) > 1 and False in odd:
         warnings.warn(
             f"method {method!r} forgets the means of layer {odd.index(False) + 1}, whose "
             f"activation is not odd: covariances above it err by order one at any width; {remedy}",
@@ -172,7 +172,7 @@ def input_moments(Omega0, mean0, method):
     return Omega0, mean, K, centred
 
 
-@partial(jax.jit, static_argnames=("activation", "method"))
+@partial(jax.jit, static_argnames="method")
 def follow(W, K, mean, psi, activation, method):
     """Moments of a layer from those below it; K is a covariance and psi one, too."""
     S = W @ K @ W.T

@@ -13,6 +13,7 @@ from jax.scipy.linalg import cho_solve
 from jaxtyping import Float
 
 from .. import _checks
+from .._callables import as_pytree
 from .._checks import ArrayLike
 from .._linalg import safe_sqrt
 from ..kernels import Kernel
@@ -97,7 +98,7 @@ class FeaturePopulation(Population):
     F: Float[Array, "point feature"]
     y: Float[Array, " point"]
     replace: bool = eqx.field(static=True)
-    draw: Callable | None = eqx.field(static=True)
+    draw: Callable | None
 
     @property
     def most(self):
@@ -227,6 +228,7 @@ def feature_population(
     features = _checks.inputs("features", features)
     target = _checks.targets("target", target, features.shape[0])
     target = _checks.finite("target", target, ndim=1)
+    draw = draw if draw is None else as_pytree(draw)
     return FeaturePopulation(features, target, replace, draw)
 
 

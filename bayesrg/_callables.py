@@ -1,0 +1,358 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Functions of users as data: what they captured enters a compiled program as its arguments do.
+
+`hold` reads a callable down to its parts: captured variables, defaults, the arguments of
+`functools.partial`, the object that a method belongs to, fields of modules, and the globals that
+code of the user refers to. JAX arrays among them, traced or not, become leaves of a pytree. All
+else is copied into a plan that is compared by value, so that a new lambda with the same code and
+the same numbers finds the program of the old one, and another number never does. A held callable
+keeps the values of the moment at which it was read.
+
+Compared by identity, and so not seen to change: modules, classes and what their other methods
+refer to, globals of installed packages, and objects that are neither modules of Equinox, pytrees
+nor plain instances of the user's own classes. `functools.partial` and modules with array fields
+are always seen.
+"""
+
+import functools
+import sys
+import sysconfig
+import types
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import jax
+import numpy as np
+from jax import Array
+
+_PLAIN = (bool, int, float, complex, str, bytes, type(None), type(Ellipsis), type(NotImplemented))
+_JITTED = type(jax.jit(lambda x: x))
+_WRAPPERS = (jax.custom_jvp, jax.custom_vjp)
+_SCOPE = ("__builtins__", "__name__", "__package__", "__spec__", "__file__")
+_HEAP = 1 << 9  # the flag of classes that are written in Python
+_EMPTY = object()
+
+
+class Held(eqx.Module):
+    """A callable, or a structure of them, with its arrays as data; see `hold`."""
+
+    arrays: list[Array]
+    plan: "_Plan" = eqx.field(static=True)
+
+    def open(self) -> Any:
+        """Build what was held, with the arrays that are there now."""
+        return _Builder(self.arrays).build(self.plan.root)
+
+    def __call__(self, *args, **kwargs):
+        return self.open()(*args, **kwargs)
+
+    @property
+    def traced(self) -> bool:
+        """Whether a JAX transformation traces one of the arrays."""
+        return any(isinstance(v, jax.core.Tracer) for v in self.arrays)
+
+    def __repr__(self):
+        return self.plan.name
+
+    __hash__ = object.__hash__
+
+    def __eq__(self, other):
+        return self is other
+
+
+def hold(value) -> Held:
+    """Read a callable, or a structure of callables, into a pytree whose leaves are its arrays."""
+    if isinstance(value, Held):
+        return value
+    reader = _Reader()
+    root = reader.read(value)
+    name = getattr(value, "__qualname__", type(value).__name__)
+    return Held(reader.arrays, _Plan(root, name))
+
+
+def as_pytree(function):
+    """Keep a callable that is a pytree of arrays, whose fields have names; hold any other."""
+    leaves, structure = jax.tree.flatten(function)
+    whole = jax.tree_util.treedef_is_leaf(structure) or not all(map(eqx.is_array_like, leaves))
+    return hold(function) if whole else function
+
+
+def still(value):
+    """Make a name or a number a pytree without leaves: static in a field that may hold arrays."""
+    if isinstance(value, str):
+        return Name(value)
+    if isinstance(value, bool) or not isinstance(value, int | float | np.number):
+        return value
+    return Number(value)
+
+
+class Name(str):
+    """String that is static in a pytree."""
+
+    __slots__ = ()
+
+
+class Number(float):
+    """Number that is static in a pytree; convert it by ``float`` before JAX sees it."""
+
+    __slots__ = ()
+
+
+for _kind, _base in ((Name, str), (Number, float)):
+    jax.tree_util.register_pytree_node(
+        _kind, lambda v, base=_base: ((), base(v)), lambda v, _, kind=_kind: kind(v)
+    )
+
+
+class _Plan:
+    """How to build a value from arrays: nested tuples of plain parts, compared by value."""
+
+    __slots__ = ("hash", "name", "root")
+
+    def __init__(self, root, name):
+        self.root, self.name, self.hash = root, name, hash(root)
+
+    def __repr__(self):
+        return self.name
+
+    def __hash__(self):
+        return self.hash
+
+    def __eq__(self, other):
+        return isinstance(other, _Plan) and self.hash == other.hash and self.root == other.root
+
+
+class _Atom:
+    """A part that is not taken apart, and what it is compared by."""
+
+    __slots__ = ("key", "value")
+
+    def __init__(self, value, *key):
+        self.value, self.key = value, key or ("is", id(value))
+
+    def __hash__(self):
+        return hash(self.key)
+
+    def __eq__(self, other):
+        return isinstance(other, _Atom) and self.key == other.key
+
+
+@functools.lru_cache(None)
+def _installed(name):
+    """Say whether a module belongs to this package, the standard library or an installed one."""
+    if name.partition(".")[0] in ("bayesrg", "builtins"):
+        return True
+    file = getattr(sys.modules.get(name), "__file__", None)
+    if file is None:
+        return name != "__main__" and name.partition(".")[0] in sys.stdlib_module_names
+    paths = sysconfig.get_paths()
+    roots = {paths[k] for k in ("stdlib", "platstdlib", "purelib", "platlib")}
+    return any(part in ("site-packages", "dist-packages") for part in Path(file).parts) or any(
+        Path(root) in Path(file).parents for root in roots
+    )
+
+
+def _of_user(value):
+    return not _installed(getattr(value, "__module__", None) or "__main__")
+
+
+def _global_names(code):
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield from _global_names(constant)
+
+
+def _taken_apart(value):
+    """Say whether an object may be copied by the contents of its dictionary."""
+    kind = type(value)
+    if isinstance(value, eqx.Module):
+        return True
+    if isinstance(value, _WRAPPERS):
+        return _of_user(value)
+    return (
+        hasattr(value, "__dict__")
+        and _of_user(kind)
+        and kind.__new__ is object.__new__
+        and kind.__reduce_ex__ is object.__reduce_ex__
+        and kind.__reduce__ is object.__reduce__
+        and all(base.__flags__ & _HEAP for base in kind.__mro__[:-1])
+    )
+
+
+def _contents(value):
+    """Fields of an object, and plain data of the user's own classes that they do not hide."""
+    contents = {}
+    for base in reversed(type(value).__mro__[:-1]):
+        if _of_user(base) and not isinstance(value, eqx.Module):
+            for name, entry in vars(base).items():
+                hidden = name.startswith("__") or name.startswith("_abc")
+                if not hidden and not callable(entry) and not hasattr(type(entry), "__get__"):
+                    contents[name] = entry
+    return contents | vars(value)
+
+
+class _Reader:
+    """Takes values apart; what may be shared or refer to itself is read once and numbered."""
+
+    def __init__(self):
+        self.arrays, self.numbers, self.kept = [], {}, []
+
+    def read(self, value):
+        if isinstance(value, Array):
+            return "array", self._number(value, self.arrays)
+        kind = type(value)
+        if kind in _PLAIN:
+            return _Atom(value, kind, repr(value) if kind in (float, complex) else value)
+        if isinstance(value, _Plan):
+            return _Atom(value, _Plan, value)
+        if isinstance(value, np.dtype):
+            return _Atom(value, kind, value)
+        if isinstance(value, np.generic):
+            return _Atom(value, kind, value.tobytes())
+        if kind is np.ndarray and not value.dtype.hasobject:
+            content = value.tobytes()  # in the order of C, and out of reach of what writes to it
+            copy = np.ndarray(value.shape, value.dtype, content)
+            return _Atom(copy, kind, str(value.dtype), value.shape, content)
+        if kind is tuple:
+            return "tuple", *map(self.read, value)
+        if isinstance(value, tuple) and hasattr(kind, "_make"):
+            return "named", _Atom(kind), *map(self.read, value)
+        if isinstance(value, functools.partial):
+            parts = (value.func, value.args, value.keywords)
+            return "partial", _Atom(kind), *map(self.read, parts)
+        if isinstance(value, types.MethodType):
+            return "method", self.read(value.__func__), self.read(value.__self__)
+        if kind is _JITTED:  # compiled as part of what calls it, unless it captured nothing
+            inner = self.read(value.__wrapped__)
+            return _Atom(value) if isinstance(inner, _Atom) else inner
+        if id(value) in self.numbers:
+            return "again", self.numbers[id(value)]
+        if isinstance(value, types.FunctionType):
+            return self._function(value)
+        if kind in (list, dict, set):
+            here = self._number(value, self.kept)
+            if kind is dict:
+                return "dict", here, *((self.read(k), self.read(v)) for k, v in value.items())
+            return kind.__name__, here, *map(self.read, value)
+        if isinstance(value, type | types.ModuleType):
+            return _Atom(value)
+        if _taken_apart(value):
+            here = self._number(value, self.kept)
+            fields = ((name, self.read(v)) for name, v in _contents(value).items())
+            return "object", here, _Atom(kind), *fields
+        return self._tree(value)
+
+    def _number(self, value, among):
+        if id(value) not in self.numbers:
+            self.numbers[id(value)] = len(among)
+            among.append(value)
+        return self.numbers[id(value)]
+
+    def _function(self, value):
+        mine, cells = _of_user(value), value.__closure__ or ()
+        if not mine and not cells and "<locals>" not in value.__qualname__:
+            return _Atom(value)
+        here = self._number(value, self.kept)
+        scope, names = value.__globals__, ()
+        if mine:
+            names = sorted({n for n in _global_names(value.__code__) if n in scope} - {*_SCOPE})
+        own = {k: v for k, v in vars(value).items() if k != "__wrapped__"} if mine else {}
+        return (
+            "function", here, value.__code__, _Atom(scope), mine, value.__name__,
+            self.read(value.__defaults__), self.read(value.__kwdefaults__), self.read(own),
+            tuple(map(self._cell, cells)),
+            tuple((name, self.read(scope[name])) for name in names),
+        )  # fmt: skip
+
+    def _cell(self, cell):
+        try:
+            return self.read(cell.cell_contents)
+        except ValueError:  # not yet filled
+            return _Atom(_EMPTY)
+
+    def _tree(self, value):
+        """Other pytrees, one level at a time; what is none is one part."""
+        parts, structure = jax.tree.flatten(value, is_leaf=lambda v: v is not value)
+        if jax.tree_util.treedef_is_leaf(structure):
+            return _Atom(value)
+        try:
+            hash(structure)
+        except TypeError:
+            return _Atom(value)
+        self.kept.append(value)
+        return "tree", _Atom(structure, "tree", structure), *map(self.read, parts)
+
+
+class _Builder:
+    """Builds values anew from a plan."""
+
+    def __init__(self, arrays):
+        self.arrays, self.built = arrays, {}
+
+    def build(self, plan):
+        if isinstance(plan, _Atom):
+            return plan.value
+        kind, *parts = plan
+        return getattr(self, f"_{kind}")(*parts)
+
+    def _all(self, parts):
+        return [self.build(part) for part in parts]
+
+    def _array(self, number):
+        return self.arrays[number]
+
+    def _again(self, number):
+        return self.built[number]
+
+    def _tuple(self, *parts):
+        return tuple(self._all(parts))
+
+    def _named(self, kind, *parts):
+        return kind.value._make(self._all(parts))
+
+    def _partial(self, kind, function, args, keywords):
+        return kind.value(self.build(function), *self.build(args), **self.build(keywords))
+
+    def _method(self, function, owner):
+        return types.MethodType(self.build(function), self.build(owner))
+
+    def _tree(self, structure, *parts):
+        return structure.value.unflatten(self._all(parts))
+
+    def _list(self, here, *parts):
+        new = self.built[here] = []
+        new.extend(self._all(parts))
+        return new
+
+    def _set(self, here, *parts):
+        new = self.built[here] = set()
+        new.update(self._all(parts))
+        return new
+
+    def _dict(self, here, *parts):
+        new = self.built[here] = {}
+        new.update((self.build(k), self.build(v)) for k, v in parts)
+        return new
+
+    def _object(self, here, kind, *fields):
+        new = self.built[here] = object.__new__(kind.value)
+        vars(new).update((name, self.build(part)) for name, part in fields)
+        return new
+
+    def _function(self, here, code, scope, mine, name, defaults, keywords, own, cells, names):
+        scope = scope.value
+        if mine:
+            scope = {key: scope[key] for key in _SCOPE if key in scope}
+        boxes = tuple(types.CellType() for _ in cells)
+        new = self.built[here] = types.FunctionType(code, scope, name, None, boxes)
+        new.__defaults__, new.__kwdefaults__ = self.build(defaults), self.build(keywords)
+        vars(new).update(self.build(own))
+        for box, part in zip(boxes, cells, strict=True):
+            value = self.build(part)
+            if value is not _EMPTY:
+                box.cell_contents = value
+        if mine:
+            scope.update((key, self.build(part)) for key, part in names)
+        return new

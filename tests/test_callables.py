@@ -1,0 +1,369 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Functions of users: what they captured is data, at every door that takes one."""
+
+import functools
+import itertools
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+import optax
+import pytest
+
+from bayesrg import dynamics, gp, kernels, networks, spectrum, theory
+from bayesrg._callables import hold
+
+RNG = np.random.default_rng(0)
+X, P = jnp.asarray(RNG.normal(size=(4, 3))), jnp.asarray(RNG.normal(size=(3, 2)))
+Y = jnp.sin(X[:, 0])
+x = np.linspace(0, 1, 12, endpoint=False)
+C = jnp.asarray(np.stack([np.cos(2 * np.pi * x), np.sin(2 * np.pi * x)], 1))
+Y12 = jnp.asarray(np.sin(2 * np.pi * x) + 0.3 * np.cos(8 * x))
+W = [jnp.asarray([[0.3, 0.2, -0.5], [0.1, 0.4, 0.2]])]
+
+
+def elementwise(get):
+    return lambda u: jnp.tanh(get() * u)
+
+
+def power(get):
+    return lambda values: values ** get()
+
+
+def network(get):
+    return lambda p, X: jnp.tanh(get() * X @ p)
+
+
+def one_output(get):
+    return lambda p, X: jnp.tanh(get() * X @ p)[:, 0]
+
+
+def step(p, h, start, stop, get):
+    return h if start == stop else jnp.tanh(get() * h @ p)
+
+
+def loss(get):
+    return lambda p: ((jnp.tanh(get() * X @ p)[:, 0] - Y) ** 2).sum()
+
+
+S = dynamics.Preconditioner(jnp.eye(4)[:, :2], *jnp.asarray([[0.5, 2.0], [1.0, 1.0], [0.5, 2.0]]))
+
+
+def trained(apply, optimizer):
+    return networks.train(apply, P, X, Y, optimizer=optimizer, epochs=3, key=0).loss[-1]
+
+
+def resampled(f):
+    return networks.resample(W, X, activations=f, key=0).errors.sum()
+
+
+def rainbow(rule):
+    return networks.Rainbow((4, 3), (None, rule)).init(0, 3)[1].sum()
+
+
+def laplace(likelihood):
+    return gp.LaplaceMarginal(gp.marginal(kernels.RBF(1.0), C, 1e-2), likelihood).log_prob(Y12)
+
+
+def decay(j):
+    return (1.0 + j) ** -2.0
+
+
+def prior_mean(mean):
+    return gp.condition(kernels.RBF(1.0), X, Y, 0.1, mean=mean).mean(X + 1.0).sum()
+
+
+def population(draw):
+    given = theory.feature_population(X, Y, draw)
+    return theory.learning_curve_mc(given, 3, 0.1, key=0, draws=2).test[0]
+
+
+def curve(f):
+    return theory.annealed_curve(jnp.arange(4.0, 0.0, -1.0), (4,), f, 6.0, 0.1).test
+
+
+# name: (callable from a function that gives the parameter, number from the callable)
+DOORS = {
+    "NNGP": (elementwise, lambda f: kernels.NNGP(1, f)(X).sum()),
+    "NTK": (elementwise, lambda f: kernels.NTK(1, f)(X).sum()),
+    "DEQ": (elementwise, lambda f: kernels.DEQ(f)(X).sum()),
+    "jacobian_flow": (
+        elementwise,
+        lambda f: kernels.jacobian_flow(kernels.NNGP(1, f), 1.0, 2).J.sum(),
+    ),
+    "random_features": (
+        elementwise,
+        lambda f: kernels.random_features(kernels.NTK(1, f), 3, 5, key=0)(X).sum(),
+    ),
+    "hermite": (elementwise, lambda f: theory.hermite(f, 1.3, 0.2).ks2),
+    "linearise": (elementwise, lambda f: theory.linearise(W, f, jnp.eye(3))[0].Omega.sum()),
+    "cross_linearise": (
+        elementwise,
+        lambda f: theory.cross_linearise(W, f, W, "erf", jnp.eye(3))[0].sum(),
+    ),
+    "annealed_curve": (elementwise, curve),
+    "resample": (elementwise, resampled),
+    "Rainbow": (
+        elementwise,
+        lambda f: networks.Rainbow((4,), None, f).features([jnp.ones((4, 3))], X).sum(),
+    ),
+    "Rainbow cov": (lambda get: lambda below: jnp.eye(4) * get() + below[0] @ below[0].T, rainbow),
+    "modify": (
+        power,
+        lambda g: spectrum.modify(spectrum.fourier(decay, 5), g)(x**2).sum(),
+    ),
+    "modify_kernel": (power, lambda g: spectrum.modify_kernel(kernels.RBF(1.0), C, g)(C).sum()),
+    "preconditioner": (
+        power,
+        lambda g: dynamics.preconditioner(kernels.RBF(1.0)(X), g, 2).gains.sum(),
+    ),
+    "adapt": (
+        lambda get: lambda X, Z: jnp.exp(-get() * ((X[:, None] - Z[None]) ** 2).sum(-1)),
+        lambda f: jax.jit(lambda kernel: kernel(X))(kernels.adapt(f)).sum(),
+    ),
+    "warp": (
+        lambda get: lambda X: get() * X,
+        lambda f: jax.jit(lambda kernel: kernel(X))(kernels.RBF(1.0).warp(f)).sum(),
+    ),
+    "condition": (lambda get: lambda X: get() * X[:, 0], prior_mean),
+    "LaplaceMarginal": (lambda get: lambda f: dist.StudentT(30.0, f, get()), laplace),
+    "empirical_ntk": (network, lambda f: kernels.empirical_ntk(f, P, X).sum()),
+    "empirical_ntk full": (
+        network,
+        lambda f: kernels.empirical_ntk(f, P, X, outputs="full")[..., 1, 1].sum(),
+    ),
+    "empirical_nngp": (network, lambda f: kernels.empirical_nngp(f, P, X).sum()),
+    "empirical_apjn": (
+        lambda get: functools.partial(step, get=get),
+        lambda f: kernels.empirical_apjn(f, P, X, 0, 1, key=0).sum(),
+    ),
+    "train": (one_output, lambda f: trained(f, optax.sgd(0.1))),
+    "train optimizer": (
+        lambda get: optax.GradientTransformation(
+            lambda p: (), lambda g, s, p=None: (jax.tree.map(lambda v: -get() * v, g), s)
+        ),
+        lambda o: trained(lambda p, X: (X @ p)[:, 0], o),
+    ),
+    "run": (
+        loss,
+        lambda f: dynamics.run(dynamics.gradient_descent(f, 0.05), P, 3).loss[-1],
+    ),
+    "preconditioned": (
+        one_output,
+        lambda f: dynamics.run(
+            dynamics.preconditioned(f, X, Y, S, step_size=0.05), P, 3
+        ).loss[-1],
+    ),
+    "power_iteration": (
+        lambda get: lambda v: get() ** 2 * v,
+        lambda K: dynamics.power_iteration(K, S, iterations=3).value,
+    ),
+    "feature_population": (
+        lambda get: lambda key, n: (get() * jax.random.normal(key, (n, 3)), jnp.ones(n)),
+        population,
+    ),
+}  # fmt: skip
+QUICK = ("hermite", "modify_kernel", "empirical_ntk", "power_iteration", "Rainbow", "adapt", "warp")
+T, STEP = 0.7, 1e-4
+
+
+@pytest.mark.parametrize(
+    "door", [pytest.param(d, marks=() if d in QUICK else pytest.mark.slow) for d in DOORS]
+)
+def test_what_a_callable_captured_is_data(door):
+    """Under jit, vmap and grad at once, and with numbers that change between calls."""
+    make, use = DOORS[door]
+    t = jnp.asarray([T - STEP, T, T + STEP, 0.9])
+    values, slopes = jax.jit(jax.vmap(jax.value_and_grad(lambda t: use(make(lambda: t)))))(t)
+    finite_difference = (values[2] - values[0]) / (2 * STEP)
+    assert abs(slopes[1]) > 1e-3
+    np.testing.assert_allclose(slopes[1], finite_difference, rtol=1e-6)
+    box = [T]
+    function = make(lambda: box[0])
+    np.testing.assert_allclose(use(function), values[1], rtol=1e-10)
+    box[0] = 0.9
+    np.testing.assert_allclose(use(function), values[3], rtol=1e-10)
+
+
+# name: (what holds a callable with a parameter, a number of it)
+HOLDERS = {
+    "adapt": (lambda t: kernels.adapt(lambda X, Z: t * X @ Z.T), lambda k: k(X)),
+    "warp": (lambda t: kernels.RBF(1.0).warp(lambda X: t * X), lambda k: k(X)),
+    "Rainbow": (
+        lambda t: networks.Rainbow((2,), None, lambda u: t * u), lambda net: net.features(W, X)
+    ),
+    "NNGP": (lambda t: kernels.NNGP(1, lambda u: jnp.tanh(t * u)), lambda k: k(X)),
+    "slope": (lambda t: kernels.NTK(1, "leaky_relu", slope=t), lambda k: k(X)),
+    "condition": (
+        lambda t: gp.condition(kernels.RBF(1.0), X, Y, 0.1, mean=lambda X: t * X[:, 0]),
+        lambda posterior: posterior.mean(X + 1.0),
+    ),
+    "LaplaceMarginal": (
+        lambda t: gp.LaplaceMarginal(
+            gp.marginal(kernels.RBF(1.0), C, 1e-2), lambda f: dist.Normal(f, t)
+        ),
+        lambda law: law.log_prob(Y12),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(h, marks=() if h in QUICK else pytest.mark.slow) for h in HOLDERS],
+)
+def test_what_holds_a_callable_leaves_a_jit(name):
+    build, number = HOLDERS[name]
+    with jax.checking_leaks():
+        built = jax.jit(build)(T)
+    np.testing.assert_allclose(number(built), number(build(T)), rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "kernel", [kernels.NNGP, pytest.param(kernels.NTK, marks=pytest.mark.slow)]
+)
+def test_a_slope_below_zero_may_be_traced(kernel):
+    def total(slope):
+        return kernel(1, "leaky_relu", slope=slope)(X, X[:2] + 0.1).sum()
+
+    slopes = np.asarray([0.3, -0.4])
+    around = jnp.asarray([slopes - STEP, slopes, slopes + STEP])
+    values, changes = jax.jit(jax.vmap(jax.vmap(jax.value_and_grad(total))))(around)
+    np.testing.assert_allclose(changes[1], (values[2] - values[0]) / (2 * STEP), rtol=1e-6)
+    np.testing.assert_allclose(values[1], [total(float(s)) for s in slopes], rtol=1e-13)
+    with pytest.raises(ValueError, match="slope must be an array of 0"):
+        kernel(1, "leaky_relu", slope=[0.1, 0.2])
+
+
+def test_a_number_in_a_list_is_read_at_every_call():
+    """The covariance of tanh(s u) by Gauss and Hermite's rule in two dimensions."""
+    z, w = np.polynomial.hermite_e.hermegauss(60)
+    L = np.linalg.cholesky(np.asarray(2 * X[:2] @ X[:2].T / 3))
+    u, v = L[0, 0] * z[:, None], L[1, 0] * z[:, None] + L[1, 1] * z
+    box = [0.5]
+    function = elementwise(lambda: box[0])
+    for scale in (0.5, 0.6):
+        box[0] = scale
+        expected = 2 * w @ (np.tanh(scale * u) * np.tanh(scale * v)) @ w / (2 * np.pi)
+        found = kernels.NNGP(1, function)(X[:2])[0, 1]
+        np.testing.assert_allclose(found, expected, rtol=1e-9)
+
+
+def test_modules_of_equinox_are_activations_and_networks():
+    found, named = (theory.hermite(f, 1.3, 0.4) for f in (eqx.nn.PReLU(0.2), "leaky_relu"))
+    np.testing.assert_allclose(jax.tree.leaves(found), jax.tree.leaves(named), rtol=1e-10)
+    assert kernels.NNGP(1, eqx.nn.PReLU(0.2)).activation.function.arrays == [0.2]
+    assert kernels.NNGP(1, jax.nn.relu).activation == "relu"
+
+    class Scaled(eqx.Module):
+        scale: jax.Array
+        function: object = jax.nn.relu
+
+        def __call__(self, p, X):
+            return self.function(self.scale * X @ p)
+
+    half, whole = (kernels.empirical_ntk(Scaled(jnp.asarray(s)), P, X) for s in (0.5, 1.0))
+    np.testing.assert_allclose(half, whole / 4, rtol=1e-12)
+    found = networks.train(
+        Scaled(jnp.asarray(0.5)), P, X, Y[:, None] * jnp.ones(2), optimizer=optax.sgd(0.1),
+        epochs=2, key=0,
+    )  # fmt: skip
+    assert found.loss[1] < found.loss[0]
+
+
+class Net:
+    """A network as plain Python has it."""
+
+    factor = 1.0
+
+    def __init__(self):
+        self.scale, self.me = 2.0, self
+
+    def apply(self, p, X):
+        return self.factor * self.me.scale * X @ p
+
+
+def test_attributes_of_objects_are_seen_to_change():
+    net = Net()
+    base = kernels.empirical_ntk(lambda p, X: X @ p, P, X)
+    np.testing.assert_allclose(kernels.empirical_ntk(net.apply, P, X), 4 * base, rtol=1e-12)
+    net.scale = 3.0
+    np.testing.assert_allclose(kernels.empirical_ntk(net.apply, P, X), 9 * base, rtol=1e-12)
+    net.factor = 2.0  # hides that of the class
+    np.testing.assert_allclose(kernels.empirical_ntk(net.apply, P, X), 36 * base, rtol=1e-12)
+
+
+COUNTER = [1.0]
+
+
+def global_reader(u):
+    return COUNTER[0] * u
+
+
+def test_a_plan_is_compared_by_value():
+    """Equal code and values share a program, anything else does not, and both stay as read."""
+
+    def plan(function):
+        return hold(function).plan
+
+    def scaled(c):
+        return lambda u: c * u
+
+    assert plan(scaled(2.0)) == plan(scaled(2.0)) and plan(scaled(2.0)) != plan(scaled(3.0))
+    assert plan(scaled(jnp.ones(2))) == plan(scaled(jnp.zeros(2)))
+    for a, b in ((0.0, -0.0), (1, 1.0), (1, True), (np.float32(1), 1.0), ([1], (1,)), ("1", 1)):
+        assert plan(scaled(a)) != plan(scaled(b)), (a, b)
+    assert plan(scaled(float("nan"))) == plan(scaled(float("nan")))
+    assert plan(lambda u: u) != plan(lambda u: u)
+    assert plan(optax.adam(optax.cosine_decay_schedule(1e-3, 5))) == plan(
+        optax.adam(optax.cosine_decay_schedule(1e-3, 5))
+    )
+    assert plan(functools.partial(scaled, 2.0)) == plan(functools.partial(scaled, 2.0))
+    weights = np.arange(3.0)
+    before, held = plan(scaled(weights)), hold(scaled(weights))
+    weights[0] = 5.0
+    assert before != plan(scaled(weights))
+    np.testing.assert_array_equal(held(1.0), [0.0, 1.0, 2.0])
+    held = hold(global_reader)
+    COUNTER[0] = 2.0
+    assert held(1.0) == 1.0 and hold(global_reader)(1.0) == 2.0
+    COUNTER[0] = 1.0
+    assert hold(held) is held and repr(held) == "global_reader"
+
+
+def test_functions_that_refer_to_themselves_and_wrapped_ones_are_held():
+    def factorial(n, scale=1.0):
+        return scale if n == 0 else n * factorial(n - 1, scale=scale)
+
+    cycle = [1.0]
+    cycle.append(cycle)
+    t = jnp.asarray(2.0)
+    assert hold(factorial)(5, scale=2.0) == 240.0
+    assert hold(lambda u: u * cycle[1][1][0])(3.0) == 3.0
+    for function in (
+        jax.jit(lambda u: t * u**2), jax.vmap(lambda u: t * u**2),
+        jax.checkpoint(lambda u: t * u**2), jax.grad(lambda u: t * (u**3).sum() / 3),
+        functools.partial(lambda s, u: s * u**2, t),
+    ):  # fmt: skip
+        held = hold(function)
+        assert len(held.arrays) == 1
+        np.testing.assert_allclose(held(jnp.arange(3.0)), 2.0 * np.arange(3.0) ** 2)
+    assert not hold(jnp.tanh).arrays and hold(jnp.tanh).open() is jnp.tanh
+
+
+def test_a_new_lambda_with_other_arrays_finds_the_program():
+    traces = itertools.count()  # what is compared by identity is not copied
+
+    def trained(t):
+        def apply(p, X):
+            next(traces)
+            return jnp.tanh(t * X @ p)[:, 0]
+
+        return networks.train(apply, P, X, Y, optimizer=optax.sgd(0.1), epochs=3, key=0).loss
+
+    first, before = trained(jnp.asarray(0.5)), next(traces)
+    second, between = trained(jnp.asarray(0.6)), next(traces)
+    assert (first != second).any()
+    trained(0.6)
+    assert between - before < next(traces) - between  # the shape of the outputs is traced anew
