@@ -36,7 +36,7 @@ centre, scale = y.mean(), y.std()
 # Model
 # -----
 # Targets are standardised, so that their amplitude is about 1. Inputs keep their unit, so that the
-# lengthscale is in kilometres. In a plate of several targets these come first.
+# lengthscale is in kilometres. Both lines share it. ``y.T`` puts the plate's axis first.
 
 
 def model(X, y=None):
