@@ -52,7 +52,8 @@ class DEQ(Kernel):
 
     Notes
     -----
-    Derivatives are those of the equation at its solution; no iteration is differentiated.
+    Derivatives are those of the equation at its solution, at equal rows too, where Theta of relu,
+    leaky relu and abs has a cusp as an `NTK` has; no iteration is differentiated.
 
     References
     ----------
@@ -123,20 +124,15 @@ class DEQ(Kernel):
                 )
 
 
-def _settle(update, slope, start):
-    """Solve ``x = update(x)`` entry by entry, by Newton's steps where the map contracts.
+def _settle(update, slope, start, args):
+    """Solve ``x = update(x, *args)`` entry by entry, by Newton's steps where the map contracts.
 
-    ``update`` may depend on traced arguments. The solution is a fixed point of a step at a fixed
-    rate, with no slope there: so each of two more steps carries one more order of its derivatives.
+    ``slope(x)`` is that of ``update``; the solution has derivatives of every order in ``args``.
     """
     digits = 8 * float(jnp.finfo(start.dtype).eps)
 
-    def contraction(x):
-        rate = slope(x)
-        return jnp.where(rate < 1, 1 - rate, 1.0)
-
     def step(x):
-        return x + (update(x) - x) / contraction(x)
+        return x + (update(x, *args) - x) / _contraction(slope(x))
 
     def moving(state):
         x, before, count = state
@@ -148,23 +144,44 @@ def _settle(update, slope, start):
 
     first = lax.stop_gradient(start)
     found, *_ = lax.while_loop(moving, advance, (step(first), first, 0))
-    found = lax.stop_gradient(found)
-    speed = lax.stop_gradient(contraction(found))
-    for _ in range(2):
-        found = found + (update(found) - found) / speed
-    return found
+    return _solution(update, lax.stop_gradient(found), args)
+
+
+def _contraction(rate):
+    return jnp.where(rate < 1, 1 - rate, 1.0)
+
+
+@eqx.filter_custom_jvp
+def _solution(update, x, args):
+    """Return the solution ``x`` of ``x = update(x, *args)`` with its derivatives in ``args``."""
+    return x
+
+
+@_solution.def_jvp
+def _solution_jvp(primals, tangents):
+    update, x, args = primals
+    x = _solution(update, x, args)  # in the rule, too, it moves with its arguments
+    _, drift = eqx.filter_jvp(lambda *a: update(x, *a), args, tangents[2])
+    _, rate = jax.jvp(lambda x: update(x, *args), (x,), (jnp.ones_like(x),))
+    return x, drift / _contraction(rate)
 
 
 def _diagonal(kernel, X):
     dual, own = kernel._dual, kernel.input_var / X.shape[1] * (X**2).sum(-1) + kernel.bias_var
-
-    def moment(a):
-        return dual.diagonal(prepared(dual, a))
+    args = dual, own, kernel.weight_var
 
     def slope(a):
-        return kernel.weight_var * jax.jvp(moment, (a,), (jnp.ones_like(a),))[1]
+        return jax.jvp(lambda a: _diagonal_update(a, *args), (a,), (jnp.ones_like(a),))[1]
 
-    return _settle(lambda a: own + kernel.weight_var * moment(a), slope, own)
+    return _settle(_diagonal_update, slope, own, args)
+
+
+def _diagonal_update(a, dual, own, weight):
+    return own + weight * dual.diagonal(prepared(dual, a))
+
+
+def _update(c, dual, inner, weight, p, q, rest):
+    return inner + weight * (dual.covariance(p, q, c) + rest)
 
 
 @jax.jit
@@ -191,15 +208,12 @@ def _gram(kernel, X, Z):
         same = same_rows(h, g)
         inner = kernel.input_var / x.shape[1] * x @ z.T + kernel.bias_var
 
-        def update(c):
-            return inner + kernel.weight_var * (dual.covariance(p, q, c) + rest)
+        rest, slope_rest = (beyond(dual, same, p, q, of) for of in ("value", "slope"))
 
         def slope(c):
             return kernel.weight_var * (dual.slope(p, q, c) + slope_rest)
 
-        rest, slope_rest = (beyond(dual, same, p, q, of) for of in ("value", "slope"))
-
-        S = _settle(update, slope, inner)
+        S = _settle(_update, slope, inner, (dual, inner, kernel.weight_var, p, q, rest))
         theta = S / (1 - slope(S))
         return settled(same, S, a, b), settled(same, theta, own, other)
 
