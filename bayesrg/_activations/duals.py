@@ -63,10 +63,14 @@ def _growth(a, b, da, db):
 
 
 def _angle(a, b, c):
-    """Area ``s`` and angle ``t`` between two vectors of squared lengths a, b, inner product c."""
+    """Area ``s`` and angle ``t`` between two vectors of squared lengths a, b, inner product c.
+
+    A vector without length is at a right angle to others, and at none to one without length.
+    """
     a, b, c = lax.stop_gradient((a, b, c))
     s = safe_sqrt(a * b - c**2)
-    return s, jnp.where((s == 0) & (c == 0), jnp.pi / 2, jnp.arctan2(s, c))
+    alone = (s == 0) & (c == 0) & ((a > 0) | (b > 0))
+    return s, jnp.where(alone, jnp.pi / 2, jnp.arctan2(s, c))
 
 
 def angle_between(e, g):

@@ -69,7 +69,7 @@ class Kernel(eqx.Module):
 
     __rmul__ = __mul__
 
-    def __pow__(self, exponent: int) -> "Kernel":
+    def __pow__(self, exponent) -> "Kernel":
         return Power(self, _checks.whole("exponent", exponent))
 
     def on(self, columns: int | list[int] | np.ndarray) -> "Kernel":

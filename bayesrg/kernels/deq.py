@@ -52,7 +52,8 @@ class DEQ(Kernel):
 
     Notes
     -----
-    Derivatives are those of the equation at its solution; no iteration is differentiated.
+    Derivatives are those of the equation at its solution, at equal rows too, where Theta of relu,
+    leaky relu and abs has a cusp as an `NTK` has; no iteration is differentiated.
 
     References
     ----------
@@ -122,17 +123,15 @@ class DEQ(Kernel):
                 )
 
 
-def _settle(update, slope, start):
-    """Solve ``x = update(x)`` entry by entry, by Newton's steps where the map contracts.
+def _settle(update, slope, start, args):
+    """Solve ``x = update(x, *args)`` entry by entry, by Newton's steps where the map contracts.
 
-    ``update`` may depend on traced arguments, in which the solution has its derivatives.
+    ``slope(x)`` is that of ``update``; the solution has derivatives of every order in ``args``.
     """
     digits = 8 * float(jnp.finfo(start.dtype).eps)
 
     def step(x):
-        rate = slope(x)
-        change = (update(x) - x) / jnp.where(rate < 1, 1 - rate, 1.0)
-        return x + lax.stop_gradient(change)
+        return x + (update(x, *args) - x) / _contraction(slope(x))
 
     def moving(state):
         x, before, count = state
@@ -144,19 +143,35 @@ def _settle(update, slope, start):
 
     first = lax.stop_gradient(start)
     found, *_ = lax.while_loop(moving, advance, (step(first), first, 0))
-    return implicit(lambda x, _: x - update(x), step(found), ())
+    return implicit(lambda x, _: x - update(x, *args), found, (), _divide)
+
+
+def _contraction(rate):
+    return jnp.where(rate < 1, 1 - rate, 1.0)
+
+
+def _divide(equation, x, change):
+    """Divide by the slope ``1 - rate`` of the equation, where the map contracts."""
+    slope = jax.jvp(equation, (x,), (jnp.ones_like(x),))[1]
+    return change / jnp.where(slope > 0, slope, 1.0)
 
 
 def _diagonal(kernel, X):
     dual, own = kernel._dual, kernel.input_var / X.shape[1] * (X**2).sum(-1) + kernel.bias_var
-
-    def moment(a):
-        return dual.diagonal(prepared(dual, a))
+    args = dual, own, kernel.weight_var
 
     def slope(a):
-        return kernel.weight_var * jax.jvp(moment, (a,), (jnp.ones_like(a),))[1]
+        return jax.jvp(lambda a: _diagonal_update(a, *args), (a,), (jnp.ones_like(a),))[1]
 
-    return _settle(lambda a: own + kernel.weight_var * moment(a), slope, own)
+    return _settle(_diagonal_update, slope, own, args)
+
+
+def _diagonal_update(a, dual, own, weight):
+    return own + weight * dual.diagonal(prepared(dual, a))
+
+
+def _update(c, dual, inner, weight, p, q, rest):
+    return inner + weight * (dual.covariance(p, q, c) + rest)
 
 
 @jax.jit
@@ -183,15 +198,12 @@ def _gram(kernel, X, Z):
         same = same_rows(h, g)
         inner = kernel.input_var / x.shape[1] * x @ z.T + kernel.bias_var
 
-        def update(c):
-            return inner + kernel.weight_var * (dual.covariance(p, q, c) + rest)
+        rest, slope_rest = (beyond(dual, same, p, q, of) for of in ("value", "slope"))
 
         def slope(c):
             return kernel.weight_var * (dual.slope(p, q, c) + slope_rest)
 
-        rest, slope_rest = (beyond(dual, same, p, q, of) for of in ("value", "slope"))
-
-        S = _settle(update, slope, inner)
+        S = _settle(_update, slope, inner, (dual, inner, kernel.weight_var, p, q, rest))
         theta = S / (1 - slope(S))
         return settled(same, S, a, b), settled(same, theta, own, other)
 

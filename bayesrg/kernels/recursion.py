@@ -90,7 +90,8 @@ class Recursion(eqx.Module):
                 c, normed = K * scale, theta * scale if self.tangent else None
             known = ()
             if gaps is not None:
-                e, g = lax.optimization_barrier(gaps)  # one value for all that is made of them
+                e, g = jnp.where(same, 0.0, gaps[0]), jnp.where(same, 2.0, gaps[1])
+                e, g = lax.optimization_barrier((e, g))  # one value for all that is made of them
                 t = angle_between(e, g)
                 known = ((jnp.sqrt(e * g) * safe_sqrt(p * q), t),)
                 gaps = self._next_gaps(layer, left, right, e, g, t)
@@ -134,7 +135,6 @@ class Recursion(eqx.Module):
         )
         root_a, root_b = safe_sqrt(_inverse(a)), safe_sqrt(_inverse(b))
         rho = jnp.clip(K * root_a[:, None] * root_b[None], -1.0, 1.0)
-        rho = jnp.where(same & (rho > 0), 1.0, rho)
         lost = (jnp.abs(rho) > 1 - least_share(K.dtype)) & ~same
 
         scale, shift = safe_sqrt(weight / x.shape[1]), safe_sqrt(bias)

@@ -78,7 +78,8 @@ def _matern(p, u):
 def _matern_jvp(p, primals, tangents):
     (u,), (du,) = primals, tangents
     if p == 0:
-        slope = jnp.where(u > 0, -0.5 / jnp.sqrt(jnp.where(u > 0, u, 1.0)), 0.0) * _matern(0, u)
+        r = safe_sqrt(u)
+        slope = jnp.where(r > 0, -0.5 * jnp.exp(-r) / jnp.where(r > 0, r, 1.0), 0.0)
     else:
         slope = -_matern(p - 1, u) / (4 * p - 2)
     return _matern(p, u), slope * du
