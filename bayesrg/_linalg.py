@@ -213,6 +213,48 @@ def _square_root_jvp(primals, tangents):
     return ((V * roots) @ V.T, values), (V @ ratio @ V.T, d_values)
 
 
+def _unless_they_meet(values):
+    """One for each of falling or rising values, nan for those that a neighbour comes close to.
+
+    Values that are round-off of the largest do not count: nobody may use their vectors.
+    """
+    size = jnp.abs(values)
+    near = jnp.abs(jnp.diff(values)) <= 1e-6 * jnp.maximum(size[1:], size[:-1])
+    near = jnp.pad(near, (1, 0)) | jnp.pad(near, (0, 1))
+    real = size > values.size * jnp.finfo(values.dtype).eps * size.max(initial=0.0)
+    return jnp.where(near & real, jnp.nan, 1.0)
+
+
+@jax.custom_jvp
+def eigh(A):
+    """Eigenvalues, rising, and eigenvectors, whose derivative is nan where eigenvalues meet.
+
+    There it does not exist, and JAX gives a number or none by how the round-off falls.
+    """
+    return tuple(jnp.linalg.eigh(A))
+
+
+@eigh.defjvp
+def _eigh_jvp(primals, tangents):
+    (values, V), (d_values, dV) = jax.jvp(lambda A: tuple(jnp.linalg.eigh(A)), primals, tangents)
+    return (values, V), (d_values, dV * _unless_they_meet(values))
+
+
+@jax.custom_jvp
+def svd(A):
+    """Thin singular value decomposition ``U, s, Vt`` with derivatives as those of `eigh`."""
+    return tuple(jnp.linalg.svd(A, full_matrices=False))
+
+
+@svd.defjvp
+def _svd_jvp(primals, tangents):
+    (U, s, Vt), (dU, ds, dVt) = jax.jvp(
+        lambda A: tuple(jnp.linalg.svd(A, full_matrices=False)), primals, tangents
+    )
+    sign = _unless_they_meet(s)
+    return (U, s, Vt), (dU * sign, ds, dVt * sign[:, None])
+
+
 @jax.custom_jvp
 def pairs(K):
     """Eigenvectors (n, n) and eigenvalues (n,), falling, of a symmetric matrix.

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from .. import _checks
 from .._activations import activation_function, one_a_layer
 from .._checks import ArrayLike
+from .._linalg import svd
 
 
 class Alignment(NamedTuple):
@@ -84,7 +85,7 @@ def procrustes(H: ArrayLike, H_new: ArrayLike) -> Alignment:
     arXiv 2305.18512.
     """
     H, scaled = _pair(H, H_new)
-    U, _, Vt = jnp.linalg.svd(H.T @ scaled, full_matrices=False)
+    U, _, Vt = svd(H.T @ scaled)
     return Alignment(U @ Vt, alignment_error(H, H_new, U @ Vt))
 
 
@@ -222,5 +223,5 @@ def resample(
 
 def _draw(key, W, rows):
     """Draw rows of covariance W^T W / N."""
-    _, singular, Qt = jnp.linalg.svd(W, full_matrices=False)
+    _, singular, Qt = svd(W)
     return random.normal(key, (rows, singular.size), W.dtype) * singular @ Qt / np.sqrt(W.shape[0])

@@ -175,7 +175,8 @@ def conditional_ridge(
                 "rows; choose fewer with modes="
             )
         root = jnp.sqrt(w)
-        solution = jnp.linalg.lstsq(root[:, None] * design, root * excess)[0]
+        # lstsq differentiates singular vectors, which is wrong where singular values meet
+        solution = jnp.linalg.pinv(root[:, None] * design) @ (root * excess)
         return ridge + design @ solution
     means = jnp.abs(w @ low)
     if _checks.known(means) and (np.asarray(means) > 0.1).any():

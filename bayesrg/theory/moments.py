@@ -11,7 +11,7 @@ from jaxtyping import Float
 
 from .. import _checks
 from .._checks import ArrayLike
-from .._linalg import safe_sqrt
+from .._linalg import eigh, safe_sqrt
 
 
 class Moments(eqx.Module):
@@ -231,7 +231,7 @@ def _tolerance(given, values):
 
 
 def _decompose(Omega, psi, Ey2, mean, N, rank_tol):
-    values, vectors = jnp.linalg.eigh((Omega + Omega.T) / 2)
+    values, vectors = eigh((Omega + Omega.T) / 2)
     values, vectors = values[::-1], vectors[:, ::-1]
     _definite(values, Omega)
     values = jnp.clip(values, 0.0)

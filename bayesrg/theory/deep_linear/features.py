@@ -13,6 +13,7 @@ from jaxtyping import Float
 
 from ... import _checks
 from ..._checks import ArrayLike
+from ..._linalg import eigh, svd
 from ...networks import DeepLinear
 from .order import Bartlett, bartlett_factor
 
@@ -71,7 +72,7 @@ def rotate(net: DeepLinear, X: ArrayLike, Y: ArrayLike) -> Rotated:
         raise ValueError(
             f"Y has {Y.shape[1]} columns and the network {net.outputs} outputs; give as many"
         )
-    U, root, _ = jnp.linalg.svd(X, full_matrices=False)
+    U, root, _ = svd(X)
     if _checks.known(root):
         floor = max(X.shape) * jnp.finfo(X.dtype).eps * root.max(initial=0.0)
         rank = int((root > floor).sum())
@@ -82,7 +83,7 @@ def rotate(net: DeepLinear, X: ArrayLike, Y: ArrayLike) -> Rotated:
 
 def _given(data, Q):
     """Posterior of f at an order parameter: V, and means and variances (r, c) in both bases."""
-    q, V = jnp.linalg.eigh(Q)
+    q, V = eigh(Q)
     q = jnp.clip(q, 0.0)
     signal = data.values[:, None] * q
     total = signal + data.net.ridge

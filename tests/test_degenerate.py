@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Derivatives and draws where eigenvalues meet, and refusals where there is no derivative."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from oracles import central_difference
+from scipy.stats import multivariate_normal
+
+from bayesrg import gp, networks, theory
+from bayesrg._linalg import eigh, svd
+from bayesrg.kernels import RBF, Linear
+
+x = np.linspace(0, 1, 12, endpoint=False)
+circle = np.stack([np.cos(2 * np.pi * x), np.sin(2 * np.pi * x)], 1)  # pairs of equal eigenvalues
+y = np.sin(2 * np.pi * x) + 0.3 * np.cos(8 * x)
+X = np.random.default_rng(0).normal(size=(12, 2))
+Y = np.stack([np.sin(X[:, 0]), X[:, 1]], 1)
+
+
+def entries(fn, Y):
+    return multivariate_normal(np.zeros(Y.size), fn.covariance_matrix).logpdf(np.ravel(Y))
+
+
+@pytest.mark.parametrize("given", [False, True])
+@pytest.mark.parametrize(
+    "name, right",
+    [("kernel", -1.267936846), ("circle", None), ("modes", None), ("rest", None)],
+)
+def test_several_outputs(name, right, given):
+    Q, order = np.array([[1.0, 0.4], [0.4, 0.7]]), np.eye(2)
+
+    def law(v, ridge):
+        if name == "kernel":
+            prior, points, Q_ = Linear(v), X, order
+        elif name == "circle":
+            prior, points, Q_ = RBF(v), circle, Q
+        else:
+            F, values = circle * v, jnp.ones(2)
+            residual = None if name == "modes" else 0.3 * v * jnp.ones(12)
+            eigen = gp.eigenpairs(F, values, residual) if given else None
+            return gp.MatrixMercerNormal(F, values, ridge, Q, residual=residual, eigen=eigen)
+        eigen = gp.eigenpairs_of(prior, points) if given else None
+        return gp.matrix_marginal(prior, points, ridge, Q_, eigen=eigen)
+
+    theta = np.array([1.1, 0.1])
+    gradient = jax.jit(jax.grad(lambda t: law(t[0], t[1]).log_prob(Y)))(theta)
+    expected = central_difference(lambda t: entries(law(*t), Y), theta, 1e-5)
+    np.testing.assert_allclose(gradient, expected, rtol=1e-7)
+    if right is not None:
+        np.testing.assert_allclose(gradient[0], right, rtol=1e-9)
+
+
+def test_several_outputs_refuse_what_has_no_derivative():
+    def law(v):
+        return gp.matrix_marginal(RBF(v), circle, 0.1, jnp.eye(2))
+
+    for method in ("loo", "solve"):
+        with pytest.raises(NotImplementedError, match="only log_prob and draws have a derivative"):
+            jax.grad(lambda v, method=method: getattr(law(v), method)(Y).sum())(1.1)
+    with pytest.raises(NotImplementedError, match="only log_prob and draws"):
+        jax.grad(lambda v: law(v).krige(Y[:10])[0].sum())(1.1)
+    with pytest.raises(NotImplementedError, match="a first one"):
+        jax.grad(jax.grad(lambda v: law(v).log_prob(Y)))(1.1)
+
+
+def test_eigenpairs_of_a_kernel_that_moves():
+    """The law takes its derivatives from the kernel, wherever the eigenpairs were made."""
+    made = gp.eigenpairs_of(RBF(1.1), circle)
+
+    def law(lengthscale, eigen=None):
+        return gp.marginal(RBF(lengthscale), circle, 0.1, eigen=eigen)
+
+    def moving(v):
+        return law(v, gp.eigenpairs_of(RBF(v), circle))
+
+    slope = jax.grad(lambda v: moving(v).log_prob(y))(1.1)
+    np.testing.assert_allclose(slope, 3.434350045937, rtol=1e-11)
+    for verb in ("log_prob", "loo"):
+        plain, fixed, ours = (
+            jax.jacrev(lambda v, f=f: getattr(f(v), verb)(y))(1.1)  # noqa: B023
+            for f in (law, lambda v: law(v, made), moving)
+        )
+        np.testing.assert_allclose(ours, plain, rtol=1e-10)
+        np.testing.assert_allclose(fixed, plain, rtol=1e-10)
+    with pytest.raises(NotImplementedError, match="leave eigen out"):
+        jax.grad(lambda v: moving(v).colour(y).sum())(1.1)
+    mixed = jax.grad(lambda r: gp.marginal(RBF(1.1), circle, r, eigen=made).log_prob(y))
+    hessian = jax.grad(lambda r: gp.marginal(RBF(1.1), circle, r).log_prob(y))
+    np.testing.assert_allclose(jax.grad(mixed)(0.1), jax.grad(hessian)(0.1), rtol=1e-9)
+
+    def noise_slope(v):
+        law = gp.marginal
+        return jax.grad(lambda r: law(RBF(v), circle, r, eigen=made).log_prob(y))(0.1)
+
+    with pytest.raises(NotImplementedError, match="leave eigen out"):
+        jax.grad(noise_slope)(1.1)
+
+
+def test_eigenvectors_alone_have_no_derivative():
+    """It is nan and no number, for those of a kernel and of columns; eigenvalues have theirs."""
+    for pairs in (
+        lambda v: gp.eigenpairs_of(RBF(v), circle),
+        lambda v: gp.eigenpairs(circle * v, np.ones(2)),
+    ):
+        assert np.isnan(jax.grad(lambda v, p=pairs: p(v)[0][0].sum())(1.1))
+        slope = jax.jacrev(lambda v, p=pairs: p(v)[1])(1.1)
+        expected = (pairs(1.1 + 1e-6)[1] - pairs(1.1 - 1e-6)[1]) / 2e-6
+        np.testing.assert_allclose(slope, expected, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("ridge", [0.1, 0.0])
+@pytest.mark.parametrize("shape", [(12, 2), (2, 12), (4, 4)])
+def test_cross_validation_at_equal_singular_values(shape, ridge):
+    columns = circle if shape == (12, 2) else circle.T if shape == (2, 12) else 2.0 * np.eye(4)
+    targets = np.random.default_rng(1).normal(size=shape[0])
+
+    def estimate(columns):
+        return theory.gcv(columns, targets, ridge)
+
+    # at ridge 0 the limit goes through the rank, which a difference must not raise
+    expected = central_difference(estimate, columns, 1e-5)
+    np.testing.assert_allclose(jax.grad(estimate)(columns), expected, rtol=1e-5, atol=1e-7)
+    if ridge:
+        slope = jax.grad(lambda r: theory.gcv(columns, targets, r))(ridge)
+        turned = jax.grad(lambda c: jax.grad(lambda r: theory.gcv(c, targets, r))(ridge).sum())
+        assert np.isfinite(slope)
+        with pytest.raises(NotImplementedError, match="first derivatives only"):
+            turned(jnp.asarray(columns))
+
+
+def test_draws_of_one_key_are_continuous():
+    """Small steps of a lengthscale make small steps of a draw, as large as its derivative says."""
+    eye = np.array([[1.0, 0.4], [0.4, 0.7]])
+
+    def eigen(v):
+        return gp.eigenpairs_of(RBF(v), circle)
+
+    places = {
+        "posterior": lambda v: gp.condition(RBF(v), circle, y, 0.1).sample(0, circle, 1),
+        "law": lambda v: gp.marginal(RBF(v), circle, 0.1).sample(jax.random.key(0)),
+        "eigenpairs": lambda v: gp.marginal(RBF(v), circle, 0.1, eigen=eigen(v)).sample(
+            jax.random.key(0)
+        ),
+        "several outputs": lambda v: gp.matrix_marginal(RBF(v), circle, 0.1, eye).sample(
+            jax.random.key(0)
+        ),
+        "modes": lambda v: gp.MatrixMercerNormal(circle * v, np.ones(2), 0.1, eye).sample(
+            jax.random.key(0)
+        ),
+    }
+    for name, draw in places.items():
+        here, there = draw(1.1), draw(1.1 + 1e-6)
+        assert np.abs(there - here).max() < 1e-4, name
+        if name != "eigenpairs":
+            step = jax.jvp(draw, (1.1,), (1.0,))[1]
+            np.testing.assert_allclose((there - here) / 1e-6, step, rtol=1e-3, atol=1e-3)
+
+
+def test_other_decompositions_give_no_number_where_values_meet():
+    """Derivatives of eigenvectors stay where they exist, and are nan where they do not."""
+    A = np.diag([1.0, 2.0, 3.0]) + 0.1
+    direction = np.random.default_rng(2).normal(size=(3, 3))
+    direction = direction + direction.T
+
+    def first(t, A):
+        return eigh(A + t * direction)[1][0, 0] ** 2
+
+    expected = (first(1e-6, A) - first(-1e-6, A)) / 2e-6
+    np.testing.assert_allclose(jax.grad(first)(0.0, A), expected, rtol=1e-6)
+    assert np.isnan(jax.grad(first)(0.0, np.eye(3)))
+    assert np.isnan(jax.grad(lambda t: svd(t * circle + 0.0)[0][0, 0])(1.0))
+    rows, both = jnp.asarray(np.tile(circle, (2, 1))), np.tile(y, 2)
+    moments = jax.grad(lambda F: theory.moments(F, both).power[0])(rows)
+    assert np.isnan(moments).any()
+    turn = jax.grad(lambda H: networks.align(H, circle).rotation[0, 0])(jnp.asarray(circle))
+    assert np.isnan(turn).any()
