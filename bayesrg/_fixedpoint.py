@@ -59,6 +59,7 @@ def implicit(function, solution, args, divide=entrywise):
     -------
     array like ``solution``
     """
+    solution, args = jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(x)), (solution, args))
     function = eqx.filter_closure_convert(function, solution, args)
     traced, rest = eqx.partition(function, eqx.is_array)
     solution = jax.lax.stop_gradient(solution)

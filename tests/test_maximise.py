@@ -36,8 +36,7 @@ def best():
     "length, size",
     [
         (1e3, 1e-9),
-        (1e-3, 1e6),
-        *(pytest.param(*p, marks=pytest.mark.slow) for p in ((1, 1), (1e9, 1), (1, 1e-9))),
+        *(pytest.param(*p, marks=pytest.mark.slow) for p in ((1, 1), (1e-3, 1e6), (1e9, 1))),
     ],
 )
 def test_units_do_not_matter(best, length, size):

@@ -7,6 +7,7 @@ import numpy as np
 
 _DECADES = np.arange(-12, 13) * np.log(10)  # of the inputs, at which the kernel is tried
 _STEP = 1e-3  # of differences in logarithms
+_COLUMNS = 32  # at most, whose units are tried one by one
 _SAME = 1e-4  # relative, of two changes that count as equal
 
 
@@ -63,7 +64,7 @@ def units_of(gram, start, X, variance):
     def together(t, scale, h):
         return t, rows * np.exp(scale + h)
 
-    each = d > 1 and start.size >= d  # one length a column, perhaps
+    each = 1 < d <= min(start.size, _COLUMNS)  # one length a column, perhaps
     kinds = [parameter(i) for i in range(start.size)] + [together]
     kinds += [column(j) for j in range(d)] if each else []
     blocks, values, scales = [], [], []

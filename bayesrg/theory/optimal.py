@@ -80,7 +80,8 @@ def optimal_ridge(
     Notes
     -----
     In a matched model, weights drawn from the prior, both criteria give noise over prior variance
-    at every n. They part where the prior is wrong.
+    at every n. They part where the prior is wrong. Twice differentiable in the moments, n and the
+    noise variance; at an end of the range as that end is.
 
     References
     ----------
