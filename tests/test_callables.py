@@ -285,6 +285,17 @@ def test_a_gradient_alone_in_what_a_map_captured():
     np.testing.assert_allclose(jax.grad(total)(1.2), 144 * top**1.2 * np.log(top), rtol=1e-8)
 
 
+def test_a_kink_may_move():
+    """The mean of max(x - t, 0) falls by the probability that x is above t."""
+
+    def mean(t):
+        rectified = theory.Activation(lambda u: jnp.maximum(u - t, 0.0), kinks=(t,))
+        return theory.hermite(rectified, 1.3, 0.2).a0
+
+    slope = jax.grad(mean)(0.5)
+    np.testing.assert_allclose(slope, -jax.scipy.stats.norm.sf(0.3 / np.sqrt(1.3)), rtol=1e-12)
+
+
 class Net:
     """A network as plain Python has it."""
 
