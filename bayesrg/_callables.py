@@ -6,7 +6,8 @@
 code of the user refers to. JAX arrays among them, traced or not, become leaves of a pytree. All
 else is copied into a plan that is compared by value, so that a new lambda with the same code and
 the same numbers finds the program of the old one, and another number never does. A held callable
-keeps the values of the moment at which it was read.
+keeps the values of the moment at which it was read; what it writes to a captured list or object
+is written to a copy.
 
 Compared by identity, and so not seen to change: modules, classes and what their other methods
 refer to, globals of installed packages, and objects that are neither modules of Equinox, pytrees
@@ -14,6 +15,7 @@ nor plain instances of the user's own classes. `functools.partial` and modules w
 are always seen.
 """
 
+import dis
 import functools
 import sys
 import sysconfig
@@ -30,6 +32,7 @@ _PLAIN = (bool, int, float, complex, str, bytes, type(None), type(Ellipsis), typ
 _JITTED = type(jax.jit(lambda x: x))
 _WRAPPERS = (jax.custom_jvp, jax.custom_vjp)
 _SCOPE = ("__builtins__", "__name__", "__package__", "__spec__", "__file__")
+_LOADS = ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS")
 _HEAP = 1 << 9  # the flag of classes that are written in Python
 _EMPTY = object()
 
@@ -74,8 +77,8 @@ def hold(value) -> Held:
 def as_pytree(function):
     """Keep a callable that is a pytree of arrays, whose fields have names; hold any other."""
     leaves, structure = jax.tree.flatten(function)
-    whole = jax.tree_util.treedef_is_leaf(structure) or not all(map(eqx.is_array_like, leaves))
-    return hold(function) if whole else function
+    plain = jax.tree_util.treedef_is_leaf(structure) or isinstance(function, functools.partial)
+    return hold(function) if plain or not all(map(eqx.is_array_like, leaves)) else function
 
 
 def still(value):
@@ -115,6 +118,9 @@ class _Plan:
 
     def __repr__(self):
         return self.name
+
+    def __deepcopy__(self, memo):  # it never changes, and modules among its parts have no copy
+        return self
 
     def __hash__(self):
         return self.hash
@@ -157,23 +163,23 @@ def _of_user(value):
     return not _installed(getattr(value, "__module__", None) or "__main__")
 
 
+@functools.lru_cache(1024)
 def _global_names(code):
-    yield from code.co_names
-    for constant in code.co_consts:
-        if isinstance(constant, types.CodeType):
-            yield from _global_names(constant)
+    """Names of globals that code refers to, those of functions inside it included."""
+    names = {i.argval for i in dis.get_instructions(code) if i.opname in _LOADS}
+    inner = (c for c in code.co_consts if isinstance(c, types.CodeType))
+    return frozenset(names.union(*map(_global_names, inner)))
 
 
 def _taken_apart(value):
-    """Say whether an object may be copied by the contents of its dictionary."""
+    """Say whether an object may be copied by what its attributes hold."""
     kind = type(value)
     if isinstance(value, eqx.Module):
         return True
     if isinstance(value, _WRAPPERS):
         return _of_user(value)
     return (
-        hasattr(value, "__dict__")
-        and _of_user(kind)
+        _of_user(kind)
         and kind.__new__ is object.__new__
         and kind.__reduce_ex__ is object.__reduce_ex__
         and kind.__reduce__ is object.__reduce__
@@ -182,15 +188,16 @@ def _taken_apart(value):
 
 
 def _contents(value):
-    """Fields of an object, and plain data of the user's own classes that they do not hide."""
-    contents = {}
+    """Attributes of an object, and plain data of the user's own classes that they do not hide."""
+    contents, state = {}, object.__getstate__(value)
+    own, slots = state if isinstance(state, tuple) else (state, None)
     for base in reversed(type(value).__mro__[:-1]):
         if _of_user(base) and not isinstance(value, eqx.Module):
             for name, entry in vars(base).items():
                 hidden = name.startswith("__") or name.startswith("_abc")
                 if not hidden and not callable(entry) and not hasattr(type(entry), "__get__"):
                     contents[name] = entry
-    return contents | vars(value)
+    return contents | (own or {}) | (slots or {})
 
 
 class _Reader:
@@ -257,7 +264,7 @@ class _Reader:
         here = self._number(value, self.kept)
         scope, names = value.__globals__, ()
         if mine:
-            names = sorted({n for n in _global_names(value.__code__) if n in scope} - {*_SCOPE})
+            names = sorted(n for n in _global_names(value.__code__) if n in scope)
         own = {k: v for k, v in vars(value).items() if k != "__wrapped__"} if mine else {}
         return (
             "function", here, value.__code__, _Atom(scope), mine, value.__name__,
@@ -338,7 +345,11 @@ class _Builder:
 
     def _object(self, here, kind, *fields):
         new = self.built[here] = object.__new__(kind.value)
-        vars(new).update((name, self.build(part)) for name, part in fields)
+        for name, part in fields:
+            if isinstance(getattr(kind.value, name, None), types.MemberDescriptorType):  # a slot
+                object.__setattr__(new, name, self.build(part))
+            else:  # past what the class does where one assigns
+                vars(new)[name] = self.build(part)
         return new
 
     def _function(self, here, code, scope, mine, name, defaults, keywords, own, cells, names):

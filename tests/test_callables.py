@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Functions of users: what they captured is data, at every door that takes one."""
 
+import copy
+import dataclasses
 import functools
 import itertools
 
@@ -272,6 +274,28 @@ def test_modules_of_equinox_are_activations_and_networks():
     assert found.loss[1] < found.loss[0]
 
 
+def test_a_gradient_alone_in_what_a_map_captured():
+    """On equal distances the constant vector is an eigenvector at every map."""
+
+    def total(t):
+        return spectrum.modify_kernel(kernels.RBF(1.0), C, lambda values: values**t)(C).sum()
+
+    top = kernels.RBF(1.0)(C)[0].mean()
+    np.testing.assert_allclose(total(1.2), 144 * top**1.2, rtol=1e-10)
+    np.testing.assert_allclose(jax.grad(total)(1.2), 144 * top**1.2 * np.log(top), rtol=1e-8)
+
+
+def test_a_kink_may_move():
+    """The mean of max(x - t, 0) falls by the probability that x is above t."""
+
+    def mean(t):
+        rectified = theory.Activation(lambda u: jnp.maximum(u - t, 0.0), kinks=(t,))
+        return theory.hermite(rectified, 1.3, 0.2).a0
+
+    slope = jax.grad(mean)(0.5)
+    np.testing.assert_allclose(slope, -jax.scipy.stats.norm.sf(0.3 / np.sqrt(1.3)), rtol=1e-12)
+
+
 class Net:
     """A network as plain Python has it."""
 
@@ -341,15 +365,46 @@ def test_functions_that_refer_to_themselves_and_wrapped_ones_are_held():
     t = jnp.asarray(2.0)
     assert hold(factorial)(5, scale=2.0) == 240.0
     assert hold(lambda u: u * cycle[1][1][0])(3.0) == 3.0
-    for function in (
-        jax.jit(lambda u: t * u**2), jax.vmap(lambda u: t * u**2),
-        jax.checkpoint(lambda u: t * u**2), jax.grad(lambda u: t * (u**3).sum() / 3),
+    functions = (
+        jax.jit(lambda u: t * u**2),
+        jax.vmap(lambda u: t * u**2),
+        jax.checkpoint(lambda u: t * u**2),
+        jax.grad(lambda u: t * (u**3).sum() / 3),
         functools.partial(lambda s, u: s * u**2, t),
-    ):  # fmt: skip
+    )
+    for function in functions:
         held = hold(function)
         assert len(held.arrays) == 1
         np.testing.assert_allclose(held(jnp.arange(3.0)), 2.0 * np.arange(3.0) ** 2)
     assert not hold(jnp.tanh).arrays and hold(jnp.tanh).open() is jnp.tanh
+    copied = copy.deepcopy(hold(functions[0]))
+    np.testing.assert_allclose(copied(3.0), 18.0)
+
+
+@dataclasses.dataclass(slots=True)
+class Slotted:
+    scale: float
+
+    def __call__(self, u):
+        return self.scale * u
+
+
+class Kind:
+    scale, entries = 1.0, [1.0]
+
+    def __call__(self, u):
+        return self.scale * self.entries[0] * u
+
+
+def test_objects_with_slots_and_data_of_a_class_are_held():
+    slotted, kind = Slotted(2.0), Kind()
+    held = hold(slotted), hold(kind)
+    slotted.scale, Kind.entries[0] = 3.0, 5.0
+    try:
+        assert [h(1.0) for h in held] == [2.0, 1.0]
+        assert hold(slotted)(1.0) == 3.0 and hold(kind)(1.0) == 5.0
+    finally:
+        Kind.entries[0] = 1.0
 
 
 def test_a_new_lambda_with_other_arrays_finds_the_program():

@@ -165,6 +165,7 @@ def critical_point(
     if dual.slope is None:
         raise ValueError(f"{activation} has no derivative; take a continuous activation")
     held = hold(dual)
+    _checks.on_host("kernels.critical_point", held)
 
     def moments(K):
         found = _moments(held, jnp.asarray(K, float))

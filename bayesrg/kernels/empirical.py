@@ -273,7 +273,7 @@ def require_rows_apart(found):
         return
     gap, size = np.asarray(found)
     eps = float(jnp.finfo(found.dtype).eps)
-    if np.isfinite(size) and not gap <= max(eps**0.3 * size, 1e3 * eps):
+    if np.isfinite(size) and not gap <= max(eps**0.25 * size, 1e3 * eps):
         raise ValueError(
             f"apply mixes rows: outputs of size {size:.3g} on two rows together differ by "
             f"{gap:.3g} from those on each row alone, where rows are taken one by one; "

@@ -26,8 +26,10 @@ BLOCK_BYTES = 2**26
 
 def slope_field(value):
     """Make a kernel's field of the slope of a leaky relu: static, unless it is a JAX array."""
+    if type(value) in (int, float) and np.isfinite(value):
+        return still(float(value))
     checked = _checks.finite("slope", value, ndim=0)
-    return checked if isinstance(value, Array) else still(float(value))
+    return checked if isinstance(value, Array) else still(float(checked))
 
 
 class NNGP(Kernel):
