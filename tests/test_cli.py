@@ -60,7 +60,7 @@ def test_models_are_listed_with_what_they_are():
         (["run", "gp_regression", "--n", "5"], "--n and --task belong to --data"),
         (["run", "gp_regression", "--data", "digit"], "name must be one of 'digits'"),
         (["run", "gp_regression", "--data", "digits", "--task", "3,3"], "two different classes"),
-        (["run", "gp_regression", "--draws", "0"], "draws must be an integer of at least 1"),
+        (["run", "gp_regression", "--draws", "0"], "draws must be a positive integer"),
         (["run", "gp_regression", "--threshold", "2"], "threshold must lie strictly between"),
         (["run", "gp_regression", "--devices", "64"], "devices must divide"),
         (
