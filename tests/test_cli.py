@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 import re
+import subprocess
 import sys
+import tempfile
+import warnings
 
 import pytest
 from typer.testing import CliRunner
 
 import bayesrg as brg
-from bayesrg import cli
+from bayesrg import cli, io, job
 
 MODEL = '''
 """A mean."""
@@ -17,7 +20,21 @@ def model(X, y=None, *, width=1.0):
     m = numpyro.sample("m", dist.Normal(0, width))
     with numpyro.plate("point", X.shape[0]):
         numpyro.sample("y", dist.Normal(m, 1.0), obs=y)
+
+def demo(key):
+    data = brg.data.load("digits", n=30, key=key)
+    return data.X, data.y
 '''
+MISTAKES = {  # files whose model, or whose loading, goes wrong
+    "sum.py": MODEL.replace('dist.Normal(0, width)', 'dist.Normal(0, width + "1")'),
+    "inside.py": MODEL.replace('brg\n', 'brg\nfrom bayesrg.gp import marginal\n').replace(
+        'with numpyro', 'marginal(brg.kernels.RBF(1.0), X, -1.0)\n    with numpyro'),
+    "leaves.py": MODEL.replace('    with', '    raise SystemExit(0)\n    with'),
+    "exit.py": "import sys\nsys.exit(0)\n",
+    "name.py": "x = 1\ny = undefined\n",
+    "syntax.py": "x = = 1\n",
+    "number.py": "model = 3\n",
+}  # fmt: skip
 
 
 def main(monkeypatch, capsys, *arguments):
@@ -43,25 +60,99 @@ def test_models_are_listed_with_what_they_are():
         (["run", "gp_regression", "--n", "5"], "--n and --task belong to --data"),
         (["run", "gp_regression", "--data", "digit"], "name must be one of 'digits'"),
         (["run", "gp_regression", "--data", "digits", "--task", "3,3"], "two different classes"),
-        (["run", "gp_regression", "--draws", "0"], "draws must be an integer of at least 1"),
+        (["run", "gp_regression", "--draws", "0"], "draws must be a positive integer"),
         (["run", "gp_regression", "--threshold", "2"], "threshold must lie strictly between"),
         (["run", "gp_regression", "--devices", "64"], "devices must divide"),
+        (
+            ["run", "gp_regression", "--seed", "99999999999999999999"],
+            "--seed must fit into 64",
+        ),
+        (["run", "gp_regression", "--data", "digits", "--task", "3,x"], "such as 3,8, got '3,x'"),
+        (["run", "gp_regression", "--out", "mistakes/exit.py"], "'mistakes/exit.py' is a file"),
+        (
+            ["run", "gp_regression", "--out", "mistakes/exit.py/a"],
+            "lies in one; give path a",
+        ),
+        (["run", "mistakes/sum.py"], "sum.py, line 7, in model: TypeError: "),
+        (["run", "mistakes/inside.py"], "inside.py, line 9, in model: ValueError: ridge must be"),
+        (["run", "mistakes/leaves.py"], "leaves.py, line 8, in model: SystemExit: 0"),
+        (["run", "mistakes/exit.py"], "does not load: line 2, in <module>: SystemExit: 0"),
+        (["run", "mistakes/name.py"], "line 2, in <module>: NameError: name 'undefined'"),
+        (["run", "mistakes/syntax.py"], "SyntaxError: invalid syntax (syntax.py, line 1)"),
+        (["run", "mistakes/number.py"], "defines no function model"),
         (["show", "nowhere"], "no result at"),
+        (["show", "mistakes/exit.py"], "'mistakes/exit.py'"),
     ],
 )
 def test_mistakes_end_in_one_line(monkeypatch, capsys, tmp_path, arguments, message):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "mistakes").mkdir()
+    for name, text in MISTAKES.items():
+        (tmp_path / "mistakes" / name).write_text(text)
     code, out, err = main(monkeypatch, capsys, *arguments)
     assert code == 2 and message in err and "Traceback" not in out + err
     assert err.strip().splitlines()[-1].startswith("bayesrg: ")
-    assert not list(tmp_path.iterdir())  # nothing half-written
+    assert [f.name for f in tmp_path.iterdir()] == ["mistakes"]  # nothing half-written
+
+
+def test_version_and_a_wrong_name_load_no_jax():
+    code = """
+import sys
+import bayesrg.cli
+for arguments in (["--version"], ["models"], ["run", "gp_regresion"], ["run", "a.py"]):
+    sys.argv = ["bayesrg", *arguments]
+    try:
+        bayesrg.cli.main()
+    except SystemExit:
+        pass
+assert not {"jax", "numpyro", "arviz"} & set(sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert f"bayesrg {brg.__version__}" in done.stdout and "Gaussian-process" in done.stdout
+    assert done.stderr.count("bayesrg: no model") == 2
+
+
+def test_a_result_that_cannot_be_saved_goes_to_the_temporary_folder(monkeypatch, capsys, tmp_path):
+    tree = io.to_datatree({"posterior": {"a": [[1.0, 2.0]]}}, {})
+
+    def full(*args, **kwargs):
+        warnings.simplefilter("always")
+        warnings.warn("draws may not be trusted: 2 of 2", brg.inference.SamplingWarning, 1)
+        raise io.SaveError("no space", tree)
+
+    (tmp_path / "mine.py").write_text(MODEL)
+    monkeypatch.setattr(job, "run", full)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    code, out, err = main(monkeypatch, capsys, "run", tmp_path / "mine.py")
+    assert "bayesrg: warning: draws may not be trusted: 2 of 2\n" in err
+    assert code == 2 and "bayesrg: no space" in err and "mine.py, line" not in err
+    saved = re.search(r"the result is in (\S+)", err)[1]
+    assert saved.startswith(str(tmp_path)) and io.open_run(saved).equals(tree)
+    monkeypatch.setattr(io, "save", full)
+    assert "the result is lost" in main(monkeypatch, capsys, "run", tmp_path / "mine.py")[2]
+
+
+def test_show_needs_no_posterior(monkeypatch, capsys, tmp_path):
+    io.save(io.to_datatree({"constant_data": {"X": [1.0]}}, {}), tmp_path / "a.nc")
+    code, out, _ = main(monkeypatch, capsys, "show", tmp_path / "a.nc")
+    assert code == 0 and "constant_data" in out and "no posterior" in out
 
 
 def test_a_model_of_ones_own_and_show(monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.py").write_text(MODEL)
-    arguments = ["run", "mine.py", "--data", "digits", "--n", "30", "--draws", "40", "--warmup",
-                 "40", "--chains", "2", "--out", "out"]  # fmt: skip
+    arguments = [
+        "run",
+        "mine.py",
+        "--draws",
+        "40",
+        "--warmup",
+        "40",
+        "--chains",
+        "2",
+        "--out",
+        "out",
+    ]
     code, out, err = main(monkeypatch, capsys, *arguments)
     assert code == 0, err
     assert "R-hat" in out and "run folder: out" in out
@@ -87,7 +178,7 @@ def model(X, y=None, *, modes=21):
 def demo(key):
     x = jnp.linspace(0, 1, 40, endpoint=False)[:, None]
     y = jnp.sin(2 * jnp.pi * x[:, 0]) + 0.3 * jax.random.normal(key, (40,))
-    return brg.Data(x[::2], y[::2], x[1::2], y[1::2])
+    return x[::2], y[::2]
 '''
 
 
@@ -100,6 +191,7 @@ def test_a_spectrum_that_moves_is_cut_exactly_too(monkeypatch, capsys, tmp_path)
     )
     assert code == 0, err
     assert float(re.search(r"differs by at most (\S+)", text)[1]) < 1e-9
+    assert "universal" in text and "test MSE" not in text.split("at the posterior")[0]
 
 
 @pytest.mark.slow

@@ -161,12 +161,10 @@ def fit(
 
 def check_sampling(*, draws, warmup, chains, block=100, prior=0, devices=None) -> int:
     """Check the numbers that a fit takes; return the number of devices to use."""
-    for name, value, least in (
-        ("draws", draws, 1), ("warmup", warmup, 0), ("chains", chains, 1), ("block", block, 1),
-        ("prior", prior, 0),
-    ):  # fmt: skip
-        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-            raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
+    for name, value in (("draws", draws), ("chains", chains), ("block", block)):
+        _checks.whole(name, value)
+    for name, value in (("warmup", warmup), ("prior", prior)):
+        _checks.whole(name, value, least=0)
     return _devices(devices, chains)
 
 
@@ -183,12 +181,13 @@ def _devices(devices, chains):
     available = jax.local_device_count()
     if devices is None:
         return max(d for d in range(1, min(available, chains) + 1) if chains % d == 0)
-    if not isinstance(devices, int) or not 1 <= devices <= available or chains % devices:
+    number = isinstance(devices, int | np.integer) and not isinstance(devices, bool)
+    if not number or not 1 <= devices <= available or chains % devices:
         raise ValueError(
             f"devices must divide the {chains} chains and be at most {available}, the devices "
             f"that JAX has here, got {devices!r}"
         )
-    return devices
+    return int(devices)
 
 
 def _observed_values(bound, X, y, sites):

@@ -117,8 +117,7 @@ def path_evidence(
         For numbers out of range, or a model without latent sites.
     """
     for name, value in (("draws", draws), ("warmup", warmup), ("chains", chains)):
-        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-            raise ValueError(f"{name} must be a positive integer, got {value!r}")
+        _checks.whole(name, value)
     if not crowding >= 1.0:
         raise ValueError(f"crowding must be at least 1, got {crowding}; 1 spaces powers evenly")
     X, y = _checks.finite("X", data[0], ndim=(1, 2)), jnp.asarray(data[1])

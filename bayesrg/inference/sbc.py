@@ -87,8 +87,7 @@ def sbc(
         ("simulations", simulations, 2), ("draws", draws, 2), ("warmup", warmup, 0),
         ("thin", thin, 1), ("batch", batch, 1),
     ):  # fmt: skip
-        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-            raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
+        _checks.whole(name, value, least=least)
     if not quantities:
         raise ValueError("quantities is empty; give a function of a draw's sites to be ranked")
     X = _checks.inputs("X", X)
