@@ -144,7 +144,8 @@ def visit_math(translator, node):
     A displayed one is a row of its parts, between wide spaces, which a narrow page can break.
     """
     block = isinstance(node, nodes.math_block)
-    parts = re.split(r"\\q?quad(?![a-z])", node.astext()) if block else [node.astext()]
+    text = re.sub(r"frac(\d)(\d)", r"frac{\1}{\2}", node.astext())  # else twelve over what follows
+    parts = re.split(r"\\q?quad(?![a-z])", text) if block else [text]
     try:
         formula = "".join(tex2mathml(part, as_block=block) for part in parts)
     except MathError as error:
