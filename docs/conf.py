@@ -8,6 +8,7 @@ import importlib
 import inspect
 import os
 import pkgutil
+import re
 from pathlib import Path
 
 from docutils import nodes
@@ -64,6 +65,7 @@ sphinx_gallery_conf = {
     "download_all_examples": False,
     "show_signature": False,
     "min_reported_time": 5,
+    "capture_repr": ("_repr_html_",),  # tables; lists of artists and their like are no result
     "ignore_repr_types": r"matplotlib|arviz_plots",
     "remove_config_comments": True,
 }
@@ -137,10 +139,15 @@ def write(path, text):
 
 # -- mathematics: MathML, which browsers draw without a script ---------------------------------
 def visit_math(translator, node):
-    """Write a formula; one that cannot be translated is a warning, hence with -W an error."""
+    """Write a formula; one that cannot be translated is a warning, hence with -W an error.
+
+    A displayed one is a row of its parts, between wide spaces, which a narrow page can break.
+    """
     block = isinstance(node, nodes.math_block)
+    text = re.sub(r"frac(\d)(\d)", r"frac{\1}{\2}", node.astext())  # else twelve over what follows
+    parts = re.split(r"\\q?quad(?![a-z])", text) if block else [text]
     try:
-        formula = tex2mathml(node.astext(), as_block=block)
+        formula = "".join(tex2mathml(part, as_block=block) for part in parts)
     except MathError as error:
         logging.getLogger(__name__).warning("%s: %s", error, node.astext(), location=node)
         formula = translator.encode(node.astext())

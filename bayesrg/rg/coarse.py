@@ -66,10 +66,11 @@ class Coarse(Reparam):
 
     Examples
     --------
-    >>> import numpyro
+    `bayesrg.rg.coarsen` takes one for each site that it cuts:
+
     >>> from bayesrg import rg
     >>> from bayesrg.models.gp_regression import model
-    >>> coarse = numpyro.handlers.reparam(model, config={"y": rg.Coarse(32, "local")})
+    >>> coarse = rg.coarsen(model, y=rg.Coarse(32, "local"))
     """
 
     def __init__(
