@@ -86,8 +86,7 @@ def load(
     keep, y = _task(labels, task)
     size = len(keep)
     n = size // 3 if n is None else n
-    if not isinstance(n, int | np.integer) or not 1 <= n <= size - 2:
-        raise ValueError(f"n must be an integer from 1 to {size - 2} for {name!r}, got {n!r}")
+    n = _checks.whole("n", n, most=size - 2)
     key = _checks.random_key(0 if key is None else key)
     order = np.asarray(jax.random.permutation(key, size))
     test = n + (size - n) // 2
@@ -105,14 +104,16 @@ def load(
 def _task(labels, task):
     """Indices of the rows that take part in a task, and their targets."""
     everything = np.arange(len(labels))
-    if task is None or task == "even_odd":
+    if task is None or isinstance(task, str) and task == "even_odd":
         return everything, np.where(labels % 2 == 0, 1.0, -1.0)
-    if task == "low_high":
+    if isinstance(task, str) and task == "low_high":
         return everything, np.where(labels < 5, 1.0, -1.0)
-    if isinstance(task, tuple) and len(task) == 2 and task[0] != task[1]:
+    pair = isinstance(task, tuple) and all(_checks.integer(c) is not None for c in task)
+    if pair and len(task) == 2 and task[0] != task[1]:
         keep = np.isin(labels, task).nonzero()[0]
         if all((labels == c).any() for c in task):
             return keep, np.where(labels[keep] == task[0], 1.0, -1.0)
     raise ValueError(
-        f'task must be "even_odd", "low_high" or two different classes of the file, got {task!r}'
+        f'task must be "even_odd", "low_high" or two different classes of the file, got '
+        f"{_checks.shown(task)}"
     )

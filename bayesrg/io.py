@@ -11,6 +11,7 @@ import jax
 import numpy as np
 import xarray as xr
 
+from . import _checks
 from ._checks import ArrayLike
 
 __all__ = ["flow_to_datatree", "label", "open_run", "save", "to_datatree"]
@@ -50,8 +51,11 @@ def to_datatree(
     ValueError
         If an array has fewer axes than names, or two variables give one name two lengths.
     """
+    for given, value in (("groups", groups), ("dims", dims), ("attrs", attrs or {})):
+        _checks.instance(given, value, Mapping, "a mapping from name")
     tree = xr.DataTree(name=None)
     for group, variables in groups.items():
+        _checks.instance(f"groups[{group!r}]", variables, Mapping, "a mapping from variable")
         lead = ("chain", "draw") if group in SAMPLED else ()
         arrays = {}
         for name, value in variables.items():
@@ -194,6 +198,10 @@ def _variadic(name, axes, value):
     return _names(name, value.ndim, tuple(names)), value
 
 
+def _path(path):
+    return Path(_checks.instance("path", path, str | os.PathLike, "the name of a file or folder"))
+
+
 def claim(path: str | os.PathLike) -> Path:
     """Return the result file of the run folder ``path``, refusing one that exists.
 
@@ -201,7 +209,7 @@ def claim(path: str | os.PathLike) -> Path:
     ------
     FileExistsError
     """
-    file = Path(path) / "result.nc"
+    file = _path(path) / "result.nc"
     if file.exists():
         raise FileExistsError(
             f"{str(file)!r} exists already; give path a new folder, or remove that one"
@@ -214,7 +222,8 @@ def save(dt: xr.DataTree, path: str | os.PathLike) -> Path:
 
     A temporary name comes first, so that no half-written file ever has the right one.
     """
-    path = Path(path)
+    _checks.instance("dt", dt, xr.DataTree, _checks.TREE)
+    path = _path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".part")
     dt.to_netcdf(temporary, engine="h5netcdf")
@@ -234,7 +243,7 @@ def open_run(path: str | os.PathLike) -> xr.DataTree:
     FileNotFoundError
         If there is no result.
     """
-    path = Path(path)
+    path = _path(path)
     file = path / "result.nc" if path.is_dir() else path
     if not file.is_file():
         raise FileNotFoundError(
@@ -253,6 +262,8 @@ def flow_to_datatree(flow) -> xr.DataTree:
         Group ``flow``: ridges and evidence over the coordinate cutoff. Group ``spectrum``:
         values and running learnability over mode. Attributes: n, ridge, stop, rule, threshold.
     """
+    if not {"cutoff", "universal", "values", "learnability"} <= set(dir(flow)):
+        raise ValueError(f"flow must be an rg.Flow, got {_checks.shown(flow)}; see rg.flow")
     values = ("values", "learnability")
     ridges, spectrum = group_of(flow, skip=values), group_of(flow)[list(values)]
     at_stop = np.interp(flow.stop, np.asarray(flow.cutoff), np.asarray(flow.universal))

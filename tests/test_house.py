@@ -26,7 +26,8 @@ LAYERS = {
     "job": 5, "cli": 5,
 }  # fmt: skip
 WITHIN_A_LAYER = {
-    ("_activations", "_linalg"), ("_checks", "_numbers"), ("_covariance", "_linalg"),
+    ("_activations", "_checks"), ("_activations", "_linalg"), ("_checks", "_numbers"),
+    ("_covariance", "_linalg"),
     ("spectrum", "kernels"), ("rg", "gp"), ("theory", "rg"), ("theory", "networks"),
     ("inference", "io"), ("diagnostics", "io"), ("cli", "job"),
 }  # fmt: skip

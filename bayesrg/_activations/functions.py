@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import erf
 
+from .. import _checks
 from . import closed, duals
 
 
@@ -91,9 +92,10 @@ def resolve(activation):
         entry = Activation(activation)
     else:
         raise ValueError(
-            f"activation must be a name or an elementwise callable, got {activation!r}; the names "
-            f"are {', '.join(map(repr, ACTIVATIONS))}"
+            "activation must be a name or an elementwise callable, got "
+            f"{_checks.shown(activation)}; the names are {', '.join(map(repr, ACTIVATIONS))}"
         )
+    _checks.function("activation", entry.function, "an elementwise function")
     _require_elementwise(entry.function)
     return entry
 
@@ -112,6 +114,11 @@ def _require_elementwise(function):
             ) from error
     alone = single.shape == (1,) and whole.shape == (2, 3)
     if not alone or not np.allclose(whole[0, 1], single[0], rtol=1e-5, atol=1e-6):
+        if whole.shape == (2, 3) and single.shape == (1,):
+            raise ValueError(
+                f"activation {function} mixes the elements of its input, as a softmax does, and "
+                "units would not be alike; take a function of each element alone"
+            )
         raise ValueError(
             f"activation {function} is not vectorised: it maps shape (2, 3) to {whole.shape} and "
             "must act on each element alone; wrap it in jnp.vectorize"
@@ -144,6 +151,11 @@ def one_a_layer(name, activations, layers):
     """Repeat one activation for all layers, or check that there is one for each."""
     if isinstance(activations, str | Activation) or callable(activations):
         activations = (activations,) * layers
+    if not isinstance(activations, tuple | list):
+        raise ValueError(
+            f"{name} must be an activation or a list of one a layer, got "
+            f"{_checks.shown(activations)}"
+        )
     activations = tuple(activations)
     if len(activations) != layers:
         raise ValueError(

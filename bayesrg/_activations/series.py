@@ -105,7 +105,7 @@ def dual_of(activation, slope=SLOPE, order=64):
     A callable that is the function of a named activation is that activation; ``slope`` is that of
     the leaky relu below zero.
     """
-    if activation == "leaky_relu":
+    if isinstance(activation, str) and activation == "leaky_relu":
         return duals.leaky(float(slope))
     entry = resolve(activation)
     if entry.dual is None:

@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int
 from numpyro.distributions import constraints
 from numpyro.distributions.util import validate_sample
 
+from .. import _checks
 from .._checks import ArrayLike
 from .._linalg import safe_sqrt
 from .effective import EffectiveNormal
@@ -108,8 +109,15 @@ class LaplaceMarginal(dist.Distribution):
                 f"prior must be a gp.MercerNormal, got {type(prior).__name__}; make one with "
                 "gp.marginal(prior, X, ridge), the ridge a small jitter"
             )
+        _checks.function("likelihood", likelihood, "a function that gives a distribution")
         self.prior, self.likelihood = prior, likelihood
-        shape = jax.eval_shape(lambda f: likelihood(f).log_prob(jnp.zeros(f.shape)), prior.mean)
+
+        def density(f):
+            what = "a function that gives a NumPyro distribution"
+            law = _checks.instance("likelihood", likelihood(f), dist.Distribution, what)
+            return law.log_prob(jnp.zeros(f.shape))
+
+        shape = jax.eval_shape(density, prior.mean)
         if shape.shape != prior.shape():
             raise ValueError(
                 f"likelihood gives log densities of shape {shape.shape} for a function of shape "
@@ -159,7 +167,7 @@ class LaplaceMarginal(dist.Distribution):
         return _mode(prior, prior._algebra(), self._terms(value), value.shape)
 
     def _checked(self, value):
-        value = jnp.asarray(value)
+        value = _checks.finite("value", value)
         if value.shape[-1:] != self.event_shape:
             raise ValueError(
                 f"observations have shape {value.shape} for {self.event_shape[0]} points; their "
@@ -229,6 +237,7 @@ class LaplaceMarginal(dist.Distribution):
         and its true one integrated over that by the trapezoid rule with ``order`` nodes, which lie
         close where the posterior is and reach to the ends of the cavity.
         """
+        order = _checks.whole("order", order, least=3)
         at = self._expand(value)
         own = jnp.diagonal(at.covariance(), axis1=-2, axis2=-1)
         cavity = own / at.algebra.inverse_diag()
@@ -256,7 +265,7 @@ class LaplaceMarginal(dist.Distribution):
         ----------
         Rasmussen and Williams (2006), equations 3.21 and 3.24.
         """
-        value = jnp.asarray(value)
+        value = _checks.finite("value", value)
         if value.ndim == 0 or value.shape[-1] > self.event_shape[0]:
             raise ValueError(
                 f"observations have shape {value.shape}; give those of the first of the "

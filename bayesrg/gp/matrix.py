@@ -105,8 +105,8 @@ class MatrixMercerNormal(dist.Distribution):
                 "(..., c, c)"
             )
         c = self.order.shape[-1]
-        self.factor = None if factor is None else jnp.asarray(factor)
-        if self.factor is not None and self.factor.shape[-2] != c:
+        self.factor = None if factor is None else _checks.finite("factor", factor)
+        if self.factor is not None and self.factor.shape[-2:-1] != (c,):
             raise ValueError(f"factor has shape {self.factor.shape}; give (..., {c}, r)")
         self.residual = None
         if residual is not None:
@@ -123,7 +123,9 @@ class MatrixMercerNormal(dist.Distribution):
         ):
             raise ValueError(f"loc has shape {self.loc.shape}; give () or (..., {n}, {c})")
         self.eigen = None if eigen is None else (jnp.asarray(eigen[0]), jnp.asarray(eigen[1]))
-        batch = jnp.broadcast_shapes(self.ridge.shape, self.order.shape[:-2], self.loc.shape[:-2])
+        batch = _checks.fit(
+            ridge=self.ridge.shape, order=self.order.shape[:-2], loc=self.loc.shape[:-2]
+        )
         super().__init__(batch, (n, c), validate_args=validate_args)
         sound.refuse_order(self.order, self.ridge)
         sound.refuse_stale(self)
@@ -214,7 +216,7 @@ class MatrixMercerNormal(dist.Distribution):
     def solve(self, value: ArrayLike) -> Float[Array, "*batch point output"]:
         """Inverse covariance times observations (..., n, c), as (..., n, c)."""
         algebra = self._algebra()
-        return algebra.solve(jnp.asarray(value), algebra.inverses())
+        return algebra.solve(_checks.finite("value", value), algebra.inverses())
 
     def loo(self, value: ArrayLike) -> Float[Array, "*batch point"]:
         """Log density of each row of observations given all the others, (..., n).
@@ -247,7 +249,12 @@ class MatrixMercerNormal(dist.Distribution):
         ----------
         arXiv 2406.03260; Rasmussen and Williams (2006), equations 2.25 and 2.26.
         """
-        value = jnp.asarray(value)
+        value = _checks.finite("value", value)
+        if value.ndim < 2 or value.shape[-2] > self.event_shape[0]:
+            raise ValueError(
+                f"observations have shape {value.shape}; give (n1, {self.event_shape[1]}), those "
+                f"of the first of the {self.event_shape[0]} points"
+            )
         n = value.shape[-2]
         head, rest = self._rows(slice(None, n)), self._rows(slice(n, None))
         cross = (self.features[:n] * self.values) @ self.features[n:].T
@@ -264,7 +271,7 @@ class MatrixMercerNormal(dist.Distribution):
         return mean, variance, self.ridge[..., None, None]
 
     def _centred(self, value):
-        value = jnp.asarray(value)
+        value = _checks.finite("value", value)
         if value.shape[-2:] != self.event_shape:
             raise ValueError(
                 f"observations have shape {value.shape}; give {self.event_shape}: one row a "
@@ -279,7 +286,7 @@ class MatrixMercerNormal(dist.Distribution):
 
     def shift(self, mean: ArrayLike) -> "MatrixMercerNormal":
         """Add ``mean`` (..., n, c) to the location."""
-        return self._replace(loc=self.loc + mean)
+        return self._replace(loc=self.loc + _checks.finite("mean", mean))
 
     def _rows(self, rows):
         """Return the marginal of some points; eigenpairs stay if they are these points' own."""

@@ -25,6 +25,9 @@ class Maximum(NamedTuple):
     converged: bool
 
 
+_RETURNS = "a function that returns a Kernel"
+
+
 def maximise_evidence(
     make_kernel: Callable[[Any], Kernel],
     theta0: Any,
@@ -70,6 +73,13 @@ def maximise_evidence(
             'there is no ridge: give ridge= to hold it fixed, or an entry "ridge" in theta0 to '
             "search it"
         )
+    _checks.function("make_kernel", make_kernel, "a function of theta that gives a kernel")
+    restarts = _checks.whole("restarts", restarts, least=0)
+    ridge = ridge if ridge is None else _checks.nonnegative("ridge", ridge, ndim=(0, 1))
+    if ridge is not None and ridge.shape not in ((), X.shape[:1]):
+        raise ValueError(f"ridge has shape {ridge.shape} for {X.shape[0]} points; give () or (n,)")
+    if not jax.tree.leaves(theta0):
+        raise ValueError("theta0 is empty; give positive numbers, e.g. {'lengthscale': 1.0}")
     theta0 = jax.tree.map(lambda v: _checks.positive("theta0", v), theta0)
     start, unravel = ravel_pytree(jax.tree.map(jnp.log, theta0))
     rows = y.reshape(X.shape[0], -1).T
@@ -77,7 +87,8 @@ def maximise_evidence(
 
     def model(log_theta):
         theta = jax.tree.map(jnp.exp, unravel(log_theta))
-        return theta, make_kernel(theta), theta["ridge"] if ridge is None else jnp.asarray(ridge)
+        kernel = _checks.instance("make_kernel", make_kernel(theta), Kernel, _RETURNS)
+        return theta, kernel, theta["ridge"] if ridge is None else jnp.asarray(ridge)
 
     @jax.jit
     @jax.value_and_grad

@@ -110,6 +110,9 @@ class MercerNormal(dist.Distribution):
                 raise ValueError(
                     f"residual has shape {self.residual.shape}; give ({n},) or ({n}, {n})"
                 )
+        if self.residual is not None and self.residual.ndim == 1 and _checks.known(self.residual):
+            if (self.residual < -1e-8 * jnp.abs(self.residual).max(initial=0.0)).any():
+                raise ValueError("residual has variances below zero; give what the modes leave out")
         if self.residual is not None and self.residual.ndim == 2:
             _checks.require_x64("MercerNormal with a dense residual")
         self.eigen = None
@@ -125,9 +128,11 @@ class MercerNormal(dist.Distribution):
             raise ValueError(f"gram has shape {self.gram.shape}; give features^T features {k, k}")
         self.tail = None if tail is None else _checks.nonnegative("tail", tail)
         self.orthonormal = orthonormal
-        batch = jnp.broadcast_shapes(
-            self.loc.shape[:-1], self.ridge.shape[:-1], self.values.shape[:-1], self.scale.shape
-        )
+        _checks.flag("orthonormal", orthonormal)
+        batch = _checks.fit(
+            loc=self.loc.shape[:-1], ridge=self.ridge.shape[:-1], values=self.values.shape[:-1],
+            scale=self.scale.shape,
+        )  # fmt: skip
         super().__init__(batch, (n,), validate_args=validate_args)
         sound.refuse_singular(self)
         sound.refuse_stale(self)
@@ -191,7 +196,7 @@ class MercerNormal(dist.Distribution):
     @validate_sample
     def log_prob(self, value: ArrayLike) -> Float[Array, "*batch"]:
         """Log density of observations (..., n): the log evidence at fixed hyper-parameters."""
-        value = jnp.asarray(value)
+        value = _checks.finite("value", value)
         if value.shape[-1:] != self.event_shape:
             raise ValueError(
                 f"observations have shape {value.shape} for {self.event_shape[0]} points; their "
@@ -222,7 +227,7 @@ class MercerNormal(dist.Distribution):
 
     def colour(self, white: ArrayLike) -> Float[Array, "*batch point"]:
         """Turn n standard normal numbers ``white`` (..., n) into observations, one to one."""
-        return self.loc + self._algebra().root(jnp.asarray(white))
+        return self.loc + self._algebra().root(self._rowed("white", white))
 
     def loo(self, value: ArrayLike) -> Float[Array, "*batch point"]:
         """Log density of each observation given all the others, (..., n), in closed form.
@@ -239,7 +244,10 @@ class MercerNormal(dist.Distribution):
 
     def solve(self, B: ArrayLike) -> Float[Array, "*batch point column"]:
         """Inverse covariance times columns B (..., n, c)."""
-        return self._algebra().solve(jnp.asarray(B))
+        B = _checks.finite("B", B)
+        if B.ndim < 2 or B.shape[-2:-1] != self.event_shape:
+            raise ValueError(f"B has shape {B.shape}; give columns (..., {self.event_shape[0]}, c)")
+        return self._algebra().solve(B)
 
     def krige(self, value: ArrayLike):
         """Predict the function at the last points from observations at the first.
@@ -257,7 +265,12 @@ class MercerNormal(dist.Distribution):
         ----------
         Rasmussen and Williams (2006), equations 2.25 and 2.26.
         """
-        value = jnp.asarray(value)
+        value = _checks.finite("value", value)
+        if value.ndim == 0 or value.shape[-1] > self.event_shape[0]:
+            raise ValueError(
+                f"observations have shape {value.shape}; give those of the first of the "
+                f"{self.event_shape[0]} points along the last axis"
+            )
         head, rest, cross = self._ahead(value.shape[-1])
         algebra = head._algebra()
         weight = algebra.solve(head._centred(value)[..., None])
@@ -273,8 +286,17 @@ class MercerNormal(dist.Distribution):
         cross = self.scale[..., None, None] * cross
         return self._rows(slice(None, n)), self._rows(slice(n, None)), cross
 
+    def _rowed(self, name, value):
+        value = _checks.finite(name, value)
+        if value.shape[-1:] not in ((1,), self.event_shape):
+            raise ValueError(
+                f"{name} has shape {value.shape} for {self.event_shape[0]} points; its last axis "
+                "is the point axis"
+            )
+        return value
+
     def _centred(self, value):
-        r = jnp.asarray(value) - self.loc
+        r = self._rowed("value", value) - self.loc
         return jnp.broadcast_to(r, jnp.broadcast_shapes(r.shape, self.shape()))
 
     def _replace(self, **changes):
@@ -284,7 +306,7 @@ class MercerNormal(dist.Distribution):
 
     def shift(self, mean: ArrayLike) -> "MercerNormal":
         """Add ``mean`` (..., n) to the location."""
-        return self._replace(loc=self.loc + mean)
+        return self._replace(loc=self.loc + self._rowed("mean", mean))
 
     def _rows(self, rows):
         """Return the marginal of some points; eigenpairs stay if they are these points' own."""

@@ -89,8 +89,11 @@ def fit(
         ("draws", draws, 1), ("warmup", warmup, 0), ("chains", chains, 1), ("block", block, 1),
         ("prior", prior, 0),
     ):  # fmt: skip
-        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-            raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
+        _checks.whole(name, value, least=least)
+    _checks.function("model", model, "a NumPyro model, model(X, y)")
+    _checks.flag("progress", progress)
+    if sampler is not None:
+        _checks.function("sampler", sampler, "a function from a model to a NumPyro kernel")
     result = None if path is None else io.claim(path)
     X, y = _arrays(data)
     key = _checks.random_key(key)
@@ -99,7 +102,8 @@ def fit(
         if isinstance(value, Spectrum):
             value.warn_if_shared(_checks.inputs("X", X))
     devices = _devices(devices, chains)
-    kernel = (NUTS if sampler is None else sampler)(bound)
+    what = "a function that returns a NumPyro kernel, e.g. NUTS"
+    kernel = _checks.instance("sampler", (sampler or NUTS)(bound), MCMCKernel, what)
     sites = sites_of(bound, X, y)
     if all(s.observed or s.deterministic for s in sites):
         raise ValueError("the model has no latent site, so there is nothing to sample; add one")
@@ -153,12 +157,12 @@ def _devices(devices, chains):
     available = jax.local_device_count()
     if devices is None:
         return max(d for d in range(1, min(available, chains) + 1) if chains % d == 0)
-    if not isinstance(devices, int) or not 1 <= devices <= available or chains % devices:
+    if _checks.integer(devices) is None or not 1 <= devices <= available or chains % devices:
         raise ValueError(
             f"devices must divide the {chains} chains and be at most {available}, the devices "
-            f"that JAX has here, got {devices!r}"
+            f"that JAX has here, got {_checks.shown(devices)}"
         )
-    return devices
+    return int(devices)
 
 
 def _observed_values(bound, X, y, sites):

@@ -17,6 +17,7 @@ from numpyro.primitives import Messenger
 
 from .. import _checks
 from ..data import Data
+from .fit import _arrays
 from .sites import bind, sites_of
 
 # The Gauss-Kronrod rule of 15 points on (-1, 1): nodes from the right edge to the middle, their
@@ -116,11 +117,14 @@ def path_evidence(
         For numbers out of range, or a model without latent sites.
     """
     for name, value in (("draws", draws), ("warmup", warmup), ("chains", chains)):
-        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-            raise ValueError(f"{name} must be a positive integer, got {value!r}")
+        _checks.whole(name, value)
+    crowding = _checks.number("crowding", crowding)
     if not crowding >= 1.0:
         raise ValueError(f"crowding must be at least 1, got {crowding}; 1 spaces powers evenly")
-    X, y = _checks.finite("X", data[0], ndim=(1, 2)), jnp.asarray(data[1])
+    target_accept_prob = _checks.number("target_accept_prob", target_accept_prob)
+    if not 0 < target_accept_prob < 1:
+        raise ValueError(f"target_accept_prob must lie between 0 and 1, got {target_accept_prob}")
+    X, y = _arrays(data)
     bound = bind(model, hyper)
     latent = [s.name for s in sites_of(bound, X, y) if not (s.observed or s.deterministic)]
     if not latent:

@@ -61,21 +61,13 @@ class Kernel(eqx.Module):
     def __mul__(self, other) -> "Kernel":
         if isinstance(other, Kernel):
             return Product(self, other)
-        return Scaled(self, _checks.nonnegative("factor", other, ndim=0))
+        return Scaled(self, _checks.nonnegative("the other factor", other, ndim=0))
 
     __rmul__ = __mul__
 
     def on(self, columns: int | list[int] | np.ndarray) -> "Kernel":
         """Act on some columns of the inputs only; ``columns`` are their indices."""
-        indices = np.atleast_1d(columns)
-        if not indices.size:
-            raise ValueError("columns is empty; name at least one column")
-        if not np.issubdtype(indices.dtype, np.integer):
-            raise ValueError(
-                f"columns must be integer indices, got {columns!r}; use np.flatnonzero"
-            )
-        columns = tuple(int(i) for i in indices)
-        return Warped(self, _Columns(columns))
+        return Warped(self, _Columns(_checks.indices("columns", columns)))
 
     def warp(self, function: Callable) -> "Kernel":
         """Act on ``function(X)``, which maps (n, d) to (n, e).
@@ -83,6 +75,7 @@ class Kernel(eqx.Module):
         A function with parameters to infer is an `equinox.Module`; a plain function is taken as
         fixed, so define it once (a new lambda a call compiles anew).
         """
+        _checks.function("function", function)
         return Warped(self, function if isinstance(function, eqx.Module) else _Function(function))
 
 
@@ -152,7 +145,12 @@ class _Function(eqx.Module):
     function: Callable = eqx.field(static=True)
 
     def __call__(self, X):
-        return self.function(X)
+        Z = _checks.returned("function", self.function(X))
+        if Z.ndim != 2 or Z.shape[0] != X.shape[0]:
+            raise ValueError(
+                f"function returned shape {Z.shape} for inputs of shape {X.shape}; return (n, e)"
+            )
+        return Z
 
 
 class _Columns(eqx.Module):

@@ -93,7 +93,7 @@ def jacobian_flow(
                 "leave residual out"
             )
         residual = jnp.ones_like(K0, shape=())
-    return _follow(network, K0, _checks.whole("depth", depth), residual)
+    return _follow(network, K0, _checks.whole("depth", depth, most=2**31 - 2), residual)
 
 
 @partial(jax.jit, static_argnames="depth")
@@ -158,7 +158,8 @@ def critical_point(
     arXiv 2111.12143.
     """
     bias_var = float(_checks.nonnegative("bias_var", bias_var, ndim=0))
-    low, high = bracket
+    low, high = _checks.interval("bracket", bracket)
+    slope, order = _checks.number("slope", slope), _checks.whole("order", order)
     dual = dual_of(activation, slope, order)
     if dual.slope is None:
         raise ValueError(f"{activation} has no derivative; take a continuous activation")

@@ -77,6 +77,7 @@ class DEQ(Kernel):
 
     def __check_init__(self):
         resolve(self.activation)
+        _checks.finite("slope", self.slope, ndim=0)
         _checks.whole("order", self.order)
         _checks.whole("block_bytes", self.block_bytes)
         if self._dual.slope is None:

@@ -36,6 +36,8 @@ def empirical_nngp(
         With independent random read-outs, its mean over them is the `NNGP` at infinite width.
     """
     X, Z = two_inputs(X, Z)
+    _checks.function("apply", apply)
+    params = _checks.parameters("params", params)
     left = _outputs(apply, params, X)
     right = left if Z is None else _outputs(apply, params, Z)
     return left @ right.T / left.shape[1]
@@ -73,6 +75,7 @@ def empirical_ntk(
     """
     X, Z = two_inputs(X, Z)
     _checks.whole("block_bytes", block_bytes)
+    _checks.function("apply", apply)
     params = jax.tree.map_with_path(_trained, params)
     outputs = jax.eval_shape(lambda p, x: _outputs(apply, p, x), params, X[:1]).shape[1]
     leaves = jax.tree.leaves(params)
@@ -160,15 +163,18 @@ def empirical_apjn(
     X = _checks.inputs("X", X)
     _checks.whole("probes", probes)
     key = _checks.random_key(key)
-    if not 0 <= start <= stop:
+    _checks.function("apply", apply)
+    params = _checks.parameters("params", params)
+    start, stop = (_checks.whole(n, v, least=0) for n, v in (("start", start), ("stop", stop)))
+    if start > stop:
         raise ValueError(f"layers are {start} and {stop}; give 0 <= start <= stop")
     return _apjn(apply, params, X, start, stop, jax.random.split(key, probes))
 
 
 @partial(jax.jit, static_argnames=("apply", "start", "stop"))
 def _apjn(apply, params, X, start, stop, keys):
-    h = apply(params, X, 0, start)
-    out, back = jax.vjp(lambda h: apply(params, h, start, stop), h)
+    h = _checks.returned("apply", apply(params, X, 0, start))
+    out, back = jax.vjp(lambda h: _checks.returned("apply", apply(params, h, start, stop)), h)
     if out.ndim != 2 or out.shape[0] != X.shape[0]:
         raise ValueError(
             f"apply returned shape {out.shape} for inputs of shape {X.shape}; return (n, N_stop)"
@@ -183,7 +189,7 @@ def _apjn(apply, params, X, start, stop, keys):
 
 def _outputs(apply, params, X):
     """Outputs as (n, c)."""
-    f = jnp.asarray(apply(params, X))
+    f = _checks.returned("apply", apply(params, X))
     if f.ndim not in (1, 2) or f.shape[0] != X.shape[0]:
         raise ValueError(
             f"apply returned shape {f.shape} for inputs of shape {X.shape}; return (n,) or (n, c)"
@@ -194,8 +200,8 @@ def _outputs(apply, params, X):
 def _trained(path, leaf):
     """Convert a leaf of the parameters to an array of floats."""
     try:
-        leaf = jnp.asarray(leaf)
-    except TypeError:
+        leaf = jnp.asarray(_checks.numbers("leaf", leaf))
+    except ValueError:
         leaf = None
     if leaf is None or not jnp.issubdtype(leaf.dtype, jnp.floating):
         raise ValueError(

@@ -172,7 +172,7 @@ def resample(
     ----------
     arXiv 2305.18512.
     """
-    weights = [_checks.finite(f"weights[{i}]", W, ndim=2) for i, W in enumerate(weights)]
+    weights = _checks.matrices("weights", weights)
     depth = len(weights)
     if depth == 0:
         raise ValueError("weights is empty; give the matrices of the hidden layers")

@@ -157,7 +157,7 @@ def _grid(cutoffs, edges, dense):
             return edges
         spread = np.geomspace(1, edges.size - 1, 24).round().astype(int)
         return edges[np.unique(np.concatenate([[0], spread]))]
-    kept = np.asarray(cutoffs)
+    kept = np.asarray(_checks.cutoffs(cutoffs, edges[-1]))
     if kept.ndim != 1 or not np.isin(kept, edges).all() or (np.diff(kept) <= 0).any():
         raise ValueError(
             f"cutoffs must be rising integers between 0 and {edges[-1]} that end whole levels, "

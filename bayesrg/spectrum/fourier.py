@@ -61,8 +61,13 @@ def fourier(values_fn: Callable[[Array], Array], modes: int) -> FourierSpectrum:
     ----------
     arXiv 2405.06008 takes any such spectrum; the modes are those of every kernel of ``x - z``.
     """
-    if not isinstance(modes, int) or modes < 1:
-        raise ValueError(f"modes must be a positive integer, got {modes!r}")
-    values = jnp.broadcast_to(jnp.asarray(values_fn(jnp.arange(float(modes)))), (modes,))
+    modes = _checks.whole("modes", modes)
+    _checks.function("values_fn", values_fn, "a function of mode indices")
+    values = _checks.returned("values_fn", values_fn(jnp.arange(float(modes))))
+    if values.shape not in ((), (modes,)):
+        raise ValueError(
+            f"values_fn returned shape {values.shape} for {modes} indices; return one value each"
+        )
+    values = jnp.broadcast_to(values, (modes,))
     values = _checks.eigenvalues(values)
     return FourierSpectrum(values, jnp.ones_like(values))

@@ -159,6 +159,7 @@ def annealed_curve(
     ensemble = _ensemble("theory.annealed_curve", values, widths, activations)
     n, ridge = _checks.positive("n", n), _checks.positive("ridge", ridge)
     noise = _checks.nonnegative("label_noise", label_noise)
+    _checks.fit(n=n.shape, ridge=ridge.shape, label_noise=noise.shape)
     n, ridge, noise = jnp.broadcast_arrays(n, ridge, noise)
     tau, missing, slack = (x.reshape(n.shape) for x in _curve(ensemble, n.ravel(), ridge.ravel()))
     df1 = ensemble.sizes[-1] - missing

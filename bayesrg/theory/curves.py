@@ -111,6 +111,7 @@ def _checked(values, degeneracy, power, n, ridge, tail, label_noise):
             "a level"
         )
     label_noise = _checks.nonnegative("label_noise", label_noise)
+    _checks.fit(n=n.shape, ridge=ridge.shape, label_noise=label_noise.shape)
     return values, degeneracy, power, n, ridge, label_noise
 
 

@@ -2,7 +2,6 @@
 """The equivalent kernel: regression on infinitely dense data, and its first correction."""
 
 import equinox as eqx
-import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
@@ -29,7 +28,11 @@ class EquivalentKernel(eqx.Module):
 
     def __call__(self, features: ArrayLike, others: ArrayLike) -> Float[Array, "point point_bis"]:
         r"""Kernel :math:`\sum_k L_k\phi_k(x)\phi_k(z)` from mode functions (p, k) and (m, k)."""
-        return (jnp.asarray(features) * self.learnability) @ jnp.asarray(others).T
+        features = _checks.finite("features", features, ndim=2)
+        others = _checks.finite("others", others, ndim=2)
+        same_modes(features, self.values)
+        same_modes(others, self.values)
+        return (features * self.learnability) @ others.T
 
     @property
     def variance(self) -> Float[Array, " mode"]:

@@ -101,6 +101,7 @@ def evidence(
     ----------
     arXiv 2406.03260 for the mixture; 1507.02646 for the tail index.
     """
+    _checks.instance("net", net, DeepLinear, _checks.NET)
     method = ("exact" if net.outputs == 1 else "importance_laplace") if method is None else method
     if method == "path":
         raise ValueError(
@@ -108,8 +109,7 @@ def evidence(
             "deep_linear_collapsed"
         )
     _checks.choice("method", method, _METHODS)
-    if isinstance(draws, bool) or not isinstance(draws, int | np.integer) or draws < _LEAST:
-        raise ValueError(f"draws must be an integer of at least {_LEAST}, got {draws!r}")
+    draws = _checks.whole("draws", draws, least=_LEAST)
     if method == "exact":
         value = exact(net, X, Y).log_evidence
         return Evidence(value, 0.0, float("inf"), float("-inf"), method, None)

@@ -48,9 +48,8 @@ def log_meijer_g(log_z: ArrayLike, b: ArrayLike) -> np.ndarray:
     ----------
     arXiv 2212.14457, 2104.11734 for the function; the rule is the package's own.
     """
-    _checks.finite("log_z", log_z)
-    _checks.finite("b", b, ndim=1)
-    log_z, b = np.asarray(log_z, float), np.asarray(b, float)
+    log_z = np.asarray(_checks.finite("log_z", log_z), float)
+    b = np.asarray(_checks.finite("b", b, ndim=1), float)
     if not b.size:
         raise ValueError("b is empty; a product of no variables has no density")
     flat = log_z.ravel()

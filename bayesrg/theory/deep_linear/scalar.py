@@ -310,5 +310,5 @@ def prior_density(widths: ArrayLike, log_q: ArrayLike) -> Float[np.ndarray, "...
     ----------
     arXiv 2212.14457.
     """
-    _checks.positive("widths", widths, ndim=1)
-    return np.exp(log_prior(np.asarray(log_q, float), np.asarray(widths, float) / 2.0))
+    widths = np.asarray(_checks.positive("widths", widths, ndim=1), float)
+    return np.exp(log_prior(np.asarray(_checks.finite("log_q", log_q), float), widths / 2.0))
