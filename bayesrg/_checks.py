@@ -150,7 +150,7 @@ def parameters(name, tree):
         if getattr(getattr(value, "dtype", None), "kind", "") == "c":
             return value  # a network may be complex
         found = numbers(name + jax.tree_util.keystr(path), value)
-        return jnp.asarray(found) if isinstance(value, np.ndarray) else value
+        return jnp.asarray(found) if isinstance(value, np.ndarray | int) else value
 
     return jax.tree.map_with_path(leaf, tree)
 
@@ -309,36 +309,34 @@ def random_key(key):
     return jax.random.key(seed)
 
 
-def cutoff(value, modes):
+def cutoff(value, modes, name="cutoff"):
     """Require an integer from 0 to ``modes``."""
     found = integer(value)
+    allowed = f"{name} must be an integer between 0 and {modes}, got {shown(value)}"
     if found is None:
-        raise ValueError(
-            f"cutoff must be an integer between 0 and {modes}, got {shown(value)}; convert it with "
-            "int()"
-        )
+        raise ValueError(f"{allowed}; convert it with int()")
     if not 0 <= found <= modes:
         advice = "keep at most as many modes as there are"
         if not modes:
             advice = "it has no modes to cut; give it eigenpairs, e.g. eigen=gp.eigenpairs_of(...)"
-        raise ValueError(f"cutoff must be an integer between 0 and {modes}, got {found}; {advice}")
+        raise ValueError(f"{allowed}; {advice}")
     return found
 
 
-def cutoffs(value, modes):
+def cutoffs(value, modes, name="cutoff"):
     """Require an integer from 0 to ``modes`` or an array of such; traced ones are trusted."""
     if not known(value):
         return value
     if not isinstance(value, list | tuple) and not getattr(value, "ndim", 0):
-        return cutoff(value, modes)
-    host = np.asarray(numbers("cutoff", value))
+        return cutoff(value, modes, name)
+    host = np.asarray(numbers(name, value))
     if not np.issubdtype(host.dtype, np.integer):
         raise ValueError(
-            f"cutoff must hold integers between 0 and {modes}, got {host.dtype}; use astype(int)"
+            f"{name} must hold integers between 0 and {modes}, got {host.dtype}; use astype(int)"
         )
     if host.size:
-        cutoff(host.min(), modes)
-        cutoff(host.max(), modes)
+        cutoff(host.min(), modes, name)
+        cutoff(host.max(), modes, name)
     return host
 
 

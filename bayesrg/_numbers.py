@@ -92,6 +92,8 @@ def _of_objects(name, host):
                 f"{name} must hold real numbers, got {where}{shown(value)}; give an array of them"
             )
     try:
+        if all(isinstance(value, int) and abs(value) < 2**63 for value in host.flat):
+            return host.astype(np.int64)
         return np.array([float(value) for value in host.flat]).reshape(host.shape)
     except OverflowError:
         raise ValueError(f"{name} holds numbers too large for a float; rescale them") from None

@@ -100,7 +100,7 @@ def spectrum(o):
     f = s.functionals(o.spectrum, 2)
     fourier = s.fourier(lambda j: (1.0 + j) ** -2, 3)
     modified = s.modify(s.nystrom(o.rbf, X), half)
-    ball = s.sphere(o.rbf, 3, 3)
+    ball = s.sphere(o.rbf, 3, 3, radius=1.0)
     unit = rng.normal(size=(6, 3))
     unit /= np.linalg.norm(unit, axis=1, keepdims=True)
     neural = s.neural(o.rbf, X, 2, key=0, steps=2, batch=4)
@@ -125,8 +125,8 @@ def spectrum(o):
         "SphereSpectrum.count": (ball.count, dict(above=0.01)),
         "SphereSpectrum.level": (ball.level, dict(X=unit, Z=unit[:2], i=1)),
         "FourierSpectrum.features": (fourier.features, dict(X=X[:, :1])),
-        "maps.combine": (lambda maps: s.maps.combine(maps)(VALUES),
-                         dict(maps=[s.maps.scale(0.5), s.maps.scale(0.5)])),
+        "maps.combine": (
+            lambda maps: s.maps.combine(*maps)(VALUES), dict(maps=[s.maps.scale(0.5)])),
     }  # fmt: skip
     for name in ("features", "residual", "residual_cov"):
         found[f"NystromSpectrum.{name}"] = (getattr(o.spectrum, name), dict(X=X))
@@ -137,6 +137,7 @@ def spectrum(o):
         ridge=dict(s=0.1), scale=dict(c=0.5), soft_cutoff=dict(cutoff=0.3, width=0.1),
         table=dict(values=VALUES),
     )  # fmt: skip
+    found["maps.identity"] = (s.maps.identity, given.pop("identity"))
     for name, arguments in given.items():
         make = getattr(s.maps, name)
         found[f"maps.{name}"] = (lambda make=make, **a: make(**a)(VALUES), arguments)
@@ -296,10 +297,10 @@ def coarse(o):
             values=VALUES, n=6.0, ridge=0.1, rule="posterior", features=FEATURES, residual=REST)),
         "flow": (rg.flow, dict(
             values=VALUES, n=6.0, ridge=0.1, rule="running", threshold=0.5, features=FEATURES,
-            y=y, cutoffs=np.array([1, 2]))),
+            y=y, cutoffs=np.array([0, 2]))),
         "conditional_ridge": (rg.conditional_ridge, dict(
             Phi=FEATURES, values=VALUES, ridge=0.1, cutoff=2, rule="regression",
-            modes=np.array([0, 1]), weights=EVEN)),
+            modes=np.array([0]), weights=EVEN)),
         "data_weights": (rg.data_weights, dict(noise=0.1 + y**2, weights=EVEN)),
         "dressed_local_ridge": (rg.dressed_local_ridge, rows | {"ridge": 0.1, "cutoff": 2}),
         "feature_cumulants": (rg.feature_cumulants, dict(
@@ -311,12 +312,12 @@ def coarse(o):
             features=FEATURES, values=VALUES, ridge=0.1, residual=REST)),
         "power_law": (rg.power_law, dict(alpha=1.0, first=1.0)),
         "PowerLaw": (rg.PowerLaw, dict(alpha=1.0, first=1.0)),
-        "PowerLaw.tail": (law.tail, dict(cutoff=3)),
+        "PowerLaw.tail": (law.tail, dict(cutoff=3.0)),
         "reweighted_modes": (rg.reweighted_modes, rows | {"noise": 0.1, "y": y}),
         "scale_mixture_ridge": (rg.scale_mixture_ridge, dict(
             values=VALUES, n=20.0, ridge=0.1, squares=np.ones(6), cutoff=2, weights=EVEN)),
-        "Coarse": (rg.Coarse, dict(cutoff=2, rule="exact", n=6.0, max_dense=99, centered=True)),
-        "coarsen": (lambda model, y: rg.coarsen(model, y=y), dict(
+        "Coarse": (rg.Coarse, dict(cutoff=2, rule="exact", n=6, max_dense=99, centered=True)),
+        "coarsen": (lambda model=None, y=None: rg.coarsen(model, y=y), dict(
             model=half, y=rg.Coarse(2))),
     }  # fmt: skip
     return found

@@ -33,13 +33,14 @@ def theory(o):
     annealed = dict(values=VALUES, widths=(3,), activations="tanh")
     equivalent = t.equivalent_kernel(VALUES, 20.0, 0.1)
     found = {
-        "Activation": (t.Activation, dict(function=jnp.tanh, kinks=(0.0,))),
+        "Activation": (lambda **given: t.hermite(t.Activation(**given), 1.0), dict(
+            function=jnp.tanh, kinks=(0.0,))),
         "annealed_curve": (t.annealed_curve, annealed | dict(n=20.0, ridge=0.1, label_noise=0.1)),
         "annealed_dimension": (t.annealed_dimension, annealed | {"tau": 0.1}),
         "coarse_learning_curve": (
             t.coarse_learning_curve, curve | {"cutoff": 2, "rule": "universal"}),
         "cross_linearise": (t.cross_linearise, networks | dict(
-            teacher_weights=W, teacher_activations="erf", paired=True, method="closure")),
+            teacher_weights=W, teacher_activations="erf", paired=[2, 2], method="closure")),
         "equivalent_kernel": (t.equivalent_kernel, dict(values=VALUES, n=20.0, ridge=0.1)),
         "EquivalentKernel": (equivalent, dict(features=FEATURES, others=FEATURES)),
         "EquivalentKernel.error": (equivalent.error, dict(power=POWER)),
@@ -99,9 +100,9 @@ def deep_linear():
         "exact": (deep.exact, given),
         "Exact.predict": (exact.predict, dict(X_new=Z)),
         "saddle": (deep.saddle, given | {"occam": True}),
-        "infinite_depth": (deep.infinite_depth, dict(width=3, points=5, energy=1.0)),
+        "infinite_depth": (deep.infinite_depth, dict(width=3.0, points=5.0, energy=1.0)),
         "leading_log_evidence": (deep.leading_log_evidence, dict(
-            energy=1.0, effective_depth=0.5, points=5)),
+            energy=1.0, effective_depth=0.5, points=5.0)),
         "log_meijer_g": (deep.log_meijer_g, dict(log_z=0.5, b=np.array([0.5, 1.0]))),
         "order_fourth_moment": (deep.order_fourth_moment, dict(net=conv, inputs=3)),
         "pareto_k": (deep.pareto_k, dict(log_weights=rng.normal(size=40))),

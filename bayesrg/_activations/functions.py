@@ -96,6 +96,7 @@ def resolve(activation):
             f"{_checks.shown(activation)}; the names are {', '.join(map(repr, ACTIVATIONS))}"
         )
     _checks.function("activation", entry.function, "an elementwise function")
+    _checks.finite("kinks", entry.kinks, ndim=1)
     _require_elementwise(entry.function)
     return entry
 

@@ -132,9 +132,7 @@ def posterior_flow(
     total = round(float(first[3].sum()))
     if cutoffs is None:
         cutoffs = np.unique(np.geomspace(1, total, _CUTOFFS).round().astype(int))
-    if isinstance(cutoffs, list | tuple) or np.ndim(cutoffs):
-        cutoffs = _checks.indices("cutoffs", cutoffs)
-    cutoffs = np.atleast_1d(_checks.cutoffs(cutoffs, total))
+    cutoffs = np.atleast_1d(_checks.cutoffs(cutoffs, total, "cutoffs"))
     given = range(size) if modes is None else _checks.indices("modes", modes, size)
     modes = np.asarray(given, int)
 

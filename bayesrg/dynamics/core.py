@@ -104,7 +104,7 @@ def run(
     key = _checks.random_key(key)
     what = "an Algorithm, which dynamics.gradient_descent and others make"
     _checks.instance("algorithm", algorithm, Algorithm, what)
-    state = algorithm.init(jax.tree.map(jnp.asarray, _checks.parameters("x0", x0)))
+    state = algorithm.init(jax.tree.map(lambda leaf: _checks.finite("x0", leaf), x0))
     found = _scan(algorithm, state, key, steps // every, every)
     if _checks.known(found.status) and int(found.status) == DIVERGED:
         raise ValueError(

@@ -63,6 +63,9 @@ class _Descent(eqx.Module):
     step_size: Float[Array, ""]
 
     def init(self, x0):
+        shape = jax.eval_shape(lambda x: _checks.returned("loss", self.loss(x)), x0).shape
+        if shape:
+            raise ValueError(f"loss returns shape {shape}; return one number")
         return State(x0)
 
     def step(self, state, key):

@@ -121,7 +121,7 @@ def power_iteration(
 def _iterate(K, root, start, iterations):
     def image(v):
         right = root @ v
-        return root @ (K(right) if callable(K) else K @ right)
+        return root @ (_checks.returned("K", K(right)) if callable(K) else K @ right)
 
     def turn(v, _):
         new = image(v)

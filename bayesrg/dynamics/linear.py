@@ -284,6 +284,6 @@ def _check_step(step_size, rates):
     largest = np.asarray(rates).max()
     if step_size * largest >= 2:
         raise ValueError(
-            f"step size {step_size:.6g} exceeds the stability limit {2 / largest:.6g}, two over "
+            f"step_size {step_size:.6g} exceeds the stability limit {2 / largest:.6g}, two over "
             "the largest rate; lower it, see dynamics.stability_limit"
         )

@@ -144,7 +144,7 @@ def batch_gradient(
     params = _checks.parameters("params", params)
     rows = _checks.rows("rows", rows, len(X))
     S = S if S is None or isinstance(S, Preconditioner) else _checks.finite("S", S, ndim=2)
-    _, pull = jax.vjp(lambda params: apply(params, X[rows]), params)
+    _, pull = jax.vjp(lambda p: _checks.returned("apply", apply(p, X[rows])), params)
     if biased and S is not None:
         block = S.block(rows) if isinstance(S, Preconditioner) else S[rows][:, rows]
         force = block @ slope[rows]

@@ -95,11 +95,10 @@ def preconditioned(
         raise ValueError(f"S acts on {size} points and X has {n}; make S on the same points")
     if batch is not None and _checks.whole("batch", batch) > n:
         raise ValueError(f"batch is {batch} for {n} points; give at most all of them")
-    if biased and (batch is None or tol is not None):
+    if _checks.flag("biased", biased) and (batch is None or tol is not None):
         raise ValueError(
             "biased is for batches alone, whose residuals fix no tolerance; give batch, and no tol"
         )
-    _checks.flag("biased", biased)
     _checks.function("apply", apply)
     if slope is not None:
         _checks.function("slope", slope, "a function of outputs and y")

@@ -59,7 +59,10 @@ class Preconditioner(eqx.Module):
     def coverage(self, residual: ArrayLike) -> Float[Array, ""]:
         """Share of the power of ``residual`` (n,) or (n, c) that lies in the modes of S."""
         r = _checks.targets("residual", residual, len(self.vectors))
-        return ((self.vectors.T @ r) ** 2).sum() / (r**2).sum()
+        power = (r**2).sum()
+        if _checks.known(power) and not power > 0:
+            raise ValueError("residual is zero, and has no power to share")
+        return ((self.vectors.T @ r) ** 2).sum() / power
 
 
 def preconditioner(

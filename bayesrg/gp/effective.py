@@ -88,8 +88,7 @@ def noise_after(fn, cutoff, rule, n=None):
     ----------
     arXiv 2405.06008, equations 33 and 34 (universal).
     """
-    if rule not in RULES or rule == "exact":
-        _checks.choice("rule", rule, RULES)
+    if _checks.choice("rule", rule, RULES) == "exact":
         raise ValueError('rule "exact" has no diagonal noise; use split')
     noise = _RULES[rule](fn, cutoff, fn.event_shape[0] if n is None else n)
     if _checks.known(noise) and not (np.asarray(noise) > 0).all():

@@ -266,7 +266,7 @@ class LaplaceMarginal(dist.Distribution):
         Rasmussen and Williams (2006), equations 3.21 and 3.24.
         """
         value = _checks.finite("value", value)
-        if value.ndim == 0 or value.shape[-1] > self.event_shape[0]:
+        if value.ndim == 0 or not 0 < value.shape[-1] <= self.event_shape[0]:
             raise ValueError(
                 f"observations have shape {value.shape}; give those of the first of the "
                 f"{self.event_shape[0]} points along the last axis"

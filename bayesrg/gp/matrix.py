@@ -327,6 +327,8 @@ class MatrixMercerNormal(dist.Distribution):
         points, k = self.features.shape
         cutoff = _checks.cutoff(cutoff, k)
         _checks.choice("rule of several correlated outputs", rule, _RULES)
+        max_dense = _checks.whole("max_dense", max_dense, least=0)
+        n = n if n is None else _checks.whole("n", n, most=points)
         root = self.features[:, :cutoff] * safe_sqrt(self.values[:cutoff])
         root = Kronecker(root, self._square())
         high = {"features": self.features[:, cutoff:], "values": self.values[cutoff:]}

@@ -14,7 +14,7 @@ from .._checks import ArrayLike
 from .._covariance import Dense, Eigen, LowRank
 from .._linalg import safe_sqrt
 from . import sound
-from .effective import EffectiveNormal, noise_after
+from .effective import RULES, EffectiveNormal, noise_after
 
 
 class MercerNormal(dist.Distribution):
@@ -349,6 +349,9 @@ class MercerNormal(dist.Distribution):
             or the rule "dressed" on columns that are not orthonormal.
         """
         points, k = self.features.shape
+        _checks.choice("rule", rule, RULES)
+        max_dense = _checks.whole("max_dense", max_dense, least=0)
+        n = n if n is None else _checks.whole("n", n, most=points)
         cutoff = _checks.cutoff(cutoff, k)
         root = self.features[:, :cutoff] * self._amplitude(cutoff)[..., None, :]
         if rule != "exact":

@@ -31,7 +31,7 @@ class EquivalentKernel(eqx.Module):
         features = _checks.finite("features", features, ndim=2)
         others = _checks.finite("others", others, ndim=2)
         same_modes(features, self.values)
-        same_modes(others, self.values)
+        same_modes(others, self.values, "others")
         return (features * self.learnability) @ others.T
 
     @property
@@ -42,13 +42,13 @@ class EquivalentKernel(eqx.Module):
     def coefficients(self, target: ArrayLike) -> Float[Array, " mode"]:
         """Mean coefficients (k,) for a target with coefficients (k,)."""
         target = _checks.finite("target", target, ndim=1)
-        same_modes(target[None], self.values)
+        same_modes(target[None], self.values, "target")
         return self.learnability * target
 
     def error(self, power: ArrayLike) -> Array:
         """Squared error of the mean predictor on a noiseless target of power (k,)."""
         power = _checks.nonnegative("power", power, ndim=1)
-        same_modes(power[None], self.values)
+        same_modes(power[None], self.values, "power")
         return (self._missed**2 * power).sum(-1)
 
     @property
@@ -81,7 +81,7 @@ class EquivalentKernel(eqx.Module):
         target = _checks.finite("target", target, ndim=1)
         weights = probabilities(weights, features.shape[0])
         spread = features**2 @ self.variance
-        same_modes(target[None], self.values)
+        same_modes(target[None], self.values, "target")
         missed = features @ (self._missed * target)
         pulled = features.T @ (weights * spread * missed)
         return -self.n / self.ridge**2 * self.variance * pulled

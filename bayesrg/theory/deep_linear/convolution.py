@@ -154,6 +154,8 @@ class ConvLinear(eqx.Module):
     def check(self, X: ArrayLike) -> Float[Array, "point channel site"]:
         """Convert inputs X to a finite array (n, C_0, S_0) that all masks fit."""
         X = _checks.finite("X", X, ndim=3)
+        if not X.size:
+            raise ValueError(f"X has shape {X.shape}; give at least one input")
         self.sites(X.shape[2])
         return X
 

@@ -103,7 +103,7 @@ def evidence(
     """
     _checks.instance("net", net, DeepLinear, _checks.NET)
     method = ("exact" if net.outputs == 1 else "importance_laplace") if method is None else method
-    if method == "path":
+    if isinstance(method, str) and method == "path":
         raise ValueError(
             "method 'path' needs a sampler; call bayesrg.inference.path_evidence with the model "
             "deep_linear_collapsed"
@@ -114,7 +114,7 @@ def evidence(
         value = exact(net, X, Y).log_evidence
         return Evidence(value, 0.0, float("inf"), float("-inf"), method, None)
     check_observed(net, X, Y, weights=False)
-    joint = joint_of(prepare_outputs(net, X, Y))
+    joint = joint_of(prepare_outputs(net, X, Y, name="Y"))
     key = _checks.random_key(key)
     if not net.widths:
         value = float(joint.log_likelihood(jnp.zeros(0)))

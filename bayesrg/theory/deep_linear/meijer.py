@@ -64,6 +64,11 @@ def _rule(log_z, b):
     d = _saddle(log_z, shift, count)[:, None]  # distance of the saddle from the nearest pole
     width = 1.0 / np.sqrt((count * polygamma(1, d + shift)).sum(-1))
     reach = np.arcsinh(14.0 + 60.0 / (count.sum() * width)).max()
+    if not np.isfinite(reach):
+        raise ValueError(
+            f"log_z (of a prior log_q) runs from {log_z.min():.3g} to {log_z.max():.3g}, beyond "
+            "what the rule resolves; G is zero or infinite there in 64 bits"
+        )
     w = np.linspace(0.0, reach, int(np.ceil(reach / _STEP)) + 1)
     t = d + width[:, None] * (1j * np.sinh(w) - _BEND * (np.cosh(w) - 1.0))
     exponent = -(t - b.min()) * log_z[:, None]

@@ -173,20 +173,24 @@ def prepare(
 
 
 def prepare_outputs(
-    net: DeepLinear, X: ArrayLike, y: ArrayLike, kernel: Kernel | ArrayLike | None = None
+    net: DeepLinear,
+    X: ArrayLike,
+    y: ArrayLike,
+    kernel: Kernel | ArrayLike | None = None,
+    name: str = "y",
 ) -> list[Problem]:
     """Do what `prepare` does for every output by itself: they share all but their targets.
 
-    ``X`` is (n, d), ``y`` (n,) or (n, outputs), and ``kernel`` as there.
+    ``X`` is (n, d), ``y`` (n,) or (n, outputs), called ``name``, and ``kernel`` as there.
     """
     _checks.warn_32_bits("theory.deep_linear")
     _checks.instance("net", net, DeepLinear, _checks.NET)
     n = _checks.inputs("X", X).shape[0]
-    shape = _checks.targets("y", y, n).shape
+    shape = _checks.targets(name, y, n).shape
     X, y = np.asarray(X, float).reshape(n, -1), np.asarray(y, float).reshape(n, -1)
     if y.shape[1] != net.outputs:
         raise ValueError(
-            f"y has shape {shape} and the network {net.outputs} output(s); give one column an "
+            f"{name} has shape {shape} and the network {net.outputs} output(s); give one column an "
             "output"
         )
     standard = net.standardise()
