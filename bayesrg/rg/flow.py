@@ -141,13 +141,13 @@ def flow(
     elif y is not None or residual is not None:
         raise ValueError("y and residual need features, the modes at the same points; give them")
     return Flow(
-        cutoff=jnp.asarray(kept), tail=eliminated + _checks.nonnegative("tail", tail), universal=universal,
-        dressed=dressed, arithmetic=arithmetic, harmonic=harmonic,
+        cutoff=jnp.asarray(kept), tail=eliminated + _checks.nonnegative("tail", tail),
+        universal=universal, dressed=dressed, arithmetic=arithmetic, harmonic=harmonic,
         rescaled=jnp.where(last > 0, universal / (jnp.asarray(kept) * last), jnp.nan),
         evidence=evidence, values=values,
         learnability=running_learnability(values, n, ridge, degeneracy=degeneracy, tail=tail),
-        n=n_points, ridge=_checks.nonnegative("ridge", ridge).astype(values.dtype), stop=stop, rule=rule,
-        threshold=threshold,
+        n=n_points, ridge=_checks.nonnegative("ridge", ridge).astype(values.dtype), stop=stop,
+        rule=rule, threshold=threshold,
     )  # fmt: skip
 
 
