@@ -51,7 +51,11 @@ def to_datatree(
     ValueError
         If an array has fewer axes than names, or two variables give one name two lengths.
     """
-    for given, value in (("groups", groups), ("dims", dims), ("attrs", attrs or {})):
+    for given, value in (
+        ("groups", groups),
+        ("dims", dims),
+        ("attrs", {} if attrs is None else attrs),
+    ):
         _checks.instance(given, value, Mapping, "a mapping from name")
     tree = xr.DataTree(name=None)
     for group, variables in groups.items():
@@ -59,6 +63,7 @@ def to_datatree(
         lead = ("chain", "draw") if group in SAMPLED else ()
         arrays = {}
         for name, value in variables.items():
+            _checks.sequence(f"dims[{name!r}]", dims.get(name, ()), "names of axes")
             names = tuple(n.replace("/", ".") for n in dims.get(name, ()))
             name = name.replace("/", ".")  # a slash would name a node of the tree
             value = np.asarray(jax.device_get(value))
@@ -71,7 +76,7 @@ def to_datatree(
         dataset = dataset.assign_coords({d: np.arange(s) for d, s in dataset.sizes.items()})
         dataset.attrs = {"sample_dims": list(lead)} if lead else {}
         tree[group] = xr.DataTree(dataset)
-    tree.attrs = dict(attrs or {})
+    tree.attrs = dict(attrs)
     return tree
 
 

@@ -147,19 +147,19 @@ def measure(
     _checks.choice("estimator", estimator, ESTIMATORS)
     modes = _checks.whole("modes", modes)
     _checks.instance("var_name", var_name, str, "the name of a variable")
-    groups = {_GROUP: _read(dt, group)} | ({_PRIOR: _read(dt, prior)} if prior else {})
+    groups = {_GROUP: _read(dt, group)} | ({} if prior is None else {_PRIOR: _read(dt, prior)})
     draws = {}
     for name, dataset in groups.items():
         if var_name not in dataset:
             there = ", ".join(map(repr, dataset.data_vars)) or "nothing"
             raise ValueError(
-                f"{name}: the draws have no variable {var_name!r}, only {there}; add the kernels "
-                "(chain, draw, layer, point, point_bis), or for a deep linear network use "
-                "measure_deep_linear"
+                f"var_name: the draws of {name} have no variable {var_name!r}, only {there}; add "
+                "the kernels (chain, draw, layer, point, point_bis), or for a deep linear network "
+                "use measure_deep_linear"
             )
         array = dataset[var_name].transpose("chain", "draw", "layer", ...)
         draws[name] = {var_name: jnp.asarray(array.to_numpy())}
-    if prior_mean is None and not prior:
+    if prior_mean is None and prior is None:
         raise ValueError(
             "there is neither prior_mean nor a group of prior draws to measure change against; "
             "give one of them"
@@ -247,7 +247,7 @@ def measure_deep_linear(
     K = prior_features(data)
     T = data.net.ridge if ridge is None else _checks.nonnegative("ridge", ridge, ndim=0)
     ref, modes = reference(K, Y, T), min(modes, K.shape[-1])
-    groups = {_GROUP: _read(dt, group)} | ({_PRIOR: _read(dt, prior)} if prior else {})
+    groups = {_GROUP: _read(dt, group)} | ({} if prior is None else {_PRIOR: _read(dt, prior)})
     key = None if key is None else _checks.random_key(key)
     draws = {}
     for name, dataset in groups.items():

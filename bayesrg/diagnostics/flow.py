@@ -133,8 +133,8 @@ def posterior_flow(
     if cutoffs is None:
         cutoffs = np.unique(np.geomspace(1, total, _CUTOFFS).round().astype(int))
     cutoffs = np.atleast_1d(_checks.cutoffs(cutoffs, total, "cutoffs"))
-    given = range(size) if modes is None else _checks.indices("modes", modes, size)
-    modes = np.asarray(given, int)
+    modes = range(size) if modes is None else _checks.indices("modes", modes, size)
+    modes = np.asarray(modes, int)
 
     def one(draw):
         values, ridge, tail, degeneracy = given(draw)

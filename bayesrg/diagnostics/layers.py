@@ -57,6 +57,7 @@ def add_kernels(
         return net.layers(net.weights(white, X.shape[1]), X)[1:]
 
     for group in groups:
+        _checks.instance("an entry of groups", group, str, "the name of a group")
         if group not in tree.children:
             continue
         dataset = tree[group].to_dataset()
