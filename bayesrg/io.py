@@ -51,11 +51,8 @@ def to_datatree(
     ValueError
         If an array has fewer axes than names, or two variables give one name two lengths.
     """
-    for given, value in (
-        ("groups", groups),
-        ("dims", dims),
-        ("attrs", {} if attrs is None else attrs),
-    ):
+    attrs = {} if attrs is None else attrs
+    for given, value in (("groups", groups), ("dims", dims), ("attrs", attrs)):
         _checks.instance(given, value, Mapping, "a mapping from name")
     tree = xr.DataTree(name=None)
     for group, variables in groups.items():

@@ -213,7 +213,7 @@ def plots(o):
         dt.update(more.children)
     more = {
         "plot_learnability": dict(threshold=0.5, n=np.array([20.0])),
-        "plot_learning_curve": dict(quantity="generalisation", slopes=(1.0,), rank=5),
+        "plot_learning_curve": dict(quantity="generalisation", slopes=(1.0,), rank=5.0),
         "plot_alignment": dict(theory=np.array([0.5, 0.5])),
         "plot_feature_pair": dict(modes=(0, 1)), "plot_feature_quantiles": dict(modes=[1]),
         "plot_kernel_change": dict(layer=1), "plot_spectrum_shift": dict(layer=1),

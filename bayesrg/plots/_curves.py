@@ -27,6 +27,7 @@ def group_of(dt: xr.DataTree, group: str, *variables: str) -> xr.Dataset:
         )
     dataset = dt[group].to_dataset()
     for name in variables:
+        _checks.instance("the name of a variable", name, str, "text")
         if name not in dataset.variables:
             names = ", ".join(map(repr, dataset.variables)) or "nothing"
             raise ValueError(

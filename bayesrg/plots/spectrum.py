@@ -71,6 +71,8 @@ def plot_learnability(
     """
     threshold = threshold if threshold is None else _checks.number("threshold", threshold)
     n = n if n is None else np.asarray(_checks.positive("n", n, ndim=(0, 1)), float)
+    if n is not None and not n.size:
+        raise ValueError("n is empty; give a number of points, or leave it out")
     curve = group_of(dt, group, "learnability")
     learnt = curve["learnability"]
     if "n_train" not in learnt.dims:
