@@ -5,7 +5,6 @@ Values are checked only where they are known, on the host; those that a JAX tran
 are checked for shape alone.
 """
 
-import operator
 import warnings
 from collections.abc import Sequence
 
@@ -13,10 +12,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ._numbers import known, numbers, shown
+from ._numbers import integer, known, numbers, shown
 
 ArrayLike = jax.typing.ArrayLike | Sequence
 _warned: set[str] = set()
+KERNEL = "a Kernel; bayesrg.kernels has them, and adapt makes one of a function"
+PRIOR = "a Kernel or a Spectrum; see bayesrg.kernels and bayesrg.spectrum"
+MOMENTS = "moments, which theory.moments, population_moments or spectral_moments make"
+NET = "a networks.DeepLinear; make one of widths and a ridge"
+TREE = "a DataTree, such as bayesrg.fit returns"
 _LARGEST = 2**63 - 1  # that an integer of JAX holds
 
 
@@ -140,15 +144,28 @@ def targets(name, y, n):
 
 
 def parameters(name, tree):
-    """Convert the arrays of a pytree that are none of JAX's; pass other leaves as they are."""
-    return jax.tree.map_with_path(
-        lambda path, leaf: (
-            jnp.asarray(numbers(name + jax.tree_util.keystr(path), leaf))
-            if isinstance(leaf, np.ndarray) and leaf.dtype.kind != "c"
-            else leaf
-        ),
-        tree,
-    )
+    """Require numbers at all leaves of a pytree; convert arrays that are none of JAX's."""
+
+    def leaf(path, value):
+        if getattr(getattr(value, "dtype", None), "kind", "") == "c":
+            return value  # a network may be complex
+        found = numbers(name + jax.tree_util.keystr(path), value)
+        return jnp.asarray(found) if isinstance(value, np.ndarray | int) else value
+
+    return jax.tree.map_with_path(leaf, tree)
+
+
+def sequence(name, value, what="one entry a layer"):
+    """Require a list or tuple; ``what`` says of what."""
+    if not isinstance(value, list | tuple):
+        raise ValueError(f"{name} must be a list of {what}, got {shown(value)}")
+    return value
+
+
+def matrices(name, value):
+    """Convert a list of matrices, one a layer, to finite arrays."""
+    entries = enumerate(sequence(name, value, "matrices, one a layer"))
+    return [finite(f"{name}[{i}]", W, ndim=2) for i, W in entries]
 
 
 def one_target(X, y):
@@ -159,17 +176,6 @@ def one_target(X, y):
             f"y has shape {np.shape(y)}; the model has one output, give ({len(X)},): one column, "
             "or the labels y.argmax(1) of one-hot rows"
         )
-
-
-def integer(value):
-    """Read one integer of Python, NumPy or a 0-d array as an int; None where it is no such."""
-    dtype = getattr(value, "dtype", np.dtype(int))
-    if isinstance(value, bool) or not jnp.issubdtype(dtype, np.integer):
-        return None
-    try:
-        return operator.index(value)
-    except TypeError:  # floats, strings, longer arrays, traced values
-        return None
 
 
 def whole(name, value, *, least=1, most=None):
@@ -190,6 +196,52 @@ def whole_numbers(name, value):
     if not one and not several or isinstance(value, str | dict):
         raise ValueError(f"{name} must be positive integers, got {shown(value)}; give a tuple")
     return tuple(whole(f"an entry of {name}", v) for v in ((value,) if one else value))
+
+
+def indices(name, value, size=None):
+    """Convert one integer, or several, to a tuple of them; with ``size`` from 0 to size - 1."""
+    one = integer(value)
+    host = np.asarray(numbers(name, value) if one is None else [one])
+    if host.ndim == 1 and not host.size:
+        raise ValueError(f"{name} is empty; name at least one")
+    if host.ndim != 1 or host.dtype.kind not in "iu":
+        raise ValueError(
+            f"{name} must be integer indices, got {shown(value)}; use np.flatnonzero of a mask"
+        )
+    if size is not None and not ((host >= 0) & (host < size)).all():
+        raise ValueError(f"{name} must be integers from 0 to {size - 1}, got {host.tolist()}")
+    return tuple(host.tolist())
+
+
+def fit(**shapes):
+    """Broadcast shapes, or say whose do not fit together."""
+    got = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
+    try:
+        found = jnp.broadcast_shapes(*shapes.values())
+    except ValueError:
+        raise ValueError(f"shapes do not fit together: {got}; make them broadcast") from None
+    if 0 in found:
+        raise ValueError(f"one of these is empty: {got}; give it an entry")
+    return found
+
+
+def rows(name, value, size):
+    """Convert indices (b,) of ``size`` rows to an array; traced ones are trusted."""
+    traced = isinstance(value, jax.Array) and not known(value)
+    return value if traced else jnp.asarray(indices(name, value, size))
+
+
+def interval(name, value):
+    """Convert a pair of numbers, the first below the second, to two floats."""
+    pair = np.asarray(_finite(name, value, (1,)))
+    if pair.shape != (2,) or not pair[0] < pair[1]:
+        raise ValueError(f"{name} must be a pair (low, high), low first, got {shown(value)}")
+    return float(pair[0]), float(pair[1])
+
+
+def returned(name, value):
+    """Convert what the user's function ``name`` returned to an array of real numbers."""
+    return jnp.asarray(numbers(f"what {name} returned", value))
 
 
 def choice(name, value, allowed):
@@ -257,36 +309,34 @@ def random_key(key):
     return jax.random.key(seed)
 
 
-def cutoff(value, modes):
+def cutoff(value, modes, name="cutoff"):
     """Require an integer from 0 to ``modes``."""
     found = integer(value)
+    allowed = f"{name} must be an integer between 0 and {modes}, got {shown(value)}"
     if found is None:
-        raise ValueError(
-            f"cutoff must be an integer between 0 and {modes}, got {shown(value)}; convert it with "
-            "int()"
-        )
+        raise ValueError(f"{allowed}; convert it with int()")
     if not 0 <= found <= modes:
         advice = "keep at most as many modes as there are"
         if not modes:
             advice = "it has no modes to cut; give it eigenpairs, e.g. eigen=gp.eigenpairs_of(...)"
-        raise ValueError(f"cutoff must be an integer between 0 and {modes}, got {found}; {advice}")
+        raise ValueError(f"{allowed}; {advice}")
     return found
 
 
-def cutoffs(value, modes):
+def cutoffs(value, modes, name="cutoff"):
     """Require an integer from 0 to ``modes`` or an array of such; traced ones are trusted."""
     if not known(value):
         return value
     if not isinstance(value, list | tuple) and not getattr(value, "ndim", 0):
-        return cutoff(value, modes)
-    host = np.asarray(numbers("cutoff", value))
+        return cutoff(value, modes, name)
+    host = np.asarray(numbers(name, value))
     if not np.issubdtype(host.dtype, np.integer):
         raise ValueError(
-            f"cutoff must hold integers between 0 and {modes}, got {host.dtype}; use astype(int)"
+            f"{name} must hold integers between 0 and {modes}, got {host.dtype}; use astype(int)"
         )
     if host.size:
-        cutoff(host.min(), modes)
-        cutoff(host.max(), modes)
+        cutoff(host.min(), modes, name)
+        cutoff(host.max(), modes, name)
     return host
 
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What users call numbers, read on the host before JAX sees them: real arrays, or a clear no."""
 
+import operator
 from collections.abc import Sequence
 
 import jax
@@ -91,6 +92,8 @@ def _of_objects(name, host):
                 f"{name} must hold real numbers, got {where}{shown(value)}; give an array of them"
             )
     try:
+        if all(isinstance(value, int) and abs(value) < 2**63 for value in host.flat):
+            return host.astype(np.int64)
         return np.array([float(value) for value in host.flat]).reshape(host.shape)
     except OverflowError:
         raise ValueError(f"{name} holds numbers too large for a float; rescale them") from None
@@ -115,3 +118,14 @@ def _real(name, value):
     kind = {"S": "U", "T": "U"}.get(dtype.kind, dtype.kind)
     words = _WORDS.get(kind, "must hold real numbers; give an array of them").format(name)
     raise ValueError(f"{name} {words} (got {dtype} of shape {value.shape})")
+
+
+def integer(value):
+    """Read one integer of Python, NumPy or a 0-d array as an int; None where it is no such."""
+    dtype = getattr(value, "dtype", np.dtype(int))
+    if isinstance(value, bool) or not jnp.issubdtype(dtype, np.integer):
+        return None
+    try:
+        return operator.index(value)
+    except TypeError:  # floats, strings, longer arrays, traced values
+        return None

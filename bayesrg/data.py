@@ -126,11 +126,12 @@ def _task(labels, task, path):
                 f"task {task or 'even_odd'!r}; name two classes of the file, such as task=(3, 8)"
             )
         return np.arange(len(labels)), np.where(first, 1.0, -1.0)
-    if isinstance(task, tuple) and len(task) == 2 and task[0] != task[1]:
-        numbers = all(isinstance(c, int | np.integer) for c in task)
-        if numbers and all((labels == c).any() for c in task):
-            keep = np.isin(labels, task).nonzero()[0]
+    pair = isinstance(task, tuple) and all(_checks.integer(c) is not None for c in task)
+    if pair and len(task) == 2 and task[0] != task[1]:
+        keep = np.isin(labels, task).nonzero()[0]
+        if all((labels == c).any() for c in task):
             return keep, np.where(labels[keep] == task[0], 1.0, -1.0)
     raise ValueError(
-        f'task must be "even_odd", "low_high" or two different classes of the file, got {task!r}'
+        f'task must be "even_odd", "low_high" or two different classes of the file, got '
+        f"{_checks.shown(task)}"
     )

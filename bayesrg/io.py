@@ -13,7 +13,7 @@ import jax
 import numpy as np
 import xarray as xr
 
-from . import _netcdf, _reading, _writing
+from . import _checks, _netcdf, _reading, _writing
 from ._checks import ArrayLike
 
 __all__ = ["SaveError", "flow_to_datatree", "label", "open_run", "save", "to_datatree"]
@@ -53,11 +53,16 @@ def to_datatree(
     ValueError
         If an array has fewer axes than names, or two variables give one name two lengths.
     """
+    attrs = {} if attrs is None else attrs
+    for given, value in (("groups", groups), ("dims", dims), ("attrs", attrs)):
+        _checks.instance(given, value, Mapping, "a mapping from name")
     tree = xr.DataTree(name=None)
     for group, variables in groups.items():
+        _checks.instance(f"groups[{group!r}]", variables, Mapping, "a mapping from variable")
         lead = ("chain", "draw") if group in SAMPLED else ()
         arrays = {}
         for name, value in variables.items():
+            _checks.sequence(f"dims[{name!r}]", dims.get(name, ()), "names of axes")
             names = tuple(n.replace("/", ".") for n in dims.get(name, ()))
             name = name.replace("/", ".")  # a slash would name a node of the tree
             value = np.asarray(jax.device_get(value))
@@ -70,7 +75,7 @@ def to_datatree(
         dataset = dataset.assign_coords({d: np.arange(s) for d, s in dataset.sizes.items()})
         dataset.attrs = {"sample_dims": list(lead)} if lead else {}
         tree[group] = xr.DataTree(dataset)
-    tree.attrs = dict(attrs or {})
+    tree.attrs = dict(attrs)
     return tree
 
 
@@ -210,6 +215,10 @@ def _variadic(name, axes, value):
     return _names(name, value.ndim, tuple(names)), value
 
 
+def _path(path):
+    return Path(_checks.instance("path", path, str | os.PathLike, "the name of a file or folder"))
+
+
 class SaveError(OSError):
     """A result could not be written; ``tree`` is the result.
 
@@ -236,9 +245,7 @@ def claim(path):
     OSError
         If it cannot be made or written to.
     """
-    if not isinstance(path, str | os.PathLike):
-        raise ValueError(f"path must be the path of a folder, got {path!r}")
-    file = Path(path) / "result.nc"
+    file = _path(path) / "result.nc"
     with _writing.hold(file.parent):
         if os.path.lexists(file):
             raise FileExistsError(
@@ -258,7 +265,8 @@ def save(dt: xr.DataTree, path: str | os.PathLike) -> Path:
     SaveError
         If that fails, for want of space for instance; its attribute ``tree`` is ``dt``.
     """
-    path = Path(path)
+    _checks.instance("dt", dt, xr.DataTree, _checks.TREE)
+    path = _path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with BytesIO() as buffer:  # HDF5 itself crashes the interpreter when a disk is full
@@ -289,7 +297,7 @@ def open_run(path: str | os.PathLike) -> xr.DataTree:
         If the file is no result, is damaged, points to other files, or declares far more than it
         stores, which is told before it is loaded.
     """
-    path = Path(path)
+    path = _path(path)
     file = path / "result.nc" if path.is_dir() else path
     if not file.is_file():
         raise FileNotFoundError(
@@ -312,6 +320,8 @@ def flow_to_datatree(flow) -> xr.DataTree:
         Group ``flow``: ridges and evidence over the coordinate cutoff. Group ``spectrum``:
         values and running learnability over mode. Attributes: n, ridge, stop, rule, threshold.
     """
+    if not {"cutoff", "universal", "values", "learnability"} <= set(dir(flow)):
+        raise ValueError(f"flow must be an rg.Flow, got {_checks.shown(flow)}; see rg.flow")
     values = ("values", "learnability")
     ridges, spectrum = group_of(flow, skip=values), group_of(flow)[list(values)]
     at_stop = np.interp(flow.stop, np.asarray(flow.cutoff), np.asarray(flow.universal))

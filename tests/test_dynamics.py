@@ -273,7 +273,7 @@ def test_bad_input(K):
     with pytest.raises(ValueError, match=r"K has shape \(3, 64\); give a square matrix"):
         dynamics.linear_dynamics(K[:3])
     limit = float(dynamics.stability_limit(K))
-    with pytest.raises(ValueError, match="step size .* exceeds the stability limit 0.0120981"):
+    with pytest.raises(ValueError, match="step_size .* exceeds the stability limit 0.0120981"):
         dynamics.linear_dynamics(K, step_size=limit)
     with pytest.raises(ValueError, match="S acts on 64 points and K on 10"):
         dynamics.linear_dynamics(K[:10, :10], dynamics.preconditioner(K, maps.lift(3)))

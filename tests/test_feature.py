@@ -390,7 +390,9 @@ def test_trees_that_lack_something_are_told():
         feature.measure(dt.drop_nodes("prior"), prior_mean=K)
     with pytest.raises(ValueError, match="neither prior_mean nor a group of prior draws"):
         feature.measure(dt, prior=None)
-    with pytest.raises(ValueError, match="the draws have no variable 'Phi', only"):
+    with pytest.raises(
+        ValueError, match="the draws of feature_learning have no variable 'Phi', only"
+    ):
         feature.measure(dt, var_name="Phi")
     with pytest.raises(ValueError, match=r"shape \(2, 5, 5\) a draw and prior_mean \(1, 5, 5\)"):
         feature.measure(dt, prior_mean=K[:1])

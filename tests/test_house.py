@@ -26,8 +26,9 @@ LAYERS = {
     "job": 5, "cli": 5,
 }  # fmt: skip
 WITHIN_A_LAYER = {
-    ("_activations", "_linalg"), ("_activations", "_callables"), ("_checks", "_numbers"),
-    ("_covariance", "_linalg"), ("_images", "_reading"), ("_netcdf", "_reading"),
+    ("_activations", "_callables"), ("_activations", "_checks"), ("_activations", "_linalg"),
+    ("_checks", "_numbers"), ("_covariance", "_linalg"), ("_images", "_reading"),
+    ("_netcdf", "_reading"),
     ("spectrum", "kernels"), ("rg", "gp"), ("theory", "rg"), ("theory", "networks"),
     ("inference", "io"), ("diagnostics", "io"), ("cli", "job"),
 }  # fmt: skip

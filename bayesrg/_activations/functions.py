@@ -11,6 +11,7 @@ import numpy as np
 from jax import Array
 from jax.scipy.special import erf
 
+from .. import _checks
 from .._callables import Held, hold, still
 from . import closed, duals
 
@@ -112,10 +113,11 @@ def resolve(activation):
             return ACTIVATIONS[_NAMES[entry.function.plan]]
     else:
         raise ValueError(
-            f"activation must be a name or an elementwise callable, got {activation!r}; the names "
-            f"are {', '.join(map(repr, ACTIVATIONS))}"
+            "activation must be a name or an elementwise callable, got "
+            f"{_checks.shown(activation)}; the names are {', '.join(map(repr, ACTIVATIONS))}"
         )
     if entry.function.plan not in _NAMES:
+        _checks.finite("kinks", entry.kinks, ndim=1)
         _require_elementwise(entry.function)
     return entry
 
@@ -134,6 +136,11 @@ def _require_elementwise(function):
     alone = single.shape == (1,) and whole.shape == (2, 3)
     traced = isinstance(whole, jax.ShapeDtypeStruct)
     if not alone or not (traced or np.allclose(whole[0, 1], single[0], rtol=1e-5, atol=1e-6)):
+        if alone:
+            raise ValueError(
+                f"activation {function} mixes the elements of its input, as a softmax does, and "
+                "units would not be alike; take a function of each element alone"
+            )
         raise ValueError(
             f"activation {function} is not vectorised: it maps shape (2, 3) to {whole.shape} and "
             "must act on each element alone; wrap it in jnp.vectorize"
@@ -197,6 +204,11 @@ def one_a_layer(name, activations, layers):
     """Repeat one activation for all layers, or check that there is one for each."""
     if isinstance(activations, str | Activation) or callable(activations):
         activations = (activations,) * layers
+    if not isinstance(activations, tuple | list):
+        raise ValueError(
+            f"{name} must be an activation or a list of one a layer, got "
+            f"{_checks.shown(activations)}"
+        )
     activations = tuple(activations)
     if len(activations) != layers:
         raise ValueError(

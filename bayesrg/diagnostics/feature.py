@@ -68,10 +68,15 @@ def kernels(
     ValueError
         If the result would exceed ``max_bytes``.
     """
-    X, lead = _checks.inputs("X", X), tuple(lead)
+    lead = tuple(_checks.sequence("lead", lead, "names of axes"))
+    X = _checks.inputs("X", X)
+    _checks.function("apply", apply)
+    params = _checks.parameters("params", params)
+    max_bytes = _checks.whole("max_bytes", max_bytes)
 
     def at(params):
-        hidden = [jnp.asarray(H) for H in apply(params, X)]
+        hidden = _checks.sequence("what apply returns", apply(params, X), "hidden layers")
+        hidden = [_checks.returned("apply", H) for H in hidden]
         return jnp.stack([H @ H.T / H.shape[1] for H in hidden])
 
     first = jax.tree.map(lambda p: jnp.asarray(p)[(0,) * len(lead)], params)
@@ -140,19 +145,21 @@ def measure(
         For a missing group or variable, or shapes that do not fit.
     """
     _checks.choice("estimator", estimator, ESTIMATORS)
-    groups = {_GROUP: _read(dt, group)} | ({_PRIOR: _read(dt, prior)} if prior else {})
+    modes = _checks.whole("modes", modes)
+    _checks.instance("var_name", var_name, str, "the name of a variable")
+    groups = {_GROUP: _read(dt, group)} | ({} if prior is None else {_PRIOR: _read(dt, prior)})
     draws = {}
     for name, dataset in groups.items():
         if var_name not in dataset:
             there = ", ".join(map(repr, dataset.data_vars)) or "nothing"
             raise ValueError(
-                f"{name}: the draws have no variable {var_name!r}, only {there}; add the kernels "
-                "(chain, draw, layer, point, point_bis), or for a deep linear network use "
-                "measure_deep_linear"
+                f"var_name: the draws of {name} have no variable {var_name!r}, only {there}; add "
+                "the kernels (chain, draw, layer, point, point_bis), or for a deep linear network "
+                "use measure_deep_linear"
             )
         array = dataset[var_name].transpose("chain", "draw", "layer", ...)
         draws[name] = {var_name: jnp.asarray(array.to_numpy())}
-    if prior_mean is None and not prior:
+    if prior_mean is None and prior is None:
         raise ValueError(
             "there is neither prior_mean nor a group of prior draws to measure change against; "
             "give one of them"
@@ -231,13 +238,16 @@ def measure_deep_linear(
     """
     _checks.warn_32_bits("diagnostics.feature")
     _checks.choice("kernel", kernel, ESTIMATORS)
+    _checks.instance("net", net, DeepLinear, _checks.NET)
+    _checks.flag("keep_kernels", keep_kernels)
+    modes, max_bytes = _checks.whole("modes", modes), _checks.whole("max_bytes", max_bytes)
     X = inputs_of(dt, X)
     Y = targets_of(dt, Y, X.shape[0])
     data = rotate(net, X, Y)
     K = prior_features(data)
     T = data.net.ridge if ridge is None else _checks.nonnegative("ridge", ridge, ndim=0)
     ref, modes = reference(K, Y, T), min(modes, K.shape[-1])
-    groups = {_GROUP: _read(dt, group)} | ({_PRIOR: _read(dt, prior)} if prior else {})
+    groups = {_GROUP: _read(dt, group)} | ({} if prior is None else {_PRIOR: _read(dt, prior)})
     key = None if key is None else _checks.random_key(key)
     draws = {}
     for name, dataset in groups.items():
@@ -340,17 +350,22 @@ def _gather(dt, walks, groups, ref, attrs):
 
 
 def _read(dt, group):
-    if group not in dt.children:
+    _checks.instance("dt", dt, xr.DataTree, _checks.TREE)
+    if not isinstance(group, str) or group not in dt.children:
         names = ", ".join(map(repr, dt.children)) or "none"
         more = (
-            "; fit(..., prior=1000) draws it, prior=None goes without" if "prior" in group else ""
+            "; fit(..., prior=1000) draws it, prior=None goes without"
+            if "prior" in str(group)
+            else ""
         )
-        raise ValueError(f"the tree has no group {group!r}, only {names}{more}")
+        got = _checks.shown(group)
+        raise ValueError(f"the tree has no group {got}, only {names}{more}")
     return dt[group].to_dataset()
 
 
 def inputs_of(dt: xr.DataTree, X: ArrayLike | None) -> Array:
     """Check ``X`` (n, d), or read that of constant_data."""
+    _checks.instance("dt", dt, xr.DataTree, _checks.TREE)
     if X is None and ("constant_data" not in dt.children or "X" not in dt["constant_data"]):
         raise ValueError("the tree has no X in constant_data; give X=")
     return _checks.inputs("X", dt["constant_data"]["X"].to_numpy() if X is None else X)

@@ -10,6 +10,8 @@ import arviz as az
 import numpy as np
 import xarray as xr
 
+from .. import _checks
+
 R_HAT = 1.01
 SPREAD = 4.0
 _UNIT = re.compile(r"(^|_)unit(_bis)?$")
@@ -63,6 +65,8 @@ def layer_identity(dt: xr.DataTree, *, group: str = "feature_learning") -> xr.Da
     ValueError
         For a missing group or variable.
     """
+    _checks.instance("dt", dt, xr.DataTree, _checks.TREE)
+    _checks.instance("group", group, str, "the name of a group")
     if group not in dt.children or not {"layer_excess", "drive"} <= set(dt[group].data_vars):
         names = ", ".join(map(repr, dt.children)) or "none"
         raise ValueError(
@@ -114,6 +118,11 @@ def diagnose(
     UserWarning
         For weights that are allowed, naming the symmetry.
     """
+    _checks.instance("dt", dt, xr.DataTree, _checks.TREE)
+    _checks.flag("allow_weights", allow_weights)
+    if var_names is not None:
+        for name in _checks.sequence("var_names", var_names, "names of variables"):
+            _checks.instance("an entry of var_names", name, str, "the name of a variable")
     found, reasons, certain = {}, [], set()
     for group in groups:
         if group in dt.children:
@@ -163,6 +172,8 @@ def diagnose(
 
 def mcse(draws: xr.Dataset) -> xr.Dataset:
     """Monte Carlo errors of means, by the effective sample size for means; nan where infinite."""
+    what = "a Dataset of draws, dt[group].to_dataset()"
+    _checks.instance("draws", draws, xr.Dataset | xr.DataArray, what)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return az.mcse(draws.where(np.isfinite(draws)), method="mean")

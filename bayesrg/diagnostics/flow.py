@@ -80,6 +80,12 @@ def posterior_flow(
     ----------
     arXiv 2405.06008, equations 33, 34 and 37, for each draw.
     """
+    _checks.instance("dt", dt, xr.DataTree, _checks.TREE)
+    batch = _checks.whole("batch", batch)
+    _checks.choice("rule", rule, rg.cutoffs.CUTOFF_RULES)
+    threshold = _checks.threshold(threshold)
+    if values_fn is not None:
+        _checks.function("values_fn", values_fn, "a function of one draw")
     if rule == "posterior":
         raise ValueError(
             'rule "posterior" needs features at given points, which a draw does not have; use '
@@ -126,10 +132,9 @@ def posterior_flow(
     total = round(float(first[3].sum()))
     if cutoffs is None:
         cutoffs = np.unique(np.geomspace(1, total, _CUTOFFS).round().astype(int))
-    cutoffs = np.atleast_1d(_checks.cutoffs(np.asarray(cutoffs), total))
-    modes = np.arange(size) if modes is None else np.atleast_1d(np.asarray(modes))
-    if not np.isin(modes, np.arange(size)).all():
-        raise ValueError(f"modes must be integers from 0 to {size - 1}, got {modes.tolist()}")
+    cutoffs = np.atleast_1d(_checks.cutoffs(cutoffs, total, "cutoffs"))
+    modes = range(size) if modes is None else _checks.indices("modes", modes, size)
+    modes = np.asarray(modes, int)
 
     def one(draw):
         values, ridge, tail, degeneracy = given(draw)

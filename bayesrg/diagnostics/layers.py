@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import xarray as xr
 
+from .. import _checks
 from .._checks import ArrayLike
 from ..networks import Rainbow
 from .feature import MAX_BYTES, inputs_of, kernels
@@ -47,6 +48,8 @@ def add_kernels(
     ----------
     arXiv 2402.13999.
     """
+    _checks.instance("net", net, Rainbow, "a networks.Rainbow, that of the fit")
+    groups = _checks.sequence("groups", groups, "names of groups")
     X, tree = inputs_of(dt, X), dt.copy()
     names = [f"z{layer}" for layer in range(1, net.depth + 1)]
 
@@ -54,6 +57,7 @@ def add_kernels(
         return net.layers(net.weights(white, X.shape[1]), X)[1:]
 
     for group in groups:
+        _checks.instance("an entry of groups", group, str, "the name of a group")
         if group not in tree.children:
             continue
         dataset = tree[group].to_dataset()

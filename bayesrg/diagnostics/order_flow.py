@@ -59,11 +59,13 @@ def order_flow(
     ----------
     arXiv 2406.03260 for the mixture; the reading as a ridge is the package's own.
     """
+    _checks.instance("dt", dt, xr.DataTree, _checks.TREE)
+    _checks.instance("net", net, DeepLinear, _checks.NET)
+    _checks.instance("site", site, str, "the name of a site")
     if "posterior" not in dt.children or site not in dt["posterior"]:
         names = ", ".join(map(repr, dt.get("posterior", {}))) or "nothing"
         raise ValueError(f"the posterior has no site {site!r}, only {names}; give site=")
-    if output not in range(net.outputs):
-        raise ValueError(f"output must be an integer from 0 to {net.outputs - 1}, got {output!r}")
+    output = _checks.whole("output", output, least=0, most=net.outputs - 1)
     rank = min((*net.widths, net.outputs))
     if output >= rank:
         raise ValueError(

@@ -104,8 +104,9 @@ def run(
     if steps % every:
         raise ValueError(f"every is {every} for {steps} steps; give an every that divides them")
     key = _checks.random_key(key)
-    algorithm = hold(algorithm)
-    state = algorithm.open().init(jax.tree.map(jnp.asarray, x0))
+    what = "an Algorithm, which dynamics.gradient_descent and others make"
+    algorithm = hold(_checks.instance("algorithm", algorithm, Algorithm, what))
+    state = algorithm.open().init(jax.tree.map(lambda leaf: _checks.finite("x0", leaf), x0))
     found = _scan(algorithm, state, key, steps // every, every)
     if _checks.known(found.status) and int(found.status) == DIVERGED:
         raise ValueError(

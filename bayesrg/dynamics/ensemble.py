@@ -68,6 +68,8 @@ def ensemble(
     ----------
     arXiv 1902.06720, equations 14 to 16; arXiv 2307.14531.
     """
+    for name, kernel in (("tangent", tangent), ("prior", prior)):
+        _checks.instance(name, kernel, Kernel, _checks.KERNEL)
     X, X_new = _checks.inputs("X", X), _checks.inputs("X_new", X_new)
     y = _checks.targets("y", y, X.shape[0])
     dynamics = linear_dynamics(tangent(X), S, step_size=step_size, weight_decay=weight_decay)

@@ -34,6 +34,7 @@ def gradient_descent(loss: Callable, step_size: ArrayLike) -> Algorithm:
     Algorithm
         It diverges where the loss is no longer finite.
     """
+    _checks.function("loss", loss, "a function of a position")
     rule = _Descent(loss, _checks.positive("step_size", step_size, ndim=0))
     return Algorithm(rule.init, rule.step)
 
@@ -52,6 +53,7 @@ def gradient_flow(loss: Callable, dt: ArrayLike) -> Algorithm:
     -------
     Algorithm
     """
+    _checks.function("loss", loss, "a function of a position")
     rule = _Flow(loss, _checks.positive("dt", dt, ndim=0))
     return Algorithm(rule.init, rule.step)
 
@@ -61,6 +63,9 @@ class _Descent(eqx.Module):
     step_size: Float[Array, ""]
 
     def init(self, x0):
+        shape = jax.eval_shape(lambda x: _checks.returned("loss", self.loss(x)), x0).shape
+        if shape:
+            raise ValueError(f"loss returns shape {shape}; return one number")
         return State(x0)
 
     def step(self, state, key):

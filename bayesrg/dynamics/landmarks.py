@@ -55,6 +55,7 @@ def landmark_preconditioner(
     arXiv 2307.14531; Ma and Belkin (2017), arXiv 1703.10622.
     """
     _checks.require_x64("dynamics.landmark_preconditioner")
+    _checks.instance("kernel", kernel, Kernel, _checks.KERNEL)
     X, landmarks = _checks.inputs("X", X), _checks.inputs("landmarks", landmarks)
     m, n = landmarks.shape[0], X.shape[0]
     if _checks.whole("rank", rank) > min(m, n):
@@ -105,7 +106,8 @@ def power_iteration(
     Largest
         The value, a Rayleigh quotient, is never too large: a step size 2 over it may be.
     """
-    n = S.vectors.shape[0]
+    what = "a Preconditioner, which dynamics.preconditioner makes"
+    n = _checks.instance("S", S, Preconditioner, what).vectors.shape[0]
     K = hold(K) if callable(K) else _checks.symmetric("K", K)
     if not callable(K) and K.shape[0] != n:
         raise ValueError(f"S acts on {n} points and K on {len(K)}; make both on the same ones")
@@ -119,7 +121,7 @@ def power_iteration(
 def _iterate(K, root, start, iterations):
     def image(v):
         right = root @ v
-        return root @ (K(right) if callable(K) else K @ right)
+        return root @ (_checks.returned("K", K(right)) if callable(K) else K @ right)
 
     def turn(v, _):
         new = image(v)

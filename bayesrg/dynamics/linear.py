@@ -53,7 +53,7 @@ class LinearDynamics(eqx.Module):
 
     def modes(self, r0: ArrayLike) -> Array:
         """Coordinates (n,) or (n, c) of a residual ``r0`` of this shape in the basis."""
-        r0, n = jnp.asarray(r0), self.rates.size
+        r0, n = _checks.finite("r0", r0), self.rates.size
         if r0.ndim not in (1, 2) or r0.shape[0] != n:
             raise ValueError(f"r0 has shape {r0.shape} for {n} points; give ({n},) or ({n}, c)")
         return self.basis.T @ r0
@@ -86,7 +86,7 @@ class LinearDynamics(eqx.Module):
 
     def residual(self, r0: ArrayLike, t: ArrayLike) -> Array:
         """Residual (..., n) or (..., n, c) at times t, from that at the start, ``r0``."""
-        return jnp.asarray(r0) + self.change(r0, t)
+        return _checks.finite("r0", r0) + self.change(r0, t)
 
     def smoother(self, t: ArrayLike, K_new: ArrayLike | None = None) -> Array:
         r"""Matrices A (..., m, n) that send :math:`-r_0` to the change of the outputs.
@@ -102,12 +102,17 @@ class LinearDynamics(eqx.Module):
         """
         if self.step_size is None:
             raise ValueError("a flow has no steps; give linear_dynamics a step_size")
-        return _count(self, jnp.asarray(r0), fraction("tol", tol), most)
+        most = _checks.whole("most", most)
+        self.modes(r0)
+        return _count(self, _checks.finite("r0", r0), fraction("tol", tol), most)
 
     def _times(self, t):
-        t = jnp.asarray(t, self.rates.dtype)
-        if _checks.known(t):
-            host = np.asarray(t)
+        given = _checks.numbers("t", t)
+        if np.ndim(given) > 1:
+            raise ValueError(f"t has shape {np.shape(given)}; give one time, or (s,) of them")
+        t = jnp.asarray(given, self.rates.dtype)
+        if _checks.known(given):
+            host = np.asarray(given)
             whole = True if self.step_size is None else (host == np.floor(host))
             if not (whole & (host >= 0)).all():
                 kind = "times" if self.step_size is None else "whole numbers of steps"
@@ -118,7 +123,7 @@ class LinearDynamics(eqx.Module):
 
     def _left(self, K_new):
         """``K_new @ basis``, (m, n)."""
-        K = self.K if K_new is None else jnp.asarray(K_new)
+        K = self.K if K_new is None else _checks.finite("K_new", K_new)
         if K.ndim != 2 or K.shape[1] != self.rates.size:
             raise ValueError(
                 f"K_new has shape {K.shape} for {self.rates.size} points; give k(X_new, X), "
@@ -280,6 +285,6 @@ def _check_step(step_size, rates):
     largest = np.asarray(rates).max()
     if step_size * largest >= 2:
         raise ValueError(
-            f"step size {step_size:.6g} exceeds the stability limit {2 / largest:.6g}, two over "
+            f"step_size {step_size:.6g} exceeds the stability limit {2 / largest:.6g}, two over "
             "the largest rate; lower it, see dynamics.stability_limit"
         )

@@ -9,6 +9,7 @@ import optax
 from jax import Array, lax
 from jaxtyping import Float, PyTree
 
+from .. import _checks
 from .._checks import ArrayLike
 from .preconditioner import Preconditioner
 
@@ -19,6 +20,7 @@ def apply_weighting(S: Weighting, r: Array) -> Array:
     """Return S r for residuals r (n,) or (n, c); without S, r itself."""
     if S is None:
         return r
+    S = S if isinstance(S, Preconditioner) else _checks.finite("S", S, ndim=2)
     if not isinstance(S, Preconditioner) and jnp.shape(S) != 2 * jnp.shape(r)[:1]:
         raise ValueError(
             f"S has shape {jnp.shape(S)} for residuals of shape {jnp.shape(r)}; make it (n, n)"
@@ -49,7 +51,7 @@ def pgd_loss(outputs: ArrayLike, y: ArrayLike, S: Weighting) -> Float[Array, ""]
     """
     outputs, y = _alike(outputs, "y", y)
     r = outputs - y
-    return 0.5 * (r * apply_weighting(lax.stop_gradient(S), r)).sum()
+    return 0.5 * (r * apply_weighting(_constant(S), r)).sum()
 
 
 def surrogate_loss(outputs: ArrayLike, slope: ArrayLike, S: Weighting) -> Float[Array, ""]:
@@ -76,8 +78,15 @@ def surrogate_loss(outputs: ArrayLike, slope: ArrayLike, S: Weighting) -> Float[
     return (outputs * lax.stop_gradient(apply_weighting(S, slope))).sum()
 
 
+def _constant(S):
+    """Check S, which derivatives do not pass."""
+    known = S is None or isinstance(S, Preconditioner)
+    return lax.stop_gradient(S if known else _checks.finite("S", S, ndim=2))
+
+
 def _alike(outputs, name, other):
-    outputs, other = jnp.asarray(outputs), jnp.asarray(other)
+    outputs = _checks.finite("outputs", outputs, ndim=(1, 2))
+    other = _checks.finite(name, other, ndim=(1, 2))
     if outputs.shape != other.shape:
         raise ValueError(
             f"the outputs have shape {outputs.shape} and {name} has {other.shape}; make them fit"
@@ -129,8 +138,13 @@ def batch_gradient(
     ----------
     arXiv 2307.14531.
     """
-    X, slope, rows = jnp.asarray(X), jnp.asarray(slope), jnp.asarray(rows)
-    _, pull = jax.vjp(lambda params: apply(params, X[rows]), params)
+    X, slope = _checks.inputs("X", X), _checks.targets("slope", slope, len(X))
+    _checks.function("apply", apply)
+    _checks.flag("biased", biased)
+    params = _checks.parameters("params", params)
+    rows = _checks.rows("rows", rows, len(X))
+    S = S if S is None or isinstance(S, Preconditioner) else _checks.finite("S", S, ndim=2)
+    _, pull = jax.vjp(lambda p: _checks.returned("apply", apply(p, X[rows])), params)
     if biased and S is not None:
         block = S.block(rows) if isinstance(S, Preconditioner) else S[rows][:, rows]
         force = block @ slope[rows]
@@ -159,6 +173,8 @@ def scale_by_output_preconditioner(S: Weighting) -> optax.GradientTransformation
     ----------
     arXiv 2307.14531.
     """
+    if S is not None and not isinstance(S, Preconditioner):
+        S = _checks.symmetric("S", S)
 
     def update(updates, state, params=None, *, residual=None, vjp=None, **extra):
         if residual is None or vjp is None:

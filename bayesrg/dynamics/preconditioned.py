@@ -94,10 +94,13 @@ def preconditioned(
         raise ValueError(f"S acts on {size} points and X has {n}; make S on the same points")
     if batch is not None and _checks.whole("batch", batch) > n:
         raise ValueError(f"batch is {batch} for {n} points; give at most all of them")
-    if biased and (batch is None or tol is not None):
+    if _checks.flag("biased", biased) and (batch is None or tol is not None):
         raise ValueError(
             "biased is for batches alone, whose residuals fix no tolerance; give batch, and no tol"
         )
+    _checks.function("apply", apply)
+    if slope is not None:
+        _checks.function("slope", slope, "a function of outputs and y")
     step_size = _checks.positive("step_size", step_size, ndim=0)
     tol = tol if tol is None else fraction("tol", tol)
     slope = _residual if slope is None else slope
@@ -144,13 +147,17 @@ class _Preconditioned(eqx.Module):
     biased: bool = eqx.field(static=True)
 
     def init(self, x0):
-        outputs = self.apply(x0, self.X)
+        outputs = _checks.returned("apply", self.apply(x0, self.X))
         if outputs.shape != self.y.shape:
             raise ValueError(
                 f"apply returns shape {outputs.shape} for targets of shape {self.y.shape}; make "
                 "it fit"
             )
-        r = self.slope(outputs, self.y)
+        r = _checks.returned("slope", self.slope(outputs, self.y))
+        if r.shape != self.y.shape:
+            raise ValueError(
+                f"slope returns shape {r.shape} for outputs of shape {self.y.shape}; make it fit"
+            )
         start = jnp.full_like(jnp.linalg.norm(r), jnp.inf) if self.biased else jnp.linalg.norm(r)
         warn_target(self.S, r, self.tol)
         return State(x0, start)

@@ -36,7 +36,7 @@ class Preconditioner(eqx.Module):
     eigenvalues: Float[Array, " mode"]
 
     def __matmul__(self, r: ArrayLike) -> Array:
-        r, n = jnp.asarray(r), self.vectors.shape[0]
+        r, n = _checks.finite("r", r), self.vectors.shape[0]
         if r.ndim == 0 or r.shape[0] != n:
             raise ValueError(f"S acts on {n} points and r has shape {r.shape}; make r ({n}, ...)")
         inner = self.vectors.T @ r
@@ -52,12 +52,17 @@ class Preconditioner(eqx.Module):
 
     def block(self, rows: ArrayLike) -> "Preconditioner":
         """Block of S on ``rows`` (b,)."""
-        return eqx.tree_at(lambda S: S.vectors, self, self.vectors[jnp.asarray(rows)])
+        return eqx.tree_at(
+            lambda S: S.vectors, self, self.vectors[_checks.rows("rows", rows, len(self.vectors))]
+        )
 
     def coverage(self, residual: ArrayLike) -> Float[Array, ""]:
         """Share of the power of ``residual`` (n,) or (n, c) that lies in the modes of S."""
-        r = jnp.asarray(residual)
-        return ((self.vectors.T @ r) ** 2).sum() / (r**2).sum()
+        r = _checks.targets("residual", residual, len(self.vectors))
+        power = (r**2).sum()
+        if _checks.known(power) and not power > 0:
+            raise ValueError("residual is zero, and has no power to share")
+        return ((self.vectors.T @ r) ** 2).sum() / power
 
 
 def preconditioner(
@@ -128,7 +133,9 @@ def of_pairs(
     rtol: float | None = None,
 ) -> Preconditioner:
     """Make S from eigenpairs in falling order of a matrix of n points; see `preconditioner`."""
-    rtol = n * float(jnp.finfo(values.dtype).eps) if rtol is None else rtol
+    _checks.function("g", g, "a map of eigenvalues, as spectrum.maps has")
+    eps = float(jnp.finfo(values.dtype).eps)
+    rtol = n * eps if rtol is None else _checks.number("rtol", rtol, least=0)
     there = values > rtol * values[0]
     usable = int(there.sum()) if _checks.known(values) else values.shape[0]
     if usable == 0:
@@ -143,7 +150,7 @@ def of_pairs(
             f"rank is {rank} and {usable} of {n} modes are above rtol; lifting the others "
             "amplifies rounding: lower rank"
         )
-    new = n * jnp.asarray(g(values / n), values.dtype)
+    new = n * _checks.returned("g", g(values / n)).astype(values.dtype)
     if new.shape != values.shape:
         raise ValueError(
             f"g returned shape {new.shape} for eigenvalues of shape {values.shape}; return one a "

@@ -89,8 +89,7 @@ def noise_after(fn, cutoff, rule, n=None):
     ----------
     arXiv 2405.06008, equations 33 and 34 (universal).
     """
-    if rule not in RULES or rule == "exact":
-        _checks.choice("rule", rule, RULES)
+    if _checks.choice("rule", rule, RULES) == "exact":
         raise ValueError('rule "exact" has no diagonal noise; use split')
     noise = _RULES[rule](fn, cutoff, fn.event_shape[0] if n is None else n)
     if _checks.known(noise) and not (np.asarray(noise) > 0).all():
@@ -118,9 +117,18 @@ class EffectiveNormal(dist.Distribution):
     pytree_data_fields = ("loc", "noise", "ridge", "eliminated")
 
     def __init__(self, loc, noise, ridge, eliminated, *, validate_args=None):
-        self.loc, self.noise, self.ridge, self.eliminated = loc, noise, ridge, eliminated
-        batch = jnp.broadcast_shapes(*(x.shape[:-1] for x in (loc, noise, ridge, eliminated)))
-        super().__init__(batch, eliminated.shape[-1:], validate_args=validate_args)
+        self.loc, self.noise = _checks.finite("loc", loc), _checks.positive("noise", noise)
+        self.ridge = _checks.nonnegative("ridge", ridge)
+        self.eliminated = _checks.finite("eliminated", eliminated)
+        shape = _checks.fit(
+            loc=self.loc.shape, noise=self.noise.shape, ridge=self.ridge.shape,
+            eliminated=self.eliminated.shape,
+        )  # fmt: skip
+        if self.eliminated.shape[-1:] != shape[-1:] or not shape:
+            raise ValueError(
+                f"eliminated has shape {self.eliminated.shape}; give one entry a point, {shape}"
+            )
+        super().__init__(shape[:-1], shape[-1:], validate_args=validate_args)
 
     def shift(self, mean: ArrayLike) -> "EffectiveNormal":
         """Add ``mean`` (..., n) to the location."""

@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int
 from numpyro.distributions import constraints
 from numpyro.distributions.util import validate_sample
 
+from .. import _checks
 from .._callables import as_pytree
 from .._checks import ArrayLike
 from .._covariance import LowRank
@@ -116,8 +117,15 @@ class LaplaceMarginal(dist.Distribution):
                 f"prior must be a gp.MercerNormal, got {type(prior).__name__}; make one with "
                 "gp.marginal(prior, X, ridge), the ridge a small jitter"
             )
+        _checks.function("likelihood", likelihood, "a function that gives a distribution")
         self.prior, self.likelihood = prior, as_pytree(likelihood)
-        shape = jax.eval_shape(lambda f: likelihood(f).log_prob(jnp.zeros(f.shape)), prior.mean)
+
+        def density(f):
+            what = "a function that gives a NumPyro distribution"
+            law = _checks.instance("likelihood", likelihood(f), dist.Distribution, what)
+            return law.log_prob(jnp.zeros(f.shape))
+
+        shape = jax.eval_shape(density, prior.mean)
         if shape.shape != prior.shape():
             raise ValueError(
                 f"likelihood gives log densities of shape {shape.shape} for a function of shape "
@@ -233,6 +241,7 @@ class LaplaceMarginal(dist.Distribution):
         and its true one integrated over that by the trapezoid rule with ``order`` nodes, which lie
         close where the posterior is and reach to the ends of the cavity.
         """
+        order = _checks.whole("order", order, least=3)
         at = self._expand(value)
         own = jnp.diagonal(at.covariance(), axis1=-2, axis2=-1)
         cavity = own / at.algebra.inverse_diag()

@@ -44,9 +44,14 @@ def eigenpairs(
     _checks.require_x64("gp.eigenpairs")
     features = _checks.finite("features", features, ndim=2).astype(float)
     n, k = features.shape
-    root = features * safe_sqrt(_checks.nonnegative("values", values))
+    values = _checks.nonnegative("values", values, ndim=1)
+    if values.shape != (k,):
+        raise ValueError(f"values has shape {values.shape} for {k} features; give one a column")
+    root = features * safe_sqrt(values)
     if residual is not None:
         residual = _checks.finite("residual", residual, ndim=(1, 2))
+        if residual.shape not in ((n,), (n, n)):
+            raise ValueError(f"residual has shape {residual.shape}; give ({n},) or ({n}, {n})")
         if residual.ndim == 2:
             vectors, eigenvalues = pairs(root @ root.T + residual)
             return vectors, jnp.clip(eigenvalues, 0.0)
@@ -65,8 +70,10 @@ def eigenpairs_of(
     -------
     vectors (n, r) and eigenvalues (r,), as `eigenpairs`
     """
+    _checks.instance("prior", prior, Kernel | Spectrum, _checks.PRIOR)
     X = _checks.inputs("X", X, wide=True)
     if isinstance(prior, Kernel):
+        _checks.whole("cutoff", cutoff, least=0, most=0)
         return eigenpairs(jnp.zeros((X.shape[0], 0)), jnp.zeros(0), prior(X))
     prior.warn_if_shared(X)
     cutoff = _checks.cutoff(cutoff, len(prior))
@@ -100,6 +107,7 @@ def marginal(
         Equal to ``Normal(0, scale * K(X, X) + ridge I)`` for every spectrum of the kernel K, but
         for `bayesrg.spectrum.neural`, whose rest is independent between inputs.
     """
+    _checks.instance("prior", prior, Kernel | Spectrum, _checks.PRIOR)
     X = _checks.inputs("X", X, wide=True)
     if isinstance(prior, Kernel):
         K = prior(X)

@@ -106,8 +106,8 @@ class MatrixMercerNormal(dist.Distribution):
                 "(..., c, c)"
             )
         c = self.order.shape[-1]
-        self.factor = None if factor is None else jnp.asarray(factor)
-        if self.factor is not None and self.factor.shape[-2] != c:
+        self.factor = None if factor is None else _checks.finite("factor", factor)
+        if self.factor is not None and self.factor.shape[-2:-1] != (c,):
             raise ValueError(f"factor has shape {self.factor.shape}; give (..., {c}, r)")
         self.residual = None
         if residual is not None:
@@ -124,7 +124,9 @@ class MatrixMercerNormal(dist.Distribution):
         ):
             raise ValueError(f"loc has shape {self.loc.shape}; give () or (..., {n}, {c})")
         self.eigen = None if eigen is None else (jnp.asarray(eigen[0]), jnp.asarray(eigen[1]))
-        batch = jnp.broadcast_shapes(self.ridge.shape, self.order.shape[:-2], self.loc.shape[:-2])
+        batch = _checks.fit(
+            ridge=self.ridge.shape, order=self.order.shape[:-2], loc=self.loc.shape[:-2]
+        )
         super().__init__(batch, (n, c), validate_args=validate_args)
         sound.refuse_order(self.order, self.ridge)
         sound.refuse_stale(self)
@@ -220,7 +222,7 @@ class MatrixMercerNormal(dist.Distribution):
     def solve(self, value: ArrayLike) -> Float[Array, "*batch point output"]:
         """Inverse covariance times observations (..., n, c), as (..., n, c)."""
         algebra = self._algebra().held(self._prior)
-        return algebra.solve(jnp.asarray(value), algebra.inverses())
+        return algebra.solve(_checks.finite("value", value), algebra.inverses())
 
     def loo(self, value: ArrayLike) -> Float[Array, "*batch point"]:
         """Log density of each row of observations given all the others, (..., n).
@@ -337,6 +339,8 @@ class MatrixMercerNormal(dist.Distribution):
         points, k = self.features.shape
         cutoff = _checks.cutoff(cutoff, k)
         _checks.choice("rule of several correlated outputs", rule, _RULES)
+        max_dense = _checks.whole("max_dense", max_dense, least=0)
+        n = n if n is None else _checks.whole("n", n, most=points)
         root = self.features[:, :cutoff] * safe_sqrt(self.values[:cutoff])
         root = Kronecker(root, self._square())
         high = {"features": self.features[:, cutoff:], "values": self.values[cutoff:]}

@@ -32,6 +32,9 @@ class Maximum(NamedTuple):
     converged: bool
 
 
+_RETURNS = "a function that returns a Kernel"
+
+
 def maximise_evidence(
     make_kernel: Callable[[Any], Kernel],
     theta0: Any,
@@ -101,6 +104,8 @@ def maximise_evidence(
             'there is no ridge: give ridge= to hold it fixed, or an entry "ridge" in theta0 to '
             "search it"
         )
+    _checks.function("make_kernel", make_kernel, "a function of theta that gives a kernel")
+    restarts = _checks.whole("restarts", restarts, least=0)
     if ridge is not None:
         ridge = _checks.nonnegative("ridge", ridge, ndim=(0, 1))
         if ridge.shape not in ((), X.shape[:1]):

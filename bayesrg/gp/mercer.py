@@ -14,7 +14,7 @@ from .._checks import ArrayLike
 from .._covariance import Covariance, Eigen, LowRank
 from .._linalg import safe_sqrt
 from . import sound
-from .effective import EffectiveNormal, noise_after
+from .effective import RULES, EffectiveNormal, noise_after
 
 
 class MercerNormal(dist.Distribution):
@@ -113,6 +113,9 @@ class MercerNormal(dist.Distribution):
                 raise ValueError(
                     f"residual has shape {self.residual.shape}; give ({n},) or ({n}, {n})"
                 )
+        if self.residual is not None and self.residual.ndim == 1 and _checks.known(self.residual):
+            if (self.residual < -1e-8 * jnp.abs(self.residual).max(initial=0.0)).any():
+                raise ValueError("residual has variances below zero; give what the modes leave out")
         if self.residual is not None and self.residual.ndim == 2:
             _checks.require_x64("MercerNormal with a dense residual")
         self.eigen = None
@@ -128,9 +131,11 @@ class MercerNormal(dist.Distribution):
             raise ValueError(f"gram has shape {self.gram.shape}; give features^T features {k, k}")
         self.tail = None if tail is None else _checks.nonnegative("tail", tail)
         self.orthonormal = orthonormal
-        batch = jnp.broadcast_shapes(
-            self.loc.shape[:-1], self.ridge.shape[:-1], self.values.shape[:-1], self.scale.shape
-        )
+        _checks.flag("orthonormal", orthonormal)
+        batch = _checks.fit(
+            loc=self.loc.shape[:-1], ridge=self.ridge.shape[:-1], values=self.values.shape[:-1],
+            scale=self.scale.shape,
+        )  # fmt: skip
         super().__init__(batch, (n,), validate_args=validate_args)
         sound.refuse_singular(self)
         sound.refuse_stale(self)
@@ -210,7 +215,7 @@ class MercerNormal(dist.Distribution):
 
     def colour(self, white: ArrayLike) -> Float[Array, "*batch point"]:
         """Turn n standard normal numbers ``white`` (..., n) into observations, one to one."""
-        return self.loc + self._algebra().root(jnp.asarray(white))
+        return self.loc + self._algebra().root(self._rowed("white", white))
 
     def loo(self, value: ArrayLike) -> Float[Array, "*batch point"]:
         """Log density of each observation given all the others, (..., n), in closed form.
@@ -227,7 +232,10 @@ class MercerNormal(dist.Distribution):
 
     def solve(self, B: ArrayLike) -> Float[Array, "*batch point column"]:
         """Inverse covariance times columns B (..., n, c)."""
-        return self._algebra().solve(jnp.asarray(B))
+        B = _checks.finite("B", B)
+        if B.ndim < 2 or B.shape[-2:-1] != self.event_shape:
+            raise ValueError(f"B has shape {B.shape}; give columns (..., {self.event_shape[0]}, c)")
+        return self._algebra().solve(B)
 
     def krige(self, value: ArrayLike):
         """Predict the function at the last points from observations at the first.
@@ -292,6 +300,15 @@ class MercerNormal(dist.Distribution):
         cross = self.scale[..., None, None] * cross
         return self._rows(slice(None, n)), self._rows(slice(n, None)), cross
 
+    def _rowed(self, name, value):
+        value = _checks.finite(name, value)
+        if value.shape[-1:] not in ((1,), self.event_shape):
+            raise ValueError(
+                f"{name} has shape {value.shape} for {self.event_shape[0]} points; its last axis "
+                "is the point axis"
+            )
+        return value
+
     def _centred(self, value):
         r = sound.at_points("observations", value, self.event_shape) - self.loc
         return jnp.broadcast_to(r, jnp.broadcast_shapes(r.shape, self.shape()))
@@ -346,6 +363,9 @@ class MercerNormal(dist.Distribution):
             or the rule "dressed" on columns that are not orthonormal.
         """
         points, k = self.features.shape
+        _checks.choice("rule", rule, RULES)
+        max_dense = _checks.whole("max_dense", max_dense, least=0)
+        n = n if n is None else _checks.whole("n", n, most=points)
         cutoff = _checks.cutoff(cutoff, k)
         root = self._columns[..., :cutoff]
         if rule != "exact":

@@ -35,6 +35,7 @@ def matrix_marginal(
     -------
     MatrixMercerNormal
     """
+    _checks.instance("prior", prior, Kernel | Spectrum, _checks.PRIOR)
     X = _checks.inputs("X", X, wide=True)
     if isinstance(prior, Kernel):
         features, residual = jnp.zeros((X.shape[0], 0), X.dtype), prior(X)

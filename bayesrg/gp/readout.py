@@ -41,6 +41,7 @@ class ReadoutPosterior(eqx.Module):
 
         ``F_new`` is (m, p); with ``noise`` the variance is that of an observation.
         """
+        _checks.flag("noise", noise)
         F_new = _checks.finite("F_new", F_new, ndim=2)
         if F_new.shape[1] != self.mean.shape[0]:
             raise ValueError(
@@ -53,7 +54,7 @@ class ReadoutPosterior(eqx.Module):
 
     def sample(self, key: Array | int, draws: int = 1) -> Array:
         """Draw weights with ``key``: (draws, p) or (draws, p, c)."""
-        key = _checks.random_key(key)
+        key, draws = _checks.random_key(key), _checks.whole("draws", draws)
         white = random.normal(key, (self.mean.shape[0], draws) + self.mean.shape[1:])
         flat = white.reshape(white.shape[0], -1)
         spread = solve_triangular(self.factor.T, flat, lower=False).reshape(white.shape)

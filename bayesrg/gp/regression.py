@@ -37,15 +37,24 @@ class Posterior(eqx.Module):
     jitter: Float[Array, ""]
     prior_mean: Callable
 
+    def _new(self, Z):
+        Z = _checks.inputs("Z", Z, wide=True)
+        if Z.shape[1] != self.X.shape[1]:
+            raise ValueError(
+                f"Z has {Z.shape[1]} columns and the training inputs {self.X.shape[1]}; give the "
+                "same features"
+            )
+        return Z
+
     def mean(self, Z: ArrayLike) -> Float[Array, "point_new *output"]:
         """Posterior mean of the function at Z (m, d): (m,) or (m, c)."""
-        Z = _checks.inputs("Z", Z, wide=True)
+        Z = self._new(Z)
         mean = self.kernel(Z, self.X) @ self.weight
         return mean + _shaped(self.prior_mean(Z), mean)
 
     def cov(self, Z: ArrayLike) -> Float[Array, "point_new point_new_bis"]:
         """Posterior covariance of the function at Z (m, d): (m, m), the same for all targets."""
-        Z = _checks.inputs("Z", Z, wide=True)
+        Z = self._new(Z)
         white = solve_triangular(self.factor, self.kernel(self.X, Z), lower=True)
         return self.kernel(Z) - white.T @ white
 
@@ -62,7 +71,8 @@ class Posterior(eqx.Module):
         mean : (m,) or (m, c)
         variance : (m,)
         """
-        Z = _checks.inputs("Z", Z, wide=True)
+        _checks.flag("noise", noise)
+        Z = self._new(Z)
         white = solve_triangular(self.factor, self.kernel(self.X, Z), lower=True)
         variance = jnp.clip(self.kernel.diag(Z) - (white**2).sum(0), 0.0)
         if noise and self.ridge.ndim:
@@ -77,7 +87,7 @@ class Posterior(eqx.Module):
 
         Draws of one key are continuous in all parameters, and have first derivatives.
         """
-        key = _checks.random_key(key)
+        key, draws = _checks.random_key(key), _checks.whole("draws", draws)
         mean = self.mean(Z)
         root, _ = square_root(self.cov(Z))
         white = random.normal(key, (draws,) + mean.shape, mean.dtype)
@@ -118,7 +128,7 @@ class Posterior(eqx.Module):
 
 def _shaped(mean, like):
     """Give a prior mean (), (n,) or (n, c) the shape of the targets (n,) or (n, c)."""
-    mean = jnp.asarray(mean)
+    mean = _checks.returned("mean", mean)
     if mean.shape not in ((), like.shape[:1], like.shape):
         raise ValueError(
             f"mean returned shape {mean.shape} for targets of shape {like.shape}; return one "
@@ -175,6 +185,9 @@ def condition(
     Rasmussen and Williams (2006), algorithm 2.1.
     """
     _checks.require_x64("gp.condition")
+    _checks.instance("kernel", kernel, Kernel, _checks.KERNEL)
+    if mean is not None:
+        _checks.function("mean", mean, "a function of inputs")
     X = _checks.inputs("X", X, wide=True)
     n = X.shape[0]
     y = _checks.targets("y", y, n)
@@ -197,5 +210,5 @@ def condition(
             )
         else:
             judge(factor)
-    weight = solve(factor, y - _shaped(jnp.asarray(prior_mean(X)), y))
+    weight = solve(factor, y - _shaped(prior_mean(X), y))
     return Posterior(kernel, X, y, ridge, factor, weight, jitter, prior_mean)

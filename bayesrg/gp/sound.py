@@ -4,7 +4,6 @@
 import warnings
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from .. import _checks
@@ -39,7 +38,7 @@ def refuse_stale(fn):
 
 def at_points(name, value, event, *, first=False):
     """Convert to an array whose last axes are ``event``, or with ``first`` its first points."""
-    value = jnp.asarray(value)
+    value = _checks.finite(name, value)
     shape = value.shape[value.ndim - len(event) :] if value.ndim >= len(event) else None
     if shape == event or (first and shape and shape[0] <= event[0] and shape[1:] == event[1:]):
         return value

@@ -105,13 +105,18 @@ def fit(
     devices = check_sampling(
         draws=draws, warmup=warmup, chains=chains, block=block, prior=prior, devices=devices
     )
+    _checks.function("model", model, "a NumPyro model, model(X, y)")
+    _checks.flag("progress", progress)
+    if sampler is not None:
+        _checks.function("sampler", sampler, "a function from a model to a NumPyro kernel")
     X, y = arrays(data)
     key = _checks.random_key(key)
     bound = bind(model, hyper, _RESERVED)
     for value in hyper.values():
         if isinstance(value, Spectrum):
             value.warn_if_shared(_checks.inputs("X", X))
-    kernel = (NUTS if sampler is None else sampler)(bound)
+    what = "a function that returns a NumPyro kernel, e.g. NUTS"
+    kernel = _checks.instance("sampler", (sampler or NUTS)(bound), MCMCKernel, what)
     with contextlib.nullcontext() if path is None else io.claim(path) as result:
         sites = sites_of(bound, X, y)
         if all(s.observed or s.deterministic for s in sites):
@@ -181,11 +186,10 @@ def _devices(devices, chains):
     available = jax.local_device_count()
     if devices is None:
         return max(d for d in range(1, min(available, chains) + 1) if chains % d == 0)
-    number = isinstance(devices, int | np.integer) and not isinstance(devices, bool)
-    if not number or not 1 <= devices <= available or chains % devices:
+    if _checks.integer(devices) is None or not 1 <= devices <= available or chains % devices:
         raise ValueError(
             f"devices must divide the {chains} chains and be at most {available}, the devices "
-            f"that JAX has here, got {devices!r}"
+            f"that JAX has here, got {_checks.shown(devices)}"
         )
     return int(devices)
 

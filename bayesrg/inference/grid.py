@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Posteriors of a few positive parameters by quadrature: the check on every sampler."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import equinox as eqx
@@ -11,8 +11,10 @@ from jax import Array
 from jaxtyping import Float
 from numpyro.infer.util import log_density
 
+from .. import _checks
 from .._checks import ArrayLike
 from ..data import Data
+from .fit import arrays
 from .sites import bind, one_at_a_time, sites_of
 
 
@@ -60,14 +62,19 @@ def grid_posterior(
         If ``grid`` does not name every latent site, or for shapes that would be broadcast.
     """
     bound = bind(model, hyper)
-    X, y = data[0], data[1]
-    names = list(grid)
+    X, y = arrays(data)
+    _checks.instance("grid", grid, Mapping, "a mapping from site to values")
+    names, axes = list(grid), []
     latents = [s.name for s in sites_of(bound, X, y) if not (s.observed or s.deterministic)]
     if sorted(names) != sorted(latents):
         raise ValueError(
             f"grid has the sites {names} but the model samples {latents}; give values for each"
         )
-    axes = [jnp.asarray(values) for values in grid.values()]
+    for name, values in grid.items():
+        values = _checks.finite(f"grid[{name!r}]", values, ndim=1)
+        if values.size < 2 or (_checks.known(values) and not bool((jnp.diff(values) > 0).all())):
+            raise ValueError(f"grid[{name!r}] must rise, and have two values at least")
+        axes.append(values)
     mesh = jnp.meshgrid(*axes, indexing="ij")
     points = {name: values.ravel() for name, values in zip(names, mesh, strict=True)}
 

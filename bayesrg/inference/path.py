@@ -118,9 +118,13 @@ def path_evidence(
     """
     for name, value in (("draws", draws), ("warmup", warmup), ("chains", chains)):
         _checks.whole(name, value)
+    crowding = _checks.number("crowding", crowding)
     if not crowding >= 1.0:
         raise ValueError(f"crowding must be at least 1, got {crowding}; 1 spaces powers evenly")
-    X, y = _checks.finite("X", data[0], ndim=(1, 2)), jnp.asarray(data[1])
+    target_accept_prob = _checks.number("target_accept_prob", target_accept_prob)
+    if not 0 < target_accept_prob < 1:
+        raise ValueError(f"target_accept_prob must lie between 0 and 1, got {target_accept_prob}")
+    X, y = _arrays(data)
     bound = bind(model, hyper)
     latent = [s.name for s in sites_of(bound, X, y) if not (s.observed or s.deterministic)]
     if not latent:

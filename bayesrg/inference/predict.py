@@ -71,6 +71,11 @@ def predict(
     ----------
     Rasmussen and Williams (2006), equations 2.25 and 2.26.
     """
+    _checks.instance("dt", dt, xr.DataTree, _checks.TREE)
+    for group in ("posterior", "observed_data", "constant_data"):
+        if group not in dt.children:
+            there = ", ".join(map(repr, dt.children)) or "none"
+            raise ValueError(f"dt has no group {group!r}, only {there}; give what fit returns")
     X = jnp.asarray(dt["constant_data"]["X"].to_numpy())
     X_new = _checks.finite("X_new", X_new, ndim=X.ndim)
     if X_new.shape[1:] != X.shape[1:]:
@@ -182,9 +187,7 @@ def _site(dt, site):
     names = list(dt["observed_data"].data_vars)
     if site is None and len(names) == 1:
         return names[0]
-    if site not in names:
-        raise ValueError(f"site must be one of {', '.join(map(repr, names))}, got {site!r}")
-    return site
+    return _checks.choice("site", site, names)
 
 
 def _same_hyper(dt, hyper):

@@ -88,6 +88,15 @@ def sbc(
         ("thin", thin, 1), ("batch", batch, 1),
     ):  # fmt: skip
         _checks.whole(name, value, least=least)
+    for name, value in (("truth", truth), ("sampler", sampler)):
+        if value is not None:
+            _checks.function(name, value)
+    if not isinstance(observed, str):
+        _checks.function("observed", observed, "the name of a site, or a function of sites")
+    _checks.instance("quantities", quantities, Mapping, "a mapping from name to function")
+    for name, value in quantities.items():
+        for one in value if isinstance(value, tuple) else (value,):
+            _checks.function(f"quantities[{name!r}]", one, "a function of sites, y and key")
     if not quantities:
         raise ValueError("quantities is empty; give a function of a draw's sites to be ranked")
     X = _checks.inputs("X", X)

@@ -19,6 +19,7 @@ import numpyro.distributions as dist
 from numpyro import handlers
 from numpyro.infer.initialization import init_to_sample
 
+from .. import _checks
 from . import shapes
 
 _running = threading.RLock()
@@ -58,7 +59,12 @@ class Bound(NamedTuple):
 
 def bind(model: Callable, hyper: dict, reserved: tuple[str, ...] = ()) -> Bound:
     """Check hyper-arguments against the model's signature and split off their arrays."""
+    _checks.function("model", model, "a NumPyro model, model(X, y)")
     parameters = inspect.signature(model).parameters
+    if len(parameters) < 2 and not any(p.kind is p.VAR_POSITIONAL for p in parameters.values()):
+        raise ValueError(
+            f"model takes {', '.join(parameters) or 'no arguments'}; it is called as model(X, y)"
+        )
     clash = sorted(set(parameters) & set(reserved))
     if clash:
         raise ValueError(
@@ -69,7 +75,11 @@ def bind(model: Callable, hyper: dict, reserved: tuple[str, ...] = ()) -> Bound:
     for name in hyper:
         if name not in names and not open_ended:
             near = difflib.get_close_matches(name, names, 1)
-            hint = f"; did you mean {near[0]!r}?" if near else f"; it takes {', '.join(names)}"
+            hint = (
+                f"; did you mean {near[0]!r}?"
+                if near
+                else f"; it takes {', '.join(names) or 'none'}"
+            )
             raise ValueError(f"the model has no hyper-argument {name!r}{hint}")
     arrays, static = eqx.partition(hyper, eqx.is_array)
     return Bound(model, arrays, static)

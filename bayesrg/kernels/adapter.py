@@ -4,8 +4,8 @@
 from collections.abc import Callable
 
 import jax
-import jax.numpy as jnp
 
+from .. import _checks
 from .._callables import as_pytree
 from .base import Kernel
 
@@ -17,7 +17,7 @@ class Adapted(Kernel):
     diagonal: Callable | None
 
     def gram(self, X, Z):
-        K = jnp.asarray(self.function(X, Z))
+        K = _checks.returned("kernel", self.function(X, Z))
         if K.shape != (X.shape[0], Z.shape[0]):
             raise ValueError(
                 f"kernel returned shape {K.shape} for inputs of shapes {X.shape} and {Z.shape}; "
@@ -29,7 +29,7 @@ class Adapted(Kernel):
     def gram_diag(self, X):
         if self.diagonal is None:
             return jax.vmap(lambda x: self.gram(x[None], x[None])[0, 0])(X)
-        diagonal = jnp.asarray(self.diagonal(X))
+        diagonal = _checks.returned("diag", self.diagonal(X))
         if diagonal.shape != X.shape[:1]:
             raise ValueError(
                 f"diag returned shape {diagonal.shape} for inputs of shape {X.shape}; return one "
@@ -74,4 +74,7 @@ def adapt(kernel: Callable, diag: Callable | None = None) -> Kernel:
     """
     if isinstance(kernel, Kernel) and diag is None:
         return kernel
+    _checks.function("kernel", kernel, "a function of X and Z")
+    if diag is not None:
+        _checks.function("diag", diag, "a function of X")
     return Adapted(as_pytree(kernel), None if diag is None else as_pytree(diag))

@@ -65,7 +65,7 @@ class Kernel(eqx.Module):
     def __mul__(self, other) -> "Kernel":
         if isinstance(other, Kernel):
             return Product(self, other)
-        return Scaled(self, _checks.nonnegative("factor", other, ndim=0))
+        return Scaled(self, _checks.nonnegative("the other factor", other, ndim=0))
 
     __rmul__ = __mul__
 
@@ -74,15 +74,7 @@ class Kernel(eqx.Module):
 
     def on(self, columns: int | list[int] | np.ndarray) -> "Kernel":
         """Act on some columns of the inputs only; ``columns`` are their indices."""
-        indices = np.atleast_1d(columns)
-        if not indices.size:
-            raise ValueError("columns is empty; name at least one column")
-        if not np.issubdtype(indices.dtype, np.integer):
-            raise ValueError(
-                f"columns must be integer indices, got {columns!r}; use np.flatnonzero"
-            )
-        columns = tuple(int(i) for i in indices)
-        return Warped(self, _Columns(columns))
+        return Warped(self, _Columns(_checks.indices("columns", columns)))
 
     def warp(self, function: Callable) -> "Kernel":
         """Act on ``function(X)``, which maps (n, d) to (n, e).
@@ -90,6 +82,7 @@ class Kernel(eqx.Module):
         Arrays that the function captured, or that an `equinox.Module` holds, are parameters: they
         can be sampled and differentiated.
         """
+        _checks.function("function", function)
         return Warped(self, as_pytree(function))
 
 

@@ -94,7 +94,7 @@ def jacobian_flow(
                 "leave residual out"
             )
         residual = jnp.ones_like(K0, shape=())
-    return _follow(network, K0, _checks.whole("depth", depth), residual)
+    return _follow(network, K0, _checks.whole("depth", depth, most=2**31 - 2), residual)
 
 
 @partial(jax.jit, static_argnames="depth")
@@ -160,7 +160,8 @@ def critical_point(
     """
     bias_var = _checks.nonnegative("bias_var", bias_var, ndim=0)
     _checks.on_host("kernels.critical_point", bias_var, bracket, slope)
-    bias_var, (low, high) = float(bias_var), bracket
+    bias_var, (low, high) = float(bias_var), _checks.interval("bracket", bracket)
+    slope, order = _checks.number("slope", slope), _checks.whole("order", order)
     dual = dual_of(activation, slope, order)
     if dual.slope is None:
         raise ValueError(f"{activation} has no derivative; take a continuous activation")

@@ -43,7 +43,8 @@ def empirical_nngp(
         For outputs of another shape, or a network that mixes rows; see `empirical_ntk`.
     """
     X, Z = two_inputs(X, Z)
-    K, found = _nngp(hold(apply), params, X, Z)
+    _checks.function("apply", apply)
+    K, found = _nngp(hold(apply), _checks.parameters("params", params), X, Z)
     require_rows_apart(found)
     return K
 
@@ -99,6 +100,7 @@ def empirical_ntk(
     """
     X, Z = two_inputs(X, Z)
     _checks.whole("block_bytes", block_bytes)
+    _checks.function("apply", apply)
     full = _checks.choice("outputs", outputs, ("mean", "full")) == "full"
     apply, params = hold(apply), jax.tree.map_with_path(_trained, params)
     c = jax.eval_shape(lambda p, x: _outputs(apply, p, x), params, X[:1]).shape[1]
@@ -221,7 +223,10 @@ def empirical_apjn(
     X = _checks.inputs("X", X)
     _checks.whole("probes", probes)
     key = _checks.random_key(key)
-    if not 0 <= start <= stop:
+    _checks.function("apply", apply)
+    params = _checks.parameters("params", params)
+    start, stop = (_checks.whole(n, v, least=0) for n, v in (("start", start), ("stop", stop)))
+    if start > stop:
         raise ValueError(f"layers are {start} and {stop}; give 0 <= start <= stop")
     norms, found = _apjn(hold(apply), params, X, start, stop, jax.random.split(key, probes))
     require_rows_apart(found)
@@ -230,8 +235,8 @@ def empirical_apjn(
 
 @partial(jax.jit, static_argnames=("start", "stop"))
 def _apjn(apply, params, X, start, stop, keys):
-    h = apply(params, X, 0, start)
-    out, back = jax.vjp(lambda h: apply(params, h, start, stop), h)
+    h = _checks.returned("apply", apply(params, X, 0, start))
+    out, back = jax.vjp(lambda h: _checks.returned("apply", apply(params, h, start, stop)), h)
     if out.ndim != 2 or out.shape[0] != X.shape[0]:
         raise ValueError(
             f"apply returned shape {out.shape} for inputs of shape {X.shape}; return (n, N_stop)"
@@ -247,7 +252,7 @@ def _apjn(apply, params, X, start, stop, keys):
 
 def _outputs(apply, params, X):
     """Outputs as (n, c)."""
-    f = jnp.asarray(apply(params, X))
+    f = _checks.returned("apply", apply(params, X))
     if f.ndim not in (1, 2) or f.shape[0] != X.shape[0]:
         raise ValueError(
             f"apply returned shape {f.shape} for inputs of shape {X.shape}; return (n,) or (n, c)"
@@ -285,8 +290,8 @@ def require_rows_apart(found):
 def _trained(path, leaf):
     """Convert a leaf of the parameters to an array of floats."""
     try:
-        leaf = jnp.asarray(leaf)
-    except TypeError:
+        leaf = jnp.asarray(_checks.numbers("leaf", leaf))
+    except ValueError:
         leaf = None
     if leaf is None or not jnp.issubdtype(leaf.dtype, jnp.floating):
         raise ValueError(

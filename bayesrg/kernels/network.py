@@ -106,10 +106,9 @@ class NNGP(Kernel):
     block_bytes: int = eqx.field(static=True, default=BLOCK_BYTES, kw_only=True)
 
     def __check_init__(self):
-        if isinstance(self.depth, bool) or not isinstance(self.depth, int) or self.depth < 0:
-            raise ValueError(
-                f"depth must be an integer >= 0, got {self.depth!r}; it counts hidden layers"
-            )
+        _checks.whole("depth", self.depth, least=0)
+        _checks.flag("layernorm", self.layernorm)
+        _checks.flag("readout_bias", self.readout_bias)
         _checks.whole("order", self.order)
         _checks.whole("block_bytes", self.block_bytes)
         for name in ("weight_var", "bias_var"):
@@ -223,6 +222,7 @@ class NTK(NNGP):
     train_bias: bool = eqx.field(static=True, default=True, kw_only=True)
 
     def __check_init__(self):
+        _checks.flag("train_bias", self.train_bias)
         dual = dual_of(self.activation, self.slope, self.order)
         if self.train == "all" and not isinstance(dual, Series) and dual.slope is None:
             raise ValueError(

@@ -151,16 +151,24 @@ class DeepLinear(eqx.Module):
 
     def layers(self, weights: tuple[Array, ...], X: ArrayLike) -> tuple[Array, ...]:
         """Pre-activations :math:`H_0 = X, ..., H_L`, of shape (n, N_l), under ``weights``."""
-        hidden = [_checks.inputs("X", X)]
+        hidden, weights = [_checks.inputs("X", X)], _checks.matrices("weights", weights)
         if len(weights) != self.depth + 1:
             raise ValueError(
                 f"weights has {len(weights)} matrices for {self.depth} hidden layers; give "
                 f"{self.depth + 1}, as init does"
             )
+        for level, W in enumerate(weights):
+            into = self.widths[level - 1] if level else hidden[0].shape[1]
+            if W.shape != ((*self.widths, self.outputs)[level], into):
+                raise ValueError(
+                    f"weights[{level}] has shape {W.shape}; give "
+                    f"{((*self.widths, self.outputs)[level], into)}, as init does"
+                )
         for W in weights[:-1]:
             hidden.append(hidden[-1] @ W.T)
         return tuple(hidden)
 
     def apply(self, weights: tuple[Array, ...], X: ArrayLike) -> Float[Array, "point output"]:
         """Outputs f at X (n, d) under ``weights``: (n, outputs)."""
-        return self.layers(weights, X)[-1] @ weights[-1].T / self.output_scale
+        hidden = self.layers(weights, X)[-1]
+        return hidden @ _checks.matrices("weights", weights)[-1].T / self.output_scale

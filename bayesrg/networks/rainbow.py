@@ -80,11 +80,9 @@ class Rainbow(eqx.Module):
         if not self.widths:
             raise ValueError("widths is empty; a rainbow network needs a hidden layer")
         depth = len(self.widths)
-        if not 0 <= jitter < np.inf:
-            raise ValueError(f"jitter must be non-negative, got {jitter}; 1e-10 is usual")
-        self.jitter = float(jitter)
+        self.jitter = _checks.number("jitter", jitter, least=0)
         self.activations = one_a_layer("activations", activations, depth)
-        cov = (None,) * depth if cov is None else tuple(cov)
+        cov = (None,) * depth if cov is None else tuple(_checks.sequence("cov", cov))
         if len(cov) != depth:
             raise ValueError(f"cov has {len(cov)} entries for {depth} layers; give one a layer")
         self.rules = tuple(hold(c) if callable(c) else None for c in cov)
@@ -176,14 +174,15 @@ class Rainbow(eqx.Module):
         """Weights W_l (N_l, N_{l-1}) of ``white`` noise (N_l, r_l), for ``inputs`` columns of X."""
 
         def given(layer, shape):
-            Z = jnp.asarray(white[layer - 1])
+            Z = _checks.finite(f"white[{layer - 1}]", white[layer - 1])
             if Z.shape != shape:
                 raise ValueError(
                     f"white[{layer - 1}] has shape {Z.shape}; layer {layer} takes {shape}"
                 )
             return Z
 
-        if len(white) != self.depth:
+        inputs = _checks.whole("inputs", inputs)
+        if len(_checks.sequence("white", white)) != self.depth:
             raise ValueError(f"white has {len(white)} arrays for {self.depth} layers")
         return self._build(inputs, given)
 
@@ -199,11 +198,11 @@ class Rainbow(eqx.Module):
 
     def layers(self, weights: Sequence[ArrayLike], X: ArrayLike) -> tuple[Array, ...]:
         """Activations :math:`x_0 = X, ..., x_L`, of shape (n, N_l), under ``weights``."""
-        hidden = [_checks.inputs("X", X)]
-        if len(weights) and hidden[0].shape[1] != jnp.asarray(weights[0]).shape[1]:
+        hidden, weights = [_checks.inputs("X", X)], _checks.matrices("weights", weights)
+        if len(weights) and hidden[0].shape[1] != weights[0].shape[1]:
             raise ValueError(
-                f"X has {hidden[0].shape[1]} columns and weights[0] takes "
-                f"{jnp.asarray(weights[0]).shape[1]}; give the inputs that the network was made for"
+                f"X has {hidden[0].shape[1]} columns and weights[0] takes {weights[0].shape[1]}; "
+                "give the inputs that the network was made for"
             )
         if len(weights) != self.depth:
             raise ValueError(
@@ -211,7 +210,12 @@ class Rainbow(eqx.Module):
                 "layer, as init does"
             )
         for W, activation in zip(weights, self.activations, strict=True):
-            hidden.append(activation_function(activation)(hidden[-1] @ jnp.asarray(W).T))
+            if W.shape[1] != hidden[-1].shape[1]:
+                raise ValueError(
+                    f"weights has a matrix of shape {W.shape} above a layer of "
+                    f"{hidden[-1].shape[1]} units; give (N_l, N_{{l-1}})"
+                )
+            hidden.append(activation_function(activation)(hidden[-1] @ W.T))
         return tuple(hidden)
 
     def features(self, weights: Sequence[ArrayLike], X: ArrayLike) -> Float[Array, "point unit"]:

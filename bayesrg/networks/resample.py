@@ -46,6 +46,8 @@ def weight_covariance(W: ArrayLike) -> Float[Array, "unit unit_bis"]:
     Average over several networks only after `procrustes` has aligned them (arXiv 2305.18512).
     """
     W = _checks.finite("W", W, ndim=2)
+    if not W.size:
+        raise ValueError(f"W has shape {W.shape}; give a matrix with entries")
     return W.shape[1] / W.shape[0] * W.T @ W
 
 
@@ -122,6 +124,8 @@ def alignment_error(H: ArrayLike, H_new: ArrayLike, rotation: ArrayLike) -> Floa
             f"{H_new.shape[1]} units; give the rotation of procrustes(H, H_new)"
         )
     square = (H**2).sum()
+    if _checks.known(square) and not square > 0:
+        raise ValueError("H is zero at all inputs, and errors are in units of its mean square")
     return (square + (H_new**2).sum() - 2 * ((H @ rotation) * H_new).sum()) / square
 
 
@@ -173,7 +177,7 @@ def resample(
     ----------
     arXiv 2305.18512.
     """
-    weights = [_checks.finite(f"weights[{i}]", W, ndim=2) for i, W in enumerate(weights)]
+    weights = _checks.matrices("weights", weights)
     depth = len(weights)
     if depth == 0:
         raise ValueError("weights is empty; give the matrices of the hidden layers")

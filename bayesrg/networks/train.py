@@ -84,13 +84,17 @@ def train(
             f"batch is {batch} for {n} points, every {every} for {epochs} epochs; give a batch of "
             "at most all points and an every that divides the epochs"
         )
+    _checks.function("apply", apply)
+    if not hasattr(optimizer, "init") or not hasattr(optimizer, "update"):
+        raise ValueError(
+            f"optimizer must be one of optax, got {_checks.shown(optimizer)}; e.g. optax.adam(1e-3)"
+        )
     apply, optimizer = hold(apply), hold(optimizer)
-    out = jax.eval_shape(apply, params, X).shape
+    params = jax.tree.map(jnp.asarray, _checks.parameters("params", params))
+    out = jax.eval_shape(lambda p, x: _checks.returned("apply", apply(p, x)), params, X).shape
     if out != y.shape:
         raise ValueError(f"apply returns shape {out} for targets of shape {y.shape}; make it fit")
     key = _checks.random_key(key)
-
-    params = jax.tree.map(jnp.asarray, params)
     keys = random.split(key, (epochs // every, every))
     last, values, snapshots = _run(apply, optimizer, params, X, y, keys, batch)
     if _checks.known(values) and not bool(jnp.isfinite(values[-1])):

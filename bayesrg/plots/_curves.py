@@ -3,12 +3,14 @@
 
 from collections.abc import Mapping, Sequence
 from importlib import import_module
+from importlib.util import find_spec
 
 import arviz as az
 import numpy as np
 import xarray as xr
 from arviz import PlotCollection, rcParams, visuals
 
+from .. import _checks
 from ._matplotlib import point_entries, short_axes
 
 SAMPLE = ("chain", "draw")
@@ -16,14 +18,16 @@ SAMPLE = ("chain", "draw")
 
 def group_of(dt: xr.DataTree, group: str, *variables: str) -> xr.Dataset:
     """Read a group as a Dataset, or say which groups there are and which variables it lacks."""
-    if group not in dt.children:
+    _checks.instance("dt", dt, xr.DataTree, _checks.TREE)
+    if not isinstance(group, str) or group not in dt.children:
         names = ", ".join(map(repr, dt.children)) or "none"
         raise ValueError(
-            f"the tree has no group {group!r}, only {names}; bayesrg.io.label makes groups of "
-            "results, bayesrg.io.flow_to_datatree those of a flow"
+            f"the tree has no group {_checks.shown(group)}, only {names}; bayesrg.io.label makes "
+            "groups of results, bayesrg.io.flow_to_datatree those of a flow"
         )
     dataset = dt[group].to_dataset()
     for name in variables:
+        _checks.instance("the name of a variable", name, str, "text")
         if name not in dataset.variables:
             names = ", ".join(map(repr, dataset.variables)) or "nothing"
             raise ValueError(
@@ -31,6 +35,27 @@ def group_of(dt: xr.DataTree, group: str, *variables: str) -> xr.Dataset:
                 "group that has it"
             )
     return dataset
+
+
+def has(dt: xr.DataTree, group: str | None) -> bool:
+    """Say whether the tree has a group that may be missing; None asks for none."""
+    _checks.instance("dt", dt, xr.DataTree, _checks.TREE)
+    if group is not None:
+        _checks.instance("the name of a group", group, str, "text")
+    return group in dt.children
+
+
+def backend_of(backend: str | None) -> str:
+    """Check the name of a backend, and that its package is there; ArviZ's own by default."""
+    if backend is None:
+        return rcParams["plot.backend"]
+    _checks.choice("backend", backend, ("matplotlib", "plotly", "bokeh", "none"))
+    if backend != "none" and find_spec(backend) is None:
+        raise ValueError(
+            f"backend {backend!r} is not installed; pip install 'bayesrg[{backend}]', or choose "
+            'backend="matplotlib"'
+        )
+    return backend
 
 
 def line(y: xr.DataArray, x=None) -> dict[str, np.ndarray]:
@@ -51,7 +76,7 @@ def canvas(
     names: Sequence[str], by: str, *, styles=True, backend=None, **pc_kwargs
 ) -> PlotCollection:
     """Open one plot in which each of ``names`` has a colour and, with ``styles``, a line style."""
-    backend = rcParams["plot.backend"] if backend is None else backend
+    backend = backend_of(backend)
     figure = {"figsize": (8.0, 4.5), "figsize_units": "inches"}
     if backend == "matplotlib":
         figure["layout"] = "constrained"  # keeps the legend off the curves

@@ -6,16 +6,16 @@ from importlib import import_module
 
 import numpy as np
 import xarray as xr
-from arviz import PlotCollection, rcParams, visuals
+from arviz import PlotCollection, visuals
 
-from ._curves import padded
+from ._curves import backend_of, padded
 
 
 def open_panels(
     panels: Sequence[str], by: str, names: Sequence[str], *, backend=None, **pc_kwargs
 ) -> PlotCollection:
     """Open a plot for each of ``panels``; ``names`` have a colour and line style in all of them."""
-    backend = rcParams["plot.backend"] if backend is None else backend
+    backend = backend_of(backend)
     columns = min(len(panels), pc_kwargs.get("col_wrap", 4))
     size = (max(9.0, 4.5 * columns), 4.2 * -(-len(panels) // columns))
     figure = {"figsize": size, "figsize_units": "inches"}

@@ -7,6 +7,7 @@ import numpy as np
 import xarray as xr
 from arviz import PlotCollection, visuals
 
+from .. import _checks
 from ._curves import curves, decorate, group_of, mark
 from ._panels import open_panels, scale_and_name
 from .learning_curve import over_sizes
@@ -79,6 +80,7 @@ def plot_ridge_criteria(
     PlotCollection
         With a panel each, and both best ridges marked in both.
     """
+    n = n if n is None else _checks.number("n", n)
     needed = ("grid_value", "ridge")
     panels = {"test error": group_of(dt, group, *needed)}
     panels["log evidence"] = group_of(dt, evidence, *needed)

@@ -7,7 +7,8 @@ import numpy as np
 import xarray as xr
 from arviz import PlotCollection
 
-from ._curves import decorate, group_of, line, lines_and_points
+from .. import _checks
+from ._curves import decorate, group_of, has, line, lines_and_points
 
 
 def plot_mode_residuals(
@@ -49,13 +50,13 @@ def plot_mode_residuals(
     """
     theory = group_of(dt, group, "remaining")
     there = theory["mode"].to_numpy().tolist()
-    modes = there[:4] if modes is None else list(modes)
+    modes = there[:4] if modes is None else _checks.indices("modes", modes)
     for mode in modes:
         if mode not in there:
             raise ValueError(f"there is no mode {mode!r}, only {there}")
     lines = _by_mode(theory, modes)
     points = {}
-    if experiment in dt.children:
+    if has(dt, experiment):
         points = _by_mode(group_of(dt, experiment, "remaining"), modes)
     pc = lines_and_points(lines, points, "mode", size=24, backend=backend, **pc_kwargs)
     title = "lines: theory; points: runs" if points else "residual of each mode"
@@ -101,7 +102,7 @@ def plot_steps_to_tolerance(
     """
     lines = _by_algorithm(group_of(dt, group, "steps"))
     points = {}
-    if experiment in dt.children:
+    if has(dt, experiment):
         points = _by_algorithm(group_of(dt, experiment, "steps"))
     pc = lines_and_points(lines, points, "algorithm", size=36, backend=backend, **pc_kwargs)
     title = "lines: theory; points: runs" if points else "steps to tolerance"

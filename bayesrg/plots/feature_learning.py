@@ -7,9 +7,10 @@ import numpy as np
 import xarray as xr
 from arviz import PlotCollection, rcParams, visuals
 
+from .. import _checks
 from .._checks import ArrayLike
 from ..diagnostics.feature import same_estimator
-from ._curves import curves, decorate, group_of, line, mark
+from ._curves import backend_of, curves, decorate, group_of, has, line, mark
 from ._matplotlib import colour_bars
 
 _QUANTITIES = {
@@ -66,7 +67,7 @@ def plot_alignment(
     found = _with_prior(dt, group, prior, quantity)
     parts = {name: line(value) for name, value in found.items()}
     if theory is not None:
-        theory = np.asarray(theory, float)
+        theory = np.asarray(_checks.finite("theory", theory, ndim=1), float)
         parts["theory"] = {"x": np.arange(1.0, theory.size + 1), "y": theory}
     pc = curves(parts, "law", backend=backend, **pc_kwargs)
     layers = parts["posterior"]["x"].astype(int)
@@ -149,7 +150,7 @@ def plot_kernel_change(
     stack = np.stack([before, after, after - before])[:, order][:, :, order]
     dims = ("panel", "point", "point_bis")
     data = xr.Dataset({"curve": (dims, stack)}, coords={"panel": list(_PANELS)})
-    backend = rcParams["plot.backend"] if backend is None else backend
+    backend = backend_of(backend)
     figure = {"figsize": (13.0, 3.6), "figsize_units": "inches"}
     if backend == "matplotlib":
         figure["layout"] = "constrained"
@@ -195,7 +196,7 @@ def _title(da, target, **_):
 def _with_prior(dt, group, prior, quantity):
     """The quantity of the posterior, and of the prior if it is there, of one estimator."""
     groups = {"posterior": group_of(dt, group, quantity)}
-    if prior in dt.children:
+    if has(dt, prior):
         groups["prior"] = group_of(dt, prior, quantity)
     same_estimator(*groups.values())
     return {name: dataset[quantity] for name, dataset in groups.items()}
@@ -203,7 +204,7 @@ def _with_prior(dt, group, prior, quantity):
 
 def _layer(variable, layer):
     there = variable["layer"].to_numpy()
-    layer = there[-1] if layer is None else layer
+    layer = there[-1] if layer is None else _checks.whole("layer", layer, least=0)
     if layer not in there:
         raise ValueError(f"there is no layer {layer!r}, only {there.tolist()}")
     return int(layer)

@@ -7,6 +7,7 @@ import numpy as np
 import xarray as xr
 from arviz import PlotCollection
 
+from .. import _checks
 from ._curves import canvas, curves, decorate, draw, group_of, line, mark
 
 
@@ -37,7 +38,10 @@ def plot_feature_pair(
     PlotCollection
     """
     features = group_of(dt, group, "features")["features"]
-    first, second = _chosen(features, modes)
+    modes = _chosen(features, modes)
+    if len(modes) != 2:
+        raise ValueError(f"modes must be two indices, got {modes}")
+    first, second = modes
     x, y = (features.sel(mode=m).to_numpy() for m in (first, second))
     angle = np.linspace(0.0, 2 * np.pi, 200)
     circle = {"x": 2 * np.cos(angle), "y": 2 * np.sin(angle)}
@@ -119,6 +123,7 @@ def plot_feature_kurtosis(
 def _chosen(variable, modes):
     """Check entries of the coordinate mode."""
     there = variable["mode"].to_numpy()
+    modes = _checks.indices("modes", modes)
     for mode in modes:
         if mode not in there:
             raise ValueError(

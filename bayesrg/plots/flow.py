@@ -7,6 +7,7 @@ import numpy as np
 import xarray as xr
 from arviz import PlotCollection, visuals
 
+from .. import _checks
 from .._checks import ArrayLike
 from ._curves import curves, decorate, group_of, line, mark
 
@@ -80,7 +81,7 @@ def plot_rescaled_ridge(
     groups = {_bare(flow): group} | dict(also or {})
     parts = {k: line(_kept(group_of(dt, g, "rescaled"))["rescaled"]) for k, g in groups.items()}
     pc = curves(parts, "flow", backend=backend, **pc_kwargs)
-    alpha = flow.attrs.get("alpha") if alpha is None else alpha
+    alpha = flow.attrs.get("alpha") if alpha is None else _checks.number("alpha", alpha, above=0)
     title = "rescaled ridge"
     if alpha is not None:
         mark(pc, "fixed_point", y=1.0 / alpha)

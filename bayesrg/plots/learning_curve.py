@@ -7,7 +7,8 @@ import numpy as np
 import xarray as xr
 from arviz import PlotCollection
 
-from ._curves import decorate, group_of, lines_and_points, mark
+from .. import _checks
+from ._curves import decorate, group_of, has, lines_and_points, mark
 
 _QUANTITIES = {
     "generalisation": "squared error on noiseless labels",
@@ -61,6 +62,8 @@ def plot_learning_curve(
     -------
     PlotCollection
     """
+    slopes = np.asarray(_checks.finite("slopes", slopes, ndim=1))
+    rank = rank if rank is None else _checks.number("rank", rank, above=0)
     lines = {
         name: over_sizes(dt, where, quantity)
         for name, where in ({label: group} | dict(also or {})).items()
@@ -70,7 +73,7 @@ def plot_learning_curve(
         last = theory["y"][-1] * (theory["x"] / theory["x"][-1]) ** -float(slope)
         lines[f"slope {-slope:.3g}"] = {"x": theory["x"], "y": last}
     if not isinstance(experiment, Mapping):
-        experiment = {"experiment": experiment} if experiment in dt.children else {}
+        experiment = {"experiment": experiment} if has(dt, experiment) else {}
     points = {name: over_sizes(dt, where, quantity) for name, where in experiment.items()}
     pc = lines_and_points(lines, points, "line", backend=backend, **pc_kwargs)
     text = _QUANTITIES.get(quantity, quantity)

@@ -7,6 +7,7 @@ import numpy as np
 import xarray as xr
 from arviz import PlotCollection, rcParams
 
+from .. import _checks
 from ._curves import SAMPLE, curves, decorate, group_of, line, mark
 
 
@@ -50,6 +51,8 @@ def plot_modes(
     ValueError
         If the variable has other axes than chain, draw and one more.
     """
+    modes = modes if modes is None else _checks.whole("modes", modes)
+    _checks.instance("label", label, str, "text")
     trees = {label: dt} | dict(others or {})
     found = {name: group_of(tree, group, var_name)[var_name] for name, tree in trees.items()}
     for name, variable in found.items():

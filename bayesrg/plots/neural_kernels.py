@@ -8,7 +8,8 @@ import xarray as xr
 from arviz import PlotCollection
 from contourpy import contour_generator
 
-from ._curves import curves, decorate, group_of, line, lines_and_points
+from .. import _checks
+from ._curves import curves, decorate, group_of, has, line, lines_and_points
 
 
 def plot_phase_diagram(
@@ -44,6 +45,7 @@ def plot_phase_diagram(
     ValueError
         If chi crosses none of the levels.
     """
+    levels = np.asarray(_checks.finite("levels", levels, ndim=1)).tolist()
     chi = group_of(dt, group, "chi")["chi"].sortby(["weight_var", "bias_var"])
     chi = chi.transpose("bias_var", "weight_var")
     trace = contour_generator(chi["weight_var"].values, chi["bias_var"].values, chi.values)
@@ -97,7 +99,7 @@ def plot_jacobian_flow(
     """
     lines = _by(group_of(dt, group, "J")["J"], "batch", "layer", first=1)
     points = {}
-    if experiment in dt.children:
+    if has(dt, experiment):
         points = _by(group_of(dt, experiment, "J")["J"], "batch", "layer", first=1)
     pc = lines_and_points(lines, points, "network", backend=backend, **pc_kwargs)
     title = "lines: infinite width; points: networks" if points else "infinite width"
@@ -134,6 +136,7 @@ def plot_kernel_distance(
     lines = {name: {axis: part[axis] for axis in ("x", "y")} for name, part in points.items()}
     title = "kernels of networks and their limit"
     if slope is not None:
+        slope = _checks.number("slope", slope)
         for part in lines.values():
             part["y"] = part["y"][-1] * (part["x"][-1] / part["x"]) ** slope
         title = f"points: networks; lines: slope {-slope:g}"

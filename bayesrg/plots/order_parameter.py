@@ -6,9 +6,10 @@ import numpy as np
 import xarray as xr
 from arviz import PlotCollection
 
+from .. import _checks
 from .._checks import ArrayLike
 from ..theory.deep_linear import prior_density
-from ._curves import SAMPLE, curves, decorate, group_of, mark
+from ._curves import SAMPLE, curves, decorate, group_of, has, mark
 
 
 def plot_order_parameter(
@@ -50,13 +51,13 @@ def plot_order_parameter(
         sd = np.sqrt((2.0 / np.asarray(widths, float)).sum())
         x = np.linspace(min(low, -3 * sd), max(high, 3 * sd), 300)
         parts["prior"] = {"x": x, "y": prior_density(np.asarray(widths, float), x)}
-    elif prior in dt.children:
+    elif has(dt, prior):
         parts |= _densities(group_of(dt, prior, "log_q_eig")["log_q_eig"], "prior")
     pc = curves(parts, "law", backend=backend, **pc_kwargs)
     mark(pc, "infinite_width", x=0.0)
     title = "order parameter; dashed: infinite width (0)"
     if saddle is not None:
-        for i, q in enumerate(np.atleast_1d(np.asarray(saddle, float))):
+        for i, q in enumerate(np.atleast_1d(_checks.positive("saddle", saddle, ndim=(0, 1)))):
             mark(pc, "saddle" if i == 0 else f"saddle_{i + 1}", x=float(np.log(q)))
         title += " and saddle"
     x, y = "log order parameter", "density"

@@ -5,7 +5,8 @@ import numpy as np
 import xarray as xr
 from arviz import PlotCollection
 
-from ._curves import canvas, decorate, draw, group_of
+from .. import _checks
+from ._curves import canvas, decorate, draw, group_of, has
 from ._panels import draw_panels, open_panels, scale_and_name
 
 _ZERO = 1e-12  # of the largest eigenvalue
@@ -46,11 +47,12 @@ def plot_spectral_density(
     PlotCollection
         Eigenvalues that are zero are counted in the title, and not drawn.
     """
+    bins, log = _checks.whole("bins", bins, most=10**6), _checks.flag("log", log)
     theory = group_of(dt, group, "density")
     x, y = theory["grid"].to_numpy(), theory["density"].to_numpy()
     parts = {}
     title = f"share of zero eigenvalues: {theory.attrs['atom']:.1%} in theory"
-    if sample in dt.children:
+    if has(dt, sample):
         values = group_of(dt, sample, "values")["values"].to_numpy().ravel()
         there = values[values > _ZERO * values.max()]
         parts["sample"] = _steps(np.log(there) if log else there, bins, values.size)

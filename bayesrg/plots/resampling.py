@@ -5,6 +5,7 @@ import numpy as np
 import xarray as xr
 from arviz import PlotCollection
 
+from .. import _checks
 from ._curves import curves, decorate, group_of, line, lines_and_points
 
 _NODES = 4000
@@ -78,7 +79,7 @@ def plot_weight_spectrum(
     """
     found = group_of(dt, group, "eigenvalues")
     there = found["layer"].to_numpy()
-    layer = there[-1] if layer is None else layer
+    layer = there[-1] if layer is None else _checks.whole("layer", layer, least=0)
     if layer not in there:
         raise ValueError(f"there is no layer {layer!r}, only {there.tolist()}")
     found = found.sel(layer=layer)

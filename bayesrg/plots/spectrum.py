@@ -5,6 +5,7 @@ import numpy as np
 import xarray as xr
 from arviz import PlotCollection
 
+from .. import _checks
 from .._checks import ArrayLike
 from ._curves import curves, decorate, group_of, line, mark
 
@@ -68,13 +69,17 @@ def plot_learnability(
     -------
     PlotCollection
     """
+    threshold = threshold if threshold is None else _checks.number("threshold", threshold)
+    n = n if n is None else np.asarray(_checks.positive("n", n, ndim=(0, 1)), float)
+    if n is not None and not n.size:
+        raise ValueError("n is empty; give a number of points, or leave it out")
     curve = group_of(dt, group, "learnability")
     learnt = curve["learnability"]
     if "n_train" not in learnt.dims:
         count = curve.attrs.get("n", np.nan)
         learnt = learnt.expand_dims(n_train=[float(count)])
     elif n is not None:
-        learnt = learnt.sel(n_train=np.atleast_1d(np.asarray(n, float)), method="nearest")
+        learnt = learnt.sel(n_train=np.atleast_1d(n), method="nearest")
     else:
         size = learnt.sizes["n_train"]
         learnt = learnt.isel(n_train=np.unique(np.linspace(0, size - 1, 6).round().astype(int)))

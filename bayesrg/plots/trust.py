@@ -6,6 +6,7 @@ import xarray as xr
 from arviz import PlotCollection, rcParams
 from scipy.stats import binom
 
+from .. import _checks
 from ..diagnostics.feature import layer_identity
 from ._curves import canvas, curves, decorate, draw, group_of, mark
 
@@ -104,6 +105,7 @@ def plot_sbc_ranks(
     PlotCollection
         The envelope holds each count with ArviZ's stats.envelope_prob.
     """
+    bins = _checks.whole("bins", bins, most=10**6)
     found = group_of(dt, group, "rank")
     rank = found["rank"]
     if "quantity" not in rank.dims:

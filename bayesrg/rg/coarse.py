@@ -83,7 +83,10 @@ class Coarse(Reparam):
         max_dense: int = 1000,
         centered: bool = True,
     ):
-        self.cutoff, self.centered = cutoff, centered
+        self.cutoff = _checks.whole("cutoff", cutoff, least=0)
+        self.centered = _checks.flag("centered", centered)
+        max_dense = _checks.whole("max_dense", max_dense, least=0)
+        n = n if n is None else _checks.whole("n", n)
         self.rule = _checks.choice("rule", rule, RULES)
         if eigen is not None and rule != "exact":
             raise ValueError(f'eigen belongs to rule="exact", not to {rule!r}; leave it out')
@@ -166,6 +169,8 @@ class coarsen(reparam):  # noqa: N801
     """
 
     def __init__(self, model: Callable | None = None, **sites: Reparam):
+        if model is not None:
+            _checks.function("model", model, "a NumPyro model")
         for name, site in sites.items():
             if not isinstance(site, Coarse):
                 raise ValueError(

@@ -157,7 +157,8 @@ def conditional_ridge(
     ridge = _checks.nonnegative("ridge", ridge, ndim=0)
     w = probabilities(weights, points)
     _checks.on_host("rg.conditional_ridge chooses modes: it", modes)
-    chosen = np.arange(cutoff) if modes is None else np.atleast_1d(np.asarray(modes))
+    given = range(cutoff) if modes is None else _checks.indices("modes", modes)
+    chosen = np.asarray(given, int)
     different = chosen.size == np.unique(chosen).size
     if chosen.size and not (different and np.isin(chosen, np.arange(cutoff)).all()):
         raise ValueError(

@@ -145,13 +145,13 @@ def flow(
     elif y is not None or residual is not None:
         raise ValueError("y and residual need features, the modes at the same points; give them")
     return Flow(
-        cutoff=jnp.asarray(kept), tail=eliminated + jnp.asarray(tail), universal=universal,
-        dressed=dressed, arithmetic=arithmetic, harmonic=harmonic,
+        cutoff=jnp.asarray(kept), tail=eliminated + _checks.nonnegative("tail", tail),
+        universal=universal, dressed=dressed, arithmetic=arithmetic, harmonic=harmonic,
         rescaled=jnp.where(last > 0, universal / (jnp.asarray(kept) * last), jnp.nan),
         evidence=evidence, values=values,
         learnability=running_learnability(values, n, ridge, degeneracy=degeneracy, tail=tail),
-        n=n_points, ridge=jnp.asarray(ridge, values.dtype), stop=stop, rule=rule,
-        threshold=threshold,
+        n=n_points, ridge=_checks.nonnegative("ridge", ridge).astype(values.dtype), stop=stop,
+        rule=rule, threshold=threshold,
     )  # fmt: skip
 
 
@@ -161,7 +161,7 @@ def _grid(cutoffs, edges, dense):
             return edges
         spread = np.geomspace(1, edges.size - 1, 24).round().astype(int)
         return edges[np.unique(np.concatenate([[0], spread]))]
-    kept = np.asarray(cutoffs)
+    kept = np.asarray(_checks.cutoffs(cutoffs, edges[-1], "cutoffs"))
     if kept.ndim != 1 or not np.isin(kept, edges).all() or (np.diff(kept) <= 0).any():
         raise ValueError(
             f"cutoffs must be rising integers between 0 and {edges[-1]} that end whole levels, "

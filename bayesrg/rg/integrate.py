@@ -8,6 +8,7 @@ from jax import Array
 from jax.scipy.linalg import cho_solve
 from jaxtyping import Float
 
+from .. import _checks
 from .._checks import ArrayLike
 from .._linalg import factor, log_det
 from ..gp import EffectiveNormal, MercerNormal
@@ -42,7 +43,14 @@ def integrate_modes(root: ArrayLike, rest: MercerNormal | EffectiveNormal, y: Ar
     ----------
     arXiv 2405.06008; the conjugate posterior is Rasmussen and Williams (2006), equation 2.8.
     """
-    root, y = jnp.asarray(root), jnp.asarray(y)
+    what = "a law without batch, which the split of a gp.MercerNormal gives"
+    _checks.instance("rest", rest, MercerNormal | EffectiveNormal, what)
+    root = _checks.finite("root", root, ndim=2)
+    y = _checks.finite("y", _checks.targets("y", y, root.shape[0]), ndim=1)
+    if rest.shape() != y.shape:
+        raise ValueError(
+            f"rest has shape {rest.shape()} and root {root.shape[0]} rows; give both of one split"
+        )
     white, k = rest.solve(root), root.shape[1]
     inner = jnp.eye(k, dtype=root.dtype) + root.T @ white
     L = factor(0.5 * (inner + inner.T))

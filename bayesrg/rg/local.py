@@ -35,6 +35,8 @@ def local_ridge(
     ----------
     arXiv 2405.06008: non-Gaussian features make the ridge depend on the input.
     """  # noqa: E501
+    what = "a Spectrum, which spectrum.nystrom makes of a kernel"
+    _checks.instance("spectrum", spectrum, Spectrum, what)
     cutoff = _checks.cutoff(cutoff, len(spectrum))
     X = _checks.inputs("X", X)
     spectrum.warn_if_shared(X)
@@ -247,12 +249,12 @@ def _per_row(name, value, rows):
     return jnp.broadcast_to(value, (rows,))
 
 
-def same_modes(features, values):
+def same_modes(features, values, name="features"):
     """Require one value for each column."""
     if values.shape != features.shape[1:]:
         raise ValueError(
-            f"values has shape {values.shape} but features has {features.shape[1]} columns; give "
-            "one value a mode"
+            f"values has shape {values.shape} but {name} has {features.shape[1]} entries a row; "
+            "give one value a mode"
         )
 
 

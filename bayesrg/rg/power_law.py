@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Power-law spectra, where flow, fixed point and learning curve have closed forms."""
 
+from functools import partial
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -22,16 +24,17 @@ class PowerLaw(eqx.Module):
     first : largest eigenvalue, a variance
     """
 
-    alpha: Float[Array, ""]
-    first: Float[Array, ""]
+    alpha: Float[Array, ""] = eqx.field(converter=partial(_checks.positive, "alpha", ndim=0))
+    first: Float[Array, ""] = eqx.field(converter=partial(_checks.positive, "first", ndim=0))
 
     def values(self, modes: int) -> Float[Array, " mode"]:
         """First ``modes`` eigenvalues, (modes,); `tail` at that cutoff is what they leave out."""
+        modes = _checks.whole("modes", modes)
         return self.first * jnp.arange(1, modes + 1.0) ** (-1 - self.alpha)
 
     def tail(self, cutoff: ArrayLike) -> Array:
         """Variance above a cutoff (...): Hurwitz zeta of 1 + alpha at cutoff + 1, exact."""
-        return self.first * zeta(1 + self.alpha, jnp.asarray(cutoff, float) + 1.0)
+        return self.first * zeta(1 + self.alpha, _checks.nonnegative("cutoff", cutoff) + 1.0)
 
     @property
     def fixed_point(self) -> Array:
@@ -44,8 +47,8 @@ class PowerLaw(eqx.Module):
         To leading order :math:`1/\alpha + (\sigma^2/\lambda_1)\kappa^\alpha`: the bare ridge is
         irrelevant towards few modes.
         """
-        cutoff = jnp.asarray(cutoff, float)
-        return (jnp.asarray(ridge) + self.tail(cutoff)) / (self.first * cutoff ** (-self.alpha))
+        cutoff, ridge = _checks.positive("cutoff", cutoff), _checks.nonnegative("ridge", ridge)
+        return (ridge + self.tail(cutoff)) / (self.first * cutoff ** (-self.alpha))
 
     @property
     def constant(self) -> Array:
@@ -66,14 +69,16 @@ class PowerLaw(eqx.Module):
 
     def crossover(self, ridge: ArrayLike) -> Array:
         """Number of points (...) at which the ridge takes over from the eliminated variance."""
-        return (self.first / jnp.asarray(ridge)) ** (1 / self.alpha)
+        return (self.first / _checks.positive("ridge", ridge)) ** (1 / self.alpha)
 
     def error(self, n: ArrayLike, ridge: ArrayLike) -> Array:
         r"""Generalisation error (...) of the matched Gaussian process, continuum limit.
 
         Solves :math:`\epsilon = \lambda_1 C_\alpha (n\lambda_1/(\sigma^2+\epsilon))^{-\alpha/(1+\alpha)}`.
         """  # noqa: E501
-        n, ridge = jnp.broadcast_arrays(jnp.asarray(n, float), jnp.asarray(ridge, float))
+        n, ridge = _checks.positive("n", n), _checks.nonnegative("ridge", ridge)
+        _checks.fit(n=n.shape, ridge=ridge.shape)
+        n, ridge = jnp.broadcast_arrays(n, ridge)
         front = self.first * self.constant * (n * self.first) ** -self.exponents[0]
         args = front, self.alpha, ridge
 
@@ -94,13 +99,13 @@ class PowerLaw(eqx.Module):
 
     def ridge_error(self, n: ArrayLike, ridge: ArrayLike) -> Array:
         """Limit of `error` at many points (...), where the ridge dominates."""
-        n = jnp.asarray(n, float)
+        n, ridge = _checks.positive("n", n), _checks.positive("ridge", ridge)
         power = self.exponents[0]
-        return self.first * self.constant * (n * self.first / jnp.asarray(ridge)) ** -power
+        return self.first * self.constant * (n * self.first / ridge) ** -power
 
     def ridgeless_error(self, n: ArrayLike) -> Array:
         """Limit of `error` at ridge zero, (...)."""
-        n = jnp.asarray(n, float)
+        n = _checks.positive("n", n)
         return self.first * self.constant ** (1 + self.alpha) * n**-self.alpha
 
     def stop(self, n: ArrayLike, ridge: ArrayLike, threshold: ArrayLike = 0.5) -> Array:
@@ -110,8 +115,10 @@ class PowerLaw(eqx.Module):
         :math:`\alpha n(1-T)/T` without one; between them it solves
         :math:`\kappa/\alpha + (\sigma^2/\lambda_1)\kappa^{1+\alpha} = n(1-T)/T`.
         """
-        reach = jnp.asarray(n, float) * (1 - threshold) / threshold
-        reach, ratio = jnp.broadcast_arrays(reach, jnp.asarray(ridge, float) / self.first)
+        n, ridge = _checks.positive("n", n), _checks.nonnegative("ridge", ridge)
+        threshold = _checks.positive("threshold", threshold)
+        reach = n * (1 - threshold) / threshold
+        reach, ratio = jnp.broadcast_arrays(reach, ridge / self.first)
         args = reach, ratio, self.alpha
 
         def excess(kept, args):
@@ -132,7 +139,7 @@ class PowerLaw(eqx.Module):
 
     def mismatched_exponent(self, beta: ArrayLike) -> Array:
         """Ridgeless exponent for target power k^-(1 + beta): the least of beta, 2 + 2 alpha."""
-        return jnp.minimum(jnp.asarray(beta), 2 * (1 + self.alpha))
+        return jnp.minimum(_checks.positive("beta", beta), 2 * (1 + self.alpha))
 
 
 def power_law(alpha: ArrayLike, first: ArrayLike = 1.0) -> PowerLaw:
@@ -152,6 +159,4 @@ def power_law(alpha: ArrayLike, first: ArrayLike = 1.0) -> PowerLaw:
     arXiv 2405.06008, whose learning-curve exponent is alpha / (1 + alpha); Bahri et al. (2021) for
     the ridgeless one.
     """
-    return PowerLaw(
-        _checks.positive("alpha", alpha, ndim=0), _checks.positive("first", first, ndim=0)
-    )
+    return PowerLaw(alpha, first)

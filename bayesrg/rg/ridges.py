@@ -22,8 +22,12 @@ def levels(values, degeneracy, n, ridge, tail):
         raise ValueError(
             f"degeneracy has shape {degeneracy.shape} but values {values.shape}; give one a level"
         )
-    ridge = _checks.nonnegative("ridge", ridge) + _checks.nonnegative("tail", tail)
-    return values, degeneracy.astype(values.dtype), _checks.positive("n", n), ridge
+    n, ridge = _checks.positive("n", n), _checks.nonnegative("ridge", ridge)
+    tail = _checks.nonnegative("tail", tail)
+    batches = {"values": values, "degeneracy": degeneracy}
+    shapes = {name: x.shape[:-1] for name, x in batches.items()}
+    _checks.fit(**shapes, n=n.shape, ridge=ridge.shape, tail=tail.shape)
+    return values, degeneracy.astype(values.dtype), n, ridge + tail
 
 
 def effective_ridge(
@@ -129,7 +133,8 @@ def kept_of(degeneracy, cutoff):
     """Modes of each level (..., k) that lie below the cutoff (...)."""
     if _checks.known(degeneracy):
         cutoff = _checks.cutoffs(cutoff, int(np.asarray(degeneracy).sum(-1).max().round()))
-    cutoff = jnp.asarray(cutoff, degeneracy.dtype)
+    cutoff = jnp.asarray(_checks.numbers("cutoff", cutoff), degeneracy.dtype)
+    _checks.fit(cutoff=cutoff.shape, values=degeneracy.shape[:-1])
     return jnp.clip(cutoff[..., None] - (jnp.cumsum(degeneracy, -1) - degeneracy), 0.0, degeneracy)
 
 

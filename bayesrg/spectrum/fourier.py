@@ -100,6 +100,12 @@ def fourier(
     """
     modes = _checks.whole("modes", modes)
     period = _checks.positive("period", period, ndim=0)
-    values = jnp.broadcast_to(jnp.asarray(values_fn(jnp.arange(float(modes)))), (modes,))
+    _checks.function("values_fn", values_fn, "a function of mode indices")
+    values = _checks.returned("values_fn", values_fn(jnp.arange(float(modes))))
+    if values.shape not in ((), (modes,)):
+        raise ValueError(
+            f"values_fn returned shape {values.shape} for {modes} indices; return one value each"
+        )
+    values = jnp.broadcast_to(values, (modes,))
     values = _checks.eigenvalues(values)
     return FourierSpectrum(values, jnp.ones_like(values), period)

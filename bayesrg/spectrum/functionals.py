@@ -113,6 +113,7 @@ class Functionals(eqx.Module):
         arXiv 2405.06008; Quinonero-Candela and Rasmussen (2005) (the projection).
         """
         _checks.require_x64("Functionals.at")
+        _checks.instance("kernel", kernel, Kernel, _checks.KERNEL)
         covariance = self.V.T @ kernel(self.X_ref) @ self.V
         factor, jitter = cholesky(covariance)
         if _checks.known(factor):
@@ -221,7 +222,6 @@ def functionals(spectrum: Spectrum, k: int) -> Functionals:
             f"spectrum must come from spectrum.nystrom, got {type(spectrum).__name__}; "
             "functionals are weights of a reference sample, which only that has"
         )
-    if isinstance(k, bool) or not isinstance(k, int | np.integer) or not 1 <= k <= len(spectrum):
-        raise ValueError(f"k must be an integer from 1 to {len(spectrum)}, got {k!r}")
+    k = _checks.whole("k", k, most=len(spectrum))
     V = spectrum.projection[:, :k] * jnp.sqrt(spectrum.values[:k])
     return Functionals(V, spectrum.X_ref)

@@ -5,7 +5,6 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array, lax
 from jaxtyping import Float
 
@@ -106,8 +105,7 @@ def gaussian_rbf(lengthscale: ArrayLike, scale: ArrayLike, modes: int) -> Gaussi
     """
     lengthscale = _checks.positive("lengthscale", lengthscale, ndim=0)
     scale = _checks.positive("scale", scale, ndim=0)
-    if isinstance(modes, bool) or not isinstance(modes, int | np.integer) or modes < 1:
-        raise ValueError(f"modes must be a positive integer, got {modes!r}")
+    modes = _checks.whole("modes", modes)
     a, b, _, total = _rates(lengthscale, scale)
     values = jnp.sqrt(2.0 * a / total) * (b / total) ** jnp.arange(modes)
     return GaussianRBFSpectrum(RBF(lengthscale), scale, values, jnp.ones_like(values))

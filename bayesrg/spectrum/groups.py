@@ -33,6 +33,7 @@ def groups(values: ArrayLike, n: ArrayLike, width: float = 3.0) -> Int[Array, " 
     """
     values = _checks.eigenvalues(values)
     n = _checks.positive("n", n, ndim=0)
+    width = _checks.nonnegative("width", width, ndim=0)
     gap = values[:-1] - values[1:]
     apart = (gap >= width * values[:-1] / jnp.sqrt(n)) & (gap > 0)
     return jnp.concatenate([jnp.zeros(min(1, len(values)), int), jnp.cumsum(apart)])

@@ -152,15 +152,9 @@ class _Table(Map):
         return jnp.concatenate([first.astype(values.dtype), values[..., size:]], -1)
 
 
-def _count(name, r):
-    if isinstance(r, bool) or not isinstance(r, int | np.integer) or r < 1:
-        raise ValueError(f"{name} takes a positive integer r, got {r!r}; it counts modes")
-    return int(r)
-
-
 def identity(values: ArrayLike | None = None):
     """Return eigenvalues ``values`` (..., k) as they are: a map itself, and without them, one."""
-    return _Combined(()) if values is None else jnp.asarray(values)
+    return _Combined(()) if values is None else _checks.finite("values", values)
 
 
 def scale(c: ArrayLike) -> Map:
@@ -178,13 +172,13 @@ def power(alpha: ArrayLike) -> Map:
 
 def flatten(r: int) -> Map:
     r"""Lower the first r modes to the next: :math:`g_i = \lambda_{r+1}`, (k,); returns a map."""
-    r = _count("flatten", r)
+    r = _checks.whole("r", r)
     return _Level(r, r)
 
 
 def lift(r: int) -> Map:
     r"""Raise the first r modes to the largest: :math:`g_i = \lambda_1`, (k,); returns a map."""
-    return _Level(_count("lift", r), 0)
+    return _Level(_checks.whole("r", r), 0)
 
 
 def hard_cutoff(cutoff: ArrayLike) -> Map:

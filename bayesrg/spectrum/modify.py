@@ -157,7 +157,8 @@ def modify(
             f"the modes of a {type(spectrum).__name__} are no eigenfunctions, so it has no "
             "eigenvalues to map; use spectrum.nystrom"
         )
-    values = jnp.asarray(g(old), old.dtype)
+    _checks.function("g", g, "a map of eigenvalues, as spectrum.maps has")
+    values = _checks.returned("g", g(old)).astype(old.dtype)
     if values.shape != old.shape:
         raise ValueError(
             f"g returned shape {values.shape} for eigenvalues of shape {old.shape}; return one a "
@@ -228,7 +229,9 @@ class _Correction(eqx.Module):
     n: int = eqx.field(static=True)
 
     def new(self, lam, largest):
-        return self.g.at(lam, largest) if isinstance(self.g, Pointwise) else self.g(lam)
+        if isinstance(self.g, Pointwise):
+            return self.g.at(lam, largest)
+        return _checks.returned("g", self.g(lam))
 
     def __call__(self, values, largest):
         lam = values / self.n
@@ -300,6 +303,8 @@ def modify_kernel(
     arXiv 2307.14531; Daleckii and Krein (1965).
     """
     _checks.require_x64("spectrum.modify_kernel")
+    _checks.instance("kernel", kernel, Kernel, _checks.KERNEL)
+    _checks.function("g", g, "a map of eigenvalues, as spectrum.maps has")
     if isinstance(g, Map) and not isinstance(g, Pointwise):
         raise ValueError(
             "g goes by rank, and the level that it refers to may be degenerate while the kernel "

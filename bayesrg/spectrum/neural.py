@@ -160,6 +160,7 @@ def neural(
     arXiv 2205.00165 (the objective); arXiv 2307.14531, arXiv 2405.06008 (the uses).
     """
     _checks.require_x64("spectrum.neural")
+    _checks.instance("kernel", kernel, Kernel, _checks.KERNEL)
     X = _checks.inputs("X", X)
     modes, steps = _checks.whole("modes", modes), _checks.whole("steps", steps)
     batch, rows = _checks.whole("batch", batch), _checks.whole("rows", rows)
@@ -168,6 +169,9 @@ def neural(
         raise ValueError(f"modes is {modes} for {min(n, rows)} rows of X; ask for at most as many")
     if (apply is None) != (params is None):
         raise ValueError("apply and params belong together; give both or neither")
+    if apply is not None:
+        _checks.function("apply", apply)
+        params = _checks.parameters("params", params)
     start, order, key = random.split(_checks.random_key(key), 3)
     given = apply is not None
     if not given:

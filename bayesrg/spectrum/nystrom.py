@@ -120,6 +120,7 @@ def nystrom(
     arXiv 2405.06008; Williams and Seeger (2001).
     """
     _checks.require_x64("spectrum.nystrom")
+    _checks.instance("kernel", kernel, Kernel, _checks.KERNEL)
     X_ref = _checks.inputs("X_ref", X_ref, wide=True)
     M = X_ref.shape[0]
     needed, memory = M**2 * X_ref.dtype.itemsize, _memory()
@@ -131,7 +132,7 @@ def nystrom(
         )
     K = kernel(X_ref)
     _checks.on_host("spectrum.nystrom counts its rank: it", K)
-    rtol = float(M * jnp.finfo(K.dtype).eps) if rtol is None else rtol
+    rtol = float(M * jnp.finfo(K.dtype).eps) if rtol is None else _checks.number("rtol", rtol)
     if not 0 <= rtol < 1:
         raise ValueError(f"rtol must be at least 0 and below 1, got {rtol!r}; 1e-12 is usual")
     values, vectors = jnp.linalg.eigh(K)
@@ -139,9 +140,7 @@ def nystrom(
     floor = rtol * values[0]
     _checks.eigenvalues(jnp.where(jnp.abs(values) <= floor, 0.0, values))
     usable = int((values > floor).sum())
-    kept = usable if rank is None else rank
-    if not isinstance(kept, int | np.integer) or not 0 <= kept <= M:
-        raise ValueError(f"rank must be an integer from 0 to {M}, got {rank!r}")
+    kept = usable if rank is None else _checks.whole("rank", rank, least=0, most=M)
     if kept > usable:
         warnings.warn(
             f"rank {rank} was asked for but only {usable} of {M} eigenpairs are above round-off; "

@@ -38,7 +38,8 @@ class ModePosterior(NamedTuple):
 
 
 def _rotate(kernel, y, ridge):
-    vectors, values = kernel.eigen
+    what = "a ModifiedKernel, which spectrum.modify makes"
+    vectors, values = _checks.instance("kernel", kernel, ModifiedKernel, what).eigen
     y = _checks.finite("y", y, ndim=1)
     _checks.targets("y", y, vectors.shape[0])
     return vectors, values, y, vectors.T @ y, _checks.positive("ridge", ridge, ndim=0)

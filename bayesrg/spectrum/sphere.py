@@ -67,6 +67,7 @@ class SphereSpectrum(Spectrum):
             Times the level's value it is the level's part of the kernel; 1 / degeneracy times it
             is the Legendre polynomial of the angle.
         """
+        i = _checks.whole("i", i, least=-len(self), most=len(self) - 1)
         if not -len(self) <= i < len(self):
             raise ValueError(f"i must be an integer from 0 to {len(self) - 1}, got {i}")
         sizes = [float(multiplicity(self.dim, k)) for k in range(self.degrees + 1)]
@@ -83,6 +84,7 @@ class SphereSpectrum(Spectrum):
 
     def count(self, above: ArrayLike) -> Float[Array, ""]:
         """Count the modes with values ``above`` a number, in units of variance."""
+        above = _checks.finite("above", above)
         return jnp.where(self.values > above, self.degeneracy, 0.0).sum()
 
     def _sum(self, weights, X, Z):
@@ -188,9 +190,9 @@ def sphere(
     Bach (2017), appendix D; arXiv 2307.14531 (the kernels).
     """
     _checks.warn_32_bits("spectrum.sphere")
-    for name, value, least in (("dim", dim, 2), ("degree", degree, 0)):
-        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-            raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
+    dim, degree = _checks.whole("dim", dim, least=2), _checks.whole("degree", degree, least=0)
+    _checks.flag("explicit", explicit)
+    _checks.instance("kernel", kernel, Kernel, _checks.KERNEL)
     radius = _checks.positive("radius", math.sqrt(dim) if radius is None else radius, ndim=0)
     sizes = [multiplicity(dim, k) for k in range(degree + 1)]
     if explicit and sum(sizes) > _MOST_MODES:

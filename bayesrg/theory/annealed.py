@@ -160,6 +160,7 @@ def annealed_curve(
     ensemble = _ensemble("theory.annealed_curve", values, widths, activations)
     n, ridge = _checks.positive("n", n), _checks.positive("ridge", ridge)
     noise = _checks.nonnegative("label_noise", label_noise)
+    _checks.fit(n=n.shape, ridge=ridge.shape, label_noise=noise.shape)
     n, ridge, noise = jnp.broadcast_arrays(n, ridge, noise)
     tau, missing, slack = (x.reshape(n.shape) for x in _curve(ensemble, n.ravel(), ridge.ravel()))
     df1 = ensemble.sizes[-1] - missing
@@ -173,6 +174,8 @@ def annealed_curve(
 def _ensemble(caller, values, widths, activations):
     _checks.warn_32_bits(caller)
     values = _checks.nonnegative("values", values, ndim=1)
+    if not values.size:
+        raise ValueError("values is empty; give an eigenvalue at least")
     widths = _checks.whole_numbers("widths", widths)
     activations = resolved("activations", activations, len(widths))
     warn_unless_odd(activations, "mean", "average over weights with linearise")

@@ -69,6 +69,8 @@ def cross_linearise(
     _checks.warn_32_bits("theory.cross_linearise")
     allowed = ("closure", "unit", "mean")
     method = _checks.choice("method", "closure" if method is None else method, allowed)
+    _checks.sequence("weights", weights, "matrices or None, one a layer")
+    _checks.sequence("teacher_weights", teacher_weights, "matrices or None, one a layer")
     if len(weights) != len(teacher_weights):
         raise ValueError(
             f"weights has {len(weights)} layers and teacher_weights {len(teacher_weights)}; give "
@@ -81,13 +83,15 @@ def cross_linearise(
     for _, functions in (student, teacher):
         warn_unless_odd(functions, method)
     one = isinstance(paired, bool | int | np.bool_ | np.integer)
-    paired = (paired,) * len(weights) if one else tuple(paired)
+    what = "counts or booleans, one a layer, or one for all"
+    paired = (paired,) * len(weights) if one else tuple(_checks.sequence("paired", paired, what))
     if len(paired) != len(weights):
         raise ValueError(f"paired has {len(paired)} entries for {len(weights)} layers")
     cross, states, moments = K, [(K, mean), (K, mean)], []
     for W, f, V, g, pairs in zip(*student, *teacher, paired, strict=True):
         every = isinstance(pairs, bool | np.bool_) and bool(pairs)
-        count = min(len(W), len(V)) if every else int(pairs)
+        pairs = 0 if isinstance(pairs, bool | np.bool_) else pairs
+        count = min(len(W), len(V)) if every else _checks.whole("paired", pairs, least=0)
         if not 0 <= count <= min(len(W), len(V)):
             raise ValueError(
                 f"paired asks for {count} pairs of units in layers of {len(W)} and {len(V)}; give "
@@ -103,7 +107,8 @@ def _network(name, weights, function_name, activations, inputs):
     matrices, size = [], inputs
     for W in weights:
         matrices.append(jnp.eye(size) if W is None else W)
-        size = jnp.asarray(matrices[-1]).shape[0]
+        matrices[-1] = _checks.finite(f"an entry of {name}", matrices[-1], ndim=2)
+        size = matrices[-1].shape[0]
     functions = resolved(function_name, activations, len(matrices))
     linear = _activations.resolve("linear")
     functions = [linear if W is None else f for W, f in zip(weights, functions, strict=True)]

@@ -98,7 +98,7 @@ def learning_curve(
     values, degeneracy, power, n, noise, label_noise = _checked(
         values, degeneracy, power, n, ridge, tail, label_noise
     )
-    bare = noise - jnp.asarray(tail)
+    bare = noise - _checks.nonnegative("tail", tail)
     return _curve(values, degeneracy, power, n, noise, bare, label_noise, 0.0)
 
 
@@ -111,6 +111,7 @@ def _checked(values, degeneracy, power, n, ridge, tail, label_noise):
             "a level"
         )
     label_noise = _checks.nonnegative("label_noise", label_noise)
+    _checks.fit(n=n.shape, ridge=ridge.shape, label_noise=label_noise.shape)
     return values, degeneracy, power, n, ridge, label_noise
 
 
@@ -155,7 +156,7 @@ def coarse_learning_curve(
     values, degeneracy, power, n, bare, label_noise = _checked(
         values, degeneracy, power, n, ridge, tail, label_noise
     )
-    bare = bare - jnp.asarray(tail)
+    bare = bare - _checks.nonnegative("tail", tail)
     noise = bare if rule == "truncate" else noise
     low = kept_of(degeneracy, cutoff)
     share = low / degeneracy

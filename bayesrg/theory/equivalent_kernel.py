@@ -2,7 +2,6 @@
 """The equivalent kernel: regression on infinitely dense data, and its first correction."""
 
 import equinox as eqx
-import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
@@ -29,7 +28,11 @@ class EquivalentKernel(eqx.Module):
 
     def __call__(self, features: ArrayLike, others: ArrayLike) -> Float[Array, "point point_bis"]:
         r"""Kernel :math:`\sum_k L_k\phi_k(x)\phi_k(z)` from mode functions (p, k) and (m, k)."""
-        return (jnp.asarray(features) * self.learnability) @ jnp.asarray(others).T
+        features = _checks.finite("features", features, ndim=2)
+        others = _checks.finite("others", others, ndim=2)
+        same_modes(features, self.values)
+        same_modes(others, self.values, "others")
+        return (features * self.learnability) @ others.T
 
     @property
     def variance(self) -> Float[Array, " mode"]:
@@ -39,13 +42,13 @@ class EquivalentKernel(eqx.Module):
     def coefficients(self, target: ArrayLike) -> Float[Array, " mode"]:
         """Mean coefficients (k,) for a target with coefficients (k,)."""
         target = _checks.finite("target", target, ndim=1)
-        same_modes(target[None], self.values)
+        same_modes(target[None], self.values, "target")
         return self.learnability * target
 
     def error(self, power: ArrayLike) -> Array:
         """Squared error of the mean predictor on a noiseless target of power (k,)."""
         power = _checks.nonnegative("power", power, ndim=1)
-        same_modes(power[None], self.values)
+        same_modes(power[None], self.values, "power")
         return (self._missed**2 * power).sum(-1)
 
     @property
@@ -78,7 +81,7 @@ class EquivalentKernel(eqx.Module):
         target = _checks.finite("target", target, ndim=1)
         weights = probabilities(weights, features.shape[0])
         spread = features**2 @ self.variance
-        same_modes(target[None], self.values)
+        same_modes(target[None], self.values, "target")
         missed = features @ (self._missed * target)
         pulled = features.T @ (weights * spread * missed)
         return -self.n / self.ridge**2 * self.variance * pulled

@@ -118,19 +118,22 @@ def ridge_equivalent(
     arXiv 2402.13999 for features of random networks; Hastie et al. (2022), arXiv 1903.08560.
     """
     _checks.warn_32_bits("theory.ridge_equivalent")
+    _checks.instance("moments", moments, Moments, _checks.MOMENTS)
     dtype = moments.values.dtype
     n = _checks.nonnegative("n", n).astype(dtype)
     ridge = _ridge(ridge, dtype)
+    _checks.fit(n=n.shape, ridge=ridge.shape)
     if label_noise is not None:
         label_noise = _checks.nonnegative("label_noise", label_noise)
     if noise_variance is not None:
         noise_variance = _checks.positive("noise_variance", noise_variance).astype(dtype)
+        _checks.fit(n=n.shape, ridge=ridge.shape, noise_variance=noise_variance.shape)
     some = not _checks.known(ridge) or bool((np.asarray(ridge) == 0).any())
     result = equivalent(moments, n, ridge, noise_variance, ridgeless=some)
     _warn(result)
     if label_noise is None:
         return result
-    shape = jnp.broadcast_shapes(label_noise.shape, result.test.shape)
+    shape = _checks.fit(label_noise=label_noise.shape, n=result.test.shape)
     if shape != result.test.shape:
         raise ValueError(
             f"label_noise has shape {label_noise.shape} and the results {result.test.shape}; give "
@@ -142,7 +145,7 @@ def ridge_equivalent(
 
 
 def _ridge(ridge, dtype):
-    ridge = jnp.asarray(ridge).astype(dtype)
+    ridge = jnp.asarray(_checks.numbers("ridge", ridge)).astype(dtype)
     if _checks.known(ridge) and not (np.asarray(ridge) >= 0).all():
         raise ValueError(
             f"ridge must be non-negative, got {np.asarray(ridge).min()}; give a variance, zero for "

@@ -73,6 +73,7 @@ def hermite(activation, variance: ArrayLike, mean: ArrayLike = 0.0) -> Hermite:
     _checks.warn_32_bits("theory.hermite")
     variance = _checks.nonnegative("variance", variance)
     mean = _checks.finite("mean", mean)
+    _checks.fit(variance=variance.shape, mean=mean.shape)
     moments = _moments(_activations.resolve(activation), variance, mean)
     warn_clipped(moments.clipped)
     return Hermite(*moments[:4])

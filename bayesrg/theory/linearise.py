@@ -234,8 +234,7 @@ def second_moment(name, Omega):
 def chained(name, weights, inputs):
     """Convert to a list of matrices, each of which takes what the one below gives."""
     matrices = []
-    for level, W in enumerate(weights):
-        W = _checks.finite(f"{name}[{level}]", W, ndim=2)
+    for level, W in enumerate(_checks.matrices(name, weights)):
         if W.shape[1] != inputs:
             raise ValueError(
                 f"{name}[{level}] has shape {W.shape} and layer {level + 1} has {inputs} inputs; "

@@ -101,6 +101,7 @@ def moments(
     arXiv 2402.13999: the population covariance of a trained network, from data.
     """
     _checks.warn_32_bits("theory.moments")
+    _checks.flag("centre", centre)
     F = _checks.inputs("F", F)
     y = _checks.targets("y", y, F.shape[0])
     N, p = F.shape
@@ -225,6 +226,7 @@ def spectral_moments(
 def _tolerance(given, values):
     if given is None:
         return values.shape[-1] * float(jnp.finfo(values.dtype).eps)
+    given = _checks.number("rank_tol", given)
     if not 0 <= given < 1:
         raise ValueError(f"rank_tol must lie in [0, 1), got {given}; leave it out for p * eps")
     return float(given)

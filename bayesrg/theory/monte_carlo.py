@@ -181,6 +181,8 @@ def finite_population(
     ValueError
         For a cutoff without a spectrum.
     """
+    _checks.instance("prior", prior, Kernel | Spectrum, _checks.PRIOR)
+    _checks.flag("replace", replace)
     X = _checks.inputs("X", X)
     y = _checks.finite("y", _checks.targets("y", y, X.shape[0]), ndim=1)
     if isinstance(prior, Kernel):
@@ -225,6 +227,9 @@ def feature_population(
     ValueError
         For numbers of rows that differ.
     """
+    _checks.flag("replace", replace)
+    if draw is not None:
+        _checks.function("draw", draw, "a function of a key and a number")
     features = _checks.inputs("features", features)
     target = _checks.targets("target", target, features.shape[0])
     target = _checks.finite("target", target, ndim=1)
@@ -307,11 +312,15 @@ def learning_curve_mc(
     The experiment that arXiv 2405.06008 compares its theory with.
     """
     _checks.require_x64("theory.learning_curve_mc")
-    if draws < 2:
+    what = "a Population; see theory.gaussian_population, finite_population, feature_population"
+    _checks.instance("population", population, Population, what)
+    if _checks.whole("draws", draws) < 2:
         raise ValueError(f"draws must be at least 2 for a standard error, got {draws}")
+    batch = _checks.whole("batch", batch)
+    _checks.flag("poisson", poisson)
     _checks.on_host("theory.learning_curve_mc counts rows: it", n)
-    sizes = np.atleast_1d(np.asarray(n))
-    if not np.issubdtype(sizes.dtype, np.integer) or (sizes < 1).any() or sizes.ndim != 1:
+    sizes = np.asarray(_checks.indices("n", n))
+    if (sizes < 1).any():
         raise ValueError(f"n must hold positive integers, shape () or (s,), got {n!r}")
     ridge, noise = _checks.positive("ridge", ridge), _checks.nonnegative("label_noise", label_noise)
     for name, value in (("ridge", ridge), ("label_noise", noise)):

@@ -89,6 +89,7 @@ def optimal_ridge(
     """  # noqa: E501
     _checks.warn_32_bits("theory.optimal_ridge")
     _checks.choice("criterion", criterion, ("test", "evidence"))
+    _checks.instance("moments", moments, Moments, _checks.MOMENTS)
     dtype = moments.values.dtype
     n = _checks.positive("n", n).astype(dtype)
     if noise_variance is not None:
@@ -103,6 +104,8 @@ def optimal_ridge(
             f"moments hold {moments.power.shape[1]} targets, which have a best ridge each; give "
             "those of one at a time"
         )
+    if bounds is not None and len(_checks.sequence("bounds", bounds, "two ridges")) != 2:
+        raise ValueError(f"bounds must be (low, high), got {len(bounds)} numbers")
     if bounds is None:
         low, high = (scale * moments.values.sum() for scale in (1e-8, 1e4))
     else:
@@ -112,7 +115,7 @@ def optimal_ridge(
             f"bounds must be 0 < low < high, got {float(low)} and {float(high)}; features that "
             "vanish have no best ridge"
         )
-    if points < 3:
+    if _checks.whole("points", points) < 3:
         raise ValueError(f"points must be at least 3 to enclose an optimum, got {points}")
     profiled = noise_variance is None
     s2 = jnp.ones((), dtype) if profiled else noise_variance

@@ -63,6 +63,7 @@ def two_resolvents(
     ----------
     arXiv 2402.13999 for A = Omega, from which the error follows.
     """
+    _checks.instance("moments", moments, Moments, _checks.MOMENTS)
     values, p = moments.values, moments.values.size
     A = _checks.finite("A", A, ndim=(1, 2)).astype(values.dtype)
     if A.shape not in ((p,), (p, p)):
@@ -79,6 +80,7 @@ def two_resolvents(
 
 
 def _averages(moments, n, ridge):
+    _checks.instance("moments", moments, Moments, _checks.MOMENTS)
     n = _checks.nonnegative("n", n, ndim=0).astype(moments.values.dtype)
     ridge = _checks.nonnegative("ridge", ridge, ndim=0).astype(moments.values.dtype)
     lost = (ridge == 0) & (moments.values <= moments.floor)

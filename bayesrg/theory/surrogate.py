@@ -58,10 +58,10 @@ def surrogate_features(
     """
     key = _checks.random_key(key)
     layers = linearise(weights, activations, Omega0, method=method, mean0=mean0)
-    x, inputs = _checks.inputs("X", X), jnp.asarray(Omega0).shape[0]
+    x, inputs = _checks.inputs("X", X), _checks.finite("Omega0", Omega0, ndim=2).shape[0]
     if x.shape[1] != inputs:
         raise ValueError(f"X has {x.shape[1]} columns and Omega0 {inputs}; give the same inputs")
-    x = x if mean0 is None else x - jnp.asarray(mean0)[None]
+    x = x if mean0 is None else x - _checks.finite("mean0", mean0, ndim=1)[None]
     keys = jax.random.split(key, len(layers))
     noise = [
         jax.random.normal(k, (x.shape[0], layer.ks2.size), x.dtype)
@@ -73,5 +73,5 @@ def surrogate_features(
 def add_noise(noise, weights, layers: list[LayerMoments], x: Array) -> Array:
     """Follow centred inputs x (n, p_0) up the layers with white ``noise``, (n, p_l) a layer."""
     for W, layer, xi in zip(weights, layers, noise, strict=True):
-        x = layer.k1[None] * (x @ jnp.asarray(W).T) + jnp.sqrt(layer.ks2)[None] * xi
+        x = layer.k1[None] * (x @ _checks.finite("weights", W).T) + jnp.sqrt(layer.ks2)[None] * xi
     return x + layers[-1].mean[None] if layers else x

@@ -98,7 +98,7 @@ class ConvLinear(eqx.Module):
         ValueError
             If a mask is wider than what it looks at.
         """
-        sites = [inputs]
+        sites = [_checks.whole("inputs", inputs)]
         for mask, stride in zip(self.masks, self._strides, strict=True):
             if mask > sites[-1]:
                 raise ValueError(
@@ -118,9 +118,10 @@ class ConvLinear(eqx.Module):
         ``inputs`` are the channels and sites (C_0, S_0) of X.
         """
         key = _checks.random_key(key)
-        channels = (inputs[0], *self.channels)
-        shapes = list(zip(channels[1:], channels[:-1], self.masks, strict=True))
-        shapes.append((self.outputs, channels[-1], self.sites(inputs[1])[-1]))
+        inputs = _checks.whole_numbers("inputs", inputs)
+        if len(inputs) != 2:
+            raise ValueError(f"inputs must be channels and sites of X, got {inputs}")
+        shapes = self._shapes(inputs)
         scales = jnp.broadcast_to(self.weight_scales, (len(shapes),))
         keys = random.split(key, len(shapes))
         return tuple(
@@ -128,9 +129,22 @@ class ConvLinear(eqx.Module):
             for k, scale, shape in zip(keys, scales, shapes, strict=True)
         )
 
+    def _shapes(self, inputs):
+        channels = (inputs[0], *self.channels)
+        shapes = list(zip(channels[1:], channels[:-1], self.masks, strict=True))
+        return [*shapes, (self.outputs, channels[-1], self.sites(inputs[1])[-1])]
+
     def apply(self, weights: Sequence[Array], X: ArrayLike) -> Float[Array, "point output"]:
         """Outputs at X (n, C_0, S_0) under ``weights``: (n, c)."""
         h = self.check(X)
+        weights = [
+            _checks.finite("an entry of weights", W, ndim=3)
+            for W in _checks.sequence("weights", weights)
+        ]  # as init gives them
+        shapes = [W.shape for W in weights]
+        expected = [tuple(s) for s in self._shapes(h.shape[1:])]
+        if shapes != expected:
+            raise ValueError(f"weights have shapes {shapes}; give {expected}, as init does")
         for W, stride in zip(weights[:-1], self._strides, strict=True):
             fan = W.shape[1] * W.shape[2]
             h = jax.lax.conv(h, W, (stride,), "VALID") / np.sqrt(fan)
@@ -140,6 +154,8 @@ class ConvLinear(eqx.Module):
     def check(self, X: ArrayLike) -> Float[Array, "point channel site"]:
         """Convert inputs X to a finite array (n, C_0, S_0) that all masks fit."""
         X = _checks.finite("X", X, ndim=3)
+        if not X.size:
+            raise ValueError(f"X has shape {X.shape}; give at least one input")
         self.sites(X.shape[2])
         return X
 
@@ -283,6 +299,7 @@ def order_fourth_moment(net: ConvLinear, inputs: int) -> Float[np.ndarray, "i j 
     (D S_1, D S_1, D S_1, D S_1)
         On the host, with outputs slowest; the mean of Q is 1 / S_L through all T.
     """
+    _checks.instance("net", net, ConvLinear, "a ConvLinear")
     sites, c = net.sites(inputs), net.outputs
     eye = np.eye(c * sites[-1]) / sites[-1]
     E = np.einsum("ij,kl->ijkl", eye, eye)

@@ -5,6 +5,7 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Float
 
+from ... import _checks
 from .problem import Problem
 
 
@@ -29,9 +30,9 @@ class ExactDraws(eqx.Module):
 
 def stratified(problem: Problem, log_q, weights, count, seed) -> ExactDraws:
     """Invert the distribution function of ``log_q`` (g,) of ``weights`` (g,), in random order."""
-    if isinstance(count, bool) or not isinstance(count, int | np.integer) or count < 1:
+    if _checks.integer(count) is None or count < 1:
         raise ValueError(f"count must be a positive integer, got {count!r}")
-    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
+    if _checks.integer(seed) is None or seed < 0:
         raise ValueError(f"seed must be a non-negative integer, got {seed!r}")
     rng = np.random.default_rng(seed)
     u = rng.permutation((np.arange(count) + rng.random(count)) / count)

@@ -101,21 +101,21 @@ def evidence(
     ----------
     arXiv 2406.03260 for the mixture; 1507.02646 for the tail index.
     """
+    _checks.instance("net", net, DeepLinear, _checks.NET)
     method = ("exact" if net.outputs == 1 else "importance_laplace") if method is None else method
-    if method == "path":
+    if isinstance(method, str) and method == "path":
         raise ValueError(
             "method 'path' needs a sampler; call bayesrg.inference.path_evidence with the model "
             "deep_linear_collapsed"
         )
     _checks.choice("method", method, _METHODS)
     _checks.on_host("theory.deep_linear.evidence", net, X, Y, key)
-    if isinstance(draws, bool) or not isinstance(draws, int | np.integer) or draws < _LEAST:
-        raise ValueError(f"draws must be an integer of at least {_LEAST}, got {draws!r}")
+    draws = _checks.whole("draws", draws, least=_LEAST)
     if method == "exact":
         value = exact(net, X, Y).log_evidence
         return Evidence(value, 0.0, float("inf"), float("-inf"), method, None)
     check_observed(net, X, Y, weights=False)
-    joint = joint_of(prepare_outputs(net, X, Y))
+    joint = joint_of(prepare_outputs(net, X, Y, name="Y"))
     key = _checks.random_key(key)
     if not net.widths:
         value = float(joint.log_likelihood(jnp.zeros(0)))

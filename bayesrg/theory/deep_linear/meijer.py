@@ -49,9 +49,8 @@ def log_meijer_g(log_z: ArrayLike, b: ArrayLike) -> np.ndarray:
     arXiv 2212.14457, 2104.11734 for the function; the rule is the package's own.
     """
     _checks.on_host("theory.deep_linear.log_meijer_g", log_z, b)
-    _checks.finite("log_z", log_z)
-    _checks.finite("b", b, ndim=1)
-    log_z, b = np.asarray(log_z, float), np.asarray(b, float)
+    log_z = np.asarray(_checks.finite("log_z", log_z), float)
+    b = np.asarray(_checks.finite("b", b, ndim=1), float)
     if not b.size:
         raise ValueError("b is empty; a product of no variables has no density")
     flat = log_z.ravel()
@@ -66,6 +65,11 @@ def _rule(log_z, b):
     d = _saddle(log_z, shift, count)[:, None]  # distance of the saddle from the nearest pole
     width = 1.0 / np.sqrt((count * polygamma(1, d + shift)).sum(-1))
     reach = np.arcsinh(14.0 + 60.0 / (count.sum() * width)).max()
+    if not np.isfinite(reach):
+        raise ValueError(
+            f"log_z (of a prior log_q) runs from {log_z.min():.3g} to {log_z.max():.3g}, beyond "
+            "what the rule resolves; G is zero or infinite there in 64 bits"
+        )
     w = np.linspace(0.0, reach, int(np.ceil(reach / _STEP)) + 1)
     t = d + width[:, None] * (1j * np.sinh(w) - _BEND * (np.cosh(w) - 1.0))
     exponent = -(t - b.min()) * log_z[:, None]

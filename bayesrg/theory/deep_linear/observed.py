@@ -50,12 +50,13 @@ def check_observed(
     -----
     Numbers are looked at where they can be read, that is, outside compiled programs.
     """
+    X = _checks.finite("X", X)
+    Y = Y if Y is None else _checks.finite("y", Y)
     shapes = f"X has shape {np.shape(X)} and y {None if Y is None else np.shape(Y)}"
     if np.ndim(X) != 2 or (Y is not None and np.ndim(Y) not in (1, 2)):
         raise ValueError(f"{shapes}; give (n, d) and (n,) or (n, c)")
     if Y is not None and np.shape(X)[0] != np.shape(Y)[0]:
         raise ValueError(f"{shapes}; give one target a row")
-    X = _checks.finite("X", X)
     _refuse_no_noise(net, weights)
     if Y is None:
         return None

@@ -41,7 +41,7 @@ def perturbative_kernel(
     ----------
     arXiv 2106.00651; unequal widths, scales and noise are the package's own.
     """
-    problems = prepare_outputs(net, X, Y)
+    problems = prepare_outputs(net, X, Y, name="Y")
     first, c = problems[0], len(problems)
     check_level(level, len(first.widths))
     learnt = first.learnt(0.0)

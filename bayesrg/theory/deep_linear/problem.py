@@ -117,7 +117,7 @@ class Problem(eqx.Module):
         """Prior covariance of new outputs with the modes (m, r), and prior variances (m,)."""
         _checks.on_host("a posterior of theory.deep_linear", X_new)
         _checks.finite("X_new", X_new, ndim=(1, 2))
-        X_new = np.asarray(X_new, float)
+        X_new = np.asarray(_checks.inputs("X_new", X_new), float)
         X_new = X_new[:, None] if X_new.ndim == 1 else X_new
         if X_new.shape[1] != self.inputs.shape[1]:
             raise ValueError(
@@ -166,6 +166,7 @@ def prepare(
         Without noise, if the kernel is singular and the targets lie in its range: everything is
         said about that range.
     """
+    _checks.instance("net", net, DeepLinear, _checks.NET)
     if net.outputs > 1:
         raise NotImplementedError(
             f"the network has {net.outputs} outputs, and this solver knows one; sample the "
@@ -175,21 +176,26 @@ def prepare(
 
 
 def prepare_outputs(
-    net: DeepLinear, X: ArrayLike, y: ArrayLike, kernel: Kernel | ArrayLike | None = None
+    net: DeepLinear,
+    X: ArrayLike,
+    y: ArrayLike,
+    kernel: Kernel | ArrayLike | None = None,
+    name: str = "y",
 ) -> list[Problem]:
     """Do what `prepare` does for every output by itself: they share all but their targets.
 
-    ``X`` is (n, d), ``y`` (n,) or (n, outputs), and ``kernel`` as there.
+    ``X`` is (n, d), ``y`` (n,) or (n, outputs), called ``name``, and ``kernel`` as there.
     """
     _checks.warn_32_bits("theory.deep_linear")
+    _checks.instance("net", net, DeepLinear, _checks.NET)
     standard = net.standardise()
     _checks.on_host(_SOLVER, X, y, kernel, standard)
     n = _checks.inputs("X", X).shape[0]
-    shape = _checks.targets("y", y, n).shape
+    shape = _checks.targets(name, y, n).shape
     X, y = np.asarray(X, float).reshape(n, -1), np.asarray(y, float).reshape(n, -1)
     if y.shape[1] != net.outputs:
         raise ValueError(
-            f"y has shape {shape} and the network {net.outputs} output(s); give one column an "
+            f"{name} has shape {shape} and the network {net.outputs} output(s); give one column an "
             "output"
         )
     scales = np.asarray(standard.scales, float)
@@ -252,8 +258,10 @@ def _diagonalise(kernel, X):
 
 def check_level(value, depth, least=0):
     """Require an integer from ``least`` to ``depth``."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer):
-        raise ValueError(f"level must be an integer from {least} to {depth}, got {value!r}")
+    if _checks.integer(value) is None:
+        raise ValueError(
+            f"level must be an integer from {least} to {depth}, got {_checks.shown(value)}"
+        )
     if not least <= value <= depth:
         raise ValueError(
             f"level must be an integer from {least} to {depth}, got {value}; level l is that of "

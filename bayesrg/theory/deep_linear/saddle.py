@@ -7,6 +7,7 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Float
 
+from ... import _checks
 from ..._checks import ArrayLike
 from ...kernels import Kernel
 from ...networks import DeepLinear
@@ -146,6 +147,8 @@ def saddle(
     Wishart matrices.
     """
     problem, *others = prepare_outputs(net, X, y, kernel)
+    if occam is not None:
+        occam = _checks.flag("occam", occam)
     occam = net.parametrisation == "standard" if occam is None else occam
     if others:
         return matrix_saddle([problem, *others], occam)

@@ -1,0 +1,238 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The smallest problem of each public function, in the upper layers; see `fuzz_problems`."""
+
+import pathlib
+import tempfile
+
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import xarray as xr
+from fuzz_problems import EVEN, FEATURES, POWER, VALUES, X, Z, rng, y
+
+import bayesrg as brg
+
+t, f, k, net = brg.theory, brg.diagnostics.feature, brg.kernels, brg.networks
+W = [rng.normal(size=(3, 2)), rng.normal(size=(3, 3))]
+OMEGA = np.array([[1.0, 0.2], [0.2, 1.0]])
+
+
+def line(X, y=None, *, width=1.0):
+    """Smallest model: one slope."""
+    slope = numpyro.sample("slope", dist.LogNormal(0.0, width))
+    numpyro.sample("y", dist.Normal(slope * X[:, 0], 1.0), obs=y)
+
+
+def theory(o):
+    levels = dict(values=VALUES, n=20.0, ridge=0.1, degeneracy=np.ones(4), tail=0.1)
+    curve = levels | {"power": POWER, "label_noise": 0.1}
+    moments = t.moments(FEATURES, y)
+    population = t.gaussian_population(VALUES, POWER)
+    networks = dict(weights=W, activations="tanh", Omega0=OMEGA, mean0=np.array([0.1, 0.0]))
+    annealed = dict(values=VALUES, widths=(3,), activations="tanh")
+    equivalent = t.equivalent_kernel(VALUES, 20.0, 0.1)
+    found = {
+        "Activation": (lambda **given: t.hermite(t.Activation(**given), 1.0), dict(
+            function=jnp.tanh, kinks=(0.0,))),
+        "annealed_curve": (t.annealed_curve, annealed | dict(n=20.0, ridge=0.1, label_noise=0.1)),
+        "annealed_dimension": (t.annealed_dimension, annealed | {"tau": 0.1}),
+        "coarse_learning_curve": (
+            t.coarse_learning_curve, curve | {"cutoff": 2, "rule": "universal"}),
+        "cross_linearise": (t.cross_linearise, networks | dict(
+            teacher_weights=W, teacher_activations="erf", paired=[2, 2], method="closure")),
+        "equivalent_kernel": (t.equivalent_kernel, dict(values=VALUES, n=20.0, ridge=0.1)),
+        "EquivalentKernel": (equivalent, dict(features=FEATURES, others=FEATURES)),
+        "EquivalentKernel.error": (equivalent.error, dict(power=POWER)),
+        "EquivalentKernel.correction": (equivalent.correction, dict(
+            features=FEATURES, target=POWER, weights=EVEN)),
+        "feature_population": (t.feature_population, dict(
+            features=FEATURES, target=y, draw=lambda key, n: (FEATURES[:n], y[:n]), replace=False)),
+        "finite_population": (t.finite_population, dict(
+            prior=o.spectrum, X=X, y=y, cutoff=2, replace=False)),
+        "gaussian_population": (t.gaussian_population, dict(
+            values=VALUES, coefficients=POWER, cutoff=2)),
+        "gcv": (t.gcv, dict(X=X, y=y, ridge=0.1)),
+        "hermite": (t.hermite, dict(activation="tanh", variance=1.0, mean=0.1)),
+        "learning_curve": (t.learning_curve, curve),
+        "learning_curve_mc": (t.learning_curve_mc, dict(
+            population=population, n=3, ridge=0.1, label_noise=0.1, key=0, draws=2, poisson=False,
+            batch=2)),
+        "linearise": (t.linearise, networks | dict(
+            psi0=np.array([0.1, 0.2]), method="closure", Ey=0.1)),
+        "moments": (t.moments, dict(F=FEATURES, y=y, centre=False, rank_tol=1e-9)),
+        "optimal_ridge": (t.optimal_ridge, dict(
+            moments=moments, n=20.0, criterion="test", bounds=(0.01, 10.0),
+            points=9)),
+        "population_moments": (t.population_moments, dict(
+            Omega=OMEGA, psi=np.array([0.1, 0.2]), Ey2=1.0, mean=np.array([0.1, 0.0]),
+            rank_tol=1e-9)),
+        "resolvent": (t.resolvent, dict(moments=moments, n=20.0, ridge=0.1)),
+        "ridge_equivalent": (t.ridge_equivalent, dict(
+            moments=moments, n=20.0, ridge=0.1, noise_variance=0.1)),
+        "spectral_density": (t.spectral_density, dict(values=VALUES, n=20.0, grid=VALUES)),
+        "spectral_moments": (t.spectral_moments, dict(
+            values=VALUES, power=POWER, label_noise=0.1, rank_tol=1e-9)),
+        "surrogate_features": (t.surrogate_features, networks | dict(
+            key=0, X=X, method="closure")),
+        "two_resolvents": (t.two_resolvents, dict(moments=moments, n=20.0, ridge=0.1,
+                                                  A=np.eye(4))),
+    }  # fmt: skip
+    return found | deep_linear()
+
+
+def deep_linear():
+    deep, lin = t.deep_linear, net.DeepLinear((3,), ridge=0.1)
+    two = net.DeepLinear((3,), ridge=0.1, outputs=2)
+    both = np.stack([y, y[::-1]], 1)
+    conv = deep.ConvLinear((2,), (2,), ridge=0.1)
+    images = rng.normal(size=(4, 1, 3))
+    given = dict(net=lin, X=X, y=y, kernel=k.Linear(0.5))
+    exact = deep.exact(lin, X, y)
+    found = {
+        "ConvLinear": (deep.ConvLinear, dict(
+            channels=(2,), masks=(2,), strides=(1,), ridge=0.1, outputs=1, weight_scales=1.0)),
+        "ConvLinear.init": (conv.init, dict(key=0, inputs=(1, 3))),
+        "ConvLinear.apply": (conv.apply, dict(weights=conv.init(0, (1, 3)), X=images)),
+        "ConvLinear.local_kernels": (conv.local_kernels, dict(X=images, Z=images[:2])),
+        "evidence": (deep.evidence, dict(net=two, X=X, Y=both, method="importance_laplace", key=0,
+                                         draws=100)),
+        "exact": (deep.exact, given),
+        "Exact.predict": (exact.predict, dict(X_new=Z)),
+        "saddle": (deep.saddle, given | {"occam": True}),
+        "infinite_depth": (deep.infinite_depth, dict(width=3.0, points=5.0, energy=1.0)),
+        "leading_log_evidence": (deep.leading_log_evidence, dict(
+            energy=1.0, effective_depth=0.5, points=5.0)),
+        "log_meijer_g": (deep.log_meijer_g, dict(log_z=0.5, b=np.array([0.5, 1.0]))),
+        "order_fourth_moment": (deep.order_fourth_moment, dict(net=conv, inputs=3)),
+        "pareto_k": (deep.pareto_k, dict(log_weights=rng.normal(size=40))),
+        "perturbative_kernel": (deep.perturbative_kernel, dict(net=lin, X=X, Y=y, level=1)),
+        "prior_density": (deep.prior_density, dict(widths=np.array([3.0, 4.0]), log_q=0.5)),
+        "wide_and_deep": (deep.wide_and_deep, dict(energy=1.0, effective_depth=0.5)),
+    }  # fmt: skip
+    return {f"deep_linear.{name}": problem for name, problem in found.items()}
+
+
+def tree():
+    """Draws of a deep linear network of one hidden layer, and of others, made up."""
+    draws = {"amplitude": np.exp(rng.normal(size=(2, 5))), "noise": np.exp(rng.normal(size=(2, 5))),
+             "slope": np.exp(rng.normal(size=(2, 5))), "Q": np.ones((2, 5, 1, 1)),
+             "w1": rng.normal(size=(2, 5, 3, 2)), "w2": rng.normal(size=(2, 5, 1, 3)),
+             "z1": rng.normal(size=(2, 5, 3, 2)), "z2": rng.normal(size=(2, 5, 1, 3))}  # fmt: skip
+    half = rng.normal(size=(2, 5, 1, 6, 6))
+    draws["feature_kernel"] = half @ half.swapaxes(-1, -2)
+    dims = {"Q": ("output", "output_bis"), "feature_kernel": ("layer", "point", "point_bis"),
+            "y": ("point",), "X": ("point", "feature")}  # fmt: skip
+    groups = {"posterior": draws, "prior": draws, "observed_data": {"y": y},
+              "constant_data": {"X": X}}  # fmt: skip
+    return brg.io.to_datatree(groups, dims, attrs={"hyper": '{"width": 1.0}'})
+
+
+def diagnostics(o):
+    dt, deep, bow = tree(), net.DeepLinear((3,), ridge=0.1), net.Rainbow((3,))
+    measured = f.measure_deep_linear(dt, deep, modes=3)
+    return {
+        "posterior_flow": (brg.diagnostics.posterior_flow, dict(
+            dt=dt, spectrum=VALUES, scale="amplitude", noise="noise", n=20.0, tail=0.1,
+            rule="running", threshold=0.5, cutoffs=np.array([1, 2]), modes=np.array([0, 1]),
+            batch=4)),
+        "order_flow": (brg.diagnostics.order_flow, dict(
+            dt=dt, net=deep, spectrum=VALUES, output=0, site="Q")),
+        "feature.compare": (f.compare, dict(
+            dt=measured, group="feature_learning", prior="feature_learning_prior")),
+        "feature.diagnose": (f.diagnose, dict(dt=dt, var_names=["amplitude"], allow_weights=False)),
+        "feature.kernels": (f.kernels, dict(
+            apply=lambda params, X: [X @ params], params=np.eye(2), X=X, lead=(),
+            max_bytes=1 << 20)),
+        "feature.layer_identity": (f.layer_identity, dict(dt=measured, group="feature_learning")),
+        "feature.mcse": (f.mcse, dict(draws=dt["posterior"].to_dataset()[["amplitude"]])),
+        "feature.measure": (f.measure, dict(
+            dt=dt, Y=y, ridge=0.1, var_name="feature_kernel", estimator="draw", group="posterior",
+            prior="prior", modes=3)),
+        "feature.measure_deep_linear": (f.measure_deep_linear, dict(
+            dt=dt, net=deep, kernel="draw", key=0, X=X, Y=y, ridge=0.1, group="posterior",
+            prior="prior", modes=3, keep_kernels=False, max_bytes=1 << 20)),
+        "layers.add_kernels": (brg.diagnostics.layers.add_kernels, dict(
+            dt=dt, net=bow, X=X, groups=("posterior",), max_bytes=1 << 20)),
+    }  # fmt: skip
+
+
+def inference(o):
+    dt = tree()
+    dt["posterior"] = xr.DataTree(dt["posterior"].to_dataset()[["slope"]])
+    dt.attrs = {"hyper": '{"width": 1.0}'}
+    steps = dict(model=line, data=(X, y), key=0, draws=4, warmup=2, chains=1, width=1.0)
+    return {
+        "fit": (brg.fit, steps | dict(block=3, prior=2, progress=False, devices=1)),
+        "predict": (brg.predict, dict(dt=dt, model=line, X_new=Z, key=0, site="y", width=1.0)),
+        "path_evidence": (brg.inference.path_evidence, steps | dict(
+            chains=2, crowding=3.0, target_accept_prob=0.9)),
+        "sbc": (brg.inference.sbc, dict(
+            model=line, X=X, quantities={"slope": lambda sites, y, key: sites["slope"]}, key=0,
+            simulations=2, draws=2, warmup=1, thin=1, batch=2, truth=line, observed="y",
+            width=1.0)),
+        "grid_posterior": (brg.inference.grid_posterior, dict(
+            model=line, data=(X, y), grid={"slope": np.array([0.1, 1.0, 2.0])}, width=1.0)),
+    }  # fmt: skip
+
+
+def io(o):
+    dt, flow = tree(), brg.rg.flow(VALUES, 6.0, 0.1)
+    file = brg.io.save(dt, pathlib.Path(tempfile.mkdtemp()) / "result.nc")
+    return {
+        "flow_to_datatree": (brg.io.flow_to_datatree, dict(flow=flow)),
+        "label": (lambda group: brg.io.label(group=group), dict(group=flow)),
+        "open_run": (brg.open_run, dict(path=str(file))),
+        "save": (lambda dt: brg.io.save(dt, file), dict(dt=dt)),
+        "to_datatree": (brg.io.to_datatree, dict(
+            groups={"posterior": {"a": np.ones((1, 2, 3))}}, dims={"a": ("point",)},
+            attrs={"note": "none"})),
+    }  # fmt: skip
+
+
+def plots(o):
+    from test_plots import SIZES, learnt, power_law_curve
+    from test_plots_dynamics import dynamics_groups
+    from test_plots_kernels import kernel_groups
+    from test_plots_modified import modified_groups
+    from test_plots_rainbow import rainbow_groups
+
+    cumulants = brg.rg.feature_cumulants(FEATURES, 3)
+    dt = brg.io.flow_to_datatree(brg.rg.flow(VALUES, 6.0, 0.1, features=FEATURES, y=y))
+    features = brg.io.group_of(cumulants).assign(features=(("point", "mode"), FEATURES))
+    made = brg.io.label(
+        learning_curve=power_law_curve(4.0 / SIZES).assign(
+            learnability=(("n_train", "mode"), np.outer(SIZES, VALUES) / 99), mode=np.arange(4)),
+        learning_curve_mc=power_law_curve(3.0 / SIZES[:3]), features=features,
+        local_ridge=xr.Dataset({"ridge": ("point", 1 + y**2), "weight": ("point", 1 + y**2)}),
+    )  # fmt: skip
+    draws = brg.io.to_datatree({"posterior": {"y_modes": rng.normal(size=(2, 9, 4))}},
+                               {"y_modes": ("mode",)})  # fmt: skip
+    for more in (made, learnt(0), dynamics_groups(), kernel_groups(), modified_groups(),
+                 rainbow_groups(), draws):  # fmt: skip
+        dt.update(more.children)
+    more = {
+        "plot_learnability": dict(threshold=0.5, n=np.array([20.0])),
+        "plot_learning_curve": dict(quantity="generalisation", slopes=(1.0,), rank=5.0),
+        "plot_alignment": dict(theory=np.array([0.5, 0.5])),
+        "plot_feature_pair": dict(modes=(0, 1)), "plot_feature_quantiles": dict(modes=[1]),
+        "plot_kernel_change": dict(layer=1), "plot_spectrum_shift": dict(layer=1),
+        "plot_weight_spectrum": dict(layer=1), "plot_kernel_distance": dict(slope=0.5),
+        "plot_mode_residuals": dict(modes=[1]), "plot_modes": dict(modes=1, label="all"),
+        "plot_order_parameter": dict(saddle=np.array([1.0])),
+        "plot_phase_diagram": dict(levels=(0.8, 1.0)), "plot_rescaled_ridge": dict(alpha=1.0),
+        "plot_ridge_criteria": dict(n=50.0), "plot_sbc_ranks": dict(bins=10),
+        "plot_spectral_density": dict(bins=9, log=False),
+    }  # fmt: skip
+    found = {}
+    for name in brg.plots.__all__:
+        plot = getattr(brg.plots, name)
+        found[name] = (
+            lambda plot=plot, **given: plot(**{"backend": "none"} | given),
+            dict(dt=dt) | more.get(name, {}),
+        )
+    plot, backed = brg.plots.plot_spectrum, dict(dt=dt, group="spectrum", backend="none")
+    return found | {"plot_spectrum": (plot, backed)}
+
+
+UPPER = dict(theory=theory, diagnostics=diagnostics, inference=inference, io=io, plots=plots)

@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""No argument of a public function meets a raw message, a silent nan or a hang."""
+
+import ast
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from test_house import OBJECTS
+
+HERE = Path(__file__).parent
+RECORDS = """
+    data.Data dynamics.DIVERGED dynamics.GO dynamics.REACHED dynamics.Algorithm dynamics.Ensemble
+    dynamics.Info dynamics.Largest dynamics.LinearDynamics dynamics.Preconditioner dynamics.State
+    dynamics.Trajectory gp.Maximum gp.Posterior gp.ReadoutPosterior inference.GridPosterior
+    inference.PathEvidence kernels.JacobianFlow kernels.MomentKernel kernels.Stationary
+    networks.Alignment networks.Resampled networks.Trained rg.FeatureCumulants rg.Flow rg.Modes
+    rg.Root spectrum.FourierSpectrum spectrum.FunctionalSpectrum spectrum.Functionals
+    spectrum.GaussianRBFSpectrum spectrum.ModePosterior spectrum.ModifiedKernel
+    spectrum.MovingModifiedKernel spectrum.NeuralSpectrum spectrum.NystromSpectrum
+    spectrum.RotatedDensity spectrum.Spectrum spectrum.SphereSpectrum theory.AnnealedCurve
+    theory.Curve theory.CurveMC theory.Density theory.Equivalent theory.EquivalentKernel
+    theory.FeaturePopulation theory.FinitePopulation theory.GaussianPopulation theory.Hermite
+    theory.LayerMoments theory.Moments theory.Optimum theory.Population
+""".split()  # what the package itself makes, and bases
+
+
+def test_every_public_name_has_a_problem():
+    """Names stand in the registry as strings; those of plots are taken from the package."""
+    words = set()
+    for file in ("fuzz_problems.py", "fuzz_upper.py"):
+        tree = ast.parse((HERE / file).read_text())
+        words |= {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}
+    for name, value in OBJECTS.items():
+        home, _, last = name.partition(".")
+        if inspect.ismodule(value) or home == "plots" or name in RECORDS:
+            continue
+        assert last in words, f"give {name} its smallest problem in fuzz_problems or fuzz_upper"
+    assert set(RECORDS) <= set(OBJECTS)
+
+
+@pytest.mark.slow
+def test_no_argument_meets_a_raw_message():
+    """In processes of their own: the type hook of this one would answer in the package's place."""
+    parts = [["kernels", "spectrum", "gp", "networks", "inference"],
+             ["dynamics", "rg", "theory", "data", "io", "plots", "diagnostics"]]  # fmt: skip
+    started = [
+        subprocess.Popen([sys.executable, HERE / "fuzz.py", *part], stdout=-1, text=True, cwd=HERE)
+        for part in parts
+    ]
+    outputs = [process.communicate()[0] for process in started]
+    print(*outputs, sep="\n")
+    assert all(process.returncode == 0 for process in started), "\n".join(outputs)
