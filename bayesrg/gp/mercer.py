@@ -215,7 +215,8 @@ class MercerNormal(dist.Distribution):
 
     def colour(self, white: ArrayLike) -> Float[Array, "*batch point"]:
         """Turn n standard normal numbers ``white`` (..., n) into observations, one to one."""
-        return self.loc + self._algebra().root(self._rowed("white", white))
+        white = sound.at_points("white numbers", white, self.event_shape)
+        return self.loc + self._algebra().root(white)
 
     def loo(self, value: ArrayLike) -> Float[Array, "*batch point"]:
         """Log density of each observation given all the others, (..., n), in closed form.
@@ -299,15 +300,6 @@ class MercerNormal(dist.Distribution):
             cross = cross + self.residual[:n, n:]
         cross = self.scale[..., None, None] * cross
         return self._rows(slice(None, n)), self._rows(slice(n, None)), cross
-
-    def _rowed(self, name, value):
-        value = _checks.finite(name, value)
-        if value.shape[-1:] not in ((1,), self.event_shape):
-            raise ValueError(
-                f"{name} has shape {value.shape} for {self.event_shape[0]} points; its last axis "
-                "is the point axis"
-            )
-        return value
 
     def _centred(self, value):
         r = sound.at_points("observations", value, self.event_shape) - self.loc

@@ -124,7 +124,7 @@ def path_evidence(
     target_accept_prob = _checks.number("target_accept_prob", target_accept_prob)
     if not 0 < target_accept_prob < 1:
         raise ValueError(f"target_accept_prob must lie between 0 and 1, got {target_accept_prob}")
-    X, y = _arrays(data)
+    X, y = arrays(data)
     bound = bind(model, hyper)
     latent = [s.name for s in sites_of(bound, X, y) if not (s.observed or s.deterministic)]
     if not latent:
