@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bayesrg.kernels import NNGP, RBF, Matern12
+from bayesrg.kernels import NNGP, RBF, Matern12, Matern32, Matern52, RationalQuadratic
 from bayesrg.kernels.rows import equal_rows, squared_distance
 
 rng = np.random.default_rng(0)
@@ -59,14 +59,27 @@ def test_an_outlier_changes_no_other_entry_nor_derivative():
     np.testing.assert_allclose(slope(X)[others], slope(Z)[others], rtol=1e-10, atol=1e-13)
 
 
+@pytest.mark.parametrize("d", [3, 20])
+def test_what_overflows_is_far_away(d):
+    x = jnp.asarray([1e160, -1e160, 1.0, 1.0])[:, None] * jnp.ones(d)
+    for cls in (RBF, Matern12, Matern32, Matern52, RationalQuadratic):
+        for lengthscale in (1.0, 1e-200):
+            K = cls(lengthscale).gram(x, x)
+            np.testing.assert_allclose(K, equal_rows(x, x), atol=1e-100)
+
+
 def test_near_duplicates_in_32_bits():
     X = SCATTERED.astype(np.float32)
     X[1] = X[0] + np.float32(1e-3) * X[1]
     exact = Matern12(0.1)(X.astype(float))[0, 1]
     with jax.enable_x64(False):
-        found = Matern12(0.1).gram(jnp.asarray(X), jnp.asarray(X))[0, 1]
+        X = jnp.asarray(X)
+        found = Matern12(0.1).gram(X, X)[0, 1]
+        mixed = jax.grad(lambda s: jax.grad(lambda t: Matern52(1.0).gram(s * X, t * X)[0, 0])(1.0))
+        curvature = mixed(1.0)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, exact, rtol=1e-6)
+    np.testing.assert_allclose(curvature, 5 / 3 * (SCATTERED[0] ** 2).sum(), rtol=1e-5)
 
 
 @pytest.mark.parametrize(

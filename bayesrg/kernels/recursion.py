@@ -202,7 +202,7 @@ def settled(
     return with_value(value, jnp.where(same, mean, value))
 
 
-def prepared(dual: tuple, a: Float[Array, "..."]) -> PyTree:
+def prepared(dual, a: Float[Array, "..."]) -> PyTree:
     """What moments need of variances (...), with derivatives where a variance is zero.
 
     A series has the standard deviation's, which are cut there; they are taken at round-off.
@@ -215,7 +215,7 @@ def prepared(dual: tuple, a: Float[Array, "..."]) -> PyTree:
     return p._replace(square=with_value(p.square, jnp.where(none, square, p.square)))
 
 
-def beyond(dual: tuple, same: Bool[Array, "n m"], p: PyTree, q: PyTree, of: str = "value"):
+def beyond(dual, same: Bool[Array, "n m"], p: PyTree, q: PyTree, of: str = "value"):
     """Say what a series leaves out of the second moments of equal rows, where integrals know it.
 
     ``of`` is "value" or "slope". So derivatives there are those of the diagonal's integrals.

@@ -39,7 +39,8 @@ class Stationary(Kernel):
         if self.lengthscale.ndim:
             r2 = squared_distance(X / self.lengthscale, Z / self.lengthscale)
         else:
-            r2 = squared_distance(X, Z) / self.lengthscale**2
+            unit = self.lengthscale**2
+            r2 = squared_distance(X, Z) / jnp.maximum(unit, jnp.finfo(unit.dtype).tiny)
         return self.variance * self.profile(r2)
 
     def _require_columns(self, X):
@@ -69,6 +70,7 @@ def _matern(p, u):
 
     Its derivative in u is a multiple of that of one smoothness less, which loses nothing at zero.
     """
+    u = jnp.minimum(u, 1e30)  # an infinite one would make the product nan
     r = safe_sqrt(u)
     polynomial = (1.0, 1.0 + r, 1.0 + r + u / 3.0)[p]
     return polynomial * jnp.exp(-r)
