@@ -179,8 +179,7 @@ class MercerNormal(dist.Distribution):
                 f"eigen has {vectors.shape[0]} rows but there are {n} points; compute "
                 "gp.eigenpairs on these points or leave eigen out"
             )
-        values = self.scale[..., None] * eigenvalues
-        return Eigen(vectors, values, self.ridge, self._covariance)
+        return Eigen(vectors, eigenvalues, self.ridge, self._covariance)
 
     @validate_sample
     def log_prob(self, value: ArrayLike) -> Float[Array, "*batch"]:
