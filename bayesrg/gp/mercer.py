@@ -35,7 +35,8 @@ class MercerNormal(dist.Distribution):
     eigen : (vectors (n, r), eigenvalues (r,)), optional
         From `eigenpairs`: then scale and ridge can be sampled with no factorisation at all.
     gram : (k, k), optional
-        ``features^T features``, for a constant ridge and no residual.
+        ``features^T features``, for a constant ridge and no residual: spares draws and variances
+        of predictions this product.
     tail : (), optional
         Mean prior variance outside the modes, before ``scale``, for the rules "universal" and
         "dressed" of `split`; by default the mean of the residual's diagonal.
