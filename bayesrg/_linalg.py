@@ -377,7 +377,7 @@ def _weights_jvp(primals, tangents):
     return jnp.diag(values), change
 
 
-_FIRST_ONLY = (
+FIRST_ONLY = (
     "what eigenpairs of a matrix give has first derivatives only where the matrix moves (modified "
     "kernels in their base, linear dynamics in K and S, laws with eigen=); sample with gradients, "
     "as NUTS does, leave eigen out, or fix the matrix and differentiate other arguments"
@@ -385,7 +385,7 @@ _FIRST_ONLY = (
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
-def once(V, A, message=_FIRST_ONLY):
+def once(V, A, message=FIRST_ONLY):
     """Return what eigenvectors V of A give, in a rule that must not be differentiated in A again.
 
     ``message`` is what a derivative in A raises.

@@ -364,3 +364,36 @@ def test_leave_one_out_of_a_wide_prior():
         prior = MercerNormal(np.ones((1, 1)), [amplitude], 1e-6)
         fn = LaplaceMarginal(prior, lambda f: dist.Bernoulli(logits=f))
         np.testing.assert_allclose(fn.loo(jnp.ones(1)), np.log(0.5), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("noise, jitter", [(1e-12, 1e-2), (1e-16, 1e-2), (1e-6, 1e-6), (1, 1e-6)])
+def test_exact_for_gaussian_observations_of_any_noise(noise, jitter):
+    """A likelihood that says far more, or less, than the prior: one regression, exactly."""
+    x, y = np.linspace(0, 5, 14), np.sin(np.linspace(0, 5, 14))
+    latent = brg.gp.marginal(brg.kernels.RBF(0.6), x, jitter)
+    seen = brg.gp.marginal(brg.kernels.RBF(0.6), x, jitter + noise)
+    fn = LaplaceMarginal(latent, lambda f: dist.Normal(f, np.sqrt(noise)))
+    mode = fn.mode(y)
+    assert mode.converged and mode.steps <= 3
+    np.testing.assert_allclose(fn.log_prob(y), seen.log_prob(y), rtol=1e-10)
+    K = np.asarray(latent.covariance_matrix)
+    C = K + noise * np.eye(14)
+    np.testing.assert_allclose(mode.weight, np.linalg.solve(C, y), rtol=1e-8, atol=1e-10)
+    # the posterior's covariance, K C^-1 noise, which a difference loses
+    S = noise * np.linalg.solve(C, K)
+    np.testing.assert_allclose(fn.posterior(y)[1], S, rtol=1e-8, atol=1e-10 * S.max())
+    np.testing.assert_allclose(fn.loo(y), seen.loo(y), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("amplitude", [1.0, 1e4])
+def test_converged_means_a_gradient_that_is_small(amplitude):
+    """In the metric of the curvature, for a likelihood that is weak or strong by point."""
+    K = amplitude * np.asarray(small(6)[1])
+    prior = MercerNormal(np.zeros((6, 0)), np.zeros(0), 0.0, residual=K)
+    labels = jnp.array([1.0, 0, 1, 1, 0, 0])
+    mode = LaplaceMarginal(prior, bernoulli).mode(labels)
+    f = np.asarray(mode.f)
+    chance = 1 / (1 + np.exp(-f))
+    gradient = np.asarray(labels) - chance - np.linalg.solve(K, f)
+    curvature = np.linalg.inv(K) + np.diag(chance * (1 - chance))
+    assert mode.converged and gradient @ np.linalg.solve(curvature, gradient) < 1e-11

@@ -293,3 +293,28 @@ def test_32_bits():
             MercerNormal(F, v, 0.05, residual=jnp.eye(24))
     exact = MercerNormal(p.Phi[:, :8], p.values[:8], 0.05).log_prob(p.y)
     np.testing.assert_allclose(fn.log_prob(jnp.asarray(p.y, jnp.float32)), exact, rtol=1e-4)
+
+
+def test_a_sampler_repeats_nothing_that_is_linear_in_points():
+    """With constant noise a loop holds one factor of the modes' size, and no array of the points'.
+
+    The features are orthogonalised, and the targets turned, once outside.
+    """
+    features = jnp.asarray(np.random.default_rng(1).normal(size=(503, 4)))
+
+    def descend(theta, features, y):
+        def loss(t):
+            law = MercerNormal(features, jnp.exp(t[:4]), jnp.exp(t[4]), scale=jnp.exp(t[5]))
+            return -law.log_prob(y)
+
+        def body(state):
+            return state[0] + 1, state[1] - 0.01 * jax.grad(loss)(state[1])
+
+        return jax.lax.while_loop(lambda state: state[0] < 3, body, (0, theta))[1]
+
+    program = jax.jit(descend).lower(jnp.zeros(6), features, jnp.ones(503)).compile().as_text()
+    computations = program.split("\n\n")
+    (loop,) = (text for text in computations if "potrf" in text)
+    assert loop.count('custom_call_target="lapack_dpotrf') == 1
+    assert "503" not in loop and "geqrf" not in loop
+    assert any("geqrf" in text for text in computations)

@@ -26,19 +26,14 @@ def _by_pairs(verb, pairs, *args):
 @_by_pairs.def_jvp
 def _by_pairs_jvp(primals, tangents):
     (verb, pairs, *args), (_, d_pairs, *d_args) = primals, tangents
-    source = pairs.source
-    d_source = None if d_pairs is None else d_pairs.source
+    source, d_source = pairs.source, None if d_pairs is None else d_pairs.source
     if d_source is not None and any(x is not None for x in d_source[:3]):
-        if all(known(x) for x in jax.tree.leaves(source)):
-            source.algebra().inverse_diag()  # judged
-
-        def whole(source, *args):
-            return getattr(source.algebra(), verb)(*args)
-
-        change = eqx.filter_jvp(whole, (source, *args), (d_source, *d_args))[1]
-        return getattr(pairs, "_" + verb)(*args), change
-    if source is not None:  # and may move elsewhere
-        pairs = pairs._replace(U=_linalg.once(pairs.U, source[:3]))
+        # eigenvalues alone that move, with vectors that do not, are what they are
+        if d_pairs.U is not None or d_pairs.eigenvalues is None:
+            return _by_matrix(verb, pairs, args, d_source, d_args)
+    if source is not None:
+        U, eigenvalues = _held(pairs.U, pairs.eigenvalues, source[:3])
+        pairs = pairs._replace(U=U, eigenvalues=eigenvalues)
 
     def fixed(pairs, *args):
         return getattr(pairs, "_" + verb)(*args)
@@ -46,18 +41,56 @@ def _by_pairs_jvp(primals, tangents):
     return eqx.filter_jvp(fixed, (pairs, *args), (d_pairs, *d_args))
 
 
+def _by_matrix(verb, pairs, args, d_source, d_args):
+    """Value by eigenpairs, derivative by the algebra without them, which is judged."""
+    source = pairs.source
+    if all(known(x) for x in jax.tree.leaves(source)):
+        source.algebra().inverse_diag()
+
+    def whole(source, *args):
+        return getattr(source.algebra(), verb)(*args)
+
+    change = eqx.filter_jvp(whole, (source, *args), (d_source, *d_args))[1]
+    return getattr(pairs, "_" + verb)(*args), change
+
+
+@eqx.filter_custom_jvp
+def _held(U, eigenvalues, parts):
+    """Refuse a further derivative in the parts of a matrix whose pairs are constants."""
+    return U, eigenvalues
+
+
+@_held.def_jvp
+def _held_jvp(primals, tangents):
+    given, moved = primals[:2], tangents[:2]
+    if all(x is None for x in moved):
+        raise NotImplementedError(_linalg.FIRST_ONLY)
+    changes = (jnp.zeros_like(x) if d is None else d for x, d in zip(given, moved, strict=True))
+    return given, tuple(changes)
+
+
 class Eigen(NamedTuple):
     """``U diag(l) U^T + ridge I``: no factorisation at all.
 
     ``U`` is (..., n, r) with orthonormal columns, ``l`` (..., r), ``ridge`` (..., 1). Directions
     outside the columns of a thin ``U`` carry the ridge alone. Derivatives in the matrix are those
-    of ``source``, the `Covariance` that it is: eigenvectors have none where eigenvalues meet.
+    of ``source``, the `Covariance` that it is: eigenvectors have none where eigenvalues meet. With
+    a source the eigenvalues are those before its scale.
     """
 
     U: Array
     eigenvalues: Array
     ridge: Array
     source: Covariance | None = None
+
+    @property
+    def levels(self):
+        """Prior variances along the columns of U, (..., r)."""
+        return (
+            self.eigenvalues
+            if self.source is None
+            else self.source.scale[..., None] * self.eigenvalues
+        )
 
     def judged(self, margin=1.0, dense=False):
         """Return itself, with a warning where round-off of the matrix is not below the ridge.
@@ -66,9 +99,9 @@ class Eigen(NamedTuple):
         """
         residual = None if self.source is None else self.source.residual
         if dense or (residual is not None and residual.ndim == 2):
-            readable = known(self.eigenvalues) and known(self.ridge)
-            if readable and self.eigenvalues.size:
-                total = np.asarray(self.eigenvalues + self.ridge)
+            readable = known(self.levels) and known(self.ridge)
+            if readable and self.levels.size:
+                total = np.asarray(self.levels + self.ridge)
                 condition = (total.max(-1) / np.maximum(total.min(-1), 1e-300)).max()
                 _linalg.judge_condition(condition, self.U.shape, self.U.dtype, margin=margin)
         return self
@@ -83,7 +116,7 @@ class Eigen(NamedTuple):
         return _by_pairs("quad_logdet", self.judged(), r)
 
     def _quad_logdet(self, r):
-        variance = self.eigenvalues + self.ridge
+        variance = self.levels + self.ridge
         n, rank = self.U.shape[-2:]
         log_det = jnp.log(variance).sum(-1)
         if rank < n:
@@ -95,7 +128,7 @@ class Eigen(NamedTuple):
 
     def _solve(self, B):
         inside, outside = self._parts(B)
-        result = self.U @ (inside / (self.eigenvalues + self.ridge)[..., None])
+        result = self.U @ (inside / (self.levels + self.ridge)[..., None])
         return result if outside is None else result + outside / self.ridge[..., None]
 
     def quad(self, B):
@@ -103,7 +136,7 @@ class Eigen(NamedTuple):
 
     def _quad(self, B):
         inside, outside = self._parts(B)
-        weights = 1.0 / (self.eigenvalues + self.ridge)
+        weights = 1.0 / (self.levels + self.ridge)
         result = (weights[..., None, :] @ inside**2)[..., 0, :]
         return result if outside is None else result + (outside**2).sum(-2) / self.ridge
 
@@ -113,7 +146,7 @@ class Eigen(NamedTuple):
         return _by_pairs("inverse_diag", self.judged(_linalg.LEFT_OUT))
 
     def _inverse_diag(self):
-        weights = 1.0 / (self.eigenvalues + self.ridge)
+        weights = 1.0 / (self.levels + self.ridge)
         inside = (self.U**2 @ weights[..., None])[..., 0]
         if self.U.shape[-1] == self.U.shape[-2]:
             return inside
@@ -125,7 +158,7 @@ class Eigen(NamedTuple):
     def root(self, z):
         U = self.U if self.source is None else _linalg.once(self.U, self.source[:3], _NO_DRAWS)
         noise = jnp.sqrt(self.ridge)  # of the directions outside a thin U
-        weights = jnp.sqrt(self.eigenvalues + self.ridge) - noise
+        weights = jnp.sqrt(self.levels + self.ridge) - noise
         inside = weights[..., None] * (transpose(U) @ z[..., None])
         return (U @ inside)[..., 0] + noise * z
 
@@ -134,7 +167,7 @@ class Eigen(NamedTuple):
     def multiply(self, B):
         if self.source is not None:
             return self.source.algebra().multiply(B)
-        inside = self.eigenvalues[..., None] * (transpose(self.U) @ B)
+        inside = self.levels[..., None] * (transpose(self.U) @ B)
         return self.U @ inside + self.ridge[..., None] * B
 
     def curved(self, s):
@@ -142,5 +175,5 @@ class Eigen(NamedTuple):
             return self.source.algebra().curved(s)
         n, rank = self.U.shape[-2:]
         if rank < n:
-            return LowRank(self.U, jnp.sqrt(self.eigenvalues), self.ridge).curved(s)
+            return LowRank(self.U, jnp.sqrt(self.levels), self.ridge).curved(s)
         return Dense(self.multiply(jnp.eye(n, dtype=self.U.dtype))).curved(s)

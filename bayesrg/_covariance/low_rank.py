@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Few columns plus a diagonal, in the space of the columns' weights."""
 
+from functools import partial
 from typing import NamedTuple
 
 import equinox as eqx
@@ -31,11 +32,13 @@ def _back(L, rows):
     return transpose(solve_triangular(L, white, lower=True, trans=1))
 
 
-def _weights(system, b):
-    """Weights u of rows b, the last step one of refinement, and residuals ``b - A u``."""
-    A, scaled, L = system
-    u = _back(L, b @ scaled)
-    u = u + _back(L, (b - u @ transpose(A)) @ scaled - u)
+def _weights(A, scaled, back, b):
+    """Weights u of rows b, the last step one of refinement, and residuals ``b - A u``.
+
+    ``back`` applies the inverse of the inner matrix to rows.
+    """
+    u = back(b @ scaled)
+    u = u + back((b - u @ transpose(A)) @ scaled - u)
     return u, b - u @ transpose(A)
 
 
@@ -46,15 +49,16 @@ def _regress(F, w, D, b):
     ``F`` is (..., p, k), ``w`` (..., k), ``D`` (..., p) or (..., 1) and ``b`` (..., m, p). The
     residuals ``b - A u`` (..., m, p) come with them.
     """
-    return _weights(_system(F, w, D), b)
+    A, scaled, L = _system(F, w, D)
+    return _weights(A, scaled, partial(_back, L), b)
 
 
 @_regress.defjvp
 def _regress_jvp(primals, tangents):
     """Use that ``A^T D^-1 e = u``: that sum over points cancels where D is small."""
     (F, w, D, b), (dF, dw, dD, db) = primals, tangents
-    A, scaled, L = system = _system(F, w, D)
-    u, e = _weights(system, b)
+    A, scaled, L = _system(F, w, D)
+    u, e = _weights(A, scaled, partial(_back, L), b)
     q, moved = _pull(w, u) * dw[..., None, :], dF * w[..., None, :]
     if D.shape[-1] == 1:
         louder = u * (dD / D)[..., None, :]
@@ -79,17 +83,18 @@ def _fit(F, w, D, b):
     It is the quadratic form of ``A A^T + D`` as a sum of what has one sign, where Woodbury's is a
     difference. Shapes as in `_regress`.
     """
-    system = _system(F, w, D)
-    u, e = _weights(system, b)
-    return (e**2 / D[..., None, :]).sum(-1) + (u**2).sum(-1), _linalg.log_det(system[2])
+    A, scaled, L = _system(F, w, D)
+    u, e = _weights(A, scaled, partial(_back, L), b)
+    return (e**2 / D[..., None, :]).sum(-1) + (u**2).sum(-1), _linalg.log_det(L)
 
 
 @_fit.defjvp
 def _fit_jvp(primals, tangents):
     (F, w, D, b), (dF, dw, dD, db) = primals, tangents
-    u, e = _regress(F, w, D, b)
-    _, scaled, L = _system(F, w, D)
-    slope = scaled @ _linalg.inverse(L)
+    A, scaled, L = _system(F, w, D)
+    inverse = _linalg.inverse(L)  # one product for all, where solves would be several
+    u, e = _weights(A, scaled, lambda rows: rows @ inverse, b)
+    slope = scaled @ inverse
     steep = e / D[..., None, :]
     moved = dF * w[..., None, :]
     d_quad = 2.0 * (steep * (db - u @ transpose(moved))).sum(-1)

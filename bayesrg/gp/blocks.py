@@ -11,7 +11,7 @@ from jax import Array
 from jax.scipy.linalg import cho_solve
 from jaxtyping import Float
 
-from .._linalg import factor, judge, once, quad_logdet
+from .._linalg import factor, judge, quad_logdet
 from . import sound
 
 _RANK = 1e-10  # eigenvalues below this part of the largest are none, where there is no noise
@@ -66,6 +66,8 @@ def _log_density_jvp(primals, tangents):
     (prior, blocks, r), (d_prior, d_blocks, dr) = primals, tangents
     blocks = blocks.held(prior)
     moved = d_prior is not None and bool(jax.tree.leaves(d_prior))
+    if moved and d_blocks is not None:  # eigenvalues alone that move are what they are
+        moved = d_blocks.vectors is not None or d_blocks.kappa is None
     if moved and d_blocks is not None:
         d_blocks = d_blocks._replace(vectors=None, kappa=None)
     value, change = eqx.filter_jvp(lambda blocks, r: blocks.log_density(r), (blocks, r),
@@ -88,6 +90,19 @@ _HELD = (
 )
 
 
+@eqx.filter_custom_jvp
+def _held(vectors, kappa, prior):
+    """Pairs that may move by their eigenvalues alone, once the derivative in K has been taken."""
+    return vectors, kappa
+
+
+@_held.def_jvp
+def _held_jvp(primals, tangents):
+    if tangents[0] is not None or tangents[1] is None:
+        raise NotImplementedError(_HELD)
+    return primals[:2], (jnp.zeros_like(primals[0]), tangents[1])
+
+
 class Blocks(NamedTuple):
     r"""``K_ij Q_ab + ridge I`` in eigenvectors of K, where it is ``M_i = kappa_i Q + ridge I``.
 
@@ -103,13 +118,10 @@ class Blocks(NamedTuple):
 
     def held(self, prior):
         """Return blocks that refuse a derivative in the prior whose eigenvectors they hold."""
-        return (
-            self
-            if self.vectors is None
-            else self._replace(
-                vectors=once(self.vectors, prior, _HELD), kappa=once(self.kappa, prior, _HELD)
-            )
-        )
+        if self.vectors is None:
+            return self
+        vectors, kappa = _held(self.vectors, self.kappa, prior)
+        return self._replace(vectors=vectors, kappa=kappa)
 
     def matrices(self):
         """Return the blocks (..., r, c, c), and which of them have any variance (..., r)."""

@@ -245,7 +245,7 @@ class LaplaceMarginal(dist.Distribution):
         at = self._expand(value)
         own = jnp.diagonal(at.covariance(), axis1=-2, axis2=-1)
         cavity = own / at.algebra.inverse_diag()
-        centre = at.f - cavity * _derivative(at.terms)(at.f)
+        centre = at.f - cavity * at.weight  # at the mode the slope, which cancels where it is steep
         unit = jnp.linspace(-1.0, 1.0, order).reshape((-1,) + (1,) * at.f.ndim)
         reach = jnp.arcsinh((jnp.abs(centre - at.f) + 9.0 * jnp.sqrt(cavity)) / jnp.sqrt(own))
         x = at.f + jnp.sqrt(own) * jnp.sinh(reach * unit)
@@ -346,7 +346,7 @@ def _mode(prior, algebra, terms, shape):
             lambda state: (state[0] < _HALVINGS) & poor(state[1]).any(), halve,
             (0, jnp.ones_like(before)),
         )  # fmt: skip
-        f, weight = at(jnp.where(done, 0.0, t))
+        f, weight = at(t)
         return count + 1, f, weight, done
 
     def unfinished(state):

@@ -35,7 +35,8 @@ class MercerNormal(dist.Distribution):
     eigen : (vectors (n, r), eigenvalues (r,)), optional
         From `eigenpairs`: then scale and ridge can be sampled with no factorisation at all.
     gram : (k, k), optional
-        ``features^T features``, for a constant ridge and no residual.
+        ``features^T features``, for a constant ridge and no residual: spares draws and variances
+        of predictions this product.
     tail : (), optional
         Mean prior variance outside the modes, before ``scale``, for the rules "universal" and
         "dressed" of `split`; by default the mean of the residual's diagonal.
@@ -184,8 +185,7 @@ class MercerNormal(dist.Distribution):
                 f"eigen has {vectors.shape[0]} rows but there are {n} points; compute "
                 "gp.eigenpairs on these points or leave eigen out"
             )
-        values = self.scale[..., None] * eigenvalues
-        return Eigen(vectors, values, self.ridge, self._covariance)
+        return Eigen(vectors, eigenvalues, self.ridge, self._covariance)
 
     @validate_sample
     def log_prob(self, value: ArrayLike) -> Float[Array, "*batch"]:
