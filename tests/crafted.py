@@ -167,6 +167,12 @@ def shared_names(group):
     group.attrs.create("b", ["x" * 1000] * 2000, (2000,), h5py.string_dtype())
 
 
+def endless(run):
+    """A heap of names with a step of no length, at which HDF5 2.0 stays for ever."""
+    heap = run.index(b"GCOL")
+    return run[: heap + 16] + bytes(16) + run[heap + 32 :]
+
+
 def files():
     """Yield name, door and content, by relative path, of each crafted case."""
     whole, run = good(), hdf5(lambda group: None)
@@ -260,6 +266,7 @@ def files():
         "pickle as run": batch,
         "npz as run": whole,
         "netCDF 3": b"CDF\x01" + bytes(28),
+        "run without end": endless(hdf5(lambda g: named(g, "b", "some name"))),
         "run without groups": hdf5(lambda g: g.parent.pop("posterior")),
         "run of zeros": hdf5(
             lambda g: g.create_dataset("b", data=np.frombuffer(ZEROS), compression="gzip")),
