@@ -71,8 +71,10 @@ FOREIGN = {
 PARAMETERS = ("params", "x0")  # of the user's own function: any numbers will do
 ODD_PARAMETERS = ("None", "nan", "-inf", "a complex number", "a dict", "a generator", "nan in it",
                   "inf in it", "complex", "None in it")  # fmt: skip
-ALIASES = {"value": "observations", "other": "factor", "dt": "tree", "K": "kernel", "net": "widths",
-           "Y": "y", "path": "result", "quantity": "variable", "modes": "mode"}  # fmt: skip
+ALIASES = {  # what messages call some arguments
+    "value": "observations", "other": "factor", "dt": "tree", "K": "kernel", "net": "widths",
+    "Y": "y", "path": "result", "data": "inputs", "quantity": "variable", "modes": "mode",
+}  # fmt: skip
 INFINITE = {
     ("ridge_equivalent", "ridge"),
     *((name, "t") for name in ("ensemble", "residual", "remaining", "change", "smoother")),

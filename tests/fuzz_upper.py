@@ -160,19 +160,18 @@ def diagnostics(o):
 def inference(o):
     dt = tree()
     dt["posterior"] = xr.DataTree(dt["posterior"].to_dataset()[["slope"]])
-    dt.attrs = {"hyper": '{"width": 1.0}'}
-    steps = dict(model=line, data=(X, y), key=0, draws=4, warmup=2, chains=1, width=1.0)
+    dt.attrs = {"hyper": "{}"}
+    steps = dict(model=line, data=(X, y), key=0, draws=4, warmup=2, chains=1)
     return {
         "fit": (brg.fit, steps | dict(block=3, prior=2, progress=False, devices=1)),
-        "predict": (brg.predict, dict(dt=dt, model=line, X_new=Z, key=0, site="y", width=1.0)),
+        "predict": (brg.predict, dict(dt=dt, model=line, X_new=Z, key=0, site="y")),
         "path_evidence": (brg.inference.path_evidence, steps | dict(
             chains=2, crowding=3.0, target_accept_prob=0.9)),
         "sbc": (brg.inference.sbc, dict(
             model=line, X=X, quantities={"slope": lambda sites, y, key: sites["slope"]}, key=0,
-            simulations=2, draws=2, warmup=1, thin=1, batch=2, truth=line, observed="y",
-            width=1.0)),
+            simulations=2, draws=2, warmup=1, thin=1, batch=2, truth=line, observed="y")),
         "grid_posterior": (brg.inference.grid_posterior, dict(
-            model=line, data=(X, y), grid={"slope": np.array([0.1, 1.0, 2.0])}, width=1.0)),
+            model=line, data=(X, y), grid={"slope": np.array([0.1, 1.0, 2.0])})),
     }  # fmt: skip
 
 

@@ -116,8 +116,8 @@ def test_groups_are_gaps_of_sampling_errors():
     [
         (lambda: maps.lift(7)(jnp.asarray(VALUES)), r"lift\(7\) needs 7 modes .* has 6"),
         (lambda: maps.flatten(6)(jnp.asarray(VALUES)), r"flatten\(6\) needs 7 modes"),
-        (lambda: maps.lift(0), "lift takes a positive integer r, got 0"),
-        (lambda: maps.flatten(True), "flatten takes a positive integer r, got True"),
+        (lambda: maps.lift(0), "r must be a positive integer, got 0"),
+        (lambda: maps.flatten(True), "r must be a positive integer, got True"),
         (lambda: maps.table(jnp.ones(9))(jnp.asarray(VALUES)), "9 entries and the spectrum 6"),
         (lambda: maps.table([-1.0]), "values must be non-negative, got -1.0"),
         (lambda: maps.scale(-2.0), "c must be non-negative, got -2.0"),

@@ -78,6 +78,8 @@ def predict(
             raise ValueError(f"dt has no group {group!r}, only {there}; give what fit returns")
     X = jnp.asarray(dt["constant_data"]["X"].to_numpy())
     X_new = _checks.finite("X_new", X_new, ndim=X.ndim)
+    if not X_new.shape[0]:
+        raise ValueError(f"X_new has no rows, shape {X_new.shape}; give at least one point")
     if X_new.shape[1:] != X.shape[1:]:
         raise ValueError(
             f"X_new has shape {X_new.shape} but the model was fitted on {X.shape}; give the same "

@@ -98,6 +98,10 @@ def fingerprint(hyper: dict) -> str:
         leaves, structure = jax.tree.flatten(value)
         digest = hashlib.sha256(re.sub(r" at 0x[0-9a-f]+", "", str(structure)).encode())
         for leaf in leaves:
+            if isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(
+                leaf.dtype, jax.dtypes.prng_key
+            ):
+                leaf = jax.random.key_data(leaf)
             leaf = np.asarray(leaf)
             digest.update(f"{leaf.dtype}{leaf.shape}".encode() + leaf.tobytes())
         entries[name] = digest.hexdigest()
