@@ -240,6 +240,18 @@ def test_mixed_derivatives_at_one_point():
     np.testing.assert_allclose(found, [right for _, right in expected.values()], rtol=1e-13)
 
 
+def test_derivative_in_a_bias_of_zero_at_a_zero_input():
+    """With itself a row stands at no angle: each layer halves what comes from below, and adds 1."""
+    zero = jnp.zeros((1, 2))
+
+    def entries(b):
+        return [
+            k.gram(zero, zero)[0, 0] for k in (NTK(2, "relu", 1.0, b), DEQ("relu", 1.0, 1.0, b))
+        ]
+
+    np.testing.assert_allclose(jax.jit(jax.jacfwd(entries))(0.0), [1.75 + 1.0, 2.0], rtol=1e-14)
+
+
 def test_hessian_of_a_posterior_mean_at_a_training_point():
     x = np.linspace(0, 1, 12, endpoint=False)
     y = np.sin(2 * np.pi * x) + 0.3 * np.cos(8 * x)

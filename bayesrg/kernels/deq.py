@@ -197,15 +197,14 @@ def _gram(kernel, X, Z):
         q = jax.tree.map(lambda v: v[None], q)
         same = same_rows(h, g)
         inner = kernel.input_var / x.shape[1] * x @ z.T + kernel.bias_var
-
         rest, slope_rest = (beyond(dual, same, p, q, of) for of in ("value", "slope"))
 
         def slope(c):
             return kernel.weight_var * (dual.slope(p, q, c) + slope_rest)
 
         S = _settle(_update, slope, inner, (dual, inner, kernel.weight_var, p, q, rest))
-        theta = S / (1 - slope(S))
-        return settled(same, S, a, b), settled(same, theta, own, other)
+        S = settled(same, S, a, b)
+        return S, settled(same, S / (1 - slope(S)), own, other)
 
     left = points(X)
     size = side(kernel.block_bytes, X.dtype.itemsize)
