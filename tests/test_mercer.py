@@ -318,3 +318,46 @@ def test_a_sampler_repeats_nothing_that_is_linear_in_points():
     assert loop.count('custom_call_target="lapack_dpotrf') == 1
     assert "503" not in loop and "geqrf" not in loop
     assert any("geqrf" in text for text in computations)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("residual", ["none", "diagonal"])
+def test_derivatives_in_weight_space_are_those_of_the_whole_matrix(residual):
+    """In features, values, noise and targets; of densities to second order, one value zero."""
+    F, v, R = jnp.asarray(p.Phi[:, :5]), jnp.asarray(p.values[:5]).at[3].set(0.0), None
+    R = RESIDUAL[residual]
+    tilt = jnp.asarray(rng.standard_normal((24, 5)))
+
+    def law(t, rows=slice(None)):
+        values, noise = v * jnp.exp(t[1]) ** jnp.arange(5), 0.1 * jnp.exp(t[2])
+        thin = None if R is None else R[rows]
+        return MercerNormal((F + t[0] * tilt)[rows], values, noise, residual=thin, loc=t[3])
+
+    def dense(t):
+        return dist.MultivariateNormal(t[3] * jnp.ones(24), law(t).covariance_matrix)
+
+    t = jnp.array([0.1, -0.2, 0.3, 0.1])
+    for derivative in (jax.grad, jax.hessian):
+        ours = jax.jit(derivative(lambda t: law(t).log_prob(p.y)))(t)
+        plain = jax.jit(derivative(lambda t: dense(t).log_prob(p.y)))(t)
+        np.testing.assert_allclose(ours, plain, rtol=1e-8, atol=1e-8)
+
+    def others(t):
+        mean, variance, _ = law(t).krige(p.y[:20])
+        solved = law(t).solve(jnp.asarray(p.y)[:, None])[:, 0]
+        return jnp.concatenate([law(t).loo(p.y), mean, variance, solved])
+
+    def plain(t):
+        C = law(t).covariance_matrix
+        P, r = jnp.linalg.inv(C), p.y - t[3]
+        free, a = jnp.diagonal(P), P @ r
+        noise = 0.1 * jnp.exp(t[2]) * jnp.ones(4)
+        gain = jnp.linalg.solve(C[:20, :20], C[:20, 20:])
+        mean = t[3] + gain.T @ r[:20]
+        variance = jnp.diagonal(C)[20:] - noise - (C[:20, 20:] * gain).sum(0)
+        loo = 0.5 * (jnp.log(free) - a**2 / free - np.log(2 * np.pi))
+        return jnp.concatenate([loo, mean, variance, P @ p.y])
+
+    np.testing.assert_allclose(others(t), plain(t), rtol=1e-9, atol=1e-10)
+    ours, expected = (jax.jit(jax.jacrev(f))(t) for f in (others, plain))
+    np.testing.assert_allclose(ours, expected, rtol=1e-7, atol=1e-8)

@@ -199,7 +199,7 @@ class LowRank(NamedTuple):
 
     def inverse_diag(self):
         precision = _precision(self.F, self.w, self.D)
-        warn_if_lost("the inverse's diagonal", precision * self.D, REMEDY)
+        warn_if_lost("the inverse's diagonal", precision * self.D)
         return precision
 
     def foresee(self, r, A):

@@ -33,10 +33,15 @@ class Covariance(NamedTuple):
         noise = self.ridge[..., None] * jnp.eye(prior.shape[-1], dtype=prior.dtype)
         return self.scale[..., None, None] * prior + noise
 
-    def algebra(self):
-        """Dense or low rank."""
+    @property
+    def thin(self):
+        """Whether the columns are fewer than the points, and all else is diagonal."""
         n, k = self.features.shape
-        if k >= n or (self.residual is not None and self.residual.ndim == 2):
+        return k < n and (self.residual is None or self.residual.ndim == 1)
+
+    def algebra(self):
+        """Low rank where the prior is thin, else dense."""
+        if not self.thin:
             return Dense(self.matrix())
         noise = self.ridge
         if self.residual is not None:

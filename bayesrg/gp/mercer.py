@@ -11,7 +11,7 @@ from numpyro.distributions.util import validate_sample
 
 from .. import _checks
 from .._checks import ArrayLike
-from .._covariance import Covariance, Eigen, LowRank
+from .._covariance import Covariance, Eigen
 from .._linalg import safe_sqrt
 from . import sound
 from .effective import RULES, EffectiveNormal, noise_after
@@ -256,14 +256,16 @@ class MercerNormal(dist.Distribution):
         """
         value = sound.at_points("observations", value, self.event_shape, first=True)
         head, rest, cross = self._ahead(value.shape[-1])
-        r, algebra = head._centred(value), head._covariance.algebra()
-        if isinstance(algebra, LowRank):  # in weight space, where nothing is subtracted
+        r = head._centred(value)
+        if head._covariance.thin:  # in weight space, where nothing is subtracted
+            algebra = head._covariance.algebra()
             mean = algebra.foresee(r, rest._columns)
             variance = algebra.leverage(rest._columns) + rest._own
         else:
-            if self.eigen is not None and head.eigen is not None:
-                head._algebra().judged(dense=True)
-            gain = head._algebra().solve(cross)  # columns of weights of the observations
+            algebra = head._algebra()
+            if isinstance(algebra, Eigen):  # the covariance with new points is rounded in any case
+                algebra.judged(dense=True)
+            gain = algebra.solve(cross)  # columns of weights of the observations
             mean = (jnp.swapaxes(gain, -1, -2) @ r[..., None])[..., 0]
             variance = head._missed(rest, cross, gain)
         mean = rest.loc + mean
