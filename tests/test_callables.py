@@ -285,13 +285,20 @@ def test_a_gradient_alone_in_what_a_map_captured():
     np.testing.assert_allclose(jax.grad(total)(1.2), 144 * top**1.2 * np.log(top), rtol=1e-8)
 
 
-def test_a_kink_may_move():
+def test_a_kink_and_a_closed_form_may_move():
     """The mean of max(x - t, 0) falls by the probability that x is above t."""
 
     def mean(t):
         rectified = theory.Activation(lambda u: jnp.maximum(u - t, 0.0), kinks=(t,))
         return theory.hermite(rectified, 1.3, 0.2).a0
 
+    def line(t):
+        def closed(h, r):
+            return t * h, t + 0 * r, 0 * r, t**2 * (h**2 + r)
+
+        return theory.hermite(theory.Activation(lambda u: t * u, closed=closed), 1.3, 0.2).k1
+
+    np.testing.assert_allclose(jax.grad(line)(0.5), 1.0, rtol=1e-14)
     slope = jax.grad(mean)(0.5)
     np.testing.assert_allclose(slope, -jax.scipy.stats.norm.sf(0.3 / np.sqrt(1.3)), rtol=1e-12)
 

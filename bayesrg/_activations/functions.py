@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The table of activation functions: adding one is one entry."""
 
-from collections.abc import Callable
 from functools import lru_cache
 
 import equinox as eqx
@@ -33,7 +32,7 @@ class Activation(eqx.Module):
     kinks: tuple[float | Array, ...] = eqx.field(
         converter=lambda kinks: tuple(map(still, kinks)), default=(0.0,)
     )
-    closed: Callable | None = eqx.field(static=True, default=None)
+    closed: Held | None = eqx.field(converter=lambda f: f if f is None else hold(f), default=None)
     dual: duals.Dual | None = eqx.field(static=True, default=None)
 
     def __repr__(self):
@@ -131,7 +130,7 @@ def _require_elementwise(function):
     except Exception as error:
         raise ValueError(
             f"activation {function} fails on a traced array of shape (2, 3): {error}; write it "
-            "with jax.numpy"
+            "with jax.numpy, which arrays that it captured need as well: they are traced"
         ) from error
     alone = single.shape == (1,) and whole.shape == (2, 3)
     traced = isinstance(whole, jax.ShapeDtypeStruct)
