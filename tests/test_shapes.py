@@ -82,6 +82,12 @@ def kept(value, **options):
     return model
 
 
+def needs_targets(X, y=None):
+    mean = numpyro.sample("mean", dist.Normal(0.0, 1.0))
+    with numpyro.plate("point", len(X)):
+        numpyro.sample("y", dist.Normal(mean, 1.0), obs=y.T)
+
+
 def named(*names, plate=None):
     def model(X, y=None):
         for name in names:
@@ -110,6 +116,7 @@ def named(*names, plate=None):
         (kept(lambda X, mean: mean), y, r"'kept' has shape \(\).*'point' of size 12"),
         (kept(lambda X, mean: X.T), None, None),
         (kept(lambda X, mean: X[:5]), y, r"shape \(5, 2\).*'point' of size 12"),
+        (needs_targets, y, "fails where y is None.*no attribute 'T'.*obs=None if y is None"),
         (named("a.b", "a/b"), y, "'a/b' is stored as 'a.b', like site 'a.b'"),
         (named("X"), y, "'X' is stored as 'X', like the inputs"),
         (named(plate="chain"), y, r"'w' has the axes \('chain',\): 'chain' is taken"),
