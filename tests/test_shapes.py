@@ -134,10 +134,15 @@ def test_what_would_be_broadcast_or_lost_is_refused(model, targets, message):
 
 
 def test_shapes_that_count_every_number_once_pass():
+    def deep(X, y=None):
+        law = dist.Normal(0.0, 1.0).expand((2, 3, 4)).to_event(3)
+        numpyro.sample("deep", law, infer={"event_dims": ["a", "b"]})
+
     def dims(model, targets):
         return {s.name: s.dims for s in sites_of(bind(model, {}), X, targets)}
 
     assert dims(line, y) == {"slope": ("slope_axis",), "y": ("point",)}
+    assert dims(deep, y) == {"deep": ("output", "a", "b")}
     assert dims(column_mean, y[:, None])["y"] == ("y_axis", "y_axis_bis")
     assert dims(a_lengthscale_per_column, Y)["y"] == ("output", "point")
     assert dims(kept(lambda X, mean: X), y)["kept"] == ("point", "kept_axis")
