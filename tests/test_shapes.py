@@ -82,6 +82,12 @@ def kept(value, **options):
     return model
 
 
+def needs_targets(X, y=None):
+    mean = numpyro.sample("mean", dist.Normal(0.0, 1.0))
+    with numpyro.plate("point", len(X)):
+        numpyro.sample("y", dist.Normal(mean, 1.0), obs=y.T)
+
+
 def named(*names, plate=None):
     def model(X, y=None):
         for name in names:
@@ -110,6 +116,7 @@ def named(*names, plate=None):
         (kept(lambda X, mean: mean), y, r"'kept' has shape \(\).*'point' of size 12"),
         (kept(lambda X, mean: X.T), None, None),
         (kept(lambda X, mean: X[:5]), y, r"shape \(5, 2\).*'point' of size 12"),
+        (needs_targets, y, "fails where y is None.*no attribute 'T'.*obs=None if y is None"),
         (named("a.b", "a/b"), y, "'a/b' is stored as 'a.b', like site 'a.b'"),
         (named("X"), y, "'X' is stored as 'X', like the inputs"),
         (named(plate="chain"), y, r"'w' has the axes \('chain',\): 'chain' is taken"),
@@ -127,10 +134,15 @@ def test_what_would_be_broadcast_or_lost_is_refused(model, targets, message):
 
 
 def test_shapes_that_count_every_number_once_pass():
+    def deep(X, y=None):
+        law = dist.Normal(0.0, 1.0).expand((2, 3, 4)).to_event(3)
+        numpyro.sample("deep", law, infer={"event_dims": ["a", "b"]})
+
     def dims(model, targets):
         return {s.name: s.dims for s in sites_of(bind(model, {}), X, targets)}
 
     assert dims(line, y) == {"slope": ("slope_axis",), "y": ("point",)}
+    assert dims(deep, y) == {"deep": ("output", "a", "b")}
     assert dims(column_mean, y[:, None])["y"] == ("y_axis", "y_axis_bis")
     assert dims(a_lengthscale_per_column, Y)["y"] == ("output", "point")
     assert dims(kept(lambda X, mean: X), y)["kept"] == ("point", "kept_axis")

@@ -117,6 +117,14 @@ def fit(
             value.warn_if_shared(_checks.inputs("X", X))
     what = "a function that returns a NumPyro kernel, e.g. NUTS"
     kernel = _checks.instance("sampler", (sampler or NUTS)(bound), MCMCKernel, what)
+    attrs = {
+        "model": f"{model.__module__}.{getattr(model, '__name__', type(model).__name__)}",
+        "hyper": fingerprint(hyper), "draws": draws, "warmup": warmup, "chains": chains,
+        "block": block, "devices": devices, "precision": str(X.dtype),
+        "device_kind": jax.devices()[0].device_kind, "bayesrg": __version__,
+        "numpyro": numpyro.__version__, "jax": jax.__version__,
+        "python": platform.python_version(),
+    }  # fmt: skip
     with contextlib.nullcontext() if path is None else io.claim(path) as result:
         sites = sites_of(bound, X, y)
         if all(s.observed or s.deterministic for s in sites):
@@ -149,14 +157,6 @@ def fit(
             groups["prior"] = {k: v for k, v in drawn.items() if k not in values}
             groups["prior_predictive"] = {k: v for k, v in drawn.items() if k in values}
         dims = {s.name: s.dims for s in sites} | {"X": ("point", "feature")[: X.ndim]}
-        attrs = {
-            "model": f"{model.__module__}.{getattr(model, '__name__', type(model).__name__)}",
-            "hyper": fingerprint(hyper), "draws": draws, "warmup": warmup, "chains": chains,
-            "block": block, "devices": devices, "precision": str(X.dtype),
-            "device_kind": jax.devices()[0].device_kind, "bayesrg": __version__,
-            "numpyro": numpyro.__version__, "jax": jax.__version__,
-            "python": platform.python_version(),
-        }  # fmt: skip
         dt = io.to_datatree(groups, dims, attrs=attrs)
         if result is not None:
             io.save(dt, result)
@@ -216,7 +216,14 @@ def _pointwise(bound, X, values):
         def at(draw):
             result = {}
             for name, value in values.items():
-                fn = law(bound, arrays, X, draw | values, name)
+                try:
+                    fn = law(bound, arrays, X, draw | values, name)
+                except Exception as error:
+                    raise ValueError(
+                        "the model fails where y is None, which is how densities and predictions "
+                        f"ask for its law ({type(error).__name__}: {error}); write obs=None if y "
+                        "is None else y.T, say"
+                    ) from error
                 result[name] = fn.loo(value) if hasattr(fn, "loo") else fn.log_prob(value)
             return result
 

@@ -36,7 +36,7 @@ def axes(name, site):
         unnamed = "output" if event else f"{name}_axis"
         batch = len(fn.batch_shape)
         names = [plates[i - batch].name if i - batch in plates else None for i in range(batch)]
-        names += [None] * (fn.event_dim - len(event)) + event[len(event) - fn.event_dim :]
+        names += [None] * (fn.event_dim - len(event)) + event[max(0, len(event) - fn.event_dim) :]
     missing = [i for i, given in enumerate(names) if given is None]
     for count, i in enumerate(missing):
         names[i] = unnamed + "_bis" * count
