@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "bayesrg"
 LAYERS = {
     "_linalg": 0, "_activations": 0, "_fixedpoint": 0, "_covariance": 0, "_checks": 0,
-    "_numbers": 0,
+    "_numbers": 0, "_kinds": 0,
     "_images": 0,
     "kernels": 1, "spectrum": 1, "data": 1,
     "gp": 2, "rg": 2, "theory": 2, "dynamics": 2, "networks": 2, "ensembles": 2,
@@ -27,6 +27,7 @@ LAYERS = {
 }  # fmt: skip
 WITHIN_A_LAYER = {
     ("_activations", "_checks"), ("_activations", "_linalg"), ("_checks", "_numbers"),
+    ("_checks", "_kinds"), ("_kinds", "_numbers"),
     ("_covariance", "_linalg"),
     ("spectrum", "kernels"), ("rg", "gp"), ("theory", "rg"), ("theory", "networks"),
     ("inference", "io"), ("diagnostics", "io"), ("cli", "job"),

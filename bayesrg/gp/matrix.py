@@ -193,6 +193,7 @@ class MatrixMercerNormal(dist.Distribution):
 
     def sample(self, key: Array, sample_shape: tuple[int, ...] = ()):
         """Draw observations, ``sample_shape + batch_shape + (n, c)``."""
+        key = _checks.random_key(key)
         algebra = self._algebra()
         (n, c), rank = self.event_shape, algebra.kappa.shape[0]
         shape = sample_shape + self.batch_shape + (rank + n, c)
