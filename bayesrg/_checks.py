@@ -162,6 +162,7 @@ def parameters(name, tree):
 
 def matrices(name, value):
     """Convert a list of matrices, one a layer, to finite arrays."""
+    value = list(value) if getattr(value, "ndim", 0) == 3 else value  # stacked
     entries = enumerate(sequence(name, value, "matrices, one a layer"))
     return [finite(f"{name}[{i}]", W, ndim=2) for i, W in entries]
 

@@ -166,8 +166,14 @@ class LaplaceMarginal(dist.Distribution):
         prior = self.prior
         return _mode(prior, prior._algebra(), self._terms(value), value.shape)
 
+    def _numbers(self, value):
+        """Check observations, whose integers stay integers: a likelihood may count with them."""
+        value = _checks.numbers("value", value)
+        _checks.finite("value", value)
+        return jnp.asarray(value)
+
     def _checked(self, value):
-        value = _checks.finite("value", value)
+        value = self._numbers(value)
         if value.shape[-1:] != self.event_shape:
             raise ValueError(
                 f"observations have shape {value.shape} for {self.event_shape[0]} points; their "
@@ -265,7 +271,7 @@ class LaplaceMarginal(dist.Distribution):
         ----------
         Rasmussen and Williams (2006), equations 3.21 and 3.24.
         """
-        value = _checks.finite("value", value)
+        value = self._numbers(value)
         if value.ndim == 0 or not 0 < value.shape[-1] <= self.event_shape[0]:
             raise ValueError(
                 f"observations have shape {value.shape}; give those of the first of the "
