@@ -12,15 +12,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ._kinds import KERNEL as KERNEL
+from ._kinds import MOMENTS as MOMENTS
+from ._kinds import NET as NET
+from ._kinds import PRIOR as PRIOR
+from ._kinds import TREE as TREE
+from ._kinds import choice as choice
+from ._kinds import flag as flag
+from ._kinds import function as function
+from ._kinds import instance as instance
+from ._kinds import sequence as sequence
 from ._numbers import integer, known, numbers, shown
 
 ArrayLike = jax.typing.ArrayLike | Sequence
 _warned: set[str] = set()
-KERNEL = "a Kernel; bayesrg.kernels has them, and adapt makes one of a function"
-PRIOR = "a Kernel or a Spectrum; see bayesrg.kernels and bayesrg.spectrum"
-MOMENTS = "moments, which theory.moments, population_moments or spectral_moments make"
-NET = "a networks.DeepLinear; make one of widths and a ridge"
-TREE = "a DataTree, such as bayesrg.fit returns"
 _LARGEST = 2**63 - 1  # that an integer of JAX holds
 
 
@@ -155,17 +160,20 @@ def parameters(name, tree):
     return jax.tree.map_with_path(leaf, tree)
 
 
-def sequence(name, value, what="one entry a layer"):
-    """Require a list or tuple; ``what`` says of what."""
-    if not isinstance(value, list | tuple):
-        raise ValueError(f"{name} must be a list of {what}, got {shown(value)}")
-    return value
-
-
 def matrices(name, value):
     """Convert a list of matrices, one a layer, to finite arrays."""
+    value = list(value) if getattr(value, "ndim", 0) == 3 else value  # stacked
     entries = enumerate(sequence(name, value, "matrices, one a layer"))
     return [finite(f"{name}[{i}]", W, ndim=2) for i, W in entries]
+
+
+def columns(name, X, count, of):
+    """Require X (n, d) to have as many columns as what ``of`` names."""
+    if X.shape[1] != count:
+        raise ValueError(
+            f"{name} has {X.shape[1]} columns and {of} {count}; give both the same features"
+        )
+    return X
 
 
 def one_target(X, y):
@@ -242,35 +250,6 @@ def interval(name, value):
 def returned(name, value):
     """Convert what the user's function ``name`` returned to an array of real numbers."""
     return jnp.asarray(numbers(f"what {name} returned", value))
-
-
-def choice(name, value, allowed):
-    """Require ``value`` to be one of ``allowed``."""
-    if not any(value is a or (isinstance(value, type(a)) and value == a) for a in allowed):
-        options = ", ".join(map(repr, allowed))
-        raise ValueError(f"{name} must be one of {options}, got {shown(value)}")
-    return value
-
-
-def flag(name, value):
-    """Require a boolean, of Python or NumPy."""
-    if not isinstance(value, bool | np.bool_):
-        raise ValueError(f"{name} must be True or False, got {shown(value)}")
-    return bool(value)
-
-
-def function(name, value, what="a function"):
-    """Require a callable; ``what`` says of which kind."""
-    if not callable(value):
-        raise ValueError(f"{name} must be {what}, got {shown(value)}; give a callable")
-    return value
-
-
-def instance(name, value, kinds, what):
-    """Require an object of one of ``kinds``; ``what`` says which, and how to make one."""
-    if not isinstance(value, kinds):
-        raise ValueError(f"{name} must be {what}, got {shown(value)}")
-    return value
 
 
 def symmetric(name, K):

@@ -11,7 +11,9 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from bayesrg import _checks
+from bayesrg import _checks, gp, kernels, spectrum
+from bayesrg.inference.sites import bind
+from bayesrg.plots import _curves
 
 ONE = np.array([1.0, 2.0])
 TAKEN = {
@@ -116,3 +118,23 @@ def test_keys_of_either_make_are_taken_one_at_a_time():
     with pytest.raises(ValueError, match="no modes to cut"):
         _checks.cutoff(1, 0)
     assert _checks.cutoffs([1, 2], 2).tolist() == [1, 2]
+
+
+def test_common_slips_are_told_in_the_users_words(monkeypatch):
+    X, K = np.linspace(0.0, 1.0, 8).reshape(4, 2), kernels.RBF(1.0)
+    slips = {
+        "mixes the elements of its input": lambda: kernels.NNGP(1, jax.nn.softmax),
+        "no modes to cut; give it eigenpairs": lambda: gp.marginal(K, X, 0.1).split(1),
+        r"give one column, y\[:, 0\], or the labels": lambda: spectrum.nystrom(K, X).power(
+            np.eye(4), X
+        ),
+        "Z has 3 columns and the training inputs 2": lambda: gp.condition(K, X, X[:, 0], 0.1).mean(
+            np.ones((1, 3))
+        ),
+        "no hyper-argument 'a'; it takes none": lambda: bind(lambda X, y=None: None, {"a": 1}),
+        r"pip install 'bayesrg\[plotly\]'": lambda: _curves.backend_of("plotly"),
+    }
+    monkeypatch.setattr(_curves, "find_spec", lambda name: None)
+    for words, slip in slips.items():
+        with pytest.raises(ValueError, match=words):
+            slip()

@@ -71,6 +71,7 @@ def ensemble(
     for name, kernel in (("tangent", tangent), ("prior", prior)):
         _checks.instance(name, kernel, Kernel, _checks.KERNEL)
     X, X_new = _checks.inputs("X", X), _checks.inputs("X_new", X_new)
+    _checks.columns("X_new", X_new, X.shape[1], "X")
     y = _checks.targets("y", y, X.shape[0])
     dynamics = linear_dynamics(tangent(X), S, step_size=step_size, weight_decay=weight_decay)
     A = dynamics.smoother(t, tangent(X_new, X))

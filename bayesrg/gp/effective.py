@@ -158,6 +158,7 @@ class EffectiveNormal(dist.Distribution):
 
     def sample(self, key: Array, sample_shape: tuple[int, ...] = ()):
         """Draw observations, ``sample_shape + batch_shape + (n,)``."""
+        key = _checks.random_key(key)
         return self.colour(random.normal(key, sample_shape + self.shape(), self.eliminated.dtype))
 
     def colour(self, white: ArrayLike) -> Float[Array, "*batch point"]:

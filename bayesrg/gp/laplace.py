@@ -284,6 +284,7 @@ class LaplaceMarginal(dist.Distribution):
 
     def sample(self, key: Array, sample_shape: tuple[int, ...] = ()):
         """Draw a function, then observations of it: ``sample_shape + batch_shape + (n,)``."""
+        key = _checks.random_key(key)
         first, second = random.split(key)
         return self.likelihood(self.prior.sample(first, sample_shape)).sample(second)
 

@@ -201,6 +201,7 @@ class MatrixMercerNormal(dist.Distribution):
 
     def sample(self, key: Array, sample_shape: tuple[int, ...] = ()):
         """Draw observations, ``sample_shape + batch_shape + (n, c)``."""
+        key = _checks.random_key(key)
         (n, c), columns = self.event_shape, self._columns()
         rank = columns.shape[1]
         shape = sample_shape + self.batch_shape + (rank + n, c)

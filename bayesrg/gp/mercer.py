@@ -209,6 +209,7 @@ class MercerNormal(dist.Distribution):
 
     def sample(self, key: Array, sample_shape: tuple[int, ...] = ()):
         """Draw observations, ``sample_shape + batch_shape + (n,)``."""
+        key = _checks.random_key(key)
         algebra = self._algebra()
         shape = sample_shape + self.batch_shape + (algebra.white_size(),)
         return self.loc + algebra.colour(random.normal(key, shape, self.features.dtype))

@@ -39,12 +39,7 @@ class Posterior(eqx.Module):
 
     def _new(self, Z):
         Z = _checks.inputs("Z", Z, wide=True)
-        if Z.shape[1] != self.X.shape[1]:
-            raise ValueError(
-                f"Z has {Z.shape[1]} columns and the training inputs {self.X.shape[1]}; give the "
-                "same features"
-            )
-        return Z
+        return _checks.columns("Z", Z, self.X.shape[1], "the training inputs")
 
     def mean(self, Z: ArrayLike) -> Float[Array, "point_new *output"]:
         """Posterior mean of the function at Z (m, d): (m,) or (m, c)."""

@@ -37,8 +37,12 @@ def refuse_stale(fn):
 
 
 def at_points(name, value, event, *, first=False):
-    """Convert to an array whose last axes are ``event``, or with ``first`` its first points."""
-    value = _checks.finite(name, value)
+    """Convert to an array whose last axes are ``event``, or with ``first`` its first points.
+
+    Integers stay integers: a likelihood may count with them.
+    """
+    _checks.finite(name, value)
+    value = jnp.asarray(_checks.numbers(name, value))
     shape = value.shape[value.ndim - len(event) :] if value.ndim >= len(event) else None
     if shape == event or (first and shape and shape[0] <= event[0] and shape[1:] == event[1:]):
         return value

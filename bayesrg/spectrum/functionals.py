@@ -44,6 +44,8 @@ class FunctionalSpectrum(Spectrum):
     orthonormal: ClassVar[bool] = False
 
     def features(self, X):
+        X = _checks.inputs("X", X, wide=True)
+        _checks.columns("X", X, self.X_ref.shape[1], "the reference sample")
         projected = self.kernel(X, self.X_ref) @ self.V
         return solve_triangular(self.factor, projected.T, lower=True).T
 

@@ -35,6 +35,8 @@ class NystromSpectrum(Spectrum):
     dropped: int = eqx.field(static=True)
 
     def features(self, X):
+        X = _checks.inputs("X", X, wide=True)
+        _checks.columns("X", X, self.X_ref.shape[1], "the reference sample")
         return self.kernel(X, self.X_ref) @ self.projection
 
     def residual(self, X):

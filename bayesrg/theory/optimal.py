@@ -104,12 +104,13 @@ def optimal_ridge(
             f"moments hold {moments.power.shape[1]} targets, which have a best ridge each; give "
             "those of one at a time"
         )
-    if bounds is not None and len(_checks.sequence("bounds", bounds, "two ridges")) != 2:
-        raise ValueError(f"bounds must be (low, high), got {len(bounds)} numbers")
     if bounds is None:
         low, high = (scale * moments.values.sum() for scale in (1e-8, 1e4))
     else:
-        low, high = (_checks.positive("bounds", b, ndim=0).astype(dtype) for b in bounds)
+        bounds = _checks.positive("bounds", bounds, ndim=1).astype(dtype)
+        if bounds.shape != (2,):
+            raise ValueError(f"bounds must be (low, high), got shape {bounds.shape}")
+        low, high = bounds
     if _checks.known(low) and _checks.known(high) and not 0 < low < high:
         raise ValueError(
             f"bounds must be 0 < low < high, got {float(low)} and {float(high)}; features that "
