@@ -77,7 +77,7 @@ brg.plots.plot_target_power(brg.io.label(target_power=group), backend="matplotli
 # error on the training points is the power outside of the nine modes, 6.7 % and 8.6 % of the total.
 
 for name, y in targets.items():
-    fit = brg.gp.condition(kernels["hard cutoff"], circle(t), y, 1e-6)
+    fit = brg.gp.condition(kernels["hard cutoff"], circle(t), y, 1e-5)
     left = float(((fit.mean(circle(t)) - y) ** 2).mean() / total[name])
     coverage = float(power[name][:kept].sum() / total[name])
     print(f"{name}: {left:.4f} left, coverage {coverage:.4f}")
