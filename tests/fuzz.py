@@ -74,6 +74,7 @@ ODD_PARAMETERS = ("None", "nan", "-inf", "a complex number", "a dict", "a genera
 ALIASES = {  # what messages call some arguments
     "value": "observations", "other": "factor", "dt": "tree", "K": "kernel", "net": "widths",
     "Y": "y", "path": "result", "data": "inputs", "quantity": "variable", "modes": "mode",
+    "spectrum": "values",
 }  # fmt: skip
 INFINITE = {
     ("ridge_equivalent", "ridge"),
