@@ -116,6 +116,9 @@ def sbc(
         def one(key):
             simulate, first, last, start, rest = random.split(key, 5)
             sites = _prior_draw(source, simulate, X, of_source)
+            if isinstance(observed, str) and observed not in sites:
+                names = ", ".join(map(repr, sites)) or "none"
+                raise ValueError(f"observed: truth has no site {observed!r}, only {names}")
             y = sites[observed] if isinstance(observed, str) else observed(sites)
             true = measure(0, sites, y, first)
             args = (X, y, of_fitted)
