@@ -202,6 +202,7 @@ def judge(name, function, given):
     nan_before = verdict == "nan"
     for argument, base in given.items():
         optional = default_of(function, argument) is None or argument == "S"
+        optional = optional or (name.endswith("level") and argument == "Z")
         for what, value, refuse in values_for(argument, base):
             if "inf" in what and (name.split(".")[-1], argument) in INFINITE:
                 refuse = None
