@@ -30,6 +30,7 @@ def shown(value):
     plain = str | int | float | complex | Sequence | np.generic | np.ndarray | jax.Array | None
     if callable(value) or not isinstance(value, plain):
         return f"a {type(value).__name__}"
+    value = value.item() if isinstance(value, np.generic) else value
     text = repr(value).replace("\n", " ")
     return text if len(text) <= 80 else f"{text[:77]}..."
 

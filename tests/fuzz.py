@@ -74,6 +74,7 @@ ODD_PARAMETERS = ("None", "nan", "-inf", "a complex number", "a dict", "a genera
 ALIASES = {  # what messages call some arguments
     "value": "observations", "other": "factor", "dt": "tree", "K": "kernel", "net": "widths",
     "Y": "y", "path": "result", "data": "inputs", "quantity": "variable", "modes": "mode",
+    "spectrum": "values",
 }  # fmt: skip
 INFINITE = {
     ("ridge_equivalent", "ridge"),
@@ -201,6 +202,7 @@ def judge(name, function, given):
     nan_before = verdict == "nan"
     for argument, base in given.items():
         optional = default_of(function, argument) is None or argument == "S"
+        optional = optional or (name.endswith("level") and argument == "Z")
         for what, value, refuse in values_for(argument, base):
             if "inf" in what and (name.split(".")[-1], argument) in INFINITE:
                 refuse = None

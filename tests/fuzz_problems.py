@@ -126,14 +126,14 @@ def spectrum(o):
         "SphereSpectrum.level": (ball.level, dict(X=unit, Z=unit[:2], i=1)),
         "FourierSpectrum.features": (fourier.features, dict(X=X[:, :1])),
         "maps.combine": (
-            lambda maps: s.maps.combine(*maps)(VALUES), dict(maps=[s.maps.scale(0.5)])),
+            lambda maps: s.maps.combine(maps)(VALUES), dict(maps=s.maps.scale(0.5))),
     }  # fmt: skip
     for name in ("features", "residual", "residual_cov"):
         found[f"NystromSpectrum.{name}"] = (getattr(o.spectrum, name), dict(X=X))
     found["Spectrum.power"] = (o.spectrum.power, dict(y=y, X=X))
     given = dict(
         flatten=dict(r=2), hard_cutoff=dict(cutoff=0.3), identity=dict(values=VALUES),
-        lift=dict(r=2), polynomial_cutoff=dict(cutoff=0.3, p=2), power=dict(alpha=1.5),
+        lift=dict(r=2), polynomial_cutoff=dict(cutoff=0.3, p=2.0), power=dict(alpha=1.5),
         ridge=dict(s=0.1), scale=dict(c=0.5), soft_cutoff=dict(cutoff=0.3, width=0.1),
         table=dict(values=VALUES),
     )  # fmt: skip

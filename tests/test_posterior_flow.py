@@ -120,7 +120,7 @@ def test_levels_are_counted_whole():
         ({"noise": "y_modes"}, "noise: site 'y_modes' has dims .* give one number a draw"),
         ({"rule": "posterior"}, 'use "running" or "self_consistent"'),
         ({"modes": [40]}, "modes must be integers from 0 to 39"),
-        ({"cutoffs": [41]}, "cutoff must be an integer between 0 and 40"),
+        ({"cutoffs": [41]}, "cutoffs must be an integer between 0 and 40"),
     ],
 )
 def test_wrong_names_are_told_apart(dt, wrong, message):

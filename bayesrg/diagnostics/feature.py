@@ -77,6 +77,9 @@ def kernels(
     def at(params):
         hidden = _checks.sequence("what apply returns", apply(params, X), "hidden layers")
         hidden = [_checks.returned("apply", H) for H in hidden]
+        if any(H.ndim != 2 or H.shape[0] != X.shape[0] for H in hidden):
+            shapes = [H.shape for H in hidden]
+            raise ValueError(f"apply returns layers of shapes {shapes}; give (n, N_l) each")
         return jnp.stack([H @ H.T / H.shape[1] for H in hidden])
 
     first = jax.tree.map(lambda p: jnp.asarray(p)[(0,) * len(lead)], params)

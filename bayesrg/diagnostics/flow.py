@@ -97,6 +97,8 @@ def posterior_flow(
     posterior = dt["posterior"].to_dataset()
     values = spectrum.values if isinstance(spectrum, Spectrum) else spectrum
     values = _checks.eigenvalues(values)
+    if values.ndim != 1 or not values.size:
+        raise ValueError(f"spectrum has values of shape {values.shape}; give (k,), k above zero")
     degeneracy = spectrum.degeneracy if isinstance(spectrum, Spectrum) else jnp.ones_like(values)
     n = _checks.positive("n", _points(dt) if n is None else n, ndim=0)
     if values_fn is None:
@@ -133,6 +135,8 @@ def posterior_flow(
     if cutoffs is None:
         cutoffs = np.unique(np.geomspace(1, total, _CUTOFFS).round().astype(int))
     cutoffs = np.atleast_1d(_checks.cutoffs(cutoffs, total, "cutoffs"))
+    if cutoffs.ndim != 1 or not cutoffs.size:
+        raise ValueError(f"cutoffs has shape {cutoffs.shape}; give integers (t,)")
     modes = range(size) if modes is None else _checks.indices("modes", modes, size)
     modes = np.asarray(modes, int)
 

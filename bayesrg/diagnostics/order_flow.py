@@ -77,6 +77,8 @@ def order_flow(
         spectrum = rotate(net, X, targets_of(dt, None, X.shape[0])).values / X.shape[0]
     values = spectrum.values if isinstance(spectrum, Spectrum) else _checks.eigenvalues(spectrum)
     counts = spectrum.degeneracy if isinstance(spectrum, Spectrum) else jnp.ones_like(values)
+    if values.ndim != 1 or not values.size:
+        raise ValueError(f"spectrum has values of shape {values.shape}; give (k,), k above zero")
     ridge = net.standardise().ridge
 
     def at(draw):

@@ -91,6 +91,10 @@ def predict(
     y = jnp.asarray(dt["observed_data"][site].to_numpy())
     key = _checks.random_key(key)
     sites = {s.name: s for s in sites_of(bound, X, None)}
+    if site not in {name.replace("/", ".") for name in sites}:
+        raise ValueError(
+            f"model has no site {site!r}, which the fit observed; give the fit's model"
+        )
     traced = {name.replace("/", "."): name for name in sites}[site]  # as the model calls it
     posterior = dt["posterior"].to_dataset()
     latents = {

@@ -110,7 +110,12 @@ def sbc(
 
     def simulated(key, X, arrays):
         sites = _prior_draw(source, key, X, arrays)
-        return sites, sites[observed] if isinstance(observed, str) else observed(sites)
+        if not isinstance(observed, str):
+            return sites, observed(sites)
+        if observed not in sites:
+            names = ", ".join(map(repr, sites)) or "none"
+            raise ValueError(f"observed: truth has no site {observed!r}, only {names}")
+        return sites, sites[observed]
 
     def check_shapes(key):
         sites_of(fitted, X, simulated(key, X, source.arrays)[1])

@@ -125,7 +125,10 @@ def alignment_error(H: ArrayLike, H_new: ArrayLike, rotation: ArrayLike) -> Floa
         )
     square = (H**2).sum()
     if _checks.known(square) and not square > 0:
-        raise ValueError("H is zero at all inputs, and errors are in units of its mean square")
+        raise ValueError(
+            "features H, of X or X_test, are zero at all inputs, and errors are in units of their "
+            "mean square"
+        )
     return (square + (H_new**2).sum() - 2 * ((H @ rotation) * H_new).sum()) / square
 
 

@@ -45,12 +45,12 @@ def plot_phase_diagram(
     ValueError
         If chi crosses none of the levels.
     """
-    levels = np.asarray(_checks.finite("levels", levels, ndim=1)).tolist()
+    heights = np.asarray(_checks.finite("levels", levels, ndim=1)).tolist()
     chi = group_of(dt, group, "chi")["chi"].sortby(["weight_var", "bias_var"])
     chi = chi.transpose("bias_var", "weight_var")
     trace = contour_generator(chi["weight_var"].values, chi["bias_var"].values, chi.values)
     parts = {}
-    for level in levels:
+    for level in heights:
         pieces = trace.lines(float(level))
         if pieces:
             joined = np.concatenate([np.vstack([piece, [[np.nan] * 2]]) for piece in pieces])

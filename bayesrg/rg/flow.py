@@ -115,7 +115,11 @@ def flow(
     multiplicity = np.ones(values.shape) if counts is None else np.asarray(counts)
     if values.ndim != 1 or n_points.ndim or bare.ndim:
         raise ValueError("flow takes one spectrum, n and ridge; call it once for each")
-    given = {"features": features, "residual": residual} if rule == "posterior" else {}
+    given = (
+        {"features": features, "residual": residual}
+        if isinstance(rule, str) and rule == "posterior"
+        else {}
+    )
     stop = cutoff(values, n, ridge, rule, threshold, degeneracy=degeneracy, tail=tail, **given)
     edges = np.concatenate([[0], np.cumsum(multiplicity)]).round().astype(int)
     kept = _grid(cutoffs, edges, dense=y is None)

@@ -83,6 +83,11 @@ class NeuralSpectrum(Spectrum):
         M, Psi = X_ref.shape[0], self.features(X_ref)
         image = _product(self.kernel, X_ref, Psi) / M
         values, U = _pencil(image.T @ image / M, Psi.T @ image / M)
+        if _checks.known(values) and not bool((values > 0).all()):
+            raise ValueError(
+                f"X_ref of {M} rows spans fewer than the {len(values)} modes; give more rows that "
+                "differ"
+            )
         return NystromSpectrum(
             kernel=self.kernel, X_ref=X_ref, values=values, degeneracy=jnp.ones_like(values),
             projection=Psi @ (U / jnp.sqrt(values)) / M, dropped=0,

@@ -84,7 +84,7 @@ class SphereSpectrum(Spectrum):
 
     def count(self, above: ArrayLike) -> Float[Array, ""]:
         """Count the modes with values ``above`` a number, in units of variance."""
-        above = _checks.finite("above", above)
+        above = _checks.finite("above", above, ndim=0)
         return jnp.where(self.values > above, self.degeneracy, 0.0).sum()
 
     def _sum(self, weights, X, Z):
