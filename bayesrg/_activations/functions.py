@@ -85,6 +85,9 @@ def resolve(activation):
             )
         return ACTIVATIONS[activation]
     if isinstance(activation, Activation):
+        _checks.function("activation", activation.function, "an elementwise function")
+        kinks = np.asarray(_checks.finite("kinks", activation.kinks, ndim=1)).tolist()
+        activation = activation._replace(kinks=tuple(kinks))
         if activation in ACTIVATIONS.values():
             return activation
         entry = activation
@@ -95,8 +98,6 @@ def resolve(activation):
             "activation must be a name or an elementwise callable, got "
             f"{_checks.shown(activation)}; the names are {', '.join(map(repr, ACTIVATIONS))}"
         )
-    _checks.function("activation", entry.function, "an elementwise function")
-    _checks.finite("kinks", entry.kinks, ndim=1)
     _require_elementwise(entry.function)
     return entry
 
