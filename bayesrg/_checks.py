@@ -233,6 +233,16 @@ def fit(**shapes):
     return found
 
 
+def defined(name, result):
+    """Pass a result; raise where it is known not to be a number, since ``name`` overflowed."""
+    if known(result) and np.isnan(np.asarray(result)).any():
+        raise ValueError(
+            f"{name}: the result is not a number, for what is in between overflows or underflows; "
+            "rescale it"
+        )
+    return result
+
+
 def rows(name, value, size):
     """Convert indices (b,) of ``size`` rows to an array; traced ones are trusted."""
     traced = isinstance(value, jax.Array) and not known(value)

@@ -212,14 +212,15 @@ def judge(name, function, given):
             if verdict in ("package", "user"):
                 unnamed = verdict == "package" and not names_it(detail, argument, given)
                 verdict = "unnamed" if unnamed else "refused"
-            elif verdict == "nan" and nan_before:
+            elif verdict == "nan" and (nan_before or what in ODD_PARAMETERS):  # not finite itself
                 verdict = "passed"
             if verdict == "passed" and refuse:
                 verdict = "wrongly passed"
             yield argument, what, verdict, detail
         if isinstance(base, float | np.ndarray):
             for what, value in numbers_of(base)[2].items():
-                if what == "nested list" and (np.ndim(base) == 0 or argument in PARAMETERS):
+                arrays = argument == "value" or argument in PARAMETERS  # NumPyro's own check
+                if what == "nested list" and (np.ndim(base) == 0 or arrays):
                     continue
                 verdict, detail = call(function, given | {argument: value})
                 good = verdict == "passed" or verdict == "nan" and nan_before

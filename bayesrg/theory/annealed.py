@@ -111,6 +111,7 @@ def annealed_dimension(
     tau = _checks.positive("tau", tau)
     missing, slack = _dimensions(ensemble, tau.ravel())
     df1 = ensemble.sizes[-1] - missing
+    _checks.defined("tau", df1 - slack)
     return df1.reshape(tau.shape), (df1 - slack).reshape(tau.shape)
 
 
@@ -165,6 +166,7 @@ def annealed_curve(
     tau, missing, slack = (x.reshape(n.shape) for x in _curve(ensemble, n.ravel(), ridge.ravel()))
     df1 = ensemble.sizes[-1] - missing
     free = ridge / tau
+    _checks.defined("values, n or ridge", tau)
     test = n * (tau * slack + noise) / (free + slack)
     residual = jnp.abs(n - ensemble.sizes[-1] + missing - free) / n
     train = (free / n) ** 2 * test

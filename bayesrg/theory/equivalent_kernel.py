@@ -84,6 +84,7 @@ class EquivalentKernel(eqx.Module):
         same_modes(target[None], self.values, "target")
         missed = features @ (self._missed * target)
         pulled = features.T @ (weights * spread * missed)
+        pulled = _checks.defined("features or target", pulled)
         return -self.n / self.ridge**2 * self.variance * pulled
 
 

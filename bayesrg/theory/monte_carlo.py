@@ -319,9 +319,11 @@ def learning_curve_mc(
     batch = _checks.whole("batch", batch)
     _checks.flag("poisson", poisson)
     _checks.on_host("theory.learning_curve_mc counts rows: it", n)
-    sizes = np.asarray(_checks.indices("n", n))
-    if (sizes < 1).any():
-        raise ValueError(f"n must hold positive integers, shape () or (s,), got {n!r}")
+    sizes = np.atleast_1d(np.asarray(_checks.numbers("n", n)))
+    sizes = np.atleast_1d(_checks.integer(n)) if _checks.integer(n) is not None else sizes
+    if not np.issubdtype(sizes.dtype, np.integer) or (sizes < 1).any() or sizes.ndim != 1:
+        got = _checks.shown(n)
+        raise ValueError(f"n must hold positive integers, shape () or (s,), got {got}")
     ridge, noise = _checks.positive("ridge", ridge), _checks.nonnegative("label_noise", label_noise)
     for name, value in (("ridge", ridge), ("label_noise", noise)):
         if value.shape not in ((), sizes.shape):
