@@ -4,6 +4,7 @@
 import warnings
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from .. import _checks

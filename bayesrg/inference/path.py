@@ -17,6 +17,7 @@ from numpyro.primitives import Messenger
 
 from .. import _checks
 from ..data import Data
+from .fit import arrays
 from .sites import bind, one_at_a_time, sites_of
 
 # The Gauss-Kronrod rule of 15 points on (-1, 1): nodes from the right edge to the middle, their
