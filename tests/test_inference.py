@@ -284,7 +284,7 @@ def test_a_run_folder_is_written_whole_and_never_overwritten(line, tmp_path):
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"draws": 0}, "draws must be an integer of at least 1, got 0"),
+        ({"draws": 0}, "draws must be a positive integer, got 0"),
         ({"warmup": -1}, "warmup must be an integer of at least 0, got -1"),
         ({"devices": 3}, "devices must divide the 2 chains and be at most 2"),
         ({"data": (1, 2, 3)}, "data must be a Data or a pair"),
