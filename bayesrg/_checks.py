@@ -126,6 +126,12 @@ def _converted(value):
     return value if floating else value.astype(jnp.result_type(float))
 
 
+def on_64_bits(name, value, check=finite, **given):
+    """Check numbers and read them on the host, in 64 bits whatever JAX's setting is."""
+    check(name, value, **given)
+    return np.asarray(numbers(name, value), float)
+
+
 def inputs(name, X, *, wide=False):
     """Convert inputs to a finite array of shape (n, d); a vector becomes one column.
 

@@ -30,8 +30,8 @@ def wide_and_deep(energy: ArrayLike, effective_depth: ArrayLike) -> np.ndarray:
     arXiv 2212.14457.
     """
     _checks.on_host("theory.deep_linear.wide_and_deep", energy, effective_depth)
-    r = np.asarray(_checks.positive("energy", energy), float)
-    depth = np.asarray(_checks.nonnegative("effective_depth", effective_depth), float)
+    r = _checks.on_64_bits("energy", energy, _checks.positive)
+    depth = _checks.on_64_bits("effective_depth", effective_depth, _checks.nonnegative)
     _checks.fit(energy=r.shape, effective_depth=depth.shape)
     safe = np.where(depth > 0, depth, 1.0)
     log_q = wrightomega(np.log(safe * r) + safe) - safe  # x + log x = log(depth r) + depth
@@ -65,9 +65,9 @@ def leading_log_evidence(
     """
     _checks.on_host("theory.deep_linear.leading_log_evidence", energy, effective_depth, points)
     q = wide_and_deep(energy, effective_depth)
-    r = np.asarray(_checks.positive("energy", energy), float)
-    depth = np.asarray(_checks.nonnegative("effective_depth", effective_depth), float)
-    points = np.asarray(_checks.positive("points", points), float)
+    r = _checks.on_64_bits("energy", energy, _checks.positive)
+    depth = _checks.on_64_bits("effective_depth", effective_depth, _checks.nonnegative)
+    points = _checks.on_64_bits("points", points, _checks.positive)
     _checks.fit(energy=q.shape, points=points.shape)
     prior = np.log(q) ** 2 / np.where(depth > 0, 4.0 * depth, 1.0)
     return np.asarray(-points * (prior + 0.5 * np.log(q) + 0.5 * r / q))

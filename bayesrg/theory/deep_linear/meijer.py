@@ -49,8 +49,8 @@ def log_meijer_g(log_z: ArrayLike, b: ArrayLike) -> np.ndarray:
     arXiv 2212.14457, 2104.11734 for the function; the rule is the package's own.
     """
     _checks.on_host("theory.deep_linear.log_meijer_g", log_z, b)
-    log_z = np.asarray(_checks.finite("log_z", log_z), float)
-    b = np.asarray(_checks.finite("b", b, ndim=1), float)
+    log_z = _checks.on_64_bits("log_z", log_z)
+    b = _checks.on_64_bits("b", b, ndim=1)
     if not b.size:
         raise ValueError("b is empty; a product of no variables has no density")
     flat = log_z.ravel()

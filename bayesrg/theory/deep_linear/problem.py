@@ -116,8 +116,7 @@ class Problem(eqx.Module):
     def covariances(self, X_new):
         """Prior covariance of new outputs with the modes (m, r), and prior variances (m,)."""
         _checks.on_host("a posterior of theory.deep_linear", X_new)
-        _checks.finite("X_new", X_new, ndim=(1, 2))
-        X_new = np.asarray(_checks.inputs("X_new", X_new), float)
+        X_new = _checks.on_64_bits("X_new", X_new, _checks.inputs)
         X_new = X_new[:, None] if X_new.ndim == 1 else X_new
         if X_new.shape[1] != self.inputs.shape[1]:
             raise ValueError(
@@ -192,7 +191,7 @@ def prepare_outputs(
     _checks.on_host(_SOLVER, X, y, kernel, standard)
     n = _checks.inputs("X", X).shape[0]
     shape = _checks.targets(name, y, n).shape
-    X, y = np.asarray(X, float).reshape(n, -1), np.asarray(y, float).reshape(n, -1)
+    X, y = (np.asarray(_checks.numbers("X", v), float).reshape(n, -1) for v in (X, y))
     if y.shape[1] != net.outputs:
         raise ValueError(
             f"{name} has shape {shape} and the network {net.outputs} output(s); give one column an "

@@ -314,7 +314,7 @@ def prior_density(widths: ArrayLike, log_q: ArrayLike) -> Float[np.ndarray, "...
     arXiv 2212.14457.
     """
     _checks.on_host("theory.deep_linear.prior_density", widths, log_q)
-    widths = np.asarray(_checks.positive("widths", widths, ndim=1), float)
+    widths = _checks.on_64_bits("widths", widths, _checks.positive, ndim=1)
     if not widths.size:
         raise ValueError("widths is empty; without hidden layers the order parameter is one")
-    return np.exp(log_prior(np.asarray(_checks.finite("log_q", log_q), float), widths / 2.0))
+    return np.exp(log_prior(_checks.on_64_bits("log_q", log_q), widths / 2.0))
