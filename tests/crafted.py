@@ -173,6 +173,12 @@ def endless(run):
     return run[: heap + 16] + bytes(16) + run[heap + 32 :]
 
 
+def long_name(run):
+    """A name of three gigabytes, in a heap of a few bytes."""
+    entry = struct.pack("<IQ", len("some name"), run.index(b"GCOL"))
+    return swap(run, entry, struct.pack("<I", 3 << 30) + entry[4:])
+
+
 def files():
     """Yield name, door and content, by relative path, of each crafted case."""
     whole, run = good(), hdf5(lambda group: None)
@@ -267,6 +273,7 @@ def files():
         "npz as run": whole,
         "netCDF 3": b"CDF\x01" + bytes(28),
         "run without end": endless(hdf5(lambda g: named(g, "b", "some name"))),
+        "run with a long name": long_name(hdf5(lambda g: named(g, "b", "some name"))),
         "run without groups": hdf5(lambda g: g.parent.pop("posterior")),
         "run of zeros": hdf5(
             lambda g: g.create_dataset("b", data=np.frombuffer(ZEROS), compression="gzip")),
