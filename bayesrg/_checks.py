@@ -330,8 +330,8 @@ def cutoffs(value, modes, name="cutoff"):
             f"{name} must hold integers between 0 and {modes}, got {host.dtype}; use astype(int)"
         )
     if host.size:
-        cutoff(host.min(), modes, name)
-        cutoff(host.max(), modes, name)
+        cutoff(int(host.min()), modes, name)
+        cutoff(int(host.max()), modes, name)
     return host
 
 

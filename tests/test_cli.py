@@ -81,7 +81,7 @@ def test_models_are_listed_with_what_they_are():
         (["run", "mistakes/syntax.py"], "SyntaxError: invalid syntax (syntax.py, line 1)"),
         (["run", "mistakes/number.py"], "defines no function model"),
         (["show", "nowhere"], "no result at"),
-        (["show", "mistakes/exit.py"], "'mistakes/exit.py'"),
+        (["show", "mistakes/exit.py"], "mistakes/exit.py cannot be read as a result"),
     ],
 )
 def test_mistakes_end_in_one_line(monkeypatch, capsys, tmp_path, arguments, message):

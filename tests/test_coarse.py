@@ -295,7 +295,10 @@ def test_a_failed_call_leaves_the_model_usable():
         (lambda: rg.Coarse(5, "exakt"), "rule must be one of 'exact'"),
         (lambda: rg.Coarse(5, "local", eigen=(1, 2)), 'eigen belongs to rule="exact"'),
         (lambda: traced(rg.coarsen(model, y=rg.Coarse(62)), p.y), "between 0 and 61, got 62"),
-        (lambda: traced(rg.coarsen(model, y=rg.Coarse(-1)), p.y), "between 0 and 61, got -1"),
+        (
+            lambda: traced(rg.coarsen(model, y=rg.Coarse(-1)), p.y),
+            "cutoff must be an integer of at least 0, got -1",
+        ),
         (
             lambda: traced(
                 rg.coarsen(model, y=rg.Coarse(5, max_dense=10)), p.y, residual=np.eye(24)

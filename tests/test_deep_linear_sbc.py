@@ -51,7 +51,7 @@ def test_ranks_of_a_conjugate_model():
     ("change", "words"),
     [
         ({"draws": 1}, "draws must be an integer of at least 2, got 1"),
-        ({"thin": 0}, "thin must be an integer of at least 1, got 0"),
+        ({"thin": 0}, "thin must be a positive integer, got 0"),
         ({"quantities": {}}, "quantities is empty"),
         ({"sdd": 1.0}, "no hyper-argument 'sdd'; did you mean 'sd'"),
         ({"truth_hyper": {"sdd": 1.0}}, "no hyper-argument 'sdd'"),

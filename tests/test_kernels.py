@@ -229,7 +229,7 @@ def test_kernels_are_pytrees_that_pass_through_jit():
     [
         (lambda: RBF(-1.0), "lengthscale must be positive, got -1.0"),
         (lambda: RBF(1.0, np.nan), "variance contains non-finite"),
-        (lambda: NNGP(-1), "depth must be an integer >= 0, got -1"),
+        (lambda: NNGP(-1), "depth must be an integer of at least 0, got -1"),
         (lambda: NNGP(1, "relo"), "activation must be one of 'relu'"),
         (lambda: NNGP(2, weight_var=[1.0, 2.0]), r"weight_var has shape \(2,\)"),
         (lambda: RBF(jnp.ones(2))(jnp.ones((3, 3))), r"lengthscale has shape \(2,\)"),

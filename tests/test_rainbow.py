@@ -138,7 +138,7 @@ def test_bad_use():
         net.weights([np.ones((3, 3)), np.ones((3, 4))], 3)
     with pytest.raises(ValueError, match="weights has 1 matrices for 2 hidden layers"):
         net.features([np.ones((4, 3))], X)
-    with pytest.raises(ValueError, match="jitter must be non-negative, got -1"):
+    with pytest.raises(ValueError, match="jitter must be a number of at least 0, got -1"):
         Rainbow(3, jitter=-1)
     with pytest.raises(ValueError, match="inputs must be a positive integer"):
         net.init(0, 0)

@@ -106,7 +106,7 @@ def test_what_cannot_be_a_folder_is_said_at_the_start(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="cannot make the folder .*too long; give another path"):
         with io.claim(tmp_path / ("x" * 300)):
             pass
-    with pytest.raises(ValueError, match="path must be the path of a folder, got 3"):
+    with pytest.raises(ValueError, match="path must be the name of a file or folder, got 3"):
         with io.claim(3):
             pass
     monkeypatch.setattr(tempfile, "TemporaryFile", fails(errno.EROFS))

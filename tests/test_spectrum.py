@@ -208,7 +208,7 @@ def test_inputs_that_the_period_merges_are_told(x, period, rows, meet):
         (lambda: nystrom(NNGP(1), jnp.ones((3, 2)), rank=4), "rank must be an integer from 0 to 3"),
         (
             lambda: jax.jit(lambda s: nystrom(RBF(s), jnp.ones((3, 2))).values)(1.0),
-            "runs under a JAX transformation",
+            "spectrum.nystrom counts its rank: it runs on the host",
         ),
     ],
 )

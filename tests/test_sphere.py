@@ -197,7 +197,10 @@ def test_parameters_may_move():
         (lambda: sphere(RBF(jnp.ones(3) * jnp.arange(1, 4)), 3, 2), "a function of x.z alone"),
         (lambda: sphere(adapt(lambda X, Z: -X @ Z.T), 3, 2), "eigenvalues must be non-negative"),
         (lambda: sphere(RBF(1.0), 3, 2).features(points(2, 3)), r"use .level\(X, Z, i\)"),
-        (lambda: sphere(RBF(1.0), 3, 2).level(points(2, 3), None, 3), "from 0 to 2, got 3"),
+        (
+            lambda: sphere(RBF(1.0), 3, 2).level(points(2, 3), None, 3),
+            "i must be an integer from -3 to 2, got 3",
+        ),
         (lambda: sphere(Linear(), 3, 2).residual(np.ones((2, 4))), "X has 4 columns"),
         (
             lambda: sphere(Linear(), 4, 2).residual_cov(np.ones((2, 4)), 2 * np.ones((2, 4))),
