@@ -297,7 +297,7 @@ def test_a_failed_call_leaves_the_model_usable():
         (lambda: traced(rg.coarsen(model, y=rg.Coarse(62)), p.y), "between 0 and 61, got 62"),
         (
             lambda: traced(rg.coarsen(model, y=rg.Coarse(-1)), p.y),
-            "cutoff must be an integer of at least 0, got -1",
+            "at least 0, got -1",
         ),
         (
             lambda: traced(

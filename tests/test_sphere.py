@@ -199,7 +199,7 @@ def test_parameters_may_move():
         (lambda: sphere(RBF(1.0), 3, 2).features(points(2, 3)), r"use .level\(X, Z, i\)"),
         (
             lambda: sphere(RBF(1.0), 3, 2).level(points(2, 3), None, 3),
-            "i must be an integer from -3 to 2, got 3",
+            "from -3 to 2, got 3",
         ),
         (lambda: sphere(Linear(), 3, 2).residual(np.ones((2, 4))), "X has 4 columns"),
         (
