@@ -149,7 +149,7 @@ def targets(name, y, n):
     y = finite(name, y, ndim=(1, 2))
     if y.shape[0] != n:
         raise ValueError(
-            f"{name} has shape {y.shape} but the inputs have {n} rows; give one target a row"
+            f"{name} has shape {y.shape} but the inputs have {n} rows; give one target per row"
         )
     return y
 
@@ -167,9 +167,9 @@ def parameters(name, tree):
 
 
 def matrices(name, value):
-    """Convert a list of matrices, one a layer, to finite arrays."""
+    """Convert a list of matrices, one per layer, to finite arrays."""
     value = list(value) if getattr(value, "ndim", 0) == 3 else value  # stacked
-    entries = enumerate(sequence(name, value, "matrices, one a layer"))
+    entries = enumerate(sequence(name, value, "matrices, one per layer"))
     return [finite(f"{name}[{i}]", W, ndim=2) for i, W in entries]
 
 
@@ -272,7 +272,7 @@ def symmetric(name, K):
     """Convert to a matrix (n, n) in 64 bits, symmetric to 1e-8 of its largest entry or rejected."""
     K = finite(name, K, ndim=2).astype(float)
     if K.shape[0] != K.shape[1] or not K.size:
-        raise ValueError(f"{name} has shape {K.shape}; give a square matrix, one row a point")
+        raise ValueError(f"{name} has shape {K.shape}; give a square matrix, one row per point")
     if known(K):
         host = np.asarray(K)
         gap = np.abs(host - host.T).max() / max(np.abs(host).max(), np.finfo(host.dtype).tiny)
@@ -360,7 +360,7 @@ def eigenvalues(values, *, falling=True):
     """
     values = finite("values", values)
     if values.ndim == 0:
-        raise ValueError("values must be an array of shape (k,), got a scalar; give one a mode")
+        raise ValueError("values must be an array of shape (k,), got a scalar; give one per mode")
     if not known(values) or values.size == 0:
         return values
     eps = float(jnp.finfo(values.dtype).eps)

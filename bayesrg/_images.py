@@ -39,7 +39,7 @@ def read(name):
     if images.ndim < 2 or labels.shape != images.shape[:1]:
         raise ValueError(
             f"{path} has images of shape {images.shape} but labels of shape {labels.shape}; give "
-            "one label an image"
+            "one label per image"
         )
     images = images.reshape(len(images), -1)
     if images.dtype.kind == "f":
@@ -157,7 +157,7 @@ def _batches(folder, files):
 
 
 def _class_folders(folder):
-    """Images in one folder a class; the classes count from 0 in the order of their names."""
+    """Images in one folder per class; the classes count from 0 in the order of their names."""
     classes = sorted(path for path in folder.iterdir() if path.is_dir())
     images, labels, size, stored = [], [], 0, 0
     for label, path in enumerate(classes):
@@ -175,7 +175,7 @@ def _class_folders(folder):
                 _reading.plausible(file, size, stored)
     if not images:
         raise FileNotFoundError(
-            f"no PNG or JPEG images in {folder}; put them there in one folder a class"
+            f"no PNG or JPEG images in {folder}; put them there in one folder per class"
         )
     return np.stack(images), np.asarray(labels), folder
 
@@ -200,7 +200,7 @@ def _pixels(file):
                 "smaller"
             )
         if image.mode in ("I", "F") or image.mode.startswith("I;"):
-            raise ValueError(f"{file} has more than 8 bits a pixel; convert it to 8")
+            raise ValueError(f"{file} has more than 8 bits per pixel; convert it to 8")
         return np.asarray(image.convert("L" if image.mode in ("1", "L") else "RGB"))
 
 

@@ -12,7 +12,7 @@ NET = "a networks.DeepLinear; make one of widths and a ridge"
 TREE = "a DataTree, such as bayesrg.fit returns"
 
 
-def sequence(name, value, what="one entry a layer"):
+def sequence(name, value, what="one entry per layer"):
     """Require a list or tuple; ``what`` says of what."""
     if not isinstance(value, list | tuple):
         raise ValueError(f"{name} must be a list of {what}, got {shown(value)}")

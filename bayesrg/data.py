@@ -80,7 +80,7 @@ def load(
     "cifar10": the first found of the folder cifar-10-batches-bin, the binary version (its
     data_batch files, else test_batch.bin); a file cifar10*.npz with arrays ``images``
     (N, 32, 32), or (N, 32, 32, 3) in colour, and ``labels`` (N,); and a folder cifar10 of PNG or
-    JPEG images, one folder a class, numbered in the order of their names. Every pixel and colour
+    JPEG images, one folder per class, numbered in the order of their names. Every pixel and colour
     is a column. The python version is a pickle, which can run any code, and is refused; the
     message says how to convert it.
     """

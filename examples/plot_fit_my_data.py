@@ -82,7 +82,7 @@ assert 0.8 < inside < 0.97
 # %%
 # Figure
 # ------
-# ``plot_fit`` draws data, mean and band, one panel a line. The black curves are the true heights.
+# ``plot_fit`` draws data, mean and band, one panel per line. The black curves are the true heights.
 
 pc = brg.plots.plot_fit(dt, backend="matplotlib", col_wrap=1, figure_kwargs={"figsize": (9.0, 6.5)})
 for ax, truth in zip(pc.get_viz("plot").to_numpy(), heights.T, strict=True):

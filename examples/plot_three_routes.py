@@ -4,8 +4,8 @@ Three routes to one posterior
 =============================
 
 The posterior of a deep linear network can be had in three ways: sample all its weights; sample its
-order parameter q, one number a layer at any width; or, with one output, integrate over q on a grid.
-Here are all three, on five points and hidden layers of 3 and 4 units.
+order parameter q, one number per layer at any width; or, with one output, integrate over q on a
+grid. Here are all three, on five points and hidden layers of 3 and 4 units.
 """
 
 import arviz as az

@@ -2,7 +2,7 @@
 """Gaussian-process classification: the latent function cut into low modes and white noise.
 
 amplitude ~ LogNormal(1, 1)                            variance of the prior
-f_modes, f_white ~ Normal(0, 1)                        one a kept mode, one a point
+f_modes, f_white ~ Normal(0, 1)                        one per kept mode, one per point
 f = sum of kept modes + what the others make of f_white
 y | f ~ Bernoulli(sigmoid(f))                          0 or 1; labels -1 become 0
 

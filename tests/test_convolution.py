@@ -134,7 +134,7 @@ def test_skipped_sites_and_many_channels():
 
 
 def test_bad_questions():
-    with pytest.raises(ValueError, match="have 2, 1 and 1 entries; give one a layer"):
+    with pytest.raises(ValueError, match="have 2, 1 and 1 entries; give one per layer"):
         ConvLinear((3, 2), (3,), ridge=0.1)
     with pytest.raises(ValueError, match="an entry of masks must be a positive integer, got 0"):
         ConvLinear((3,), (0,), ridge=0.1)

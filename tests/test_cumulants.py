@@ -8,7 +8,7 @@ from bayesrg import rg
 
 
 def mixture(rows, modes, seed=0, squares=(0.8, 1.2)):
-    """Gaussian features times a common factor a point; E[factor^4] = 1.04 by default."""
+    """Gaussian features times a common factor per point; E[factor^4] = 1.04 by default."""
     rng = np.random.default_rng(seed)
     scale = np.sqrt(rng.choice(squares, (rows, 1)))
     return scale * rng.standard_normal((rows, modes))
@@ -135,7 +135,7 @@ def test_edges():
     [
         (lambda Phi: rg.feature_cumulants(Phi, 5), "cutoff must be an integer between 0 and 4"),
         (lambda Phi: rg.feature_cumulants(Phi[:, 0], 0), "Phi must be an array of 2"),
-        (lambda Phi: rg.conditional_ridge(Phi, np.ones(3), 0.1, 2), "give one value a mode"),
+        (lambda Phi: rg.conditional_ridge(Phi, np.ones(3), 0.1, 2), "give one value per mode"),
         (lambda Phi: rg.conditional_ridge(Phi, np.ones(4), 0.1, 2, rule="x"), "rule must be one"),
         (lambda Phi: rg.conditional_ridge(Phi, np.ones(4), 0.1, 2, modes=[2]), "below the cutoff"),
         (lambda Phi: rg.conditional_ridge(Phi, np.ones(4), 0.1, 2, modes=[1, 1]), "different ind"),

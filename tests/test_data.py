@@ -163,8 +163,8 @@ def spoilt(array, row, value):
         (IMAGES, spoilt(LABELS, 3, np.nan), "1 of 12 images have labels .*such as nan: rows 3;"),
         (IMAGES, spoilt(LABELS, 3, 1e300), "1 of 12 images have labels .*such as 1e.300: rows 3;"),
         (IMAGES, LABELS * 2, r"the labels \[0, 2, 4, 6, 8\] alone, one class of .*'even_odd'"),
-        (IMAGES, LABELS[:, None], r"labels of shape \(12, 1\); give one label an image"),
-        (IMAGES[0, 0, :2], LABELS[:2], "give one label an image"),
+        (IMAGES, LABELS[:, None], r"labels of shape \(12, 1\); give one label per image"),
+        (IMAGES[0, 0, :2], LABELS[:2], "give one label per image"),
         (IMAGES[:2], LABELS[:2], "has 2 images for this task; give three or more"),
     ],
 )  # fmt: skip

@@ -240,7 +240,7 @@ def test_local_rule_wins_on_a_scale_mixture():
 @pytest.mark.parametrize(
     "call, message",
     [
-        (lambda: rg.dressed_local_ridge(Phi, smooth.values[:3], 9, 0.1), "give one value a mode"),
+        (lambda: rg.dressed_local_ridge(Phi, smooth.values[:3], 9, 0.1), "give one value per mode"),
         (
             lambda: rg.dressed_local_ridge(Phi, smooth.values, 9, 0.1, weights=weights[:3]),
             "weights has shape",
@@ -252,7 +252,7 @@ def test_local_rule_wins_on_a_scale_mixture():
         (lambda: rg.dressed_local_ridge(Phi, smooth.values, 0, 0.1), "n must be positive"),
         (lambda: rg.dressed_local_ridge(Phi, smooth.values, 9, 0.1, 41), "cutoff must be an integ"),
         (lambda: rg.scale_mixture_ridge([1.0], 9, 0.1, [0.5, 1.0]), "squares must have mean 1"),
-        (lambda: rg.reweighted_modes(Phi, smooth.values, 9, 0.1, x[:4]), "one target a row"),
+        (lambda: rg.reweighted_modes(Phi, smooth.values, 9, 0.1, x[:4]), "one target per row"),
         (lambda: rg.data_weights([0.1, 0.0]), "noise must be positive"),
     ],
 )

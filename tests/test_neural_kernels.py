@@ -346,7 +346,7 @@ def test_step_like_functions_have_no_tangent_kernel():
         (lambda: NNGP(1, order=0), "order must be a positive integer"),
         (lambda: NNGP(1, block_bytes=0), "block_bytes must be a positive integer"),
         (lambda: NNGP(1, skip=-1.0), "skip must be non-negative"),
-        (lambda: NNGP(1, skip=1.0, weight_var=[1, 1]), r"shape \(2,\).*one a layer: \(3,\)"),
+        (lambda: NNGP(1, skip=1.0, weight_var=[1, 1]), r"shape \(2,\).*one per layer: \(3,\)"),
         (lambda: DEQ("relu", 2.5)(ROWS), "chi = .* 1.25 at an input .* not below 1"),
         (lambda: DEQ("erf", 1.2)(10 * ROWS, 0 * ROWS), "chi = .* 1.528 at an input"),
         (lambda: DEQ("step"), "step has no derivative"),

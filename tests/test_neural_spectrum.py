@@ -142,7 +142,7 @@ def test_mini_batches_find_the_same_functions():
         ({"modes": 151}, "modes is 151 for 150 rows of X"),
         ({"modes": 0}, "modes must be a positive integer, got 0"),
         ({"apply": affine}, "apply and params belong together"),
-        ({"apply": affine, "params": np.ones((1, 3))}, r"return one column a mode, \(150, 2\)"),
+        ({"apply": affine, "params": np.ones((1, 3))}, r"return one column per mode, \(150, 2\)"),
         ({"apply": affine, "params": np.ones((1, 2))}, "linearly dependent"),
         ({"apply": lambda p, X: (X - X.mean(0)) @ p, "params": np.ones((1, 2))}, "mixes rows"),
         ({"optimizer": optax.sgd(np.inf)}, "linearly dependent or not finite"),

@@ -117,7 +117,7 @@ def test_levels_are_counted_whole():
     ("wrong", "message"),
     [
         ({"scale": "scale"}, "scale: the posterior has no site 'scale', only 'amplitude', 'noise'"),
-        ({"noise": "y_modes"}, "noise: site 'y_modes' has dims .* give one number a draw"),
+        ({"noise": "y_modes"}, "noise: site 'y_modes' has dims .* give one number per draw"),
         ({"rule": "posterior"}, 'use "running" or "self_consistent"'),
         ({"modes": [40]}, "modes must be integers from 0 to 39"),
         ({"cutoffs": [41]}, "cutoffs must be an integer between 0 and 40"),

@@ -205,7 +205,7 @@ def test_batches():
         (lambda: rg.effective_ridge([1.0], 3, -0.1), "ridge must be non-negative"),
         (lambda: rg.effective_ridge([np.nan], 3, 0.1), "values contains non-finite"),
         (lambda: rg.effective_ridge(1.0, 3, 0.1), "got a scalar"),
-        (lambda: rg.effective_ridge([1.0], 3, 0.1, degeneracy=[1, 2]), "one a level"),
+        (lambda: rg.effective_ridge([1.0], 3, 0.1, degeneracy=[1, 2]), "one per level"),
         (lambda: rg.dressed_ridge([1.0, 0.5], 3, 0.1, 3), "cutoff must be an integer between"),
         (lambda: rg.cutoff([1.0], 3, 0.1, "runing"), "rule must be one of 'bare', 'running'"),
         (lambda: rg.cutoff([1.0], 3, 0.1, threshold=1.0), "strictly between 0 and 1, got 1"),

@@ -205,12 +205,12 @@ def one_a_layer(name, activations, layers):
         activations = (activations,) * layers
     if not isinstance(activations, tuple | list):
         raise ValueError(
-            f"{name} must be an activation or a list of one a layer, got "
+            f"{name} must be an activation or a list of one per layer, got "
             f"{_checks.shown(activations)}"
         )
     activations = tuple(activations)
     if len(activations) != layers:
         raise ValueError(
-            f"{name} has {len(activations)} entries for {layers} layers; give one a layer"
+            f"{name} has {len(activations)} entries for {layers} layers; give one per layer"
         )
     return tuple(map(named, activations))

@@ -198,7 +198,7 @@ def _read(posterior, argument, value):
             )
         if posterior[value].ndim != 2:
             raise ValueError(
-                f"{argument}: site {value!r} has dims {posterior[value].dims}; give one number a "
+                f"{argument}: site {value!r} has dims {posterior[value].dims}; give one number per "
                 "draw, or use values_fn"
             )
         return None

@@ -153,7 +153,7 @@ def of_pairs(
     new = n * _checks.returned("g", g(values / n)).astype(values.dtype)
     if new.shape != values.shape:
         raise ValueError(
-            f"g returned shape {new.shape} for eigenvalues of shape {values.shape}; return one a "
+            f"g returned shape {new.shape} for eigenvalues of shape {values.shape}; return one per "
             "mode"
         )
     values, new, there = values[:rank], new[:rank], there[:rank]

@@ -126,7 +126,7 @@ class EffectiveNormal(dist.Distribution):
         )  # fmt: skip
         if self.eliminated.shape[-1:] != shape[-1:] or not shape:
             raise ValueError(
-                f"eliminated has shape {self.eliminated.shape}; give one entry a point, {shape}"
+                f"eliminated has shape {self.eliminated.shape}; give one entry per point, {shape}"
             )
         super().__init__(shape[:-1], shape[-1:], validate_args=validate_args)
 

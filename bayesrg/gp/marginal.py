@@ -46,7 +46,7 @@ def eigenpairs(
     n, k = features.shape
     values = _checks.nonnegative("values", values, ndim=1)
     if values.shape != (k,):
-        raise ValueError(f"values has shape {values.shape} for {k} features; give one a column")
+        raise ValueError(f"values has shape {values.shape} for {k} features; give one per column")
     root = features * safe_sqrt(values)
     if residual is not None:
         residual = _checks.finite("residual", residual, ndim=(1, 2))

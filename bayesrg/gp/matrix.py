@@ -96,7 +96,7 @@ class MatrixMercerNormal(dist.Distribution):
         if self.values.shape != (k,):
             raise ValueError(
                 f"values has shape {self.values.shape} but features has {k} columns; give one "
-                "value a mode, shape (k,)"
+                "value per mode, shape (k,)"
             )
         self.ridge = _checks.nonnegative("ridge", ridge)
         self.order = _checks.finite("order", order)

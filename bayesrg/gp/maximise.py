@@ -32,9 +32,6 @@ class Maximum(NamedTuple):
     converged: bool
 
 
-_RETURNS = "a function that returns a Kernel"
-
-
 def maximise_evidence(
     make_kernel: Callable[[Any], Kernel],
     theta0: Any,
@@ -105,7 +102,6 @@ def maximise_evidence(
             "search it"
         )
     _checks.function("make_kernel", make_kernel, "a function of theta that gives a kernel")
-    restarts = _checks.whole("restarts", restarts, least=0)
     if ridge is not None:
         ridge = _checks.nonnegative("ridge", ridge, ndim=(0, 1))
         if ridge.shape not in ((), X.shape[:1]):

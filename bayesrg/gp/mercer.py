@@ -26,7 +26,7 @@ class MercerNormal(dist.Distribution):
     ----------
     features : (n, k) mode functions at the points
     values : (..., k) prior variances of the modes
-    ridge : () or (..., 1), the noise variance; or (..., n), one a point
+    ridge : () or (..., 1), the noise variance; or (..., n), one per point
     residual : (n,) or (n, n), optional
         Prior covariance that the modes leave out.
     loc : () or (..., n)
@@ -95,7 +95,7 @@ class MercerNormal(dist.Distribution):
         if self.values.shape[-1:] != (k,):
             raise ValueError(
                 f"values has shape {self.values.shape} but features has {k} columns; give one "
-                "value a mode, shape (..., k)"
+                "value per mode, shape (..., k)"
             )
         ridge = _checks.nonnegative("ridge", ridge)
         self.ridge = ridge[None] if ridge.ndim == 0 else ridge

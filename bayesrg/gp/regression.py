@@ -127,7 +127,7 @@ def _shaped(mean, like):
     if mean.shape not in ((), like.shape[:1], like.shape):
         raise ValueError(
             f"mean returned shape {mean.shape} for targets of shape {like.shape}; return one "
-            "number a row"
+            "number per row"
         )
     return mean[:, None] if mean.ndim == 1 and like.ndim == 2 else mean
 

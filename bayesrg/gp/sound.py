@@ -52,7 +52,7 @@ def at_points(name, value, event, *, first=False):
         + (
             "axis is the point axis: give several targets as rows, y.T"
             if len(event) == 1
-            else f"axes are {event}: one row a point, one column an output"
+            else f"axes are {event}: one row per point, one column per output"
         )
     )
 

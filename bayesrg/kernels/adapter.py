@@ -33,7 +33,7 @@ class Adapted(Kernel):
         if diagonal.shape != X.shape[:1]:
             raise ValueError(
                 f"diag returned shape {diagonal.shape} for inputs of shape {X.shape}; return one "
-                "number a row, (n,)"
+                "number per row, (n,)"
             )
         return diagonal
 

@@ -48,7 +48,7 @@ class NNGP(Kernel):
         have closed forms. Other names, and elementwise functions, have a Hermite series. Arrays
         that a function captured are parameters: they may be sampled and differentiated.
     weight_var : () or (depth + 1,)
-        Variance of a weight times its fan-in; one a layer if an array, the read-out last. With
+        Variance of a weight times its fan-in; one per layer if an array, the read-out last. With
         ``skip`` (depth + 2,): input layer, blocks, read-out.
     bias_var : () or (depth + 1,)
         Variance of a bias.
@@ -115,7 +115,7 @@ class NNGP(Kernel):
             shape = jnp.shape(getattr(self, name))
             if shape not in ((), (self._steps + 1,)):
                 raise ValueError(
-                    f"{name} has shape {shape}; give one number, or one a layer: "
+                    f"{name} has shape {shape}; give one number, or one per layer: "
                     f"({self._steps + 1},)"
                 )
 

@@ -5,7 +5,7 @@ r"""From layer to layer of an infinitely wide network: covariance K and tangent 
           K_{l+1} = \sigma_w^2 V(K_l) + \sigma_b^2, \quad
           \Theta_{l+1} = K_{l+1} + \sigma_w^2 \dot V(K_l)\, \Theta_l
 
-with the moments V of `_activations`. The diagonals are followed first, a number a point and
+with the moments V of `_activations`. The diagonals are followed first, a number per point and
 layer; tiles of pairs then read them. Equal rows take them at every layer. Where moments turn on
 the angle between two rows, K would give it to the root of the machine precision only; so the gaps
 :math:`1 \mp K(x, z)/\sqrt{K(x, x) K(z, z)}` are followed beside K, as sums of positive terms.

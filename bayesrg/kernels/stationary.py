@@ -47,7 +47,7 @@ class Stationary(Kernel):
         if self.lengthscale.ndim and self.lengthscale.shape[0] != X.shape[1]:
             raise ValueError(
                 f"lengthscale has shape {self.lengthscale.shape} but the inputs have "
-                f"{X.shape[1]} columns; give one number, or one a column"
+                f"{X.shape[1]} columns; give one number, or one per column"
             )
 
     def gram_diag(self, X):
@@ -155,7 +155,7 @@ class Periodic(Stationary):
         if self.period.ndim and self.period.shape[0] != X.shape[1]:
             raise ValueError(
                 f"period has shape {self.period.shape} but the inputs have {X.shape[1]} columns; "
-                "give one number, or one a column"
+                "give one number, or one per column"
             )
         angle = 2 * jnp.pi * X / self.period
         return jnp.concatenate(

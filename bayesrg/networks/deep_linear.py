@@ -71,7 +71,7 @@ class DeepLinear(eqx.Module):
         if self.weight_scales.shape not in ((), (self.depth + 1,)):
             raise ValueError(
                 f"weight_scales has shape {self.weight_scales.shape} for {self.depth} hidden "
-                f"layers; give one number, or {self.depth + 1}: one a layer, the readout's last"
+                f"layers; give one number, or {self.depth + 1}: one per layer, the readout's last"
             )
         if self.parametrisation == "mean_field" and not self.widths:
             raise ValueError(

@@ -30,11 +30,11 @@ class Rainbow(eqx.Module):
     widths : tuple of int
         :math:`(N_1, ..., N_L)`, from the inputs up.
     cov : sequence, optional
-        One entry a layer, with q = N_{l-1}: None for the identity; a (q, q) array, the covariance
+        One entry per layer, with q = N_{l-1}: None for the identity; a (q, q) array, the covariance
         itself, positive definite; a (q, r) array with r other than q, a factor R; or a function
         of the list of the weights below that returns one of these arrays. A square array is
         never read as a factor.
-    activations : str, callable, or a sequence of one a layer
+    activations : str, callable, or a sequence of one per layer
         Names as for the kernels, or elementwise functions.
     jitter : float
         Added to the diagonal of square arrays, in units of their mean diagonal.
@@ -84,7 +84,7 @@ class Rainbow(eqx.Module):
         self.activations = one_a_layer("activations", activations, depth)
         cov = (None,) * depth if cov is None else tuple(_checks.sequence("cov", cov))
         if len(cov) != depth:
-            raise ValueError(f"cov has {len(cov)} entries for {depth} layers; give one a layer")
+            raise ValueError(f"cov has {len(cov)} entries for {depth} layers; give one per layer")
         self.rules = tuple(hold(c) if callable(c) else None for c in cov)
         sizes = (None, *self.widths[:-1])
         self.factors = tuple(
@@ -135,7 +135,7 @@ class Rainbow(eqx.Module):
         if R is not None and R.shape[0] != q:
             raise ValueError(
                 f"cov[{layer - 1}] has {R.shape[0]} rows and layer {layer} has {q} inputs; give "
-                "one row an input"
+                "one row per input"
             )
         return R
 
@@ -206,7 +206,7 @@ class Rainbow(eqx.Module):
             )
         if len(weights) != self.depth:
             raise ValueError(
-                f"weights has {len(weights)} matrices for {self.depth} hidden layers; give one a "
+                f"weights has {len(weights)} matrices for {self.depth} hidden layers; give one per "
                 "layer, as init does"
             )
         for W, activation in zip(weights, self.activations, strict=True):

@@ -155,7 +155,7 @@ def resample(
         Of the hidden layers of the trained network, without biases.
     X : (n, d)
         Inputs that fix the rotations; more than the widths.
-    activations : str, callable, or a sequence of one a layer
+    activations : str, callable, or a sequence of one per layer
     key : JAX key, or int
     widths : (L,), optional
         Of the new network; by default the same.
@@ -188,7 +188,7 @@ def resample(
     widths = [W.shape[0] for W in weights] if widths is None else widths
     widths = _checks.whole_numbers("widths", widths)
     if len(widths) != depth:
-        raise ValueError(f"widths has {len(widths)} entries for {depth} layers; give one a layer")
+        raise ValueError(f"widths has {len(widths)} entries for {depth} layers; give one per layer")
     X = _checks.inputs("X", X)
     sets = [X] if X_test is None else [X, _checks.inputs("X_test", X_test)]
     if sets[-1].shape[1] != X.shape[1]:

@@ -107,7 +107,7 @@ def train(
 
 @eqx.filter_jit
 def _run(apply, optimizer, params, X, y, keys, batch):
-    """Train from ``params``, an epoch a key (stretches, every)."""
+    """Train from ``params``, an epoch per key (stretches, every)."""
     optimizer = optimizer.open()
 
     def loss(params, rows):

@@ -97,7 +97,7 @@ def plot_fit(
 
 
 def _along(dt, group, x, curve=False):
-    """What runs along the axis, one number a point, and what it is called."""
+    """What runs along the axis, one number per point, and what it is called."""
     inputs = group_of(dt, group, "X")
     X = inputs["X"]
     if X.ndim == 1:

@@ -113,5 +113,5 @@ def marchenko_pastur(columns: int, rows: int) -> np.ndarray:
 
 
 def _by_layer(errors):
-    """Curves over width, one a layer."""
+    """Curves over width, one per layer."""
     return {f"layer {i}": line(errors.sel(layer=i)) for i in errors["layer"].to_numpy()}

@@ -102,7 +102,7 @@ def flow(
     -----
     Universal ridges and learnabilities are cumulative sums. The exact harmonic ridge at all
     cutoffs comes from one Cholesky factor of the modes taken from the smallest on; the evidence
-    of each approximate rule takes one factor a cutoff. All but cutoffs and degeneracy may be
+    of each approximate rule takes one factor per cutoff. All but cutoffs and degeneracy may be
     traced.
 
     References
@@ -132,7 +132,7 @@ def flow(
     arithmetic = harmonic = evidence = None
     if features is not None:
         if (multiplicity != 1).any():
-            raise ValueError("features need one value a mode; leave degeneracy out")
+            raise ValueError("features need one value per mode; leave degeneracy out")
         fn = MercerNormal(features, values, ridge, residual=residual, tail=tail)
         points = fn.event_shape[0]
         if _checks.known(n_points) and points != n_points:

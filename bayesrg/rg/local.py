@@ -245,7 +245,7 @@ def _population(features, weights):
 
 def _per_row(name, value, rows):
     if value.ndim and value.shape != (rows,):
-        raise ValueError(f"{name} has shape {value.shape} for {rows} rows; give () or one a row")
+        raise ValueError(f"{name} has shape {value.shape} for {rows} rows; give () or one per row")
     return jnp.broadcast_to(value, (rows,))
 
 
@@ -253,8 +253,8 @@ def same_modes(features, values, name="features"):
     """Require one value for each column."""
     if values.shape != features.shape[1:]:
         raise ValueError(
-            f"values has shape {values.shape} but {name} has {features.shape[1]} entries a row; "
-            "give one value a mode"
+            f"values has shape {values.shape} but {name} has {features.shape[1]} entries per row; "
+            "give one value per mode"
         )
 
 
@@ -264,7 +264,7 @@ def probabilities(weights, rows):
         return jnp.full(rows, 1.0 / rows)
     weights = _checks.nonnegative("weights", weights, ndim=1)
     if weights.shape != (rows,):
-        raise ValueError(f"weights has shape {weights.shape} for {rows} rows; give one a row")
+        raise ValueError(f"weights has shape {weights.shape} for {rows} rows; give one per row")
     if _checks.known(weights) and abs(float(weights.sum()) - 1) > 1e-6:
         raise ValueError(
             f"weights must be probabilities, got a sum of {float(weights.sum()):.6g}; divide by it"

@@ -20,7 +20,7 @@ def levels(values, degeneracy, n, ridge, tail):
     degeneracy = _checks.positive("degeneracy", degeneracy)
     if degeneracy.shape[-1:] != values.shape[-1:]:
         raise ValueError(
-            f"degeneracy has shape {degeneracy.shape} but values {values.shape}; give one a level"
+            f"degeneracy has shape {degeneracy.shape} but values {values.shape}; give one per level"
         )
     n, ridge = _checks.positive("n", n), _checks.nonnegative("ridge", ridge)
     tail = _checks.nonnegative("tail", tail)

@@ -146,7 +146,7 @@ class _Table(Map):
         if size > values.shape[-1]:
             raise ValueError(
                 f"values has {size} entries and the spectrum {values.shape[-1]} modes; give at "
-                "most one a mode"
+                "most one per mode"
             )
         first = jnp.broadcast_to(self.entries, values.shape[:-1] + (size,))
         return jnp.concatenate([first.astype(values.dtype), values[..., size:]], -1)

@@ -161,7 +161,7 @@ def modify(
     values = _checks.returned("g", g(old)).astype(old.dtype)
     if values.shape != old.shape:
         raise ValueError(
-            f"g returned shape {values.shape} for eigenvalues of shape {old.shape}; return one a "
+            f"g returned shape {values.shape} for eigenvalues of shape {old.shape}; return one per "
             "mode"
         )
     if _checks.known(values) and _checks.known(old):

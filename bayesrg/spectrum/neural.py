@@ -184,7 +184,7 @@ def neural(
     apply, params = hold(apply), jax.tree.map(jnp.asarray, params)
     shape = jax.eval_shape(apply, params, X).shape
     if shape != (n, modes):
-        raise ValueError(f"apply returns shape {shape}; return one column a mode, {(n, modes)}")
+        raise ValueError(f"apply returns shape {shape}; return one column per mode, {(n, modes)}")
     if given:
         empirical.require_rows_apart(jax.jit(empirical.mixing)(apply, params, X))
     if optimizer is None:

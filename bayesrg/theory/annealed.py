@@ -76,7 +76,7 @@ def annealed_dimension(
         If rows of the first layer have covariance C/p_0, those of the covariance times C.
     widths : sequence of int, (p_1, ..., p_L)
         Of layers with independent weights of variance 1/p_{l-1}.
-    activations : name or callable, or a sequence of one a layer
+    activations : name or callable, or a sequence of one per layer
         As in `hermite`.
     tau : (...) positive, in units of the features' eigenvalues
 

@@ -35,10 +35,10 @@ def cross_linearise(
     ----------
     weights, teacher_weights : sequences of (p_l, p_{l-1}), equally many
         None for a layer that a network does not have: it passes its features on.
-    activations, teacher_activations : name or callable, or a sequence of one a layer
+    activations, teacher_activations : name or callable, or a sequence of one per layer
         As in `hermite`; not used where weights are None.
     Omega0 : (p_0, p_0) uncentred second moment of the inputs
-    paired : bool or int, or a sequence of one a layer
+    paired : bool or int, or a sequence of one per layer
         Units of equal index, the first so many or all, whose rows of weights are shared or drawn
         jointly. For independent rows it changes nothing in the limit of wide layers.
     method : "closure", the default, "unit" or "mean"
@@ -69,8 +69,8 @@ def cross_linearise(
     _checks.warn_32_bits("theory.cross_linearise")
     allowed = ("closure", "unit", "mean")
     method = _checks.choice("method", "closure" if method is None else method, allowed)
-    _checks.sequence("weights", weights, "matrices or None, one a layer")
-    _checks.sequence("teacher_weights", teacher_weights, "matrices or None, one a layer")
+    _checks.sequence("weights", weights, "matrices or None, one per layer")
+    _checks.sequence("teacher_weights", teacher_weights, "matrices or None, one per layer")
     if len(weights) != len(teacher_weights):
         raise ValueError(
             f"weights has {len(weights)} layers and teacher_weights {len(teacher_weights)}; give "
@@ -83,7 +83,7 @@ def cross_linearise(
     for _, functions in (student, teacher):
         warn_unless_odd(functions, method)
     one = isinstance(paired, bool | int | np.bool_ | np.integer)
-    what = "counts or booleans, one a layer, or one for all"
+    what = "counts or booleans, one per layer, or one for all"
     paired = (paired,) * len(weights) if one else tuple(_checks.sequence("paired", paired, what))
     if len(paired) != len(weights):
         raise ValueError(f"paired has {len(paired)} entries for {len(weights)} layers")

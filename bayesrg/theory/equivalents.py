@@ -83,7 +83,7 @@ def ridge_equivalent(
     n : (...) number of rows, real, zero allowed
     ridge : (...) from zero to infinity; ``n[:, None]`` with ``ridge`` (r,) gives a grid
     label_noise : (...), optional
-        Variance of the noise in new labels, for ``excess`` alone; or one a target.
+        Variance of the noise in new labels, for ``excess`` alone; or one per target.
     noise_variance : (...), optional
         Positive; that of the model, whose weights have the prior variance noise_variance over
         ridge. By default the ridge itself, with prior variance 1.

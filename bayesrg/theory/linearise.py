@@ -61,7 +61,7 @@ def linearise(
     ----------
     weights : sequence of (p_l, p_{l-1})
         Trained or random, tied or not.
-    activations : name or callable, or a sequence of one a layer
+    activations : name or callable, or a sequence of one per layer
         As in `hermite`.
     Omega0 : (p_0, p_0) uncentred second moment of the inputs
     psi0 : (p_0,), optional
@@ -115,7 +115,7 @@ def linearise(
         psi0, Ey = _checks.finite("psi0", psi0, ndim=1), _checks.finite("Ey", Ey, ndim=0)
         if psi0.shape != mean.shape:
             raise ValueError(
-                f"psi0 has shape {psi0.shape} and Omega0 {Omega0.shape}; give one entry an input"
+                f"psi0 has shape {psi0.shape} and Omega0 {Omega0.shape}; give one entry per input"
             )
         psi = psi0 - mean * Ey
     if method == "exact":
@@ -160,7 +160,7 @@ def input_moments(Omega0, mean0, method):
     Omega0, mean = _checks.finite("Omega0", Omega0, ndim=2), _checks.finite("mean0", mean0, ndim=1)
     if Omega0.shape != (mean.size, mean.size):
         raise ValueError(
-            f"mean0 has shape {mean.shape} and Omega0 {Omega0.shape}; give one entry an input"
+            f"mean0 has shape {mean.shape} and Omega0 {Omega0.shape}; give one entry per input"
         )
     K = second_moment("Omega0 - mean0 mean0^T", Omega0 - jnp.outer(mean, mean))
     centred = _checks.known(mean) and not np.asarray(mean).any()

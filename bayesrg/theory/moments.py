@@ -164,7 +164,9 @@ def population_moments(
     if mean is not None:
         mean = _checks.finite("mean", mean, ndim=1)
         if mean.shape != psi.shape:
-            raise ValueError(f"mean has shape {mean.shape} and psi {psi.shape}; give one a feature")
+            raise ValueError(
+                f"mean has shape {mean.shape} and psi {psi.shape}; give one per feature"
+            )
     if _checks.known(Omega):
         gap, scale = float(jnp.abs(Omega - Omega.T).max()), float(jnp.abs(Omega).max())
         if gap > max(1e-10, float(jnp.finfo(Omega.dtype).eps)) * scale:

@@ -74,14 +74,14 @@ def optimal_ridge(
     Raises
     ------
     ValueError
-        For moments of several targets, another criterion, a range that is not 0 < low < high, fewer than 3 points, or a noise
-        variance where the test error is asked for.
+        For moments of several targets, another criterion, a range that is not 0 < low < high, fewer
+        than 3 points, or a noise variance where the test error is asked for.
 
     Notes
     -----
     In a matched model, weights drawn from the prior, both criteria give noise over prior variance
-    at every n. They part where the prior is wrong. Twice differentiable in the moments, n and the
-    noise variance; at an end of the range as that end is.
+    at every n. They differ if the prior is wrong. The ridge has two derivatives in the moments, n
+    and the noise variance; at an end of the range it has those of that end.
 
     References
     ----------

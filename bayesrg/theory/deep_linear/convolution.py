@@ -76,12 +76,12 @@ class ConvLinear(eqx.Module):
         if lengths != {depth} or len(self.strides) not in (1, depth) or not depth:
             raise ValueError(
                 f"channels, masks and strides have {depth}, {len(self.masks)} and "
-                f"{len(self.strides)} entries; give one a layer, and at least one layer"
+                f"{len(self.strides)} entries; give one per layer, and at least one layer"
             )
         if self.weight_scales.shape not in ((), (depth + 1,)):
             raise ValueError(
                 f"weight_scales has shape {self.weight_scales.shape} for {depth} layers; give one "
-                f"number, or {depth + 1}: one a layer, the readout's last"
+                f"number, or {depth + 1}: one per layer, the readout's last"
             )
 
     @property

@@ -212,7 +212,7 @@ def feature_draw(key: Array, data: Rotated, chain: Sequence[ArrayLike]) -> Featu
 
 
 def _white_factors(keys, widths, chain, A):
-    """Factors of Wishart matrices of unit scale, one a layer, for the units that f does not see."""
+    """Factors of unit Wishart matrices, one per layer, for the units that f does not see."""
     sizes, columns = [], A.shape[1]
     for layer, (G, width) in enumerate(zip(chain, widths, strict=True), 1):
         sizes.append(Bartlett(layer, width - G.shape[1], columns))

@@ -141,7 +141,7 @@ class Joint(eqx.Module):
 
 
 def joint_of(problems: list[Problem]) -> Joint:
-    """Gather ``problems``, one an output, in a density in 64 bits.
+    """Gather ``problems``, one per output, in a density in 64 bits.
 
     Returns
     -------

@@ -56,14 +56,14 @@ def check_observed(
     if np.ndim(X) != 2 or (Y is not None and np.ndim(Y) not in (1, 2)):
         raise ValueError(f"{shapes}; give (n, d) and (n,) or (n, c)")
     if Y is not None and np.shape(X)[0] != np.shape(Y)[0]:
-        raise ValueError(f"{shapes}; give one target a row")
+        raise ValueError(f"{shapes}; give one target per row")
     _refuse_no_noise(net, weights)
     if Y is None:
         return None
     Y = _checks.finite("y", Y)
     if (1 if Y.ndim == 1 else Y.shape[1]) != net.outputs:
         raise ValueError(
-            f"y has shape {Y.shape} and the network {net.outputs} output(s); give one column an "
+            f"y has shape {Y.shape} and the network {net.outputs} output(s); give one column per "
             "output, or outputs= the columns of y"
         )
     if weights and not force:

@@ -194,7 +194,7 @@ def prepare_outputs(
     X, y = (np.asarray(_checks.numbers("X", v), float).reshape(n, -1) for v in (X, y))
     if y.shape[1] != net.outputs:
         raise ValueError(
-            f"{name} has shape {shape} and the network {net.outputs} output(s); give one column an "
+            f"{name} has shape {shape} and the network {net.outputs} output(s); give one column per "
             "output"
         )
     scales = np.asarray(standard.scales, float)
