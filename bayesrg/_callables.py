@@ -1,18 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Functions of users as data: what they captured enters a compiled program as its arguments do.
+"""User functions as data: what they captured enters a compiled program as its arguments do.
 
-`hold` reads a callable down to its parts: captured variables, defaults, the arguments of
+`hold` takes a callable apart: captured variables, defaults, the arguments of
 `functools.partial`, the object that a method belongs to, fields of modules, and the globals that
 code of the user refers to. JAX arrays among them, traced or not, become leaves of a pytree. All
 else is copied into a plan that is compared by value, so that a new lambda with the same code and
-the same numbers finds the program of the old one, and another number never does. A held callable
-keeps the values of the moment at which it was read; what it writes to a captured list or object
-is written to a copy.
+the same numbers uses the program of the old one, and one with another number never does. A held
+callable keeps the values that it had when it was read. If it writes to a captured list or object,
+it writes to a copy.
 
-Compared by identity, and so not seen to change: modules, classes and what their other methods
-refer to, globals of installed packages, and objects that are neither modules of Equinox, pytrees
-nor plain instances of the user's own classes. `functools.partial` and modules with array fields
-are always seen.
+Some parts are compared by identity, so that their changes are not seen: modules, classes and what
+their other methods refer to, globals of installed packages, and objects that are neither modules
+of Equinox, pytrees nor plain instances of the user's own classes. `functools.partial` and modules
+with array fields are always read.
 """
 
 import dis
@@ -75,14 +75,14 @@ def hold(value) -> Held:
 
 
 def as_pytree(function):
-    """Keep a callable that is a pytree of arrays, whose fields have names; hold any other."""
+    """Return a callable that is a pytree of arrays as it is, with named fields; hold any other."""
     leaves, structure = jax.tree.flatten(function)
     plain = jax.tree_util.treedef_is_leaf(structure) or isinstance(function, functools.partial)
     return hold(function) if plain or not all(map(eqx.is_array_like, leaves)) else function
 
 
 def still(value):
-    """Make a name or a number a pytree without leaves: static in a field that may hold arrays."""
+    """Make a name or number static (a pytree without leaves), for fields that may hold arrays."""
     if isinstance(value, str):
         return Name(value)
     if isinstance(value, bool) or not isinstance(value, int | float | np.number):
@@ -130,7 +130,7 @@ class _Plan:
 
 
 class _Atom:
-    """A part that is not taken apart, and what it is compared by."""
+    """A part that is not taken apart, with the key by which it is compared."""
 
     __slots__ = ("key", "value")
 
@@ -178,6 +178,9 @@ def _taken_apart(value):
         return True
     if isinstance(value, _WRAPPERS):
         return _of_user(value)
+
+    # a class that makes or pickles its instances in its own way, or a base written in C, may keep
+    # what no attribute shows
     return (
         _of_user(kind)
         and kind.__new__ is object.__new__
@@ -188,7 +191,7 @@ def _taken_apart(value):
 
 
 def _contents(value):
-    """Attributes of an object, and plain data of the user's own classes that they do not hide."""
+    """Attributes of an object, and plain data of its user-defined classes that they do not hide."""
     contents, state = {}, object.__getstate__(value)
     own, slots = state if isinstance(state, tuple) else (state, None)
     for base in reversed(type(value).__mro__[:-1]):
@@ -201,7 +204,7 @@ def _contents(value):
 
 
 class _Reader:
-    """Takes values apart; what may be shared or refer to itself is read once and numbered."""
+    """Takes values apart. Objects that may be shared or refer to themselves are read once."""
 
     def __init__(self):
         self.arrays, self.numbers, self.kept = [], {}, []
@@ -209,6 +212,8 @@ class _Reader:
     def read(self, value):
         if isinstance(value, Array):
             return "array", self._number(value, self.arrays)
+
+        # plain values: the type is part of the key, since 1, 1.0 and True are equal
         kind = type(value)
         if kind in _PLAIN:
             return _Atom(value, kind, repr(value) if kind in (float, complex) else value)
@@ -219,9 +224,11 @@ class _Reader:
         if isinstance(value, np.generic):
             return _Atom(value, kind, value.tobytes())
         if kind is np.ndarray and not value.dtype.hasobject:
-            content = value.tobytes()  # in the order of C, and out of reach of what writes to it
+            content = value.tobytes()  # in C order, and the user cannot write to it
             copy = np.ndarray(value.shape, value.dtype, content)
             return _Atom(copy, kind, str(value.dtype), value.shape, content)
+
+        # values that cannot refer to themselves
         if kind is tuple:
             return "tuple", *map(self.read, value)
         if isinstance(value, tuple) and hasattr(kind, "_make"):
@@ -234,6 +241,8 @@ class _Reader:
         if kind is _JITTED:  # compiled as part of what calls it, unless it captured nothing
             inner = self.read(value.__wrapped__)
             return _Atom(value) if isinstance(inner, _Atom) else inner
+
+        # values that can: a second meeting refers to the first
         if id(value) in self.numbers:
             return "again", self.numbers[id(value)]
         if isinstance(value, types.FunctionType):
@@ -258,6 +267,8 @@ class _Reader:
         return self.numbers[id(value)]
 
     def _function(self, value):
+        # Functions of installed packages keep their module's globals. Those of the user get, when
+        # built, only the globals that their code names, with the values read here.
         mine, cells = _of_user(value), value.__closure__ or ()
         if not mine and not cells and "<locals>" not in value.__qualname__:
             return _Atom(value)
@@ -276,11 +287,11 @@ class _Reader:
     def _cell(self, cell):
         try:
             return self.read(cell.cell_contents)
-        except ValueError:  # not yet filled
+        except ValueError:  # a variable without a value yet
             return _Atom(_EMPTY)
 
     def _tree(self, value):
-        """Other pytrees, one level at a time; what is none is one part."""
+        """Take apart another pytree, one level at a time; keep what is not a pytree whole."""
         parts, structure = jax.tree.flatten(value, is_leaf=lambda v: v is not value)
         if jax.tree_util.treedef_is_leaf(structure):
             return _Atom(value)
@@ -288,12 +299,12 @@ class _Reader:
             hash(structure)
         except TypeError:
             return _Atom(value)
-        self.kept.append(value)
+        self.kept.append(value)  # keeps the parts alive, whose ids are in use
         return "tree", _Atom(structure, "tree", structure), *map(self.read, parts)
 
 
 class _Builder:
-    """Builds values anew from a plan."""
+    """Builds fresh values from a plan."""
 
     def __init__(self, arrays):
         self.arrays, self.built = arrays, {}
@@ -348,7 +359,7 @@ class _Builder:
         for name, part in fields:
             if isinstance(getattr(kind.value, name, None), types.MemberDescriptorType):  # a slot
                 object.__setattr__(new, name, self.build(part))
-            else:  # past what the class does where one assigns
+            else:  # without what the class does on assignment
                 vars(new)[name] = self.build(part)
         return new
 
@@ -358,6 +369,8 @@ class _Builder:
             scope = {key: scope[key] for key in _SCOPE if key in scope}
         boxes = tuple(types.CellType() for _ in cells)
         new = self.built[here] = types.FunctionType(code, scope, name, None, boxes)
+
+        # parts come after the function is there, since they may refer to it
         new.__defaults__, new.__kwdefaults__ = self.build(defaults), self.build(keywords)
         vars(new).update(self.build(own))
         for box, part in zip(boxes, cells, strict=True):

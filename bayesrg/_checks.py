@@ -26,7 +26,7 @@ from ._numbers import integer, known, numbers, shown
 
 ArrayLike = jax.typing.ArrayLike | Sequence
 _warned: set[str] = set()
-_LARGEST = 2**63 - 1  # that an integer of JAX holds
+_LARGEST = 2**63 - 1  # the largest integer that JAX holds
 
 
 def on_host(what, *arguments):
@@ -99,7 +99,7 @@ def number(name, value, *, above=-np.inf, least=-np.inf, most=np.inf):
 
 
 def _finite(name, value, ndim):
-    """Numbers of an allowed rank, finite where they are known, not yet an array of JAX."""
+    """Read numbers of an allowed rank, finite if they are known; not yet as an array of JAX."""
     value = numbers(name, value)
     shape, allowed = np.shape(value), (ndim,) if isinstance(ndim, int) else ndim
     if allowed is not None and len(shape) not in allowed:
@@ -127,7 +127,7 @@ def _converted(value):
 
 
 def on_64_bits(name, value, check=finite, **given):
-    """Check numbers and read them on the host, in 64 bits whatever JAX's setting is."""
+    """Check numbers and read them on the host, in 64 bits whatever the setting of JAX."""
     check(name, value, **given)
     return np.asarray(numbers(name, value), float)
 
@@ -155,7 +155,7 @@ def targets(name, y, n):
 
 
 def parameters(name, tree):
-    """Require numbers at all leaves of a pytree; convert arrays that are none of JAX's."""
+    """Require numbers at all leaves of a pytree; convert NumPy arrays and integers to JAX's."""
 
     def leaf(path, value):
         if getattr(getattr(value, "dtype", None), "kind", "") == "c":
@@ -228,7 +228,7 @@ def indices(name, value, size=None):
 
 
 def fit(**shapes):
-    """Broadcast shapes, or say whose do not fit together."""
+    """Return the broadcast shape, or raise and name the shapes that do not fit together."""
     got = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
     try:
         found = jnp.broadcast_shapes(*shapes.values())
@@ -240,11 +240,11 @@ def fit(**shapes):
 
 
 def defined(name, result):
-    """Pass a result; raise where it is known not to be a number, since ``name`` overflowed."""
+    """Return ``result``; raise if it is known to be nan, because ``name`` made it overflow."""
     if known(result) and np.isnan(np.asarray(result)).any():
         raise ValueError(
-            f"{name}: the result is not a number, for what is in between overflows or underflows; "
-            "rescale it"
+            f"{name}: the result is not a number, because an intermediate value overflows or "
+            "underflows; rescale it"
         )
     return result
 
@@ -285,7 +285,7 @@ def symmetric(name, K):
 
 
 def random_key(key):
-    """Make one random key of an integer or a legacy key; a typed one is passed through."""
+    """Make one random key from an integer or a legacy key; return a typed key as it is."""
     if isinstance(key, jax.Array) and jax.dtypes.issubdtype(key.dtype, jax.dtypes.prng_key):
         if key.ndim:
             raise ValueError(f"key holds keys of shape {key.shape}; give one, or use jax.vmap")

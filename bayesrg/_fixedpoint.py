@@ -44,7 +44,7 @@ def implicit(function, solution, args, divide=entrywise):
 
     By the implicit function theorem the tangent is minus that of ``function`` over its slope,
     taken at a root that has derivatives itself. How the root was found is not differentiated,
-    and a program without derivatives holds none of this.
+    and a program that takes no derivatives is not larger for it.
 
     Parameters
     ----------
@@ -53,13 +53,15 @@ def implicit(function, solution, args, divide=entrywise):
     solution : array, real or complex
     args : pytree in which the root is differentiable
     divide : callable (equation, s, change) -> array
-        Solves the equation's linearisation at s: `entrywise`, `coupled`, or one that knows more.
+        Solves the linearised equation at s: `entrywise`, `coupled`, or one made for the equation.
 
     Returns
     -------
     array like ``solution``
     """
     solution, args = jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(x)), (solution, args))
+
+    # arrays that the function closes over become arguments, so that their tangents count as well
     function = eqx.filter_closure_convert(function, solution, args)
     traced, rest = eqx.partition(function, eqx.is_array)
     solution = jax.lax.stop_gradient(solution)
@@ -74,16 +76,17 @@ def _implicit(function, divide, solution, args):
 @_implicit.defjvp
 def _implicit_jvp(function, divide, primals, tangents):
     solution, args = primals
-    s = _implicit(function, divide, solution, args)
+    s = _implicit(function, divide, solution, args)  # not ``solution``: s has derivatives itself
     change = jax.jvp(lambda a: function(s, *a), (args,), tangents[1:])[1]
     return s, -divide(lambda x: function(x, *args), s, change)
 
 
 def _balance(s, values, degeneracy, n):
-    """Share of n that is left over at s, less the ridge's; then the derivative of s times it.
+    """Share of n that modes leave free at s, ridge / s at the root; the derivative of s times it.
 
-    Modes that are mostly learnt enter through what is left of them, so that nothing cancels where
-    there are about as many modes as points, or more points and a tiny ridge.
+    The share is ``1 - sum_k g_k l_k/(s + n l_k)``. A mode that is mostly learnt enters by the part
+    of it that is not, so that nothing cancels if there are about as many modes as points, or more
+    points and a tiny ridge.
     """
     total = s + n * values
     total = jnp.where(total > 0, total, 1.0)
@@ -97,16 +100,17 @@ def _balance(s, values, degeneracy, n):
 
 
 def _newton(s, values, degeneracy, n, ridge):
-    """Newton step from s, a ratio of positive sums."""
+    """Take a Newton step from s, written as a ratio of positive sums."""
     left = s / (s + n * values)
     slope = _balance(s, values, degeneracy, n)[1]
     return (ridge + (degeneracy * values * left**2).sum()) / slope
 
 
 def _equation(s, args):
-    """Relative imbalance at s; where s is 0 the absolute one.
+    """Relative imbalance at s, or the absolute one where s is 0.
 
-    With n modes and no ridge the root rises like that of the ridge: its slope is the largest float.
+    With n modes and no ridge the root grows like the square root of the ridge, with infinite slope:
+    the largest float stands for it.
     """
     *spectrum, ridge = args
     share = _balance(s, *spectrum)[0]
@@ -139,7 +143,8 @@ def _solve(values, degeneracy, n, ridge, upper):
     values, degeneracy, n, ridge, upper = jax.lax.stop_gradient((*args, upper))
     eps = jnp.finfo(values.dtype).eps
     modes = jnp.where(values > 0, degeneracy, 0.0).sum()
-    # with no ridge and at least as many points as modes nothing is left over: s = 0
+
+    # without a ridge, and with at least as many points as modes, the root is s = 0
     overdetermined = (ridge <= 0) & (n >= modes)
     bare = values, degeneracy, n, jnp.where(overdetermined, 1.0, ridge)
     bound = bare[-1] + (degeneracy * values).sum()
@@ -223,7 +228,7 @@ def iterate(function, upper, args, *, rtol=1e-13, steps=10_000):
 
 
 def hessian(gradient, x):
-    """Hessian at x (k,) by central differences of a compiled gradient, which needs no program."""
+    """Hessian at x (k,) by central differences of a compiled gradient; nothing else is compiled."""
     steps = 1e-4 * np.eye(x.size)
     H = np.stack([(gradient(x + e) - gradient(x - e)) / 2e-4 for e in steps])
     return 0.5 * (H + H.T)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Labelled images: where they lie, and arrays ``images`` (N, ...) and ``labels`` (N,) of them."""
+"""Find files of labelled images and read them: ``images`` (N, ...) and ``labels`` (N,)."""
 
 import importlib.util
 import os
@@ -148,7 +148,7 @@ def _idx_path(folder, name):
 
 
 def _batches(folder, files):
-    """Binary batches: records of a label, then 1024 red, 1024 green and 1024 blue pixels."""
+    """Read binary batches: a record is a label, then 1024 red, 1024 green and 1024 blue pixels."""
     rows = [_reading.records(file, 3073) for file in files]
     for file, part in zip(files, rows, strict=True):
         refuse_rows(file, part[:, 0] > 9, "have labels that are no class from 0 to 9", part[:, 0])
@@ -181,15 +181,15 @@ def _class_folders(folder):
 
 
 def _pixels(file):
-    """One image, grey (h, w) or in colour (h, w, 3), of a byte a colour."""
+    """Read one image of 8 bits per colour, grey (h, w) or in colour (h, w, 3)."""
     from PIL import Image, UnidentifiedImageError
 
     content = file.read_bytes()
-    if content.count(b"zTXt") + content.count(b"iTXt") > _NOTES:  # each may inflate to a megabyte
+    if content.count(b"zTXt") + content.count(b"iTXt") > _NOTES:  # one may inflate to a megabyte
         raise ValueError(f"{file} has more than {_NOTES} packed notes; save the pixels alone")
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        try:  # by the content: what is named .png may be a program in PostScript
+        try:  # by content: a file named .png may be a PostScript program
             opened = Image.open(file, formats=("PNG", "JPEG"))
         except UnidentifiedImageError as error:
             raise ValueError(f"{file} is no PNG or JPEG image inside; convert it") from error

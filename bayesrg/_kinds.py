@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checks of arguments that are no numbers: objects, functions, flags and choices."""
+"""Checks of arguments that are not numbers: objects, functions, flags and choices."""
 
 import numpy as np
 
 from ._numbers import shown
 
-KERNEL = "a Kernel; bayesrg.kernels has them, and adapt makes one of a function"
+KERNEL = "a Kernel; bayesrg.kernels has them, and adapt makes one from a function"
 PRIOR = "a Kernel or a Spectrum; see bayesrg.kernels and bayesrg.spectrum"
 MOMENTS = "moments, which theory.moments, population_moments or spectral_moments make"
 NET = "a networks.DeepLinear; make one of widths and a ridge"

@@ -12,7 +12,7 @@ import scipy.linalg
 from jax.scipy.linalg import cho_solve, solve_triangular
 
 LARGER = "give a larger ridge"
-LEFT_OUT = 16.0  # margin of what leaves a point out: it divides by what a point alone says
+LEFT_OUT = 16.0  # margin for leave-one-out, which divides by the diagonal of the inverse
 
 
 def factor(C, remedy=LARGER, margin=1.0):
@@ -26,7 +26,7 @@ def judge(L, remedy=LARGER, margin=1.0):
     """Refuse a Cholesky factor L (..., n, n) that failed; warn if it lost half of its digits.
 
     Under a JAX transformation nothing is said: a factor that failed is nan there, which samplers
-    reject. ``margin`` is how many times more what is computed loses than a quadratic form.
+    reject. ``margin`` says how many times more the result loses than a quadratic form does.
 
     Raises
     ------
@@ -47,6 +47,7 @@ def judge(L, remedy=LARGER, margin=1.0):
             f"smallest eigenvalue drowns in round-off; {remedy}"
         )
     flat = host.reshape((-1,) + host.shape[-2:])
+    # of a batch look at the matrix whose squared rows and pivots differ most
     squares, pivots = (flat**2).sum(-1), np.diagonal(flat, axis1=-2, axis2=-1) ** 2
     worst = flat[np.argmax(squares.max(-1) / pivots.min(-1))].astype(float)
     scaled = worst / np.sqrt((worst**2).sum(-1, keepdims=True))  # rounding ignores units of rows
@@ -56,7 +57,7 @@ def judge(L, remedy=LARGER, margin=1.0):
 
 
 def judge_condition(condition, shape, dtype, remedy=LARGER, margin=1.0):
-    """Warn of a matrix of a condition number at which half of the digits are lost, as `judge`."""
+    """Warn if a condition number costs half of the digits; arguments as in `judge`."""
     lost = float(condition) * float(np.finfo(dtype).eps) * margin
     if lost > np.sqrt(np.finfo(dtype).eps):
         left, of = max(0.0, -np.log10(lost)), -np.log10(np.finfo(dtype).eps)
@@ -68,7 +69,7 @@ def judge_condition(condition, shape, dtype, remedy=LARGER, margin=1.0):
 
 
 def _condition(L):
-    """Condition number of L L^T from below, by a few products and solves with a vector."""
+    """Lower bound on the condition number of L L^T: power iteration on it and its inverse."""
     v = u = np.random.default_rng(0).standard_normal(L.shape[0])
     for _ in range(6):
         v, u = v / np.linalg.norm(v), u / np.linalg.norm(u)
@@ -195,7 +196,7 @@ def solve(L, B):
 def square_root(S):
     """Symmetric square root (n, n) of a positive semi-definite matrix, and its eigenvalues.
 
-    It is continuous and has its first derivative where eigenvalues meet.
+    It is continuous and has a first derivative, also where eigenvalues meet.
     """
     values, V = jnp.linalg.eigh(S)
     return (V * jnp.sqrt(jnp.clip(values, 0.0))) @ V.T, values
@@ -214,10 +215,7 @@ def _square_root_jvp(primals, tangents):
 
 
 def _unless_they_meet(values):
-    """One for each of falling or rising values, nan for those that a neighbour comes close to.
-
-    Values that are round-off of the largest do not count: nobody may use their vectors.
-    """
+    """For sorted values: 1, or nan where a neighbour is close and both are above round-off."""
     size = jnp.abs(values)
     near = jnp.abs(jnp.diff(values)) <= 1e-6 * jnp.maximum(size[1:], size[:-1])
     near = jnp.pad(near, (1, 0)) | jnp.pad(near, (0, 1))
@@ -229,7 +227,7 @@ def _unless_they_meet(values):
 def eigh(A):
     """Eigenvalues, rising, and eigenvectors, whose derivative is nan where eigenvalues meet.
 
-    There it does not exist, and JAX gives a number or none by how the round-off falls.
+    It does not exist there; JAX gives a number or nan, as round-off has it.
     """
     return tuple(jnp.linalg.eigh(A))
 
@@ -259,7 +257,7 @@ def _svd_jvp(primals, tangents):
 def pairs(K):
     """Eigenvectors (n, n) and eigenvalues (n,), falling, of a symmetric matrix.
 
-    Derivatives of the eigenvectors, which do not exist where eigenvalues meet, are nan: what takes
+    Derivatives of eigenvectors are nan, as they do not exist where eigenvalues meet: code that uses
     the pairs must hold them fixed, and take its derivative from the matrix.
     """
     values, vectors = jnp.linalg.eigh(K)
@@ -275,7 +273,7 @@ def _pairs_jvp(primals, tangents):
 
 @jax.custom_jvp
 def pairs_of_root(A):
-    """Eigenpairs of A A^T for A (n, k) as `pairs`, (n, r) and (r,), with r the less of n and k.
+    """Eigenpairs of A A^T for A (n, k) as `pairs`, (n, r) and (r,), with r = min(n, k).
 
     Singular values keep the digits of eigenvalues below the round-off of the largest.
     """
@@ -303,8 +301,8 @@ def safe_sqrt(x):
 def with_value(x, value):
     """Return ``value``, whose derivatives of every order are those of ``x`` (...).
 
-    For a value that is known better than the formula gives it, by round-off: a `jnp.where` would
-    cut the derivatives that the formula has.
+    For a value that is known more precisely than the formula gives it: a `jnp.where` would cut the
+    derivatives that the formula has.
     """
     return value
 
@@ -378,17 +376,17 @@ def _weights_jvp(primals, tangents):
 
 
 FIRST_ONLY = (
-    "what eigenpairs of a matrix give has first derivatives only where the matrix moves (modified "
-    "kernels in their base, linear dynamics in K and S, laws with eigen=); sample with gradients, "
-    "as NUTS does, leave eigen out, or fix the matrix and differentiate other arguments"
+    "in their matrix, results of eigenpairs have first derivatives only (modified kernels in their "
+    "base, linear dynamics in K and S, laws with eigen=); sample with gradients, as NUTS does, "
+    "leave eigen out, or fix the matrix and differentiate other arguments"
 )
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
 def once(V, A, message=FIRST_ONLY):
-    """Return what eigenvectors V of A give, in a rule that must not be differentiated in A again.
+    """Return V, eigenvectors of A or made from them, in a rule that takes no derivative in A again.
 
-    ``message`` is what a derivative in A raises.
+    A derivative in A or V raises ``message``.
     """
     return V
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a netCDF file must be before it is loaded: an HDF5 file of plain numbers and names.
+"""Check a netCDF file before it is loaded: it must be an HDF5 file of plain numbers and names.
 
-HDF5 can point to other files, to itself and to nothing, and can declare or inflate far more than
-it stores. All this is told from its tables, before a library loads what they promise.
+HDF5 can point to other files, to itself and to nothing. It can declare, or inflate to, far more
+than it stores. The tables of the file show all this before a library loads what they promise.
 """
 
 import math
@@ -22,14 +22,14 @@ _FILTERS = (_DEFLATE, _FLETCHER, h5py.h5z.FILTER_SHUFFLE)
 
 
 def check(path):
-    """Raise unless the netCDF file ``path`` can be loaded whole, in memory of its own order.
+    """Raise unless the netCDF file ``path`` can be loaded, in memory that fits its size.
 
     Raises
     ------
     ValueError
         For links, types and filters that no result has, and for sizes that the file cannot hold.
     OSError
-        For what is no HDF5 file.
+        If it is not an HDF5 file.
     """
     stored, total, seen = path.stat().st_size, 0, set()
     with h5py.File(path, "r") as file:
@@ -53,7 +53,12 @@ def check(path):
 
 
 def _heaps(path):
-    """Raise where HDF5 would walk for ever through a heap of names: on a step of no length."""
+    """Raise if a heap of names has an entry of length zero, on which HDF5 would loop for ever.
+
+    A heap begins with GCOL, its version and, from byte 8, its size; entries begin at byte 16. An
+    entry has a head of 16 bytes, with its index first and its size last, and content in steps of 8
+    bytes. Index 0 is free space, whose size includes the head.
+    """
     with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as file:
         heap = -1
         while (heap := file.find(b"GCOL\x01", heap + 1)) >= 0:
@@ -68,7 +73,7 @@ def _heaps(path):
 
 
 def _child(path, group, name):
-    """What the group holds under a name, if it lies in this file."""
+    """Return what the group holds under a name; refuse what does not lie in this file."""
     link = group.get(name, getlink=True)
     node = group[name] if isinstance(link, h5py.HardLink) else None
     if not isinstance(node, h5py.Group | h5py.Dataset):
@@ -77,10 +82,12 @@ def _child(path, group, name):
 
 
 def _attributes(path, node, stored):
-    """Bytes of names in each attribute; those of no fixed length can share what they point to."""
+    """Bytes of names in each attribute, after a check that they can be read."""
     for name in node.attrs:
         space = node.attrs.get_id(name)
         kind = space.get_type()
+
+        # many names without a fixed length may point to the same bytes: at worst, to the whole file
         if kind.detect_class(h5py.h5t.VLEN) or kind.detect_class(h5py.h5t.STRING):
             plausible(path, math.prod(space.shape) * stored, stored)
         value = np.ravel(np.asarray(node.attrs[name], dtype=object))
@@ -105,7 +112,10 @@ def _sizes(path, variable, stored):
         if count > _STRINGS:
             raise ValueError(f"{path}: {name!r} has {count} names, more than {_STRINGS}; drop it")
         place = variable.id.get_offset()
-        if place is not None:  # a length, a place in a heap: HDF5 takes that much memory unasked
+
+        # An entry of the table is a length and a place in a heap, 16 bytes. HDF5 allocates that
+        # length unchecked, so add up the lengths, and then read the names one at a time.
+        if place is not None:
             with path.open("rb") as stream:
                 table = np.fromfile(stream, "<u4", 4 * count, offset=place)
             plausible(path, int(table[::4].sum(dtype=np.int64)), stored)
@@ -122,13 +132,13 @@ def _chunks(path, variable, size, stored):
             "deflate and fletcher32 alone"
         )
     found, packed = [], filters.index(_DEFLATE) if _DEFLATE in filters else None
-    inner = size + 4 * (_FLETCHER in filters[:packed])  # a sum of four bytes comes along
+    inner = size + 4 * (_FLETCHER in filters[:packed])  # the checksum is packed too
     variable.id.chunk_iter(lambda info: found.append((info.chunk_offset, info.size)))
     for offset, length in found:
         sound = length <= min(stored, 2 * size + 1024)
-        if sound and packed is not None:
+        if sound and packed is not None:  # inflate one byte more than declared, at most
             mask, raw = variable.id.read_direct_chunk(offset)
-            if not mask & 1 << packed:
+            if not mask & 1 << packed:  # a bit in the mask: this chunk skips that filter
                 sound = len(zlib.decompressobj().decompress(raw, inner + 1)) == inner
         if not sound:
             raise ValueError(f"{path}: {variable.name!r} is damaged at {offset}; copy it again")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What users call numbers, read on the host before JAX sees them: real arrays, or a clear no."""
+"""Read numbers of users on the host, before JAX sees them: real arrays, or a clear error."""
 
 import operator
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ import numpy as np
 
 
 def known(value):
-    """Say whether the numbers of ``value`` can be read, that is, no JAX transformation runs."""
+    """Say whether the numbers of ``value`` can be read: no JAX transformation traces it."""
     return not isinstance(value, jax.core.Tracer)
 
 
@@ -23,7 +23,7 @@ _WORDS = {
 
 
 def shown(value):
-    """Write what was got on one short line: arrays by type and shape, the rest as it prints."""
+    """Describe a value on one short line: arrays by type and shape, the rest as it prints."""
     if isinstance(value, np.ndarray | jax.Array) and not (known(value) and value.size == 1):
         kind = f"{value.dtype} array" if known(value) else f"traced {value.dtype} array"
         return f"a {kind} of shape {value.shape}"
@@ -36,11 +36,11 @@ def shown(value):
 
 
 def numbers(name, value):
-    """Convert to an array of real numbers, of NumPy where it was not one of JAX.
+    """Convert to an array of real numbers: JAX arrays stay so, others become NumPy arrays.
 
-    JAX would drop the imaginary part of complex numbers and has no word on masks, dates, text or
-    objects; NumPy's other real numbers (big-endian, long double, objects such as `Fraction`) are
-    converted to those JAX has.
+    JAX would drop the imaginary part of complex numbers and ignore masks, and its errors on dates,
+    text and objects say little. Real numbers that JAX lacks (big-endian, long double, objects such
+    as `Fraction`) are converted to those that it has.
     """
     if isinstance(value, bool | np.bool_):
         raise ValueError(f"{name} must be a number, got {value!r}; write 1.0 or 0.0 if it is one")
@@ -50,6 +50,8 @@ def numbers(name, value):
         return _python_number(name, value)
     if isinstance(value, list | tuple) and not all(map(known, jax.tree.leaves(value))):
         value = _stacked(name, value)
+
+    # values that are traced are JAX arrays from here on
     if isinstance(value, jax.Array):
         return _real(name, value)
     if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
@@ -59,7 +61,7 @@ def numbers(name, value):
         )
     try:
         host = np.asarray(value)
-    except Exception as error:  # foreign containers have each their own
+    except Exception as error:  # each container has its own errors
         reason = f"cannot be read as an array, got {shown(value)}"
         if "inhomogeneous" in str(error):
             reason = "is ragged: its rows differ in length"
@@ -68,7 +70,7 @@ def numbers(name, value):
 
 
 def _python_number(name, value):
-    """Pass a Python number, which JAX fits to the arrays it meets; integers must fit a float."""
+    """Convert a Python number to a float, to which JAX gives the precision of arrays it meets."""
     try:
         return float(value)
     except OverflowError:
@@ -76,7 +78,7 @@ def _python_number(name, value):
 
 
 def _stacked(name, rows):
-    """Stack rows of which some are traced."""
+    """Stack rows, some of which are traced."""
     rows = [numbers(f"an entry of {name}", row) for row in rows]
     if len({np.shape(row) for row in rows}) > 1:
         raise ValueError(f"{name} is ragged: its rows differ in shape; give one array of numbers")
@@ -86,7 +88,7 @@ def _stacked(name, rows):
 def _of_objects(name, host):
     """Convert an array of Python objects, each of which is a real number, to floats."""
     for index, value in np.ndenumerate(host):
-        text = isinstance(value, str | bytes)  # which float() would read
+        text = isinstance(value, str | bytes)  # float() would read it
         if text or not hasattr(value, "__float__") and not hasattr(value, "__index__"):
             where = f"an object at index {list(index)}: " if index else ""
             raise ValueError(
@@ -113,7 +115,7 @@ def _real(name, value):
     if dtype.kind in "biuf" or narrow:
         if dtype.itemsize > 8 or not dtype.isnative:
             wide = "f8" if dtype.itemsize > 8 else dtype.newbyteorder("=")
-            with np.errstate(over="ignore"):  # infinite then, and refused as such
+            with np.errstate(over="ignore"):  # it becomes infinite, and is refused later
                 return value.astype(wide)
         return value
     kind = {"S": "U", "T": "U"}.get(dtype.kind, dtype.kind)
@@ -122,7 +124,7 @@ def _real(name, value):
 
 
 def integer(value):
-    """Read one integer of Python, NumPy or a 0-d array as an int; None where it is no such."""
+    """Read one integer of Python, NumPy or a 0-d array as an int; None if it is not one."""
     dtype = getattr(value, "dtype", np.dtype(int))
     if isinstance(value, bool) or not jnp.issubdtype(dtype, np.integer):
         return None

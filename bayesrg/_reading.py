@@ -2,8 +2,8 @@
 """Arrays from files that anybody may have written: nothing in them is run or trusted.
 
 What a header promises is compared with the length of the file before memory is taken, compressed
-content is inflated block by block up to what the header promises, and whatever goes wrong is one
-line that names the file.
+content is inflated block by block up to what the header promises, and every error is one line that
+names the file.
 """
 
 import gzip
@@ -18,6 +18,7 @@ import numpy as np
 _BLOCK = 1 << 20
 _FREE, _RATIO = 16 << 20, 32  # images and draws do not shrink more than thirty-fold
 _DIRECTORY = 1 << 16  # bytes of an archive's table of contents: about a thousand names
+# The header that numpy writes for numbers; objects, records and anything else do not match.
 _NPY = re.compile(
     r"\{'descr': '([<>|=]?[biuf]\d)', 'fortran_order': (True|False), "
     r"'shape': \((\d{1,12}(?:, ?\d{1,12}){0,7}),?\),? *\}\s*"
@@ -93,6 +94,8 @@ def npz(path, names):
 
 def _short_directory(path):
     """Raise unless a zip archive ends as `numpy.savez` ends it, with a short table of contents."""
+    # The end record has 22 bytes: in bytes 12 to 15 the size of the table, in the last two the
+    # length of a comment, here zero. A zip64 file has a locator of 20 bytes before it.
     with path.open("rb") as stream:
         stream.seek(max(path.stat().st_size - 42, 0))
         tail = stream.read()
@@ -108,6 +111,7 @@ def _member(path, archive, info):
         raise ValueError(f"{path} is not packed as numpy does it; save it with np.savez")
     with archive.open(info) as stream:
         start = stream.read(8)
+        # versions 2 and 3 have 4 bytes for the length of the header
         wide = start[6:7] in (b"\2", b"\3")
         length = stream.read(4 if wide else 2)
         if start[:6] != b"\x93NUMPY" or len(length) != (4 if wide else 2):
@@ -136,7 +140,7 @@ def _fill(path, stream, dtype, shape, stored, order="C"):
     while got < size and (block := stream.read(min(_BLOCK, size - got))):
         flat[got : got + len(block)] = np.frombuffer(block, np.uint8)
         got += len(block)
-    if got < size or stream.read(1):  # which also checks the sum at the end of what is compressed
+    if got < size or stream.read(1):  # the last read also compares the checksum
         more = "" if got < size else "more than "
         raise ValueError(f"{path} holds {more}{got} bytes for shape {shape}; fetch it again")
     return flat.view(dtype).reshape(shape, order=order)

@@ -19,8 +19,8 @@ def hold(folder):
     """Make ``folder``, see that it can be written to, and keep other writers out meanwhile.
 
     The lock is the system's, on the folder itself: it leaves no file behind and ends with the
-    process, however that ends. Windows and some network drives have none; there nothing is locked.
-    Folders made here that are still empty in the end are removed.
+    process, however that ends. Windows and some network drives have no such locks; there nothing is
+    locked. Folders that were made here and are still empty at the end are removed.
 
     Raises
     ------
@@ -32,7 +32,7 @@ def hold(folder):
     missing = [part for part in (folder, *folder.parents) if not os.path.exists(part)]
     descriptor = _lock(folder)
     try:
-        try:
+        try:  # permissions alone do not tell, a read-only drive for instance
             with tempfile.TemporaryFile(dir=folder):
                 pass
         except OSError as error:
@@ -52,7 +52,7 @@ def _explained(error, what):
 
 
 def _lock(folder):
-    """Make and lock a folder; a descriptor that holds the lock, or None where there is none."""
+    """Make and lock a folder; return a descriptor that holds the lock, None without locks."""
     while True:
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -77,7 +77,9 @@ def _lock(folder):
                     f"another run writes to {str(folder)!r} now; give path another folder"
                 ) from error
             return None  # this file system has no locks
-        with contextlib.suppress(OSError):  # its last holder may have removed it just now
+
+        # the last holder may have removed the folder before we locked it: then begin again
+        with contextlib.suppress(OSError):
             if os.path.samestat(os.stat(folder), os.fstat(descriptor)):
                 return descriptor
         os.close(descriptor)
@@ -101,7 +103,7 @@ def write(path, content):
         )
     temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-    descriptor = os.open(temporary, flags, 0o666)  # O_EXCL follows no link; less the umask
+    descriptor = os.open(temporary, flags, 0o666)  # O_EXCL follows no link
     try:
         with open(descriptor, "wb") as file:
             file.write(content)

@@ -85,7 +85,7 @@ def _said(error):
 
 
 def _line(error, file):
-    """Say where in ``file`` an error passed last; nothing if it did not."""
+    """Say on which line of ``file`` an error passed last; nothing if it did not pass there."""
     frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == file]
     return f"line {frames[-1].lineno}, in {frames[-1].name}: " if frames else ""
 
@@ -153,7 +153,7 @@ def run(
 
 
 def _classes(task):
-    """Two classes of a text such as 3,8; another text is passed through."""
+    """Read two classes from a text such as 3,8; return another text as it is."""
     if task is None or "," not in task:
         return task
     try:
@@ -166,7 +166,7 @@ def _classes(task):
 
 def _free_folder(stem):
     folder, k = Path("runs") / stem, 1
-    while folder.exists():  # one without a result may be another run's, or a killed one's
+    while folder.exists():  # without a result it may belong to another run, or to a killed one
         k += 1
         folder = Path("runs") / f"{stem}-{k}"
     return folder
@@ -229,7 +229,7 @@ def main():
 
 
 def _rescue(tree):
-    """Write a result that found no place to the system's temporary folder."""
+    """Save a result that could not be written to the temporary folder of the system."""
     from .io import save
 
     file = Path(tempfile.mkdtemp(prefix="bayesrg-")) / "result.nc"

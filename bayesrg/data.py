@@ -61,8 +61,8 @@ def load(
     ------
     ValueError
         For an unknown name or task, more points than the file has, a task with one class only, or
-        a damaged file: one that is not what its name says, pixels or labels that are no numbers,
-        images that are the mean of the file and so have no direction.
+        a damaged file: one that is not what its name says, pixels or labels that are not numbers,
+        images equal to the mean of the file, which have no direction.
     FileNotFoundError
         If a file is missing; the message says what to put where.
 
@@ -107,7 +107,7 @@ def load(
 
 
 def _no_mean_images(images, mean, keep, path):
-    """Raise if centring leaves nothing but round-off of a row that is kept."""
+    """Raise if centring leaves only round-off of a row that is kept."""
     least = 1e-12 * np.sqrt(len(mean)) * np.abs(mean).max()
     flat, block = np.zeros(len(images), bool), max(1, 2**20 // len(mean))
     for start in range(0, len(keep), block):

@@ -113,7 +113,7 @@ def _hints(annotated):
 
 
 def _axes(hint, ndim=None, stars=None):
-    """Names of axes; of several annotations those that fit ``ndim`` and variadics seen before."""
+    """Names of axes, by the annotation that fits ``ndim`` and the lengths of variadic axes."""
     options = getattr(hint, "__args__", (hint,))
     options = [o.dim_str.split() for o in options if hasattr(o, "dim_str")] or [[]]
     if ndim is None:
@@ -234,12 +234,12 @@ class SaveError(OSError):
 def claim(path):
     """Hold the run folder ``path`` for one writer, and give the path of its result file.
 
-    The folder is made at once, and removed if it is still empty in the end.
+    The folder is made at once, and removed if it is still empty at the end.
 
     Raises
     ------
     ValueError
-        If ``path`` is no path.
+        If ``path`` is not a path.
     FileExistsError
         If it holds a result, is a file, or is held by another writer.
     OSError
@@ -257,13 +257,13 @@ def claim(path):
 def save(dt: xr.DataTree, path: str | os.PathLike) -> Path:
     """Write the tree ``dt`` to the netCDF file ``path`` and return it.
 
-    The bytes are made in memory, and a temporary name comes first, so that no half-written file
-    ever has the right one.
+    The bytes are made in memory and written under a temporary name, so that a file of the right
+    name is never half-written.
 
     Raises
     ------
     SaveError
-        If that fails, for want of space for instance; its attribute ``tree`` is ``dt``.
+        If that fails, for instance because the disk is full; its attribute ``tree`` is ``dt``.
     """
     _checks.instance("dt", dt, xr.DataTree, _checks.TREE)
     path = _path(path)
@@ -294,8 +294,8 @@ def open_run(path: str | os.PathLike) -> xr.DataTree:
     FileNotFoundError
         If there is no result.
     ValueError
-        If the file is no result, is damaged, points to other files, or declares far more than it
-        stores, which is told before it is loaded.
+        If the file is not a result, is damaged, points to other files, or declares far more than
+        it stores. This is checked before it is loaded.
     """
     path = _path(path)
     file = path / "result.nc" if path.is_dir() else path

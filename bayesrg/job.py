@@ -79,7 +79,7 @@ def run(
         say("sampling the full model")
         dt = inference.fit(module.model, data, key=keys[0], **sampling, **hyper)
         if result is not None:
-            io.save(dt, result)  # whatever becomes of the rest
+            io.save(dt, result)  # safe, whatever happens to the rest
         report = Report(dt, [("points", str(data.X.shape[0])), *_parameters("", dt)])
         try:
             cut = _cut(module.model, data, hyper, dt, threshold)

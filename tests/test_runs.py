@@ -240,7 +240,7 @@ def test_draws_that_agree_are_not_warned_of():
         ({"shift": 1.0}, r"R-hat of 'bad' is 1\.\d+, above 1\.01"),
         ({"lag": 20}, "effective sample size of '.*' is .*, below 100 for each of 4 chains"),
         ({"draws": 50, "chains": 1}, "below 100 for each of 1 chain "),
-        ({"draws": 3}, "3 a chain are too few to judge"),
+        ({"draws": 3}, "3 draws per chain are too few to judge"),
     ],
 )
 def test_one_warning_says_what_is_wrong_with_the_draws(arguments, message):

@@ -9,9 +9,10 @@ share one primitive, that of the relu, with s = sqrt(ab - c^2) and t = atan2(s, 
           dV = V\, dL + \dot V\, (dc - c\, dL), \quad
           d\dot V = \frac{dc - c\, dL}{2\pi s}, \quad dL = \frac{da}{2a} + \frac{db}{2b}
 
-The last is set to zero where rows coincide: there V' has a cusp in the inputs and none in
-hyper-parameters. V has two derivatives in the inputs there, in which V' only meets what vanishes
-with s; so its first and second derivatives are exact at all rows but zero ones, where it is a cone.
+The last is set to zero where rows coincide: there V' has a cusp in the inputs, but none in
+hyper-parameters. V has two derivatives in the inputs there, in which V' is multiplied by factors
+that vanish with s. So its first and second derivatives are exact, except at zero rows, where V is
+a cone.
 """
 
 from collections.abc import Callable
@@ -65,7 +66,7 @@ def _growth(a, b, da, db):
 def _angle(a, b, c):
     """Area ``s`` and angle ``t`` between two vectors of squared lengths a, b, inner product c.
 
-    A vector without length is at a right angle to others, and at none to one without length.
+    A vector of length zero is at a right angle to others, and at angle zero to one of length zero.
     """
     a, b, c = lax.stop_gradient((a, b, c))
     s = safe_sqrt(a * b - c**2)
@@ -135,7 +136,7 @@ def relu_slope(a, b, c, angle=None):
 
 
 def leaky(q):
-    """Dual of a relu with slope ``q`` below zero, which may be traced; -1 gives its size."""
+    """Dual of a relu with slope ``q`` below zero, which may be traced; -1 gives abs."""
     return _leaky(q) if isinstance(q, float) else _leaky.__wrapped__(q)
 
 

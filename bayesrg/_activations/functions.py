@@ -21,7 +21,7 @@ class Activation(eqx.Module):
     Attributes
     ----------
     function : callable
-        Elementwise, of JAX arrays. Arrays that it captured are parameters, as in every callable.
+        Elementwise, of JAX arrays. Arrays that it captured are parameters, as in any callable.
     kinks : tuple of float or (), rising
         Where it, or a derivative, jumps or turns sharply: quadrature has panels between them.
     closed : callable (mean, variance) -> (E f, E f', E f'', E f^2 or None), optional
@@ -79,7 +79,7 @@ _NAMES = {entry.function.plan: name for name, entry in ACTIVATIONS.items()}
 
 
 def named(activation):
-    """Make a kernel's field of an activation: a static name, or an `Activation` with its arrays."""
+    """Convert an activation to the field of a kernel: a static name, or an `Activation`."""
     entry = resolve(activation)
     if isinstance(activation, str):
         return still(activation)
@@ -130,14 +130,14 @@ def _require_elementwise(function):
     except Exception as error:
         raise ValueError(
             f"activation {function} fails on a traced array of shape (2, 3): {error}; write it "
-            "with jax.numpy, which arrays that it captured need as well: they are traced"
+            "with jax.numpy alone, since JAX arrays that it captured are traced too"
         ) from error
     alone = single.shape == (1,) and whole.shape == (2, 3)
     traced = isinstance(whole, jax.ShapeDtypeStruct)
     if not alone or not (traced or np.allclose(whole[0, 1], single[0], rtol=1e-5, atol=1e-6)):
         if alone:
             raise ValueError(
-                f"activation {function} mixes the elements of its input, as a softmax does, and "
+                f"activation {function} mixes the elements of its input, as a softmax does, so that "
                 "units would not be alike; take a function of each element alone"
             )
         raise ValueError(
@@ -147,7 +147,7 @@ def _require_elementwise(function):
 
 
 def _both(function):
-    """Values on an array (2, 3) and on one of its elements, (1,); shapes where it is traced."""
+    """Values on an array (2, 3) and on one of its elements, (1,); shapes if it is traced."""
     if not function.arrays:
         return _both_fixed(function.plan)
     if function.traced:

@@ -9,8 +9,8 @@ Each offers the same verbs, with batches in front: ``quad_logdet(r)`` for rows `
 and two square roots of ``C`` applied to white noise: ``colour(z)``, the cheapest, which takes
 ``white_size()`` numbers, and ``root(z)``, which takes n of them. Both are continuous in ``C``.
 
-What is computed outside a JAX transformation is judged: a factor that failed raises, and one that
-lost half of its digits warns, see `_linalg.judge`.
+Outside a JAX transformation factors are judged: one that failed raises an error, and one that lost
+half of its digits gives a warning; see `_linalg.judge`.
 """
 
 from .dense import Dense

@@ -4,7 +4,6 @@
 import warnings
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -12,6 +11,7 @@ from jax.scipy.linalg import solve_triangular
 
 from .. import _linalg
 from .._linalg import factor, quad_logdet
+from .._numbers import known
 
 REMEDY = (
     "give a larger ridge, or eigen = gp.eigenpairs(features, values) of a prior that is given by "
@@ -23,12 +23,11 @@ def transpose(A):
     return jnp.swapaxes(A, -1, -2)
 
 
-def known(x):
-    return not isinstance(x, jax.core.Tracer)
-
-
 def warn_if_lost(what, share, remedy=_linalg.LARGER):
-    """Warn where a difference is below the square root of round-off of what it was taken from."""
+    """Warn if half of the digits of a difference are lost.
+
+    ``share`` is the difference over the number from which something was subtracted.
+    """
     if not known(share) or not share.size:
         return
     least = float(np.asarray(share).min())

@@ -10,7 +10,8 @@ import numpy as np
 from jax import Array
 
 from .. import _linalg
-from .dense import Dense, known, transpose, warn_if_lost
+from .._numbers import known
+from .dense import Dense, transpose, warn_if_lost
 from .low_rank import LowRank
 from .parts import Covariance
 
@@ -19,7 +20,7 @@ _NO_DRAWS = "draws by eigen have no derivative in features, values and residual;
 
 @eqx.filter_custom_jvp
 def _by_pairs(verb, pairs, *args):
-    """A verb of `Eigen`, whose derivative is that of the matrix where the matrix moves."""
+    """Call a verb of `Eigen`; if the matrix moves, take the derivative from the matrix."""
     return getattr(pairs, "_" + verb)(*args)
 
 
@@ -28,9 +29,11 @@ def _by_pairs_jvp(primals, tangents):
     (verb, pairs, *args), (_, d_pairs, *d_args) = primals, tangents
     source, d_source = pairs.source, None if d_pairs is None else d_pairs.source
     if d_source is not None and any(x is not None for x in d_source[:3]):
-        # eigenvalues alone that move, with vectors that do not, are what they are
+        # if eigenvalues move alone, with fixed vectors, the formula of the pairs has the derivative
         if d_pairs.U is not None or d_pairs.eigenvalues is None:
             return _by_matrix(verb, pairs, args, d_source, d_args)
+
+    # the matrix is fixed in this derivative; a later one in the matrix must not pass unseen
     if source is not None:
         U, eigenvalues = _held(pairs.U, pairs.eigenvalues, source[:3])
         pairs = pairs._replace(U=U, eigenvalues=eigenvalues)
@@ -42,8 +45,10 @@ def _by_pairs_jvp(primals, tangents):
 
 
 def _by_matrix(verb, pairs, args, d_source, d_args):
-    """Value by eigenpairs, derivative by the algebra without them, which is judged."""
+    """Take the value from eigenpairs, the derivative from the algebra without them."""
     source = pairs.source
+
+    # the derivative divides by that algebra's factor: let it warn or raise while numbers are known
     if all(known(x) for x in jax.tree.leaves(source)):
         source.algebra().inverse_diag()
 
@@ -63,7 +68,7 @@ def _held(U, eigenvalues, parts):
 @_held.def_jvp
 def _held_jvp(primals, tangents):
     given, moved = primals[:2], tangents[:2]
-    if all(x is None for x in moved):
+    if all(x is None for x in moved):  # only parts of the matrix move
         raise NotImplementedError(_linalg.FIRST_ONLY)
     changes = (jnp.zeros_like(x) if d is None else d for x, d in zip(given, moved, strict=True))
     return given, tuple(changes)
@@ -73,9 +78,9 @@ class Eigen(NamedTuple):
     """``U diag(l) U^T + ridge I``: no factorisation at all.
 
     ``U`` is (..., n, r) with orthonormal columns, ``l`` (..., r), ``ridge`` (..., 1). Directions
-    outside the columns of a thin ``U`` carry the ridge alone. Derivatives in the matrix are those
-    of ``source``, the `Covariance` that it is: eigenvectors have none where eigenvalues meet. With
-    a source the eigenvalues are those before its scale.
+    outside the columns of a thin ``U`` carry the ridge alone. Derivatives in the matrix come from
+    ``source``, the same matrix as a `Covariance`, because eigenvectors have none where eigenvalues
+    meet. With a source, ``l`` are eigenvalues before its scale multiplies them.
     """
 
     U: Array
@@ -93,9 +98,10 @@ class Eigen(NamedTuple):
         )
 
     def judged(self, margin=1.0, dense=False):
-        """Return itself, with a warning where round-off of the matrix is not below the ridge.
+        """Return itself, with a warning if round-off of the matrix is not below the ridge.
 
-        Eigenpairs of columns have no such limit; ``dense`` says that the matrix itself counts.
+        Eigenpairs made from columns have no such limit, unless ``dense`` says that the matrix
+        itself is used too.
         """
         residual = None if self.source is None else self.source.residual
         if dense or (residual is not None and residual.ndim == 2):
@@ -107,7 +113,7 @@ class Eigen(NamedTuple):
         return self
 
     def _parts(self, B):
-        """Split columns into coordinates in ``U`` and what is left over, None if nothing can be."""
+        """Split columns into coordinates in ``U`` and the rest, None if ``U`` is square."""
         inside = transpose(self.U) @ B
         complete = self.U.shape[-1] == self.U.shape[-2]
         return inside, None if complete else B - self.U @ inside

@@ -33,7 +33,7 @@ def _back(L, rows):
 
 
 def _weights(A, scaled, back, b):
-    """Weights u of rows b, the last step one of refinement, and residuals ``b - A u``.
+    """Weights u of rows b, refined by one step, and residuals ``b - A u``.
 
     ``back`` applies the inverse of the inner matrix to rows.
     """
@@ -55,10 +55,14 @@ def _regress(F, w, D, b):
 
 @_regress.defjvp
 def _regress_jvp(primals, tangents):
-    """Use that ``A^T D^-1 e = u``: that sum over points cancels where D is small."""
+    """Write ``A^T D^-1 e`` as u, its value at the minimum: the sum cancels where D is small."""
     (F, w, D, b), (dF, dw, dD, db) = primals, tangents
     A, scaled, L = _system(F, w, D)
     u, e = _weights(A, scaled, partial(_back, L), b)
+
+    # From (I + A^T D^-1 A) u = A^T D^-1 b, with M the matrix on the left:
+    #   M du = dA^T D^-1 e - A^T D^-2 dD e + A^T D^-1 (db - dA u).
+    # Of dA = dF w + F dw the second part gives 2 q - M q, with q = u dw / w.
     q, moved = _pull(w, u) * dw[..., None, :], dF * w[..., None, :]
     if D.shape[-1] == 1:
         louder = u * (dD / D)[..., None, :]
@@ -71,7 +75,7 @@ def _regress_jvp(primals, tangents):
 
 
 def _pull(w, u):
-    """``F^T D^-1 e`` of the regression, (..., m, k)."""
+    """``F^T D^-1 e`` of the regression, which is u / w and set to 0 where w is 0, (..., m, k)."""
     w = w[..., None, :]
     return jnp.where(w != 0, u / jnp.where(w != 0, w, 1.0), 0.0)
 
@@ -80,8 +84,8 @@ def _pull(w, u):
 def _fit(F, w, D, b):
     """Least value of ``|b - A u|^2 / D + |u|^2`` for every row, and ``ln|I + A^T D^-1 A|``.
 
-    It is the quadratic form of ``A A^T + D`` as a sum of what has one sign, where Woodbury's is a
-    difference. Shapes as in `_regress`.
+    This is the quadratic form of ``A A^T + D`` as a sum of positive terms, while Woodbury's formula
+    is a difference. Shapes as in `_regress`.
     """
     A, scaled, L = _system(F, w, D)
     u, e = _weights(A, scaled, partial(_back, L), b)
@@ -92,14 +96,18 @@ def _fit(F, w, D, b):
 def _fit_jvp(primals, tangents):
     (F, w, D, b), (dF, dw, dD, db) = primals, tangents
     A, scaled, L = _system(F, w, D)
-    inverse = _linalg.inverse(L)  # one product for all, where solves would be several
+    inverse = _linalg.inverse(L)  # one product in place of several solves
     u, e = _weights(A, scaled, lambda rows: rows @ inverse, b)
     slope = scaled @ inverse
+
+    # u minimises the quadratic form, so only F, w, D and b change it at first order
     steep = e / D[..., None, :]
     moved = dF * w[..., None, :]
     d_quad = 2.0 * (steep * (db - u @ transpose(moved))).sum(-1)
     d_quad = d_quad - 2.0 * (u * _pull(w, u) * dw[..., None, :]).sum(-1)
     d_quad = d_quad - (steep**2 * dD[..., None, :]).sum(-1)
+
+    # d ln|M| = tr(M^-1 dM), with slope = D^-1 A M^-1
     dA = moved + F * dw[..., None, :]
     d_log_det = 2.0 * (slope * dA).sum((-2, -1)) - ((slope * scaled).sum(-1) * dD).sum(-1)
     quad = (e * steep).sum(-1) + (u**2).sum(-1)
@@ -119,7 +127,9 @@ def _precision_jvp(primals, tangents):
     (F, w, D), (dF, dw, dD) = primals, tangents
     A, scaled, L = _system(F, w, D)
     T, moved = _back(L, scaled), dF * w[..., None, :]
-    known = (A * T).sum(-1)
+    known = (A * T).sum(-1)  # C^-1 has the diagonal (1 - known) / D
+
+    # dC = dA A^T + A dA^T + dD, where dA = dF w + A dw/w; each part by products of thin matrices
     ratio = jnp.where(w != 0, dw / jnp.where(w != 0, w, 1.0), 0.0)
     by_columns = ((moved / D[..., None] - T @ (transpose(scaled) @ moved)) * T).sum(-1)
     by_values = (T**2 * ratio[..., None, :]).sum(-1)
@@ -132,7 +142,7 @@ def _precision_jvp(primals, tangents):
 
 
 def _by_qr(F, w, D, r):
-    """`_fit` of ``A = F diag(w)`` at constant ``D`` (..., 1): linear in n only in F and r."""
+    """`_fit` at constant ``D`` (..., 1), in which only products of F and r are linear in n."""
     Q, R = jnp.linalg.qr(F)
     b = r @ Q
     quad, log_det = _fit(R, w, D, b)
@@ -144,7 +154,7 @@ _reduced = eqx.filter_custom_jvp(_by_qr)
 
 @_reduced.def_jvp
 def _reduced_jvp(primals, tangents):
-    moved = tangents[0] is not None  # factors R have no derivative where columns are dependent
+    moved = tangents[0] is not None  # R has no derivative where columns are dependent
 
     return eqx.filter_jvp(_fit if moved else _by_qr, primals, tangents)
 
@@ -153,9 +163,8 @@ class LowRank(NamedTuple):
     """``A A^T + diag(D)``, ``A = F diag(w)``, in weight space: cubic only in the columns of ``F``.
 
     ``F`` is (..., n, k), ``w`` (..., k), ``D`` (..., n) or (..., 1), ``gram`` = ``F^T F`` (k, k) if
-    it is known. Where ``D`` is constant over points, all of the density that is linear in n touches
-    ``F`` and the observations alone: a sampler does not move these, so it is computed once, outside
-    its loop.
+    it is known. If ``D`` is constant over points, only products of ``F`` and the observations are
+    linear in n. A sampler does not move these, so they are computed once, outside its loop.
     """
 
     F: Array
@@ -202,7 +211,7 @@ class LowRank(NamedTuple):
         warn_if_lost("the inverse's diagonal", precision * self.D)
         return precision
 
-    def foresee(self, r, A):
+    def expected(self, r, A):
         """Mean of ``A @ w`` (..., m) given one row r (..., n) of observations."""
         u = _regress(self.F, self.w, self.D, r[..., None, :])[0]
         return (u @ transpose(A))[..., 0, :]

@@ -12,7 +12,7 @@ from .low_rank import LowRank
 
 
 class Covariance(NamedTuple):
-    """``scale (features diag(values) features^T + residual) + ridge I``, as a law is given it.
+    """``scale (features diag(values) features^T + residual) + ridge I`` by its parts.
 
     ``features`` is (n, k), ``values`` (..., k), ``residual`` None, (n,) or (n, n), ``scale`` (...),
     ``ridge`` (..., 1) or (..., n) and ``gram`` None or ``features^T features``.

@@ -42,8 +42,8 @@ class Algorithm(eqx.Module):
         From a position, any pytree, to a `State`.
     step : callable
         From a state and a JAX key to the next state and an `Info` of the first. Arrays that the
-        functions captured, or that a module holds whose methods they are, may be traced, and
-        others of the same shape are not compiled anew.
+        functions captured, or that the module holds whose methods they are, may be traced.
+        Other arrays of the same shape are not compiled again.
     """
 
     init: Callable

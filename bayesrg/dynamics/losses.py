@@ -79,7 +79,7 @@ def surrogate_loss(outputs: ArrayLike, slope: ArrayLike, S: Weighting) -> Float[
 
 
 def _constant(S):
-    """Check S, which derivatives do not pass."""
+    """Check S, and stop derivatives in it."""
     known = S is None or isinstance(S, Preconditioner)
     return lax.stop_gradient(S if known else _checks.finite("S", S, ndim=2))
 

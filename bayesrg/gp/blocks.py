@@ -37,7 +37,7 @@ class Kronecker(NamedTuple):
 
 
 class Prior(NamedTuple):
-    """``K = features diag(values) features^T + residual``, of which eigenpairs are kept."""
+    """``K = features diag(values) features^T + residual``, whose eigenpairs a law keeps."""
 
     features: Float[Array, "point mode"]
     values: Float[Array, " mode"]
@@ -53,10 +53,11 @@ class Prior(NamedTuple):
 
 @eqx.filter_custom_jvp
 def log_density(prior, blocks, r):
-    """Log density of r (..., n, c) by the ``blocks`` of a `Prior`, whose derivative is K's.
+    """Log density of r (..., n, c) by the ``blocks`` of a `Prior`, with its derivative in K.
 
-    Eigenvectors have none where eigenvalues meet: that in K is half of the inner product of dK and
-    ``a Q a^T`` less the part of the inverse that goes with Q, where a = C^-1 r.
+    It is not taken through eigenvectors, which have none where eigenvalues meet. The derivative is
+    half of the inner product of dK with ``a Q a^T - P``, where a = C^-1 r and P is the trace of
+    C^-1 (I x Q) over outputs.
     """
     return blocks.log_density(r)
 
@@ -66,12 +67,13 @@ def _log_density_jvp(primals, tangents):
     (prior, blocks, r), (d_prior, d_blocks, dr) = primals, tangents
     blocks = blocks.held(prior)
     moved = d_prior is not None and bool(jax.tree.leaves(d_prior))
-    if moved and d_blocks is not None:  # eigenvalues alone that move are what they are
+    if moved and d_blocks is not None:  # unless eigenvalues alone move
         moved = d_blocks.vectors is not None or d_blocks.kappa is None
     if moved and d_blocks is not None:
         d_blocks = d_blocks._replace(vectors=None, kappa=None)
     value, change = eqx.filter_jvp(lambda blocks, r: blocks.log_density(r), (blocks, r),
                                    (d_blocks, dr))  # fmt: skip
+
     if moved:
         inverses, U = blocks.inverses(), blocks.vectors
         a = blocks.solve(r, inverses)
@@ -92,7 +94,7 @@ _HELD = (
 
 @eqx.filter_custom_jvp
 def _held(vectors, kappa, prior):
-    """Pairs that may move by their eigenvalues alone, once the derivative in K has been taken."""
+    """Return eigenpairs of K that refuse a derivative in K; eigenvalues alone may move."""
     return vectors, kappa
 
 

@@ -51,7 +51,8 @@ class _Expansion(NamedTuple):
         K = self.head._algebra().multiply(eye)
         side = self.root[..., None] * K
         solved = self.algebra.solve(side)
-        # The likelihood's side of points that it fixes, the prior's of others: no small difference.
+        # Use the likelihood's formula at points that the likelihood fixes, the prior's at others:
+        # then no entry is a small difference of large numbers.
         strong = _strong(self.head, self.root)
         S = K - jnp.swapaxes(side, -1, -2) @ solved
         fixed = solved / jnp.where(strong, self.root, 1.0)[..., None]
@@ -245,7 +246,7 @@ class LaplaceMarginal(dist.Distribution):
         at = self._expand(value)
         own = jnp.diagonal(at.covariance(), axis1=-2, axis2=-1)
         cavity = own / at.algebra.inverse_diag()
-        centre = at.f - cavity * at.weight  # at the mode the slope, which cancels where it is steep
+        centre = at.f - cavity * at.weight  # the weight is the slope, without its cancellation
         unit = jnp.linspace(-1.0, 1.0, order).reshape((-1,) + (1,) * at.f.ndim)
         reach = jnp.arcsinh((jnp.abs(centre - at.f) + 9.0 * jnp.sqrt(cavity)) / jnp.sqrt(own))
         x = at.f + jnp.sqrt(own) * jnp.sinh(reach * unit)
@@ -294,14 +295,14 @@ def _root_curvature(terms, f):
 
 
 def _strong(prior, root):
-    """Whether the likelihood says more than the prior does of the function at each point."""
+    """Say at which points the likelihood fixes the function more tightly than the prior."""
     return root**2 * prior.variance > 1.0
 
 
 def _newton(prior, algebra, terms, f):
     """Take one Newton step from f: the new f, its weight, and the root of the curvature at f.
 
-    Where the likelihood is strong, it is one observation of noise 1/W, and nothing cancels.
+    Where the likelihood is strong, it acts as an observation with noise 1/W, and nothing cancels.
     """
     slope, root = _derivative(terms)(f), _root_curvature(terms, f)
     strong = _strong(prior, root)
@@ -327,7 +328,8 @@ def _mode(prior, algebra, terms, shape):
         count, f, weight, _ = state
         f_new, weight_new, root = _newton(prior, algebra, terms, f)
         df, dw = f_new - f, weight_new - weight
-        # the gradient, squared in the metric of the curvature; round-off must not make it small
+        # the squared gradient in the metric of the curvature; absolute values, since round-off may
+        # change the sign of the first term
         decrement = jnp.abs((df * dw).sum(-1)) + ((root * df) ** 2).sum(-1)
         done = decrement <= f.shape[-1] * eps**0.75
         before = gain(f, weight)

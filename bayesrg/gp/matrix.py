@@ -59,9 +59,9 @@ class MatrixMercerNormal(dist.Distribution):
     -----
     Event shape (n, c); batches of order parameters or ridges stand in front. Q is never
     diagonalised, so the density is smooth where its eigenvalues coincide; its cost is
-    :math:`O(nc^3)`. Nor are eigenvectors of K differentiated: ``log_prob`` and draws have their
-    first derivatives in features, values and residual where eigenvalues meet, and what has none,
-    such as ``loo``, refuses. An amplitude of the whole prior belongs into Q. Without noise and
+    :math:`O(nc^3)`. Eigenvectors of K are not differentiated either: ``log_prob`` and draws have
+    first derivatives in features, values and residual, also where eigenvalues meet; methods without
+    them, such as ``loo``, raise. An amplitude of the whole prior belongs into Q. Without noise and
     with K of rank below n the density is that on the range of K, and zero for observations outside.
 
     References
@@ -187,7 +187,7 @@ class MatrixMercerNormal(dist.Distribution):
         return Blocks(vectors, kappa, self.order, self.ridge)
 
     def _columns(self):
-        """Columns of which K is the sum of squares, (n, .), smooth in all that moves K."""
+        """Columns A (n, .) with K = A A^T, smooth in features, values and residual."""
         columns = self.features * safe_sqrt(self.values)
         if self.residual is None:
             return columns
@@ -278,7 +278,7 @@ class MatrixMercerNormal(dist.Distribution):
         return mean, variance, self.ridge[..., None, None]
 
     def _missed(self, head, rest, algebra, inside):
-        """Variance of columns at other points that are not in the span of the first ones'."""
+        """Prior variance at other points outside the span of the columns at the first points."""
         k = self.values.shape[0]
         here, there = head._columns(), rest.features * safe_sqrt(self.values)
         there = jnp.pad(there, [(0, 0), (0, here.shape[1] - k)])

@@ -20,8 +20,8 @@ from .regression import Posterior, _shaped, condition
 from .units import units_of
 
 _TRIED = 16  # points tried for every restart
-_RANGE = 10 * np.log(10.0)  # of a logarithm on either side, without bounds
-_CURVED = 1e-4  # least curvature that fixes a parameter: its logarithm to a hundred
+_RANGE = 10 * np.log(10.0)  # of a logarithm, searched on either side without bounds
+_CURVED = 1e-4  # least curvature in a logarithm that fixes it, to a width of a hundred
 
 
 class Maximum(NamedTuple):
@@ -51,17 +51,17 @@ def maximise_evidence(
     make_kernel : callable
         From hyper-parameters, a pytree like ``theta0``, to a kernel.
     theta0 : pytree of positive numbers or arrays
-        Where to start. All are searched in their logarithm, but for the entry ``"mean"``.
+        Where to start. All are searched in their logarithm, except the entry ``"mean"``.
     X : (n, d)
     y : (n,) or (n, c)
     ridge : () or (n,), optional
         Noise variance, held fixed. By default it is the entry ``"ridge"`` of the mapping
         ``theta0`` and is searched too.
     mean : number, or callable (theta, X) -> (n,) or (n, c)
-        Prior mean. What it takes from the entry ``"mean"`` of the mapping ``theta0``, any real
-        numbers or arrays, is searched as it stands, from the least squares fit on.
+        Prior mean. The entry ``"mean"`` of the mapping ``theta0`` holds its parameters, any real
+        numbers or arrays. They are searched without a logarithm, from their least squares fit on.
     bounds : (low, high), optional
-        Positive numbers, or pytrees like ``theta0`` less its ``"mean"``. By default ten decades
+        Positive numbers, or pytrees like ``theta0`` without its ``"mean"``. By default ten decades
         on either side.
     restarts : int
         Further starts, spread over the scales of the data: the best of 16 times as many points.
@@ -84,7 +84,7 @@ def maximise_evidence(
     -----
     Units do not matter where the kernel's parameters can follow them: changes of the parameters
     that undo a change of the inputs' scale, or put a factor before the kernel, are found by
-    trying, and restarts are placed along them. A kernel without a variance has no such change.
+    trial, and restarts are placed along them. A kernel without a variance has no such factor.
 
     References
     ----------
@@ -115,9 +115,9 @@ def maximise_evidence(
         """What the mean leaves of the targets, (n, c)."""
         return (y - _shaped(jnp.asarray(mean(theta, X)), y)).reshape(X.shape[0], -1)
 
-    # a callable may close over what is traced
+    # user functions may close over traced values, which their results show
     _checks.on_host(what, missed(space.theta(space.start)), make_kernel(space.theta(space.start)))
-    space.fit_mean(missed, y)  # before anything is compiled
+    space.fit_mean(missed, y)  # before ``loss`` is compiled, which reads the fit
     variance = float((missed(space.theta(space.start)) ** 2).mean()) or 1.0
 
     @jax.jit
@@ -188,7 +188,7 @@ class _Space:
         return {**theta, "mean": self.unravel_mean(self.centre + self.unit * x[self.size :])}
 
     def fit_mean(self, missed, y):
-        """Measure the mean's parameters in units of the targets, from their least squares fit."""
+        """Start the mean's parameters at their least squares fit, in units of what it leaves."""
         if not self.centre.size:
             return
         head = self.start[: self.size]
@@ -208,7 +208,7 @@ class _Space:
         self.unit = jnp.asarray(np.where(size > 0, spread / np.where(size > 0, size, 1.0), 1.0))
 
     def ridge_index(self):
-        """Which search variables are the ridge's, (p,)."""
+        """Say which search variables belong to the ridge, (p,)."""
         if not (isinstance(self.positive, Mapping) and "ridge" in self.positive):
             return np.zeros(self.start.size, bool)
         marked = {k: jax.tree.map(jnp.zeros_like, v) for k, v in self.positive.items()}
@@ -239,10 +239,10 @@ class _Space:
 
 
 def _spread(units, space, variance, count, key):
-    """Points at which the scales of the data are tried, (count, p), and the logs they surround.
+    """Find logs that suit the scales of the data, and points around them to try, (count, p).
 
-    Lengths over three decades, a variance over two, ridges down from the variance of the targets
-    to 1e-5 of it, and parameters that follow no unit over four decades.
+    Lengths vary over three decades, a variance over two, ridges from the variance of the targets
+    down to 1e-5 of it, and parameters that follow no unit over four decades.
     """
     ridge = space.ridge_index()
     logs = ridge[: space.size]
@@ -258,7 +258,7 @@ def _spread(units, space, variance, count, key):
 
 
 def _finish(objective, x, box):
-    """Newton steps from what L-BFGS found; say whether a strict maximum inside was reached."""
+    """Take Newton steps from the point of L-BFGS; say if it is a strict maximum inside the box."""
     value, gradient = objective(x)
     for _ in range(8):
         curvature, V = np.linalg.eigh(hessian(lambda z: objective(z)[1], x))
@@ -268,6 +268,8 @@ def _finish(objective, x, box):
         if after > value + 1e-9 * (1 + abs(value)) or np.abs(slope).max() >= np.abs(gradient).max():
             break
         x, value, gradient = new, after, slope
+
+    # a strict maximum: not at a bound, curved in all directions, and no step left
     inside = ((x > box[0] + 1e-6) & (x < box[1] - 1e-6)).all()
     settled = curvature[0] > _CURVED and np.abs(step).max() < 1e-4
     return x, bool(inside and settled and value < 1e300)

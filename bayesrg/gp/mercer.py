@@ -55,10 +55,10 @@ class MercerNormal(dist.Distribution):
     -----
     Event shape (n,). Batches are targets: give ``loc``, ``values``, ``scale`` or ``ridge`` leading
     axes, or use a plate; targets that share one covariance share its factor. With fewer modes
-    than points and no dense residual the algebra is that of the modes' weights, which subtracts
-    nothing large, else dense. The dense one loses half of its digits once the condition number,
-    about ``values * n / ridge``, passes 1e8 in 64-bit floats: then whatever is computed outside a
-    JAX transformation warns, and raises where nothing is left. ``eigen`` made of features keeps
+    than points and no dense residual the algebra works with the modes' weights, which subtracts
+    nothing large; else it is dense. The dense one loses half of its digits once the condition
+    number, about ``values * n / ridge``, passes 1e8 in 64-bit floats. Outside a JAX transformation
+    it then warns, and raises an error if no digit is left. ``eigen`` made of features keeps
     all digits at any ridge. The derivative in a value of exactly zero is given as 0.
     With ``eigen`` the derivatives in features, values and residual are those without it.
 
@@ -260,11 +260,11 @@ class MercerNormal(dist.Distribution):
         r = head._centred(value)
         if head._covariance.thin:  # in weight space, where nothing is subtracted
             algebra = head._covariance.algebra()
-            mean = algebra.foresee(r, rest._columns)
+            mean = algebra.expected(r, rest._columns)
             variance = algebra.leverage(rest._columns) + rest._own
         else:
             algebra = head._algebra()
-            if isinstance(algebra, Eigen):  # the covariance with new points is rounded in any case
+            if isinstance(algebra, Eigen):  # new points need the matrix, which is rounded
                 algebra.judged(dense=True)
             gain = algebra.solve(cross)  # columns of weights of the observations
             mean = (jnp.swapaxes(gain, -1, -2) @ r[..., None])[..., 0]
@@ -279,17 +279,17 @@ class MercerNormal(dist.Distribution):
 
     @property
     def _own(self):
-        """Prior variance of each point that it shares with no other, (..., n) or (..., 1)."""
+        """Prior variance of each point that no other point shares, (..., n) or (..., 1)."""
         diagonal = self.residual is not None and self.residual.ndim == 1
         return self.scale[..., None] * (self.residual if diagonal else jnp.zeros(1))
 
     def _missed(self, rest, cross, gain, noise=0.0):
-        """Variance of ``rest`` at other points that ``gain^T`` times observations leaves.
+        """Variance of ``rest``, at other points, around the prediction ``gain^T`` observations.
 
-        ``noise`` is the variance that they add to it by other noise than the ridge.
+        ``noise`` is the part of it that comes from noise of observations other than the ridge.
         """
         if self.residual is not None and self.residual.ndim == 2:
-            # of second order in the gain's error, which the difference of two terms is not
+            # an error of the gain enters this squared; in the usual two terms it enters linearly
             all_known = (self.covariance_matrix @ gain * gain).sum(-2) + noise
             return rest.prior_variance() - 2.0 * (cross * gain).sum(-2) + all_known
         missed = rest._columns - jnp.swapaxes(gain, -1, -2) @ self._columns

@@ -102,9 +102,10 @@ def refuse_order(order, ridge):
 
 
 def judge_pairs(kappa, order, ridge):
-    """Warn where round-off of a dense kernel matrix is not small beside the noise over the order.
+    """Warn if round-off of a dense kernel matrix is not small compared with the noise.
 
-    Eigenvalues ``kappa`` (n,) of the matrix are known to the round-off of the largest.
+    Eigenvalues ``kappa`` (n,) of the matrix are known to the round-off of the largest. The noise
+    counts relative to the order parameter, which multiplies them.
     """
     if not all(_checks.known(part) for part in (kappa, order, ridge)) or not kappa.size:
         return

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a kernel's parameters follow the units of inputs and targets, found by trying."""
+"""Find by trial how a kernel's parameters follow the units of inputs and targets."""
 
 from typing import NamedTuple
 
 import numpy as np
 
 _DECADES = np.arange(-12, 13) * np.log(10)  # of the inputs, at which the kernel is tried
-_STEP = 1e-3  # of differences in logarithms
+_STEP = 1e-3  # of a logarithm, in differences
 _COLUMNS = 32  # at most, whose units are tried one by one
 _SAME = 1e-4  # relative, of two changes that count as equal
 
@@ -14,8 +14,8 @@ _SAME = 1e-4  # relative, of two changes that count as equal
 class Units(NamedTuple):
     """Directions in log parameters (p,) that stand for a change of units; see `units_of`.
 
-    ``anchor`` (p,) are parameters at which the kernel varies over the inputs as it does over what
-    suits it, with the variance of the targets. ``directions`` (m, p) rescale inputs or kernel.
+    At the parameters ``anchor`` (p,) the kernel varies on the scale of the inputs and has the
+    variance of the targets. Each of the ``directions`` (m, p) rescales inputs or kernel.
     """
 
     anchor: np.ndarray
@@ -36,14 +36,15 @@ def units_of(gram, start, X, variance):
     Returns
     -------
     Units
-        A family that has no such change, as one of a fixed length, has no direction for it, and
-        its parameters stay at ``start``.
+        A kernel without such a change, for instance one of fixed length, has no direction for it,
+        and its parameters stay at ``start``.
 
     Notes
     -----
-    Rescaling inputs is undone by exponents b if the change of the Gram matrix with the inputs' log
-    scale is minus b times those with log parameters, entry by entry, whatever the inputs; and a
-    factor before the kernel likewise. Both are least squares over a few rows at all decades.
+    Let K be the Gram matrix, t the log parameters and s the log scale of the inputs. A change of t
+    along b undoes a rescaling of the inputs if dK/dt b = -dK/ds in every entry, whatever the
+    inputs; it multiplies the kernel if dK/dt b = K. Both are solved by least squares over a few
+    rows, with inputs at 25 powers of ten.
     """
     n, d = X.shape
     spread = X.std(0)
@@ -64,9 +65,12 @@ def units_of(gram, start, X, variance):
     def together(t, scale, h):
         return t, rows * np.exp(scale + h)
 
-    each = 1 < d <= min(start.size, _COLUMNS)  # one length a column, perhaps
+    # Columns of ``change``: parameters, all inputs together, then every input column by itself.
+    each = 1 < d <= min(start.size, _COLUMNS)  # perhaps one length per column
     kinds = [parameter(i) for i in range(start.size)] + [together]
     kinds += [column(j) for j in range(d)] if each else []
+
+    # decades at which the kernel is zero, infinite or not a number tell nothing
     blocks, values, scales = [], [], []
     for scale in _DECADES:
         K = np.asarray(gram(start, rows * np.exp(scale))).ravel()
@@ -78,11 +82,14 @@ def units_of(gram, start, X, variance):
             scales.append(scale)
     if not blocks:
         return Units(start, np.zeros((0, start.size)))
+
     blocks, values, scales = np.stack(blocks), np.concatenate(values), np.asarray(scales)
     by_parameter = blocks[..., : start.size].reshape(-1, start.size)
     by_input = blocks[..., start.size :]
     undo = [_exponents(by_parameter, -by_input[..., i].ravel()) for i in range(by_input.shape[-1])]
+    # every column has parameters of its own, or else all columns share them
     apart = undo[1:] if each and all(b is not None for b in undo[1:]) else None
+
     anchor, directions = start.copy(), []
     for i, b in enumerate(apart or undo[:1]):
         if b is None or not b.any():
@@ -93,6 +100,8 @@ def units_of(gram, start, X, variance):
         size = np.log(spread[i]) if apart else np.log(spread).mean()
         anchor += (size - suits) * b
         directions.append(b)
+
+    # the variance last: at parameters whose lengths suit the inputs
     amplitude = _exponents(by_parameter, values)
     if amplitude is not None:
         K = np.asarray(gram(anchor, X[np.unique(np.linspace(0, n - 1, 8).astype(int))]))
@@ -104,11 +113,12 @@ def units_of(gram, start, X, variance):
 
 
 def _exponents(changes, aim):
-    """Least squares; None unless it is solved."""
+    """Solve ``changes @ b = aim`` by least squares; None unless b solves it."""
     if not changes.shape[1] or not np.abs(aim).max() > 0:
         return None
     b = np.linalg.lstsq(changes, aim, rcond=1e-5)[0]
     if np.linalg.norm(changes @ b - aim) > _SAME * np.linalg.norm(aim):
         return None
+    # exponents of common kernels are halves: remove the error of the differences
     halves = np.round(2 * b) / 2
     return halves if np.abs(b - halves).max() < 1e-3 else b

@@ -18,7 +18,7 @@ class SamplingWarning(UserWarning):
 def warn_if_poor(posterior: xr.Dataset, stats: xr.Dataset, stacklevel: int) -> None:
     """Warn once of divergent draws, R-hat above 1.01 and bulk ESS below 100 per chain.
 
-    R-hat needs two chains. Of a site with many entries a hundred are looked at, evenly spaced.
+    R-hat needs two chains. At most a hundred entries of a site are checked, evenly spaced.
     """
     chains, draws = posterior.sizes["chain"], posterior.sizes["draw"]
     found = []
@@ -29,7 +29,7 @@ def warn_if_poor(posterior: xr.Dataset, stats: xr.Dataset, stacklevel: int) -> N
             "NUTS(m, target_accept_prob=0.95), or other coordinates)"
         )
     if draws < 4:
-        found.append(f"{draws} a chain are too few to judge (raise draws)")
+        found.append(f"{draws} draws per chain are too few to judge (raise draws)")
     else:
         found += _found(_some(posterior), chains)
     if found:
@@ -55,7 +55,7 @@ def _found(some, chains):
 
 
 def _some(posterior):
-    """Return the sites with their axes flattened, and no more than so many entries of each."""
+    """Return the sites with their axes flattened, and at most `_ENTRIES` entries of each."""
     flat = {}
     for name, values in posterior.items():
         array = values.to_numpy().reshape(values.shape[:2] + (-1,))

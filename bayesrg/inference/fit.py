@@ -233,7 +233,7 @@ def _pointwise(bound, X, values):
 
 
 def _rehearse(bound, X, y, sites, pointwise, of_prior):
-    """Trace what comes after sampling: what would fail then fails now."""
+    """Trace what comes after sampling, so that its errors are raised before."""
 
     def once():
         model = handlers.substitute(handlers.seed(bound, 0), substitute_fn=init_to_sample)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Names of a site's axes, and what is wrong with its shapes, told before anything is sampled."""
+"""Name the axes of sites, and refuse wrong shapes before anything is sampled."""
 
 import jax
 import jax.numpy as jnp
@@ -37,6 +37,8 @@ def axes(name, site):
         batch = len(fn.batch_shape)
         names = [plates[i - batch].name if i - batch in plates else None for i in range(batch)]
         names += [None] * (fn.event_dim - len(event)) + event[max(0, len(event) - fn.event_dim) :]
+
+    # axes without a name get one of the site's, and the result can hold no slash and no name twice
     missing = [i for i, given in enumerate(names) if given is None]
     for count, i in enumerate(missing):
         names[i] = unnamed + "_bis" * count
@@ -52,7 +54,10 @@ def axes(name, site):
 
 
 def _of_deterministic(name, shape, plates, event):
-    """Names of the axes of a deterministic site, None where there is none."""
+    """Names of the axes of a deterministic site, None for an axis without a name.
+
+    Plates lead its shape, or stand where they would stand in a sampled site.
+    """
     frames = [plates[dim] for dim in sorted(plates)]
     lead = tuple(frame.size for frame in frames)
     if shape[: len(lead)] == lead:
@@ -95,9 +100,9 @@ def refuse_broadcast(name, site):
 
 
 def refuse_outside_support(name, site):
-    """Require observed values, known on the host, that their distribution can have.
+    """Require observed values, known on the host, that lie in the support of their distribution.
 
-    Only supports that no parameter moves are looked at: counts, labels 0 and 1, positive numbers.
+    Only supports that depend on no parameter are checked: counts, labels 0 and 1, positive numbers.
     """
     fn, value = site["fn"], np.asarray(site["value"])
     support = getattr(unwrap(fn), "support", None)
@@ -118,15 +123,16 @@ def refuse_outside_support(name, site):
 def at_points(fn):
     """Parts of a Gaussian-process law that hold a kernel at the points: these have no batch."""
     fn = getattr(fn, "prior", fn)
-    names = ("features", "residual", "eigen")
+    names = ("features", "residual", "eigen")  # fields that the kernel and the points alone make
     return jax.tree.leaves([getattr(fn, name, None) for name in names])
 
 
 def refuse_shared_kernel(run, plates):
     """Refuse a kernel that a whole plate shares but that depends on what varies over the plate.
 
-    ``kernels.RBF(l)`` reads l (c,), meant as one lengthscale per output, as one per column where
-    there are c columns. The kernel cannot know; the program that makes it can.
+    If l (c,) is meant as one lengthscale per output and the inputs have c columns, then
+    ``kernels.RBF(l)`` reads it as one per column. The kernel cannot tell the two apart, but the
+    traced program that makes the kernel can: it shows whether the kernel depends on l.
 
     Parameters
     ----------
@@ -134,6 +140,7 @@ def refuse_shared_kernel(run, plates):
     plates : dict, filled by ``run``, from a site to the names of its plates
     """
     program, shapes = jax.make_jaxpr(run, return_shape=True)()
+    # the program's output variables: one for each latent site, and those of each kernel
     latents, kernels = jax.tree.unflatten(jax.tree.structure(shapes), program.jaxpr.outvars)
     for site, parts in kernels.items():
         for latent, variable in latents.items():
@@ -152,7 +159,10 @@ def _known(variables):
 
 
 def _reach(program, start, latents):
-    """Variables of a program that depend on ``start`` other than through the values of latents."""
+    """Variables of a program that depend on ``start``, but not by way of other latent sites.
+
+    A site whose prior depends on ``start`` has its own plates, which are looked at by themselves.
+    """
     found = _known([start])
     stops = _known(latents.values()) - found
     for equation in program.eqns:

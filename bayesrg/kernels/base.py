@@ -184,10 +184,10 @@ class Constant(Kernel):
 class White(Kernel):
     """White noise over inputs: ``variance`` () between equal inputs, zero between others.
 
-    Rows are equal where all of their entries are. So the Gram matrix of distinct rows is a multiple
-    of the identity, ``kernel(X, Z)`` is zero but where Z has rows of X, and rows that repeat share
-    one value: it is a function of the input of which no other input tells anything. Noise that two
-    measurements at one input do not share is a likelihood's ridge, and not a kernel.
+    Rows are equal if all of their entries are. So the Gram matrix of distinct rows is a multiple of
+    the identity, ``kernel(X, Z)`` is zero except where a row of Z equals one of X, and repeated rows
+    share one value: the function's value at one input says nothing about any other input. Noise
+    that two measurements at one input do not share is the ridge of a likelihood, not a kernel.
     Derivatives in the inputs are zero.
     """
 
@@ -249,8 +249,8 @@ class MomentKernel(Kernel):
     def gram(self, X, Z):
         xx, zz = (X**2).sum(-1)[:, None], (Z**2).sum(-1)[None, :]
         same = equal_rows(X, Z)
-        # Equal rows get one and the same squared length whatever order the product sums in. These
-        # are values; derivatives of every order are those of the product, and of ``moments``.
+        # The product may sum in another order than the squared lengths do: give equal rows one
+        # value for both. Derivatives of every order stay those of the product and of ``moments``.
         half, xz = 0.5 * (xx + zz), X @ Z.T
         K = self.moments(xx, zz, with_value(xz, jnp.where(same, half, xz)))
         K = jnp.broadcast_to(K, same.shape)

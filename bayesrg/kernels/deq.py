@@ -52,8 +52,8 @@ class DEQ(Kernel):
 
     Notes
     -----
-    Derivatives are those of the equation at its solution, at equal rows too, where Theta of relu,
-    leaky relu and abs has a cusp as an `NTK` has; no iteration is differentiated.
+    Derivatives are those of the equation at its solution; no iteration is differentiated. This
+    holds at equal rows too, where Theta of relu, leaky relu and abs has a cusp, as an `NTK` has.
 
     References
     ----------

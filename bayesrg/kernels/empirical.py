@@ -70,7 +70,7 @@ def empirical_ntk(
     Parameters
     ----------
     apply : callable (params, X (n, d)) -> (n,) or (n, c)
-        It must act on every row alone. Arrays that it captured, or its module holds, are data.
+        It must act on each row alone. Arrays that it captured, or that its module holds, are data.
     params : pytree
         Arrays that count as trained; close over others.
     X : (n, d)
@@ -89,9 +89,9 @@ def empirical_ntk(
     Raises
     ------
     ValueError
-        For parameters that are no arrays of floats, outputs of another shape, or a network that
-        mixes rows, such as batch normalisation in training mode: on two rows of X its outputs are
-        not those on each of them. Where values are traced this is taken on trust.
+        For parameters that are not arrays of floats, outputs of another shape, or a network that
+        mixes rows, such as batch normalisation in training mode: its outputs on two rows of X
+        differ from those on each row alone. Traced values are not checked.
 
     Notes
     -----
@@ -261,7 +261,7 @@ def _outputs(apply, params, X):
 
 
 def mixing(apply, params, X):
-    """Measure how far outputs of two rows together are from those of each alone; their size: (2,).
+    """Compare outputs of two rows together with those of each alone: largest change and size, (2,).
 
     The two are the first row of X (n, d) and the one farthest from it.
     """
@@ -281,7 +281,7 @@ def require_rows_apart(found):
     if np.isfinite(size) and not gap <= max(eps**0.25 * size, 1e3 * eps):
         raise ValueError(
             f"apply mixes rows: outputs of size {size:.3g} on two rows together differ by "
-            f"{gap:.3g} from those on each row alone, where rows are taken one by one; "
+            f"{gap:.3g} from those on each row alone, but kernels take rows one by one; "
             "evaluate batch normalisation in inference mode, its statistics fixed, and leave "
             "dropout out"
         )

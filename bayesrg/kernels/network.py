@@ -74,12 +74,12 @@ class NNGP(Kernel):
 
     Notes
     -----
-    First and second derivatives are right at equal, opposite and nearly equal inputs too, and all
-    higher ones of smooth activations. What does not exist is given as the mean over opposite
-    directions: third derivatives of relu, leaky relu and abs at inputs that are parallel, all of
-    step and sign there, and all of these at a zero input without bias, where they are cones. There
-    the derivative in the bias of these is infinite and given as 0, and of a series' derivatives the
-    second in the bias is left to round-off. In 32-bit floats entries carry about six digits.
+    First and second derivatives are right at equal, opposite and nearly equal inputs too, and so are
+    all higher ones of smooth activations. A derivative that does not exist is given as the mean over
+    opposite directions: at parallel inputs, third ones of relu, leaky relu and abs and all of step
+    and sign; at a zero input without bias, where these kernels are cones, all of these five. There
+    the derivative in the bias is infinite for these five, and given as 0; for a series the second
+    derivative in the bias is left to round-off. In 32-bit floats entries carry about six digits.
 
     References
     ----------
@@ -206,9 +206,9 @@ class NTK(NNGP):
     Notes
     -----
     Derivatives are as in `NNGP` for smooth activations. For relu, leaky relu and abs the kernel has
-    a cusp in the inputs where they are parallel: no derivative in one of two equal or opposite
-    inputs exists, and the first is given as the mean from both sides, later ones are not right.
-    Those in both inputs at once, as on a diagonal, and in variances exist and are right.
+    a cusp where inputs are parallel: no derivative in only one of two equal or opposite inputs
+    exists. The first is given as the mean from both sides; higher ones are wrong. Derivatives in
+    both inputs at once, as on a diagonal, and in variances exist and are right.
 
     References
     ----------

@@ -91,7 +91,7 @@ class Recursion(eqx.Module):
             known = ()
             if gaps is not None:
                 e, g = jnp.where(same, 0.0, gaps[0]), jnp.where(same, 2.0, gaps[1])
-                e, g = lax.optimization_barrier((e, g))  # one value for all that is made of them
+                e, g = lax.optimization_barrier((e, g))  # one value for all its uses
                 t = angle_between(e, g)
                 known = ((jnp.sqrt(e * g) * safe_sqrt(p * q), t),)
                 gaps = self._next_gaps(layer, left, right, e, g, t)
@@ -189,7 +189,8 @@ def _halves(u, others):
     v, known = others
     least = 8 * float(jnp.finfo(u.dtype).eps) ** 2
     halves = ((u - v) ** 2).sum(-1) / 2, ((u + v) ** 2).sum(-1) / 2
-    # rows parallel up to rounding are parallel; what no angle is known of has a right one
+    # Treat rows that agree up to rounding as parallel (half 0). A row of length zero has no angle:
+    # use 90 degrees (half 1).
     halves = (jnp.where(h < least, 0.0, h) for h in halves)
     return tuple(jnp.where(known & u.any(), h, 1.0) for h in halves)
 
@@ -203,9 +204,10 @@ def settled(
 
 
 def prepared(dual, a: Float[Array, "..."]) -> PyTree:
-    """What moments need of variances (...), with derivatives where a variance is zero.
+    """Prepare variances (...) for moments, with derivatives also where a variance is zero.
 
-    A series has the standard deviation's, which are cut there; they are taken at round-off.
+    A series differentiates the standard deviation, which has no derivative at zero: take it at a
+    variance as small as round-off, with the values at zero.
     """
     if not isinstance(dual, Series):
         return dual.prepare(a)
@@ -216,9 +218,9 @@ def prepared(dual, a: Float[Array, "..."]) -> PyTree:
 
 
 def beyond(dual, same: Bool[Array, "n m"], p: PyTree, q: PyTree, of: str = "value"):
-    """Say what a series leaves out of the second moments of equal rows, where integrals know it.
+    """Return what a series leaves out of the second moments of equal rows, by their integrals.
 
-    ``of`` is "value" or "slope". So derivatives there are those of the diagonal's integrals.
+    ``of`` is "value" or "slope". With this, derivatives there are those of the diagonal.
     """
     if not isinstance(dual, Series):
         return 0.0

@@ -16,7 +16,7 @@ _CENTRED = 15  # rows whose median is the centre
 
 
 def row_hashes(X: Float[Array, "n d"]) -> UInt32[Array, "n two"]:
-    """Two 32-bit hashes of every row, some rows at a time: their words take twice X's memory."""
+    """Hash every row twice, to 32 bits; by blocks, as the words take twice the memory of X."""
     X = lax.stop_gradient(X)
     n, size = X.shape[0], min(X.shape[0], _HASHED)
     if n == size:
@@ -26,11 +26,13 @@ def row_hashes(X: Float[Array, "n d"]) -> UInt32[Array, "n two"]:
         part = _hashes(lax.dynamic_slice_in_dim(X, i, size))
         return lax.dynamic_update_slice_in_dim(found, part, i, 0), None
 
+    # the last block ends with X, and may overlap the one before
     starts = jnp.asarray([min(i, n - size) for i in range(0, n, size)])
     return lax.scan(step, jnp.zeros((n, 2), jnp.uint32), starts)[0]
 
 
 def _hashes(X):
+    """Hashes (n, 2) of rows: each word is mixed with a random number of its column, and summed."""
     X = jnp.where(X == 0, 0.0, X)  # zeros of either sign are equal
     words = lax.bitcast_convert_type(X, jnp.uint32).reshape(X.shape[0], 1, -1)
     seeds = np.random.default_rng(0).integers(0, 2**32, (2, words.shape[-1]), dtype=np.uint32)
@@ -51,9 +53,9 @@ def equal_rows(X: Float[Array, "n d"], Z: Float[Array, "m d"]) -> Bool[Array, "n
 
 
 def least_share(dtype) -> float:
-    """Share of two squared lengths below which their product's difference has lost too much.
+    """Least difference, as a share of what is subtracted, that a matrix product gives well.
 
-    What a product gives then keeps three quarters of all digits, and a little more.
+    Above it the difference keeps a little more than three quarters of all digits.
     """
     return 0.5 * float(jnp.finfo(dtype).eps) ** 0.25
 
@@ -69,9 +71,9 @@ def subtracted(difference):
     Returns
     -------
     callable (lost, multiplied, rows, others) -> pytree of (n, m)
-        Values ``multiplied``, but those of ``difference`` in every row that has a lost entry
-        (n, m): one at a time, so that no memory is needed beyond the result. They are values
-        alone, with no derivative.
+        The values ``multiplied``, but in every row that has a lost entry (n, m) those of
+        ``difference``. Rows are repaired one at a time, so that no memory is needed beyond the
+        result. The values have no derivative.
     """
 
     @sequential_vmap  # a condition that is batched would compute both of its sides
@@ -95,8 +97,8 @@ _subtracted = subtracted(lambda x, Z: ((x - Z) ** 2).sum(-1))
 def squared_distance(X: Float[Array, "n d"], Z: Float[Array, "m d"]) -> Float[Array, "n m"]:
     """Squared Euclidean distances, exactly zero at equal rows.
 
-    Few columns are subtracted one by one, with no cancellation. From 17 on one product of centred
-    inputs is used, and rows near others, where it would keep less than three quarters of the
+    Up to 16 columns are subtracted one by one, with no cancellation. From 17 on one product of
+    centred inputs is used; rows near others, where it would keep less than three quarters of the
     digits, are subtracted from all. Derivatives are those of the polynomial, at equal rows too.
     """
     if X.shape[1] <= _SUBTRACTED:
@@ -108,6 +110,8 @@ def squared_distance(X: Float[Array, "n d"], Z: Float[Array, "m d"]) -> Float[Ar
     X, Z = X - centre, Z - centre
     total = (X**2).sum(-1)[:, None] + (Z**2).sum(-1)[None]
     squares = total - 2.0 * X @ Z.T
+
+    # equal rows are zero exactly; they need no repair
     same = equal_rows(*given)
     lost = ~(squares >= least_share(X.dtype) * total) & ~same
     value = jnp.where(same, 0.0, _subtracted(lost, squares, *given))

@@ -68,7 +68,8 @@ class RBF(Stationary):
 def _matern(p, u):
     """Matern correlation of smoothness p + 1/2 at a distance whose square is u, in its own unit.
 
-    Its derivative in u is a multiple of that of one smoothness less, which loses nothing at zero.
+    Its derivative in u is a multiple of the Matern correlation of the smoothness below, p - 1/2,
+    which keeps all digits at zero.
     """
     u = jnp.minimum(u, 1e30)  # an infinite one would make the product nan
     r = safe_sqrt(u)
@@ -134,7 +135,7 @@ class RationalQuadratic(Stationary):
 class Periodic(Stationary):
     r"""Periodic kernel :math:`v \exp(-2 \sum_j \sin^2(\pi (x_j - z_j)/p_j)/\ell_j^2)`.
 
-    It is `RBF` on circles: every column goes round one of radius 1. ``period`` () or (d,) is that
+    It is `RBF` on circles: every column runs around a circle of radius 1. ``period`` () or (d,) is that
     of each column, in units of the inputs; ``lengthscale`` () or (d,) is without unit, and
     ``variance`` () in units of y squared.
     """

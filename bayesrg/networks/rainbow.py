@@ -153,8 +153,8 @@ class Rainbow(eqx.Module):
         """Shapes (N_l, r_l) of the white noise of all layers, for ``inputs`` columns of X.
 
         Covariances that depend on weights are computed once from drawn ones, on the host, and
-        checked: what a compiled model can no longer do. Where they depend on traced values as
-        well, shapes alone are.
+        checked, which a compiled model can no longer do. If they depend on traced values as
+        well, only shapes are checked.
         """
         inputs, shapes = _checks.whole("inputs", inputs), []
         rng = np.random.default_rng(0)

@@ -71,7 +71,7 @@ def train(
     ------
     ValueError
         For sizes out of range, outputs of another shape than the targets, or a loss that is no
-        longer finite at the end; under `jax.vmap` or `jax.jit` the last shows in ``loss`` alone.
+        longer finite at the end; under `jax.vmap` or `jax.jit` only ``loss`` shows the last.
     """
     X = _checks.inputs("X", X)
     n = X.shape[0]
@@ -107,7 +107,7 @@ def train(
 
 @eqx.filter_jit
 def _run(apply, optimizer, params, X, y, keys, batch):
-    """Train from ``params``, an epoch per key (stretches, every)."""
+    """Train from ``params``, one epoch per key (stretches, every)."""
     optimizer = optimizer.open()
 
     def loss(params, rows):

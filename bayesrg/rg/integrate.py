@@ -26,7 +26,7 @@ def integrate_modes(root: ArrayLike, rest: MercerNormal | EffectiveNormal, y: Ar
     r"""Integrate standard-normal modes w out of ``y ~ rest.shift(root @ w)``.
 
     With R the covariance of ``rest`` and B the root, their posterior precision is
-    :math:`M = I + B^T R^{-1} B`; the evidence is the density of ``rest`` at their mean m, less
+    :math:`M = I + B^T R^{-1} B`; the evidence is the density of ``rest`` at their mean m, minus
     :math:`|m|^2/2 + \ln|M|/2`.
 
     Parameters
@@ -57,6 +57,6 @@ def integrate_modes(root: ArrayLike, rest: MercerNormal | EffectiveNormal, y: Ar
     cov = cho_solve((L, True), jnp.eye(k, dtype=root.dtype))
     mean = cov @ (white.T @ (y - rest.loc))
     mean = mean + cov @ (white.T @ (y - rest.loc - root @ mean) - mean)  # refined once
-    # The evidence of what the modes leave: that of y less what they explain cancels.
+    # Take the density at y minus what the modes explain: there it has no large terms that cancel.
     evidence = rest.shift(root @ mean).log_prob(y) - 0.5 * (mean @ mean + log_det(L))
     return Modes(mean, cov, evidence)

@@ -194,8 +194,8 @@ def prepare_outputs(
     X, y = (np.asarray(_checks.numbers("X", v), float).reshape(n, -1) for v in (X, y))
     if y.shape[1] != net.outputs:
         raise ValueError(
-            f"{name} has shape {shape} and the network {net.outputs} output(s); give one column per "
-            "output"
+            f"{name} has shape {shape} and the network {net.outputs} output(s); give one column "
+            "per output"
         )
     scales = np.asarray(standard.scales, float)
     variance = float((scales**2).prod()) / X.shape[1]
