@@ -65,7 +65,7 @@ sphinx_gallery_conf = {
     "download_all_examples": False,
     "show_signature": False,
     "min_reported_time": 5,
-    "capture_repr": ("_repr_html_",),  # tables; lists of artists and their like are no result
+    "capture_repr": ("_repr_html_",),  # tables, but no lists of artists
     "ignore_repr_types": r"matplotlib|arviz_plots",
     "remove_config_comments": True,
 }
@@ -139,12 +139,12 @@ def write(path, text):
 
 # -- mathematics: MathML, which browsers draw without a script ---------------------------------
 def visit_math(translator, node):
-    """Write a formula; one that cannot be translated is a warning, hence with -W an error.
+    """Write a formula. If it cannot be translated, warn, which is an error with -W.
 
-    A displayed one is a row of its parts, between wide spaces, which a narrow page can break.
+    Wide spaces split a displayed formula into a row of parts, which a narrow page can break.
     """
     block = isinstance(node, nodes.math_block)
-    text = re.sub(r"frac(\d)(\d)", r"frac{\1}{\2}", node.astext())  # else twelve over what follows
+    text = re.sub(r"frac(\d)(\d)", r"frac{\1}{\2}", node.astext())  # else 12 over what follows
     parts = re.split(r"\\q?quad(?![a-z])", text) if block else [text]
     try:
         formula = "".join(tex2mathml(part, as_block=block) for part in parts)

@@ -137,7 +137,7 @@ def _require_elementwise(function):
     if not alone or not (traced or np.allclose(whole[0, 1], single[0], rtol=1e-5, atol=1e-6)):
         if alone:
             raise ValueError(
-                f"activation {function} mixes the elements of its input, as a softmax does, so that "
+                f"activation {function} mixes the elements of its input, as a softmax does, and "
                 "units would not be alike; take a function of each element alone"
             )
         raise ValueError(

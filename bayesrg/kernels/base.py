@@ -185,10 +185,10 @@ class White(Kernel):
     """White noise over inputs: ``variance`` () between equal inputs, zero between others.
 
     Rows are equal if all of their entries are. So the Gram matrix of distinct rows is a multiple of
-    the identity, ``kernel(X, Z)`` is zero except where a row of Z equals one of X, and repeated rows
-    share one value: the function's value at one input says nothing about any other input. Noise
-    that two measurements at one input do not share is the ridge of a likelihood, not a kernel.
-    Derivatives in the inputs are zero.
+    the identity, and ``kernel(X, Z)`` is zero except where a row of Z equals one of X. The value at
+    one input says nothing about any other input, but rows that repeat share it. Noise that two
+    measurements at one input do not share is the ridge of a likelihood, not a kernel. Derivatives
+    in the inputs are zero.
     """
 
     variance: Float[Array, ""] = eqx.field(

@@ -74,8 +74,8 @@ class NNGP(Kernel):
 
     Notes
     -----
-    First and second derivatives are right at equal, opposite and nearly equal inputs too, and so are
-    all higher ones of smooth activations. A derivative that does not exist is given as the mean over
+    First and second derivatives are right at equal, opposite and nearly equal inputs too; so are
+    all higher ones of smooth activations. One that does not exist is given as the mean over
     opposite directions: at parallel inputs, third ones of relu, leaky relu and abs and all of step
     and sign; at a zero input without bias, where these kernels are cones, all of these five. There
     the derivative in the bias is infinite for these five, and given as 0; for a series the second

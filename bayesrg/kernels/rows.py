@@ -53,7 +53,7 @@ def equal_rows(X: Float[Array, "n d"], Z: Float[Array, "m d"]) -> Bool[Array, "n
 
 
 def least_share(dtype) -> float:
-    """Least difference, as a share of what is subtracted, that a matrix product gives well.
+    """Least difference, as a share of what it was taken from, that a product gives well.
 
     Above it the difference keeps a little more than three quarters of all digits.
     """

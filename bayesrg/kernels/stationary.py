@@ -135,8 +135,8 @@ class RationalQuadratic(Stationary):
 class Periodic(Stationary):
     r"""Periodic kernel :math:`v \exp(-2 \sum_j \sin^2(\pi (x_j - z_j)/p_j)/\ell_j^2)`.
 
-    It is `RBF` on circles: every column runs around a circle of radius 1. ``period`` () or (d,) is that
-    of each column, in units of the inputs; ``lengthscale`` () or (d,) is without unit, and
+    It is `RBF` on circles: every column runs around a circle of radius 1. ``period`` () or (d,) is
+    that of each column, in units of the inputs; ``lengthscale`` () or (d,) is without unit, and
     ``variance`` () in units of y squared.
     """
 

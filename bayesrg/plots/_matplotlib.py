@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Things that ArviZ leaves to Matplotlib and a reader misses; other backends skip them."""
+"""Things that a reader needs and ArviZ leaves to Matplotlib; other backends skip them."""
 
 import numpy as np
 from arviz import PlotCollection

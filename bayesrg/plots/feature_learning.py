@@ -139,7 +139,7 @@ def plot_kernel_change(
     Returns
     -------
     PlotCollection
-        With one panel each; Matplotlib adds bars of colours, other backends name where they end.
+        With one panel each. Matplotlib adds colour bars; others name their ends in titles.
     """
     kernels = group_of(dt, group, "posterior", "prior_mean")
     layer = _layer(kernels["posterior"], layer)
@@ -176,7 +176,7 @@ def plot_kernel_change(
 
 
 def _largest(*candidates):
-    """Size of the largest entry of the first array that is not zero, else one."""
+    """Return the largest absolute value of the first array that is not all zero, else 1."""
     return next((top for top in (float(np.abs(c).max()) for c in candidates) if top), 1.0)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Data, and what a fitted model says of them along one input."""
+"""Plot data and the predictions of a fitted model along one input."""
 
 import arviz as az
 import xarray as xr
@@ -58,8 +58,8 @@ def plot_fit(
     Raises
     ------
     ValueError
-        For several columns of which none is named, predictions in which more than that column
-        varies, and axes besides outputs and points.
+        For several columns of which none is named, predictions in which other columns vary too,
+        and axes besides outputs and points.
     """
     drawn = group_of(dt, group, var_name)[var_name]
     inputs = "predictions_constant_data" if "point_new" in drawn.dims else "constant_data"
@@ -97,7 +97,7 @@ def plot_fit(
 
 
 def _along(dt, group, x, curve=False):
-    """What runs along the axis, one number per point, and what it is called."""
+    """Return what runs along the axis, one number per point, and its name."""
     inputs = group_of(dt, group, "X")
     X = inputs["X"]
     if X.ndim == 1:
@@ -144,7 +144,7 @@ def _data(dt, group, site):
 
 
 def _by_panel(name, values, along, lead=()):
-    """Call the axis of the outputs panel, and make one if there is none."""
+    """Rename the axis of the outputs to panel, and make one if there is none."""
     (point,) = along.dims
     own = [d for d in values.dims if d not in lead][-1:]
     if point not in values.dims and [values.sizes[d] for d in own] == [along.size]:

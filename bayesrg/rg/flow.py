@@ -85,7 +85,7 @@ def flow(
         Target, for the evidence under each rule.
     cutoffs : (t,) integers, optional
         Where to evaluate; by default 0 to k without a target, else some 25 of these.
-    degeneracy : (k,) modes a value stands for, known on the host; not with features
+    degeneracy : (k,) modes that a value stands for, known on the host; not with features
     tail : variance outside the spectrum, eliminated at every cutoff
 
     Returns

@@ -49,7 +49,7 @@ class Spectrum(eqx.Module):
         """Prior covariance that the modes leave out, (n, n) or with Z (n, m); PSD everywhere."""
 
     def warn_if_shared(self, X: Array) -> None:
-        """Warn if the modes were made from the training inputs X (n, d), or merge some of them."""
+        """Warn if modes were made from the training inputs X (n, d), or cannot tell some apart."""
 
     def power(self, y: ArrayLike, X: ArrayLike) -> Float[Array, " mode"]:
         """Squared coefficients (k,) of a target y (n,) in the modes: the mean over the rows of X.

@@ -29,7 +29,8 @@ class FourierSpectrum(Spectrum):
         if X.shape[1] != 1:
             raise ValueError(f"X has {X.shape[1]} columns; Fourier modes take one, shape (n, 1)")
         j = jnp.arange(len(self))
-        turn = jnp.mod(X / self.period.astype(X.dtype), 1.0)  # exact, so far inputs lose no digit
+        # the remainder is exact, so that far inputs lose no digit
+        turn = jnp.mod(X / self.period.astype(X.dtype), 1.0)
         phase = 2 * jnp.pi * ((j + 1) // 2) * turn
         wave = jnp.where(j % 2 == 1, jnp.cos(phase), jnp.sin(phase))
         return jnp.where(j == 0, 1.0, jnp.sqrt(2.0) * wave)
@@ -92,7 +93,7 @@ def fourier(
     Warns
     -----
     UserWarning
-        Where a model or marginal meets training inputs that differ, but not modulo the period.
+        If training inputs of a model or marginal differ, but are equal modulo the period.
 
     References
     ----------

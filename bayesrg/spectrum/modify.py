@@ -275,8 +275,8 @@ def modify_kernel(
         Reference sample: the training inputs, or some landmarks.
     g : callable
         Map of one eigenvalue at a time: one of `maps` other than `flatten`, `lift` and `table`,
-        several of them in `combine`, or a function of one's own, whose parameters are the arrays
-        that it captured.
+        several of them in `combine`, or your own function, whose parameters are the arrays that it
+        captured.
     tail : ()
         Factor from 0 to 1, as in `modify`.
 

@@ -177,7 +177,7 @@ def _ensemble(caller, values, widths, activations):
     _checks.warn_32_bits(caller)
     values = _checks.nonnegative("values", values, ndim=1)
     if not values.size:
-        raise ValueError("values is empty; give an eigenvalue at least")
+        raise ValueError("values is empty; give at least one eigenvalue")
     widths = _checks.whole_numbers("widths", widths)
     activations = resolved("activations", activations, len(widths))
     warn_unless_odd(activations, "mean", "average over weights with linearise")

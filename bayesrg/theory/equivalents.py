@@ -21,7 +21,7 @@ _PerTarget = Float[Array, " *n_train"] | Float[Array, "*n_train target"]
 class Equivalent(eqx.Module):
     r"""Averages over data sets of n rows; see `ridge_equivalent`.
 
-    What concerns the targets has a last axis of c where the moments are those of c targets.
+    If the moments are those of c targets, fields that depend on targets have a last axis of c.
 
     Attributes
     ----------
@@ -83,7 +83,7 @@ def ridge_equivalent(
     n : (...) number of rows, real, zero allowed
     ridge : (...) from zero to infinity; ``n[:, None]`` with ``ridge`` (r,) gives a grid
     label_noise : (...), optional
-        Variance of the noise in new labels, for ``excess`` alone; or one per target.
+        Variance of the noise in new labels, one number or one per target; only for ``excess``.
     noise_variance : (...), optional
         Positive; that of the model, whose weights have the prior variance noise_variance over
         ridge. By default the ridge itself, with prior variance 1.
@@ -91,8 +91,8 @@ def ridge_equivalent(
     Returns
     -------
     Equivalent
-        Of several targets the errors, weights and evidence of each. Without a ridge the
-        minimum-norm solution, which has no evidence above ``rank`` rows (nan) and an infinite
+        With several targets, errors, weights and evidence are those of each. Without a ridge it is
+        the minimum-norm solution, which has no evidence above ``rank`` rows (nan) and an infinite
         error at ``rank`` unless the features explain the whole target.
 
     Raises
@@ -188,7 +188,7 @@ def equivalent(moments, n, ridge, noise_variance=None, *, ridgeless=True) -> Equ
     several = power.ndim == 2
 
     def each(x):
-        """The same for all targets, which are the last axis."""
+        """Share a value among targets, the last axis."""
         return x[..., None] if several else x
 
     a = averages(values, jnp.ones_like(moments.values), n, bare)

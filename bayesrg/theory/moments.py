@@ -17,7 +17,7 @@ from .._linalg import eigh, safe_sqrt
 class Moments(eqx.Module):
     r"""Moments of features phi and target y; see `moments`, `population_moments`, `spectral_moments`.
 
-    Of c targets what concerns them has a last axis of c: their rows are the same.
+    With c targets on the same rows, fields that depend on targets have a last axis of c.
 
     Attributes
     ----------

@@ -53,7 +53,7 @@ def _ratio(X, y, ridge):
 
 
 def _spectral(X, y, ridge):
-    """The estimate over n, its numerator and denominator's root, and what these are made of."""
+    """Return the estimate over n, its numerator, the root of its denominator, and their parts."""
     U, singular, Vt = jnp.linalg.svd(X, full_matrices=False)
     resolved = singular > max(X.shape) * jnp.finfo(X.dtype).eps * singular.max()
     singular = jnp.where(resolved, singular, 0.0)
@@ -73,7 +73,7 @@ def _spectral(X, y, ridge):
 
 @_ratio.def_jvp
 def _ratio_jvp(primals, tangents):
-    """Write the derivative in X out: that of the resolvent P is -P dK P, at any degeneracy."""
+    """Write out the derivative in X: with dP = -P dK P for the resolvent, at any degeneracy."""
     (X, y, ridge), (dX, dy, d_ridge) = primals, tangents
     n, fixed = X.shape[0], _linalg.once(X, X)
 
