@@ -111,7 +111,7 @@ def _real(name, value):
         raise ValueError(f"{name} must hold real numbers, got a random key; give an array of them")
     if dtype.kind == "b" and not value.ndim:
         raise ValueError(f"{name} must be a number, got {value}; write 1.0 or 0.0 if it is one")
-    narrow = dtype.kind == "V" and jnp.issubdtype(dtype, np.floating)  # bfloat16 and its kin
+    narrow = dtype.kind == "V" and jnp.issubdtype(dtype, np.floating)  # bfloat16 and others
     if dtype.kind in "biuf" or narrow:
         if dtype.itemsize > 8 or not dtype.isnative:
             wide = "f8" if dtype.itemsize > 8 else dtype.newbyteorder("=")

@@ -37,11 +37,7 @@ def tree(posterior, prior, X=X, Y=Y):
     outputs = ("point", "output")[: np.ndim(Y)]
     return io.to_datatree(
         groups | {"observed_data": {"y": Y}},
-        {
-            "X": ("point", "feature"),
-            "y": outputs,
-            "Q": ("output", "output_bis"),
-        }
+        {"X": ("point", "feature"), "y": outputs, "Q": ("output", "output_bis")}
         | {f"z{i}": (f"z{i}_unit", f"z{i}_unit_bis") for i in range(1, 4)},
     )
 

@@ -39,7 +39,7 @@ def landmark_preconditioner(
     Returns
     -------
     Preconditioner
-        Its vectors are no exact eigenvectors: take the step size from `power_iteration`.
+        Its vectors are not exact eigenvectors: take the step size from `power_iteration`.
 
     Raises
     ------

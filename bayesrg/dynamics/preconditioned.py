@@ -48,7 +48,7 @@ def preconditioned(
         From outputs and y to the derivative of another loss in the outputs, which takes the place
         of the residual everywhere.
     batch : int, optional
-        Points at which a step differentiates, drawn anew each time; by default all. Outputs are
+        Points at which a step differentiates, drawn again each time; by default all. Outputs are
         computed at all points in any case, unless ``biased``.
     biased : bool
         With a batch, use only its block of S; see `batch_gradient` for what that does.

@@ -63,7 +63,7 @@ def predict(
     are predicted with the rest; after another rule the low modes alone predict, and the variance
     of the others is added. Each point is drawn from its own marginal, so a prediction does not
     depend on the other rows; for joint draws see `bayesrg.gp.Posterior.sample`. A site that is no
-    Gaussian process gives its mean as ``f``. Other observed sites are drawn anew. Under a
+    Gaussian process gives its mean as ``f``. Other observed sites are drawn again. Under a
     `bayesrg.gp.LaplaceMarginal` ``f`` is the latent function, and ``y`` an observation of its draw
     by the likelihood.
 

@@ -95,7 +95,7 @@ def empirical_ntk(
 
     Notes
     -----
-    A tile of rows and columns computes its Jacobians anew, so that the time is that of about
+    A tile of rows and columns computes its Jacobians again, so that the time is that of about
     n / block rows passes of the whole Jacobian, and no (n, parameters) array exists.
     """
     X, Z = two_inputs(X, Z)

@@ -34,7 +34,7 @@ def tiled(function, rows, columns, size, symmetric=False):
     Notes
     -----
     The last tile of a row overlaps the one before it in place of being smaller. Derivatives
-    compute a tile anew and store none of its work arrays.
+    compute a tile again and store none of its work arrays.
     """
     n, m = (jax.tree.leaves(points)[0].shape[0] for points in (rows, columns))
     if symmetric and n > _WHOLE:
@@ -79,7 +79,7 @@ def _starts(n, size):
 
 
 def _made(results):
-    """Keep what makes a tile from being fused into its copies, which would make it anew."""
+    """Keep what makes a tile from being fused into its copies, which would compute it again."""
     return lax.optimization_barrier(results)
 
 

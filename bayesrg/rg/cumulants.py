@@ -29,7 +29,7 @@ class FeatureCumulants(eqx.Module):
     fourth : (high, low, low)
         :math:`E[\phi_k^2\phi_i\phi_j] - \delta_{ij}`, the joint cumulant where features are
         orthonormal and of mean zero.
-    orthonormality : largest entry of the second moments less the identity, absolute
+    orthonormality : largest entry of the second moments minus the identity, absolute
     quantile : (q,) standard normal quantiles
     quantiles : (q, k) those of each mode, centred and of unit variance
     """

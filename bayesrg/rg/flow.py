@@ -191,7 +191,7 @@ def _exact_ridges(fn):
     """Arithmetic and harmonic mean noise eigenvalue at cutoffs 0..k, from one factor.
 
     With the modes in rising order of value, B their columns, S the noise without them and
-    L = chol(I + B^T S^-1 B): tr R^-1 after m modes is tr S^-1 less the first m squared column
+    L = chol(I + B^T S^-1 B): tr R^-1 after m modes is tr S^-1 minus the first m squared column
     norms of S^-1 B L^-T.
     """
     points, k = fn.features.shape

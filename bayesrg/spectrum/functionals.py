@@ -22,7 +22,7 @@ from .nystrom import NystromSpectrum
 class FunctionalSpectrum(Spectrum):
     """A kernel seen through fixed functionals, made white; see `Functionals.at`.
 
-    Its modes are no eigenfunctions: ``values`` are all 1, in no order that the kernel gives, and
+    Its modes are not eigenfunctions: ``values`` are all 1, in no order that the kernel gives, and
     the columns of ``features`` carry the prior standard deviation.
 
     Attributes

@@ -113,7 +113,7 @@ def modify(
     RuntimeError
         With 64-bit floats off.
     ValueError
-        For a negative eigenvalue, columns that are no eigenfunctions, or a tail out of range.
+        For a negative eigenvalue, columns that are not eigenfunctions, or a tail out of range.
 
     Warns
     -----

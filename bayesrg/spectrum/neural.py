@@ -76,7 +76,7 @@ class NeuralSpectrum(Spectrum):
         -------
         NystromSpectrum
             Of k modes. The rest is the covariance given k functionals, so positive semi-definite,
-            and values are no larger than those of `nystrom` on that sample, with an error of
+            and values are not larger than those of `nystrom` on that sample, with an error of
             higher order in that of the functions.
         """
         X_ref = _checks.inputs("X_ref", X_ref)
@@ -132,7 +132,7 @@ def neural(
     steps : int
         Batches to train on.
     batch : int
-        Rows a batch, drawn with replacement; all rows where there are no more. The sum over a
+        Rows per batch, drawn with replacement; all rows where there are no more. The sum over a
         batch has its diagonal, of relative weight ``1 / batch``: a bias, unless the variance of
         the prior is the same everywhere.
     rows : int

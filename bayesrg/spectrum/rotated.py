@@ -16,7 +16,7 @@ from .modify import ModifiedKernel
 class RotatedDensity(NamedTuple):
     """Log density of rotated observations: ``modes`` (k,), and ``complement`` () of dropped ones.
 
-    They add up to the log evidence. They are no pointwise densities of observations, so they have
+    They add up to the log evidence. They are not pointwise densities of observations, so they have
     no place in ``log_likelihood``, where leave-one-out would leave out a mode: store them as
     ``log_likelihood_modes``, and take `bayesrg.gp.MercerNormal.loo` for the points.
     """

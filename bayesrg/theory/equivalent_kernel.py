@@ -53,7 +53,7 @@ class EquivalentKernel(eqx.Module):
 
     @property
     def _missed(self):
-        """One less the learnability, without cancellation."""
+        """One minus the learnability, without cancellation."""
         return self.ridge / (self.ridge + self.n * self.values)
 
     def correction(

@@ -32,7 +32,7 @@ class Equivalent(eqx.Module):
     df1, df2 : sums of :math:`\omega/(\omega+\tau)` and of its square
     test : mean squared error on new labels, noise included
     train : mean squared error on the training labels
-    excess : ``test`` less the label noise; None if that is not given
+    excess : test - label_noise; None unless label_noise is given
     weight_norm2 : mean squared norm of the weights
     data_fit : mean of :math:`y^T(XX^T + \lambda)^{-1}y`
     pred_var : variance of a new label under the posterior, noise included, averaged over inputs

@@ -29,7 +29,7 @@ class LayerMoments(eqx.Module):
     variance : (p,) of the pre-activations
     k1 : (p,) linear coefficient of each unit
     ks2 : (p,) variance that the linear part leaves over
-    covariance : (p, p) Omega less the means
+    covariance : (p, p) Omega minus the means
     """
 
     Omega: Float[Array, "unit unit_bis"]
