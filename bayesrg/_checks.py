@@ -90,7 +90,7 @@ def nonnegative(name, value, *, ndim=None):
 def number(name, value, *, above=-np.inf, least=-np.inf, most=np.inf):
     """Convert to one float on the host, above ``above`` and from ``least`` to ``most``."""
     value = _finite(name, value, (0,))
-    on_host(f"what takes {name}", value)
+    on_host(f"the function that takes {name}", value)
     if not (value > above and least <= value <= most):
         low = f"above {above}" if above >= least else f"of at least {least}"
         high = "" if most == np.inf else f" and at most {most}"

@@ -32,7 +32,7 @@ def hold(folder):
     missing = [part for part in (folder, *folder.parents) if not os.path.exists(part)]
     descriptor = _lock(folder)
     try:
-        try:  # permissions alone do not tell, a read-only drive for instance
+        try:  # a trial: permissions say nothing of a read-only drive
             with tempfile.TemporaryFile(dir=folder):
                 pass
         except OSError as error:

@@ -189,7 +189,7 @@ class EffectiveNormal(dist.Distribution):
         return take(slice(None, n)), take(slice(n, None)), between
 
     def _missed(self, rest, cross, gain, noise=0.0):
-        """Variance of ``rest`` at other points, of which observations say nothing."""
+        """Variance of ``rest`` at other points, which observations do not change."""
         return rest.prior_variance()
 
     def krige(self, value: ArrayLike):

@@ -77,7 +77,7 @@ def maximise_evidence(
     Raises
     ------
     ValueError
-        If an entry of ``theta0`` is not positive, there is no ridge, or under a JAX
+        If an entry of ``theta0`` is not positive, if there is no ridge, or under a JAX
         transformation.
 
     Notes

@@ -73,7 +73,7 @@ def grid_posterior(
     for name, values in grid.items():
         values = _checks.finite(f"grid[{name!r}]", values, ndim=1)
         if values.size < 2 or (_checks.known(values) and not bool((jnp.diff(values) > 0).all())):
-            raise ValueError(f"grid[{name!r}] must rise, and have two values at least")
+            raise ValueError(f"grid[{name!r}] must rise and have at least two values")
         axes.append(values)
     mesh = jnp.meshgrid(*axes, indexing="ij")
     points = {name: values.ravel() for name, values in zip(names, mesh, strict=True)}

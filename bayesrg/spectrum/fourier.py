@@ -49,8 +49,8 @@ class FourierSpectrum(Spectrum):
             a, b = (np.asarray(X).ravel()[k] for k in (i, j))
             warnings.warn(
                 f"rows {i} and {j} of X, {a:g} and {b:g}, are one point to modes of period "
-                f"{float(self.period):g}, as others may be; give spectrum.fourier a longer period, "
-                "or leave this if the target repeats itself like that",
+                f"{float(self.period):g}, as other rows may be; give spectrum.fourier a longer "
+                "period, or ignore this if the target repeats itself like that",
                 stacklevel=3,
             )
 
