@@ -64,7 +64,7 @@ assert off.argmin() == 3 and off[3] < off[2] / 2 < off[0] / 4
 # ----------------------------------
 # Functions come from the prior. With heavy tails (normal features times a factor per point, its
 # square 0.4 or 1.6) the local rule beats the universal one in the low modes' error and in evidence.
-# With the smooth kernel cut at 3 modes, far below the stop, only the evidence is better.
+# With the smooth kernel cut at 3 modes, far below the stop, evidence is better, the error worse.
 
 
 def gain(features, key, values, ridge, cutoff):

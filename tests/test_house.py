@@ -29,7 +29,8 @@ LAYERS = {
 WITHIN_A_LAYER = {
     ("_activations", "_callables"), ("_activations", "_checks"), ("_activations", "_linalg"),
     ("_checks", "_kinds"), ("_checks", "_numbers"), ("_covariance", "_linalg"),
-    ("_covariance", "_numbers"), ("_images", "_reading"), ("_kinds", "_numbers"), ("_netcdf", "_reading"),
+    ("_covariance", "_numbers"), ("_images", "_reading"), ("_kinds", "_numbers"),
+    ("_netcdf", "_reading"),
     ("spectrum", "kernels"), ("rg", "gp"), ("theory", "rg"), ("theory", "networks"),
     ("inference", "io"), ("diagnostics", "io"), ("cli", "job"),
 }  # fmt: skip
