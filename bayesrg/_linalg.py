@@ -208,7 +208,7 @@ def _square_root_jvp(primals, tangents):
     values, V = jnp.linalg.eigh(jax.lax.stop_gradient(S))
     V = once(V, S)
     roots = jnp.sqrt(jnp.clip(values, 0.0))
-    total = roots[:, None] + roots
+    total = roots[:, None] + roots  # from R dR + dR R = dS, R the root
     ratio = jnp.where(total > 0, (V.T @ dS @ V) / jnp.where(total > 0, total, 1.0), 0.0)
     d_values = jnp.einsum("pi,pq,qi->i", V, dS, V)
     return ((V * roots) @ V.T, values), (V @ ratio @ V.T, d_values)

@@ -196,6 +196,8 @@ class _Space:
         def residual(z):
             return missed(self.theta(jnp.concatenate([head, z]))).ravel()
 
+        # one least squares step, which is exact if the mean is linear in its parameters; columns
+        # are scaled to one size, and the step is kept if it lowers the squares
         zero = jnp.zeros_like(self.centre)
         J, r = np.asarray(jax.jacfwd(residual)(zero)), np.asarray(residual(zero))
         size = np.sqrt((J**2).mean(0))
@@ -204,6 +206,8 @@ class _Space:
         fitted = residual(step)
         if bool((fitted**2).sum() < (r**2).sum()):
             self.centre, r = self.centre + step, np.asarray(fitted)
+
+        # a parameter's unit moves the mean by the spread of what the fit leaves
         spread = float(np.sqrt((r**2).mean())) or float(jnp.abs(y).max()) or 1.0
         self.unit = jnp.asarray(np.where(size > 0, spread / np.where(size > 0, size, 1.0), 1.0))
 
@@ -262,6 +266,7 @@ def _finish(objective, x, box):
     value, gradient = objective(x)
     for _ in range(8):
         curvature, V = np.linalg.eigh(hessian(lambda z: objective(z)[1], x))
+        # by the absolute curvature, so that the step goes down at a saddle too, and is not endless
         step = -V @ (V.T @ gradient / np.maximum(np.abs(curvature), _CURVED))
         new = np.clip(x + step / max(1.0, np.abs(step).max()), *box)
         after, slope = objective(new)
