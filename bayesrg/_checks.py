@@ -138,7 +138,11 @@ def on_64_bits(name, value, check=finite, **given):
 
 def features(name, value):
     """Convert features (n, k) to a finite array, of which products of two do not overflow."""
-    value = finite(name, value, ndim=2)
+    return squares(name, finite(name, value, ndim=2))
+
+
+def squares(name, value):
+    """Pass an array; reject one whose entries' squares overflow, or the sum of these."""
     host = np.asarray(value) if known(value) else np.zeros((0, 0))
     if np.abs(host).max(initial=0.0) > np.sqrt(np.finfo(value.dtype).max / max(1, host.size)):
         raise ValueError(f"{name} has entries whose squares overflow; rescale them")

@@ -210,7 +210,7 @@ def judge(name, function, given):
         optional = default_of(function, argument) is None or argument == "S"
         optional = optional or (name.endswith("level") and argument == "Z")
         for what, value, refuse in values_for(argument, base):
-            if "inf" in what and (name.split(".")[-1], argument) in INFINITE:
+            if "inf" in what and (name.split(".")[-1].split()[0], argument) in INFINITE:
                 refuse = None
             if what == "None" and optional:
                 refuse = None

@@ -69,8 +69,12 @@ def theory(o):
             psi0=np.array([0.1, 0.2]), method="closure", Ey=0.1)),
         "moments": (t.moments, dict(F=FEATURES, y=y, centre=False, rank_tol=1e-9)),
         "optimal_ridge": (t.optimal_ridge, dict(
-            moments=moments, n=20.0, criterion="test", bounds=(0.01, 10.0), noise_variance=0.1,
+            moments=moments, n=20.0, criterion="test", bounds=(0.01, 10.0),
             points=9)),
+        "optimal_ridge evidence": (
+            lambda noise_variance=None: t.optimal_ridge(
+                moments, 20.0, "evidence", (0.01, 10.0), noise_variance=noise_variance, points=9),
+            dict(noise_variance=0.1)),
         "population_moments": (t.population_moments, dict(
             Omega=OMEGA, psi=np.array([0.1, 0.2]), Ey2=1.0, mean=np.array([0.1, 0.0]),
             rank_tol=1e-9)),
@@ -78,7 +82,7 @@ def theory(o):
         "ridge_equivalent": (t.ridge_equivalent, dict(
             moments=moments, n=20.0, ridge=0.1, label_noise=0.1, noise_variance=0.1)),
         "ridge_equivalent several": (t.ridge_equivalent, several | dict(
-            label_noise=np.array([0.1, 0.2]))),
+            label_noise=np.array([0.1, 0.2]), noise_variance=0.1)),
         "moments several": (t.moments, dict(F=FEATURES, y=BOTH)),
         "spectral_density": (t.spectral_density, dict(values=VALUES, n=20.0, grid=VALUES)),
         "spectral_moments": (t.spectral_moments, dict(
@@ -142,10 +146,13 @@ def diagnostics(o):
     measured = f.measure_deep_linear(dt, deep, modes=3)
     return {
         "posterior_flow": (brg.diagnostics.posterior_flow, dict(
-            dt=dt, spectrum=VALUES, values_fn=lambda draw: VALUES, scale="amplitude",
-            noise="noise", n=20.0, tail=0.1,
+            dt=dt, spectrum=VALUES, scale="amplitude", noise="noise", n=20.0, tail=0.1,
             rule="running", threshold=0.5, cutoffs=np.array([1, 2]), modes=np.array([0, 1]),
             batch=4)),
+        "posterior_flow values_fn": (
+            lambda values_fn=None: brg.diagnostics.posterior_flow(
+                dt, VALUES, values_fn=values_fn, scale=None, noise=None, n=20.0),
+            dict(values_fn=lambda draw: (draw["amplitude"] * VALUES, 0.1))),
         "order_flow": (brg.diagnostics.order_flow, dict(
             dt=dt, net=deep, spectrum=VALUES, output=0, site="Q")),
         "feature.compare": (f.compare, dict(
