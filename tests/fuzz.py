@@ -79,8 +79,8 @@ ODD_PARAMETERS = ("None", "nan", "-inf", "a complex number", "a dict", "a genera
                   "inf in it", "complex", "None in it")  # fmt: skip
 ALIASES = {  # what messages call some arguments
     "value": "observations", "other": "the other", "dt": "tree", "K": "kernel", "net": "widths",
-    "Y": "y", "path": "result", "data": "inputs", "quantity": "variable", "modes": "mode",
-    "spectrum": "values",
+    "Y": "y", "path": "result", "data": "inputs", "quantity": "variable", "var_name": "variable",
+    "modes": "mode", "spectrum": "values",
 }  # fmt: skip
 INFINITE = {
     ("ridge_equivalent", "ridge"),
