@@ -21,11 +21,15 @@ from ._kinds import choice as choice
 from ._kinds import flag as flag
 from ._kinds import function as function
 from ._kinds import instance as instance
+from ._kinds import optimizer as optimizer
+from ._kinds import random_key as random_key
 from ._kinds import sequence as sequence
+from ._kinds import several as several
 from ._numbers import integer, known, numbers, shown
 
 ArrayLike = jax.typing.ArrayLike | Sequence
 _warned: set[str] = set()
+_FEW = 10**6  # numbers that are copied to the host to be looked at
 _LARGEST = 2**63 - 1  # the largest integer that JAX holds
 
 
@@ -130,6 +134,19 @@ def on_64_bits(name, value, check=finite, **given):
     """Check numbers and read them on the host, in 64 bits whatever the setting of JAX."""
     check(name, value, **given)
     return np.asarray(numbers(name, value), float)
+
+
+def features(name, value):
+    """Convert features (n, k) to a finite array, of which products of two do not overflow."""
+    return squares(name, finite(name, value, ndim=2))
+
+
+def squares(name, value):
+    """Pass an array; reject one whose entries' squares overflow, or the sum of these."""
+    host = np.asarray(value) if known(value) else np.zeros((0, 0))
+    if np.abs(host).max(initial=0.0) > np.sqrt(np.finfo(value.dtype).max / max(1, host.size)):
+        raise ValueError(f"{name} has entries whose squares overflow; rescale them")
+    return value
 
 
 def inputs(name, X, *, wide=False):
@@ -241,7 +258,10 @@ def fit(**shapes):
 
 def defined(name, result):
     """Return ``result``; raise if it is known to be nan, because ``name`` made it overflow."""
-    if known(result) and np.isnan(np.asarray(result)).any():
+    if not known(result):
+        return result
+    large = result.size > _FEW  # and may lie on an accelerator
+    if jnp.isnan(result).any() if large else np.isnan(np.asarray(result)).any():
         raise ValueError(
             f"{name}: the result is not a number, because an intermediate value overflows or "
             "underflows; rescale it"
@@ -282,26 +302,6 @@ def symmetric(name, K):
                 f"across the diagonal; find out why, or give 0.5 * ({name} + {name}.T)"
             )
     return 0.5 * (K + K.T)
-
-
-def random_key(key):
-    """Make one random key from an integer or a legacy key; return a typed key as it is."""
-    if isinstance(key, jax.Array) and jax.dtypes.issubdtype(key.dtype, jax.dtypes.prng_key):
-        if key.ndim:
-            raise ValueError(f"key holds keys of shape {key.shape}; give one, or use jax.vmap")
-        return key
-    if isinstance(key, np.ndarray | jax.Array) and key.dtype == np.uint32 and key.ndim == 1:
-        if key.shape == jax.eval_shape(jax.random.key_data, jax.random.key(0)).shape:
-            return jax.random.wrap_key_data(jnp.asarray(key))
-    traced = isinstance(key, jax.Array) and not known(key) and not key.ndim
-    if traced and jnp.issubdtype(key.dtype, np.integer):
-        return jax.random.key(key)
-    seed = integer(key)
-    if seed is None or not -(2**63) <= seed < 2**63:
-        raise ValueError(
-            f"key must be an integer (of 64 bits) or a jax.random.key, got {shown(key)}"
-        )
-    return jax.random.key(seed)
 
 
 def cutoff(value, modes, name="cutoff"):

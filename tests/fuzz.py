@@ -21,6 +21,7 @@ import pathlib
 import re
 import signal
 import sys
+import tempfile
 import traceback
 import warnings
 
@@ -50,7 +51,12 @@ def numbers_of(base):
         "dates": np.full(base.shape, "2026-01-01", "M8[D]"), "text in it": base.astype(str),
         "None in it": np.full(base.shape, None),
     }  # fmt: skip
-    odd = {"tiny": 1e-100 * base, "deeper": base[None, None, None]}
+    odd = {
+        "tiny": 1e-100 * base,
+        "1e-300 of it": 1e-300 * base,
+        "1e300 of it": 1e300 * base,
+        "deeper": base[None, None, None],
+    }
     if base.ndim:
         odd |= {"minus": -base, "huge": 1e100 * base, "zeros": 0.0 * base, "empty": base[:0],
                 "longer": np.concatenate([base, base[:1]])}  # fmt: skip
@@ -72,9 +78,9 @@ PARAMETERS = ("params", "x0")  # of the user's own function: any numbers will do
 ODD_PARAMETERS = ("None", "nan", "-inf", "a complex number", "a dict", "a generator", "nan in it",
                   "inf in it", "complex", "None in it")  # fmt: skip
 ALIASES = {  # what messages call some arguments
-    "value": "observations", "other": "factor", "dt": "tree", "K": "kernel", "net": "widths",
-    "Y": "y", "path": "result", "data": "inputs", "quantity": "variable", "modes": "mode",
-    "spectrum": "values",
+    "value": "observations", "other": "the other", "dt": "tree", "K": "kernel", "net": "widths",
+    "Y": "y", "path": "result", "data": "inputs", "quantity": "variable", "var_name": "variable",
+    "modes": "mode", "spectrum": "values",
 }  # fmt: skip
 INFINITE = {
     ("ridge_equivalent", "ridge"),
@@ -204,7 +210,7 @@ def judge(name, function, given):
         optional = default_of(function, argument) is None or argument == "S"
         optional = optional or (name.endswith("level") and argument == "Z")
         for what, value, refuse in values_for(argument, base):
-            if "inf" in what and (name.split(".")[-1], argument) in INFINITE:
+            if "inf" in what and (name.split(".")[-1].split()[0], argument) in INFINITE:
                 refuse = None
             if what == "None" and optional:
                 refuse = None
@@ -258,6 +264,7 @@ def main(parts):
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
     warnings.simplefilter("ignore")
+    os.chdir(tempfile.mkdtemp())  # some values are names of files
     with np.errstate(all="ignore"):
         objects = fuzz_problems.common()
         counts, faults = collections.defaultdict(collections.Counter), 0

@@ -5,10 +5,13 @@ What kind of argument one is, its value says: an integer is a count, a float or 
 numbers, a string a choice, a boolean a flag.
 """
 
+import functools
 import types
 
+import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 import bayesrg as brg
 
@@ -19,6 +22,7 @@ W = rng.normal(size=(2,))
 VALUES, POWER = np.array([1.0, 0.5, 0.25, 0.125]), np.array([0.4, 0.3, 0.2, 0.1])
 REST, EVEN = np.full(6, 0.1), np.full(6, 1 / 6)
 FEATURES = np.linalg.qr(rng.normal(size=(6, 4)))[0] * np.sqrt(6.0)
+BOTH = np.stack([y, y[::-1]], 1)
 
 
 def apply(params, X):
@@ -68,6 +72,14 @@ def kernels(o):
     found = {name: (gram(getattr(k, name)), line)
              for name in ("RBF", "Matern12", "Matern32", "Matern52")}  # fmt: skip
     found |= {
+        f"{name} module": (gram(functools.partial(getattr(k, name), **depth)),
+                           dict(activation=eqx.nn.PReLU(0.2)))
+        for name, depth in (("NNGP", {"depth": 1}), ("NTK", {"depth": 1}), ("DEQ", {}))
+    }  # fmt: skip
+    found |= {
+        "Constant": (gram(k.Constant), dict(variance=1.0)),
+        "White": (gram(k.White), dict(variance=1.0)),
+        "Periodic": (gram(k.Periodic), line | {"period": 1.0}),
         "RationalQuadratic": (gram(k.RationalQuadratic), line | {"alpha": 1.0}),
         "Linear": (gram(k.Linear), dict(variance=1.0, bias=0.1)),
         "NNGP": (gram(k.NNGP), deep),
@@ -77,6 +89,8 @@ def kernels(o):
         "Kernel": (o.rbf, dict(X=X, Z=Z)),
         "Kernel.diag": (o.rbf.diag, dict(X=X)),
         "Kernel.__mul__": (lambda other: (o.rbf * other)(X), dict(other=2.0)),
+        "Kernel.__add__": (lambda other: (o.rbf + other)(X), dict(other=2.0)),
+        "Kernel.__pow__": (lambda exponent: (o.rbf**exponent)(X), dict(exponent=2)),
         "Kernel.on": (lambda columns: o.rbf.on(columns)(X), dict(columns=1)),
         "Kernel.warp": (lambda function: o.rbf.warp(function)(X), dict(function=half)),
         "NTK.both": (k.NTK(1).both, dict(X=X, Z=Z)),
@@ -85,7 +99,8 @@ def kernels(o):
         "critical_point": (k.critical_point, dict(activation="erf", bias_var=0.1,
                                                   bracket=(0.01, 100.0), slope=0.2, order=8)),
         "empirical_nngp": (k.empirical_nngp, dict(apply=apply, params=W, X=X, Z=Z)),
-        "empirical_ntk": (k.empirical_ntk, dict(apply=apply, params=W, X=X, Z=Z, block_bytes=999)),
+        "empirical_ntk": (k.empirical_ntk, dict(apply=apply, params=W, X=X, Z=Z, outputs="full",
+                                               block_bytes=999)),
         "empirical_apjn": (k.empirical_apjn, dict(apply=layered, params=[jnp.eye(2)] * 2, X=X,
                                                   start=0, stop=2, key=0, probes=2)),
         "jacobian_flow": (k.jacobian_flow, dict(network=small, K0=1.0, depth=2, residual=0.1)),
@@ -107,9 +122,12 @@ def spectrum(o):
     found = {
         "nystrom": (s.nystrom, dict(kernel=o.rbf, X_ref=X, rank=2, rtol=1e-9)),
         "decompose": (s.decompose, dict(K=o.K, rank=2, rtol=1e-9)),
-        "fourier": (s.fourier, dict(values_fn=lambda j: (1.0 + j) ** -2, modes=3)),
+        "fourier": (s.fourier, dict(
+            values_fn=lambda j: (1.0 + j) ** -2, modes=3, period=2.0)),
         "functionals": (s.functionals, dict(spectrum=o.spectrum, k=2)),
         "Functionals.at": (f.at, dict(kernel=o.rbf)),
+        "Functionals.features": (f.features, dict(kernel=o.rbf, X=X)),
+        "Functionals.columns": (f.columns, dict(F=FEATURES, F_ref=rng.normal(size=(12, 4)))),
         "gaussian_rbf": (s.gaussian_rbf, dict(lengthscale=1.0, scale=1.0, modes=3)),
         "groups": (s.groups, dict(values=VALUES, n=20.0, width=3.0)),
         "mode_posterior": (s.mode_posterior, dict(kernel=modified, y=y, ridge=0.1)),
@@ -118,17 +136,22 @@ def spectrum(o):
                    dict(spectrum=o.spectrum, g=half, tail=1.0)),
         "modify_kernel": (lambda **given: s.modify_kernel(**given)(X),
                           dict(kernel=o.rbf, X_ref=Z, g=half, tail=1.0)),
-        "neural": (s.neural, dict(kernel=o.rbf, X=X, modes=2, key=0, steps=2, batch=4, rows=6)),
+        "neural": (s.neural, dict(
+            kernel=o.rbf, X=X, modes=2, key=0, apply=lambda params, X: jnp.tanh(X @ params),
+            params=np.eye(2), optimizer=optax.sgd(0.1), steps=2, batch=4, rows=6)),
         "NeuralSpectrum.project": (neural.project, dict(X_ref=Z)),
         "sphere": (s.sphere, dict(kernel=o.rbf, dim=3, degree=3, radius=1.0, explicit=False)),
         "SphereSpectrum.residual": (ball.residual, dict(X=unit)),
         "SphereSpectrum.count": (ball.count, dict(above=0.01)),
         "SphereSpectrum.level": (ball.level, dict(X=unit, Z=unit[:2], i=1)),
         "FourierSpectrum.features": (fourier.features, dict(X=X[:, :1])),
+        "FourierSpectrum.residual_cov": (fourier.residual_cov, dict(X=X[:, :1], Z=Z[:, :1])),
+        "FourierSpectrum.warn_if_shared": (fourier.warn_if_shared, dict(X=X[:, :1])),
         "maps.combine": (
             lambda maps: s.maps.combine(maps)(VALUES), dict(maps=s.maps.scale(0.5))),
     }  # fmt: skip
-    for name in ("features", "residual", "residual_cov"):
+    found["NystromSpectrum.residual_cov"] = (o.spectrum.residual_cov, dict(X=X, Z=Z))
+    for name in ("features", "residual"):
         found[f"NystromSpectrum.{name}"] = (getattr(o.spectrum, name), dict(X=X))
     found["Spectrum.power"] = (o.spectrum.power, dict(y=y, X=X))
     given = dict(
@@ -155,7 +178,6 @@ def gp(o):
 
     labels = (y > 0).astype(float)
     laplace = g.LaplaceMarginal(o.one, bernoulli)
-    both = np.stack([y, y[::-1]], 1)
     found = {
         "condition": (g.condition, dict(kernel=o.rbf, X=X, y=y, ridge=0.1, mean=lambda X: X[:, 0])),
         "Posterior.mean": (condition.mean, dict(Z=Z)),
@@ -165,21 +187,30 @@ def gp(o):
         "eigenpairs": (g.eigenpairs, dict(features=FEATURES, values=VALUES, residual=REST)),
         "eigenpairs_of": (g.eigenpairs_of, dict(prior=o.spectrum, X=X, cutoff=2)),
         "marginal": (lambda **a: g.marginal(**a).variance,
-                     dict(prior=o.spectrum, X=X, ridge=0.1, scale=2.0)),
+                     dict(prior=o.spectrum, X=X, ridge=0.1, scale=2.0,
+                          eigen=g.eigenpairs_of(o.spectrum, X))),
         "matrix_marginal": (lambda **a: g.matrix_marginal(**a).variance,
                             dict(prior=o.spectrum, X=X, ridge=0.1, order=np.eye(2),
                                  factor=np.eye(2))),
         "maximise_evidence": (g.maximise_evidence, dict(
             make_kernel=lambda theta: k.RBF(theta["l"]), theta0={"l": 1.0}, X=X, y=y, ridge=0.1,
-            restarts=1, key=0)),
+            mean=0.5, bounds=(0.01, 100.0), restarts=1, key=0)),
+        "maximise_evidence mean": (
+            lambda mean, theta0, bounds: g.maximise_evidence(
+                lambda theta: k.RBF(theta["l"]), theta0, X, y, mean=mean, bounds=bounds,
+                restarts=0),
+            dict(mean=lambda theta, X: theta["mean"] + X[:, 0],
+                 theta0={"l": 1.0, "ridge": 0.1, "mean": 0.0},
+                 bounds=({"l": 0.01, "ridge": 0.01}, {"l": 100.0, "ridge": 1.0}))),
         "readout_posterior": (g.readout_posterior, dict(F=FEATURES, y=y, ridge=0.1, scale=1.0)),
         "ReadoutPosterior.predict": (readout.predict, dict(F_new=FEATURES[:2], noise=True)),
         "ReadoutPosterior.sample": (readout.sample, dict(key=0, draws=2)),
         "MercerNormal": (lambda **a: g.MercerNormal(**a).log_prob(y), dict(
             features=FEATURES, values=VALUES, ridge=0.1, residual=REST, loc=0.5, scale=1.0,
             orthonormal=True)),
-        "MatrixMercerNormal": (lambda **a: g.MatrixMercerNormal(**a).log_prob(both), dict(
-            features=FEATURES, values=VALUES, ridge=0.1, order=np.eye(2), residual=REST, loc=0.5)),
+        "MatrixMercerNormal": (lambda **a: g.MatrixMercerNormal(**a).log_prob(BOTH), dict(
+            features=FEATURES, values=VALUES, ridge=0.1, order=np.eye(2), residual=REST, loc=0.5,
+            factor=np.eye(2))),
         "EffectiveNormal": (lambda **a: g.EffectiveNormal(**a).log_prob(y), dict(
             loc=np.zeros(6), noise=np.full(6, 0.2), ridge=REST, eliminated=np.ones(6))),
         "LaplaceMarginal": (lambda **a: g.LaplaceMarginal(**a).log_prob(labels),
@@ -190,13 +221,20 @@ def gp(o):
         found[f"LaplaceMarginal.{name}"] = (getattr(laplace, name), dict(value=labels))
     for name in ("log_prob", "loo", "krige"):
         found[f"MercerNormal.{name}"] = (getattr(o.one, name), dict(value=y))
-        found[f"MatrixMercerNormal.{name}"] = (getattr(o.several, name), dict(value=both))
+        found[f"MatrixMercerNormal.{name}"] = (getattr(o.several, name), dict(value=BOTH))
+    found["MatrixMercerNormal.solve"] = (o.several.solve, dict(value=BOTH))
+    found["MatrixMercerNormal.split"] = (
+        lambda **a: o.several.split(**a)[1].mean,
+        dict(cutoff=2, rule="exact", n=6, max_dense=99),
+    )
+    found["MercerNormal.prior_variance"] = (o.one.prior_variance, dict(start=2))
+    found["MercerNormal.sample"] = (o.one.sample, dict(key=0, sample_shape=(2,)))
     found["MercerNormal.solve"] = (o.one.solve, dict(B=X))
     found["MercerNormal.colour"] = (o.one.colour, dict(white=rng.normal(size=6)))
     found["MercerNormal.shift"] = (lambda mean: o.one.shift(mean).log_prob(y), dict(mean=y))
     found["MercerNormal.split"] = (
         lambda **a: [part.mean for part in o.one.split(**a)],
-        dict(cutoff=2, rule="exact", max_dense=99),
+        dict(cutoff=2, rule="exact", n=6, max_dense=99),
     )
     return found
 
@@ -205,8 +243,6 @@ def networks(o):
     deep, bow = net.DeepLinear((2,), ridge=0.1), net.Rainbow((2, 2))
     weights, hidden = deep.init(0, 2), bow.init(0, 2)
     white = [np.ones(shape) for shape in bow.white_shapes(2)]
-    import optax
-
     return {
         "DeepLinear": (net.DeepLinear, dict(
             widths=(2,), ridge=0.1, outputs=1, weight_scales=1.0, parametrisation="mean_field",
@@ -220,6 +256,7 @@ def networks(o):
         "Rainbow.init": (bow.init, dict(key=0, inputs=2)),
         "Rainbow.white_shapes": (bow.white_shapes, dict(inputs=2)),
         "Rainbow.weights": (bow.weights, dict(white=white, inputs=2)),
+        "Rainbow.features": (bow.features, dict(weights=hidden, X=X)),
         "Rainbow.layers": (bow.layers, dict(weights=hidden, X=X)),
         "alignment_error": (net.alignment_error, dict(H=X, H_new=X[::-1], rotation=np.eye(2))),
         "procrustes": (net.procrustes, dict(H=X, H_new=X[::-1])),
@@ -297,7 +334,7 @@ def coarse(o):
             values=VALUES, n=6.0, ridge=0.1, rule="posterior", features=FEATURES, residual=REST)),
         "flow": (rg.flow, dict(
             values=VALUES, n=6.0, ridge=0.1, rule="running", threshold=0.5, features=FEATURES,
-            y=y, cutoffs=np.array([0, 2]))),
+            residual=REST, y=y, degeneracy=np.ones(4), tail=0.1, cutoffs=np.array([0, 2]))),
         "conditional_ridge": (rg.conditional_ridge, dict(
             Phi=FEATURES, values=VALUES, ridge=0.1, cutoff=2, rule="regression",
             modes=np.array([0]), weights=EVEN)),
@@ -313,6 +350,14 @@ def coarse(o):
         "power_law": (rg.power_law, dict(alpha=1.0, first=1.0)),
         "PowerLaw": (rg.PowerLaw, dict(alpha=1.0, first=1.0)),
         "PowerLaw.tail": (law.tail, dict(cutoff=3.0)),
+        "PowerLaw.values": (law.values, dict(modes=3)),
+        "PowerLaw.rescaled_ridge": (law.rescaled_ridge, dict(cutoff=3.0, ridge=0.1)),
+        "PowerLaw.crossover": (law.crossover, dict(ridge=0.1)),
+        "PowerLaw.error": (law.error, dict(n=20.0, ridge=0.1)),
+        "PowerLaw.ridge_error": (law.ridge_error, dict(n=20.0, ridge=0.1)),
+        "PowerLaw.ridgeless_error": (law.ridgeless_error, dict(n=20.0)),
+        "PowerLaw.stop": (law.stop, dict(n=20.0, ridge=0.1, threshold=0.5)),
+        "PowerLaw.mismatched_exponent": (law.mismatched_exponent, dict(beta=1.5)),
         "reweighted_modes": (rg.reweighted_modes, rows | {"noise": 0.1, "y": y}),
         "scale_mixture_ridge": (rg.scale_mixture_ridge, dict(
             values=VALUES, n=20.0, ridge=0.1, squares=np.ones(6), cutoff=2, weights=EVEN)),

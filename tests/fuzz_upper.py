@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The smallest problem of each public function, in the upper layers; see `fuzz_problems`."""
 
+import inspect
 import pathlib
 import tempfile
 
@@ -8,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
+import numpyro.infer as infer
 import xarray as xr
-from fuzz_problems import EVEN, FEATURES, POWER, VALUES, X, Z, rng, y
+from fuzz_problems import BOTH, EVEN, FEATURES, POWER, VALUES, X, Z, rng, y
 
 import bayesrg as brg
 
@@ -31,10 +33,14 @@ def theory(o):
     population = t.gaussian_population(VALUES, POWER)
     networks = dict(weights=W, activations="tanh", Omega0=OMEGA, mean0=np.array([0.1, 0.0]))
     annealed = dict(values=VALUES, widths=(3,), activations="tanh")
+    several = dict(moments=t.moments(FEATURES, BOTH), n=20.0, ridge=0.1)
     equivalent = t.equivalent_kernel(VALUES, 20.0, 0.1)
     found = {
         "Activation": (lambda **given: t.hermite(t.Activation(**given), 1.0), dict(
             function=jnp.tanh, kinks=(0.0,))),
+        "Activation closed": (
+            lambda closed=None: t.hermite(t.Activation(jnp.tanh, closed=closed), 1.0),
+            dict(closed=lambda mean, variance: (mean, mean + 1, 0 * mean, mean + variance))),
         "annealed_curve": (t.annealed_curve, annealed | dict(n=20.0, ridge=0.1, label_noise=0.1)),
         "annealed_dimension": (t.annealed_dimension, annealed | {"tau": 0.1}),
         "coarse_learning_curve": (
@@ -44,6 +50,7 @@ def theory(o):
         "equivalent_kernel": (t.equivalent_kernel, dict(values=VALUES, n=20.0, ridge=0.1)),
         "EquivalentKernel": (equivalent, dict(features=FEATURES, others=FEATURES)),
         "EquivalentKernel.error": (equivalent.error, dict(power=POWER)),
+        "EquivalentKernel.coefficients": (equivalent.coefficients, dict(target=POWER)),
         "EquivalentKernel.correction": (equivalent.correction, dict(
             features=FEATURES, target=POWER, weights=EVEN)),
         "feature_population": (t.feature_population, dict(
@@ -64,12 +71,19 @@ def theory(o):
         "optimal_ridge": (t.optimal_ridge, dict(
             moments=moments, n=20.0, criterion="test", bounds=(0.01, 10.0),
             points=9)),
+        "optimal_ridge evidence": (
+            lambda noise_variance=None: t.optimal_ridge(
+                moments, 20.0, "evidence", (0.01, 10.0), noise_variance=noise_variance, points=9),
+            dict(noise_variance=0.1)),
         "population_moments": (t.population_moments, dict(
             Omega=OMEGA, psi=np.array([0.1, 0.2]), Ey2=1.0, mean=np.array([0.1, 0.0]),
             rank_tol=1e-9)),
         "resolvent": (t.resolvent, dict(moments=moments, n=20.0, ridge=0.1)),
         "ridge_equivalent": (t.ridge_equivalent, dict(
-            moments=moments, n=20.0, ridge=0.1, noise_variance=0.1)),
+            moments=moments, n=20.0, ridge=0.1, label_noise=0.1, noise_variance=0.1)),
+        "ridge_equivalent several": (t.ridge_equivalent, several | dict(
+            label_noise=np.array([0.1, 0.2]), noise_variance=0.1)),
+        "moments several": (t.moments, dict(F=FEATURES, y=BOTH)),
         "spectral_density": (t.spectral_density, dict(values=VALUES, n=20.0, grid=VALUES)),
         "spectral_moments": (t.spectral_moments, dict(
             values=VALUES, power=POWER, label_noise=0.1, rank_tol=1e-9)),
@@ -84,7 +98,6 @@ def theory(o):
 def deep_linear():
     deep, lin = t.deep_linear, net.DeepLinear((3,), ridge=0.1)
     two = net.DeepLinear((3,), ridge=0.1, outputs=2)
-    both = np.stack([y, y[::-1]], 1)
     conv = deep.ConvLinear((2,), (2,), ridge=0.1)
     images = rng.normal(size=(4, 1, 3))
     given = dict(net=lin, X=X, y=y, kernel=k.Linear(0.5))
@@ -95,7 +108,7 @@ def deep_linear():
         "ConvLinear.init": (conv.init, dict(key=0, inputs=(1, 3))),
         "ConvLinear.apply": (conv.apply, dict(weights=conv.init(0, (1, 3)), X=images)),
         "ConvLinear.local_kernels": (conv.local_kernels, dict(X=images, Z=images[:2])),
-        "evidence": (deep.evidence, dict(net=two, X=X, Y=both, method="importance_laplace", key=0,
+        "evidence": (deep.evidence, dict(net=two, X=X, Y=BOTH, method="importance_laplace", key=0,
                                          draws=100)),
         "exact": (deep.exact, given),
         "Exact.predict": (exact.predict, dict(X_new=Z)),
@@ -136,6 +149,10 @@ def diagnostics(o):
             dt=dt, spectrum=VALUES, scale="amplitude", noise="noise", n=20.0, tail=0.1,
             rule="running", threshold=0.5, cutoffs=np.array([1, 2]), modes=np.array([0, 1]),
             batch=4)),
+        "posterior_flow values_fn": (
+            lambda values_fn=None: brg.diagnostics.posterior_flow(
+                dt, VALUES, values_fn=values_fn, scale=None, noise=None, n=20.0),
+            dict(values_fn=lambda draw: (draw["amplitude"] * VALUES, 0.1))),
         "order_flow": (brg.diagnostics.order_flow, dict(
             dt=dt, net=deep, spectrum=VALUES, output=0, site="Q")),
         "feature.compare": (f.compare, dict(
@@ -162,14 +179,20 @@ def inference(o):
     dt["posterior"] = xr.DataTree(dt["posterior"].to_dataset()[["slope"]])
     dt.attrs = {"hyper": "{}"}
     steps = dict(model=line, data=(X, y), key=0, draws=4, warmup=2, chains=1)
+    grid = brg.inference.grid_posterior(line, (X, y), {"slope": np.array([0.1, 1.0, 2.0])})
     return {
-        "fit": (brg.fit, steps | dict(block=3, prior=2, progress=False, devices=1)),
+        "fit": (brg.fit, steps | dict(
+            block=3, sampler=infer.NUTS, prior=2, progress=False, devices=1)),
+        "fit path": (lambda path: brg.fit(**steps, path=path, progress=False),
+                     dict(path="run")),
+        "GridPosterior.expect": (grid.expect, dict(function=lambda theta: theta["slope"])),
         "predict": (brg.predict, dict(dt=dt, model=line, X_new=Z, key=0, site="y")),
         "path_evidence": (brg.inference.path_evidence, steps | dict(
             chains=2, crowding=3.0, target_accept_prob=0.9)),
         "sbc": (brg.inference.sbc, dict(
             model=line, X=X, quantities={"slope": lambda sites, y, key: sites["slope"]}, key=0,
-            simulations=2, draws=2, warmup=1, thin=1, batch=2, truth=line, observed="y")),
+            simulations=2, draws=2, warmup=1, thin=1, batch=2, truth=line,
+            truth_hyper={"width": 1.0}, observed="y", sampler=infer.NUTS)),
         "grid_posterior": (brg.inference.grid_posterior, dict(
             model=line, data=(X, y), grid={"slope": np.array([0.1, 1.0, 2.0])})),
     }  # fmt: skip
@@ -183,6 +206,7 @@ def io(o):
         "label": (lambda group: brg.io.label(group=group), dict(group=flow)),
         "open_run": (brg.open_run, dict(path=str(file))),
         "save": (lambda dt: brg.io.save(dt, file), dict(dt=dt)),
+        "save path": (lambda path: brg.io.save(dt, path), dict(path="saved.nc")),
         "to_datatree": (brg.io.to_datatree, dict(
             groups={"posterior": {"a": np.ones((1, 2, 3))}}, dims={"a": ("point",)},
             attrs={"note": "none"})),
@@ -192,6 +216,7 @@ def io(o):
 def plots(o):
     from test_plots import SIZES, learnt, power_law_curve
     from test_plots_dynamics import dynamics_groups
+    from test_plots_fit import fit_groups
     from test_plots_kernels import kernel_groups
     from test_plots_modified import modified_groups
     from test_plots_rainbow import rainbow_groups
@@ -213,6 +238,8 @@ def plots(o):
     more = {
         "plot_learnability": dict(threshold=0.5, n=np.array([20.0])),
         "plot_learning_curve": dict(quantity="generalisation", slopes=(1.0,), rank=5.0),
+        "plot_fit": dict(dt=fit_groups(columns=2), x=0, var_name="f", site="height",
+                         observed="observed_data"),
         "plot_alignment": dict(theory=np.array([0.5, 0.5])),
         "plot_feature_pair": dict(modes=(0, 1)), "plot_feature_quantiles": dict(modes=[1]),
         "plot_kernel_change": dict(layer=1), "plot_spectrum_shift": dict(layer=1),
@@ -226,12 +253,15 @@ def plots(o):
     found = {}
     for name in brg.plots.__all__:
         plot = getattr(brg.plots, name)
+        parameters = inspect.signature(plot).parameters
+        own = {what: parameters[what].default for what in ("group", "prior", "experiment")
+               if what in parameters and isinstance(parameters[what].default, str)}  # fmt: skip
         found[name] = (
             lambda plot=plot, **given: plot(**{"backend": "none"} | given),
-            dict(dt=dt) | more.get(name, {}),
+            dict(dt=dt) | own | more.get(name, {}),
         )
-    plot, backed = brg.plots.plot_spectrum, dict(dt=dt, group="spectrum", backend="none")
-    return found | {"plot_spectrum": (plot, backed)}
+    backed = dict(dt=dt, group="spectrum", backend="none")
+    return found | {"plot_spectrum": (brg.plots.plot_spectrum, backed)}
 
 
 UPPER = dict(theory=theory, diagnostics=diagnostics, inference=inference, io=io, plots=plots)

@@ -239,7 +239,7 @@ def test_kernels_are_pytrees_that_pass_through_jit():
         (lambda: RBF(1.0).on([False, True]), "columns must be integer indices"),
         (lambda: RBF(1.0).on([3])(jnp.ones((2, 3))), "out of range"),
         (lambda: -1.0 * RBF(1.0), "factor must be non-negative"),
-        (lambda: RBF(1.0) + -1.0, "constant must be non-negative"),
+        (lambda: RBF(1.0) + -1.0, "the other term must be non-negative"),
         (lambda: RBF(1.0) ** 0.5, "exponent must be a positive integer, got 0.5"),
         (lambda: Periodic(1.0, period=[1.0, 2.0])(jnp.ones((3, 3))), r"period has shape \(2,\)"),
     ],

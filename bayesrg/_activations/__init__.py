@@ -12,6 +12,7 @@ from .functions import (
     named,
     one_a_layer,
     resolve,
+    still_number,
 )
 from .moments import Moments, gaussian_moments, gaussian_product
 from .series import Series, dual_of
@@ -32,4 +33,5 @@ __all__ = [
     "named",
     "one_a_layer",
     "resolve",
+    "still_number",
 ]

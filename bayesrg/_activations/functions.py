@@ -15,6 +15,23 @@ from .._callables import Held, hold, still
 from . import closed, duals
 
 
+def still_number(name, value):
+    """Make a field of one number: static, unless it is a JAX array."""
+    if isinstance(value, Array):
+        return _checks.finite(name, value, ndim=0)
+    return still(_checks.number(name, value))
+
+
+def _kinks(kinks):
+    given = list(kinks) if getattr(kinks, "ndim", 0) == 1 else kinks
+    places = _checks.sequence("kinks", given, "numbers, where the function or a derivative jumps")
+    return tuple(still_number("an entry of kinks", place) for place in places)
+
+
+def _closed(function):
+    return function if function is None else hold(_checks.function("closed", function))
+
+
 class Activation(eqx.Module):
     """An elementwise function and what is known about it.
 
@@ -29,10 +46,8 @@ class Activation(eqx.Module):
     """
 
     function: Held = eqx.field(converter=hold)
-    kinks: tuple[float | Array, ...] = eqx.field(
-        converter=lambda kinks: tuple(map(still, kinks)), default=(0.0,)
-    )
-    closed: Held | None = eqx.field(converter=lambda f: f if f is None else hold(f), default=None)
+    kinks: tuple[float | Array, ...] = eqx.field(converter=_kinks, default=(0.0,))
+    closed: Held | None = eqx.field(converter=_closed, default=None)
     dual: duals.Dual | None = eqx.field(static=True, default=None)
 
     def __repr__(self):

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from .. import _checks
 from .._linalg import safe_sqrt
 
 _gauss = lru_cache(8)(np.polynomial.legendre.leggauss)
@@ -90,7 +91,8 @@ def _taylor(function, h, r):
 
 def _moments(activation, r, h):
     if activation.closed is not None:
-        a0, k1, k2, square = activation.closed(h, r)
+        what = "E f, E f', E f'', E f^2 or None"
+        a0, k1, k2, square = _checks.several("what closed returned", activation.closed(h, r), what)
         if square is not None:
             raw = square - a0**2 - r * k1**2
             missing = jnp.maximum(-raw, 0.0) / jnp.maximum(square, 1.0)

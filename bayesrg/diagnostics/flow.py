@@ -116,7 +116,13 @@ def posterior_flow(
         single = bool((degeneracy == 1).all())
 
         def given(draw):
-            values, ridge, *count = values_fn(draw)
+            what = "values_fn returned"
+            found = _checks.sequence(
+                f"what {what}", values_fn(draw), "values, ridge (, degeneracy)"
+            )
+            if len(found) not in (2, 3):
+                raise ValueError(f"{what} {len(found)} parts; return values, ridge (, degeneracy)")
+            values, ridge, *count = (_checks.returned("values_fn", part) for part in found)
             if not count and not single:
                 raise ValueError(
                     "values_fn returns no degeneracy, but the values of the spectrum stand for "

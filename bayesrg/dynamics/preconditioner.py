@@ -58,7 +58,7 @@ class Preconditioner(eqx.Module):
 
     def coverage(self, residual: ArrayLike) -> Float[Array, ""]:
         """Share of the power of ``residual`` (n,) or (n, c) that lies in the modes of S."""
-        r = _checks.targets("residual", residual, len(self.vectors))
+        r = _checks.squares("residual", _checks.targets("residual", residual, len(self.vectors)))
         power = (r**2).sum()
         if _checks.known(power) and not power > 0:
             raise ValueError("residual is zero, and has no power to share")

@@ -159,7 +159,9 @@ class EffectiveNormal(dist.Distribution):
     def sample(self, key: Array, sample_shape: tuple[int, ...] = ()):
         """Draw observations, ``sample_shape + batch_shape + (n,)``."""
         key = _checks.random_key(key)
-        return self.colour(random.normal(key, sample_shape + self.shape(), self.eliminated.dtype))
+        return self.colour(
+            random.normal(key, sound.draws(sample_shape) + self.shape(), self.eliminated.dtype)
+        )
 
     def colour(self, white: ArrayLike) -> Float[Array, "*batch point"]:
         """Turn standard normal ``white`` (..., n) into observations."""

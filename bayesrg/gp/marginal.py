@@ -42,7 +42,7 @@ def eigenpairs(
     ``eigen`` do not ask for them.
     """
     _checks.require_x64("gp.eigenpairs")
-    features = _checks.finite("features", features, ndim=2).astype(float)
+    features = _checks.features("features", features).astype(float)
     n, k = features.shape
     values = _checks.nonnegative("values", values, ndim=1)
     if values.shape != (k,):

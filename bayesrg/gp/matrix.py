@@ -90,7 +90,7 @@ class MatrixMercerNormal(dist.Distribution):
         eigen: tuple[ArrayLike, ArrayLike] | None = None,
         validate_args: bool | None = None,
     ):
-        self.features = _checks.finite("features", features, ndim=2)
+        self.features = _checks.features("features", features)
         n, k = self.features.shape
         self.values = _checks.eigenvalues(values, falling=False)
         if self.values.shape != (k,):
@@ -123,7 +123,7 @@ class MatrixMercerNormal(dist.Distribution):
             for got, allowed in zip(self.loc.shape[-2:], (n, c), strict=True)
         ):
             raise ValueError(f"loc has shape {self.loc.shape}; give () or (..., {n}, {c})")
-        self.eigen = None if eigen is None else (jnp.asarray(eigen[0]), jnp.asarray(eigen[1]))
+        self.eigen = sound.eigen(eigen)
         batch = _checks.fit(
             ridge=self.ridge.shape, order=self.order.shape[:-2], loc=self.loc.shape[:-2]
         )
@@ -204,7 +204,7 @@ class MatrixMercerNormal(dist.Distribution):
         key = _checks.random_key(key)
         (n, c), columns = self.event_shape, self._columns()
         rank = columns.shape[1]
-        shape = sample_shape + self.batch_shape + (rank + n, c)
+        shape = sound.draws(sample_shape) + self.batch_shape + (rank + n, c)
         white = random.normal(key, shape, self.features.dtype)
         noise = jnp.sqrt(self.ridge)[..., None, None] * white[..., rank:, :]
         return self.loc + Kronecker(columns, self._square()) @ white[..., :rank, :] + noise
@@ -222,8 +222,9 @@ class MatrixMercerNormal(dist.Distribution):
 
     def solve(self, value: ArrayLike) -> Float[Array, "*batch point output"]:
         """Inverse covariance times observations (..., n, c), as (..., n, c)."""
+        value = sound.at_points("observations", value, self.event_shape)
         algebra = self._algebra().held(self._prior)
-        return algebra.solve(_checks.finite("value", value), algebra.inverses())
+        return algebra.solve(value, algebra.inverses())
 
     def loo(self, value: ArrayLike) -> Float[Array, "*batch point"]:
         """Log density of each row of observations given all the others, (..., n).

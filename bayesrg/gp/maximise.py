@@ -113,10 +113,12 @@ def maximise_evidence(
 
     def missed(theta):
         """What the mean leaves of the targets, (n, c)."""
-        return (y - _shaped(jnp.asarray(mean(theta, X)), y)).reshape(X.shape[0], -1)
+        return (y - _shaped(mean(theta, X), y)).reshape(X.shape[0], -1)
 
+    kernel = make_kernel(space.theta(space.start))
+    _checks.instance("what make_kernel returned", kernel, Kernel, _checks.KERNEL)
     # user functions may close over traced values, which their results show
-    _checks.on_host(what, missed(space.theta(space.start)), make_kernel(space.theta(space.start)))
+    _checks.on_host(what, missed(space.theta(space.start)), kernel)
     space.fit_mean(missed, y)  # before ``loss`` is compiled, which reads the fit
     variance = float((missed(space.theta(space.start)) ** 2).mean()) or 1.0
 
@@ -225,6 +227,7 @@ class _Space:
         if bounds is None:
             low, high = centres.min(0) - _RANGE, centres.max(0) + _RANGE
         else:
+            bounds = _checks.several("bounds", bounds, "low, high")
             low, high = (self._logs(bound) for bound in bounds)
             if not (low < high).all():
                 raise ValueError(f"bounds must be low < high, got {bounds[0]} and {bounds[1]}")

@@ -89,7 +89,7 @@ class MercerNormal(dist.Distribution):
         orthonormal: bool = True,
         validate_args: bool | None = None,
     ):
-        self.features = _checks.finite("features", features, ndim=2)
+        self.features = _checks.features("features", features)
         n, k = self.features.shape
         self.values = _checks.eigenvalues(values, falling=False)
         if self.values.shape[-1:] != (k,):
@@ -119,9 +119,8 @@ class MercerNormal(dist.Distribution):
                 raise ValueError("residual has variances below zero; give what the modes leave out")
         if self.residual is not None and self.residual.ndim == 2:
             _checks.require_x64("MercerNormal with a dense residual")
-        self.eigen = None
-        if eigen is not None:
-            self.eigen = (jnp.asarray(eigen[0]), jnp.asarray(eigen[1]))
+        self.eigen = sound.eigen(eigen)
+        if self.eigen is not None:
             if self.ridge.shape[-1] != 1:
                 raise ValueError(
                     "eigen needs one ridge for all points, got a ridge of shape "
@@ -164,6 +163,7 @@ class MercerNormal(dist.Distribution):
 
     def prior_variance(self, start=0) -> Float[Array, "*batch point"]:
         """Variance of modes ``start`` on and of the residual at each point, noise left out."""
+        start = _checks.cutoff(start, self.features.shape[1], "start")
         variance = self.values[..., start:] @ self.features[:, start:].T ** 2
         if self.residual is not None:
             variance = variance + (
@@ -211,7 +211,7 @@ class MercerNormal(dist.Distribution):
         """Draw observations, ``sample_shape + batch_shape + (n,)``."""
         key = _checks.random_key(key)
         algebra = self._algebra()
-        shape = sample_shape + self.batch_shape + (algebra.white_size(),)
+        shape = sound.draws(sample_shape) + self.batch_shape + (algebra.white_size(),)
         return self.loc + algebra.colour(random.normal(key, shape, self.features.dtype))
 
     def colour(self, white: ArrayLike) -> Float[Array, "*batch point"]:

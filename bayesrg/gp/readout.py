@@ -95,7 +95,7 @@ def readout_posterior(
     arXiv 2402.13999; Rasmussen and Williams (2006), equations 2.7 to 2.11.
     """
     _checks.require_x64("gp.readout_posterior")
-    F = _checks.finite("F", F, ndim=2).astype(float)
+    F = _checks.features("F", F).astype(float)
     n, p = F.shape
     y = _checks.targets("y", y, n)
     ridge = _checks.positive("ridge", ridge, ndim=0)

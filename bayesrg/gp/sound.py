@@ -37,6 +37,26 @@ def refuse_stale(fn):
         _same_trace("gram", np.trace(np.asarray(fn.gram)), squares.sum())
 
 
+def eigen(pairs):
+    """Convert eigenvectors (n, r) and eigenvalues (r,) to arrays; None stays."""
+    if pairs is None:
+        return None
+    _checks.several("eigen", pairs, "vectors, eigenvalues")
+    vectors, values = (_checks.finite(f"eigen[{i}]", part) for i, part in enumerate(pairs))
+    if vectors.ndim != 2 or values.shape[-1:] != vectors.shape[1:]:
+        raise ValueError(
+            f"eigen has vectors of shape {vectors.shape} and eigenvalues of shape {values.shape}; "
+            "give what gp.eigenpairs makes, (n, r) and (r,)"
+        )
+    return vectors, values
+
+
+def draws(sample_shape):
+    """Convert the shape of several draws to a tuple of whole numbers, as zero or more."""
+    shape = _checks.sequence("sample_shape", sample_shape, "whole numbers, one an axis of draws")
+    return tuple(_checks.whole("an entry of sample_shape", size, least=0) for size in shape)
+
+
 def at_points(name, value, event, *, first=False):
     """Convert to an array whose last axes are ``event``, or with ``first`` its first points.
 
@@ -45,7 +65,7 @@ def at_points(name, value, event, *, first=False):
     _checks.finite(name, value)
     value = jnp.asarray(_checks.numbers(name, value))
     shape = value.shape[value.ndim - len(event) :] if value.ndim >= len(event) else None
-    if shape == event or (first and shape and shape[0] <= event[0] and shape[1:] == event[1:]):
+    if shape == event or (first and shape and 0 < shape[0] <= event[0] and shape[1:] == event[1:]):
         return value
     raise ValueError(
         f"{name} have shape {value.shape} for {event[0]} points; their last "

@@ -7,7 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, NamedSharding
+from numpyro.infer import NUTS
 from numpyro.infer.mcmc import MCMCKernel
+
+from .. import _checks
 
 _STATISTICS = {
     "acceptance_rate": lambda s: s.accept_prob,
@@ -30,6 +33,13 @@ def statistics(state) -> dict:
     if "n_steps" in found:
         found["tree_depth"] = jnp.ceil(jnp.log2(found["n_steps"] + 1.0)).astype(int)
     return found
+
+
+def kernel_of(sampler, model) -> MCMCKernel:
+    """Make the NumPyro kernel of a model, by NUTS where ``sampler`` is None."""
+    what = "a function from a model to a NumPyro kernel, e.g. NUTS"
+    make = NUTS if sampler is None else _checks.function("sampler", sampler, what)
+    return _checks.instance("sampler", make(model), MCMCKernel, what)
 
 
 def sample_in_blocks(

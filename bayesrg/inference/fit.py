@@ -12,7 +12,7 @@ import numpy as np
 import numpyro
 import xarray as xr
 from numpyro import handlers
-from numpyro.infer import NUTS, Predictive
+from numpyro.infer import Predictive
 from numpyro.infer.initialization import init_to_sample, init_to_uniform
 from numpyro.infer.mcmc import MCMCKernel
 
@@ -20,7 +20,7 @@ from .. import __version__, _checks, io
 from ..data import Data
 from ..spectrum import Spectrum
 from .convergence import warn_if_poor
-from .driver import sample_in_blocks
+from .driver import kernel_of, sample_in_blocks
 from .shapes import refuse_outside_support
 from .sites import bind, fingerprint, law, one_at_a_time, over_draws, sites_of
 
@@ -115,8 +115,7 @@ def fit(
     for value in hyper.values():
         if isinstance(value, Spectrum):
             value.warn_if_shared(_checks.inputs("X", X))
-    what = "a function that returns a NumPyro kernel, e.g. NUTS"
-    kernel = _checks.instance("sampler", (sampler or NUTS)(bound), MCMCKernel, what)
+    kernel = kernel_of(sampler, bound)
     attrs = {
         "model": f"{model.__module__}.{getattr(model, '__name__', type(model).__name__)}",
         "hyper": fingerprint(hyper), "draws": draws, "warmup": warmup, "chains": chains,

@@ -27,7 +27,10 @@ class GridPosterior(NamedTuple):
 
     def expect(self, function: Callable[[dict], Array]) -> Array:
         """Posterior mean of a function of the parameters, a dict of scalars."""
-        values = jax.lax.map(function, self.points, batch_size=64)
+        _checks.function("function", function, "a function of the parameters")
+        values = jax.lax.map(
+            lambda theta: _checks.returned("function", function(theta)), self.points, batch_size=64
+        )
         return jnp.tensordot(self.weights, values, 1)
 
     @property

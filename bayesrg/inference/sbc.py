@@ -10,12 +10,12 @@ import numpy as np
 import xarray as xr
 from jax import lax, random
 from numpyro import handlers
-from numpyro.infer import NUTS
 from numpyro.infer.mcmc import MCMCKernel
 from scipy.stats import kstest
 
 from .. import _checks
 from .._checks import ArrayLike
+from .driver import kernel_of
 from .sites import bind, fingerprint, one_at_a_time, sites_of
 
 
@@ -104,8 +104,10 @@ def sbc(
     fitted = bind(model, hyper)
     source = fitted
     if truth is not None or truth_hyper is not None:
-        source = bind(truth or model, dict(hyper if truth_hyper is None else truth_hyper))
-    kernel = (NUTS if sampler is None else sampler)(fitted)
+        given = hyper if truth_hyper is None else truth_hyper
+        _checks.instance("truth_hyper", given, Mapping, "a mapping from names to values")
+        source = bind(truth or model, dict(given))
+    kernel = kernel_of(sampler, fitted)
     pairs = {name: f if isinstance(f, tuple) else (f, f) for name, f in quantities.items()}
 
     def simulated(key, X, arrays):

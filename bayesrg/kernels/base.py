@@ -56,7 +56,7 @@ class Kernel(eqx.Module):
 
     def __add__(self, other) -> "Kernel":
         if not isinstance(other, Kernel):
-            other = Constant(_checks.nonnegative("constant", other, ndim=0))
+            other = Constant(_checks.nonnegative("the other term", other, ndim=0))
         return Sum(self, other)
 
     def __radd__(self, other) -> "Kernel":  # sum() starts from 0
@@ -221,13 +221,21 @@ class Warped(Kernel):
     function: Callable
 
     def gram(self, X, Z):
-        return self.kernel.gram(self.function(X), self.function(Z))
+        return self.kernel.gram(self._warped(X), self._warped(Z))
 
     def symmetric_gram(self, X):
-        return self.kernel.symmetric_gram(self.function(X))
+        return self.kernel.symmetric_gram(self._warped(X))
 
     def gram_diag(self, X):
-        return self.kernel.gram_diag(self.function(X))
+        return self.kernel.gram_diag(self._warped(X))
+
+    def _warped(self, X):
+        moved = _checks.returned("function", self.function(X))
+        if moved.ndim != 2 or len(moved) != len(X):
+            raise ValueError(
+                f"function returned shape {moved.shape} for {len(X)} rows; return ({len(X)}, e)"
+            )
+        return moved
 
 
 class MomentKernel(Kernel):

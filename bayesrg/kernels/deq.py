@@ -11,11 +11,11 @@ from jax import Array, lax
 from jaxtyping import Float
 
 from .. import _checks
-from .._activations import SLOPE, Activation, dual_of, named
+from .._activations import SLOPE, Activation, dual_of, named, still_number
 from .._checks import ArrayLike
 from .._fixedpoint import implicit
 from .base import Kernel, two_inputs
-from .network import BLOCK_BYTES, slope_field
+from .network import BLOCK_BYTES
 from .recursion import beyond, prepared, settled
 from .rows import row_hashes, same_rows
 from .tiles import side, tiled
@@ -74,7 +74,9 @@ class DEQ(Kernel):
         converter=lambda v: _checks.choice("train", v, ("last", "all")),
         static=True, default="last", kw_only=True,
     )  # fmt: skip
-    slope: float | Array = eqx.field(converter=slope_field, default=SLOPE, kw_only=True)
+    slope: float | Array = eqx.field(
+        converter=partial(still_number, "slope"), default=SLOPE, kw_only=True
+    )
     order: int = eqx.field(static=True, default=64, kw_only=True)
     block_bytes: int = eqx.field(static=True, default=BLOCK_BYTES, kw_only=True)
 

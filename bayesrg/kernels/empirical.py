@@ -176,7 +176,8 @@ def relative_distance(K: ArrayLike, reference: ArrayLike, norm: str = "fro") -> 
             "inputs"
         )
     order = {"fro": "fro", "spectral": 2}[_checks.choice("norm", norm, ("fro", "spectral"))]
-    return jnp.linalg.norm(K - reference, order) / jnp.linalg.norm(reference, order)
+    distance = jnp.linalg.norm(K - reference, order) / jnp.linalg.norm(reference, order)
+    return _checks.defined("K or reference", distance)
 
 
 def empirical_apjn(

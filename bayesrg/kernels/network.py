@@ -12,8 +12,7 @@ from jax import Array
 from jaxtyping import Float
 
 from .. import _checks
-from .._activations import SLOPE, Activation, Series, dual_of, named
-from .._callables import still
+from .._activations import SLOPE, Activation, Series, dual_of, named, still_number
 from .._checks import ArrayLike
 from .base import Kernel, two_inputs
 from .recursion import Recursion
@@ -24,12 +23,7 @@ __all__ = ["NNGP", "NTK"]
 BLOCK_BYTES = 2**26
 
 
-def slope_field(value):
-    """Make a kernel's field of the slope of a leaky relu: static, unless it is a JAX array."""
-    if type(value) in (int, float) and np.isfinite(value):
-        return still(float(value))
-    checked = _checks.finite("slope", value, ndim=0)
-    return checked if isinstance(value, Array) else still(float(checked))
+_slope = partial(still_number, "slope")
 
 
 class NNGP(Kernel):
@@ -101,7 +95,7 @@ class NNGP(Kernel):
     )
     layernorm: bool = eqx.field(static=True, default=False, kw_only=True)
     readout_bias: bool = eqx.field(static=True, default=True, kw_only=True)
-    slope: float | Array = eqx.field(converter=slope_field, default=SLOPE, kw_only=True)
+    slope: float | Array = eqx.field(converter=_slope, default=SLOPE, kw_only=True)
     order: int = eqx.field(static=True, default=64, kw_only=True)
     block_bytes: int = eqx.field(static=True, default=BLOCK_BYTES, kw_only=True)
 
@@ -143,15 +137,18 @@ class NNGP(Kernel):
 
     def gram(self, X, Z):
         self._warn_series(X, Z)
-        return _gram(self, X, Z, both=False)
+        return self._defined(_gram(self, X, Z, both=False))
 
     def symmetric_gram(self, X):
         self._warn_series(X)
-        return _gram(self, X, None, both=False)
+        return self._defined(_gram(self, X, None, both=False))
 
     def gram_diag(self, X):
         self._warn_series(X)
-        return _diag(self, X)
+        return self._defined(_diag(self, X))
+
+    def _defined(self, K):
+        return _checks.defined("X, weight_var, bias_var or skip", K)
 
     def series_error(self, X: ArrayLike) -> Float[Array, " layer"]:
         """Largest share of a variance that the series leaves out at inputs X (n, d), by layer.

@@ -48,7 +48,7 @@ def weight_covariance(W: ArrayLike) -> Float[Array, "unit unit_bis"]:
     W = _checks.finite("W", W, ndim=2)
     if not W.size:
         raise ValueError(f"W has shape {W.shape}; give a matrix with entries")
-    return W.shape[1] / W.shape[0] * W.T @ W
+    return _checks.defined("W", W.shape[1] / W.shape[0] * W.T @ W)
 
 
 def _pair(H, H_new):
@@ -129,7 +129,8 @@ def alignment_error(H: ArrayLike, H_new: ArrayLike, rotation: ArrayLike) -> Floa
             "features H, of X or X_test, are zero at all inputs, and errors are in units of their "
             "mean square"
         )
-    return (square + (H_new**2).sum() - 2 * ((H @ rotation) * H_new).sum()) / square
+    error = (square + (H_new**2).sum() - 2 * ((H @ rotation) * H_new).sum()) / square
+    return _checks.defined("H, H_new or rotation", error)
 
 
 def resample(

@@ -85,10 +85,7 @@ def train(
             "at most all points and an every that divides the epochs"
         )
     _checks.function("apply", apply)
-    if not hasattr(optimizer, "init") or not hasattr(optimizer, "update"):
-        raise ValueError(
-            f"optimizer must be one of optax, got {_checks.shown(optimizer)}; e.g. optax.adam(1e-3)"
-        )
+    _checks.optimizer("optimizer", optimizer)
     apply, optimizer = hold(apply), hold(optimizer)
     params = jax.tree.map(jnp.asarray, _checks.parameters("params", params))
     out = jax.eval_shape(lambda p, x: _checks.returned("apply", apply(p, x)), params, X).shape

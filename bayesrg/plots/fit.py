@@ -2,9 +2,11 @@
 """Plot data and the predictions of a fitted model along one input."""
 
 import arviz as az
+import numpy as np
 import xarray as xr
 from arviz import PlotCollection, rcParams, visuals
 
+from .. import _checks
 from ._curves import SAMPLE, group_of, padded
 from ._matplotlib import point_entries
 from ._panels import open_panels, scale_and_name
@@ -62,6 +64,8 @@ def plot_fit(
         and axes besides outputs and points.
     """
     drawn = group_of(dt, group, var_name)[var_name]
+    for what, value in (("site", site), ("observed", observed)):
+        _checks.instance(what, value, str | None, "text, or None")
     inputs = "predictions_constant_data" if "point_new" in drawn.dims else "constant_data"
     along, name = _along(dt, inputs, x, curve=True)
     drawn = _by_panel(var_name, drawn, along, SAMPLE).sortby(along)
@@ -107,10 +111,11 @@ def _along(dt, group, x, curve=False):
     columns = X["feature"].to_numpy().tolist()
     if x is None and len(columns) == 1:
         x = columns[0]
-    if x not in columns:
+    if isinstance(x, bool) or not np.isscalar(x) or x not in columns:
         raise ValueError(
             f"x must name one of the columns of X, {_listed(columns)}, or another variable over "
-            f"the points of group {group!r}, got {x!r}; the plot has one horizontal axis"
+            f"the points of group {group!r}, got {_checks.shown(x)}; the plot "
+            "has one horizontal axis"
         )
     others = X.drop_sel(feature=x)
     if curve and (others != others[0]).any():

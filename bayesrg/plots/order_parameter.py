@@ -43,7 +43,7 @@ def plot_order_parameter(
     -------
     PlotCollection
     """
-    draws = group_of(dt, group, "log_q_eig")
+    draws, drawn_before = group_of(dt, group, "log_q_eig"), has(dt, prior)
     parts = _densities(draws["log_q_eig"], "posterior")
     widths = np.atleast_1d(draws.attrs.get("widths", ()))  # netCDF makes one entry a scalar
     if draws.sizes["output"] == 1 and widths.size:
@@ -51,7 +51,7 @@ def plot_order_parameter(
         sd = np.sqrt((2.0 / np.asarray(widths, float)).sum())
         x = np.linspace(min(low, -3 * sd), max(high, 3 * sd), 300)
         parts["prior"] = {"x": x, "y": prior_density(np.asarray(widths, float), x)}
-    elif has(dt, prior):
+    elif drawn_before:
         parts |= _densities(group_of(dt, prior, "log_q_eig")["log_q_eig"], "prior")
     pc = curves(parts, "law", backend=backend, **pc_kwargs)
     mark(pc, "infinite_width", x=0.0)

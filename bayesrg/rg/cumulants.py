@@ -68,7 +68,7 @@ def feature_cumulants(
     ----------
     arXiv 2405.06008: modes of high index on images are heavy-tailed.
     """
-    Phi = _checks.finite("Phi", Phi, ndim=2)
+    Phi = _checks.features("Phi", Phi)
     points, k = Phi.shape
     cutoff = _checks.cutoff(cutoff, k)
     w = probabilities(weights, points)
@@ -149,7 +149,7 @@ def conditional_ridge(
     """  # noqa: E501
     _checks.choice("rule", rule, ("regression", "cumulants"))
     _checks.require_x64("rg.conditional_ridge")
-    Phi = _checks.finite("Phi", Phi, ndim=2)
+    Phi = _checks.features("Phi", Phi)
     points, k = Phi.shape
     cutoff = _checks.cutoff(cutoff, k)
     values = _checks.nonnegative("values", values, ndim=1)

@@ -154,7 +154,7 @@ def _posterior(features, residual, spectrum, ridge):
         raise ValueError('rule "posterior" needs features, the modes (n, k) at the points')
     if _checks.known(degeneracy) and bool((degeneracy != 1).any()):
         raise ValueError("features need one value per mode; leave degeneracy out")
-    rows = _checks.finite("features", features, ndim=2).shape[0]
+    rows = _checks.features("features", features).shape[0]
     if _checks.known(n) and not bool((n == rows).all()):
         raise ValueError(f"features has {rows} rows but n is {n}; give them the same number")
     noise = with_tail if residual is None else ridge

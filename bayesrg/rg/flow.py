@@ -112,9 +112,14 @@ def flow(
     _checks.on_host("rg.flow counts modes: it", cutoffs, degeneracy)
     counts = degeneracy
     values, degeneracy, n_points, bare = checked(values, degeneracy, n, ridge, tail)
-    multiplicity = np.ones(values.shape) if counts is None else np.asarray(counts)
-    if values.ndim != 1 or n_points.ndim or bare.ndim:
-        raise ValueError("flow takes one spectrum, n and ridge; call it once for each")
+    if counts is None:
+        multiplicity = np.ones(values.shape)
+    else:
+        multiplicity = _checks.on_64_bits("degeneracy", counts)
+    if values.ndim != 1 or multiplicity.ndim != 1 or n_points.ndim or bare.ndim:
+        raise ValueError(
+            "flow takes one spectrum (values and degeneracy), n and ridge; call it once for each"
+        )
     given = (
         {"features": features, "residual": residual}
         if isinstance(rule, str) and rule == "posterior"

@@ -45,7 +45,7 @@ def integrate_modes(root: ArrayLike, rest: MercerNormal | EffectiveNormal, y: Ar
     """
     what = "a law without batch, which the split of a gp.MercerNormal gives"
     _checks.instance("rest", rest, MercerNormal | EffectiveNormal, what)
-    root = _checks.finite("root", root, ndim=2)
+    root = _checks.features("root", root)
     y = _checks.finite("y", _checks.targets("y", y, root.shape[0]), ndim=1)
     if rest.shape() != y.shape:
         raise ValueError(

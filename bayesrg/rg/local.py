@@ -239,7 +239,7 @@ def _precision(B, pull):
 
 def _population(features, weights):
     _checks.require_x64("a local ridge")
-    features = _checks.finite("features", features, ndim=2)
+    features = _checks.features("features", features)
     return features, probabilities(weights, features.shape[0])
 
 

@@ -117,6 +117,11 @@ class PowerLaw(eqx.Module):
         """
         n, ridge = _checks.positive("n", n), _checks.nonnegative("ridge", ridge)
         threshold = _checks.positive("threshold", threshold)
+        if _checks.known(threshold) and not (threshold < 1).all():
+            raise ValueError(
+                f"threshold must lie strictly between 0 and 1, got {threshold.max()}; the usual "
+                "choice is 0.5"
+            )
         reach = n * (1 - threshold) / threshold
         reach, ratio = jnp.broadcast_arrays(reach, ridge / self.first)
         args = reach, ratio, self.alpha

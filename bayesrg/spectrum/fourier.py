@@ -36,6 +36,7 @@ class FourierSpectrum(Spectrum):
         return jnp.where(j == 0, 1.0, jnp.sqrt(2.0) * wave)
 
     def warn_if_shared(self, X):
+        X = _checks.inputs("X", X)
         if not (_checks.known(X) and _checks.known(self.period)):
             return
         turns = np.asarray(X, float).ravel() / float(self.period)

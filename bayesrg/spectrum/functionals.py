@@ -154,7 +154,7 @@ class Functionals(eqx.Module):
         -------
         (n, k + p), for `bayesrg.gp.MercerNormal` with values 1 and ``orthonormal=False``
         """
-        F, F_ref = _checks.finite("F", F, ndim=2), _checks.finite("F_ref", F_ref, ndim=2)
+        F, F_ref = _checks.features("F", F), _checks.features("F_ref", F_ref)
         k, p = self.V.shape[1], F.shape[1]
         if F_ref.shape != (self.X_ref.shape[0], p):
             raise ValueError(

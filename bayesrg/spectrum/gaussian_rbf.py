@@ -108,4 +108,5 @@ def gaussian_rbf(lengthscale: ArrayLike, scale: ArrayLike, modes: int) -> Gaussi
     modes = _checks.whole("modes", modes)
     a, b, _, total = _rates(lengthscale, scale)
     values = jnp.sqrt(2.0 * a / total) * (b / total) ** jnp.arange(modes)
+    _checks.defined("lengthscale or scale", values)
     return GaussianRBFSpectrum(RBF(lengthscale), scale, values, jnp.ones_like(values))

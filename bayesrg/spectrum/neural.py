@@ -182,14 +182,14 @@ def neural(
     if not given:
         apply, params = _network, _initial(start, X, modes)
     apply, params = hold(apply), jax.tree.map(jnp.asarray, params)
-    shape = jax.eval_shape(apply, params, X).shape
+    shape = jax.eval_shape(lambda p, x: _checks.returned("apply", apply(p, x)), params, X).shape
     if shape != (n, modes):
         raise ValueError(f"apply returns shape {shape}; return one column per mode, {(n, modes)}")
     if given:
         empirical.require_rows_apart(jax.jit(empirical.mixing)(apply, params, X))
     if optimizer is None:
         optimizer = optax.adam(optax.cosine_decay_schedule(3e-3, steps))
-    optimizer = hold(optimizer)
+    optimizer = hold(_checks.optimizer("optimizer", optimizer))
     params, objective = _train(kernel, params, X, key, apply, optimizer, steps, min(batch, n))
     if not _checks.known(objective):
         raise ValueError(

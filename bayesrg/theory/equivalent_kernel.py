@@ -28,7 +28,7 @@ class EquivalentKernel(eqx.Module):
 
     def __call__(self, features: ArrayLike, others: ArrayLike) -> Float[Array, "point point_bis"]:
         r"""Kernel :math:`\sum_k L_k\phi_k(x)\phi_k(z)` from mode functions (p, k) and (m, k)."""
-        features = _checks.finite("features", features, ndim=2)
+        features = _checks.features("features", features)
         others = _checks.finite("others", others, ndim=2)
         same_modes(features, self.values)
         same_modes(others, self.values, "others")
@@ -76,7 +76,7 @@ class EquivalentKernel(eqx.Module):
         (k,)
             To be added to ``coefficients(target)``.
         """
-        features = _checks.finite("features", features, ndim=2)
+        features = _checks.features("features", features)
         same_modes(features, self.values)
         target = _checks.finite("target", target, ndim=1)
         weights = probabilities(weights, features.shape[0])

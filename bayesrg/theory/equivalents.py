@@ -120,7 +120,7 @@ def ridge_equivalent(
     _checks.warn_32_bits("theory.ridge_equivalent")
     _checks.instance("moments", moments, Moments, _checks.MOMENTS)
     dtype = moments.values.dtype
-    n = _checks.nonnegative("n", n).astype(dtype)
+    n = _checks.squares("n", _checks.nonnegative("n", n).astype(dtype))
     ridge = _ridge(ridge, dtype)
     _checks.fit(n=n.shape, ridge=ridge.shape)
     if label_noise is not None:

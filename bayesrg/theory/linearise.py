@@ -213,7 +213,7 @@ def _warn_flat(level, moments, variance):
 
 def second_moment(name, Omega):
     """Convert to an array (p, p); reject what is asymmetric or indefinite."""
-    Omega = _checks.finite(name, Omega, ndim=2)
+    Omega = _checks.features(name, Omega)
     if Omega.shape[0] != Omega.shape[1] or Omega.shape[0] == 0:
         raise ValueError(f"{name} must be square, got shape {Omega.shape}; give E x x^T")
     if not _checks.known(Omega):

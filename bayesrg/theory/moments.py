@@ -102,8 +102,8 @@ def moments(
     """
     _checks.warn_32_bits("theory.moments")
     _checks.flag("centre", centre)
-    F = _checks.inputs("F", F)
-    y = _checks.targets("y", y, F.shape[0])
+    F = _checks.squares("F", _checks.inputs("F", F))
+    y = _checks.squares("y", _checks.targets("y", y, F.shape[0]))
     N, p = F.shape
     if N < 10 * p:
         singular = "; with fewer rows than features Omega is singular" if N < p else ""

@@ -324,7 +324,8 @@ def learning_curve_mc(
     if not np.issubdtype(sizes.dtype, np.integer) or (sizes < 1).any() or sizes.ndim != 1:
         got = _checks.shown(n)
         raise ValueError(f"n must hold positive integers, shape () or (s,), got {got}")
-    ridge, noise = _checks.positive("ridge", ridge), _checks.nonnegative("label_noise", label_noise)
+    ridge = _checks.squares("ridge", _checks.positive("ridge", ridge))
+    noise = _checks.nonnegative("label_noise", label_noise)
     for name, value in (("ridge", ridge), ("label_noise", noise)):
         if value.shape not in ((), sizes.shape):
             raise ValueError(

@@ -66,8 +66,8 @@ def rotate(net: DeepLinear, X: ArrayLike, Y: ArrayLike) -> Rotated:
     ValueError
         For mismatched shapes or non-finite numbers.
     """
-    X = _checks.inputs("X", X)
-    Y = _checks.targets("Y", Y, X.shape[0]).reshape(X.shape[0], -1)
+    X = _checks.squares("X", _checks.inputs("X", X))
+    Y = _checks.squares("Y", _checks.targets("Y", Y, X.shape[0])).reshape(X.shape[0], -1)
     if Y.shape[1] != net.outputs:
         raise ValueError(
             f"Y has {Y.shape[1]} columns and the network {net.outputs} outputs; give as many"

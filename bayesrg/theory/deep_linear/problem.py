@@ -116,7 +116,7 @@ class Problem(eqx.Module):
     def covariances(self, X_new):
         """Prior covariance of new outputs with the modes (m, r), and prior variances (m,)."""
         _checks.on_host("a posterior of theory.deep_linear", X_new)
-        X_new = _checks.on_64_bits("X_new", X_new, _checks.inputs)
+        X_new = _checks.squares("X_new", _checks.on_64_bits("X_new", X_new, _checks.inputs))
         X_new = X_new[:, None] if X_new.ndim == 1 else X_new
         if X_new.shape[1] != self.inputs.shape[1]:
             raise ValueError(
@@ -192,6 +192,8 @@ def prepare_outputs(
     n = _checks.inputs("X", X).shape[0]
     shape = _checks.targets(name, y, n).shape
     X, y = (np.asarray(_checks.numbers("X", v), float).reshape(n, -1) for v in (X, y))
+    for given, value in (("X", X), (name, y)):
+        _checks.squares(given, value)
     if y.shape[1] != net.outputs:
         raise ValueError(
             f"{name} has shape {shape} and the network {net.outputs} output(s); give one column "
