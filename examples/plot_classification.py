@@ -29,7 +29,7 @@ numpyro.enable_x64()
 data = brg.data.load("digits", n=100, task=(3, 8), key=0)
 y, y_test = (data.y + 1) / 2, np.asarray(data.y_test + 1) / 2
 spectrum = brg.spectrum.nystrom(brg.kernels.NNGP(1), data.X_ref)
-sampling = {"draws": 300, "warmup": 200, "chains": 2, "progress": False, "spectrum": spectrum}
+sampling = {"draws": 600, "warmup": 400, "chains": 2, "progress": False, "spectrum": spectrum}
 
 found = []
 for cut in (0, 10):

@@ -19,7 +19,7 @@ from bayesrg.models import gp_modes, gp_regression
 
 numpyro.enable_x64()
 i = jnp.arange(1, 25)
-x, x_new, ridge = i * (jnp.sqrt(5.0) - 1) / 2 % 1, jnp.linspace(0.0, 1.0, 201), 0.05
+x, x_new, ridge = i * (jnp.sqrt(5.0) - 1) / 2 % 1, jnp.linspace(0.0, 1.0, 200, False), 0.05
 y = jnp.sin(2 * jnp.pi * x) + 0.3 * jnp.cos(10 * jnp.pi * x) + 0.1 * jnp.cos(7 * i)
 spectrum = brg.spectrum.fourier(lambda j: (1 + j) ** -2.0, 61)
 

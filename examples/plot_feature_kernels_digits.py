@@ -27,7 +27,7 @@ net = brg.networks.DeepLinear(**hyper)
 # `diagnostics.feature.measure_deep_linear` averages these over the draws.
 
 model, eigen = deep_linear_collapsed.model, deep_linear_collapsed.prepare(data, **hyper)
-dt = brg.fit(model, data, key=0, draws=200, progress=False, **hyper, **eigen)
+dt = brg.fit(model, data, key=0, draws=250, progress=False, **hyper, **eigen)
 dt = brg.diagnostics.feature.measure_deep_linear(dt, net, prior=None)
 means = dt["feature_kernels"]["posterior"].to_numpy()
 

@@ -37,7 +37,7 @@ hyper = {"spectrum": spectrum, "eigen": eigen}
 # ---------
 # The result is an ArviZ tree, so ArviZ summarises and plots it.
 
-dt = brg.fit(gp_regression.model, data, key=1, draws=300, warmup=200, progress=False, **hyper)
+dt = brg.fit(gp_regression.model, data, key=1, draws=500, warmup=400, progress=False, **hyper)
 az.summary(dt)
 
 # %%

@@ -28,7 +28,7 @@ numpyro.enable_x64()
 
 data = spectrum_gp.demo(jax.random.key(0))
 hyper = spectrum_gp.prepare(data)
-dt = brg.fit(spectrum_gp.model, data, key=0, draws=500, warmup=300, chains=2, progress=False,
+dt = brg.fit(spectrum_gp.model, data, key=0, draws=1000, warmup=500, chains=2, progress=False,
              **hyper)  # fmt: skip
 exact, table = spectrum_gp.exact(data, **hyper), az.summary(dt)
 for name in ("amplitude", "exponent", "cutoff", "noise"):

@@ -43,7 +43,8 @@ runs = {width: sample(width) for width in (1, 2)}
 # %%
 # Function and order parameter Q agree with their exact means within four Monte Carlo errors, and
 # have a good R-hat, at either width. The weights of the narrow network do not: every chain sits at
-# one sign. By symmetry the posterior mean of every weight is zero, which no chain knows.
+# one sign, and ``fit`` warns of it. By symmetry the posterior mean of every weight is zero, which
+# no chain knows.
 
 for width, (draws, solved) in runs.items():
     rhat = {name: float(values.max()) for name, values in az.rhat(draws).items()}

@@ -98,6 +98,7 @@ def test_eigenpairs_of_a_kernel_that_moves():
         jax.grad(noise_slope)(1.1)
 
 
+@pytest.mark.slow
 def test_eigenvalues_may_move_alone():
     """Vectors that stay, as those of a modified spectrum do, cost no algebra of the matrix."""
     U, top = gp.eigenpairs_of(RBF(1.1), circle)
@@ -180,6 +181,7 @@ def test_draws_of_one_key_are_continuous():
             np.testing.assert_allclose((there - here) / 1e-6, step, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_other_decompositions_give_no_number_where_values_meet():
     """Derivatives of eigenvectors stay where they exist, and are nan where they do not."""
     A = np.diag([1.0, 2.0, 3.0]) + 0.1

@@ -133,10 +133,10 @@ CASES = {  # kernel, what it is, columns, pairs that are left out
     "Linear": (Linear(0.7, 0.2), lambda x, z, v, b: v * inner(x, z) + b, 3, ()),
     "NNGP relu": (NNGP(2, "relu", 1.8, 0.2), network(bent(0), 2), 3, ()),
     "NNGP erf": (NNGP(2, "erf", 1.8, 0.2), network(error_function, 2), 3, ()),
-    "NTK erf": (NTK(1, "erf", 1.8, 0.2), network(error_function, 1, True), 3, ()),
-    "DEQ erf": (DEQ("erf", 0.5, 1.1, 0.2, train="all"), equilibrium(error_function, True), 3, ()),
 }
 SLOW = {
+    "NTK erf": (NTK(1, "erf", 1.8, 0.2), network(error_function, 1, True), 3, ()),
+    "DEQ erf": (DEQ("erf", 0.5, 1.1, 0.2, train="all"), equilibrium(error_function, True), 3, ()),
     "Matern12": (Matern12(0.8, 1.3), MATERN[0], 3, CUSP),
     "Matern52": (Matern52(0.8, 1.3), MATERN[2], 3, ()),
     "Matern32, wide": (Matern32(4.0, 1.3), MATERN[1], 20, ()),
