@@ -2,6 +2,7 @@
 """What must run on the host says so under a JAX transformation; what need not is traced."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -93,3 +94,23 @@ def test_the_flow_is_traced_with_its_cutoffs_given():
     assert type(outside.stop) is int and int(inside.stop) == outside.stop
     for name in ("universal", "dressed", "arithmetic", "harmonic", "evidence", "rescaled"):
         np.testing.assert_allclose(getattr(inside, name), getattr(outside, name), rtol=1e-12)
+
+
+def test_arrays_that_a_traced_function_captured_are_checked_like_arguments():
+    """Their numbers are known under jit, where an operation of JAX on them would be traced."""
+    Phi, n, Omega = jnp.asarray(X), jnp.asarray(5), jnp.asarray(K)
+
+    def all_of(scale):
+        fn = gp.MercerNormal(Phi, scale * values[:2], 0.1, residual=jnp.asarray(y) ** 2)
+        kept = rg.learnability(scale * jnp.asarray(values), n, 0.1)
+        moments = theory.population_moments(Omega, jnp.asarray(y), scale * 100.0)
+        stop = rg.PowerLaw(1.0, 1.0).stop(scale * 10, 0.1, jnp.asarray(0.5))
+        return (
+            fn.log_prob(jnp.asarray(y)),
+            kept,
+            theory.ridge_equivalent(moments, n, 0.1).test,
+            stop,
+        )
+
+    inside, outside = jax.jit(all_of)(1.0), all_of(jnp.asarray(1.0))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10), inside, outside)

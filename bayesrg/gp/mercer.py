@@ -115,7 +115,8 @@ class MercerNormal(dist.Distribution):
                     f"residual has shape {self.residual.shape}; give ({n},) or ({n}, {n})"
                 )
         if self.residual is not None and self.residual.ndim == 1 and _checks.known(self.residual):
-            if (self.residual < -1e-8 * jnp.abs(self.residual).max(initial=0.0)).any():
+            host = np.asarray(self.residual)  # an operation of JAX would be traced under jit
+            if (host < -1e-8 * np.abs(host).max(initial=0.0)).any():
                 raise ValueError("residual has variances below zero; give what the modes leave out")
         if self.residual is not None and self.residual.ndim == 2:
             _checks.require_x64("MercerNormal with a dense residual")

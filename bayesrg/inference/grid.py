@@ -7,6 +7,7 @@ from typing import NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jaxtyping import Float
 from numpyro.infer.util import log_density
@@ -75,7 +76,8 @@ def grid_posterior(
         )
     for name, values in grid.items():
         values = _checks.finite(f"grid[{name!r}]", values, ndim=1)
-        if values.size < 2 or (_checks.known(values) and not bool((jnp.diff(values) > 0).all())):
+        falls = _checks.known(values) and not (np.diff(np.asarray(values)) > 0).all()
+        if values.size < 2 or falls:
             raise ValueError(f"grid[{name!r}] must rise and have at least two values")
         axes.append(values)
     mesh = jnp.meshgrid(*axes, indexing="ij")

@@ -152,10 +152,10 @@ def _posterior(features, residual, spectrum, ridge):
     values, degeneracy, n, with_tail = spectrum
     if features is None:
         raise ValueError('rule "posterior" needs features, the modes (n, k) at the points')
-    if _checks.known(degeneracy) and bool((degeneracy != 1).any()):
+    if _checks.known(degeneracy) and (np.asarray(degeneracy) != 1).any():
         raise ValueError("features need one value per mode; leave degeneracy out")
     rows = _checks.features("features", features).shape[0]
-    if _checks.known(n) and not bool((n == rows).all()):
+    if _checks.known(n) and not (np.asarray(n) == rows).all():
         raise ValueError(f"features has {rows} rows but n is {n}; give them the same number")
     noise = with_tail if residual is None else ridge
     return learn.posterior_learnability(features, values, noise, residual=residual)

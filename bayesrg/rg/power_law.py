@@ -6,6 +6,7 @@ from functools import partial
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.scipy.special import zeta
 from jaxtyping import Float
@@ -117,10 +118,10 @@ class PowerLaw(eqx.Module):
         """
         n, ridge = _checks.positive("n", n), _checks.nonnegative("ridge", ridge)
         threshold = _checks.positive("threshold", threshold)
-        if _checks.known(threshold) and not (threshold < 1).all():
+        if _checks.known(threshold) and not (np.asarray(threshold) < 1).all():
             raise ValueError(
-                f"threshold must lie strictly between 0 and 1, got {threshold.max()}; the usual "
-                "choice is 0.5"
+                "threshold must lie strictly between 0 and 1, got "
+                f"{np.asarray(threshold).max()}; the usual choice is 0.5"
             )
         reach = n * (1 - threshold) / threshold
         reach, ratio = jnp.broadcast_arrays(reach, ridge / self.first)

@@ -168,7 +168,8 @@ def population_moments(
                 f"mean has shape {mean.shape} and psi {psi.shape}; give one per feature"
             )
     if _checks.known(Omega):
-        gap, scale = float(jnp.abs(Omega - Omega.T).max()), float(jnp.abs(Omega).max())
+        host = np.asarray(Omega)
+        gap, scale = float(np.abs(host - host.T).max()), float(np.abs(host).max())
         if gap > max(1e-10, float(jnp.finfo(Omega.dtype).eps)) * scale:
             raise ValueError(
                 f"Omega of shape {Omega.shape} is asymmetric by up to {gap}; give (A + A.T) / 2 if "
