@@ -36,7 +36,7 @@ net = ConvLinear(**hyper)
 # where :math:`K_{ij}` compares patch i of x with patch j of x'. A priori Q has mean 1/4.
 
 model = deep_linear_conv.model
-run = {"key": 0, "draws": 600, "warmup": 400, "chains": 2, "prior": 4000, "progress": False}
+run = {"key": 0, "draws": 1000, "warmup": 500, "chains": 2, "prior": 4000, "progress": False}
 dt = brg.fit(model, data, **run, **hyper)
 draws, before = 4 * dt.posterior["Q"], 4 * dt.prior["Q"].to_numpy().reshape(-1, 4, 4)
 assert float(az.rhat(draws).max()) < 1.03
