@@ -24,7 +24,7 @@ numpyro.enable_x64()
 # The exact posterior, cut and uncut
 # ----------------------------------
 # Targets are 1 and 0. A cut of the latent function changes its coordinates and not its law:
-# amplitude and mean function agree within Monte Carlo error. ``fit`` warns of runs as short as these.
+# amplitude and mean function agree within Monte Carlo error. ``fit`` warns of such short runs.
 
 data = brg.data.load("digits", n=100, task=(3, 8), key=0)
 y, y_test = (data.y + 1) / 2, np.asarray(data.y_test + 1) / 2
