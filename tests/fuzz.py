@@ -8,7 +8,8 @@ Run as a script, without the type hook of the test suite, which would answer in 
 import os
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+if not os.environ.get("XLA_FLAGS"):  # the slow tests set it to nothing
+    os.environ["XLA_FLAGS"] = "--xla_backend_optimization_level=0"
 os.environ.setdefault("JAX_TRACEBACK_FILTERING", "off")
 os.environ.setdefault("MPLBACKEND", "agg")
 
