@@ -37,8 +37,7 @@ dt = brg.fit(model, data, key=1, **how, net=net)
 # %%
 # The data are 25 noisy values of a sine of the first of three inputs. The kernels of both layers
 # have turned to the targets; that of the second is far outside of what weights from the prior do.
-# Units may be swapped: that is why ``fit`` warns of weights that do not mix. Look at kernels
-# instead.
+# Units may be swapped, so ``fit`` warns that weights do not mix: look at kernels instead.
 
 dt = feature.measure(layers.add_kernels(dt, net))
 grown, error = feature.compare(dt)["target_alignment"][2:].to_numpy()  # difference and its MCSE
