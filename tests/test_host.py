@@ -99,12 +99,13 @@ def test_the_flow_is_traced_with_its_cutoffs_given():
 def test_arrays_that_a_traced_function_captured_are_checked_like_arguments():
     """Their numbers are known under jit, where an operation of JAX on them would be traced."""
     Phi, n, Omega = jnp.asarray(X), jnp.asarray(5), jnp.asarray(K)
+    residual, threshold = jnp.asarray(y) ** 2, jnp.asarray(0.5)
 
     def all_of(scale):
-        fn = gp.MercerNormal(Phi, scale * values[:2], 0.1, residual=jnp.asarray(y) ** 2)
+        fn = gp.MercerNormal(Phi, scale * values[:2], 0.1, residual=residual)
         kept = rg.learnability(scale * jnp.asarray(values), n, 0.1)
         moments = theory.population_moments(Omega, jnp.asarray(y), scale * 100.0)
-        stop = rg.PowerLaw(1.0, 1.0).stop(scale * 10, 0.1, jnp.asarray(0.5))
+        stop = rg.PowerLaw(1.0, 1.0).stop(scale * 10, 0.1, threshold)
         return (
             fn.log_prob(jnp.asarray(y)),
             kept,
