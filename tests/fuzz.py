@@ -2,7 +2,7 @@
 """Replace each argument of each public function by bad and extreme values, and count what happens.
 
 Run as a script, without the type hook of the test suite, which would answer in the package's place:
-``python tests/fuzz.py [part of a name ...]``.
+``python tests/fuzz.py [start of a name, or 1/2 and 2/2 for two halves]``.
 """
 
 import os
@@ -254,10 +254,23 @@ def default_of(function, argument):
     return parameter.default
 
 
-def main(parts):
-    """Print what is wrong and the table of counts; return the number of faults."""
+def chosen(objects, which):
+    """List (full name, function, its smallest problem) of the problems to try."""
     import fuzz_problems
     import fuzz_upper
+
+    everything = []
+    for home, problems in (fuzz_problems.LOWER | fuzz_upper.UPPER).items():
+        everything += [(f"{home}.{name}", *problem) for name, problem in problems(objects).items()]
+    if "/" in which:
+        part, parts = map(int, which.split("/"))
+        return everything[part - 1 :: parts]
+    return [problem for problem in everything if problem[0].startswith(which)]
+
+
+def main(which=""):
+    """Print what is wrong and the table of counts; return the number of faults."""
+    import fuzz_problems
 
     numpyro.enable_x64()
     programs = pathlib.Path(HERE).parent / ".pytest_cache" / "jax" / "fuzz"  # as in conftest
@@ -269,19 +282,13 @@ def main(parts):
     with np.errstate(all="ignore"):
         objects = fuzz_problems.common()
         counts, faults = collections.defaultdict(collections.Counter), 0
-        for home, problems in (fuzz_problems.LOWER | fuzz_upper.UPPER).items():
-            if parts and not any(p.split(".")[0] == home for p in parts):
-                continue
-            for name, (function, given) in problems(objects).items():
-                full = f"{home}.{name}"
-                if parts and not any(full.startswith(p) for p in parts):
-                    continue
-                found = [*judge(full, function, given), *valid(full, function, given)]
-                for argument, what, verdict, detail in found:
-                    counts[home][verdict] += 1
-                    if verdict not in ("refused", "passed"):
-                        faults += 1
-                        print(f"{verdict}: {full}({argument}={what}) {detail}", flush=True)
+        for name, function, given in chosen(objects, which):
+            found = [*judge(name, function, given), *valid(name, function, given)]
+            for argument, what, verdict, detail in found:
+                counts[name.split(".")[0]][verdict] += 1
+                if verdict not in ("refused", "passed"):
+                    faults += 1
+                    print(f"{verdict}: {name}({argument}={what}) {detail}", flush=True)
     verdicts = ["refused", "passed", "raw", "unnamed", "wrongly passed", "wrongly refused", "nan",
                 "hang", "broken"]  # fmt: skip
     print(f"{'':12}" + "".join(f"{v:>16}" for v in verdicts))
@@ -292,4 +299,4 @@ def main(parts):
 
 
 if __name__ == "__main__":
-    sys.exit(min(main(sys.argv[1:]), 1))
+    sys.exit(min(main(*sys.argv[1:]), 1))

@@ -45,11 +45,9 @@ def test_every_public_name_has_a_problem():
 @pytest.mark.slow
 def test_no_argument_meets_a_raw_message():
     """In processes of their own: the type hook of this one would answer in the package's place."""
-    parts = [["kernels", "spectrum", "gp", "networks", "inference"],
-             ["dynamics", "rg", "theory", "data", "io", "plots", "diagnostics"]]  # fmt: skip
     started = [
-        subprocess.Popen([sys.executable, HERE / "fuzz.py", *part], stdout=-1, text=True, cwd=HERE)
-        for part in parts
+        subprocess.Popen([sys.executable, HERE / "fuzz.py", half], stdout=-1, text=True, cwd=HERE)
+        for half in ("1/2", "2/2")
     ]
     outputs = [process.communicate()[0] for process in started]
     print(*outputs, sep="\n")
