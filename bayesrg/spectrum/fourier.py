@@ -29,9 +29,11 @@ class FourierSpectrum(Spectrum):
         if X.shape[1] != 1:
             raise ValueError(f"X has {X.shape[1]} columns; Fourier modes take one, shape (n, 1)")
         j = jnp.arange(len(self))
-        # the remainder is exact, so that far inputs lose no digit
-        turn = jnp.mod(X / self.period.astype(X.dtype), 1.0)
-        phase = 2 * jnp.pi * ((j + 1) // 2) * turn
+        wave_number = (j + 1) // 2
+        # The remainder is exact, so that far inputs lose no digit. The first operation is already
+        # one of all modes: XLA then moves all of them out of a sampler's loop, otherwise none.
+        turn = jnp.mod(jnp.where(j > 0, X, 0.0) / self.period.astype(X.dtype), 1.0)
+        phase = 2 * jnp.pi * wave_number * turn
         wave = jnp.where(j % 2 == 1, jnp.cos(phase), jnp.sin(phase))
         return jnp.where(j == 0, 1.0, jnp.sqrt(2.0) * wave)
 
