@@ -52,7 +52,7 @@ kernel = theory.equivalent_kernel(values, n, ridge)
 corrected = kernel.coefficients(target) + kernel.correction(modes, target, weights=density)
 scalar = theory.equivalent_kernel(values, n, rg.effective_ridge(values, n, ridge))
 s = rg.dressed_local_ridge(modes, values, n, ridge, weights=density).value
-dressed = rg.reweighted_modes(modes, values, n, s, modes @ target, weights=density)
+dressed = rg.reweighted_modes(modes, values, n, s, modes @ target, weights=density).mean
 four = jnp.stack([kernel.coefficients(target), corrected, scalar.coefficients(target), dressed])
 off = jnp.linalg.norm(four - fitted.mean(0), axis=1)
 print("equivalent kernel, corrected, scalar, local off by", off, f"with an error of {error:.4f}")

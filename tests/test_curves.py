@@ -169,7 +169,7 @@ def test_equivalent_kernel_is_the_dense_limit():
     extra = Phi**2 @ np.asarray(ek.variance)
 
     def mean(noise):
-        return rg.reweighted_modes(Phi, lam, n, noise, Phi @ target, weights=w)
+        return rg.reweighted_modes(Phi, lam, n, noise, Phi @ target, weights=w).mean
 
     _, slope = jax.jvp(mean, (np.full(80, ridge),), (extra,))
     np.testing.assert_allclose(ek.correction(Phi, target, weights=w), slope, rtol=1e-8)

@@ -14,12 +14,12 @@ HERE = Path(__file__).parent
 RECORDS = """
     data.Data dynamics.DIVERGED dynamics.GO dynamics.REACHED dynamics.Algorithm dynamics.Ensemble
     dynamics.Info dynamics.Largest dynamics.LinearDynamics dynamics.Preconditioner dynamics.State
-    dynamics.Trajectory gp.Maximum gp.Posterior gp.ReadoutPosterior inference.GridPosterior
+    dynamics.Trajectory gp.LinearPosterior gp.Maximum gp.Posterior inference.GridPosterior
     inference.PathEvidence inference.SamplingWarning io.SaveError
     kernels.JacobianFlow kernels.MomentKernel kernels.Stationary
-    networks.Alignment networks.Resampled networks.Trained rg.FeatureCumulants rg.Flow rg.Modes
+    networks.Alignment networks.Resampled networks.Trained rg.FeatureCumulants rg.Flow
     rg.Root spectrum.FourierSpectrum spectrum.FunctionalSpectrum spectrum.Functionals
-    spectrum.GaussianRBFSpectrum spectrum.ModePosterior spectrum.ModifiedKernel
+    spectrum.GaussianRBFSpectrum spectrum.ModifiedKernel
     spectrum.MovingModifiedKernel spectrum.NeuralSpectrum spectrum.NystromSpectrum
     spectrum.RotatedDensity spectrum.Spectrum spectrum.SphereSpectrum theory.AnnealedCurve
     theory.Curve theory.CurveMC theory.Density theory.Equivalent theory.EquivalentKernel

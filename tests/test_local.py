@@ -100,7 +100,7 @@ def test_scale_mixture_against_random_matrices():
 
 def test_reweighted_modes_on_the_points_are_the_conjugate_posterior():
     noise = 0.05 + 0.3 * p.x
-    ours = rg.reweighted_modes(p.Phi[:, :7], p.values[:7], 24, noise, p.y)
+    ours = rg.reweighted_modes(p.Phi[:, :7], p.values[:7], 24, noise, p.y).mean
     B = p.Phi[:, :7] * np.sqrt(p.values[:7])
     R = np.diag(noise)
     w = B.T @ np.linalg.solve(B @ B.T + R, p.y)
@@ -128,7 +128,7 @@ def mean_predictors(n, ridge):
         ek.coefficients(target),
         ek.coefficients(target) + ek.correction(Phi, target, weights=weights),
         theory.equivalent_kernel(smooth.values, n, s).coefficients(target),
-        rg.reweighted_modes(Phi, smooth.values, n, local.value, y, weights=weights),
+        rg.reweighted_modes(Phi, smooth.values, n, local.value, y, weights=weights).mean,
     ])  # fmt: skip
 
 

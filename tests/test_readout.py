@@ -28,7 +28,7 @@ def test_against_the_dense_joint_gaussian(shape, targets):
     mean, variance = found.predict(F_new)
     np.testing.assert_allclose(mean, F_new @ gain @ y, rtol=0, atol=1e-12)
     np.testing.assert_allclose(variance, np.diagonal(F_new @ cov @ F_new.T), rtol=0, atol=1e-12)
-    np.testing.assert_allclose(found.predict(F_new, noise=True)[1], variance + RIDGE, rtol=1e-15)
+    np.testing.assert_allclose(found.predict(F_new, ridge=RIDGE)[1], variance + RIDGE, rtol=1e-15)
     ridge = np.linalg.solve(F.T @ F + RIDGE / ALPHA * np.eye(p), F.T @ y)
     np.testing.assert_allclose(found.mean, ridge, rtol=0, atol=1e-12)
 

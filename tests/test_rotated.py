@@ -51,7 +51,7 @@ def test_coefficients_are_those_of_the_posterior():
     modes = mode_posterior(prior, Y, 0.04)
     posterior = gp.condition(prior, X, Y, 0.04)
     Phi = prior.spectrum.features(GRID)
-    mean, cov = Phi @ modes.mean, Phi * modes.variance @ Phi.T + prior.spectrum.residual_cov(GRID)
+    mean, cov = Phi @ modes.mean, Phi @ modes.cov @ Phi.T + prior.spectrum.residual_cov(GRID)
     np.testing.assert_allclose(mean, posterior.mean(GRID), rtol=0, atol=1e-9)
     np.testing.assert_allclose(cov, posterior.cov(GRID), rtol=0, atol=1e-9)
 
@@ -84,8 +84,8 @@ def test_on_its_own_sample_the_tail_is_a_ridge_on_average_and_low_modes_do_not_s
     deleted = mode_posterior(modify(spectrum, cut, 0.0), y, 0.1)
     kept = mode_posterior(modify(spectrum, maps.identity()), y, 0.1)
     np.testing.assert_allclose(deleted.mean[:8], kept.mean[:8], rtol=0, atol=1e-13)
-    np.testing.assert_allclose(deleted.variance[:8], kept.variance[:8], rtol=0, atol=1e-13)
-    np.testing.assert_allclose(deleted.variance[8:], 0.0)
+    np.testing.assert_allclose(deleted.cov[:8, :8], kept.cov[:8, :8], rtol=0, atol=1e-13)
+    np.testing.assert_allclose(deleted.cov[8:], 0.0)
 
 
 @pytest.mark.parametrize("first, second", [(0.3, 0.9), (0.9, 0.3)])

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Gaussian processes: the marginal likelihood as a distribution, and conditioning."""
 
+from .._posterior import LinearPosterior
 from .effective import EffectiveNormal
 from .laplace import LaplaceMarginal
 from .marginal import eigenpairs, eigenpairs_of, marginal
@@ -8,17 +9,17 @@ from .matrix import MatrixMercerNormal
 from .maximise import Maximum, maximise_evidence
 from .mercer import MercerNormal
 from .outputs import matrix_marginal
-from .readout import ReadoutPosterior, readout_posterior
+from .readout import readout_posterior
 from .regression import Posterior, condition
 
 __all__ = [
     "EffectiveNormal",
     "LaplaceMarginal",
+    "LinearPosterior",
     "MatrixMercerNormal",
     "Maximum",
     "MercerNormal",
     "Posterior",
-    "ReadoutPosterior",
     "condition",
     "eigenpairs",
     "eigenpairs_of",

@@ -1,69 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """Posterior of a linear read-out over fixed features, in closed form."""
 
-import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jax import Array, random
 from jax.scipy.linalg import solve_triangular
-from jaxtyping import Float
 
 from .. import _checks
 from .._checks import ArrayLike
 from .._linalg import judge, solve
-
-
-class ReadoutPosterior(eqx.Module):
-    r"""Law of the weights w of :math:`y = Fw + \epsilon`; see `readout_posterior`.
-
-    Attributes
-    ----------
-    mean : (p,) or (p, c)
-    factor : (p, p)
-        Lower Cholesky factor of :math:`F^TF + (\sigma^2/\alpha) I`: the covariance of w is
-        ``ridge`` times the inverse of what it is the root of.
-    ridge : (), noise variance
-    log_evidence : (), summed over targets
-    """
-
-    mean: Float[Array, "mode *output"]
-    factor: Float[Array, "mode mode_bis"]
-    ridge: Float[Array, ""]
-    log_evidence: Float[Array, ""]
-
-    @property
-    def cov(self) -> Float[Array, "mode mode_bis"]:
-        """Posterior covariance of w, (p, p), the same for all targets."""
-        return self.ridge * solve(self.factor, jnp.eye(self.factor.shape[0]))
-
-    def predict(self, F_new: ArrayLike, noise: bool = False):
-        """Return posterior mean (m,) or (m, c) and variance (m,) of ``F_new @ w``.
-
-        ``F_new`` is (m, p); with ``noise`` the variance is that of an observation.
-        """
-        _checks.flag("noise", noise)
-        F_new = _checks.finite("F_new", F_new, ndim=2)
-        if F_new.shape[1] != self.mean.shape[0]:
-            raise ValueError(
-                f"F_new has {F_new.shape[1]} columns and the posterior {self.mean.shape[0]} "
-                "weights; give the same features"
-            )
-        white = solve_triangular(self.factor, F_new.T, lower=True)
-        variance = self.ridge * (white**2).sum(0)
-        return F_new @ self.mean, variance + self.ridge if noise else variance
-
-    def sample(self, key: Array | int, draws: int = 1) -> Array:
-        """Draw weights with ``key``: (draws, p) or (draws, p, c)."""
-        key, draws = _checks.random_key(key), _checks.whole("draws", draws)
-        white = random.normal(key, (self.mean.shape[0], draws) + self.mean.shape[1:])
-        flat = white.reshape(white.shape[0], -1)
-        spread = solve_triangular(self.factor.T, flat, lower=False).reshape(white.shape)
-        return self.mean + jnp.sqrt(self.ridge) * jnp.moveaxis(spread, 1, 0)
+from .._posterior import LinearPosterior
 
 
 def readout_posterior(
     F: ArrayLike, y: ArrayLike, ridge: ArrayLike, *, scale: ArrayLike = 1.0
-) -> ReadoutPosterior:
+) -> LinearPosterior:
     r"""Condition the read-out :math:`w\sim N(0, \alpha I)` of features on noisy observations.
 
     :math:`w|y \sim N(A^{-1}F^Ty, \sigma^2A^{-1})`, :math:`A = F^TF + (\sigma^2/\alpha)I`: its mean
@@ -80,7 +30,7 @@ def readout_posterior(
 
     Returns
     -------
-    ReadoutPosterior
+    LinearPosterior
 
     Raises
     ------
@@ -118,4 +68,5 @@ def readout_posterior(
     )
     targets = 1 if y.ndim == 1 else y.shape[1]
     log_evidence = -0.5 * (quadratic + targets * (log_det + n * np.log(2 * np.pi)))
-    return ReadoutPosterior(mean, factor, ridge, log_evidence)
+    root = jnp.sqrt(ridge) * solve_triangular(factor, jnp.eye(p), lower=True).T
+    return LinearPosterior(mean, root, log_evidence)

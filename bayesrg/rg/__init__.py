@@ -6,7 +6,7 @@ from .coarse import Coarse, coarsen
 from .cumulants import FeatureCumulants, conditional_ridge, feature_cumulants
 from .cutoffs import cutoff
 from .flow import Flow, flow
-from .integrate import Modes, integrate_modes
+from .integrate import integrate_modes
 from .learnability import learnability, posterior_learnability, running_learnability
 from .local import (
     data_weights,
@@ -28,7 +28,6 @@ __all__ = [
     "Coarse",
     "FeatureCumulants",
     "Flow",
-    "Modes",
     "PowerLaw",
     "Root",
     "coarsen",

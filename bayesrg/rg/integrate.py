@@ -1,28 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """The low modes of a coarse model integrated in closed form."""
 
-from typing import NamedTuple
-
 import jax.numpy as jnp
-from jax import Array
-from jax.scipy.linalg import cho_solve
-from jaxtyping import Float
+from jax.scipy.linalg import solve_triangular
 
 from .. import _checks
 from .._checks import ArrayLike
 from .._linalg import factor, log_det
+from .._posterior import LinearPosterior
 from ..gp import EffectiveNormal, MercerNormal
 
 
-class Modes(NamedTuple):
-    """Conjugate posterior of the low modes: ``mean`` (k,), ``cov`` (k, k), ``log_evidence`` ()."""
-
-    mean: Float[Array, " mode"]
-    cov: Float[Array, "mode mode_bis"]
-    log_evidence: Float[Array, ""]
-
-
-def integrate_modes(root: ArrayLike, rest: MercerNormal | EffectiveNormal, y: ArrayLike) -> Modes:
+def integrate_modes(
+    root: ArrayLike, rest: MercerNormal | EffectiveNormal, y: ArrayLike
+) -> LinearPosterior:
     r"""Integrate standard-normal modes w out of ``y ~ rest.shift(root @ w)``.
 
     With R the covariance of ``rest`` and B the root, their posterior precision is
@@ -37,7 +28,8 @@ def integrate_modes(root: ArrayLike, rest: MercerNormal | EffectiveNormal, y: Ar
 
     Returns
     -------
-    Modes
+    LinearPosterior
+        Of w, with the evidence of all of ``y``.
 
     References
     ----------
@@ -54,9 +46,10 @@ def integrate_modes(root: ArrayLike, rest: MercerNormal | EffectiveNormal, y: Ar
     white, k = rest.solve(root), root.shape[1]
     inner = jnp.eye(k, dtype=root.dtype) + root.T @ white
     L = factor(0.5 * (inner + inner.T))
-    cov = cho_solve((L, True), jnp.eye(k, dtype=root.dtype))
+    spread = solve_triangular(L, jnp.eye(k, dtype=root.dtype), lower=True).T
+    cov = spread @ spread.T
     mean = cov @ (white.T @ (y - rest.loc))
     mean = mean + cov @ (white.T @ (y - rest.loc - root @ mean) - mean)  # refined once
     # Take the density at y minus what the modes explain: there it has no large terms that cancel.
     evidence = rest.shift(root @ mean).log_prob(y) - 0.5 * (mean @ mean + log_det(L))
-    return Modes(mean, cov, evidence)
+    return LinearPosterior(mean, spread, evidence)

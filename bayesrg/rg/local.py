@@ -10,6 +10,7 @@ from .. import _checks, _fixedpoint
 from .._checks import ArrayLike
 from .._fixedpoint import Root
 from .._linalg import factor, safe_sqrt
+from .._posterior import LinearPosterior
 from ..spectrum import Spectrum
 from .ridges import levels
 
@@ -160,8 +161,8 @@ def reweighted_modes(
     y: ArrayLike,
     *,
     weights: ArrayLike | None = None,
-) -> Float[Array, " mode"]:
-    r"""Mean coefficients of the low modes under a ridge that depends on the input.
+) -> LinearPosterior:
+    r"""Posterior of the low modes' coefficients under a ridge that depends on the input.
 
     :math:`\bar f = (\Lambda^{-1} + nM)^{-1} n b` with :math:`M_{kl} = \int p\,\phi_k\phi_l/s` and
     :math:`b_k = \int p\,\phi_k y/s`: regression with the data measure weighted by 1/s.
@@ -179,8 +180,8 @@ def reweighted_modes(
 
     Returns
     -------
-    (k,)
-        Coefficients of the mode functions.
+    LinearPosterior
+        Of the coefficients of the mode functions; it has no evidence, since ``y`` has no noise.
 
     References
     ----------
@@ -195,7 +196,8 @@ def reweighted_modes(
     amplitude = safe_sqrt(values)
     B = features * amplitude
     L = factor(_precision(B, pull))
-    return amplitude * cho_solve((L, True), B.T @ (pull * y))
+    root = amplitude[:, None] * solve_triangular(L, jnp.eye(len(L), dtype=L.dtype), lower=True).T
+    return LinearPosterior(amplitude * cho_solve((L, True), B.T @ (pull * y)), root)
 
 
 def data_weights(noise: ArrayLike, weights: ArrayLike | None = None) -> Float[Array, " point"]:

@@ -10,7 +10,7 @@ from .groups import groups
 from .modify import ModifiedKernel, MovingModifiedKernel, modify, modify_kernel
 from .neural import NeuralSpectrum, neural
 from .nystrom import NystromSpectrum, decompose, nystrom
-from .rotated import ModePosterior, RotatedDensity, mode_posterior, rotated_density
+from .rotated import RotatedDensity, mode_posterior, rotated_density
 from .sphere import SphereSpectrum, sphere
 
 __all__ = [
@@ -18,7 +18,6 @@ __all__ = [
     "FunctionalSpectrum",
     "Functionals",
     "GaussianRBFSpectrum",
-    "ModePosterior",
     "ModifiedKernel",
     "MovingModifiedKernel",
     "NeuralSpectrum",

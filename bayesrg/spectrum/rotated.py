@@ -10,6 +10,8 @@ from jaxtyping import Float
 
 from .. import _checks
 from .._checks import ArrayLike
+from .._linalg import safe_sqrt
+from .._posterior import LinearPosterior
 from .modify import ModifiedKernel
 
 
@@ -28,13 +30,6 @@ class RotatedDensity(NamedTuple):
     def total(self) -> Float[Array, ""]:
         """The log evidence, ()."""
         return self.modes.sum() + self.complement
-
-
-class ModePosterior(NamedTuple):
-    """Posterior of the coefficients of the mode functions, independent: both (k,)."""
-
-    mean: Float[Array, " mode"]
-    variance: Float[Array, " mode"]
 
 
 def _rotate(kernel, y, ridge):
@@ -78,7 +73,7 @@ def rotated_density(kernel: ModifiedKernel, y: ArrayLike, ridge: ArrayLike) -> R
     return RotatedDensity(modes, -0.5 * (outside + (n - k) * jnp.log(2 * np.pi * ridge)))
 
 
-def mode_posterior(kernel: ModifiedKernel, y: ArrayLike, ridge: ArrayLike) -> ModePosterior:
+def mode_posterior(kernel: ModifiedKernel, y: ArrayLike, ridge: ArrayLike) -> LinearPosterior:
     r"""Condition the coefficients of :math:`f = \sum_i c_i\phi_i` on noisy observations.
 
     On its own sample the modes decouple: :math:`m_i = \frac{v_i\cdot y}{\sqrt n}
@@ -92,13 +87,16 @@ def mode_posterior(kernel: ModifiedKernel, y: ArrayLike, ridge: ArrayLike) -> Mo
 
     Returns
     -------
-    ModePosterior
+    LinearPosterior
 
     References
     ----------
     arXiv 2307.14531; arXiv 2405.06008 (the decoupling).
     """
-    vectors, values, y, inside, ridge = _rotate(kernel, y, ridge)
+    vectors, values, _, inside, noise = _rotate(kernel, y, ridge)
     n = vectors.shape[0]
-    gain = values / (values + ridge)
-    return ModePosterior(inside / np.sqrt(n) * gain, gain * ridge / n)
+    gain = values / (values + noise)
+    root = jnp.diag(safe_sqrt(gain * noise / n))
+    return LinearPosterior(
+        inside / np.sqrt(n) * gain, root, rotated_density(kernel, y, ridge).total
+    )

@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a model that is linear in its weights has learnt: one normal law for all of them."""
+
+import equinox as eqx
+import jax.numpy as jnp
+from jax import Array, random
+from jaxtyping import Float
+
+from . import _checks
+from ._checks import ArrayLike
+
+
+class LinearPosterior(eqx.Module):
+    r"""Normal law of the weights w of a function :math:`f = Fw`, given observations.
+
+    Attributes
+    ----------
+    mean : (k,), or (k, c) for c targets
+    root : (k, k)
+        A square root of the covariance, which all targets share: it is ``root @ root.T``.
+    log_evidence : ()
+        Log density of the observations with the weights integrated out, summed over targets;
+        None where the weights were not fitted to observations.
+
+    References
+    ----------
+    Rasmussen and Williams (2006), equations 2.7 to 2.11.
+    """
+
+    mean: Float[Array, "mode *output"]
+    root: Float[Array, "mode mode_bis"]
+    log_evidence: Float[Array, ""] | None = None
+
+    @property
+    def cov(self) -> Float[Array, "mode mode_bis"]:
+        """Posterior covariance of w, (k, k), the same for all targets."""
+        return self.root @ self.root.T
+
+    def predict(self, F_new: ArrayLike, ridge: ArrayLike = 0.0):
+        """Return the mean (m,) or (m, c) and the variance (m,) of ``F_new @ w``.
+
+        ``F_new`` is (m, k). With the noise variance ``ridge`` the variance is that of a new
+        observation.
+        """
+        F_new = _checks.finite("F_new", F_new, ndim=2)
+        ridge = _checks.nonnegative("ridge", ridge, ndim=0)
+        if F_new.shape[1] != self.mean.shape[0]:
+            raise ValueError(
+                f"F_new has {F_new.shape[1]} columns and the posterior {self.mean.shape[0]} "
+                "weights; give the same features"
+            )
+        return F_new @ self.mean, ((F_new @ self.root) ** 2).sum(1) + ridge
+
+    def sample(self, key: Array | int, draws: int = 1) -> Array:
+        """Draw weights with ``key``: (draws, k) or (draws, k, c)."""
+        key, draws = _checks.random_key(key), _checks.whole("draws", draws)
+        white = random.normal(key, (draws, *self.mean.shape), self.mean.dtype)
+        return self.mean + jnp.einsum("kl,dl...->dk...", self.root, white)
