@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+from functools import cache, partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +13,7 @@ from numpyro.infer.autoguide import AutoNormal
 from numpyro.infer.reparam import LocScaleReparam
 from numpyro.infer.util import log_density
 from oracles import conditional, fourier_modes, fourier_problem, log_normal
+from scipy.stats import norm
 
 from bayesrg import rg
 from bayesrg._covariance import LowRank
@@ -30,31 +33,50 @@ def multi(Y=None):
         numpyro.sample("y", MercerNormal(p.Phi, p.values, p.ridge), obs=Y)
 
 
-def traced(model, *args, key=0, **kwargs):
-    return handlers.trace(handlers.seed(model, key)).get_trace(*args, **kwargs)
+def traced(model, *args, **kwargs):
+    """Sites of a model with names and shapes; no value is computed."""
+    sites = {}
+
+    def run():
+        sites.update(handlers.trace(handlers.seed(model, 0)).get_trace(*args, **kwargs))
+
+    jax.eval_shape(run)
+    return sites
 
 
-@pytest.mark.parametrize("cutoff", p.cutoffs)
+@cache
+def density(rule, cutoff=5):
+    """Compiled log density of observations and given modes, after one cut."""
+    coarse = rg.coarsen(model, y=rg.Coarse(cutoff, rule))
+    return jax.jit(lambda y, w: log_density(coarse, (y,), {}, {"y_modes": w})[0])
+
+
+EVERYWHERE = fourier_modes(np.concatenate([p.x, p.x_new]), 61)
+
+
+@partial(jax.jit, static_argnums=2)
+def exact(Phi, y, cutoff):
+    """Low modes given the first 24 points; mean and variance at the other points."""
+    low = rg.integrate_modes(*MercerNormal(Phi[:24], p.values, p.ridge).split(cutoff), y)
+    root, rest = MercerNormal(Phi, p.values, p.ridge).split(cutoff)
+    mean, variance, _ = rest.shift(root @ low.mean).krige(y)
+    # total variance: given the modes, plus that of the modes through everything they move
+    moved = jax.vmap(lambda w: rest.shift(root @ w).krige(y)[0])(jnp.eye(cutoff))
+    gain = (moved - rest.krige(y)[0]).T if cutoff else jnp.zeros((3, 0))
+    return low, mean, variance + jnp.einsum("ij,jk,ik->i", gain, low.cov, gain)
+
+
+@pytest.mark.parametrize("cutoff", [0, 5, 24, 40, 61])
 def test_exact_rule_moves_nothing(cutoff):
     """Evidence, low-mode posterior and predictive, against the full model inverted whole."""
-    X_all = np.concatenate([p.x, p.x_new])
-    Phi = fourier_modes(X_all, 61)
-    root, rest = MercerNormal(Phi[:24], p.values, p.ridge).split(cutoff)
-    low = rg.integrate_modes(root, rest, p.y)
+    low, mean, total = exact(EVERYWHERE, p.y, cutoff)
     np.testing.assert_allclose(low.log_evidence, -14.377037219646, rtol=0, atol=1e-10)
-    everywhere, rest = MercerNormal(Phi, p.values, p.ridge).split(cutoff)
-    mean, variance, _ = rest.shift(everywhere @ low.mean).krige(p.y)
     expected = [0.219758763471, 1.087198646960, 0.728297121778]
     np.testing.assert_allclose(mean, expected, rtol=0, atol=1e-10)
-    # total variance: given the modes, plus that of the modes through everything they move
-    moved = jax.vmap(lambda w: rest.shift(everywhere @ w).krige(p.y)[0])(jnp.eye(cutoff))
-    still = rest.krige(p.y)[0]
-    gain = (moved - still).T if cutoff else jnp.zeros((3, 0))
-    total = variance + jnp.einsum("ij,jk,ik->i", gain, low.cov, gain)
     np.testing.assert_allclose(
         total, [0.049154991576, 0.060921300578, 0.076819395486], rtol=0, atol=1e-10
     )
-    B = Phi[:24] * np.sqrt(p.values)
+    B = p.Phi * np.sqrt(p.values)
     joint = np.block([[C, B], [B.T, np.eye(61)]])
     mean, cov = conditional(joint, np.arange(24), np.arange(24, 24 + cutoff), p.y)
     np.testing.assert_allclose(low.mean, mean, rtol=0, atol=1e-10)
@@ -62,34 +84,36 @@ def test_exact_rule_moves_nothing(cutoff):
 
 
 def test_reference_posterior_and_learnability():
-    low = rg.integrate_modes(*MercerNormal(p.Phi, p.values, p.ridge).split(5), p.y)
+    low = exact(EVERYWHERE, p.y, 5)[0]
     np.testing.assert_allclose(
-        np.sqrt(jnp.diagonal(low.cov)),
+        np.sqrt(np.diagonal(low.cov)),
         [0.05573453, 0.11452968, 0.16092741, 0.22206899, 0.26689107], rtol=0, atol=6e-9,
     )  # fmt: skip
     np.testing.assert_allclose(
         low.mean, [-0.00522357, -0.00812641, 2.05139757, -0.05143389, 0.03464193], rtol=0, atol=6e-9
     )
-    learnt = 1 - jnp.diagonal(low.cov)[:4]
+    learnt = 1 - np.diagonal(low.cov)[:4]
     np.testing.assert_allclose(
         learnt, [0.99689366242, 0.98688295275, 0.974102369538, 0.950685363906], rtol=0, atol=6e-12
     )
-    whole = rg.integrate_modes(*MercerNormal(p.Phi, p.values, p.ridge).split(61), p.y)
-    conserved = (1 - jnp.diagonal(whole.cov)).sum() + p.ridge * np.trace(np.linalg.inv(C))
+    whole = exact(EVERYWHERE, p.y, 61)[0]
+    conserved = (1 - np.diagonal(whole.cov)).sum() + p.ridge * np.trace(np.linalg.inv(C))
     np.testing.assert_allclose(conserved, 24, rtol=1e-13)
 
 
 def test_reference_log_joint():
     """Dense and low-rank algebra of the eliminated modes, at given low modes."""
-    w = jnp.linspace(-1, 1, 5)
-    dense = log_density(rg.coarsen(model, y=rg.Coarse(5)), (p.y,), {}, {"y_modes": w})[0]
-    np.testing.assert_allclose(dense, -269.257306014430, rtol=1e-13)
-    _, rest = MercerNormal(p.Phi, p.values, p.ridge).split(5)
-    r = p.y - p.Phi[:, :5] * np.sqrt(p.values[:5]) @ w
-    quad, log_det = LowRank(rest.features, jnp.sqrt(rest.values), rest.ridge).quad_logdet(r[None])
-    low_rank = -0.5 * (quad[0] + log_det + 24 * np.log(2 * np.pi))
-    low_rank += dist.Normal(0, 1).log_prob(w).sum()
-    np.testing.assert_allclose(low_rank, -269.257306014430, rtol=0, atol=1e-11)
+    w = np.linspace(-1, 1, 5)
+    np.testing.assert_allclose(density("exact")(p.y, w), -269.257306014430, rtol=1e-13)
+
+    @jax.jit
+    def low_rank(r):
+        _, rest = MercerNormal(p.Phi, p.values, p.ridge).split(5)
+        return LowRank(rest.features, jnp.sqrt(rest.values), rest.ridge).quad_logdet(r)
+
+    quad, log_det = low_rank((p.y - p.Phi[:, :5] * np.sqrt(p.values[:5]) @ w)[None])
+    found = -0.5 * (quad[0] + log_det + 24 * np.log(2 * np.pi)) + norm.logpdf(w).sum()
+    np.testing.assert_allclose(found, -269.257306014430, rtol=0, atol=1e-11)
 
 
 @pytest.mark.parametrize("rule", rg.coarse.RULES)
@@ -99,28 +123,38 @@ def test_it_is_a_numpyro_reparameterisation(rule):
     assert trace["y_modes"]["value"].shape == (5,)
     assert trace["y_modes"]["infer"] == {"event_dims": ["mode"]}
     assert trace["y"]["is_observed"]
-    w = jnp.linspace(-1, 1, 5)
-    given = handlers.condition(handlers.reparam(model, config=config), {"y_modes": w})
-    _, rest = MercerNormal(p.Phi, p.values, p.ridge).split(5, rule)
+    w = np.linspace(-1, 1, 5)
+
+    @jax.jit
+    def plain(w):
+        given = handlers.condition(handlers.reparam(model, config=config), {"y_modes": w})
+        rest = MercerNormal(p.Phi, p.values, p.ridge).split(5, rule)[1]
+        noise = rest.covariance_matrix if rule == "exact" else rest.variance
+        return log_density(given, (p.y,), {}, {})[0], noise
+
+    found, noise = map(np.asarray, plain(w))
     mean = p.Phi[:, :5] * np.sqrt(p.values[:5]) @ w
-    expected = log_normal(p.y, mean, np.asarray(
-        rest.covariance_matrix if rule == "exact" else np.diag(rest.variance)
-    )) + dist.Normal(0, 1).log_prob(w).sum()  # fmt: skip
-    np.testing.assert_allclose(log_density(given, (p.y,), {}, {})[0], expected, rtol=1e-10)
-    both = handlers.substitute(rg.coarsen(model, y=rg.Coarse(5, rule)), {"y_modes": w})
-    np.testing.assert_allclose(log_density(both, (p.y,), {}, {})[0], expected, rtol=1e-10)
+    expected = log_normal(p.y, mean, noise if rule == "exact" else np.diag(noise))
+    expected += norm.logpdf(w).sum()
+    np.testing.assert_allclose(found, expected, rtol=1e-10)
+    np.testing.assert_allclose(density(rule)(p.y, w), expected, rtol=1e-10)
 
 
 @pytest.mark.parametrize("cutoff", [0, 61])
 def test_cutting_nothing_and_everything(cutoff):
-    trace = traced(rg.coarsen(model, y=rg.Coarse(cutoff)), p.y)
-    assert ("y_modes" in trace) == (cutoff > 0)
+    coarse = rg.coarsen(model, y=rg.Coarse(cutoff))
+
+    @jax.jit
+    def cut(y):
+        trace = handlers.trace(handlers.seed(coarse, 0)).get_trace(y)
+        assert ("y_modes" in trace) == (cutoff > 0)
+        fn = trace["y"]["fn"]
+        return fn.log_prob(y) if cutoff == 0 else fn.variance
+
     if cutoff == 0:
-        np.testing.assert_allclose(
-            trace["y"]["fn"].log_prob(p.y), -14.377037219646, rtol=0, atol=1e-12
-        )
+        np.testing.assert_allclose(cut(p.y), -14.377037219646, rtol=0, atol=1e-12)
     else:
-        np.testing.assert_allclose(trace["y"]["fn"].variance, p.ridge)
+        np.testing.assert_allclose(cut(p.y), p.ridge)
 
 
 def test_prior_predictive_keeps_its_law():
@@ -157,17 +191,22 @@ def wrapped(kind):
 )
 def test_each_target_has_its_own_modes(kind):
     Y = np.stack([p.y, -p.y, 2 * p.y])
-    for rule in ("exact", "universal"):
+
+    @partial(jax.jit, static_argnums=1)
+    def modes_and_density(key, rule):
         coarse = rg.coarsen(wrapped(kind), y=rg.Coarse(4, rule))
-        trace = traced(coarse, Y)
-        w = trace["y_modes"]["value"]
-        assert w.shape == (3, 4) and len(np.unique(w)) == 12
+        trace = handlers.trace(handlers.seed(coarse, key)).get_trace(Y)
         assert trace["y"]["fn"].shape() == (3, 24)
-        joint = log_density(coarse, (Y,), {}, {"y_modes": w})[0]
-        one = rg.coarsen(model, y=rg.Coarse(4, rule))
-        alone = [log_density(one, (y,), {}, {"y_modes": wi})[0] for y, wi in zip(Y, w, strict=True)]
+        w = trace["y_modes"]["value"]
+        return w, log_density(coarse, (Y,), {}, {"y_modes": w})[0]
+
+    for rule in ("exact", "universal"):
+        w, joint = modes_and_density(jax.random.key(0), rule)
+        w = np.asarray(w)
+        assert w.shape == (3, 4) and len(np.unique(w)) == 12
+        alone = [density(rule, 4)(y, wi) for y, wi in zip(Y, w, strict=True)]
         np.testing.assert_allclose(joint, sum(alone), rtol=1e-11)
-        free = traced(coarse)["y"]["value"]
+        free = traced(rg.coarsen(wrapped(kind), y=rg.Coarse(4, rule)))["y"]["value"]
         assert free.shape == (3, 24)
 
 
@@ -185,15 +224,14 @@ def test_two_sites():
 def test_eigenpairs_of_the_eliminated_part():
     residual = 0.01 * np.eye(24) + 0.001
     eigen = eigenpairs(p.Phi[:, 5:], p.values[5:], residual)
-    w = jnp.linspace(-1, 1, 5)
-    plain, fast = (
-        log_density(
-            rg.coarsen(model, y=rg.Coarse(5, eigen=e)), (p.y,),
-            {"residual": residual, "scale": 0.7, "ridge": 0.2}, {"y_modes": w},
-        )[0]
-        for e in (None, eigen)
-    )  # fmt: skip
-    np.testing.assert_allclose(plain, fast, rtol=1e-12)
+    w = np.linspace(-1, 1, 5)
+    given = {"residual": residual, "scale": 0.7, "ridge": 0.2}
+
+    def joint(eigen):
+        coarse = rg.coarsen(model, y=rg.Coarse(5, eigen=eigen))
+        return jax.jit(lambda w: log_density(coarse, (p.y,), given, {"y_modes": w})[0])(w)
+
+    np.testing.assert_allclose(joint(None), joint(eigen), rtol=1e-12)
 
 
 def hyper(y=None):
@@ -205,9 +243,14 @@ def hyper(y=None):
 def test_svi_with_an_autoguide():
     coarse = rg.coarsen(hyper, y=rg.Coarse(3, "universal"))
     svi = SVI(coarse, AutoNormal(coarse), numpyro.optim.Adam(0.05), Trace_ELBO())
-    result = svi.run(jax.random.key(0), 600, p.y, progress_bar=False)
-    assert np.isfinite(result.losses).all() and result.losses[-50:].mean() < result.losses[0]
-    modes = svi.guide.median(result.params)["y_modes"]
+
+    @jax.jit
+    def fit(key):
+        result = svi.run(key, 600, p.y, progress_bar=False)
+        return result.losses, svi.guide.median(result.params)["y_modes"]
+
+    losses, modes = map(np.asarray, fit(jax.random.key(0)))
+    assert np.isfinite(losses).all() and losses[-50:].mean() < losses[0]
     assert modes.shape == (3,) and 1.0 < modes[2] < 3.0  # sin 2 pi x is in the target
 
 

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -160,6 +161,11 @@ def model_trace(model, X, y, **hyper):
     return handlers.trace(handlers.seed(model, 0)).get_trace(X, y, **hyper)
 
 
+def density_of(model, X, y, **hyper):
+    """Log density of the targets under the law that the model gives them."""
+    return jax.jit(lambda y: model_trace(model, X, y, **hyper)["y"]["fn"].log_prob(y))(y)
+
+
 def test_weights_are_not_sampled_at_small_noise_unless_forced():
     X, y, _ = noisy()
     power = float((y**2).mean())
@@ -245,8 +251,16 @@ def test_two_outputs_at_the_edges_by_average_over_weights():
 
 def test_every_route_of_very_wide_networks_is_a_gaussian_process():
     X, Y = two_outputs()
-    gp = [brg.gp.condition(brg.kernels.Linear(0.2), X, y, 0.15) for y in Y.T]
-    total, widths = sum(float(g.log_evidence) for g in gp), (10**6, 10**6)
+    X_new = np.random.default_rng(6).standard_normal((2, 5))
+
+    @jax.jit
+    @partial(jax.vmap, in_axes=1)
+    def regression(y):
+        law = brg.gp.condition(brg.kernels.Linear(0.2), X, y, 0.15)
+        return law.log_evidence, jnp.stack(law.predict(X_new))
+
+    evidences, expected = regression(Y)
+    total, widths = float(np.sum(evidences)), (10**6, 10**6)
     net = DeepLinear(widths, ridge=0.15, outputs=2)
     point = saddle(net, X, Y)
     assert_allclose(point.Q, np.eye(2), rtol=0, atol=1e-4)
@@ -254,25 +268,23 @@ def test_every_route_of_very_wide_networks_is_a_gaussian_process():
     gaps = [point.log_evidence - total, near.log_evidence - total]
     assert_allclose(10 * gaps[0], gaps[1], rtol=0.02)  # of order 1 / width
     assert abs(gaps[0]) < 1e-4
-    X_new = np.random.default_rng(6).standard_normal((2, 5))
-    expected = [np.stack(v, 1) for v in zip(*[g.predict(X_new) for g in gp], strict=True)]
-    assert_allclose(point.predict(X_new), expected, rtol=0, atol=1e-5)
-    latents = {"c1": widths[0] - jnp.arange(2.0), "c2": widths[1] - jnp.arange(2.0)}
-    latents |= {"t1": jnp.zeros(1), "t2": jnp.zeros(1)}
+    assert_allclose(point.predict(X_new), np.moveaxis(expected, 0, 2), rtol=0, atol=1e-5)
+    latents = {"c1": widths[0] - np.arange(2.0), "c2": widths[1] - np.arange(2.0)}
+    latents |= {"t1": np.zeros(1), "t2": np.zeros(1)}
     model = handlers.substitute(deep_linear_collapsed.model, latents)
-    law = model_trace(model, X, Y, widths=widths, outputs=2, ridge=0.15)["y"]["fn"]
-    assert_allclose(law.log_prob(Y), total, rtol=0, atol=1e-5)
+    found = density_of(model, X, Y, widths=widths, outputs=2, ridge=0.15)
+    assert_allclose(found, total, rtol=0, atol=1e-5)
 
 
 def test_without_hidden_layers_both_models_are_linear_regression():
     X, y, _ = noisy()
     hyper = {"widths": (), "ridge": 0.1, "weight_scales": 1.3}
-    gp = brg.gp.condition(brg.kernels.Linear(1.3**2 / 4), X, y, 0.1)
-    law = model_trace(deep_linear_collapsed.model, X, y, **hyper)["y"]["fn"]
-    assert_allclose(law.log_prob(y), gp.log_evidence, rtol=1e-12)
+    kernel = brg.kernels.Linear(1.3**2 / 4)
+    expected = jax.jit(lambda y: brg.gp.condition(kernel, X, y, 0.1).log_evidence)(y)
+    assert_allclose(density_of(deep_linear_collapsed.model, X, y, **hyper), expected, rtol=1e-12)
 
     w = np.array([0.3, -1.2, 0.5, 0.8])
-    joint, _ = log_density(deep_linear.model, (X, y), hyper, {"z1": w[None]})
+    joint = jax.jit(lambda z: log_density(deep_linear.model, (X, y), hyper, {"z1": z})[0])(w[None])
     expected = norm.logpdf(w).sum() + norm.logpdf(y, 1.3 * X @ w / 2, np.sqrt(0.1)).sum()
     assert_allclose(joint, expected, rtol=1e-12)
 
@@ -280,15 +292,17 @@ def test_without_hidden_layers_both_models_are_linear_regression():
 def test_a_scale_moves_between_layers():
     """The law of the outputs keeps the product; the hidden kernels below the move do not."""
     X, Y = two_outputs()
-    latents = {"c1": jnp.array([3.0, 2.0]), "t1": jnp.array([0.4])}
-    latents |= {"c2": jnp.array([2.5, 1.0]), "t2": jnp.array([-0.3])}
-    chain = order_parameter((4, 3), 2, latents).chain
+    latents = {"c1": np.array([3.0, 2.0]), "t1": np.array([0.4])}
+    latents |= {"c2": np.array([2.5, 1.0]), "t2": np.array([-0.3])}
+    chain = jax.jit(lambda latents: order_parameter((4, 3), 2, latents).chain)(latents)
     found = []
     for scales in ((1.0, 1.0, 1.2), (2.0, 0.5, 1.2)):
         hyper = {"widths": (4, 3), "outputs": 2, "ridge": 0.15, "weight_scales": scales}
-        density = log_density(deep_linear_collapsed.model, (X, Y), hyper, latents)[0]
+        data = deep_linear_collapsed.model, (X, Y), hyper
+        density = jax.jit(lambda z, data=data: log_density(*data, z)[0])(latents)
         net = DeepLinear(hyper.pop("widths"), **hyper)
-        found.append((density, feature_means(rotate(net, X, Y), chain)))
+        means = jax.jit(lambda c, net=net: feature_means(rotate(net, X, Y), c))(chain)
+        found.append((density, means))
     assert_allclose(found[1][0], found[0][0], rtol=1e-12)
     assert_allclose(found[1][1][0], 4 * found[0][1][0], rtol=1e-10, atol=1e-13)
     assert_allclose(found[1][1][1], found[0][1][1], rtol=1e-10, atol=1e-13)

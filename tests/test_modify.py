@@ -38,7 +38,14 @@ def _ntk(X, Z):
     return T
 
 
-NTK = adapt(_ntk)  # on inputs of squared length d
+class Tangent(eqx.Module):
+    """The tangent kernel as a module: adapted, it stays one program where it is called."""
+
+    def __call__(self, X, Z):
+        return _ntk(X, Z)
+
+
+NTK = adapt(Tangent())  # on inputs of squared length d
 
 
 def circle(t):
@@ -49,7 +56,11 @@ GRID = circle(2 * np.pi * np.arange(40) / 40 + 0.01)
 LANDMARKS = circle(np.random.default_rng(0).uniform(0, 2 * np.pi, 60))
 
 
-at = eqx.filter_jit(lambda kernel, *inputs: kernel(*inputs))
+compiled = eqx.filter_jit(lambda kernel, *inputs: kernel(*inputs))
+
+
+def at(kernel, *inputs):
+    return np.asarray(compiled(kernel, *inputs))
 
 
 class Circular(eqx.Module):
@@ -57,6 +68,7 @@ class Circular(eqx.Module):
 
     length: jax.Array
 
+    @eqx.filter_jit
     def __call__(self, X, Z):
         return jnp.exp(-(1 - jnp.cos(X - Z.T)) / self.length)
 
@@ -74,7 +86,7 @@ def test_the_base_of_these_tests_is_the_tangent_kernel():
 
 
 def test_the_identity_is_the_kernel_and_without_tail_nystrom():
-    X = jnp.asarray(np.concatenate([GRID, LANDMARKS]))
+    X = np.concatenate([GRID, LANDMARKS])
     spectrum = nystrom(NTK, LANDMARKS, rank=7)
     for g in (maps.identity(), maps.identity, maps.scale(1.0), lambda values: values):
         kernel = modify(spectrum, g)
@@ -82,22 +94,22 @@ def test_the_identity_is_the_kernel_and_without_tail_nystrom():
     bare = modify(nystrom(NTK, LANDMARKS), maps.identity(), tail=0.0)
     K, full = at(bare, X), at(NTK, X)
     np.testing.assert_allclose(K[40:, 40:], full[40:, 40:], rtol=0, atol=1e-12)
-    assert (jnp.diagonal(full - K)[:40] > 1e-3).all()
+    assert (np.diagonal(full - K)[:40] > 1e-3).all()
 
 
 def test_eigenvalues_on_the_landmarks_are_those_of_the_map():
     spectrum = nystrom(NTK, LANDMARKS, rank=7)
-    full = np.linalg.eigvalsh(NTK(LANDMARKS))[::-1]
+    full = np.linalg.eigvalsh(at(NTK, LANDMARKS))[::-1]
     kernel = modify(spectrum, maps.power(1.4), tail=0.3)
     expected = np.append(60 * maps.power(1.4)(spectrum.values), 0.3 * full[7:])
-    got = np.linalg.eigvalsh(kernel(LANDMARKS))[::-1]
+    got = np.linalg.eigvalsh(at(kernel, LANDMARKS))[::-1]
     np.testing.assert_allclose(got, np.sort(expected)[::-1], rtol=1e-10, atol=1e-12)
 
 
 def test_modes_left_alone_are_in_the_rank_or_out_of_it():
     table = maps.table([1.0, 0.2, 0.1])
-    spectra = nystrom(NTK, LANDMARKS), nystrom(NTK, LANDMARKS, rank=3)
-    inside, outside = (modify(s, table)(GRID, LANDMARKS) for s in spectra)
+    spectra = nystrom(NTK, LANDMARKS), nystrom(NTK, LANDMARKS, rank=7)
+    inside, outside = (at(modify(s, table), GRID, LANDMARKS) for s in spectra)
     np.testing.assert_allclose(inside, outside, rtol=0, atol=1e-11)
 
 
@@ -107,12 +119,12 @@ def test_modes_left_alone_are_in_the_rank_or_out_of_it():
 )  # fmt: skip
 def test_any_map_is_positive_semi_definite_off_the_landmarks(g, smallest, slack):
     kernel = modify(nystrom(NTK, LANDMARKS, rank=7), g)
-    values = np.linalg.eigvalsh(at(kernel, jnp.asarray(np.concatenate([GRID, LANDMARKS]))))
+    values = np.linalg.eigvalsh(at(kernel, np.concatenate([GRID, LANDMARKS])))
     np.testing.assert_allclose(values[0], smallest, rtol=0, atol=slack)
 
 
 def test_every_map_with_any_tail_is_positive_semi_definite_off_the_landmarks():
-    X = jnp.asarray(np.concatenate([GRID, LANDMARKS]))
+    X = np.concatenate([GRID, LANDMARKS])
     spectrum = nystrom(NTK, LANDMARKS, rank=7)
     for g in (
         maps.power(0.3), maps.power(3.0), maps.flatten(3), maps.lift(3), maps.hard_cutoff(1.0),
@@ -126,9 +138,9 @@ def test_every_map_with_any_tail_is_positive_semi_definite_off_the_landmarks():
 
 def test_the_bare_form_is_linear_and_maps_follow_one_another():
     spectrum = nystrom(NTK, LANDMARKS)
-    once = modify(spectrum, maps.power(1.5), tail=0.0)(GRID)
-    thrice = modify(spectrum, lambda v: 3 * maps.power(1.5)(v), 0.0)
-    np.testing.assert_allclose(thrice(GRID), 3 * once, rtol=1e-12)
+    once = at(modify(spectrum, maps.power(1.5), tail=0.0), GRID)
+    thrice = at(modify(spectrum, lambda v: 3 * maps.power(1.5)(v), 0.0), GRID)
+    np.testing.assert_allclose(thrice, 3 * once, rtol=1e-12)
     both = modify(modify(spectrum, maps.power(1.5), 0.5), maps.scale(3), 0.5)
     np.testing.assert_allclose(both.values, 3 * maps.power(1.5)(spectrum.values), rtol=1e-15)
     assert both.tail == 0.25
@@ -140,15 +152,16 @@ def test_the_bare_form_is_linear_and_maps_follow_one_another():
 def test_every_spectrum_can_be_modified():
     x = np.linspace(0.01, 0.9, 9)[:, None]
     waves = fourier(lambda j: (1 + j) ** -2.0, 21)
-    expected = waves.features(x) * np.sqrt(waves.values) @ waves.features(x).T
-    np.testing.assert_allclose(modify(waves, jnp.sqrt)(x), expected, rtol=0, atol=1e-14)
+    Phi = np.asarray(jax.jit(lambda x: waves.features(x))(x))
+    expected = Phi * np.sqrt(waves.values) @ Phi.T
+    np.testing.assert_allclose(at(modify(waves, jnp.sqrt), x), expected, rtol=0, atol=1e-14)
     X = np.random.default_rng(1).standard_normal((8, 3))
     X *= np.sqrt(3) / np.linalg.norm(X, axis=1)[:, None]
     base, g, cosine = NNGP(1, bias_var=0.1), maps.polynomial_cutoff(0.1, 2), X @ X.T / 3
     levels = sphere(base, 3, 3)
     expected = 0.5 * at(base, X)
-    for k, value in zip(levels.degree, levels.values, strict=True):  # the addition theorem
-        change = g(levels.values)[levels.degree == k][0] - 0.5 * value
+    degree, values, new = map(np.asarray, (levels.degree, levels.values, g(levels.values)))
+    for k, change in zip(degree, new - 0.5 * values, strict=True):  # the addition theorem
         expected += (2 * k + 1) * change * eval_legendre(int(k), cosine)
     np.testing.assert_allclose(at(modify(levels, g, 0.5), X), expected, rtol=0, atol=1e-13)
 
@@ -193,16 +206,17 @@ def relative_error(g, n):
     new = np.asarray(g(jnp.asarray(population()))) * np.where(k > 0, 2, 1)
     row = np.cos(np.outer(t - t[0], k)) @ new
     truth = row[np.abs(np.arange(40)[:, None] - np.arange(40))]
-    errors = [np.asarray(at(modify(sampled(s, n), g, tail=0.0), GRID)) - truth for s in range(3)]
+    errors = [at(modify(sampled(s, n), g, tail=0.0), GRID) - truth for s in range(3)]
     return np.mean([np.linalg.norm(e) for e in errors]) / np.linalg.norm(truth)
 
 
 @pytest.mark.parametrize("name", CONSISTENCY)
-def test_the_kernel_converges_in_the_number_of_landmarks(name):
+def test_the_error_of_a_hundred_landmarks(name):
+    """The first number of each row; the slow test below takes the others and their rate."""
     g, printed, _ = CONSISTENCY[name]
-    for n, expected in zip((100, 200), printed.split(), strict=False):
-        digit = 10.0 ** (2 - len(expected))
-        np.testing.assert_allclose(relative_error(g, n), float(expected), rtol=0, atol=digit)
+    expected = printed.split()[0]
+    digit = 10.0 ** (2 - len(expected))
+    np.testing.assert_allclose(relative_error(g, 100), float(expected), rtol=0, atol=digit)
 
 
 @pytest.mark.slow
@@ -249,21 +263,25 @@ def test_a_sample_splits_levels_that_groups_put_together(n, first, third):
 def test_the_population_of_those_samples():
     levels = sphere(NTK, 5, 3)
     order = np.argsort(levels.degree)
+    values, degeneracy = np.asarray(levels.values), np.asarray(levels.degeneracy)
     printed = [2.07286, 0.45606, 0.08344, 0.01076]
-    np.testing.assert_allclose(levels.values[order], printed, rtol=0, atol=6e-6)
-    np.testing.assert_array_equal(levels.degeneracy[order], [1, 5, 14, 30])
+    np.testing.assert_allclose(values[order], printed, rtol=0, atol=6e-6)
+    np.testing.assert_array_equal(degeneracy[order], [1, 5, 14, 30])
 
 
 def test_landmarks_one_or_two_or_twice():
     for X in (GRID[:1], GRID[[0, 0, 1]]):
         kernel = modify(nystrom(NTK, X), maps.scale(2.0))
-        np.testing.assert_allclose(kernel(X), 2 * NTK(X), rtol=0, atol=1e-13)
-        assert np.isfinite(modify_kernel(NTK, X, maps.power(1.5))(X)).all()
+        np.testing.assert_allclose(at(kernel, X), 2 * at(NTK, X), rtol=0, atol=1e-13)
+        moving = jax.jit(lambda X: modify_kernel(NTK, X, maps.power(1.5))(X))(X)
+        assert np.isfinite(moving).all()
+    one = modify_kernel(NTK, GRID[:1], maps.power(1.5))  # with its checks on the host
+    assert np.isfinite(one.weights).all()
 
 
 def test_cuts_inside_a_level_and_lifted_rounding_warn():
     spectrum = nystrom(NTK, LANDMARKS)
-    pair = spectrum.values[1:3]
+    pair = np.asarray(spectrum.values)[1:3]
     with pytest.warns(UserWarning, match="which 60 points cannot tell apart.* after mode 1 or 3"):
         modify(spectrum, maps.hard_cutoff(pair.mean()))
     with pytest.warns(UserWarning, match="cannot tell apart"):
@@ -273,7 +291,7 @@ def test_cuts_inside_a_level_and_lifted_rounding_warn():
         modify(without_first, maps.hard_cutoff(pair.mean()))
     modify(spectrum, maps.lift(3))
     modify(spectrum, maps.soft_cutoff(pair.mean(), 0.3))
-    smooth = nystrom(RBF(0.3), jnp.linspace(0, 1, 200))
+    smooth = nystrom(RBF(0.3), np.linspace(0, 1, 60))
     modify(smooth, maps.identity())
     with pytest.warns(UserWarning, match="mode 14 has l_i/l_1=.* lifting it amplifies rounding by"):
         modify(smooth, lambda v: jnp.full_like(v, v[0]))
@@ -283,14 +301,13 @@ def test_maps_may_be_traced():
     spectrum = nystrom(NTK, LANDMARKS)
 
     @jax.jit
+    @jax.value_and_grad
     def total(theta):
         return modify(spectrum, maps.soft_cutoff(theta, 0.3), tail=theta)(GRID[:3]).sum()
 
-    np.testing.assert_allclose(
-        jax.vmap(jax.grad(total))(jnp.array([0.1, 0.2])),
-        [central_difference(total, t) for t in (0.1, 0.2)],
-        rtol=1e-6,
-    )
+    for theta in (0.1, 0.2):
+        slope = central_difference(lambda t: total(t)[0], theta)
+        np.testing.assert_allclose(total(theta)[1], slope, rtol=1e-6)
 
 
 @pytest.mark.parametrize(

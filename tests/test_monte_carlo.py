@@ -15,6 +15,8 @@ values = k**-2
 target = np.random.default_rng(1).choice([-1.0, 1.0], 600) / k
 ONE = brg.kernels.RBF(1.0)
 gaussian = theory.gaussian_population(values, target)
+learning_curve = jax.jit(theory.learning_curve)
+gram = jax.jit(lambda kernel, *inputs: kernel(*inputs))
 
 
 def agrees(mc, curve, names, share=0.03):
@@ -33,7 +35,8 @@ def agrees(mc, curve, names, share=0.03):
 def test_gaussian_features_lie_on_the_theory():
     ns = np.array([50, 100])
     mc = theory.learning_curve_mc(gaussian, ns, 0.05, 0.05, key=0, draws=60)
-    curve = theory.learning_curve(values, values, ns, 0.05, 0.05)
+    curve = learning_curve(values, values, ns, 0.05, 0.05)
+    mc, curve = jax.tree.map(np.asarray, (mc, curve))
     agrees(mc, curve, ("generalisation", "test", "train", "log_evidence"))
     assert mc.draws == 60 and mc.coefficients.shape == (2, 600)
     # mean coefficients are learnability times the target's
@@ -45,22 +48,28 @@ def test_gaussian_features_lie_on_the_theory():
 
 
 def test_one_experiment_by_hand():
-    """One data set of each kind of population, in plain NumPy."""
+    """Sixty Gaussian data sets in plain NumPy."""
     key = jax.random.key(3)
-    mc = theory.learning_curve_mc(gaussian, 30, 0.05, 0.2, key=key, draws=2)
+    mc = theory.learning_curve_mc(gaussian, 50, 0.05, 0.2, key=key, draws=60)
     results = []
-    for one in jax.random.split(jax.random.fold_in(key, 0), 2):
+
+    @jax.jit
+    @jax.vmap
+    def drawn(one):
         for_inputs, for_noise = jax.random.split(one)
-        Phi = np.asarray(jax.random.normal(for_inputs, (30, 600)))
-        y = Phi @ target + np.sqrt(0.2) * np.asarray(jax.random.normal(for_noise, (30,)))
-        R = Phi * values @ Phi.T + 0.05 * np.eye(30)
+        return jax.random.normal(for_inputs, (50, 600)), jax.random.normal(for_noise, (50,))
+
+    keys = jax.random.split(jax.random.fold_in(key, 0), 60)
+    for Phi, noise in zip(*map(np.asarray, drawn(keys)), strict=True):
+        y = Phi @ target + np.sqrt(0.2) * noise
+        R = Phi * values @ Phi.T + 0.05 * np.eye(50)
         fitted = values * (Phi.T @ np.linalg.solve(R, y))
         evidence = -0.5 * (
-            y @ np.linalg.solve(R, y) + np.linalg.slogdet(R)[1] + 30 * np.log(2 * np.pi)
+            y @ np.linalg.solve(R, y) + np.linalg.slogdet(R)[1] + 50 * np.log(2 * np.pi)
         )
         train = ((y - Phi @ fitted) ** 2).mean()
         results.append([((fitted - target) ** 2).sum(), train, evidence])
-    mean, error = np.mean(results, 0), np.std(results, 0, ddof=1) / np.sqrt(2)
+    mean, error = np.mean(results, 0), np.std(results, 0, ddof=1) / np.sqrt(60)
     ours = [mc.generalisation[0], mc.train[0], mc.log_evidence[0]]
     np.testing.assert_allclose(ours, mean, rtol=1e-10)
     np.testing.assert_allclose(mc.generalisation_error[0], error[0], rtol=1e-10)
@@ -72,7 +81,7 @@ def test_finite_population_by_hand(digits):
     kernel = brg.kernels.NNGP(1)
     population = theory.finite_population(kernel, X, y)
     mc = theory.learning_curve_mc(population, 80, 0.3, key=1, draws=2)  # always the same rows
-    K = np.asarray(kernel(X))
+    K = np.asarray(gram(kernel, X))
     fitted = K @ np.linalg.solve(K + 0.3 * np.eye(80), y)
     np.testing.assert_allclose(mc.generalisation, ((fitted - y) ** 2).mean(), rtol=1e-10)
     np.testing.assert_allclose(mc.train, mc.generalisation, rtol=1e-9)
@@ -186,23 +195,29 @@ def test_digits_population(images):
     spectrum, X, y = images
     assert X.shape == (1797, 64)
     printed = [0.33075521, 0.07696933, 0.07332557, 0.05695888, 0.04135427, 0.03260619]
-    np.testing.assert_allclose(spectrum.values[:6], printed, rtol=0, atol=6e-9)
-    np.testing.assert_allclose(spectrum.values.sum(), 1.0, rtol=1e-12)
+    values = np.asarray(spectrum.values)
+    np.testing.assert_allclose(values[:6], printed, rtol=0, atol=6e-9)
+    np.testing.assert_allclose(values.sum(), 1.0, rtol=1e-12)
     index = np.arange(21, 401)
-    slope = np.polyfit(np.log(index), np.log(spectrum.values[20:400]), 1)[0]
+    slope = np.polyfit(np.log(index), np.log(values[20:400]), 1)[0]
     np.testing.assert_allclose(slope, -1.673, rtol=0, atol=6e-4)
-    Phi = spectrum.features(X)[:, :1000]
-    cumulants = rg.feature_cumulants(Phi, 5)
-    assert abs(abs(cumulants.mean[0]) - 0.9999) < 1e-4 and cumulants.orthonormality < 1e-8
-    kurtosis = np.asarray(cumulants.excess_kurtosis)
+    Phi = np.asarray(spectrum.features(X))[:, :1000]
+
+    @jax.jit
+    def moments(Phi):
+        found = rg.feature_cumulants(Phi, 5)
+        return found.mean, found.excess_kurtosis, found.orthonormality
+
+    mean, kurtosis, orthonormality = map(np.asarray, moments(Phi))
+    assert abs(abs(mean[0]) - 0.9999) < 1e-4 and orthonormality < 1e-8
     medians = [np.median(kurtosis[a:b]) for a, b in ((0, 20), (20, 100), (100, 400), (400, 1000))]
     np.testing.assert_allclose(medians, [-0.12, 0.18, 0.54, 0.43], rtol=0, atol=6e-3)
     ns, power = np.array([50, 100, 200, 400]), spectrum.power(y)
-    curve = theory.learning_curve(spectrum.values, power, ns, 0.01)
+    curve = learning_curve(spectrum.values, power, ns, 0.01)
     np.testing.assert_allclose(curve.test, [0.409, 0.270, 0.173, 0.104], rtol=0, atol=6e-4)
-    kept = rg.cutoff(spectrum.values, ns, 0.01)
+    kept = np.asarray(jax.jit(rg.cutoff)(values, ns, 0.01))
     assert kept.tolist() == [32, 68, 144, 294]
-    coarse = theory.coarse_learning_curve(spectrum.values, power, ns, 0.01, kept)
+    coarse = jax.jit(theory.coarse_learning_curve)(values, power, ns, 0.01, kept)
     np.testing.assert_allclose(coarse.test, [0.462, 0.305, 0.193, 0.125], rtol=0, atol=6e-4)
 
 

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from oracles import within
@@ -17,6 +16,7 @@ from bayesrg.theory.deep_linear.order import (
 from bayesrg.theory.deep_linear.weights import order_of_weights, scale_weights, weight_shapes
 
 DRAWS = 20_000
+parameters = jax.jit(order_parameter, static_argnums=(0, 1))
 
 
 def latents_of_the_prior(widths, outputs, draws, seed=0):
@@ -60,7 +60,7 @@ def test_prior_moments(widths):
     """Recursion, raw weights and Bartlett factors."""
     expected = REFERENCE[widths]
     np.testing.assert_allclose(order_moments(widths), expected, rtol=0, atol=6e-7)
-    chain = order_parameter(widths, 3, latents_of_the_prior(widths, 3, DRAWS))
+    chain = parameters(widths, 3, latents_of_the_prior(widths, 3, DRAWS))
     for Q in (orders_by_weights(widths, 3, DRAWS), np.asarray(chain.Q)):
         s = statistics(Q)
         assert within(s.mean(0), expected, s.std(0) / np.sqrt(DRAWS))
@@ -72,13 +72,12 @@ def test_prior_moments(widths):
 
 @pytest.mark.parametrize("widths", REFERENCE)
 def test_prior_moments_to_two_hundred_thousand_draws(widths):
-    n = 200_000
-    for Q in (
-        orders_by_weights(widths, 3, n),
-        np.asarray(order_parameter(widths, 3, latents_of_the_prior(widths, 3, n)).Q),
-    ):
+    """In ten parts, so that the program is that of the test above."""
+    parts = [latents_of_the_prior(widths, 3, DRAWS, seed) for seed in range(10)]
+    chains = np.concatenate([parameters(widths, 3, part).Q for part in parts])
+    for Q in (orders_by_weights(widths, 3, 10 * DRAWS), chains):
         s = statistics(Q)
-        assert within(s.mean(0), REFERENCE[widths], s.std(0) / np.sqrt(n))
+        assert within(s.mean(0), REFERENCE[widths], s.std(0) / np.sqrt(10 * DRAWS))
 
 
 def test_prior_log_determinant_and_eigenvalues():
@@ -87,7 +86,7 @@ def test_prior_log_determinant_and_eigenvalues():
     np.testing.assert_allclose(order_log_det(widths, 3), -4.547911, rtol=0, atol=6e-7)
     assert order_log_det((7, 2, 6), 3) == -np.inf
     for w, expected in ((widths, (-3.901, -1.251, 0.604)), ((9, 5, 4), (-3.904, -1.249, 0.608))):
-        Q = np.asarray(order_parameter(w, 3, latents_of_the_prior(w, 3, DRAWS)).Q)
+        Q = np.asarray(parameters(w, 3, latents_of_the_prior(w, 3, DRAWS)).Q)
         logs = np.log(np.linalg.eigvalsh(Q))
         errors = logs.std(0) / np.sqrt(DRAWS)
         assert within(logs.sum(1).mean(), -4.547911, logs.sum(1).std() / np.sqrt(DRAWS))
@@ -99,7 +98,8 @@ def test_prior_log_determinant_and_eigenvalues():
 def test_one_output_is_a_product_of_chi_squares():
     widths, rng = (3, 8), np.random.default_rng(1)
     c1, c2 = rng.chisquare(3, 50), rng.chisquare(8, 50)
-    Q, chain = order_parameter(widths, 1, {"c1": c1[:, None], "c2": c2[:, None]})
+    latents = {"c1": c1[:, None], "c2": c2[:, None]}
+    Q, chain = jax.tree.map(np.asarray, parameters(widths, 1, latents))
     np.testing.assert_allclose(Q[:, 0, 0], c1 * c2 / 24, rtol=1e-14)
     np.testing.assert_allclose(chain[1][:, 0, 0] ** 2, c2 / 8, rtol=1e-14)
     # E q^2 by the moments of a chi-square: 2^2 Gamma(N/2 + 2) / Gamma(N/2) / N^2 each
@@ -124,19 +124,17 @@ def test_sizes_of_the_sites():
 
 def test_the_trapezoid_is_filled_row_by_row():
     (size,) = bartlett_sizes((2,), 4)
-    latents = {"c1": jnp.array([4.0, 9.0]), "t1": jnp.arange(1.0, 6.0)}
-    (G,) = order_parameter((2,), 4, latents).chain
+    latents = {"c1": np.array([4.0, 9.0]), "t1": np.arange(1.0, 6.0)}
+    (G,) = parameters((2,), 4, latents).chain
     expected = np.array([[2, 0], [1, 3], [2, 3], [4, 5]]) / np.sqrt(2)
     np.testing.assert_allclose(G, expected, rtol=1e-15)
-    signed = {"c1": jnp.array([4.0]), "t1": jnp.array([1.0, -3.0, 2, -3, 4, -5])}
+    signed = {"c1": np.array([4.0]), "t1": np.array([1.0, -3.0, 2, -3, 4, -5])}
     flipped = expected * [1, -1]
-    np.testing.assert_allclose(order_parameter((2,), 4, signed).chain[0], flipped, rtol=1e-15)
-    np.testing.assert_allclose(
-        latent_excess((2,), 4, signed), latent_excess((2,), 4, latents), rtol=1e-14
-    )
-    np.testing.assert_allclose(
-        latent_excess((2,), 4, latents), [(expected**2).sum() * 2 - 2 * 4], rtol=1e-14
-    )
+    np.testing.assert_allclose(parameters((2,), 4, signed).chain[0], flipped, rtol=1e-15)
+    excess = jax.jit(latent_excess, static_argnums=(0, 1))
+    for given in (signed, latents):
+        found = excess((2,), 4, given)
+        np.testing.assert_allclose(found, [(expected**2).sum() * 2 - 2 * 4], rtol=1e-14)
     assert (size.rows, size.rank) == (4, 2)
 
 
@@ -144,10 +142,10 @@ def test_weights_give_their_order_parameter_and_function():
     net = brg.networks.DeepLinear((4, 3), ridge=0.1, outputs=2, weight_scales=(0.5, 2.0, 1.5))
     shapes = weight_shapes(net, 5)
     assert shapes == ((4, 5), (3, 4), (2, 3))
-    keys = jax.random.split(jax.random.key(0), 3)
-    white = [jax.random.normal(k, s) for k, s in zip(keys, shapes, strict=True)]
-    W = scale_weights(net, white)
+    rng = np.random.default_rng(0)
+    white = [rng.standard_normal(s) for s in shapes]
+    W, Q = jax.jit(lambda white: (W := scale_weights(net, white), order_of_weights(net, W)))(white)
     for w, z, s in zip(W, white, (0.5, 2.0, 1.5), strict=True):
         np.testing.assert_allclose(w, s * z / np.sqrt(z.shape[1]), rtol=1e-15)
-    A = np.asarray(white[2]) @ np.asarray(white[1]) / np.sqrt(12)
-    np.testing.assert_allclose(order_of_weights(net, W), A @ A.T, rtol=1e-13)
+    A = white[2] @ white[1] / np.sqrt(12)
+    np.testing.assert_allclose(Q, A @ A.T, rtol=1e-13)

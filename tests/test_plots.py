@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 import inspect
 
+import equinox as eqx
+import jax
 import numpy as np
 import pytest
 import xarray as xr
@@ -84,8 +86,9 @@ def learnt(seed, estimator="draw"):
 @pytest.fixture(scope="module")
 def dt():
     """A flow and features as they come; what needs more compiling is made up."""
-    tree = io.flow_to_datatree(rg.flow(p.values, 24, p.ridge, features=p.Phi))
-    features = io.group_of(rg.feature_cumulants(p.Phi, 3))
+    flow = eqx.filter_jit(lambda Phi: rg.flow(p.values, 24, p.ridge, features=Phi))(p.Phi)
+    tree = io.flow_to_datatree(flow)
+    features = io.group_of(jax.jit(rg.feature_cumulants, static_argnums=1)(p.Phi, 3))
     learnability = SIZES[:, None] * p.values / (SIZES[:, None] * p.values + 0.2)
     evidence = -10.0 - np.outer(1.0 / np.arange(1, 63), np.arange(len(rg.coarse.RULES)))
     draws = np.random.default_rng(1).normal(size=(2, 500, 5)) + np.arange(5)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Modified kernels at their own sample: densities by modes, and what a cut leaves to the noise."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,6 +18,34 @@ T = np.sort(ANGLES.uniform(0, 2 * np.pi, 60))
 Y = np.sin(3 * T) + 0.5 * np.sin(T) + 0.2 * ANGLES.standard_normal(60)
 
 
+@eqx.filter_jit
+def _log_prob(prior, X, ridge, y):
+    return gp.marginal(prior, X, ridge).log_prob(y)
+
+
+def log_prob(prior, X, ridge, y):
+    return _log_prob(prior, X, np.asarray(ridge), y)  # a float would be compiled in
+
+
+@eqx.filter_jit
+def evidence(spectrum, X, y, kept, rule="universal"):
+    """Log evidence after one step of the flow at ridge 0.1."""
+    root, rest = gp.marginal(spectrum, X, 0.1).split(kept, rule)
+    return rg.integrate_modes(root, rest, y).log_evidence
+
+
+@pytest.fixture(scope="module")
+def step():
+    """Spectrum of the landmarks, inputs elsewhere, targets there, and the variance left out."""
+    X = circle(np.random.default_rng(5).uniform(0, 2 * np.pi, 25))
+    spectrum = nystrom(NTK, LANDMARKS)
+    return spectrum, X, X[:, 0], np.asarray(spectrum.residual(X)).mean()
+
+
+def removed(before, after):
+    return float(np.sum(before.values) - np.sum(after.values))
+
+
 def shape(lam):
     return 1.2 * lam**0.9 * jax.nn.sigmoid(jnp.log(lam / 0.02) / 0.3)
 
@@ -31,17 +60,23 @@ def test_spectral_and_dense_densities_are_one(kernel, X, modes, log_density):
     density = rotated_density(prior, Y, 0.04)
     assert density.modes.shape == (modes,)
     np.testing.assert_allclose(density.total, log_density, rtol=0, atol=1e-10)
-    vectors, values = prior.eigen
-    dense = log_normal(Y, np.zeros(60), (vectors * values) @ vectors.T + 0.04 * np.eye(60))
-    np.testing.assert_allclose(density.total, dense, rtol=0, atol=1e-10)
-    np.testing.assert_allclose(gp.marginal(prior, X, 0.04).log_prob(Y), dense, rtol=0, atol=1e-9)
-    fast = gp.marginal(prior, X, 0.04, eigen=prior.eigen)
-    np.testing.assert_allclose(fast.log_prob(Y), dense, rtol=0, atol=1e-10)
+    vectors, values = map(np.asarray, prior.eigen)
     C = (vectors * values) @ vectors.T + 0.04 * np.eye(60)
+    dense = log_normal(Y, np.zeros(60), C)
+    np.testing.assert_allclose(density.total, dense, rtol=0, atol=1e-10)
+    np.testing.assert_allclose(log_prob(prior, X, 0.04, Y), dense, rtol=0, atol=1e-9)
+
+    @jax.jit
+    def fast(y):
+        law = gp.marginal(prior, X, 0.04, eigen=(vectors, values))
+        return law.log_prob(y), law.loo(y)
+
+    found, found_loo = fast(Y)
+    np.testing.assert_allclose(found, dense, rtol=0, atol=1e-10)
     inverse = np.linalg.inv(C)
     variance = 1 / np.diag(inverse)
     loo = -0.5 * ((inverse @ Y * variance) ** 2 / variance + np.log(2 * np.pi * variance))
-    np.testing.assert_allclose(fast.loo(Y), loo, rtol=1e-9)
+    np.testing.assert_allclose(found_loo, loo, rtol=1e-9)
     assert abs(loo.sum() - density.total) > 1  # rotated terms are no leave-one-out densities
 
 
@@ -49,30 +84,30 @@ def test_coefficients_are_those_of_the_posterior():
     X = circle(T)
     prior = modify(nystrom(NTK, X), shape)
     modes = mode_posterior(prior, Y, 0.04)
-    posterior = gp.condition(prior, X, Y, 0.04)
-    Phi = prior.spectrum.features(GRID)
-    mean, cov = Phi @ modes.mean, Phi @ modes.cov @ Phi.T + prior.spectrum.residual_cov(GRID)
-    np.testing.assert_allclose(mean, posterior.mean(GRID), rtol=0, atol=1e-9)
-    np.testing.assert_allclose(cov, posterior.cov(GRID), rtol=0, atol=1e-9)
+
+    @jax.jit
+    def posterior(Z):
+        law = gp.condition(prior, X, Y, 0.04)
+        spectrum = prior.spectrum
+        return law.mean(Z), law.cov(Z), spectrum.features(Z), spectrum.residual_cov(Z)
+
+    mean, cov, Phi, residual = map(np.asarray, posterior(GRID))
+    np.testing.assert_allclose(Phi @ modes.mean, mean, rtol=0, atol=1e-9)
+    np.testing.assert_allclose(Phi @ modes.cov @ Phi.T + residual, cov, rtol=0, atol=1e-9)
 
 
-def test_a_hard_cut_with_its_variance_in_the_ridge_is_one_step():
-    X = circle(np.random.default_rng(5).uniform(0, 2 * np.pi, 25))
-    spectrum = nystrom(NTK, LANDMARKS)
-    full = gp.marginal(spectrum, X, 0.1)
+def test_a_hard_cut_with_its_variance_in_the_ridge_is_one_step(step):
+    spectrum, X, y, residual = step
     cut = modify(spectrum, maps.hard_cutoff(0.5), tail=0.0)
     kept = int((cut.values > 0).sum())
-    removed = spectrum.values.sum() - cut.values.sum() + spectrum.residual(X).mean()
+    eliminated = np.asarray(NTK.diag(X)) - np.asarray(cut.diag(X))
     for rule, ridge in (
-        ("universal", 0.1 + removed),
-        ("local", 0.1 + NTK.diag(X) - cut.diag(X)),
+        ("universal", 0.1 + removed(spectrum, cut) + residual),
+        ("local", 0.1 + eliminated),
         ("truncate", 0.1),
     ):
-        root, rest = full.split(kept, rule)
-        step = gp.marginal(cut, X, ridge)
-        y = np.asarray(X[:, 0])
-        evidence = rg.integrate_modes(root, rest, y).log_evidence
-        np.testing.assert_allclose(evidence, step.log_prob(y), rtol=1e-9)
+        found = evidence(spectrum, X, y, kept, rule)
+        np.testing.assert_allclose(found, log_prob(cut, X, ridge, y), rtol=1e-9)
 
 
 def test_on_its_own_sample_the_tail_is_a_ridge_on_average_and_low_modes_do_not_see_it():
@@ -80,7 +115,7 @@ def test_on_its_own_sample_the_tail_is_a_ridge_on_average_and_low_modes_do_not_s
     y = X[:, 0] * X[:, 1]
     spectrum = nystrom(NNGP(2, bias_var=0.1), X)
     np.testing.assert_allclose(0.1 + spectrum.values[8:].sum(), 0.239666, rtol=0, atol=6e-7)
-    cut = maps.table(jnp.append(spectrum.values[:8], jnp.zeros(32)))
+    cut = maps.table(np.append(np.asarray(spectrum.values)[:8], np.zeros(32)))
     deleted = mode_posterior(modify(spectrum, cut, 0.0), y, 0.1)
     kept = mode_posterior(modify(spectrum, maps.identity()), y, 0.1)
     np.testing.assert_allclose(deleted.mean[:8], kept.mean[:8], rtol=0, atol=1e-13)
@@ -89,33 +124,26 @@ def test_on_its_own_sample_the_tail_is_a_ridge_on_average_and_low_modes_do_not_s
 
 
 @pytest.mark.parametrize("first, second", [(0.3, 0.9), (0.9, 0.3)])
-def test_two_cuts_are_one_step_and_their_noises_add_up(first, second):
-    X = circle(np.random.default_rng(5).uniform(0, 2 * np.pi, 25))
-    y, spectrum = np.asarray(X[:, 0]), nystrom(NTK, LANDMARKS)
+def test_two_cuts_are_one_step_and_their_noises_add_up(first, second, step):
+    spectrum, X, y, residual = step
     once = modify(spectrum, maps.hard_cutoff(first), 0.0)
     twice = modify(once, maps.hard_cutoff(second), 0.0)
-    noise = 0.1 + spectrum.residual(X).mean()
-    noise = noise + (spectrum.values.sum() - once.values.sum())
-    noise = noise + (once.values.sum() - twice.values.sum())
-    root, rest = gp.marginal(spectrum, X, 0.1).split(int((twice.values > 0).sum()), "universal")
-    step = rg.integrate_modes(root, rest, y).log_evidence
-    np.testing.assert_allclose(gp.marginal(twice, X, noise).log_prob(y), step, rtol=1e-9)
+    noise = 0.1 + residual + removed(spectrum, once) + removed(once, twice)
+    found = evidence(spectrum, X, y, int((twice.values > 0).sum()))
+    np.testing.assert_allclose(log_prob(twice, X, noise, y), found, rtol=1e-9)
 
 
-def test_a_sharp_regulator_is_one_step():
-    X = circle(np.random.default_rng(5).uniform(0, 2 * np.pi, 25))
-    y, spectrum = np.asarray(X[:, 0]), nystrom(NTK, LANDMARKS)
-    root, rest = gp.marginal(spectrum, X, 0.1).split(1, "universal")
-    step = rg.integrate_modes(root, rest, y).log_evidence
-    cut = jnp.sqrt(spectrum.values[0] * spectrum.values[1])
+def test_a_sharp_regulator_is_one_step(step):
+    spectrum, X, y, residual = step
+    cut = np.sqrt(np.prod(np.asarray(spectrum.values)[:2]))
 
-    def evidence(width):
+    def distance(width):
         low = modify(spectrum, maps.soft_cutoff(cut, width), 0.0)
-        removed = spectrum.values.sum() - low.values.sum() + spectrum.residual(X).mean()
-        return gp.marginal(low, X, 0.1 + removed).log_prob(y)
+        found = log_prob(low, X, 0.1 + removed(spectrum, low) + residual, y)
+        return abs(float(found - evidence(spectrum, X, y, 1)))
 
-    distance = [abs(float(evidence(width) - step)) for width in (0.5, 0.1, 0.01)]
-    assert distance[0] > 2 * distance[1] > 0.1 and distance[2] < 1e-9, distance
+    wide, narrow, sharp = map(distance, (0.5, 0.1, 0.01))
+    assert wide > 2 * narrow > 0.1 and sharp < 1e-9, (wide, narrow, sharp)
 
 
 def test_targets_of_another_sample_are_refused():
@@ -131,5 +159,5 @@ def test_modes_dropped_by_hand_are_no_round_off():
     ):
         rotated_density(modify(base, shape), Y, 0.04)
     bare = modify(base, shape, tail=0.0)
-    dense = gp.marginal(bare, circle(T), 0.04).log_prob(Y)
+    dense = log_prob(bare, circle(T), 0.04, Y)
     np.testing.assert_allclose(rotated_density(bare, Y, 0.04).total, dense, rtol=0, atol=1e-9)
