@@ -52,9 +52,9 @@ LEAKY = {"layernorm": True, "slope": jnp.zeros(())}  # traced: that of relu firs
         ("cos", 2, 1.5, 0.1, {}, (0.912360, 0.767316, 1.846509, 1.126304)),
         ("gelu", 2, 1.5, 0.1, {}, (0.236618, 0.301074, 0.480215, 0.594164)),
         ("relu", 3, 1.5, 0.1, {"skip": 0.5}, (0.572370, 0.794634, 1.248406, 1.386874)),
-        (
+        pytest.param(
             "tanh", 3, 1.5, 0.1, {"skip": 0.5, "order": 160},
-            (0.586581, 0.449545, 1.419723, 0.951771),
+            (0.586581, 0.449545, 1.419723, 0.951771), marks=pytest.mark.slow,
         ),
         ("leaky_relu", 2, 1.5, 0.1, LEAKY, (0.85, 0.671946, 2.261765, 1.289392)),
         (
@@ -205,9 +205,7 @@ def test_gradient_with_duplicates_on_the_diagonal():
 def test_equal_rows_have_the_diagonal_wherever_they_stand():
     X = np.random.default_rng(1).standard_normal((41, 5))
     X[7] = X[3]
-    kernel = network(NTK, "relu", 3, 2.0)
-    K = values(kernel, X)[1]
-    np.testing.assert_allclose(kernel(X, X.copy()), K, rtol=1e-12)
+    K = values(network(NTK, "relu", 3, 2.0), X)[1]
     assert K[3, 7] == K[3, 3]
     assert np.linalg.eigvalsh(K)[0] > -1e-10 * np.trace(K) / 41
 
