@@ -360,11 +360,11 @@ I3 = np.eye(3)
             lambda: theory.surrogate_features(0, [I3], "tanh", np.ones((2, 4)), I3),
             "X has 4 columns and Omega0 3",
         ),
-        (lambda: theory.annealed_dimension([1.0], 3, "tanh", 0.0), "tau must be positive"),
+        (lambda: theory.annealed_dimension([1.0], 3, "linear", 0.0), "tau must be positive"),
         (lambda: theory.annealed_dimension([-1.0], 3, "tanh", 1.0), "values must be non-negative"),
         (lambda: theory.annealed_dimension([1.0], 0, "tanh", 1.0), "positive integer, got 0"),
-        (lambda: theory.annealed_curve([1.0], 3, "tanh", 0, 0.1), "n must be positive"),
-        (lambda: theory.annealed_curve([1.0], 3, "tanh", 1, 0.0), "ridge must be positive"),
+        (lambda: theory.annealed_curve([1.0], 3, "linear", 0, 0.1), "n must be positive"),
+        (lambda: theory.annealed_curve([1.0], 3, "linear", 1, 0.0), "ridge must be positive"),
     ],
 )
 def test_bad_input_is_named(call, message):
