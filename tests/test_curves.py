@@ -19,11 +19,11 @@ def learning_curve(*given, **named):
     return jax.device_get(compiled(*(np.asarray(v, float) for v in given), **named))
 
 
-def coarse_learning_curve(values, power, n, ridge, cutoff, label_noise=0.0, **named):
+def coarse_learning_curve(values, power, n, ridge, cutoffs, label_noise=0.0, **named):
+    """The curve at three cutoffs, again for one program."""
     given = (np.asarray(v, float) for v in (values, power, n, ridge))
-    return jax.device_get(
-        compiled_coarse(*given, np.asarray(cutoff), np.asarray(label_noise, float), **named)
-    )
+    noise = np.asarray(label_noise, float)
+    return jax.device_get(compiled_coarse(*given, np.array(cutoffs), noise, **named))
 
 
 def test_learning_curve_reference_numbers():
@@ -49,8 +49,8 @@ def test_misspecified_and_tailed_targets():
     np.testing.assert_allclose(curve.generalisation, 0.5116, rtol=0, atol=6e-5)
     power = np.where(k > 300, 0.01, values)
     full = learning_curve(values, power, 60, 0.05, 0.05).generalisation
-    coarse = coarse_learning_curve(values, power, 60, 0.05, 300, 0.05).generalisation
-    np.testing.assert_allclose([full, coarse], [4.257, 4.281], rtol=0, atol=6e-4)
+    coarse = coarse_learning_curve(values, power, 60, 0.05, 3 * [300], 0.05).generalisation
+    np.testing.assert_allclose([full, coarse[0]], [4.257, 4.281], rtol=0, atol=6e-4)
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_misspecified_and_tailed_targets():
 )
 def test_coarse_regression(threshold, kept, coarse, equivalent):
     assert rg.cutoff(values, 100, 0.05, threshold=threshold) == kept
-    curve = coarse_learning_curve(values, values, 100, 0.05, kept, 0.05)
+    curve = coarse_learning_curve(values, values, 100, 0.05, 3 * [kept], 0.05)
     np.testing.assert_allclose(curve.generalisation, coarse, rtol=0, atol=6e-5)
     ridge = rg.universal_ridge(values, 0.05, kept)
     kernel = jax.jit(lambda v, s: theory.equivalent_kernel(v, 100, s).error(v))
@@ -102,14 +102,14 @@ def test_whole_levels_are_modes_counted_together():
     two = learning_curve(levels, per_level, 12, 0.1, 0.2, degeneracy=count)
     for name in ("test", "train", "bias", "variance", "log_evidence", "overfitting"):
         np.testing.assert_allclose(getattr(one, name), getattr(two, name), rtol=1e-12)
-    coarse = coarse_learning_curve(modes, per_mode, 12, 0.1, 5, 0.2)
-    level = coarse_learning_curve(levels, per_level, 12, 0.1, 5, 0.2, degeneracy=count)
+    coarse = coarse_learning_curve(modes, per_mode, 12, 0.1, 3 * [5], 0.2)
+    level = coarse_learning_curve(levels, per_level, 12, 0.1, 3 * [5], 0.2, degeneracy=count)
     np.testing.assert_allclose(coarse.test, level.test, rtol=1e-12)
 
 
 def test_tail_joins_the_ridge_but_not_the_noise():
-    one = learning_curve(values[:50], values[:50], 30, 0.05, 0.1, tail=0.02)
-    two = learning_curve(values[:50], values[:50], 30, 0.07, 0.1)
+    one = learning_curve(values, values, 30, 0.05, 0.1, tail=0.02)
+    two = learning_curve(values, values, 30, 0.07, 0.1)
     np.testing.assert_allclose(one.test, two.test, rtol=1e-13)
     np.testing.assert_allclose(one.variance, two.variance + 0.02, rtol=1e-12)
 
@@ -118,18 +118,16 @@ def test_coarse_curve_ends_where_it_should():
     """All modes kept is the full theory, none kept predicts zero."""
     full = learning_curve(values, values, 100, 0.05, 0.05)
     for rule in ("universal", "dressed", "truncate"):
-        all_kept = coarse_learning_curve(values, values, 100, 0.05, 600, 0.05, rule=rule)
-        np.testing.assert_allclose(all_kept.test, full.test, rtol=1e-12)
-        np.testing.assert_allclose(all_kept.log_evidence, full.log_evidence, rtol=1e-12)
-        none = coarse_learning_curve(values, values, 100, 0.05, 0, 0.05, rule=rule)
-        np.testing.assert_allclose(none.generalisation, values.sum(), rtol=1e-12)
-    cuts = np.array([36, 81, 188])
-    many = coarse_learning_curve(values, values, 100, 0.05, cuts, 0.05)
+        ends = coarse_learning_curve(values, values, 100, 0.05, [600, 0, 7], 0.05, rule=rule)
+        np.testing.assert_allclose(ends.test[0], full.test, rtol=1e-12)
+        np.testing.assert_allclose(ends.log_evidence[0], full.log_evidence, rtol=1e-12)
+        np.testing.assert_allclose(ends.generalisation[1], values.sum(), rtol=1e-12)
+    many = coarse_learning_curve(values, values, 100, 0.05, [36, 81, 188], 0.05)
     np.testing.assert_allclose(many.generalisation, [0.0529, 0.0475, 0.0468], rtol=0, atol=6e-5)
 
 
 def test_bias_of_a_coarse_curve_holds_what_is_eliminated():
-    coarse = coarse_learning_curve(values, 1 / k, 40, 0.02, 7, 0.3)
+    coarse = coarse_learning_curve(values, 1 / k, 40, 0.02, 3 * [7], 0.3)
     s = rg.effective_ridge(values[:7], 40, 0.02 + values[7:].sum())
     low = ((s / (s + 40 * values[:7])) ** 2 / k[:7]).sum()
     np.testing.assert_allclose(coarse.bias, low + (1 / k[7:]).sum(), rtol=1e-12)

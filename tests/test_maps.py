@@ -117,7 +117,7 @@ def test_groups_are_gaps_of_sampling_errors():
     assert list(groups(values, 3600)) == [0, 0, 1, 2, 2, 3]  # 3 / sqrt(n) = 0.05
     assert list(groups(values, 400)) == [0, 0, 1, 1, 1, 2]
     assert list(groups(values, 400, width=0.0)) == [0, 1, 2, 3, 4, 5]
-    assert list(groups([1.0, 0.0, 0.0], 400)) == [0, 1, 1]
+    assert list(groups([1.0, 0.0, 0.0, 0.0, 0.0, 0.0], 400)) == [0, 1, 1, 1, 1, 1]
     assert groups([], 10).shape == (0,) and list(groups([2.0], 10)) == [0]
 
 
