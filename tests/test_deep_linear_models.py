@@ -10,6 +10,7 @@ from numpyro import handlers
 from numpyro.infer import NUTS
 from numpyro.infer.util import log_density
 from oracles import log_normal, within
+from scipy.stats import chi2, norm
 from test_order_parameter import latents_of_the_prior
 
 import bayesrg as brg
@@ -114,8 +115,6 @@ def collapsed_density(latents, Y=Y, **hyper):
 
 def test_the_collapsed_density_against_the_whole_matrix():
     """Sites, priors and likelihood, by SciPy; a bottleneck and mean field too."""
-    from scipy.stats import chi2, norm
-
     for widths in ((4, 3), (3, 1), ()):
         latents = {k: v[0] for k, v in latents_of_the_prior(widths, 2, 1, seed=3).items()}
         latents = {k: v for k, v in latents.items() if v.size}
@@ -162,10 +161,8 @@ def test_one_output_has_the_same_density_in_both_laws():
 
     got, matrix = densities({"c1": np.array([3.2]), "c2": np.array([2.1])})
     np.testing.assert_allclose(got, matrix, rtol=1e-11)
-    K = 3.2 * 2.1 / 12 * 0.8**6 * X @ X.T / 5
-    np.testing.assert_allclose(
-        got, log_normal(Y[:, 0], np.zeros(6), K + 0.15 * np.eye(6)), rtol=1e-11
-    )
+    C = 3.2 * 2.1 / 12 * 0.8**6 * X @ X.T / 5 + 0.15 * np.eye(6)
+    np.testing.assert_allclose(got, log_normal(Y[:, 0], np.zeros(6), C), rtol=1e-11)
 
 
 @pytest.mark.parametrize("widths", [(4, 3), (1, 3), (3, 1)])
@@ -190,12 +187,9 @@ def test_prior_predictive_of_both_models_agrees(widths):
     a, b, c = brg.theory.deep_linear.order.order_moments(widths)
     exact = np.array([scale, 3 * a * scale**2, (b + 2 * c) * scale**2])
     for f in (raw, collapsed):
-        moments = np.stack(
-            [(f**2).mean(1), (f**4).mean(1), f[:, 0] ** 2 * f[:, 1] ** 2], 1
-        )  # fmt: skip
+        moments = np.stack([(f**2).mean(1), (f**4).mean(1), f[:, 0] ** 2 * f[:, 1] ** 2], 1)
         assert within(moments.mean(0), exact, moments.std(0) / np.sqrt(draws))
-    K4 = np.prod([1 + 2 / w for w in widths])
-    np.testing.assert_allclose(a, K4, rtol=1e-14)
+    np.testing.assert_allclose(a, np.prod([1 + 2 / w for w in widths]), rtol=1e-14)
 
 
 @pytest.mark.parametrize(
@@ -259,18 +253,16 @@ def test_one_output_against_the_exact_solver(ridge):
     weight /= weight.sum()
     both = jax.jit(jax.vmap(lambda G: (feature_means(data, (G,)), drive(data, G**2))))
     means, drives = (np.asarray(v) for v in both(np.sqrt(c / 4)[:, None, None]))
-    mean = np.tensordot(weight, means[:, 0], 1)
-    np.testing.assert_allclose(mean, exact.feature_kernel(1), rtol=0, atol=1e-8)
+    mean = np.tensordot(weight, means, 1)
+    np.testing.assert_allclose(mean[0], exact.feature_kernel(1), rtol=0, atol=1e-8)
     np.testing.assert_allclose(weight @ drives, exact.layer_excess, rtol=0, atol=1e-8)
     np.testing.assert_allclose(weight @ c - 4, exact.layer_excess, rtol=0, atol=1e-8)
 
 
 def test_the_collapsed_model_can_be_cut():
     """Two outputs: three of five input modes explicit, the evidence at given Q unmoved."""
-    kernel = input_kernel(NET, 5)
     reference = np.random.default_rng(9).standard_normal((40, 5))
-    spectrum = brg.spectrum.nystrom(kernel, reference)
-    hyper = HYPER | {"spectrum": spectrum}
+    hyper = HYPER | {"spectrum": brg.spectrum.nystrom(input_kernel(NET, 5), reference)}
     latents = {k: v[0] for k, v in latents_of_the_prior((4, 3), 2, 1, 3).items()}
     coarse = brg.rg.coarsen(deep_linear_collapsed.model, y=brg.rg.Coarse(3))
 
