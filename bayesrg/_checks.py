@@ -25,7 +25,7 @@ from ._kinds import optimizer as optimizer
 from ._kinds import random_key as random_key
 from ._kinds import sequence as sequence
 from ._kinds import several as several
-from ._numbers import integer, known, numbers, shown
+from ._numbers import integer, known, numbers, on_device, shown
 
 ArrayLike = jax.typing.ArrayLike | Sequence
 _warned: set[str] = set()
@@ -125,9 +125,9 @@ def _finite(name, value, ndim):
 
 
 def _converted(value):
-    value = jnp.asarray(value)
-    floating = jnp.issubdtype(value.dtype, jnp.floating)
-    return value if floating else value.astype(jnp.result_type(float))
+    if not jnp.issubdtype(jnp.result_type(value), jnp.floating):
+        value = value.astype(float)
+    return on_device(value)
 
 
 def on_64_bits(name, value, check=finite, **given):
@@ -178,7 +178,7 @@ def parameters(name, tree):
         if getattr(getattr(value, "dtype", None), "kind", "") == "c":
             return value  # a network may be complex
         found = numbers(name + jax.tree_util.keystr(path), value)
-        return jnp.asarray(found) if isinstance(value, np.ndarray | int) else value
+        return on_device(found) if isinstance(value, np.ndarray | int) else value
 
     return jax.tree.map_with_path(leaf, tree)
 
@@ -272,7 +272,7 @@ def defined(name, result):
 def rows(name, value, size):
     """Convert indices (b,) of ``size`` rows to an array; traced ones are trusted."""
     traced = isinstance(value, jax.Array) and not known(value)
-    return value if traced else jnp.asarray(indices(name, value, size))
+    return value if traced else on_device(indices(name, value, size))
 
 
 def interval(name, value):
@@ -285,7 +285,7 @@ def interval(name, value):
 
 def returned(name, value):
     """Convert what the user's function ``name`` returned to an array of real numbers."""
-    return jnp.asarray(numbers(f"what {name} returned", value))
+    return on_device(numbers(f"what {name} returned", value))
 
 
 def symmetric(name, K):

@@ -123,6 +123,16 @@ def _real(name, value):
     raise ValueError(f"{name} {words} (got {dtype} of shape {value.shape})")
 
 
+def on_device(value):
+    """Move numbers to JAX, in their own precision.
+
+    JAX compiles one program for each shape of a NumPy array whose dtype it is not told.
+    """
+    if isinstance(value, np.ndarray):
+        return jnp.asarray(value, dtype=jax.dtypes.canonicalize_dtype(value.dtype))
+    return jnp.asarray(value)
+
+
 def integer(value):
     """Read one integer of Python, NumPy or a 0-d array as an int; None if it is not one."""
     dtype = getattr(value, "dtype", np.dtype(int))

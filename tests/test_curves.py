@@ -9,11 +9,25 @@ from bayesrg import rg, theory
 
 k = np.arange(1, 601.0)
 values = k**-2
-signs = np.random.default_rng(1).choice([-1.0, 1.0], 600)
+compiled = jax.jit(theory.learning_curve)
+compiled_coarse = jax.jit(theory.coarse_learning_curve, static_argnames="rule")
+
+
+def learning_curve(*given, **named):
+    """The curve with NumPy arrays; numbers enter as arrays too, for one program a shape."""
+    named = {name: np.asarray(v) for name, v in named.items()}
+    return jax.device_get(compiled(*(np.asarray(v, float) for v in given), **named))
+
+
+def coarse_learning_curve(values, power, n, ridge, cutoffs, label_noise=0.0, **named):
+    """The curve at three cutoffs, again for one program."""
+    given = (np.asarray(v, float) for v in (values, power, n, ridge))
+    noise = np.asarray(label_noise, float)
+    return jax.device_get(compiled_coarse(*given, np.array(cutoffs), noise, **named))
 
 
 def test_learning_curve_reference_numbers():
-    curve = theory.learning_curve(values, values, np.array([20.0, 50.0, 100.0, 200.0]), 0.05, 0.05)
+    curve = learning_curve(values, values, np.array([20.0, 50.0, 100.0, 200.0]), 0.05, 0.05)
     printed = {
         "generalisation": ([0.15066, 0.07590, 0.04670, 0.02945], 6e-6),
         "train": ([0.01246, 0.01986, 0.02585, 0.03147], 6e-6),
@@ -31,12 +45,12 @@ def test_learning_curve_reference_numbers():
 
 def test_misspecified_and_tailed_targets():
     power = np.where(k <= 30, 1 / k, 0.0)
-    curve = theory.learning_curve(values, power, 80, 0.2, 0.5)
+    curve = learning_curve(values, power, 80, 0.2, 0.5)
     np.testing.assert_allclose(curve.generalisation, 0.5116, rtol=0, atol=6e-5)
     power = np.where(k > 300, 0.01, values)
-    full = theory.learning_curve(values, power, 60, 0.05, 0.05).generalisation
-    coarse = theory.coarse_learning_curve(values, power, 60, 0.05, 300, 0.05).generalisation
-    np.testing.assert_allclose([full, coarse], [4.257, 4.281], rtol=0, atol=6e-4)
+    full = learning_curve(values, power, 60, 0.05, 0.05).generalisation
+    coarse = coarse_learning_curve(values, power, 60, 0.05, 3 * [300], 0.05).generalisation
+    np.testing.assert_allclose([full, coarse[0]], [4.257, 4.281], rtol=0, atol=6e-4)
 
 
 @pytest.mark.parametrize(
@@ -45,37 +59,37 @@ def test_misspecified_and_tailed_targets():
 )
 def test_coarse_regression(threshold, kept, coarse, equivalent):
     assert rg.cutoff(values, 100, 0.05, threshold=threshold) == kept
-    curve = theory.coarse_learning_curve(values, values, 100, 0.05, kept, 0.05)
+    curve = coarse_learning_curve(values, values, 100, 0.05, 3 * [kept], 0.05)
     np.testing.assert_allclose(curve.generalisation, coarse, rtol=0, atol=6e-5)
     ridge = rg.universal_ridge(values, 0.05, kept)
-    low = theory.equivalent_kernel(values[:kept], 100, ridge)
-    error = low.error(values[:kept]) + values[kept:].sum()
+    kernel = jax.jit(lambda v, s: theory.equivalent_kernel(v, 100, s).error(v))
+    error = kernel(values[:kept], ridge) + values[kept:].sum()
     np.testing.assert_allclose(error, equivalent, rtol=0, atol=6e-5)
 
 
 def test_exponents_of_mismatched_targets():
     modes, ns = np.arange(1, 3e5 + 1), np.array([500.0, 1000.0, 2000.0, 4000.0])
     for beta, slope in ((0.3, -0.365), (1.0, -1.012), (2.5, -2.519), (4.0, -3.045)):
-        curve = theory.learning_curve(modes**-1.5, modes ** (-1 - beta), ns, 0.0)
+        curve = learning_curve(modes**-1.5, modes ** (-1 - beta), ns, 0.0)
         fitted = np.polyfit(np.log(ns), np.log(curve.generalisation), 1)[0]
         np.testing.assert_allclose(fitted, slope, rtol=0, atol=6e-4)
 
 
 def test_more_data_than_modes_is_least_squares():
     three = [1.0, 0.5, 0.25]
-    curve = theory.learning_curve(three, three, 10, 0.0, 0.3)
+    curve = learning_curve(three, three, 10, 0.0, 0.3)
     np.testing.assert_allclose(curve.overfitting, 1 / 0.7, rtol=1e-14)
     np.testing.assert_allclose(curve.generalisation, 0.3 * 3 / 7, rtol=1e-13)
     np.testing.assert_allclose(curve.train, 0.21, rtol=1e-13)
     assert curve.effective_ridge == 0 and np.isnan(curve.log_evidence)
     # a mode that the prior does not have is label noise: v' = 0.3 + 0.25
-    zero = theory.learning_curve([1.0, 0.5, 0.0], three, 10, 0.0, 0.3)
+    zero = learning_curve([1.0, 0.5, 0.0], three, 10, 0.0, 0.3)
     np.testing.assert_allclose(zero.test, 0.55 * 10 / 8, rtol=1e-13)
     np.testing.assert_allclose(zero.train, 0.55 * 0.8, rtol=1e-13)
     # the limit of a small ridge
-    small = theory.learning_curve([1.0, 0.5, 0.0], three, 10, 1e-12, 0.3)
+    small = learning_curve([1.0, 0.5, 0.0], three, 10, 1e-12, 0.3)
     np.testing.assert_allclose([small.test, small.train], [zero.test, zero.train], rtol=1e-10)
-    at = theory.learning_curve(three, three, 3, 0.0, [0.0, 0.3])
+    at = learning_curve(three, three, 3, 0.0, [0.0, 0.3])
     assert at.test[0] == 0 and np.isinf(at.test[1]) and np.isinf(at.overfitting).all()
 
 
@@ -84,38 +98,36 @@ def test_whole_levels_are_modes_counted_together():
     modes = np.repeat(levels, count)
     per_mode = np.linspace(1.0, 0.1, 45)
     per_level = np.add.reduceat(per_mode, [0, 2, 5])
-    one = theory.learning_curve(modes, per_mode, 12, 0.1, 0.2)
-    two = theory.learning_curve(levels, per_level, 12, 0.1, 0.2, degeneracy=count)
+    one = learning_curve(modes, per_mode, 12, 0.1, 0.2)
+    two = learning_curve(levels, per_level, 12, 0.1, 0.2, degeneracy=count)
     for name in ("test", "train", "bias", "variance", "log_evidence", "overfitting"):
         np.testing.assert_allclose(getattr(one, name), getattr(two, name), rtol=1e-12)
-    coarse = theory.coarse_learning_curve(modes, per_mode, 12, 0.1, 5, 0.2)
-    level = theory.coarse_learning_curve(levels, per_level, 12, 0.1, 5, 0.2, degeneracy=count)
+    coarse = coarse_learning_curve(modes, per_mode, 12, 0.1, 3 * [5], 0.2)
+    level = coarse_learning_curve(levels, per_level, 12, 0.1, 3 * [5], 0.2, degeneracy=count)
     np.testing.assert_allclose(coarse.test, level.test, rtol=1e-12)
 
 
 def test_tail_joins_the_ridge_but_not_the_noise():
-    one = theory.learning_curve(values[:50], values[:50], 30, 0.05, 0.1, tail=0.02)
-    two = theory.learning_curve(values[:50], values[:50], 30, 0.07, 0.1)
+    one = learning_curve(values, values, 30, 0.05, 0.1, tail=0.02)
+    two = learning_curve(values, values, 30, 0.07, 0.1)
     np.testing.assert_allclose(one.test, two.test, rtol=1e-13)
     np.testing.assert_allclose(one.variance, two.variance + 0.02, rtol=1e-12)
 
 
 def test_coarse_curve_ends_where_it_should():
     """All modes kept is the full theory, none kept predicts zero."""
-    full = theory.learning_curve(values, values, 100, 0.05, 0.05)
+    full = learning_curve(values, values, 100, 0.05, 0.05)
     for rule in ("universal", "dressed", "truncate"):
-        all_kept = theory.coarse_learning_curve(values, values, 100, 0.05, 600, 0.05, rule=rule)
-        np.testing.assert_allclose(all_kept.test, full.test, rtol=1e-12)
-        np.testing.assert_allclose(all_kept.log_evidence, full.log_evidence, rtol=1e-12)
-        none = theory.coarse_learning_curve(values, values, 100, 0.05, 0, 0.05, rule=rule)
-        np.testing.assert_allclose(none.generalisation, values.sum(), rtol=1e-12)
-    cuts = np.array([36, 81, 188])
-    many = theory.coarse_learning_curve(values, values, 100, 0.05, cuts, 0.05)
+        ends = coarse_learning_curve(values, values, 100, 0.05, [600, 0, 7], 0.05, rule=rule)
+        np.testing.assert_allclose(ends.test[0], full.test, rtol=1e-12)
+        np.testing.assert_allclose(ends.log_evidence[0], full.log_evidence, rtol=1e-12)
+        np.testing.assert_allclose(ends.generalisation[1], values.sum(), rtol=1e-12)
+    many = coarse_learning_curve(values, values, 100, 0.05, [36, 81, 188], 0.05)
     np.testing.assert_allclose(many.generalisation, [0.0529, 0.0475, 0.0468], rtol=0, atol=6e-5)
 
 
 def test_bias_of_a_coarse_curve_holds_what_is_eliminated():
-    coarse = theory.coarse_learning_curve(values, 1 / k, 40, 0.02, 7, 0.3)
+    coarse = coarse_learning_curve(values, 1 / k, 40, 0.02, 3 * [7], 0.3)
     s = rg.effective_ridge(values[:7], 40, 0.02 + values[7:].sum())
     low = ((s / (s + 40 * values[:7])) ** 2 / k[:7]).sum()
     np.testing.assert_allclose(coarse.bias, low + (1 / k[7:]).sum(), rtol=1e-12)
@@ -125,27 +137,27 @@ def test_bias_of_a_coarse_curve_holds_what_is_eliminated():
 def test_nothing_cancels_at_a_tiny_ridge(ridge):
     """Noiseless labels and more points than modes: the bias is of second order in the ridge."""
     three = np.array([1.0, 0.5, 0.25])
-    curve = theory.learning_curve(three, three, 10, ridge)
+    curve = learning_curve(three, three, 10, ridge)
     s = 10 * ridge / 7  # to first order
     bias = ((s / (10 * three)) ** 2 * three).sum()
     np.testing.assert_allclose(curve.bias, bias, rtol=1e-7)
     np.testing.assert_allclose(curve.generalisation, bias / 0.7, rtol=1e-7)
-    wide = theory.learning_curve(three, three, 1e12, 0.1, 0.2)
+    wide = learning_curve(three, three, 1e12, 0.1, 0.2)
     np.testing.assert_allclose(wide.generalisation, 3 * 0.2 / 1e12, rtol=1e-6)
     ek = theory.equivalent_kernel(three, 10, ridge)
     np.testing.assert_allclose(ek.error(three), 0.49 * bias, rtol=1e-7)
 
 
 def test_conservation_and_parts():
-    curve = theory.learning_curve(values, 1 / k, 40, 0.02, 0.3)
+    curve = learning_curve(values, 1 / k, 40, 0.02, 0.3)
     total = curve.learnability.sum() + 40 * 0.02 / curve.effective_ridge
     np.testing.assert_allclose(total, 40, rtol=1e-12)
     spread = (1 - 1 / curve.overfitting) * curve.test
     np.testing.assert_allclose(curve.bias + spread, curve.generalisation, rtol=1e-12)
     np.testing.assert_allclose(curve.coefficient_variance.sum(), spread, rtol=1e-12)
-    slope = jax.grad(lambda r: theory.learning_curve(values, 1 / k, 40, r, 0.3).test)(0.02)
-    step = [theory.learning_curve(values, 1 / k, 40, r, 0.3).test for r in (0.0200001, 0.0199999)]
-    np.testing.assert_allclose(slope, (step[0] - step[1]) / 2e-7, rtol=1e-6)
+    slope = jax.jit(jax.grad(lambda r: theory.learning_curve(values, 1 / k, 40, r, 0.3).test))
+    step = [learning_curve(values, 1 / k, 40, r, 0.3).test for r in (0.0200001, 0.0199999)]
+    np.testing.assert_allclose(slope(0.02), (step[0] - step[1]) / 2e-7, rtol=1e-6)
 
 
 def test_equivalent_kernel_is_the_dense_limit():
@@ -168,10 +180,14 @@ def test_equivalent_kernel_is_the_dense_limit():
     # the correction is the first-order effect of a ridge raised by the posterior variance
     extra = Phi**2 @ np.asarray(ek.variance)
 
-    def mean(noise):
-        return rg.reweighted_modes(Phi, lam, n, noise, Phi @ target, weights=w).mean
+    @jax.jit
+    def slope_of(noise, extra):
+        def mean(noise):
+            return rg.reweighted_modes(Phi, lam, n, noise, Phi @ target, weights=w).mean
 
-    _, slope = jax.jvp(mean, (np.full(80, ridge),), (extra,))
+        return jax.jvp(mean, (noise,), (extra,))[1]
+
+    slope = slope_of(np.full(80, ridge), extra)
     np.testing.assert_allclose(ek.correction(Phi, target, weights=w), slope, rtol=1e-8)
 
 

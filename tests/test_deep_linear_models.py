@@ -10,6 +10,7 @@ from numpyro import handlers
 from numpyro.infer import NUTS
 from numpyro.infer.util import log_density
 from oracles import log_normal, within
+from scipy.stats import chi2, norm
 from test_order_parameter import latents_of_the_prior
 
 import bayesrg as brg
@@ -108,19 +109,24 @@ def test_two_outputs_by_long_importance_sampling():
     check_importance(2_000_000, 1)
 
 
-def collapsed_density(latents, **hyper):
+def collapsed_density(latents, Y=Y, **hyper):
     return log_density(deep_linear_collapsed.model, (X, Y), HYPER | hyper, latents)[0]
 
 
 def test_the_collapsed_density_against_the_whole_matrix():
     """Sites, priors and likelihood, by SciPy; a bottleneck and mean field too."""
-    from scipy.stats import chi2, norm
-
     for widths in ((4, 3), (3, 1), ()):
         latents = {k: v[0] for k, v in latents_of_the_prior(widths, 2, 1, seed=3).items()}
         latents = {k: v for k, v in latents.items() if v.size}
-        Q = np.asarray(order_parameter(widths, 2, latents).Q)
-        C = np.kron(X @ X.T / 5 * 0.49, Q) + 0.15 * np.eye(12)
+        scales = (0.7,) + (1.0,) * len(widths)
+
+        @jax.jit
+        def density(latents, widths=widths, scales=scales):
+            got = collapsed_density(latents, widths=widths, weight_scales=scales)
+            return got, order_parameter(widths, 2, latents).Q
+
+        got, Q = density(latents)
+        C = np.kron(X @ X.T / 5 * 0.49, np.asarray(Q)) + 0.15 * np.eye(12)
         expected = log_normal(Y.ravel(), np.zeros(12), C)
         rows = 2
         for layer in range(len(widths), 0, -1):
@@ -129,30 +135,34 @@ def test_the_collapsed_density_against_the_whole_matrix():
             expected += chi2.logpdf(latents.get(f"c{layer}", np.zeros(0)), dof).sum()
             expected += norm.logpdf(latents.get(f"t{layer}", np.zeros(0))).sum()
             rows = rank
-        scales = (0.7,) + (1.0,) * len(widths)
-        got = collapsed_density(latents, widths=widths, weight_scales=scales)
         np.testing.assert_allclose(got, expected, rtol=1e-11)
+
+    @jax.jit
+    def mean_field(latents):
+        got = collapsed_density(latents, parametrisation="mean_field", richness=1.3)
+        return got, collapsed_density(latents, 1.3 * np.sqrt(3) * Y, ridge=0.15 * 1.69)
+
     latents = {k: v[0] for k, v in latents_of_the_prior((4, 3), 2, 1, seed=3).items()}
-    options = {"parametrisation": "mean_field", "richness": 1.3}
-    got = collapsed_density(latents, **options)
-    mapped = log_density(
-        deep_linear_collapsed.model, (X, 1.3 * np.sqrt(3) * Y), HYPER | {"ridge": 0.15 * 1.69},
-        latents,
-    )[0]  # fmt: skip
+    got, mapped = mean_field(latents)
     np.testing.assert_allclose(got, mapped + 12 * np.log(1.3 * np.sqrt(3)), rtol=1e-12)
 
 
 def test_one_output_has_the_same_density_in_both_laws():
-    latents = {"c1": jnp.array([3.2]), "c2": jnp.array([2.1])}
     hyper = {"widths": (4, 3), "ridge": 0.15, "weight_scales": 0.8}
-    model = handlers.seed(handlers.substitute(deep_linear_collapsed.model, latents), 0)
-    got = handlers.trace(model).get_trace(X, Y[:, 0], **hyper)["y"]["fn"].log_prob(Y[:, 0])
-    q = 3.2 * 2.1 / 12
-    eigen = eigenpairs(X, jnp.full(5, 0.8**6 / 5))
-    law = MatrixMercerNormal(*eigen, 0.15, jnp.array([[q]]), eigen=eigen)
-    np.testing.assert_allclose(got, law.log_prob(Y[:, :1]), rtol=1e-11)
-    whole = log_normal(Y[:, 0], np.zeros(6), q * 0.8**6 * X @ X.T / 5 + 0.15 * np.eye(6))
-    np.testing.assert_allclose(got, whole, rtol=1e-11)
+
+    @jax.jit
+    def densities(latents):
+        model = handlers.seed(handlers.substitute(deep_linear_collapsed.model, latents), 0)
+        law = handlers.trace(model).get_trace(X, Y[:, 0], **hyper)["y"]["fn"]
+        eigen = eigenpairs(X, jnp.full(5, 0.8**6 / 5))
+        q = latents["c1"] * latents["c2"] / 12
+        matrix = MatrixMercerNormal(*eigen, 0.15, q[None], eigen=eigen)
+        return law.log_prob(Y[:, 0]), matrix.log_prob(Y[:, :1])
+
+    got, matrix = densities({"c1": np.array([3.2]), "c2": np.array([2.1])})
+    np.testing.assert_allclose(got, matrix, rtol=1e-11)
+    C = 3.2 * 2.1 / 12 * 0.8**6 * X @ X.T / 5 + 0.15 * np.eye(6)
+    np.testing.assert_allclose(got, log_normal(Y[:, 0], np.zeros(6), C), rtol=1e-11)
 
 
 @pytest.mark.parametrize("widths", [(4, 3), (1, 3), (3, 1)])
@@ -162,23 +172,24 @@ def test_prior_predictive_of_both_models_agrees(widths):
     net = DeepLinear(widths, ridge=0.15, outputs=2)
     x = X[:1]
     keys = jax.random.split(jax.random.key(5), draws)
-    raw = np.asarray(jax.vmap(lambda k: net.apply(net.init(k, 5), x)[0])(keys))
-    latents = {
-        k: jnp.asarray(v) for k, v in latents_of_the_prior(widths, 2, draws, 6).items() if v.size
-    }
-    Q, chain = order_parameter(widths, 2, latents)
-    scale = float(net.kernel(x)[0, 0])
-    noise = np.random.default_rng(7).standard_normal((draws, chain[0].shape[-1], 1))
-    collapsed = np.sqrt(scale) * np.asarray(chain[0] @ noise)[..., 0]
+    latents = {k: v for k, v in latents_of_the_prior(widths, 2, draws, 6).items() if v.size}
+
+    @jax.jit
+    def sampled(keys, latents):
+        raw = jax.vmap(lambda k: net.apply(net.init(k, 5), x)[0])(keys)
+        return raw, order_parameter(widths, 2, latents).chain[0]
+
+    raw, factor = (np.asarray(v) for v in sampled(keys, latents))
+    scale = float(x[0] @ x[0] / 5)
+    np.testing.assert_allclose(net.kernel(x), [[scale]], rtol=1e-13)
+    noise = np.random.default_rng(7).standard_normal((draws, factor.shape[-1], 1))
+    collapsed = np.sqrt(scale) * (factor @ noise)[..., 0]
     a, b, c = brg.theory.deep_linear.order.order_moments(widths)
     exact = np.array([scale, 3 * a * scale**2, (b + 2 * c) * scale**2])
     for f in (raw, collapsed):
-        moments = np.stack(
-            [(f**2).mean(1), (f**4).mean(1), f[:, 0] ** 2 * f[:, 1] ** 2], 1
-        )  # fmt: skip
+        moments = np.stack([(f**2).mean(1), (f**4).mean(1), f[:, 0] ** 2 * f[:, 1] ** 2], 1)
         assert within(moments.mean(0), exact, moments.std(0) / np.sqrt(draws))
-    K4 = np.prod([1 + 2 / w for w in widths])
-    np.testing.assert_allclose(a, K4, rtol=1e-14)
+    np.testing.assert_allclose(a, np.prod([1 + 2 / w for w in widths]), rtol=1e-14)
 
 
 @pytest.mark.parametrize(
@@ -188,11 +199,16 @@ def test_feature_means_are_the_means_of_draws(widths, scales):
     """Recursion and Rao-Blackwell mean at one chain."""
     n = 5_000
     data = rotate(DeepLinear(widths, ridge=0.15, outputs=2, weight_scales=scales), X, Y)
-    latents = {k: jnp.asarray(v[0]) for k, v in latents_of_the_prior(widths, 2, 1, 2).items()}
-    chain = order_parameter(widths, 2, latents).chain
-    draw = jax.jit(jax.vmap(lambda key: feature_draw(key, data, chain)))
-    kernels = np.asarray(draw(jax.random.split(jax.random.key(0), n)).kernels)
-    mean = feature_means(data, chain)
+    latents = {k: v[0] for k, v in latents_of_the_prior(widths, 2, 1, 2).items()}
+
+    @jax.jit
+    def both(latents):
+        chain = order_parameter(widths, 2, latents).chain
+        keys = jax.random.split(jax.random.key(0), n)
+        draws = jax.vmap(lambda key: feature_draw(key, data, chain))(keys)
+        return draws.kernels, feature_means(data, chain)
+
+    kernels, mean = (np.asarray(v) for v in both(latents))
     assert mean.shape == (len(widths), 6, 6)
     assert within(kernels.mean(0), mean, kernels.std(0) / np.sqrt(n) + 1e-12)
     eigenvalues = np.linalg.eigvalsh(kernels[:50])
@@ -205,15 +221,18 @@ def test_without_data_to_speak_of_features_stay_at_the_prior():
     """A huge noise: prior means, and the law of raw weights in second moments."""
     net = DeepLinear((4, 3), ridge=1e9, outputs=2, weight_scales=(0.8, 1.3, 1.1))
     data, n = rotate(net, X, Y), 5_000
-    latents = {k: jnp.asarray(v) for k, v in latents_of_the_prior((4, 3), 2, n, 4).items()}
-    chain = order_parameter((4, 3), 2, latents).chain
-    keys = jax.random.split(jax.random.key(1), n)
-    got = jax.jit(jax.vmap(lambda k, c: feature_draw(k, data, c)))(keys, chain)
-    layers = jax.jit(jax.vmap(lambda k: net.layers(net.init(k, 5), X)))(keys)
-    prior = np.asarray(prior_features(data))
+
+    @jax.jit
+    def sampled(latents):
+        chain = order_parameter((4, 3), 2, latents).chain
+        keys = jax.random.split(jax.random.key(1), n)
+        got = jax.vmap(lambda k, c: feature_draw(k, data, c).kernels)(keys, chain)
+        return got, jax.vmap(lambda k: net.layers(net.init(k, 5), X))(keys), prior_features(data)
+
+    kernels, layers, prior = jax.device_get(sampled(latents_of_the_prior((4, 3), 2, n, 4)))
     for layer, width in ((1, 4), (2, 3)):
-        raw = np.asarray(layers[layer] @ jnp.swapaxes(layers[layer], 1, 2)) / width
-        mine = np.asarray(got.kernels[:, layer - 1])
+        raw = layers[layer] @ np.swapaxes(layers[layer], 1, 2) / width
+        mine = kernels[:, layer - 1]
         for power in (1, 2):
             a, b = raw**power, mine**power
             errors = np.sqrt((a.var(0) + b.var(0)) / n)
@@ -232,33 +251,34 @@ def test_one_output_against_the_exact_solver(ridge):
     log = np.array([log_normal(y, np.zeros(n), q * K + ridge * np.eye(n)) for q in c / 4])
     weight = np.exp(log - log.max() + np.log(c) * 2 - c / 2)  # chi-square of 4, in log c
     weight /= weight.sum()
-    G = jnp.sqrt(c / 4)[:, None, None]
-    means = np.asarray(jax.jit(jax.vmap(lambda G: feature_means(data, (G,))))(G))
-    mean = np.tensordot(weight, means[:, 0], 1)
-    np.testing.assert_allclose(mean, exact.feature_kernel(1), rtol=0, atol=1e-8)
-    drives = np.asarray(jax.vmap(lambda G: drive(data, G**2))(G))
+    both = jax.jit(jax.vmap(lambda G: (feature_means(data, (G,)), drive(data, G**2))))
+    means, drives = (np.asarray(v) for v in both(np.sqrt(c / 4)[:, None, None]))
+    mean = np.tensordot(weight, means, 1)
+    np.testing.assert_allclose(mean[0], exact.feature_kernel(1), rtol=0, atol=1e-8)
     np.testing.assert_allclose(weight @ drives, exact.layer_excess, rtol=0, atol=1e-8)
     np.testing.assert_allclose(weight @ c - 4, exact.layer_excess, rtol=0, atol=1e-8)
 
 
 def test_the_collapsed_model_can_be_cut():
     """Two outputs: three of five input modes explicit, the evidence at given Q unmoved."""
-    kernel = input_kernel(NET, 5)
     reference = np.random.default_rng(9).standard_normal((40, 5))
-    spectrum = brg.spectrum.nystrom(kernel, reference)
-    hyper = HYPER | {"spectrum": spectrum}
-    latents = {k: jnp.asarray(v[0]) for k, v in latents_of_the_prior((4, 3), 2, 1, 3).items()}
+    hyper = HYPER | {"spectrum": brg.spectrum.nystrom(input_kernel(NET, 5), reference)}
+    latents = {k: v[0] for k, v in latents_of_the_prior((4, 3), 2, 1, 3).items()}
     coarse = brg.rg.coarsen(deep_linear_collapsed.model, y=brg.rg.Coarse(3))
 
-    def at(w):
-        given = handlers.substitute(coarse, latents | {"y_modes": w.reshape(3, 2)})
-        return handlers.trace(handlers.seed(given, 0)).get_trace(X, Y, **hyper)["y"]["fn"]
+    def law(model, latents, **hyper):
+        given = handlers.seed(handlers.substitute(model, latents), 0)
+        return handlers.trace(given).get_trace(X, Y, **hyper)["y"]["fn"]
 
-    rest = at(np.zeros(6))
-    B = np.stack([np.asarray(at(w).mean - rest.mean).ravel() for w in np.eye(6)], 1)
-    evidence = log_normal(Y.ravel(), np.zeros(12), B @ B.T + rest.covariance_matrix)
-    full = handlers.seed(handlers.substitute(deep_linear_collapsed.model, latents), 0)
-    whole = handlers.trace(full).get_trace(X, Y, **HYPER)["y"]["fn"].log_prob(Y)
+    @jax.jit
+    def laws(w):
+        rest = law(coarse, latents | {"y_modes": w.reshape(3, 2)}, **hyper)
+        whole = law(deep_linear_collapsed.model, latents, **HYPER)
+        return rest.mean, rest.covariance_matrix, whole.log_prob(Y)
+
+    mean, covariance, whole = laws(np.zeros(6))
+    B = np.stack([np.asarray(laws(w)[0] - mean).ravel() for w in np.eye(6)], 1)
+    evidence = log_normal(Y.ravel(), np.zeros(12), B @ B.T + covariance)
     np.testing.assert_allclose(evidence, whole, rtol=0, atol=1e-10)
     dims = {s.name: s.dims for s in sites_of(bind(coarse, hyper), X, Y)}
     assert dims["y_modes"] == ("mode", "output") and dims["y"] == ("point", "output")
@@ -370,8 +390,11 @@ def test_zero_noise_on_the_range_of_the_kernel():
         law = run(deep_linear_collapsed.model, inputs, targets, ridge=0.0)["y"]["fn"]
     with pytest.warns(UserWarning, match="the density is that on its range"):
         assert np.isfinite(law.log_prob(targets))
-    trace = run(deep_linear_collapsed.model, X[:4], Y[:4], ridge=0.0)
-    Q = np.asarray(trace["Q"]["value"])
-    sharp = MatrixMercerNormal(FULL, jnp.full(5, 0.2), 0.0, Q)
+
+    @jax.jit
+    def sharp():
+        Q = run(deep_linear_collapsed.model, X[:4], Y[:4], ridge=0.0)["Q"]["value"]
+        return MatrixMercerNormal(FULL, jnp.full(5, 0.2), 0.0, Q).krige(Y[:4])[0]
+
     plain = FULL[4:] @ X[:4].T @ np.linalg.solve(X[:4] @ X[:4].T, Y[:4])
-    np.testing.assert_allclose(sharp.krige(Y[:4])[0], plain, rtol=0, atol=1e-10)
+    np.testing.assert_allclose(sharp(), plain, rtol=0, atol=1e-10)

@@ -10,6 +10,7 @@ from numpyro import handlers
 from numpyro.infer import Predictive
 from numpyro.infer.util import log_density
 from oracles import fourier_problem
+from scipy.stats import norm
 
 import bayesrg as brg
 from bayesrg import rg
@@ -18,7 +19,7 @@ from bayesrg.models import gp_classification
 
 p = fourier_problem()
 JITTER = 1e-6
-RESIDUAL = jnp.linspace(0.01, 0.2, 24)
+RESIDUAL = np.linspace(0.01, 0.2, 24)
 
 
 def prior(k=61, residual=None, **kwargs):
@@ -39,61 +40,97 @@ def traced(model, *args, **kwargs):
     return handlers.trace(handlers.seed(model, 0)).get_trace(*args, **kwargs)
 
 
-CASES = [(61, None), (9, None), (9, RESIDUAL), (9, jnp.diag(RESIDUAL) + 0.01)]
+def shapes(model, *args, **kwargs):
+    """The trace with shapes for values: nothing is compiled."""
+    trace = {}
+    jax.eval_shape(lambda: trace.update(traced(model, *args, **kwargs)))
+    return trace
 
 
-@pytest.mark.parametrize("cutoff", [0, 5, 9])
-@pytest.mark.parametrize("k, residual", CASES, ids=["dense", "low", "diagonal", "full"])
+CASES = [  # name, modes, residual, modes that are explicit
+    ("dense", 61, None, (0, 5)),
+    ("low", 9, None, (0, 5, 9)),
+    ("diagonal", 9, RESIDUAL, (5, 9)),
+    ("full", 9, np.diag(RESIDUAL) + 0.01, (5, 9)),
+]
+
+
+@pytest.mark.parametrize(
+    "k, residual, cutoff",
+    [
+        pytest.param(k, residual, cutoff, id=f"{name}-{cutoff}")
+        for name, k, residual, cutoffs in CASES
+        for cutoff in cutoffs
+    ],
+)
 def test_the_law_of_the_function_is_that_of_the_prior(k, residual, cutoff):
     """The map from white numbers to f is affine; its matrix times its transpose is the prior's."""
-    eigen = eigenpairs(p.Phi[:, cutoff:k], p.values[cutoff:k], residual)
-    for pairs in (None, eigen):
-        model = whitened(cutoff, eigen=pairs)
+    B = p.Phi[:, :k] * np.sqrt(1.3 * p.values[:k])
+    rest = np.zeros(24) if residual is None else np.asarray(residual)
+    C = B @ B.T + JITTER * np.eye(24) + 1.3 * (np.diag(rest) if rest.ndim == 1 else rest)
 
-        def f(w, z, model=model):
-            given = {"f_modes": w, "f_white": z}
-            return handlers.seed(handlers.substitute(model, given), 0)(
-                fn=prior(k, residual, loc=0.2)
-            )
+    @jax.jit
+    def both(w, z):
+        """The function and its matrix, by either algebra."""
 
-        w, z = jnp.zeros(cutoff), jnp.zeros(24)
-        np.testing.assert_allclose(f(w, z), np.full(24, 0.2), rtol=0, atol=1e-15)
-        A = np.concatenate(jax.jacobian(f, (0, 1))(w, z), 1)
-        np.testing.assert_allclose(
-            A @ A.T, prior(k, residual).covariance_matrix, rtol=0, atol=1e-13
-        )
-        w, z = jnp.linspace(-1, 1, cutoff), jnp.linspace(-2, 1, 24)
-        np.testing.assert_allclose(f(w, z), 0.2 + A @ np.r_[w, z], rtol=0, atol=1e-12)
+        def f(v, eigen):
+            given = {"f_modes": v[:cutoff], "f_white": v[cutoff:]}
+            model = handlers.substitute(whitened(cutoff, eigen=eigen), given)
+            return handlers.seed(model, 0)(fn=prior(k, residual, loc=0.2))
+
+        eigen = eigenpairs(p.Phi[:, cutoff:k], p.values[cutoff:k], residual)
+        v = jnp.concatenate([w, z])
+        return [(f(v, e), jax.jacfwd(f)(v, e)) for e in (None, eigen)]
+
+    w, z = np.linspace(-1, 1, cutoff), np.linspace(-2, 1, 24)
+    middle, moved = both(0 * w, 0 * z), both(w, z)
+    for (mean, A), (f, _) in zip(middle, moved, strict=True):
+        A = np.asarray(A)
+        np.testing.assert_allclose(mean, np.full(24, 0.2), rtol=0, atol=1e-15)
+        np.testing.assert_allclose(A @ A.T, C, rtol=0, atol=1e-13)
+        np.testing.assert_allclose(f, 0.2 + A @ np.r_[w, z], rtol=0, atol=1e-12)
 
 
 def test_sites_axes_and_density():
-    y = jnp.asarray(p.y > 0, float)
-    trace = traced(whitened(), y)
+    y = np.asarray(p.y > 0, float)
+    trace = shapes(whitened(), y)
     assert [(s["name"], s["type"]) for s in trace.values()] == [
         ("f_modes", "sample"), ("f_white", "sample"), ("f", "deterministic"), ("y", "sample")
     ]  # fmt: skip
     assert trace["f_white"]["value"].shape == (24,) and trace["y"]["is_observed"]
     assert trace["f_white"]["infer"] == {"event_dims": ["white"]}
     assert trace["f"]["infer"] == {"event_dims": ["point"]}
-    values = {name: trace[name]["value"] for name in ("f_modes", "f_white")}
-    f = trace["f"]["value"]
-    expected = sum(dist.Normal(0, 1).log_prob(v).sum() for v in values.values())
-    expected += dist.Bernoulli(logits=f).log_prob(y).sum()
-    np.testing.assert_allclose(log_density(whitened(), (y,), {}, values)[0], expected, rtol=1e-13)
-    plain = handlers.reparam(latent, config={"f": rg.Coarse(5, centered=False)})
-    given = handlers.condition(plain, values)
-    np.testing.assert_allclose(log_density(given, (y,), {}, {})[0], expected, rtol=1e-13)
-    assert "f_modes" not in traced(whitened(0)) and "f_white" in traced(whitened(0))
-    assert "f_white" not in traced(rg.coarsen(latent, f=rg.Coarse(5)))
+    rng = np.random.default_rng(0)
+    values = {"f_modes": rng.standard_normal(5), "f_white": rng.standard_normal(24)}
+
+    @jax.jit
+    def densities(values):
+        given = handlers.substitute(whitened(), values)
+        plain = handlers.reparam(latent, config={"f": rg.Coarse(5, centered=False)})
+        return (
+            traced(given, y)["f"]["value"],
+            log_density(whitened(), (y,), {}, values)[0],
+            log_density(handlers.condition(plain, values), (y,), {}, {})[0],
+        )
+
+    f, *found = jax.device_get(densities(values))
+    expected = sum(norm.logpdf(v).sum() for v in values.values())
+    expected -= np.logaddexp(0, np.where(p.y > 0, -f, f)).sum()
+    np.testing.assert_allclose(found, expected, rtol=1e-13)
+    assert "f_modes" not in shapes(whitened(0)) and "f_white" in shapes(whitened(0))
+    assert "f_white" not in shapes(rg.coarsen(latent, f=rg.Coarse(5)))
 
 
 @pytest.mark.parametrize("rule", [r for r in rg.coarse.RULES if r != "exact"])
 def test_other_rules_leave_independent_points(rule):
-    root, rest = prior().split(5, rule)
-    trace = traced(whitened(5, rule))
-    w, z = trace["f_modes"]["value"], trace["f_white"]["value"]
-    noise = np.broadcast_to(rest.noise, (24,))
-    np.testing.assert_allclose(trace["f"]["value"], root @ w + np.sqrt(noise) * z, rtol=1e-12)
+
+    @jax.jit
+    def found():
+        trace, (root, rest) = traced(whitened(5, rule)), prior().split(5, rule)
+        return [trace[name]["value"] for name in ("f_modes", "f_white", "f")], root, rest.noise
+
+    (w, z, f), root, noise = jax.device_get(found())
+    np.testing.assert_allclose(f, root @ w + np.sqrt(noise) * z, rtol=1e-12)
 
 
 def test_centred_and_white_draws_have_one_law():
@@ -120,18 +157,24 @@ def test_each_function_has_its_own_white_numbers(kind):
             scale = jnp.array([1.0, 2.0, 3.0])
             numpyro.sample("f", MercerNormal(p.Phi[:, :9], p.values[:9], JITTER, scale=scale))
 
-    trace = traced(rg.coarsen(model, f=rg.Coarse(4, centered=False)))
-    w, z = trace["f_modes"]["value"], trace["f_white"]["value"]
+    @jax.jit
+    def found():
+        trace = traced(rg.coarsen(model, f=rg.Coarse(4, centered=False)))
+        w, z, f = (trace[name]["value"] for name in ("f_modes", "f_white", "f"))
+
+        def one(scale, w, z):
+            fn = prior()
+            if kind == "batched":
+                fn = MercerNormal(p.Phi[:, :9], p.values[:9], JITTER, scale=scale)
+            root, rest = fn.split(4)
+            return rest.shift(root @ w).colour(z)
+
+        return w, z, f, jax.vmap(one)(jnp.array([1.0, 2.0, 3.0]), w, z)
+
+    w, z, f, expected = jax.device_get(found())
     assert w.shape == (3, 4) and z.shape == (3, 24)
     assert len(np.unique(w)) == 12 and len(np.unique(z)) == 72
-    for i in range(3):
-        fn = prior()
-        if kind == "batched":
-            fn = MercerNormal(p.Phi[:, :9], p.values[:9], JITTER, scale=i + 1.0)
-        root, rest = fn.split(4)
-        np.testing.assert_allclose(
-            trace["f"]["value"][i], rest.shift(root @ w[i]).colour(z[i]), rtol=1e-11
-        )
+    np.testing.assert_allclose(f, expected, rtol=1e-11)
     axes = {s.name: s.dims for s in brg.inference.sites.sites_of(
         brg.inference.sites.bind(lambda X, y=None: rg.coarsen(
             model, f=rg.Coarse(4, centered=False))(), {}), None, None)}  # fmt: skip

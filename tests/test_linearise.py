@@ -5,9 +5,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.special import erf
 
 from bayesrg import theory
-from bayesrg._activations import activation_function
 
 
 def rainbow(d, layers, seed=0):
@@ -21,11 +21,13 @@ def rainbow(d, layers, seed=0):
     return [first, second, third][:layers]
 
 
+FUNCTIONS = {"erf": erf, "tanh": np.tanh, "relu": lambda u: np.maximum(u, 0.0)}
+
+
 def features(weights, activation, x):
-    f = jax.jit(activation_function(activation))
     out = []
     for W in weights:
-        x = np.asarray(f(x @ W.T))
+        x = FUNCTIONS[activation](x @ W.T)
         out.append(x)
     return out
 
@@ -59,7 +61,7 @@ def test_the_reference_table_of_odd_activations():
         last = theory.linearise(weights, "erf", np.eye(100), method=method)[-1]
         # other weights and draws: errors of the printed size
         np.testing.assert_allclose(frobenius(last.covariance, K), error, rtol=0.35)
-        np.testing.assert_allclose(jnp.trace(last.Omega), np.trace(K), rtol=0.02)
+        np.testing.assert_allclose(np.trace(last.Omega), np.trace(K), rtol=0.02)
 
 
 @pytest.mark.slow
@@ -96,7 +98,7 @@ def test_the_trap_of_relu():
             wrong = theory.linearise(weights, "relu", np.eye(100), method=method)[-1]
         assert frobenius(wrong.covariance, K) > 0.4
         np.testing.assert_allclose(
-            wrong.Omega - jnp.outer(wrong.mean, wrong.mean), wrong.covariance, atol=1e-14
+            wrong.Omega - np.outer(wrong.mean, wrong.mean), wrong.covariance, atol=1e-14
         )
     right = theory.linearise(weights, "relu", np.eye(100))[-1]
     assert frobenius(right.covariance, K) < 0.2
@@ -106,16 +108,16 @@ def test_the_trap_of_relu():
 
 
 def test_closure_of_odd_activations_is_unit_and_exact_first_layers():
-    weights, Omega = rainbow(30, 3), np.diag(np.linspace(2.0, 0.1, 30))
+    weights, Omega = rainbow(100, 2), np.diag(np.linspace(2.0, 0.1, 100))
     one, two = (theory.linearise(weights, "tanh", Omega, method=m) for m in (None, "unit"))
     for a, b in zip(one, two, strict=True):
         np.testing.assert_allclose(a.Omega, b.Omega, rtol=0, atol=1e-14)
         np.testing.assert_allclose(a.mean, 0.0, atol=1e-14)
     S = weights[0] @ Omega @ weights[0].T
     s = np.diag(S)
-    erf = theory.linearise(weights, "erf", Omega, method="exact")
+    exact = theory.linearise(weights[:1], "erf", Omega, method="exact")
     expected = 2 / np.pi * np.arcsin(2 * S / np.sqrt(np.outer(1 + 2 * s, 1 + 2 * s)))
-    np.testing.assert_allclose(erf[0].Omega, expected, rtol=0, atol=1e-14)
+    np.testing.assert_allclose(exact[0].Omega, expected, rtol=0, atol=1e-14)
     relu = theory.linearise(weights, "relu", Omega, method="exact")
     angle = np.arccos(np.clip(S / np.sqrt(np.outer(s, s)), -1, 1))
     size = np.sqrt(np.outer(s, s)) / (2 * np.pi)
@@ -162,15 +164,15 @@ def test_overlap_with_the_target_of_relu():
 
 
 def test_a_mean_of_the_target_joins_the_means():
-    weights, psi0 = rainbow(8, 2), np.linspace(-1, 1, 8)
-    one = theory.linearise(weights, "relu", np.eye(8), psi0)
-    two = theory.linearise(weights, "relu", np.eye(8), psi0, Ey=0.7)
-    for a, b in zip(one, two, strict=True):
+    weights, psi0 = rainbow(12, 2), np.linspace(-1, 1, 12)
+    one = theory.linearise(weights, "relu", np.eye(12), psi0)
+    two = theory.linearise(weights, "relu", np.eye(12), psi0, Ey=0.7)
+    for a, b in zip(*jax.device_get([one, two]), strict=True):
         np.testing.assert_allclose(b.psi - a.psi, 0.7 * a.mean, atol=1e-14)
     # an intercept alone: y = 1 has psi = mean
-    mean0 = np.full(8, 0.3)
+    mean0 = np.full(12, 0.25)
     only = theory.linearise(
-        weights, "gelu", np.eye(8) + np.outer(mean0, mean0), mean0, mean0=mean0, Ey=1.0
+        weights, "gelu", np.eye(12) + np.outer(mean0, mean0), mean0, mean0=mean0, Ey=1.0
     )
     np.testing.assert_allclose(only[1].psi, only[1].mean, atol=1e-14)
 
@@ -185,22 +187,21 @@ def test_student_and_teacher():
     F, G = np.tanh(x @ W.T), np.tanh(x @ V.T)
     diagonal, error = (F * G).mean(), (F * G).mean(1).std() / np.sqrt(len(x))
     for method, error_of_all in ((None, 0.06), ("mean", 0.1)):
-        (Phi,) = theory.cross_linearise([W], "tanh", [V], "tanh", np.eye(d), method=method)
-        np.testing.assert_allclose(jnp.diag(Phi).mean(), diagonal, rtol=0, atol=4 * error + 2e-3)
-        (bare,) = theory.cross_linearise(
-            [W], "tanh", [V], "tanh", np.eye(d), paired=False, method=method
-        )
-        np.testing.assert_allclose(
-            jnp.diag(Phi).mean() - jnp.diag(bare).mean(), 0.0405, rtol=0, atol=3e-3
-        )
+        given = [W], "tanh", [V], "tanh", np.eye(d)
+        Phi = np.asarray(theory.cross_linearise(*given, method=method)[0])
+        np.testing.assert_allclose(np.diag(Phi).mean(), diagonal, rtol=0, atol=4 * error + 2e-3)
         assert frobenius(Phi, F.T @ G / len(x)) < error_of_all
+        if method is None:
+            bare = np.asarray(theory.cross_linearise(*given, paired=False)[0])
+            paired = np.diag(Phi).mean() - np.diag(bare).mean()
+            np.testing.assert_allclose(paired, 0.0405, rtol=0, atol=3e-3)
 
 
 @pytest.mark.parametrize("activation", ["tanh", "relu"])
 def test_a_network_and_itself(activation):
-    weights = rainbow(20, 3)
-    both = theory.cross_linearise(weights, activation, weights, activation, np.eye(20))
-    one = theory.linearise(weights, activation, np.eye(20))
+    weights = rainbow(12, 2)
+    both = theory.cross_linearise(weights, activation, weights, activation, np.eye(12))
+    one = theory.linearise(weights, activation, np.eye(12))
     for Phi, layer in zip(both, one, strict=True):
         np.testing.assert_allclose(Phi, layer.Omega, rtol=0, atol=1e-11)
 
@@ -213,16 +214,16 @@ def test_a_network_without_a_layer():
     psi = [layer.psi for layer in theory.linearise(weights, "relu", np.eye(12), V[0])]
     linear = theory.cross_linearise(weights, "relu", [V, None], ["linear", "abs"], np.eye(12))
     for layer, Phi in zip(psi, linear, strict=True):
-        np.testing.assert_allclose(Phi[:, 0], layer, rtol=0, atol=1e-12)
+        np.testing.assert_allclose(np.asarray(Phi)[:, 0], layer, rtol=0, atol=1e-12)
 
 
 def test_surrogate_features_have_the_moments():
-    weights, draws = rainbow(12, 2), 200_000
+    weights, draws = rainbow(12, 2), 100_000
     Omega = np.diag(np.linspace(2.0, 0.3, 12))
     x = np.random.default_rng(0).standard_normal((draws, 12)) * np.sqrt(np.diag(Omega))
     for method in ("mean", None):
-        found = theory.surrogate_features(3, weights, "erf", x, Omega, method=method)
-        expected = theory.linearise(weights, "erf", Omega, method=method)[-1].Omega
+        found = np.asarray(theory.surrogate_features(3, weights, "erf", x, Omega, method=method))
+        expected = np.asarray(theory.linearise(weights, "erf", Omega, method=method)[-1].Omega)
         variance = np.outer(np.diag(expected), np.diag(expected)) + expected**2
         z = (found.T @ found / draws - expected) / np.sqrt(variance / draws)
         assert np.abs(z).max() < 4.5
@@ -232,7 +233,7 @@ def test_surrogate_features_have_the_moments():
     )
     last = theory.linearise(weights, "relu", Omega + np.outer(mean0, mean0), mean0=mean0)[-1]
     deviation = np.sqrt(np.diag(last.covariance) / draws)
-    assert (np.abs(shifted.mean(0) - last.mean) < 4.5 * deviation).all()
+    assert (np.abs(np.mean(shifted, 0) - last.mean) < 4.5 * deviation).all()
 
 
 def ridge_errors(draw, n, ridge, repeats, rng):
@@ -301,28 +302,30 @@ def test_learning_curves_of_relu():
 def test_edges():
     one = theory.linearise([[[2.0]], [[1.0]]], "tanh", [[1.0]])
     assert one[1].Omega.shape == (1, 1)
-    W = rainbow(6, 1)[0]
-    tied = theory.linearise([W, W], "tanh", np.eye(6))
+    W = rainbow(12, 1)[0]
+    tied = theory.linearise([W, W], "tanh", np.eye(12))
     assert np.linalg.eigvalsh(tied[1].Omega)[0] > 0
     # a unit without weights is constant, and no moment is nan
     dead = W.copy()
     dead[2] = 0.0
     for activation in ("relu", "step", "silu"):
-        layers = theory.linearise([dead, W], activation, np.eye(6))
+        layers = theory.linearise([dead, W], activation, np.eye(12))
         assert np.isfinite(layers[1].Omega).all() and np.isfinite(layers[0].covariance).all()
-    np.testing.assert_allclose(layers[0].covariance[2], 0.0, atol=1e-15)
-    assert theory.linearise([], "tanh", np.eye(6)) == []
+    np.testing.assert_allclose(np.asarray(layers[0].covariance)[2], 0.0, atol=1e-15)
+    assert theory.linearise([], "tanh", np.eye(12)) == []
 
 
 def test_it_is_traced_and_differentiated():
-    W = rainbow(5, 2)
+    W = rainbow(12, 2)
 
+    @jax.jit
+    @jax.value_and_grad
     def trace(scale):
-        layers = theory.linearise([scale * W[0], W[1]], "relu", np.eye(5), np.ones(5))
+        layers = theory.linearise([scale * W[0], W[1]], "relu", np.eye(12), np.ones(12))
         return jnp.trace(layers[-1].Omega) + layers[-1].psi.sum()
 
-    slope = jax.jit(jax.grad(trace))(1.1)
-    numeric = (trace(1.1 + 1e-6) - trace(1.1 - 1e-6)) / 2e-6
+    slope = trace(1.1)[1]
+    numeric = (trace(1.1 + 1e-6)[0] - trace(1.1 - 1e-6)[0]) / 2e-6
     np.testing.assert_allclose(slope, numeric, rtol=1e-7)
 
 
@@ -357,11 +360,11 @@ I3 = np.eye(3)
             lambda: theory.surrogate_features(0, [I3], "tanh", np.ones((2, 4)), I3),
             "X has 4 columns and Omega0 3",
         ),
-        (lambda: theory.annealed_dimension([1.0], 3, "tanh", 0.0), "tau must be positive"),
+        (lambda: theory.annealed_dimension([1.0], 3, "linear", 0.0), "tau must be positive"),
         (lambda: theory.annealed_dimension([-1.0], 3, "tanh", 1.0), "values must be non-negative"),
         (lambda: theory.annealed_dimension([1.0], 0, "tanh", 1.0), "positive integer, got 0"),
-        (lambda: theory.annealed_curve([1.0], 3, "tanh", 0, 0.1), "n must be positive"),
-        (lambda: theory.annealed_curve([1.0], 3, "tanh", 1, 0.0), "ridge must be positive"),
+        (lambda: theory.annealed_curve([1.0], 3, "linear", 0, 0.1), "n must be positive"),
+        (lambda: theory.annealed_curve([1.0], 3, "linear", 1, 0.0), "ridge must be positive"),
     ],
 )
 def test_bad_input_is_named(call, message):

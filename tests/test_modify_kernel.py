@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from oracles import central_difference
-from test_modify import GRID, LANDMARKS, NTK, at, circular
+from test_modify import GRID, LANDMARKS, NTK, circular
 
 from bayesrg import gp
 from bayesrg._linalg import matrix_function
@@ -21,11 +21,11 @@ class Exponent(maps.Pointwise):
 
 
 def equispaced(n):
-    t = jnp.arange(n) * 2 * jnp.pi / n
-    return t, jnp.cos(2 * t) - 0.3 * jnp.sin(5 * t)
+    t = np.arange(n) * 2 * np.pi / n
+    return t, np.cos(2 * t) - 0.3 * np.sin(5 * t)
 
 
-@pytest.mark.parametrize("n, length", [(12, 8.3148), (20, 9.1580), (24, 9.4399)])
+@pytest.mark.parametrize("n, length", [(12, 8.3148), (20, 9.1580)])
 def test_derivatives_hold_on_a_degenerate_design(n, length):
     """Through eigenvectors they are nan, or finite and wrong by 5 %."""
     t, y = equispaced(n)
@@ -43,30 +43,29 @@ def test_derivatives_hold_on_a_degenerate_design(n, length):
 
 def test_derivatives_pass_through_the_largest_eigenvalue():
     t, y = equispaced(20)
-    top = jnp.linalg.eigvalsh(circular(0.8)(t))[-1] / 20
+    top = np.exp(-(1 - np.cos(t)) / 0.8).mean()  # that of the constant mode
 
-    @jax.jit
     @jax.value_and_grad
     def nll(theta):
         kernel = modify_kernel(circular(theta[0]), t, maps.power(theta[1]))
         return -gp.marginal(kernel, t, 0.05).log_prob(y)
 
-    @jax.jit
     @jax.grad
     def held(length):  # the largest eigenvalue a constant
         g = maps.combine(maps.scale(top**-0.3), Exponent(jnp.asarray(1.3)))
         return -gp.marginal(modify_kernel(circular(length), t, g), t, 0.05).log_prob(y)
 
-    value, gradient = nll(jnp.array([0.8, 1.3]))
+    theta = np.array([0.8, 1.3])
+    (value, gradient), of_held = jax.device_get(jax.jit(lambda v: (nll(v), held(v[0])))(theta))
     np.testing.assert_allclose(value, 14.53338650, rtol=0, atol=1e-8)
     np.testing.assert_allclose(gradient, [7.036075, 6.474561], rtol=0, atol=1e-6)
-    np.testing.assert_allclose(gradient[0] - held(0.8), 0.641131, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(gradient[0] - of_held, 0.641131, rtol=0, atol=1e-6)
 
 
 def test_derivatives_of_a_cutoff_in_both_modes():
     """Against the Fourier sum of the kernel, which has no eigenvector to differentiate."""
     t = equispaced(24)[0]
-    y = jnp.sin(3 * t) + 0.5 * jnp.cos(t)
+    y = np.sin(3 * t) + 0.5 * np.cos(t)
 
     def fourier_sum(theta):
         lam = jnp.exp(-(1 - jnp.cos(t)) / theta[0]) @ jnp.cos(jnp.outer(jnp.arange(24), t)) / 24
@@ -77,12 +76,17 @@ def test_derivatives_of_a_cutoff_in_both_modes():
         kernel = modify_kernel(circular(theta[0]), t, maps.polynomial_cutoff(theta[1], 4.0))
         return -gp.marginal(kernel, t, 0.01).log_prob(y)
 
-    theta = jnp.array([0.5, 0.05])
-    value, gradient = jax.jit(jax.value_and_grad(nll))(theta)
+    @jax.jit
+    def both_modes(theta):
+        backward = jax.value_and_grad(nll)(theta)
+        return *backward, jax.jacfwd(nll)(theta), jax.grad(fourier_sum)(theta)
+
+    theta = np.array([0.5, 0.05])
+    value, gradient, forward, expected = both_modes(theta)
     np.testing.assert_allclose(value, 60.5233033901, rtol=0, atol=1e-10)
-    np.testing.assert_allclose(gradient, jax.grad(fourier_sum)(theta), rtol=1e-9)
+    np.testing.assert_allclose(gradient, expected, rtol=1e-9)
     np.testing.assert_allclose(gradient, [894.7344, 4740.5376], rtol=0, atol=1e-4)
-    np.testing.assert_allclose(jax.jit(jax.jacfwd(nll))(theta), gradient, rtol=1e-9)
+    np.testing.assert_allclose(forward, gradient, rtol=1e-9)
     for twice in (nll, jax.jit(nll)):
         with pytest.raises(NotImplementedError, match="first derivatives only"):
             jax.eval_shape(jax.hessian(twice), theta)
@@ -91,30 +95,49 @@ def test_derivatives_of_a_cutoff_in_both_modes():
 def test_a_moving_kernel_at_rest_is_the_fixed_one():
     X = np.concatenate([GRID[:9], LANDMARKS[:5]])
     g = maps.combine(maps.scale(0.7), maps.power(1.3), maps.soft_cutoff(0.02, 0.3))
+    sample = nystrom(NTK, LANDMARKS)
+
+    @jax.jit
+    def both(tail):
+        """Among X and between X and the grid."""
+        pair = modify_kernel(NTK, LANDMARKS, g, tail), modify(sample, g, tail)
+        return [(kernel(X), kernel(X, GRID)) for kernel in pair]
+
     for tail in (1.0, 0.4, 0.0):
-        fixed = modify(nystrom(NTK, LANDMARKS), g, tail)
-        moving = modify_kernel(NTK, LANDMARKS, g, tail)
-        np.testing.assert_allclose(at(moving, X), at(fixed, X), rtol=0, atol=1e-12)
-        np.testing.assert_allclose(at(moving, X, GRID), at(fixed, X, GRID), rtol=0, atol=1e-12)
+        moving, fixed = both(tail)
+        np.testing.assert_allclose(moving[0], fixed[0], rtol=0, atol=1e-12)
+        np.testing.assert_allclose(moving[1], fixed[1], rtol=0, atol=1e-12)
 
 
 def test_derivatives_with_duplicates_dropped_modes_and_many_at_once():
     """Off the landmarks, with repeated inputs, under vmap, against differences."""
-    t = jnp.asarray([0.1, 0.5, 0.5, 1.7, 2.0, 2.0, 2.0, 4.4, 5.0, 5.1])
-    new = jnp.linspace(0.0, 6.0, 4)
+    t = np.array([0.1, 0.5, 0.5, 1.7, 2.0, 2.0, 2.0, 4.4, 5.0, 5.1])
+    new = np.linspace(0.0, 6.0, 4)
     weights = np.random.default_rng(0).standard_normal((4, 4))
 
     @jax.jit
+    @jax.vmap
+    @jax.value_and_grad
     def loss(theta):
         g = maps.combine(maps.power(theta[1]), maps.soft_cutoff(theta[2], 0.4))
         return (weights * modify_kernel(circular(theta[0]), t, g, 0.7)(new)).sum()
 
-    theta = jnp.array([0.6, 1.2, 0.03])
-    gradients = jax.jit(jax.vmap(jax.grad(loss)))(jnp.stack([theta, 1.1 * theta]))
+    theta = np.array([0.6, 1.2, 0.03])
+    thetas = np.stack([theta, 1.1 * theta])
+    gradients = loss(thetas)[1]
     assert len(nystrom(circular(0.6), t)) == 7
-    np.testing.assert_allclose(gradients[0], central_difference(loss, theta), rtol=1e-6, atol=1e-8)
-    expected = central_difference(loss, 1.1 * theta)
-    np.testing.assert_allclose(gradients[1], expected, rtol=1e-6, atol=1e-8)
+    for i in range(2):
+        expected = central_difference(lambda v, i=i: loss(np.stack([v, v]))[0][i], thetas[i])
+        np.testing.assert_allclose(gradients[i], expected, rtol=1e-6, atol=1e-8)
+
+
+@jax.jit
+def cube(A, dA):
+    def value(A):
+        V, W = matrix_function(A, lambda v, largest: v**3)
+        return V @ W @ V.T
+
+    return jax.jvp(value, (A,), (dA,))
 
 
 @pytest.mark.parametrize(
@@ -129,11 +152,7 @@ def test_matrix_function_and_its_derivative(values):
     A, dA = V * np.asarray(values) @ V.T, rng.standard_normal((3, 3))
     dA = dA + dA.T
 
-    def cube(A):
-        V, W = matrix_function(A, lambda v, largest: v**3)
-        return V @ W @ V.T
-
-    value, slope = jax.jvp(cube, (jnp.asarray(A),), (jnp.asarray(dA),))
+    value, slope = cube(A, dA)
     np.testing.assert_allclose(value, A @ A @ A, rtol=0, atol=1e-12)
     # of two dropped modes the rule gives 0, and so does the cube
     np.testing.assert_allclose(slope, A @ A @ dA + A @ dA @ A + dA @ A @ A, rtol=0, atol=1e-12)
@@ -148,8 +167,14 @@ def test_round_off_is_no_eigenvalue():
 
 def test_values_that_the_sample_drops_are_not_mapped():
     """A power of round-off below zero is nan."""
-    kernel, t = circular(0.6), jnp.array([0.1, 0.1, 0.5, 0.5, 0.5, 2.0, 2.0, 2.0])
+    kernel, t = circular(0.6), np.array([0.1, 0.1, 0.5, 0.5, 0.5, 2.0, 2.0, 2.0])
     assert np.linalg.eigvalsh(kernel(t))[0] < 0
-    expected = modify(nystrom(kernel, t), jnp.sqrt)(t + 0.3)
-    moving = modify_kernel(kernel, t, Exponent(jnp.asarray(0.5)))
-    np.testing.assert_allclose(moving(t + 0.3), expected, rtol=0, atol=1e-12)
+    sample = nystrom(kernel, t)
+
+    @jax.jit
+    def both(x):
+        moving = modify_kernel(kernel, t, Exponent(jnp.asarray(0.5)))
+        return moving(x), modify(sample, jnp.sqrt)(x)
+
+    found, expected = both(t + 0.3)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)

@@ -57,9 +57,14 @@ def test_two_outputs_with_noise():
     X, Y = data()
     net = DeepLinear((120, 80), ridge=0.3, outputs=2)
     sample = evidence(net, X, Y, draws=4000).sample
-    chain = order_parameter(net.widths, 2, sample.latents).chain
     rotated = rotate(net, X, Y)
-    means = jax.jit(jax.vmap(lambda c: feature_means(rotated, c)))(chain)
+
+    @jax.jit
+    def means_of(latents):
+        chain = order_parameter(net.widths, 2, latents).chain
+        return jax.vmap(lambda c: feature_means(rotated, c))(chain)
+
+    means = means_of(sample.latents)
     K, (mean, error) = X @ X.T / 6, sample.expect(means)
     for level in (1, 2):
         found = perturbative_kernel(net, X, Y, level)

@@ -8,6 +8,7 @@ import pytest
 from numpyro import handlers
 from numpyro.infer.util import log_density
 from oracles import log_normal
+from scipy.stats import norm
 
 import bayesrg as brg
 from bayesrg.diagnostics import feature, layers
@@ -15,7 +16,7 @@ from bayesrg.models import rainbow, rainbow_collapsed, rainbow_surrogate
 
 ALPHA, NOISE = 1.3, 0.3
 DATA = rainbow.demo(jax.random.key(0))
-X, y = DATA.X, DATA.y
+X, y = (np.asarray(v) for v in DATA[:2])
 
 
 def inverse_of_first(weights):
@@ -26,30 +27,37 @@ def inverse_of_first(weights):
 NET = brg.networks.Rainbow((6, 5), (None, inverse_of_first))
 HYPER = {"net": NET, "alpha": ALPHA, "noise": NOISE}
 WHITE = {
-    f"z{i}": jnp.asarray(np.random.default_rng(i).standard_normal(shape))
+    f"z{i}": np.random.default_rng(i).standard_normal(shape)
     for i, shape in enumerate(NET.white_shapes(3), 1)
 }
 
 
-def features(white=WHITE, at=X):
-    return np.asarray(NET.features(NET.weights(list(white.values()), 3), at)) / np.sqrt(5)
+features_at = jax.jit(lambda x: NET.features(NET.weights(list(WHITE.values()), 3), x))
+PRIOR = sum(norm.logpdf(z).sum() for z in WHITE.values())
 
 
-def prior_of(white):
-    return sum(float(dist.Normal(0, 1).log_prob(z).sum()) for z in white.values())
+def features(at=X):
+    return np.asarray(features_at(at)) / np.sqrt(5)
+
+
+@jax.jit
+def collapsed_density(white):
+    return log_density(rainbow_collapsed.model, (X, y), HYPER, white)[0]
+
+
+@jax.jit
+def raw_density(w):
+    return log_density(rainbow.model, (X, y), HYPER, WHITE | {"w": w})[0]
 
 
 def test_the_densities_are_those_of_the_docstrings():
     F = features()
-    collapsed = log_density(rainbow_collapsed.model, (X, y), HYPER, WHITE)[0]
     C = ALPHA * F @ F.T + NOISE**2 * np.eye(25)
-    expected = prior_of(WHITE) + log_normal(np.asarray(y), np.zeros(25), C)
-    np.testing.assert_allclose(collapsed, expected, rtol=1e-12)
-    w = jnp.asarray(np.random.default_rng(9).standard_normal(5))
-    raw = log_density(rainbow.model, (X, y), HYPER, WHITE | {"w": w})[0]
-    expected = prior_of(WHITE) + dist.Normal(0, np.sqrt(ALPHA)).log_prob(w).sum()
-    expected += dist.Normal(F @ w, NOISE).log_prob(y).sum()
-    np.testing.assert_allclose(raw, expected, rtol=1e-12)
+    expected = PRIOR + log_normal(y, np.zeros(25), C)
+    np.testing.assert_allclose(collapsed_density(WHITE), expected, rtol=1e-12)
+    w = np.random.default_rng(9).standard_normal(5)
+    expected = PRIOR + norm.logpdf(w, 0, np.sqrt(ALPHA)).sum() + norm.logpdf(y, F @ w, NOISE).sum()
+    np.testing.assert_allclose(raw_density(w), expected, rtol=1e-12)
 
 
 def test_the_readout_is_recovered_given_the_weights():
@@ -57,34 +65,33 @@ def test_the_readout_is_recovered_given_the_weights():
     F, w = features(), np.random.default_rng(9).standard_normal(5)
     readout = brg.gp.readout_posterior(F, y, NOISE**2, scale=ALPHA)
     conditional = log_normal(w, np.asarray(readout.mean), np.asarray(readout.cov))
-    raw = log_density(rainbow.model, (X, y), HYPER, WHITE | {"w": jnp.asarray(w)})[0]
-    collapsed = log_density(rainbow_collapsed.model, (X, y), HYPER, WHITE)[0]
-    np.testing.assert_allclose(collapsed + conditional, raw, rtol=1e-11)
-    evidence = float(collapsed) - prior_of(WHITE)
-    np.testing.assert_allclose(readout.log_evidence, evidence, rtol=1e-12)
+    collapsed = collapsed_density(WHITE)
+    np.testing.assert_allclose(collapsed + conditional, raw_density(w), rtol=1e-11)
+    np.testing.assert_allclose(readout.log_evidence, float(collapsed) - PRIOR, rtol=1e-12)
 
 
 def test_gradients_are_finite_and_right():
-    density = jax.jit(lambda white: log_density(rainbow_collapsed.model, (X, y), HYPER, white)[0])
-    slopes = jax.grad(density)(WHITE)
+    slopes = jax.jit(jax.grad(collapsed_density))(WHITE)
     for name, z in WHITE.items():
-        step = jnp.zeros_like(z).at[1, 2].set(1e-6)
-        up, down = (density(WHITE | {name: z + s * step / 1e-6 * 1e-6}) for s in (1, -1))
-        np.testing.assert_allclose(slopes[name][1, 2], (up - down) / 2e-6, rtol=1e-6)
+        step = np.zeros_like(z)
+        step[1, 2] = 1e-6
+        up, down = (collapsed_density(WHITE | {name: z + s * step}) for s in (1, -1))
+        np.testing.assert_allclose(np.asarray(slopes[name])[1, 2], (up - down) / 2e-6, rtol=1e-6)
 
 
 reference = brg.spectrum.nystrom(brg.kernels.NNGP(1, "erf", 1.0, 0.1), DATA.X_test)
 LOW = brg.spectrum.functionals(reference, 4)
+columns_of = jax.jit(lambda low, F, F_ref: low.columns(F, F_ref))
 
 
 def test_functionals_split_the_kernel_of_the_features():
     """As functionals of the function with that kernel: what the general split says."""
-    F, F_ref = features(), features(at=LOW.X_ref)
-    columns = LOW.columns(F, F_ref)
+    F, F_ref, V = features(), features(at=LOW.X_ref), np.asarray(LOW.V)
+    columns = np.asarray(columns_of(LOW, F, F_ref))
     assert columns.shape == (25, 4 + 5)
     np.testing.assert_allclose(columns @ columns.T, F @ F.T, rtol=0, atol=1e-12)
-    K, cross = F_ref @ F_ref.T, F @ F_ref.T @ np.asarray(LOW.V)
-    L = np.linalg.cholesky(LOW.V.T @ K @ LOW.V)
+    K, cross = F_ref @ F_ref.T, F @ F_ref.T @ V
+    L = np.linalg.cholesky(V.T @ K @ V)
     np.testing.assert_allclose(columns[:, :4], np.linalg.solve(L, cross.T).T, rtol=0, atol=1e-11)
     with pytest.raises(ValueError, match="there are 6 functionals and 5 features"):
         brg.spectrum.functionals(reference, 6).columns(F, F_ref)
@@ -95,76 +102,94 @@ def test_functionals_split_the_kernel_of_the_features():
 def test_a_dead_unit_does_not_spoil_gradients():
     """With as many functionals as features, one that is zero at all reference points."""
     low = brg.spectrum.functionals(reference, 5)
-    F, F_ref = jnp.asarray(features()), jnp.asarray(features(at=LOW.X_ref)).at[:, 2].set(0.0)
+    F, F_ref = features(), features(at=LOW.X_ref)
+    F_ref[:, 2] = 0.0
 
     def loss(F_ref):
         columns = low.columns(F, F_ref)
         law = brg.gp.MercerNormal(columns, jnp.ones(10), NOISE**2, orthonormal=False)
         return law.log_prob(y)
 
-    value, slope = jax.value_and_grad(loss)(F_ref)
+    value, slope = jax.jit(jax.value_and_grad(loss))(F_ref)
     np.testing.assert_allclose(
-        value, log_normal(np.asarray(y), np.zeros(25), F @ F.T + NOISE**2 * np.eye(25)), rtol=1e-10
+        value, log_normal(y, np.zeros(25), F @ F.T + NOISE**2 * np.eye(25)), rtol=1e-10
     )
     np.testing.assert_allclose(slope, 0.0, rtol=0, atol=1e-4)  # the split moves no density
 
 
-@pytest.mark.parametrize("cutoff", [0, 2, 4, 9])
+@pytest.mark.parametrize("cutoff", [0, 2, 9])
 def test_modes_of_a_network_posterior_can_be_cut(cutoff):
     """Low modes given the weights are sampled, the rest marginalised; evidence is unchanged."""
     hyper = HYPER | {"functionals": LOW}
-    full = log_density(rainbow_collapsed.model, (X, y), HYPER, WHITE)[0]
+    full = collapsed_density(WHITE)
     cut = brg.rg.coarsen(rainbow_collapsed.model, y=brg.rg.Coarse(cutoff))
-    whole = log_density(rainbow_collapsed.model, (X, y), hyper, WHITE)[0]
+
+    @jax.jit
+    def densities(white):
+        seeded = handlers.substitute(handlers.seed(cut, 0), data=white)
+        trace = handlers.trace(seeded).get_trace(X, y, **hyper)
+        modes = {k: trace[k]["value"] for k in trace if k == "y_modes"}
+        whole = log_density(rainbow_collapsed.model, (X, y), hyper, white)[0]
+        return whole, modes, log_density(cut, (X, y), hyper, white | modes)[0]
+
+    whole, modes, joint = densities(WHITE)
     np.testing.assert_allclose(whole, full, rtol=1e-12)
-    seeded = handlers.substitute(handlers.seed(cut, 0), data=WHITE)
-    trace = handlers.trace(seeded).get_trace(X, y, **hyper)
-    root = np.asarray(LOW.columns(features(), features(at=LOW.X_ref))) * np.sqrt(ALPHA)
     if cutoff:
-        assert trace["y_modes"]["value"].shape == (cutoff,)
-        w = np.asarray(trace["y_modes"]["value"])
-        joint = log_density(cut, (X, y), hyper, WHITE | {"y_modes": trace["y_modes"]["value"]})[0]
+        w = np.asarray(modes["y_modes"])
+        assert w.shape == (cutoff,)
+        F_ref = features(at=LOW.X_ref)
+        root = np.asarray(columns_of(LOW, features(), F_ref)) * np.sqrt(ALPHA)
         B, R = root[:, :cutoff], root[:, cutoff:]
         C = R @ R.T + NOISE**2 * np.eye(25)
         A = B.T @ np.linalg.solve(C, B) + np.eye(cutoff)
-        mean = np.linalg.solve(A, B.T @ np.linalg.solve(C, np.asarray(y)))
+        mean = np.linalg.solve(A, B.T @ np.linalg.solve(C, y))
         joint = joint - log_normal(w, mean, np.linalg.inv(A))
-    else:
-        joint = log_density(cut, (X, y), hyper, WHITE)[0]
     np.testing.assert_allclose(joint, full, rtol=0, atol=1e-10)
 
 
 def test_hyper_parameters_may_be_sampled():
     hyper = {"net": NET, "alpha": dist.LogNormal(0.0, 1.0), "noise": dist.HalfNormal(1.0)}
     for model in (rainbow.model, rainbow_collapsed.model):
-        trace = handlers.trace(handlers.seed(model, 0)).get_trace(X, y, **hyper)
+        trace = {}
+        jax.eval_shape(lambda model=model, trace=trace: trace.update(
+            handlers.trace(handlers.seed(model, 0)).get_trace(X, y, **hyper)
+        ))  # fmt: skip
         assert {"alpha", "noise"} <= set(trace)
     with pytest.raises(ValueError, match=r"y has shape \(25, 2\); the model has one output"):
-        rainbow.model(X, jnp.stack([y, y], 1))
+        rainbow.model(X, np.stack([y, y], 1))
 
 
 def test_the_surrogate_has_the_moments_of_the_network():
     """Prior predictive of y at fixed weights: its covariance over draws of inputs and noise."""
     net = brg.networks.Rainbow((40, 30), None, "erf")
-    weights = net.init(5, 6)
-    layers_of = brg.theory.linearise(weights, "erf", jnp.eye(6))
-    inputs = jnp.asarray(np.random.default_rng(0).standard_normal((4000, 6)))
-    draw = handlers.seed(rainbow_surrogate.model, 1)
-    hyper = {"net": net, "weights": weights, "layers": layers_of, "alpha": 0.5, "noise": 0.1}
-    trace = handlers.trace(draw).get_trace(inputs, None, **hyper)
-    w = np.asarray(trace["w"]["value"])
-    f = np.asarray(trace["f"]["value"])
-    Omega = np.asarray(layers_of[-1].Omega) / 30
+    inputs = np.random.default_rng(0).standard_normal((4000, 6))
+
+    @jax.jit
+    def drawn():
+        weights = net.init(5, 6)
+        layers_of = brg.theory.linearise(weights, "erf", np.eye(6))
+        hyper = {"net": net, "weights": weights, "layers": layers_of, "alpha": 0.5, "noise": 0.1}
+        draw = handlers.trace(handlers.seed(rainbow_surrogate.model, 1))
+        trace = draw.get_trace(jnp.asarray(inputs), None, **hyper)
+        values = {name: trace[name]["value"] for name in ("w", "f", "xi2")}
+        return weights, layers_of, net.features(weights, inputs), values
+
+    weights, layers_of, real, values = jax.device_get(drawn())
+    w, f = values["w"], values["f"]
+    Omega = layers_of[-1].Omega / 30
     power = w @ Omega @ w
     assert abs((f**2).mean() - power) < 4.5 * power * np.sqrt(2 / 4000)
-    real = np.asarray(net.features(weights, inputs)) @ w / np.sqrt(30)
+    real = real @ w / np.sqrt(30)
     assert abs((real**2).mean() / power - 1) < 0.15
-    W1, W2 = map(np.asarray, weights)  # both share the linear part, and nothing else
+    W1, W2 = weights  # both share the linear part, and nothing else
     linear = (layers_of[1].k1[:, None] * W2) @ (layers_of[0].k1[:, None] * W1)
     shared = ((w @ linear) ** 2).sum() / 30 / power
     assert abs(np.corrcoef(real, f)[0, 1] - shared) < 4.5 / np.sqrt(4000) + 0.03
-    assert trace["xi2"]["value"].shape == (4000, 30)
-    plain = handlers.trace(handlers.seed(rainbow_surrogate.model, 0)).get_trace(X, y)
+    assert values["xi2"].shape == (4000, 30)
+    plain = {}
+    jax.eval_shape(lambda: plain.update(
+        handlers.trace(handlers.seed(rainbow_surrogate.model, 0)).get_trace(jnp.asarray(X), y)
+    ))  # fmt: skip
     assert plain["xi1"]["value"].shape == (25, 6)
 
 

@@ -4,11 +4,11 @@
 import warnings
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from .. import _checks
 from .._linalg import judge_condition
+from .._numbers import on_device
 
 
 def _same_trace(name, got, expected):
@@ -63,7 +63,7 @@ def at_points(name, value, event, *, first=False):
     Integers stay integers: a likelihood may count with them.
     """
     _checks.finite(name, value)
-    value = jnp.asarray(_checks.numbers(name, value))
+    value = on_device(_checks.numbers(name, value))
     shape = value.shape[value.ndim - len(event) :] if value.ndim >= len(event) else None
     if shape == event or (first and shape and 0 < shape[0] <= event[0] and shape[1:] == event[1:]):
         return value
