@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +13,9 @@ from bayesrg.networks import DeepLinear
 from bayesrg.theory.deep_linear import ConvLinear, exact, order_fourth_moment
 
 NET = ConvLinear((3, 2), (3, 2), (2, 1), ridge=0.2)
+SCALED = ConvLinear(
+    (3, 2), (3, 2), (2, 1), ridge=0.2, outputs=2, weight_scales=(0.7, 1.1, 1.3)
+)
 X = np.random.default_rng(6).standard_normal((2, 2, 7))
 
 
@@ -26,6 +31,7 @@ def loops(net, weights, x):
     return (weights[-1] * h).sum((1, 2)) / np.sqrt(h.size)
 
 
+@partial(jax.jit, static_argnums=(0, 1, 2))
 def chain_draws(net, inputs, draws, key=0):
     key, latents = jax.random.key(key), {}
     for size in net.sizes(inputs):
@@ -37,7 +43,7 @@ def chain_draws(net, inputs, draws, key=0):
 
 
 def test_the_network_by_loops():
-    net = ConvLinear((3, 2), (3, 2), (2, 1), ridge=0.2, outputs=2, weight_scales=(0.7, 1.1, 1.3))
+    net = SCALED
     assert net.sites(7) == (7, 3, 2)
     weights = net.init(0, (2, 7))
     plain = [np.asarray(W) for W in weights]
@@ -69,7 +75,7 @@ def test_reference_moments():
 
 def test_the_prior_is_that_of_the_weights():
     """Moments of the functions of two outputs under drawn weights, by plain NumPy."""
-    net = ConvLinear((3, 2), (3, 2), (2, 1), ridge=0.2, outputs=2, weight_scales=(0.7, 1.1, 1.3))
+    net = SCALED
     rng, n = np.random.default_rng(0), 60_000
     patches = np.stack([X[:, :, 2 * i : 2 * i + 3] for i in range(3)], 1)  # (2, 3, 2, 3)
     W, V = 0.7 * rng.standard_normal((n, 3, 2, 3)), 1.1 * rng.standard_normal((n, 2, 3, 2))
