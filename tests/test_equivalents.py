@@ -26,10 +26,16 @@ def spectral(values, power, noise, **given):
     return theory.spectral_moments(np.r_[values, pad], np.r_[power, pad], noise, **given)
 
 
-POWER = spectral(omega, omega * weights**2, NOISE)
+@pytest.fixture(scope="module", autouse=True)
+def problems():
+    """Compile when the tests run: every worker collects all files."""
+    global POWER, MATCHED, WRONG
+    POWER = spectral(omega, omega * weights**2, NOISE)
+    MATCHED = spectral(2 / j, 0.7 * 2 / j, 0.2)
+    WRONG = spectral(2 / j, 2 / j**3, 0.2)
+
+
 j = np.arange(1, 301.0)
-MATCHED = spectral(2 / j, 0.7 * 2 / j, 0.2)
-WRONG = spectral(2 / j, 2 / j**3, 0.2)
 SIZES = np.array([60.0, 150, 300, 600])
 NEAR = np.array([3.5, 3.9999, 4.0, 4.0001, 9])
 ARRAYS = (
