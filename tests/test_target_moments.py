@@ -28,16 +28,18 @@ F, Y = draw(600)
 
 
 def test_together_is_one_at_a_time():
+    moments = jax.jit(theory.moments, static_argnames="centre")
     for options in ({}, {"centre": True}):
-        together = theory.moments(F, Y, **options)
+        together = moments(F, Y, **options)
         assert together.power.shape == together.psi.shape == (40, 3)
         for given in ({}, {"noise_variance": 0.3}):
             given = {**given, "label_noise": NOISE}
             with pytest.warns(UserWarning, match="error diverges at n = rank = 40"):
                 all_ = theory.ridge_equivalent(together, SIZES, RIDGES, **given)
+            all_ = jax.tree.map(np.asarray, all_)
             assert all_.test.shape == (4, 3, 3) and all_.tau.shape == (4, 3)
             for c in range(3):
-                alone = theory.moments(F, Y[:, c], **options)
+                alone = moments(F, Y[:, c], **options)
                 given["label_noise"] = NOISE[c]
                 with pytest.warns(UserWarning, match="error diverges at n = rank = 40"):
                     one = theory.ridge_equivalent(alone, SIZES, RIDGES, **given)
@@ -65,6 +67,7 @@ def test_experiments_agree():
         fit = ((Z - G @ w) * Z).sum(0) / ridge
         found[i] = test, ((Z - G @ w) ** 2).mean(0), fit
     e = theory.ridge_equivalent(moments, np.full((4, 1), n), np.full(3, ridge))
+    e = jax.tree.map(np.asarray, e)
     mean, error = found.mean(0), found.std(0) / np.sqrt(draws)
     for seen, spread, name in zip(mean, error, ("test", "train", "data_fit"), strict=True):
         deviation = np.abs(seen - getattr(e, name)[0, 0])
@@ -73,6 +76,7 @@ def test_experiments_agree():
 
 def test_targets_have_an_axis_of_their_own():
     e = theory.ridge_equivalent(theory.moments(F, Y), 2.0 * SIZES + 1, RIDGES)
+    e = jax.tree.map(np.asarray, e)
     for found in (e, jax.tree.map(lambda x: x[:, 0] if x.ndim else x, e)):
         group = brg.io.label(curve=found)["curve"]
         axes = ("n_train", "n_train_bis")[: found.tau.ndim]
