@@ -29,10 +29,11 @@ F, Y = draw(600)
 
 def test_together_is_one_at_a_time():
     moments = jax.jit(theory.moments, static_argnames="centre")
-    for options in ({}, {"centre": True}):
+    noise = {"noise_variance": 0.3}
+    for options, settings in (({}, ({}, noise)), ({"centre": True}, (noise,))):
         together = moments(F, Y, **options)
         assert together.power.shape == together.psi.shape == (40, 3)
-        for given in ({}, {"noise_variance": 0.3}):
+        for given in settings:
             given = {**given, "label_noise": NOISE}
             with pytest.warns(UserWarning, match="error diverges at n = rank = 40"):
                 all_ = theory.ridge_equivalent(together, SIZES, RIDGES, **given)
