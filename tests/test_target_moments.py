@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Moments of several targets: one at a time, in experiments, with names."""
+"""Moments of several targets: one at a time, in experiments, with names; bad moments."""
 
 import jax
 import jax.numpy as jnp
@@ -84,3 +84,32 @@ def test_targets_have_an_axis_of_their_own():
         assert group["tau"].dims == axes and group["test"].dims == (*axes, "target")
     with pytest.raises(ValueError, match="moments hold 3 targets"):
         theory.optimal_ridge(theory.moments(F, Y), 20.0)
+
+
+TWO = np.diag([2.0, 1.0])
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda: theory.population_moments(np.ones((2, 3)), np.ones(2), 1.0), r"shape \(2, 3\)"),
+        (lambda: theory.population_moments(TWO, np.ones(3), 1.0), r"psi \(3,\)"),
+        (lambda: theory.population_moments([[1.0, 0.1], [0, 1]], [0, 0], 1.0), "asymmetric by up"),
+        (
+            lambda: theory.population_moments(np.diag([1.0, -0.1]), [0, 0], 1.0),
+            r"Omega of shape \(2, 2\) is indefinite: its lowest eigenvalue is -0\.1",
+        ),
+        (lambda: theory.population_moments(TWO, [1.0, 1.0], 1.4), "moments of one distribution"),
+        (lambda: theory.population_moments(TWO, [2.0, 0.0], 1.0), "not in the range of Omega"),
+        (lambda: theory.population_moments(np.diag([1.0, 0]), [0, 0.1], 1.0), "range of Omega"),
+        (lambda: theory.population_moments(TWO, [np.nan, 0.0], 1.0), "psi contains non-finite"),
+        (lambda: theory.population_moments(TWO, [0.0, 0.0], -1.0), "Ey2 must be non-negative"),
+        (lambda: theory.moments(np.full((30, 2), np.nan), np.ones(30)), "F contains non-finite"),
+        (lambda: theory.moments(np.ones((30, 2)), np.ones(29)), r"y has shape \(29,\)"),
+        (lambda: theory.spectral_moments([1.0, 0.5], [1.0]), "power has shape"),
+        (lambda: theory.spectral_moments([1.0], [1.0], rank_tol=2.0), "rank_tol must lie in"),
+    ],
+)
+def test_bad_input_is_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
