@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +12,7 @@ from bayesrg.networks import DeepLinear
 from bayesrg.theory.deep_linear import ConvLinear, exact, order_fourth_moment
 
 NET = ConvLinear((3, 2), (3, 2), (2, 1), ridge=0.2)
+SCALED = ConvLinear((3, 2), (3, 2), (2, 1), ridge=0.2, outputs=2, weight_scales=(0.7, 1.1, 1.3))
 X = np.random.default_rng(6).standard_normal((2, 2, 7))
 
 
@@ -26,6 +28,7 @@ def loops(net, weights, x):
     return (weights[-1] * h).sum((1, 2)) / np.sqrt(h.size)
 
 
+@eqx.filter_jit
 def chain_draws(net, inputs, draws, key=0):
     key, latents = jax.random.key(key), {}
     for size in net.sizes(inputs):
@@ -36,8 +39,13 @@ def chain_draws(net, inputs, draws, key=0):
     return net.order_factor(inputs, latents)
 
 
+@eqx.filter_jit
+def covariance(net, factor):
+    return net.covariance(X, factor)
+
+
 def test_the_network_by_loops():
-    net = ConvLinear((3, 2), (3, 2), (2, 1), ridge=0.2, outputs=2, weight_scales=(0.7, 1.1, 1.3))
+    net = SCALED
     assert net.sites(7) == (7, 3, 2)
     weights = net.init(0, (2, 7))
     plain = [np.asarray(W) for W in weights]
@@ -60,7 +68,7 @@ def test_reference_moments():
     fourth = np.einsum("ijkl,ij,kl->", E, K[:, :, 0, 0], K[:, :, 1, 1])
     fourth += 2 * np.einsum("ijkl,ij,kl->", E, K[:, :, 0, 1], K[:, :, 0, 1])
     assert_allclose(fourth, 4.452226, rtol=0, atol=6e-7)
-    C = np.asarray(NET.covariance(X, chain_draws(NET, 7, 40_000)))[:, 0, :, 0]
+    C = np.asarray(covariance(NET, chain_draws(NET, 7, 40_000)))[:, 0, :, 0]
     error = C.std(0) / 200
     assert (np.abs(C.mean(0) - [[1.53421, -0.16273], [-0.16273, 1.335523]]) < 4 * error).all()
     numbers = C[:, 0, 0] * C[:, 1, 1] + 2 * C[:, 0, 1] ** 2
@@ -69,14 +77,14 @@ def test_reference_moments():
 
 def test_the_prior_is_that_of_the_weights():
     """Moments of the functions of two outputs under drawn weights, by plain NumPy."""
-    net = ConvLinear((3, 2), (3, 2), (2, 1), ridge=0.2, outputs=2, weight_scales=(0.7, 1.1, 1.3))
+    net = SCALED
     rng, n = np.random.default_rng(0), 60_000
     patches = np.stack([X[:, :, 2 * i : 2 * i + 3] for i in range(3)], 1)  # (2, 3, 2, 3)
     W, V = 0.7 * rng.standard_normal((n, 3, 2, 3)), 1.1 * rng.standard_normal((n, 2, 3, 2))
     h = np.einsum("pick,sdck->spdi", patches, W) / np.sqrt(6)
     h = sum(np.einsum("spdi,sed->spei", h[..., k : k + 2], V[..., k]) for k in (0, 1)) / np.sqrt(6)
     f = np.einsum("spei,saei->sap", h, 1.3 * rng.standard_normal((n, 2, 2, 2))) / 2
-    C = np.asarray(net.covariance(X, chain_draws(net, 7, 40_000)))
+    C = np.asarray(covariance(net, chain_draws(net, 7, 40_000)))
     for a, p, b, m in ((0, 0, 0, 0), (0, 0, 1, 1), (1, 0, 1, 1)):
         raw = f[:, a, p] * f[:, b, m]
         given = C[:, a, p, b, m]
@@ -94,13 +102,14 @@ def test_the_prior_is_that_of_the_weights():
 
 def test_the_likelihood_is_that_of_dense_algebra():
     net = ConvLinear((3, 2), (3, 2), (2, 1), ridge=0.2, outputs=2)
-    factor = chain_draws(net, 7, 1)[0]
+    factor = np.asarray(chain_draws(net, 7, 1))[0]
     Y = np.random.default_rng(1).standard_normal((2, 2))
-    G = np.asarray(factor).reshape(6, -1)
+    G = factor.reshape(6, -1)
     Q, K = (G @ G.T).reshape(2, 3, 2, 3), np.asarray(net.local_kernels(X))
     C = np.einsum("aibj,ijnm->anbm", Q, K).reshape(4, 4) + 0.2 * np.eye(4)
     expected = log_normal(Y.T.ravel(), np.zeros(4), C)
-    assert_allclose(net.log_likelihood(X, Y, factor), expected, rtol=1e-12)
+    found = jax.jit(lambda factor: net.log_likelihood(X, Y, factor))(factor)
+    assert_allclose(found, expected, rtol=1e-12)
 
 
 def test_one_site_is_a_dense_network():
@@ -108,7 +117,7 @@ def test_one_site_is_a_dense_network():
     rng = np.random.default_rng(2)
     Z, y = rng.standard_normal((5, 2, 3)), rng.standard_normal(5)
     net = ConvLinear((4,), (3,), ridge=0.3, weight_scales=(1.2, 0.9))
-    values = net.log_likelihood(Z, y, chain_draws(net, 3, 50_000))
+    values = jax.jit(lambda: net.log_likelihood(Z, y, chain_draws(net, 3, 50_000)))()
     values = np.asarray(values)
     found = logsumexp(values) - np.log(values.size)
     error = np.exp(values - found).std() / np.sqrt(values.size)
@@ -121,12 +130,17 @@ def test_skipped_sites_and_many_channels():
     """A stride that skips sites makes Q singular, and its gradients stay finite."""
     net = ConvLinear((5, 4), (2, 1), (1, 2), ridge=0.1)
     sizes = net.sizes(7)
-    latents = {f"c{s.layer}": jnp.asarray(s.dof) for s in sizes}
-    latents |= {f"t{s.layer}": jnp.full(s.normals, 0.3) for s in sizes}
+    latents = {f"c{s.layer}": np.asarray(s.dof) for s in sizes}
+    latents |= {f"t{s.layer}": np.full(s.normals, 0.3) for s in sizes}
     Z, y = np.random.default_rng(3).standard_normal((4, 1, 7)), np.arange(4.0)
-    gradient = jax.grad(lambda z: net.log_likelihood(Z, y, net.order_factor(7, z)))(latents)
+
+    def density(latents):
+        factor = net.order_factor(7, latents)
+        return net.log_likelihood(Z, y, factor), factor
+
+    gradient, factor = jax.jit(jax.grad(density, has_aux=True))(latents)
     assert all(np.isfinite(g).all() for g in gradient.values())
-    G = np.asarray(net.order_factor(7, latents))[0]
+    G = np.asarray(factor)[0]
     assert_allclose(G[1::2], 0.0, rtol=0, atol=0)
     wide = ConvLinear((4000, 4000), (3, 2), (2, 1), ridge=0.1)
     E = order_fourth_moment(wide, 7)
@@ -141,7 +155,7 @@ def test_bad_questions():
     with pytest.raises(ValueError, match="a mask of 3 does not fit 2 sites"):
         NET.sites(2)
     with pytest.raises(ValueError, match="Y has 501 entries"):
-        factor = chain_draws(NET, 7, 1)[0]
+        factor = np.asarray(chain_draws(NET, 7, 40_000))[0]
         NET.log_likelihood(np.zeros((501, 2, 7)), np.zeros(501), factor)
     with pytest.raises(ValueError, match="weight_scales has shape"):
         ConvLinear((3,), (3,), ridge=0.1, weight_scales=(1.0, 1.0, 1.0))

@@ -1,19 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 import arviz as az
 import jax
-import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
 from numpyro.infer import HMC, MCMC, NUTS
 from oracles import conditional, fourier_modes, fourier_problem
+from scipy.special import gammaln
 
 import bayesrg as brg
 from bayesrg.models import gp_modes
 
 p = fourier_problem()
 SMALL = {"draws": 50, "warmup": 30, "chains": 2, "block": 20, "progress": False, "devices": 1}
+HMC_2 = SMALL | {"sampler": lambda model: HMC(model, num_steps=2, trajectory_length=None)}
 
 
 def linear(X, y=None, *, prior_scale=1.0, shift=None):
@@ -30,7 +31,7 @@ def linear(X, y=None, *, prior_scale=1.0, shift=None):
 def line():
     rng = np.random.default_rng(0)
     X = rng.standard_normal((30, 2))
-    return jnp.asarray(X), jnp.asarray(X @ [1.0, -0.5] + 0.3 * rng.standard_normal(30))
+    return X, X @ [1.0, -0.5] + 0.3 * rng.standard_normal(30)
 
 
 @pytest.fixture(scope="module")
@@ -85,13 +86,12 @@ def test_one_chain_and_another_sampler(line):
     np.testing.assert_array_equal(dt["posterior"]["noise"][0], mcmc.get_samples()["noise"])
 
 
-def test_chains_over_two_devices(line):
+def test_chains_over_two_devices(line, fitted):
     assert jax.local_device_count() == 2
     dt = brg.fit(linear, line, key=1, **(SMALL | {"devices": 2}))
-    one = brg.fit(linear, line, key=1, **SMALL)
     assert dt.attrs["devices"] == 2
     # Not bit for bit over devices: the start of the same chains is the same
-    np.testing.assert_allclose(dt["posterior"]["noise"][:, 0], one["posterior"]["noise"][:, 0])
+    np.testing.assert_allclose(dt["posterior"]["noise"][:, 0], fitted["posterior"]["noise"][:, 0])
 
 
 def test_prediction_of_a_model_without_modes(line, fitted):
@@ -111,12 +111,20 @@ def test_prediction_of_a_model_without_modes(line, fitted):
     assert abs(z.std() - 1) < 5 / np.sqrt(2 * z.size) and abs(z.mean()) < 5 / np.sqrt(z.size)
 
 
-def test_hyper_arguments_are_checked(line, fitted):
-    dt = brg.fit(linear, line, key=1, prior_scale=2.0, shift=jnp.ones(30), **SMALL)
+@pytest.fixture(scope="module")
+def stored(line, tmp_path_factory):
+    """A run with hyper-arguments, a number and an array, and its folder."""
+    path = tmp_path_factory.mktemp("runs") / "run"
+    hyper = {"prior_scale": 2.0, "shift": np.ones(1)}
+    return brg.fit(linear, line, key=1, path=path, **hyper, **HMC_2), path, hyper
+
+
+def test_hyper_arguments_are_checked(line, stored):
+    dt, _, hyper = stored
     with pytest.raises(ValueError, match="hyper-argument 'prior_scale' differs from the fit's"):
-        brg.predict(dt, linear, line[0], key=0, prior_scale=1.0, shift=jnp.ones(30))
+        brg.predict(dt, linear, line[0], key=0, **(hyper | {"prior_scale": 1.0}))
     with pytest.raises(ValueError, match="hyper-argument 'shift' differs"):
-        brg.predict(dt, linear, line[0], key=0, prior_scale=2.0, shift=jnp.zeros(30))
+        brg.predict(dt, linear, line[0], key=0, **(hyper | {"shift": np.zeros(1)}))
     with pytest.raises(ValueError, match="no hyper-argument 'prior_scal'; did you mean"):
         brg.fit(linear, line, key=1, prior_scal=2.0)
 
@@ -129,12 +137,18 @@ def test_hyper_arguments_are_checked(line, fitted):
 @pytest.fixture(scope="module")
 def periodic():
     data = gp_modes.demo(jax.random.key(0))
-    return data._replace(X_test=data.X_test[:5], y_test=data.y_test[:5])
+    X_test, y_test = np.asarray(data.X_test), np.asarray(data.y_test)
+    return data._replace(X_test=X_test[:5], y_test=y_test[:5])
 
 
 @pytest.fixture(scope="module")
 def modes_fit(periodic):
-    return brg.fit(gp_modes.model, periodic, key=0, cutoff=3, **SMALL)
+    return brg.fit(gp_modes.model, periodic, key=0, cutoff=3, **HMC_2)
+
+
+@pytest.fixture(scope="module")
+def predicted(periodic, modes_fit):
+    return brg.predict(modes_fit, gp_modes.model, periodic.X_test, key=1, cutoff=3)
 
 
 @pytest.mark.slow
@@ -168,14 +182,12 @@ def joint(data, scale, ridge, Z):
     return K
 
 
-def test_predictions_krige_what_was_marginalised(periodic, modes_fit):
+def test_predictions_krige_what_was_marginalised(periodic, modes_fit, predicted):
     """At every draw: the conditional of the joint given observations and low modes."""
-    Z = periodic.X_test
-    out = brg.predict(modes_fit, gp_modes.model, Z, key=1, cutoff=3)
-    moments = out["predictive_moments"]
+    moments = predicted["predictive_moments"]
     for c, d in ((0, 0), (1, 17)):
         draw = modes_fit["posterior"].isel(chain=c, draw=d)
-        K = joint(periodic, float(draw["amplitude"]), float(draw["noise"]) ** 2, Z)
+        K = joint(periodic, float(draw["amplitude"]), float(draw["noise"]) ** 2, periodic.X_test)
         given = np.r_[0:24, 29:32]
         values = np.concatenate([periodic.y, draw["y_modes"]])
         mean, cov = conditional(K, given, np.arange(24, 29), values)
@@ -183,16 +195,14 @@ def test_predictions_krige_what_was_marginalised(periodic, modes_fit):
         np.testing.assert_allclose(
             moments["variance"].isel(chain=c, draw=d), np.diag(cov), atol=1e-8
         )
-    z = (out["predictions"]["f"] - moments["mean"]) / np.sqrt(moments["variance"])
+    z = (predicted["predictions"]["f"] - moments["mean"]) / np.sqrt(moments["variance"])
     assert abs(float(z.std()) - 1) < 0.1
 
 
-def test_a_prediction_does_not_depend_on_the_other_rows(periodic, modes_fit):
-    Z = periodic.X_test
-    whole = brg.predict(modes_fit, gp_modes.model, Z, key=1, cutoff=3)
-    first = brg.predict(modes_fit, gp_modes.model, Z[:2], key=1, cutoff=3)
+def test_a_prediction_does_not_depend_on_the_other_rows(periodic, modes_fit, predicted):
+    first = brg.predict(modes_fit, gp_modes.model, periodic.X_test[:2], key=1, cutoff=3)
     for group, name in (("predictions", "y"), ("predictive_moments", "variance")):
-        np.testing.assert_allclose(whole[group][name][..., :2], first[group][name], rtol=1e-9)
+        np.testing.assert_allclose(predicted[group][name][..., :2], first[group][name], rtol=1e-9)
     own = brg.predict(modes_fit, gp_modes.model, periodic.X, key=1, cutoff=3)
     assert own["posterior_predictive"]["f"].dims == ("chain", "draw", "point")
 
@@ -201,7 +211,7 @@ def test_a_prediction_does_not_depend_on_the_other_rows(periodic, modes_fit):
     "rule", ["local", *(pytest.param(r, marks=pytest.mark.slow) for r in ("universal", "truncate"))]
 )
 def test_other_rules_predict_low_modes_and_add_what_was_eliminated(periodic, rule):
-    dt = brg.fit(gp_modes.model, periodic, key=0, cutoff=3, rule=rule, **SMALL)
+    dt = brg.fit(gp_modes.model, periodic, key=0, cutoff=3, rule=rule, **HMC_2)
     Z = periodic.X_test
     out = brg.predict(dt, gp_modes.model, Z, key=1, cutoff=3, rule=rule)
     draws = dt["posterior"]
@@ -240,8 +250,8 @@ def several(X, Y=None, *, cutoff=0, outputs=2):
 
 @pytest.mark.parametrize("cutoff", [pytest.param(0, marks=pytest.mark.slow), 4])
 def test_several_targets(periodic, cutoff):
-    Y = jnp.stack([periodic.y, -2 * periodic.y], 1)
-    dt = brg.fit(several, (periodic.X, Y), key=0, cutoff=cutoff, **SMALL)
+    Y = np.stack([periodic.y, -2 * periodic.y], 1)
+    dt = brg.fit(several, (periodic.X, Y), key=0, cutoff=cutoff, **HMC_2)
     assert dt["observed_data"]["y"].dims == ("output", "point")
     assert dt["log_likelihood"]["y"].dims == ("chain", "draw", "output", "point")
     if cutoff:
@@ -259,31 +269,30 @@ def test_several_targets(periodic, cutoff):
 
 def test_grid_posterior_of_a_conjugate_model():
     rng = np.random.default_rng(0)
-    counts = jnp.asarray(rng.poisson(3.0, 20))
+    counts = rng.poisson(3.0, 20)
 
     def model(X, y=None):
         rate = numpyro.sample("rate", dist.Gamma(2.0, 1.0))
         numpyro.sample("y", dist.Poisson(rate).expand((20,)).to_event(1), obs=y)
 
-    grid = {"rate": jnp.geomspace(0.5, 20.0, 400)}
-    posterior = brg.inference.grid_posterior(model, (jnp.ones(20), counts), grid)
+    grid = {"rate": np.geomspace(0.5, 20.0, 400)}
+    posterior = brg.inference.grid_posterior(model, (np.ones(20), counts), grid)
     a, b = 2.0 + counts.sum(), 21.0
     np.testing.assert_allclose(posterior.mean["rate"], a / b, rtol=1e-6)
     np.testing.assert_allclose(posterior.expect(lambda t: t["rate"] ** 2), a * (a + 1) / b**2)
-    gammaln = jax.scipy.special.gammaln
     evidence = gammaln(a) - a * np.log(b) - gammaln(2.0) - gammaln(counts + 1.0).sum()
     np.testing.assert_allclose(posterior.log_evidence, evidence, rtol=1e-8)
 
 
-def test_a_run_folder_is_written_whole_and_never_overwritten(line, tmp_path):
-    dt = brg.fit(linear, line, key=1, path=tmp_path / "run", **SMALL)
-    again = brg.open_run(tmp_path / "run")
+def test_a_run_folder_is_written_whole_and_never_overwritten(line, stored):
+    dt, path, hyper = stored
+    again = brg.open_run(path)
     np.testing.assert_array_equal(again["posterior"]["weight"], dt["posterior"]["weight"])
     assert again.attrs["hyper"] == dt.attrs["hyper"]
-    assert [f.name for f in (tmp_path / "run").iterdir()] == ["result.nc"]
+    assert [f.name for f in path.iterdir()] == ["result.nc"]
     with pytest.raises(FileExistsError, match="exists already; give path a new folder"):
-        brg.fit(linear, line, key=1, path=tmp_path / "run", **SMALL)
-    out = brg.predict(again, linear, line[0][:3], key=0)
+        brg.fit(linear, line, key=1, path=path, **SMALL)
+    out = brg.predict(again, linear, line[0][:3], key=0, **hyper)
     assert out["predictions"]["f"].shape == (2, 50, 3)
 
 

@@ -14,17 +14,20 @@ p = fourier_problem()
 rng = np.random.default_rng(0)
 RESIDUAL = {
     "none": None,
-    "diagonal": jnp.asarray(rng.uniform(0.01, 0.2, 24)),
-    "dense": jnp.asarray((lambda A: A @ A.T / 50)(rng.standard_normal((24, 30)))),
+    "diagonal": rng.uniform(0.01, 0.2, 24),
+    "dense": (lambda A: A @ A.T / 50)(rng.standard_normal((24, 30))),
 }
 SIZES = (0, 5, 61)
+pairs = jax.jit(eigenpairs)
+log_prob = jax.jit(lambda fn, y: fn.log_prob(y))
+krige = jax.jit(lambda fn, y: fn.krige(y))
 
 
 def law(k, residual, form="plain", scale=1.3, ridge=p.ridge, **kwargs):
     """A distribution of the first k modes in one of its algebraic forms."""
-    F, v, R = jnp.asarray(p.Phi[:, :k]), jnp.asarray(p.values[:k]), RESIDUAL[residual]
+    F, v, R = p.Phi[:, :k], p.values[:k], RESIDUAL[residual]
     if form == "eigen":
-        kwargs["eigen"] = eigenpairs(F, v, R)
+        kwargs["eigen"] = pairs(F, v, R)
     if form == "gram":
         kwargs["gram"] = F.T @ F
     return MercerNormal(F, v, ridge, residual=R, scale=scale, **kwargs)
@@ -35,7 +38,7 @@ def whole(k, residual, scale=1.3, ridge=p.ridge):
     F, R = p.Phi[:, :k], RESIDUAL[residual]
     prior = F * p.values[:k] @ F.T
     if R is not None:
-        prior = prior + (np.diag(R) if R.ndim == 1 else np.asarray(R))
+        prior = prior + (np.diag(R) if R.ndim == 1 else R)
     return scale * prior + np.diag(np.broadcast_to(ridge, 24))
 
 
@@ -53,34 +56,40 @@ FORMS = [
 ]
 
 
+@jax.jit
+def answers(fn, theta, B):
+    """All that a law is asked, in one program: density and gradient, and what has none here."""
+
+    def evidence(theta):
+        scale, ridge = jnp.exp(theta[0]), jnp.exp(theta[1])
+        return fn._replace(scale=scale, ridge=ridge, loc=theta[2]).log_prob(p.y)
+
+    return (
+        fn.covariance_matrix, fn.variance, fn.log_prob(p.y), fn.solve(B), fn.loo(p.y),
+        jax.grad(evidence)(theta),
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize("k, residual, form", FORMS)
-def test_density_and_leave_one_out_against_the_whole_matrix(k, residual, form):
+def test_density_gradient_and_leave_one_out_against_the_whole_matrix(k, residual, form):
     fn, C = build(k, residual, form, loc=0.2)
-    np.testing.assert_allclose(fn.covariance_matrix, C, rtol=0, atol=1e-13)
-    np.testing.assert_allclose(fn.log_prob(p.y), log_normal(p.y, np.full(24, 0.2), C), rtol=1e-11)
-    np.testing.assert_allclose(fn.variance, np.diag(C), rtol=1e-13)
-    B = rng.standard_normal((24, 2))
-    np.testing.assert_allclose(fn.solve(B), np.linalg.solve(C, B), rtol=1e-9, atol=1e-10)
+    B, theta = rng.standard_normal((24, 2)), np.array([0.3, -2.0, 0.1])
+    matrix, variance, density, solved, left_out, gradient = answers(fn, theta, B)
+    np.testing.assert_allclose(matrix, C, rtol=0, atol=1e-13)
+    np.testing.assert_allclose(density, log_normal(p.y, np.full(24, 0.2), C), rtol=1e-11)
+    np.testing.assert_allclose(variance, np.diag(C), rtol=1e-13)
+    np.testing.assert_allclose(solved, np.linalg.solve(C, B), rtol=1e-9, atol=1e-10)
     loo = []
     for i in range(24):
         others = [j for j in range(24) if j != i]
         mean, cov = conditional(C, others, [i], p.y[others], np.full(24, 0.2))
         loo.append(log_normal(p.y[i], mean, cov))
-    np.testing.assert_allclose(fn.loo(p.y), loo, rtol=1e-9)
-
-
-@pytest.mark.parametrize("k, residual, form", FORMS)
-def test_gradients(k, residual, form):
-    def evidence(theta):
-        scale, ridge = jnp.exp(theta[0]), jnp.exp(theta[1])
-        return law(k, residual, form, scale=scale, ridge=ridge, loc=theta[2]).log_prob(p.y)
+    np.testing.assert_allclose(left_out, loo, rtol=1e-9)
 
     def plain(theta):
         C = whole(k, residual, np.exp(theta[0]), np.exp(theta[1]))
         return log_normal(p.y, np.full(24, theta[2]), C)
 
-    theta = np.array([0.3, -2.0, 0.1])
-    gradient = jax.grad(lambda t: evidence(t))(jnp.asarray(theta))
     np.testing.assert_allclose(gradient, central_difference(plain, theta, 1e-5), rtol=1e-6)
 
 
@@ -94,7 +103,7 @@ def test_density_reference_number():
                                                (61, "dense", "eigen")])  # fmt: skip
 def test_draws_have_the_covariance(k, residual, form):
     fn, C = build(k, residual, form)
-    draws = fn.sample(jax.random.key(0), (40_000,))
+    draws = np.asarray(jax.jit(lambda fn: fn.sample(jax.random.key(0), (40_000,)))(fn))
     assert draws.shape == (40_000, 24)
     error = np.sqrt((np.outer(np.diag(C), np.diag(C)) + C**2) / 40_000)
     assert (np.abs(np.cov(draws.T) - C) < 5 * error).all()
@@ -103,48 +112,57 @@ def test_draws_have_the_covariance(k, residual, form):
 
 def test_targets_in_batches_share_or_own_their_covariance():
     Y = np.stack([p.y, 2 * p.y, p.y**2])
+    zero = np.zeros(24)
+
+    @jax.jit
+    def ways(fn):
+        batch = fn.expand((3,))
+        return fn.log_prob(Y), batch.log_prob(Y), batch.to_event(1).log_prob(Y)
+
     fn, C = build(5, "diagonal")
-    one_by_one = [log_normal(y, np.zeros(24), C) for y in Y]
-    np.testing.assert_allclose(fn.log_prob(Y), one_by_one, rtol=1e-12)
-    np.testing.assert_allclose(fn.expand((3,)).log_prob(Y), one_by_one, rtol=1e-12)
-    np.testing.assert_allclose(fn.expand((3,)).to_event(1).log_prob(Y), sum(one_by_one))
+    one_by_one = log_normal(Y, zero, C)
+    shared, expanded, joint = ways(fn)
+    np.testing.assert_allclose(shared, one_by_one, rtol=1e-12)
+    np.testing.assert_allclose(expanded, one_by_one, rtol=1e-12)
+    np.testing.assert_allclose(joint, one_by_one.sum())
     ridges = np.array([0.05, 0.1, 0.3])
     for k, residual in ((5, "diagonal"), (61, "none"), (5, "dense")):
-        own = law(k, residual, ridge=ridges[:, None], scale=jnp.array([1.0, 2.0, 0.5]))
+        own = law(k, residual, ridge=ridges[:, None], scale=np.array([1.0, 2.0, 0.5]))
         assert own.batch_shape == (3,)
         expected = [
-            log_normal(y, np.zeros(24), whole(k, residual, s, r))
+            log_normal(y, zero, whole(k, residual, s, r))
             for y, r, s in zip(Y, ridges, (1.0, 2.0, 0.5), strict=True)
         ]
-        np.testing.assert_allclose(own.log_prob(Y), expected, rtol=1e-11)
-        np.testing.assert_allclose(own.log_prob(np.stack([Y, Y])), [expected] * 2, rtol=1e-11)
-        assert own.sample(jax.random.key(0), (2,)).shape == (2, 3, 24)
-        assert own.loo(Y).shape == (3, 24)
+        np.testing.assert_allclose(log_prob(own, Y), expected, rtol=1e-11)
+        np.testing.assert_allclose(log_prob(own, np.stack([Y, Y])), [expected] * 2, rtol=1e-11)
+        draw, loo = jax.eval_shape(
+            lambda fn: (fn.sample(jax.random.key(0), (2,)), fn.loo(Y)), own
+        )  # the shapes alone: nothing is compiled
+        assert draw.shape == (2, 3, 24) and loo.shape == (3, 24)
     grid = law(5, "diagonal", ridge=ridges[:2, None, None])  # two ridges, three targets each
     assert grid.batch_shape == (2, 1)
-    for row, r in zip(grid.log_prob(Y), ridges[:2], strict=True):
-        one = law(5, "diagonal", ridge=r)
-        np.testing.assert_allclose(row, [one.log_prob(y) for y in Y], rtol=1e-11)
-    moved = MercerNormal(p.Phi[:, :5], p.values[:5], 0.1, loc=Y)
-    np.testing.assert_allclose(moved.log_prob(Y)[0], moved.log_prob(Y)[1])
+    expected = [log_normal(Y, zero, whole(5, "diagonal", ridge=r)) for r in ridges[:2]]
+    np.testing.assert_allclose(log_prob(grid, Y), expected, rtol=1e-11)
+    moved = log_prob(MercerNormal(p.Phi[:, :5], p.values[:5], 0.1, loc=Y), Y)
+    np.testing.assert_allclose(moved[0], moved[1])
 
 
 def test_a_ridge_for_each_point():
     ridges = rng.uniform(0.05, 0.5, 24)
     for k, residual in ((5, "none"), (5, "dense"), (61, "none"), (5, "diagonal")):
         fn, C = build(k, residual, ridge=ridges)
-        np.testing.assert_allclose(fn.log_prob(p.y), log_normal(p.y, np.zeros(24), C), rtol=1e-11)
+        np.testing.assert_allclose(log_prob(fn, p.y), log_normal(p.y, np.zeros(24), C), rtol=1e-11)
 
 
 def test_it_is_a_pytree_and_works_under_vmap():
     fn, C = build(5, "none")
     leaves, structure = jax.tree.flatten(fn)
     again = jax.tree.unflatten(structure, leaves)
-    np.testing.assert_allclose(again.log_prob(p.y), fn.log_prob(p.y))
-    np.testing.assert_allclose(jax.jit(lambda f: f.log_prob(p.y))(fn), fn.log_prob(p.y))
-    ridges = jnp.array([0.05, 0.2])
-    many = jax.vmap(lambda r: law(5, "none", ridge=r).log_prob(p.y))(ridges)
-    np.testing.assert_allclose(many[0], fn.log_prob(p.y))
+    density = log_normal(p.y, np.zeros(24), C)
+    np.testing.assert_allclose(again.log_prob(p.y), density)  # outside of jit
+    np.testing.assert_allclose(log_prob(fn, p.y), density)
+    many = jax.jit(jax.vmap(lambda r: law(5, "none", ridge=r).log_prob(p.y)))(np.array([0.05, 0.2]))
+    np.testing.assert_allclose(many[0], density)
     assert isinstance(fn, dist.Distribution)
 
 
@@ -154,86 +172,102 @@ def test_kriging_is_conditioning_of_the_joint(k, residual, form):
     if form == "eigen":  # eigenpairs of the observed points only, as a sampler has them
         R = RESIDUAL[residual]
         R = R if R is None else (R[:20] if R.ndim == 1 else R[:20, :20])
-        vectors = eigenpairs(p.Phi[:20, :k], p.values[:k], R)
+        vectors = pairs(p.Phi[:20, :k], p.values[:k], R)
         fn = fn._replace(eigen=vectors)
         with pytest.raises(ValueError, match="eigen has 20 rows but there are 24 points"):
             fn.log_prob(p.y)
     given, wanted = np.arange(20), np.arange(20, 24)
     mean, cov = conditional(C, given, wanted, p.y[:20])
-    ours, variance, ridge = fn.krige(p.y[:20])
+    ours, variance, ridge = map(np.asarray, krige(fn, p.y[:20]))
     np.testing.assert_allclose(ours, mean, rtol=1e-9, atol=1e-11)
     np.testing.assert_allclose(variance + ridge, np.diag(cov), rtol=1e-9)
 
 
 def test_noise_that_each_rule_leaves():
-    F, v = jnp.asarray(p.Phi), jnp.asarray(p.values)
-    residual, scale, ridge, c = RESIDUAL["diagonal"], 1.3, 0.05, 7
-    fn = MercerNormal(F, v, ridge, residual=residual, scale=scale)
-    diagonal = scale * (np.asarray(F[:, c:]) ** 2 @ p.values[c:] + np.asarray(residual))
+    v, residual, scale, ridge, c = p.values, RESIDUAL["diagonal"], 1.3, 0.05, 7
+    fn = MercerNormal(p.Phi, v, ridge, residual=residual, scale=scale)
+    columns = fn._replace(orthonormal=False)
+    diagonal = scale * (p.Phi[:, c:] ** 2 @ v[c:] + residual)
     tail = scale * residual.mean()
     expected = {
         "local": ridge + diagonal,
-        "universal": ridge + scale * p.values[c:].sum() + tail,
+        "universal": ridge + scale * v[c:].sum() + tail,
         "dressed": effective_ridge(scale * v[c:], 24, ridge + tail),
         "truncate": ridge,
     }
+
+    @jax.jit
+    def every(fn, columns):
+        laws = {rule: fn.split(c, rule) for rule in expected}
+        own_tail = fn._replace(tail=0.01).split(c, "universal")[1].noise
+        mean, half = (columns.split(c, "universal", n=n)[1].noise for n in (None, 12))
+        return laws, {rule: law[1].variance for rule, law in laws.items()}, own_tail, mean, half
+
+    laws, variances, own_tail, mean, half = every(fn, columns)
     for rule, noise in expected.items():
-        root, rest = fn.split(c, rule)
+        root, rest = laws[rule]
         assert isinstance(rest, EffectiveNormal)
-        np.testing.assert_allclose(rest.variance, np.broadcast_to(noise, 24), rtol=1e-12)
+        np.testing.assert_allclose(variances[rule], np.broadcast_to(noise, 24), rtol=1e-12)
         np.testing.assert_allclose(rest.eliminated, diagonal, rtol=1e-12)
-        np.testing.assert_allclose(root, np.sqrt(scale * p.values[:c]) * p.Phi[:, :c], rtol=1e-12)
-    np.testing.assert_allclose(
-        fn._replace(tail=0.01).split(c, "universal")[1].noise, 0.05 + 1.3 * (v[c:].sum() + 0.01)
-    )
-    columns = fn._replace(orthonormal=False)
-    np.testing.assert_allclose(columns.split(c, "universal")[1].noise, ridge + diagonal.mean())
-    half = columns.split(c, "universal", n=12)[1]
-    np.testing.assert_allclose(half.noise, ridge + diagonal[:12].mean())
+        np.testing.assert_allclose(root, np.sqrt(scale * v[:c]) * p.Phi[:, :c], rtol=1e-12)
+    np.testing.assert_allclose(own_tail, 0.05 + 1.3 * (v[c:].sum() + 0.01))
+    np.testing.assert_allclose(mean, ridge + diagonal.mean())
+    np.testing.assert_allclose(half, ridge + diagonal[:12].mean())
     with pytest.raises(ValueError, match='choose rule="universal"'):
         columns.split(c, "dressed")
 
 
 def test_effective_normal_is_independent_noise():
-    _, rest = law(61, "none").split(4, "local")
-    np.testing.assert_allclose(
-        rest.log_prob(p.y), log_normal(p.y, np.zeros(24), np.diag(rest.variance)), rtol=1e-12
-    )
-    np.testing.assert_allclose(rest.loo(p.y).sum(), rest.log_prob(p.y))
-    draws = rest.sample(jax.random.key(1), (20_000,))
-    np.testing.assert_allclose(draws.var(0), rest.variance, rtol=0.06)
-    mean, variance, ridge = rest.shift(jnp.arange(24.0)).krige(p.y[:20])
+    @jax.jit
+    def ask(fn):
+        rest = fn.split(4, "local")[1]
+        moved = rest.shift(jnp.arange(24.0)).krige(p.y[:20])
+        draws = rest.sample(jax.random.key(1), (20_000,))
+        return rest, rest.variance, rest.log_prob(p.y), rest.loo(p.y), draws, moved
+
+    rest, variance, density, loo, draws, moved = jax.tree.map(np.asarray, ask(law(61, "none")))
+    direct = log_normal(p.y, np.zeros(24), np.diag(variance))
+    np.testing.assert_allclose(density, direct, rtol=1e-12)
+    np.testing.assert_allclose(loo.sum(), density)
+    np.testing.assert_allclose(draws.var(0), variance, rtol=0.06)
+    mean, variance, ridge = moved
     np.testing.assert_array_equal(mean, [20, 21, 22, 23])
     np.testing.assert_array_equal(variance, rest.eliminated[20:])
     np.testing.assert_array_equal(ridge, [0.05])
 
 
 def test_edges_one_point_duplicates_constant_target():
-    one = MercerNormal(jnp.ones((1, 2)), jnp.array([2.0, 1.0]), 0.5)
-    np.testing.assert_allclose(one.log_prob(jnp.ones(1)), log_normal([1.0], [0.0], [[3.5]]))
-    np.testing.assert_allclose(one.loo(jnp.ones(1)), one.log_prob(jnp.ones(1))[None])
+    one = MercerNormal(np.ones((1, 2)), np.array([2.0, 1.0]), 0.5)
+    density, loo = jax.jit(lambda fn: (fn.log_prob(np.ones(1)), fn.loo(np.ones(1))))(one)
+    np.testing.assert_allclose(density, log_normal([1.0], [0.0], [[3.5]]))
+    np.testing.assert_allclose(loo, [density])
     twice = MercerNormal(np.repeat(p.Phi[:3], 2, 0), p.values, 0.1)
-    assert np.isfinite(twice.log_prob(jnp.ones(6)))
-    zero = MercerNormal(p.Phi[:, :4], jnp.array([1.0, 0.5, 0.0, 0.0]), 0.1)
-    short = MercerNormal(p.Phi[:, :2], jnp.array([1.0, 0.5]), 0.1)
-    np.testing.assert_allclose(zero.log_prob(p.y), short.log_prob(p.y), rtol=1e-13)
-    gradient = jax.grad(lambda v: MercerNormal(p.Phi[:, :4], v, 0.1).log_prob(p.y))
-    assert np.isfinite(gradient(jnp.array([1.0, 0.5, 0.0, 0.0]))).all()
+    assert np.isfinite(log_prob(twice, np.ones(6)))
+    zero = MercerNormal(p.Phi[:, :4], np.array([1.0, 0.5, 0.0, 0.0]), 0.1)
+    short = MercerNormal(p.Phi[:, :2], np.array([1.0, 0.5]), 0.1)
+    density, gradient = jax.jit(
+        jax.value_and_grad(lambda v: zero._replace(values=v).log_prob(p.y))
+    )(zero.values)
+    np.testing.assert_allclose(density, log_prob(short, p.y), rtol=1e-13)
+    assert np.isfinite(gradient).all()
 
 
 def test_marginal_of_a_spectrum_is_that_of_its_kernel(digits, spectrum):
-    plain = marginal(spectrum.kernel, digits.X, 0.1, scale=0.7)
-    cut = marginal(spectrum, digits.X, 0.1, scale=0.7)
-    eigen = marginal(spectrum, digits.X, 0.1, scale=0.7, eigen=eigenpairs_of(spectrum, digits.X))
-    direct = log_normal(
-        np.asarray(digits.y), np.zeros(60), 0.7 * spectrum.kernel(digits.X) + 0.1 * np.eye(60)
-    )
-    for fn in (plain, cut, eigen):
-        np.testing.assert_allclose(fn.log_prob(digits.y), direct, rtol=1e-11)
-    _, rest = cut.split(10)
-    vectors = eigenpairs_of(spectrum, digits.X, 10)
-    _, fast = cut.split(10, eigen=vectors)
-    np.testing.assert_allclose(fast.log_prob(digits.y), rest.log_prob(digits.y), rtol=1e-11)
+    X, y = digits.X, np.asarray(digits.y)
+
+    @jax.jit
+    def ways():
+        plain = marginal(spectrum.kernel, X, 0.1, scale=0.7)
+        cut = marginal(spectrum, X, 0.1, scale=0.7)
+        eigen = marginal(spectrum, X, 0.1, scale=0.7, eigen=eigenpairs_of(spectrum, X))
+        _, rest = cut.split(10)
+        _, fast = cut.split(10, eigen=eigenpairs_of(spectrum, X, 10))
+        return [law.log_prob(y) for law in (plain, cut, eigen, rest, fast)], spectrum.kernel(X)
+
+    (*densities, rest, fast), K = ways()
+    direct = log_normal(y, np.zeros(60), 0.7 * np.asarray(K) + 0.1 * np.eye(60))
+    np.testing.assert_allclose(densities, [direct] * 3, rtol=1e-11)
+    np.testing.assert_allclose(fast, rest, rtol=1e-11)
 
 
 @pytest.mark.parametrize(
@@ -286,13 +320,14 @@ def test_zero_ridge_is_fine_where_the_prior_is_definite():
 
 def test_32_bits():
     with jax.enable_x64(False):
-        F, v = jnp.asarray(p.Phi[:, :8], jnp.float32), jnp.asarray(p.values[:8], jnp.float32)
+        F, v, y = (x.astype(np.float32) for x in (p.Phi[:, :8], p.values[:8], p.y))
         fn = MercerNormal(F, v, 0.05)
-        assert fn.log_prob(jnp.asarray(p.y, jnp.float32)).dtype == jnp.float32
+        assert log_prob(fn, y).dtype == jnp.float32
         with pytest.raises(RuntimeError, match="dense residual factorises"):
-            MercerNormal(F, v, 0.05, residual=jnp.eye(24))
-    exact = MercerNormal(p.Phi[:, :8], p.values[:8], 0.05).log_prob(p.y)
-    np.testing.assert_allclose(fn.log_prob(jnp.asarray(p.y, jnp.float32)), exact, rtol=1e-4)
+            MercerNormal(F, v, 0.05, residual=np.eye(24))
+    C = p.Phi[:, :8] * p.values[:8] @ p.Phi[:, :8].T + 0.05 * np.eye(24)
+    exact = log_normal(p.y, np.zeros(24), C)
+    np.testing.assert_allclose(log_prob(fn, y), exact, rtol=1e-4)
 
 
 def test_a_sampler_repeats_nothing_that_is_linear_in_points():

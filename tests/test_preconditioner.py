@@ -48,8 +48,16 @@ def start(outputs=()):
 
 
 def jacobian(params, X):
-    parts = jax.tree.leaves(jax.jacrev(network)(params, X))
+    parts = jax.tree.leaves(jax.jit(jax.jacrev(network))(params, X))
     return np.concatenate([np.asarray(p).reshape(len(X), -1) for p in parts], 1)
+
+
+def dense(S):
+    return np.asarray(matrix_of(S))
+
+
+matrix_of = jax.jit(lambda S: S.dense())
+run = jax.jit(network)
 
 
 def flat(params):
@@ -63,22 +71,26 @@ def test_modes_get_the_rates_that_the_map_gives(irregular):
     S = dynamics.preconditioner(K, maps.power(0.5))
     expected = values[0] * (values / values[0]) ** 0.5
     np.testing.assert_allclose(S.eigenvalues, expected, rtol=1e-10)
-    np.testing.assert_allclose(K @ S.dense() @ V, V * expected, rtol=0, atol=1e-10)
+    np.testing.assert_allclose(K @ dense(S) @ V, V * expected, rtol=0, atol=1e-10)
     low = dynamics.preconditioner(K, maps.flatten(4), 4)
     full = dynamics.preconditioner(K, maps.flatten(4))
     assert low.vectors.shape == (48, 4)
-    np.testing.assert_allclose(low.dense(), full.dense(), rtol=0, atol=1e-12)
-    root = low.root().dense()
-    np.testing.assert_allclose(root @ root, low.dense(), rtol=0, atol=1e-13)
-    rows = np.array([3, 40, 7])
-    block = np.asarray(low.dense())[np.ix_(rows, rows)]
-    np.testing.assert_allclose(low.block(rows).dense(), block, rtol=0, atol=1e-14)
-    r = np.random.default_rng(0).standard_normal((48, 2))
-    np.testing.assert_allclose(low @ jnp.asarray(r), low.dense() @ r, rtol=0, atol=1e-13)
+    rows, r = np.array([3, 40, 7]), np.random.default_rng(0).standard_normal((48, 2))
+
+    @jax.jit
+    def ask(low):
+        root, block = low.root().dense(), low.block(rows).dense()
+        return low.dense(), root, block, low @ r, low.coverage(r)
+
+    matrix, root, block, product, coverage = map(np.asarray, ask(low))
+    np.testing.assert_allclose(matrix, dense(full), rtol=0, atol=1e-12)
+    np.testing.assert_allclose(root @ root, matrix, rtol=0, atol=1e-13)
+    np.testing.assert_allclose(block, matrix[np.ix_(rows, rows)], rtol=0, atol=1e-14)
+    np.testing.assert_allclose(product, matrix @ r, rtol=0, atol=1e-13)
     share = ((V[:, :4].T @ r) ** 2).sum() / (r**2).sum()
-    np.testing.assert_allclose(low.coverage(r), share, rtol=1e-12)
+    np.testing.assert_allclose(coverage, share, rtol=1e-12)
     kept = dynamics.preconditioner(K, maps.lift(3), ridge=5.0)
-    lifted = np.sort(np.linalg.eigvals((K + 5 * np.eye(48)) @ kept.dense()).real)[::-1]
+    lifted = np.sort(np.linalg.eigvals((K + 5 * np.eye(48)) @ dense(kept)).real)[::-1]
     np.testing.assert_allclose(lifted[:4], [values[0] + 5] * 3 + [values[3] + 5], rtol=1e-10)
 
 
@@ -90,29 +102,33 @@ def test_low_rank_from_landmarks(irregular):
     assert values[8] == pytest.approx(2.3555, abs=5e-5)
     flatten = maps.flatten(8)
 
+    @jax.jit
+    def made(landmarks):
+        S = dynamics.landmark_preconditioner(table, X, landmarks, flatten, 9)
+        return dynamics.stability_limit(K, S), S
+
     def largest(m, seed):
-        rows = np.random.default_rng(seed).choice(48, m, replace=False)
-        S = dynamics.landmark_preconditioner(table, X, X[rows], flatten, 9)
-        return 2 / float(dynamics.stability_limit(K, S)), S
+        limit, S = made(X[np.random.default_rng(seed).choice(48, m, replace=False)])
+        return 2 / float(limit), S
 
     exact, S = largest(48, 0)
     assert exact == pytest.approx(values[8], rel=1e-10)
-    by_K = dynamics.preconditioner(K, flatten, 9).dense()
-    np.testing.assert_allclose(S.dense(), by_K, rtol=0, atol=1e-9)
+    by_K = dense(dynamics.preconditioner(K, flatten, 9))
+    np.testing.assert_allclose(dense(S), by_K, rtol=0, atol=1e-9)
     found = {m: np.array([largest(m, seed)[0] for seed in range(8)]) for m in (16, 24)}
     for m, stated in ((16, 2.499), (24, 2.463)):
         assert found[m].min() < stated < found[m].max()
         assert (found[m] >= values[8]).all() and (found[m] < 0.1 * values[0]).all()
     assert found[24].mean() < found[16].mean()
     value, S = largest(24, 1)
-    power = dynamics.power_iteration(K, S, iterations=500)
+    iterate = jax.jit(dynamics.power_iteration, static_argnames="iterations")
+    power = iterate(K, S, iterations=500)
     assert float(power.value) == pytest.approx(value, rel=1e-6)
     assert float(power.residual) < 1e-3 and float(power.value) <= value * (1 + 1e-12)
-    short = dynamics.power_iteration(7 * K, S, iterations=3)
-    again = dynamics.power_iteration(K, S, iterations=3)
+    short, again = iterate(7 * K, S, iterations=3), iterate(K, S, iterations=3)
     np.testing.assert_allclose(short, [7 * again.value, again.residual], rtol=1e-10)
-    assert dynamics.power_iteration(0 * K, S, iterations=3) == (0.0, 0.0)
-    plain = dynamics.power_iteration(lambda v: jnp.asarray(K) @ v, S, iterations=500)
+    assert iterate(0 * K, S, iterations=3) == (0.0, 0.0)
+    plain = jax.jit(lambda S: dynamics.power_iteration(lambda v: K @ v, S, iterations=500))(S)
     np.testing.assert_allclose(plain.value, power.value, rtol=1e-10)
 
 
@@ -120,22 +136,25 @@ def test_the_weighted_loss_has_the_preconditioned_gradient(irregular):
     t, K = irregular
     X, y, params = circle(t), np.sin(3 * t), start()
     S = dynamics.preconditioner(K, maps.lift(6))
-    J, r = jacobian(params, X), np.asarray(network(params, X)) - y
-    expected = J.T @ (np.asarray(S.dense()) @ r)
+    J, r = jacobian(params, X), np.asarray(run(params, X)) - y
+    expected = J.T @ (dense(S) @ r)
 
+    @jax.jit
+    @jax.value_and_grad
     def loss(params):
         return dynamics.pgd_loss(network(params, X), y, S)
 
     scale = np.abs(expected).max()
-    np.testing.assert_allclose(flat(jax.grad(loss)(params)), expected, rtol=0, atol=1e-13 * scale)
-    np.testing.assert_allclose(loss(params), 0.5 * r @ S.dense() @ r, rtol=1e-12)
+    value, gradient = loss(params)
+    np.testing.assert_allclose(flat(gradient), expected, rtol=0, atol=1e-13 * scale)
+    np.testing.assert_allclose(value, 0.5 * r @ dense(S) @ r, rtol=1e-12)
 
     def surrogate(params):
         outputs = network(params, X)
         return dynamics.surrogate_loss(outputs, jnp.tanh(outputs - y), S)
 
-    other = J.T @ (np.asarray(S.dense()) @ np.tanh(r))
-    found = flat(jax.grad(surrogate)(params))
+    other = J.T @ (dense(S) @ np.tanh(r))
+    found = flat(jax.jit(jax.grad(surrogate))(params))
     np.testing.assert_allclose(found, other, rtol=0, atol=1e-13 * scale)
     with pytest.raises(ValueError, match=r"the outputs have shape \(48,\) and y has \(48, 1\)"):
         dynamics.pgd_loss(r, y[:, None], S)
@@ -147,18 +166,23 @@ def test_all_routes_make_the_same_steps(irregular):
     X, y, params = circle(t), np.sin(3 * t), start()
     S, eta = dynamics.preconditioner(K, maps.flatten(6)), 0.01
     chain = optax.chain(dynamics.scale_by_output_preconditioner(S), optax.sgd(eta))
-    by_optax, by_loss, state = params, params, chain.init(params)
-    for _ in range(5):
+
+    @jax.jit
+    def both(by_optax, by_loss, state):
         outputs, pull = jax.vjp(lambda w: network(w, X), by_optax)
         zeros = jax.tree.map(jnp.zeros_like, by_optax)
         change, state = chain.update(zeros, state, by_optax, residual=outputs - y, vjp=pull)
-        by_optax = optax.apply_updates(by_optax, change)
         slope = jax.grad(lambda w: dynamics.pgd_loss(network(w, X), y, S))(by_loss)
         by_loss = jax.tree.map(lambda w, g: w - eta * g, by_loss, slope)
+        return optax.apply_updates(by_optax, change), by_loss, state
+
+    by_optax, by_loss, state = params, params, chain.init(params)
+    for _ in range(5):
+        by_optax, by_loss, state = both(by_optax, by_loss, state)
     np.testing.assert_allclose(flat(by_optax), flat(by_loss), rtol=0, atol=1e-15)
     out = dynamics.run(dynamics.preconditioned(network, X, y, S, step_size=eta), params, 5)
     np.testing.assert_allclose(flat(out.last.x), flat(by_loss), rtol=0, atol=1e-15)
-    residual = np.asarray(network(out.last.x, X)) - y
+    residual = np.asarray(run(out.last.x, X)) - y
     np.testing.assert_allclose(out.loss[-1], 0.5 * (residual**2).sum(), rtol=1e-12)
     with pytest.raises(ValueError, match="needs residual .* and vjp"):
         chain.update(params, state, params)
@@ -174,13 +198,19 @@ def test_batches_are_unbiased_unless_asked(irregular):
     S = dynamics.preconditioner(irregular[1][::7, ::7], maps.flatten(3))
     rng = np.random.default_rng(4)
     X, w, r = rng.standard_normal((n, 4)), np.zeros(4), rng.standard_normal(n)
-    rows = jnp.array(list(combinations(range(n), b)))
-    dense = np.asarray(S.dense())
-    block = (b - 1) / (n - 1) * dense + (n - b) / (n - 1) * np.diag(np.diag(dense))
+    rows = np.array(list(combinations(range(n), b)))
+    D = dense(S)
+    block = (b - 1) / (n - 1) * D + (n - b) / (n - 1) * np.diag(np.diag(D))
     for given, biased, matrix in (
-        (S, False, dense), (S, True, block), (S.dense(), True, block), (None, False, np.eye(n)),
+        (S, False, D), (S, True, block), (jnp.asarray(D), True, block), (None, False, np.eye(n)),
     ):  # fmt: skip
-        each = [dynamics.batch_gradient(linear, w, X, r, i, given, biased=biased) for i in rows]
+
+        @jax.jit
+        @jax.vmap
+        def gradients(i, given=given, biased=biased):
+            return dynamics.batch_gradient(linear, w, X, r, i, given, biased=biased)
+
+        each = np.asarray(gradients(rows))
         np.testing.assert_allclose(np.mean(each, 0), X.T @ matrix @ r, rtol=0, atol=1e-13)
         assert np.std(each, 0).max() > 0.1
 
@@ -189,7 +219,7 @@ def test_the_bias_of_blocks(irregular):
     """In the norm of gradients, for -sin 4t: 1.8 times the gradient itself."""
     t, K = irregular
     S, r, b, n = (
-        np.asarray(dynamics.preconditioner(K, maps.flatten(9)).dense()),
+        dense(dynamics.preconditioner(K, maps.flatten(9))),
         -np.sin(4 * t),
         12,
         48,
@@ -222,7 +252,7 @@ def test_several_outputs_share_a_preconditioner(irregular):
     X, Y = circle(t), np.stack([np.sin(t), np.cos(2 * t)], 1)
     S, params = dynamics.preconditioner(K, maps.flatten(6)), start((2,))
     out = dynamics.run(dynamics.preconditioned(network, X, Y, S, step_size=0.005), params, 1)
-    slope = jax.grad(lambda w: dynamics.pgd_loss(network(w, X), Y, S))(params)
+    slope = jax.jit(jax.grad(lambda w: dynamics.pgd_loss(network(w, X), Y, S)))(params)
     expected = jax.tree.map(lambda w, g: w - 0.005 * g, params, slope)
     np.testing.assert_allclose(flat(out.last.x), flat(expected), rtol=0, atol=1e-13)
 

@@ -91,8 +91,8 @@ def test_two_derivatives(name, root, at):
         slope = jax.grad(f)
         return f(t), slope(t), jax.jacfwd(slope)(t), jax.jacrev(slope)(t)
 
-    points = jnp.asarray(at + h * np.array([[0, 0], [1, 0], [-1, 0], [0, 1], [0, -1]]))
-    value, slope, forward, reverse = everything(points)
+    points = at + h * np.array([[0, 0], [1, 0], [-1, 0], [0, 1], [0, -1]])
+    value, slope, forward, reverse = map(np.asarray, everything(points))
     numeric = np.array([value[1] - value[2], value[3] - value[4]]) / (2 * h)
     np.testing.assert_allclose(slope[0], numeric, rtol=1e-6, atol=1e-9)
     numeric = np.array([slope[1] - slope[2], slope[3] - slope[4]]) / (2 * h)
@@ -127,16 +127,22 @@ def test_the_annealed_error_curves():
 
 def test_no_ridge_and_more_points_than_modes():
     """The root is zero, and rises like n ridge / (n - k) less a square of it."""
-    values, n = jnp.asarray(v), 25.0
-    slope = jax.grad(lambda r: rg.effective_ridge(values, n, r))
+    n = 25.0
     second = -2 * (1 / v).sum() / n**2 / (1 - 10 / n) ** 3
-    np.testing.assert_allclose(slope(0.0), n / (n - 10), rtol=1e-14)
-    np.testing.assert_allclose(jax.grad(slope)(0.0), second, rtol=1e-12)
-    others = jax.grad(lambda values, n: rg.effective_ridge(values, n, 0.0), (0, 1))
-    assert not any(np.any(g) for g in others(values, n) + others(values, 10.0))
+    slope = jax.grad(rg.effective_ridge, 2)
+
+    @jax.jit
+    def ask(values, n):
+        others = jax.grad(rg.effective_ridge, (0, 1))(values, n, 0.0)
+        return slope(values, n, 0.0), jax.grad(slope, 2)(values, n, 0.0), others
+
+    first, curvature, others = ask(v, n)
+    np.testing.assert_allclose(first, n / (n - 10), rtol=1e-14)
+    np.testing.assert_allclose(curvature, second, rtol=1e-12)
     # with n modes it rises like the root of the ridge, whose slope has no bound
-    at_the_rank = jax.grad(lambda r: rg.effective_ridge(values, 10.0, r))(0.0)
+    at_the_rank, _, others_there = ask(v, 10.0)
     assert at_the_rank > 1e300
+    assert not any(np.any(g) for g in others + others_there)
 
 
 def test_an_equation_may_close_over_what_is_traced():
@@ -144,7 +150,7 @@ def test_an_equation_may_close_over_what_is_traced():
         s = jnp.sqrt(jax.lax.stop_gradient(a)) * jnp.arange(1, 3.0)
         return _fixedpoint.implicit(lambda s, c: (s / c) ** 2 - a, s, jnp.arange(1, 3.0) + 0 * b)
 
-    points = jnp.array([0.3, 2.0])
+    points = np.array([0.3, 2.0])
     found = jax.jit(jax.vmap(jax.grad(jax.grad(lambda a: root(a, 1.0)[1]))))(points)
     np.testing.assert_allclose(found, -0.5 * points**-1.5, rtol=1e-12)
 
@@ -154,4 +160,5 @@ def test_an_equation_may_close_over_what_is_traced():
         equation = lambda s, a: jnp.stack([s[0] - a, s[1] - a * s[0] ** 2])  # noqa: E731
         return _fixedpoint.implicit(equation, s, a, _fixedpoint.coupled)[1]
 
-    np.testing.assert_allclose(jax.jacfwd(jax.jacrev(jax.grad(mixed)))(0.7), 6.0, rtol=1e-12)
+    third = jax.jit(jax.jacfwd(jax.jacrev(jax.grad(mixed))))(0.7)
+    np.testing.assert_allclose(third, 6.0, rtol=1e-12)

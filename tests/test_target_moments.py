@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Moments of several targets: one at a time, in experiments, with names."""
+"""Moments of several targets: one at a time, in experiments, with names; bad moments."""
 
 import jax
 import jax.numpy as jnp
@@ -28,16 +28,19 @@ F, Y = draw(600)
 
 
 def test_together_is_one_at_a_time():
-    for options in ({}, {"centre": True}):
-        together = theory.moments(F, Y, **options)
+    moments = jax.jit(theory.moments, static_argnames="centre")
+    noise = {"noise_variance": 0.3}
+    for options, settings in (({}, ({}, noise)), ({"centre": True}, (noise,))):
+        together = moments(F, Y, **options)
         assert together.power.shape == together.psi.shape == (40, 3)
-        for given in ({}, {"noise_variance": 0.3}):
+        for given in settings:
             given = {**given, "label_noise": NOISE}
             with pytest.warns(UserWarning, match="error diverges at n = rank = 40"):
                 all_ = theory.ridge_equivalent(together, SIZES, RIDGES, **given)
+            all_ = jax.tree.map(np.asarray, all_)
             assert all_.test.shape == (4, 3, 3) and all_.tau.shape == (4, 3)
             for c in range(3):
-                alone = theory.moments(F, Y[:, c], **options)
+                alone = moments(F, Y[:, c], **options)
                 given["label_noise"] = NOISE[c]
                 with pytest.warns(UserWarning, match="error diverges at n = rank = 40"):
                     one = theory.ridge_equivalent(alone, SIZES, RIDGES, **given)
@@ -65,6 +68,7 @@ def test_experiments_agree():
         fit = ((Z - G @ w) * Z).sum(0) / ridge
         found[i] = test, ((Z - G @ w) ** 2).mean(0), fit
     e = theory.ridge_equivalent(moments, np.full((4, 1), n), np.full(3, ridge))
+    e = jax.tree.map(np.asarray, e)
     mean, error = found.mean(0), found.std(0) / np.sqrt(draws)
     for seen, spread, name in zip(mean, error, ("test", "train", "data_fit"), strict=True):
         deviation = np.abs(seen - getattr(e, name)[0, 0])
@@ -73,9 +77,39 @@ def test_experiments_agree():
 
 def test_targets_have_an_axis_of_their_own():
     e = theory.ridge_equivalent(theory.moments(F, Y), 2.0 * SIZES + 1, RIDGES)
+    e = jax.tree.map(np.asarray, e)
     for found in (e, jax.tree.map(lambda x: x[:, 0] if x.ndim else x, e)):
         group = brg.io.label(curve=found)["curve"]
         axes = ("n_train", "n_train_bis")[: found.tau.ndim]
         assert group["tau"].dims == axes and group["test"].dims == (*axes, "target")
     with pytest.raises(ValueError, match="moments hold 3 targets"):
         theory.optimal_ridge(theory.moments(F, Y), 20.0)
+
+
+TWO = np.diag([2.0, 1.0])
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda: theory.population_moments(np.ones((2, 3)), np.ones(2), 1.0), r"shape \(2, 3\)"),
+        (lambda: theory.population_moments(TWO, np.ones(3), 1.0), r"psi \(3,\)"),
+        (lambda: theory.population_moments([[1.0, 0.1], [0, 1]], [0, 0], 1.0), "asymmetric by up"),
+        (
+            lambda: theory.population_moments(np.diag([1.0, -0.1]), [0, 0], 1.0),
+            r"Omega of shape \(2, 2\) is indefinite: its lowest eigenvalue is -0\.1",
+        ),
+        (lambda: theory.population_moments(TWO, [1.0, 1.0], 1.4), "moments of one distribution"),
+        (lambda: theory.population_moments(TWO, [2.0, 0.0], 1.0), "not in the range of Omega"),
+        (lambda: theory.population_moments(np.diag([1.0, 0]), [0, 0.1], 1.0), "range of Omega"),
+        (lambda: theory.population_moments(TWO, [np.nan, 0.0], 1.0), "psi contains non-finite"),
+        (lambda: theory.population_moments(TWO, [0.0, 0.0], -1.0), "Ey2 must be non-negative"),
+        (lambda: theory.moments(np.full((30, 2), np.nan), np.ones(30)), "F contains non-finite"),
+        (lambda: theory.moments(np.ones((30, 2)), np.ones(29)), r"y has shape \(29,\)"),
+        (lambda: theory.spectral_moments([1.0, 0.5], [1.0]), "power has shape"),
+        (lambda: theory.spectral_moments([1.0], [1.0], rank_tol=2.0), "rank_tol must lie in"),
+    ],
+)
+def test_bad_input_is_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
