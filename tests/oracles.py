@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Slow and obvious answers in plain NumPy, and the problem that many tests share."""
 
+import itertools
 from types import SimpleNamespace
 
 import numpy as np
@@ -41,6 +42,32 @@ def conditional(covariance, given, wanted, values, mean=None):
         mean[wanted] + gain @ (np.asarray(values) - mean[given]),
         covariance[np.ix_(wanted, wanted)] - gain @ covariance[np.ix_(given, wanted)],
     )
+
+
+def gaussian_law(y, C):
+    """Log density of N(0, C), and of each entry given the others."""
+    P = np.linalg.inv(C)
+    own = np.diag(P)
+    return log_normal(y, 0 * y, C), -0.5 * ((P @ y) ** 2 / own + np.log(2 * np.pi / own))
+
+
+def brute_force(covariance, log_density, y, order=60, loc=0.3):
+    """Log evidence of y at points of covariance N(loc, covariance), on a product of nodes."""
+    n = len(covariance)
+    x, w = np.polynomial.hermite_e.hermegauss(order)
+    nodes = np.array(list(itertools.product(x, repeat=n)))
+    weights = np.array(list(itertools.product(w / w.sum(), repeat=n))).prod(1)
+    f = loc + nodes @ np.linalg.cholesky(covariance).T
+    return float(np.log(weights @ np.exp(log_density(f, y).sum(-1))))
+
+
+def newton(C, slope, loc=0.0):
+    """Mode of a latent function, by plain Newton steps; ``slope(f)`` with its derivative."""
+    f = np.full(len(C), loc)
+    for _ in range(30):
+        g, dg = slope(f)
+        f = loc + C @ np.linalg.solve(np.eye(len(C)) - dg[:, None] * C, g - dg * (f - loc))
+    return f
 
 
 def central_difference(function, x, step=1e-6):
