@@ -3,14 +3,13 @@
 
 import arviz as az
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import xarray as xr
 from oracles import within
 from test_order_parameter import latents_of_the_prior
 
-from bayesrg import diagnostics, io, rg
+from bayesrg import diagnostics, io
 from bayesrg.diagnostics import feature
 from bayesrg.networks import DeepLinear
 from bayesrg.theory.deep_linear.features import feature_means, rotate
@@ -162,16 +161,20 @@ def test_several_targets_and_a_rank_deficient_prior_mean(measured):
 
 def test_order_parameter_and_kernels_of_a_draw(collapsed, measured):
     at = {"chain": 2, "draw": 17}
-    draw = {k: jnp.asarray(v) for k, v in collapsed["posterior"].isel(at).data_vars.items()}
-    Q, chain = order_parameter((4, 3), 2, draw)
+    draw = {k: v.to_numpy() for k, v in collapsed["posterior"].isel(at).data_vars.items()}
+
+    @jax.jit
+    def exact(draw):
+        Q, chain = order_parameter((4, 3), 2, draw)
+        return Q, feature_means(rotate(NET, X, Y), chain)
+
+    Q, kernels = exact(draw)
     group = measured["feature_learning"].isel(at)
     q = np.linalg.eigvalsh(np.asarray(Q))[::-1]
     np.testing.assert_allclose(group["order_parameter"], Q, rtol=1e-12)
     np.testing.assert_allclose(group["log_q_eig"], np.log(q), rtol=1e-10)
     np.testing.assert_allclose(group["effective_ridge"], 0.15 / q, rtol=1e-10)
-    np.testing.assert_allclose(
-        group["feature_kernel"], feature_means(rotate(NET, X, Y), chain), rtol=1e-10, atol=1e-12
-    )
+    np.testing.assert_allclose(group["feature_kernel"], kernels, rtol=1e-10, atol=1e-12)
     squares = [float(draw[f"c{i}"].sum() + (draw[f"t{i}"] ** 2).sum()) for i in (1, 2)]
     np.testing.assert_allclose(group["layer_excess"], np.subtract(squares, [8, 6]), rtol=1e-12)
 
@@ -284,8 +287,14 @@ def test_kernels_of_a_network_that_is_there():
     for layer, W in enumerate(weights[:2], 1):
         H = H @ np.asarray(W).T
         np.testing.assert_allclose(found.sel(layer=layer), H @ H.T / H.shape[1], rtol=1e-12)
-    many = jax.tree.map(lambda *w: jnp.stack(w).reshape(2, 3, *w[0].shape),
-                        *[net.init(i, 5) for i in range(6)])  # fmt: skip
+    rng = np.random.default_rng(0)
+
+    def six(W):
+        draws = rng.standard_normal((2, 3, *W.shape))
+        draws[0, 0] = W
+        return draws
+
+    many = jax.tree.map(six, weights)
     ensemble = feature.kernels(apply, many, X, lead=("chain", "draw"))
     assert ensemble["feature_kernel"].dims == ("chain", "draw", "layer", "point", "point_bis")
     np.testing.assert_allclose(ensemble["feature_kernel"][0, 0], found, rtol=1e-12)
@@ -340,8 +349,10 @@ def test_the_order_parameter_is_a_ridge_that_flows(collapsed, measured):
     q = np.linalg.eigvalsh(Q.to_numpy())[..., 0]
     np.testing.assert_allclose(flow["ridge"], 0.15 / q, rtol=1e-10)
     values = np.linalg.eigvalsh(X @ X.T / 5)[:0:-1] / 6
-    expected = rg.effective_ridge(values, 6, 0.15 / q[1, 8])
-    np.testing.assert_allclose(flow["effective_ridge"][1, 8], expected, rtol=1e-10)
+    s = flow["effective_ridge"][1, 8].item()
+    np.testing.assert_allclose(
+        s, 0.15 / q[1, 8] + (values * s / (s + 6 * values)).sum(), rtol=1e-10
+    )
     np.testing.assert_allclose(flow["universal"][..., 1], 0.15 / q + values[2:].sum(), rtol=1e-10)
     with pytest.raises(ValueError, match="output must be an integer from 0 to 1, got 2"):
         diagnostics.order_flow(dt, NET, output=2)
