@@ -74,7 +74,7 @@ def test_dressed_ridge_of_a_long_spectrum():
 
 def test_evidence_under_each_rule():
     rng = np.random.default_rng(1)
-    residual, cutoffs = rng.uniform(0.01, 0.1, 24), [0, 3, 20, 61]
+    residual, cutoffs = rng.uniform(0.01, 0.1, 24), [0, 3, 20, 24, 61]
     flow = rg.flow(
         p.values, 24, p.ridge, features=p.Phi, residual=residual, y=p.y, cutoffs=cutoffs, tail=0.03
     )
@@ -108,18 +108,18 @@ def test_cumulative_quantities_of_levels():
 
 def test_a_flow_may_be_traced():
     """All but where it is evaluated."""
-    values, rows = np.arange(1.0, 7.0) ** -2.0, np.random.default_rng(0).normal(size=(9, 6))
-    y = rows @ np.sqrt(values)
 
     def at(values, ridge):
-        return rg.flow(values, 9, ridge, features=rows, y=y, cutoffs=[1, 2, 4])
+        return rg.flow(values, 24, ridge, features=p.Phi, y=p.y, cutoffs=list(TABLE))
 
-    found, own = jax.jit(at)(values, 0.1), at(values, 0.1)
+    found, own = jax.jit(at)(p.values, p.ridge), at(p.values, p.ridge)
     assert int(found.stop) == own.stop and type(own.stop) is int
     for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(own), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-10)
     with pytest.raises(ValueError, match=r"rg.flow counts modes: it runs on the host"):
-        jax.jit(lambda cutoffs: rg.flow(values, 9, 0.1, cutoffs=cutoffs).tail)(np.asarray([1, 2]))
+        jax.jit(lambda cutoffs: rg.flow(p.values, 24, 0.1, cutoffs=cutoffs).tail)(
+            np.asarray([1, 2])
+        )
 
 
 def test_dressed_never_exceeds_universal_and_both_end_at_the_ridge():

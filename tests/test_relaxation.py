@@ -64,9 +64,9 @@ def test_derivatives_in_every_other_argument():
     expected = [(both(theta + h)[0] - both(theta - h)[0]) / (2 * h.sum()) for h in steps]
     np.testing.assert_allclose(both(theta)[1], expected, rtol=1e-6)
     with pytest.raises(NotImplementedError, match="first derivatives only .*in K and S"):
-        jax.hessian(size)(theta)
+        jax.jit(jax.hessian(size))(theta)
     with pytest.raises(NotImplementedError, match="first derivatives only .*in K and S"):
-        jax.hessian(lambda length: dynamics.linear_dynamics(tangent(length)).remaining(1.0))(0.8)
+        jax.jit(jax.hessian(lambda v: dynamics.linear_dynamics(tangent(v)).remaining(1.0)))(0.8)
 
 
 def test_derivatives_at_a_step_that_ends_a_mode():
