@@ -61,6 +61,22 @@ def brute_force(covariance, log_density, y, order=60, loc=0.3):
     return float(np.log(weights @ np.exp(log_density(f, y).sum(-1))))
 
 
+def covariance(F, values, ridge, scale=1.0):
+    """Prior covariance of modes F with variances ``values``, and a ridge, at the points."""
+    return scale * (F * values) @ F.T + np.diag(np.broadcast_to(ridge, len(F)))
+
+
+def log_bernoulli(f, y):
+    """Log probability of labels 0 or 1, given logits."""
+    return -np.logaddexp(0.0, np.where(y == 1, -f, f))
+
+
+def slope_of_labels(f, y):
+    """First and second derivative of `log_bernoulli` in the logits."""
+    chance = 1 / (1 + np.exp(-f))
+    return y - chance, -chance * (1 - chance)
+
+
 def newton(C, slope, loc=0.0):
     """Mode of a latent function, by plain Newton steps; ``slope(f)`` with its derivative."""
     f = np.full(len(C), loc)

@@ -63,7 +63,7 @@ def of_the_prior(latents, draws):
 @pytest.fixture(scope="module")
 def collapsed():
     latents = latents_of_the_prior((4, 3), 2, 100_000, 5)
-    Q = np.asarray(order_parameter((4, 3), 2, latents).Q)
+    Q = np.asarray(jax.jit(lambda z: order_parameter((4, 3), 2, z).Q)(latents))
     return tree(resample(latents, Q, 1, 2000), of_the_prior(latents, 1000))
 
 
@@ -162,13 +162,8 @@ def test_several_targets_and_a_rank_deficient_prior_mean(measured):
 def test_order_parameter_and_kernels_of_a_draw(collapsed, measured):
     at = {"chain": 2, "draw": 17}
     draw = {k: v.to_numpy() for k, v in collapsed["posterior"].isel(at).data_vars.items()}
-
-    @jax.jit
-    def exact(draw):
-        Q, chain = order_parameter((4, 3), 2, draw)
-        return Q, feature_means(rotate(NET, X, Y), chain)
-
-    Q, kernels = exact(draw)
+    Q, chain = jax.jit(lambda draw: order_parameter((4, 3), 2, draw))(draw)
+    kernels = jax.jit(lambda chain: feature_means(rotate(NET, X, Y), chain))(chain)
     group = measured["feature_learning"].isel(at)
     q = np.linalg.eigvalsh(np.asarray(Q))[::-1]
     np.testing.assert_allclose(group["order_parameter"], Q, rtol=1e-12)
@@ -200,6 +195,7 @@ def test_three_ways_to_the_reference_kernels(route, request):
 
 
 def test_estimators_agree_on_what_is_linear_alone(measured, drawn):
+    assert "feature_learning_prior" not in drawn.children  # where no prior is asked for
     means, errors = [], []
     for out in (measured, drawn):
         group = out["feature_learning"].to_dataset()[[*LINEAR, "participation_ratio"]]
@@ -246,14 +242,14 @@ def test_all_layers_share_one_excess(measured, measured_raw):
 
 
 def test_draws_of_the_prior_do_not_share_it(collapsed, measured):
-    wrong = tree(
-        {k: v.to_numpy().reshape(4, 250, -1) for k, v in collapsed["prior"].data_vars.items()},
-        {k: v.to_numpy() for k, v in collapsed["prior"].data_vars.items()},
-    )
-    wrong = feature.measure_deep_linear(wrong, NET, prior=None)
+    latents = latents_of_the_prior((4, 3), 2, 2000, 7)  # in the shapes of ``measured``
+    latents = {k: v.reshape(4, 500, -1) for k, v in latents.items()}
+    prior = {k: v.to_numpy() for k, v in collapsed["prior"].data_vars.items()}
+    wrong = feature.measure_deep_linear(tree(latents, prior), NET, keep_kernels=True)
+    wrong = wrong.drop_nodes("feature_learning_prior")
     assert feature.layer_identity(wrong)["spread"] > 4
     verdict = feature.diagnose(wrong)
-    assert not verdict.passed and "feature_learning_prior" not in wrong.children
+    assert not verdict.passed
     assert [r for r in verdict.reasons if r.startswith("layer identity: off by")]
     assert "feature_kernel" in measured["feature_learning"]
     assert "feature_kernel" not in feature.diagnose(measured).table["variable"]
@@ -277,7 +273,8 @@ def test_weights_are_no_invariants(raw):
 
 def test_kernels_of_a_network_that_is_there():
     net = DeepLinear((4, 3), ridge=0.1)
-    weights = net.init(0, 5)
+    rng = np.random.default_rng(0)
+    weights = tuple(rng.standard_normal(shape) for shape in ((4, 5), (3, 4), (1, 3)))
 
     def apply(params, X):
         return net.layers(params, X)[1:]
@@ -285,16 +282,11 @@ def test_kernels_of_a_network_that_is_there():
     found = feature.kernels(apply, weights, X)["feature_kernel"]
     H = X
     for layer, W in enumerate(weights[:2], 1):
-        H = H @ np.asarray(W).T
+        H = H @ W.T
         np.testing.assert_allclose(found.sel(layer=layer), H @ H.T / H.shape[1], rtol=1e-12)
-    rng = np.random.default_rng(0)
-
-    def six(W):
-        draws = rng.standard_normal((2, 3, *W.shape))
+    many = tuple(rng.standard_normal((2, 3, *W.shape)) for W in weights)
+    for draws, W in zip(many, weights, strict=True):
         draws[0, 0] = W
-        return draws
-
-    many = jax.tree.map(six, weights)
     ensemble = feature.kernels(apply, many, X, lead=("chain", "draw"))
     assert ensemble["feature_kernel"].dims == ("chain", "draw", "layer", "point", "point_bis")
     np.testing.assert_allclose(ensemble["feature_kernel"][0, 0], found, rtol=1e-12)
