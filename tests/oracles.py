@@ -51,10 +51,10 @@ def gaussian_law(y, C):
     return log_normal(y, 0 * y, C), -0.5 * ((P @ y) ** 2 / own + np.log(2 * np.pi / own))
 
 
-def brute_force(covariance, log_density, y, order=60, loc=0.3):
+def brute_force(covariance, log_density, y, loc=0.3):
     """Log evidence of y at points of covariance N(loc, covariance), on a product of nodes."""
     n = len(covariance)
-    x, w = np.polynomial.hermite_e.hermegauss(order)
+    x, w = np.polynomial.hermite_e.hermegauss(60)
     nodes = np.array(list(itertools.product(x, repeat=n)))
     weights = np.array(list(itertools.product(w / w.sum(), repeat=n))).prod(1)
     f = loc + nodes @ np.linalg.cholesky(covariance).T
@@ -77,12 +77,12 @@ def slope_of_labels(f, y):
     return y - chance, -chance * (1 - chance)
 
 
-def newton(C, slope, loc=0.0):
-    """Mode of a latent function, by plain Newton steps; ``slope(f)`` with its derivative."""
-    f = np.full(len(C), loc)
+def newton(C, slope, y):
+    """Mode of a latent function of covariance C, by Newton steps; slope(f, y), its derivative."""
+    f = np.zeros(len(C))
     for _ in range(30):
-        g, dg = slope(f)
-        f = loc + C @ np.linalg.solve(np.eye(len(C)) - dg[:, None] * C, g - dg * (f - loc))
+        g, dg = slope(f, y)
+        f = C @ np.linalg.solve(np.eye(len(C)) - dg[:, None] * C, g - dg * f)
     return f
 
 

@@ -242,8 +242,8 @@ def test_all_layers_share_one_excess(measured, measured_raw):
 
 
 def test_draws_of_the_prior_do_not_share_it(collapsed, measured):
-    latents = latents_of_the_prior((4, 3), 2, 2000, 7)  # in the shapes of ``measured``
-    latents = {k: v.reshape(4, 500, -1) for k, v in latents.items()}
+    latents = latents_of_the_prior((4, 3), 2, 2000, 7).items()  # in the shapes of ``measured``
+    latents = {k: v.reshape(4, 500, -1) for k, v in latents}
     prior = {k: v.to_numpy() for k, v in collapsed["prior"].data_vars.items()}
     wrong = feature.measure_deep_linear(tree(latents, prior), NET, keep_kernels=True)
     wrong = wrong.drop_nodes("feature_learning_prior")
