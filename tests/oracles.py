@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Slow and obvious answers in plain NumPy, and the problem that many tests share."""
 
+import itertools
 from types import SimpleNamespace
 
 import numpy as np
@@ -41,6 +42,48 @@ def conditional(covariance, given, wanted, values, mean=None):
         mean[wanted] + gain @ (np.asarray(values) - mean[given]),
         covariance[np.ix_(wanted, wanted)] - gain @ covariance[np.ix_(given, wanted)],
     )
+
+
+def gaussian_law(y, C):
+    """Log density of N(0, C), and of each entry given the others."""
+    P = np.linalg.inv(C)
+    own = np.diag(P)
+    return log_normal(y, 0 * y, C), -0.5 * ((P @ y) ** 2 / own + np.log(2 * np.pi / own))
+
+
+def brute_force(covariance, log_density, y, loc=0.3):
+    """Log evidence of y at points of covariance N(loc, covariance), on a product of nodes."""
+    n = len(covariance)
+    x, w = np.polynomial.hermite_e.hermegauss(60)
+    nodes = np.array(list(itertools.product(x, repeat=n)))
+    weights = np.array(list(itertools.product(w / w.sum(), repeat=n))).prod(1)
+    f = loc + nodes @ np.linalg.cholesky(covariance).T
+    return float(np.log(weights @ np.exp(log_density(f, y).sum(-1))))
+
+
+def covariance(F, values, ridge, scale=1.0):
+    """Prior covariance of modes F with variances ``values``, and a ridge, at the points."""
+    return scale * (F * values) @ F.T + np.diag(np.broadcast_to(ridge, len(F)))
+
+
+def log_bernoulli(f, y):
+    """Log probability of labels 0 or 1, given logits."""
+    return -np.logaddexp(0.0, np.where(y == 1, -f, f))
+
+
+def slope_of_labels(f, y):
+    """First and second derivative of `log_bernoulli` in the logits."""
+    chance = 1 / (1 + np.exp(-f))
+    return y - chance, -chance * (1 - chance)
+
+
+def newton(C, slope, y):
+    """Mode of a latent function of covariance C, by Newton steps; slope(f, y), its derivative."""
+    f = np.zeros(len(C))
+    for _ in range(30):
+        g, dg = slope(f, y)
+        f = C @ np.linalg.solve(np.eye(len(C)) - dg[:, None] * C, g - dg * f)
+    return f
 
 
 def central_difference(function, x, step=1e-6):

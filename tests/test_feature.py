@@ -3,14 +3,13 @@
 
 import arviz as az
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import xarray as xr
 from oracles import within
 from test_order_parameter import latents_of_the_prior
 
-from bayesrg import diagnostics, io, rg
+from bayesrg import diagnostics, io
 from bayesrg.diagnostics import feature
 from bayesrg.networks import DeepLinear
 from bayesrg.theory.deep_linear.features import feature_means, rotate
@@ -64,7 +63,7 @@ def of_the_prior(latents, draws):
 @pytest.fixture(scope="module")
 def collapsed():
     latents = latents_of_the_prior((4, 3), 2, 100_000, 5)
-    Q = np.asarray(order_parameter((4, 3), 2, latents).Q)
+    Q = np.asarray(jax.jit(lambda z: order_parameter((4, 3), 2, z).Q)(latents))
     return tree(resample(latents, Q, 1, 2000), of_the_prior(latents, 1000))
 
 
@@ -162,16 +161,15 @@ def test_several_targets_and_a_rank_deficient_prior_mean(measured):
 
 def test_order_parameter_and_kernels_of_a_draw(collapsed, measured):
     at = {"chain": 2, "draw": 17}
-    draw = {k: jnp.asarray(v) for k, v in collapsed["posterior"].isel(at).data_vars.items()}
-    Q, chain = order_parameter((4, 3), 2, draw)
+    draw = {k: v.to_numpy() for k, v in collapsed["posterior"].isel(at).data_vars.items()}
+    Q, chain = jax.jit(lambda draw: order_parameter((4, 3), 2, draw))(draw)
+    kernels = jax.jit(lambda chain: feature_means(rotate(NET, X, Y), chain))(chain)
     group = measured["feature_learning"].isel(at)
     q = np.linalg.eigvalsh(np.asarray(Q))[::-1]
     np.testing.assert_allclose(group["order_parameter"], Q, rtol=1e-12)
     np.testing.assert_allclose(group["log_q_eig"], np.log(q), rtol=1e-10)
     np.testing.assert_allclose(group["effective_ridge"], 0.15 / q, rtol=1e-10)
-    np.testing.assert_allclose(
-        group["feature_kernel"], feature_means(rotate(NET, X, Y), chain), rtol=1e-10, atol=1e-12
-    )
+    np.testing.assert_allclose(group["feature_kernel"], kernels, rtol=1e-10, atol=1e-12)
     squares = [float(draw[f"c{i}"].sum() + (draw[f"t{i}"] ** 2).sum()) for i in (1, 2)]
     np.testing.assert_allclose(group["layer_excess"], np.subtract(squares, [8, 6]), rtol=1e-12)
 
@@ -197,6 +195,7 @@ def test_three_ways_to_the_reference_kernels(route, request):
 
 
 def test_estimators_agree_on_what_is_linear_alone(measured, drawn):
+    assert "feature_learning_prior" not in drawn.children  # where no prior is asked for
     means, errors = [], []
     for out in (measured, drawn):
         group = out["feature_learning"].to_dataset()[[*LINEAR, "participation_ratio"]]
@@ -243,14 +242,14 @@ def test_all_layers_share_one_excess(measured, measured_raw):
 
 
 def test_draws_of_the_prior_do_not_share_it(collapsed, measured):
-    wrong = tree(
-        {k: v.to_numpy().reshape(4, 250, -1) for k, v in collapsed["prior"].data_vars.items()},
-        {k: v.to_numpy() for k, v in collapsed["prior"].data_vars.items()},
-    )
-    wrong = feature.measure_deep_linear(wrong, NET, prior=None)
+    latents = latents_of_the_prior((4, 3), 2, 2000, 7).items()  # in the shapes of ``measured``
+    latents = {k: v.reshape(4, 500, -1) for k, v in latents}
+    prior = {k: v.to_numpy() for k, v in collapsed["prior"].data_vars.items()}
+    wrong = feature.measure_deep_linear(tree(latents, prior), NET, keep_kernels=True)
+    wrong = wrong.drop_nodes("feature_learning_prior")
     assert feature.layer_identity(wrong)["spread"] > 4
     verdict = feature.diagnose(wrong)
-    assert not verdict.passed and "feature_learning_prior" not in wrong.children
+    assert not verdict.passed
     assert [r for r in verdict.reasons if r.startswith("layer identity: off by")]
     assert "feature_kernel" in measured["feature_learning"]
     assert "feature_kernel" not in feature.diagnose(measured).table["variable"]
@@ -274,7 +273,8 @@ def test_weights_are_no_invariants(raw):
 
 def test_kernels_of_a_network_that_is_there():
     net = DeepLinear((4, 3), ridge=0.1)
-    weights = net.init(0, 5)
+    rng = np.random.default_rng(0)
+    weights = tuple(rng.standard_normal(shape) for shape in ((4, 5), (3, 4), (1, 3)))
 
     def apply(params, X):
         return net.layers(params, X)[1:]
@@ -282,10 +282,11 @@ def test_kernels_of_a_network_that_is_there():
     found = feature.kernels(apply, weights, X)["feature_kernel"]
     H = X
     for layer, W in enumerate(weights[:2], 1):
-        H = H @ np.asarray(W).T
+        H = H @ W.T
         np.testing.assert_allclose(found.sel(layer=layer), H @ H.T / H.shape[1], rtol=1e-12)
-    many = jax.tree.map(lambda *w: jnp.stack(w).reshape(2, 3, *w[0].shape),
-                        *[net.init(i, 5) for i in range(6)])  # fmt: skip
+    many = tuple(rng.standard_normal((2, 3, *W.shape)) for W in weights)
+    for draws, W in zip(many, weights, strict=True):
+        draws[0, 0] = W
     ensemble = feature.kernels(apply, many, X, lead=("chain", "draw"))
     assert ensemble["feature_kernel"].dims == ("chain", "draw", "layer", "point", "point_bis")
     np.testing.assert_allclose(ensemble["feature_kernel"][0, 0], found, rtol=1e-12)
@@ -340,8 +341,10 @@ def test_the_order_parameter_is_a_ridge_that_flows(collapsed, measured):
     q = np.linalg.eigvalsh(Q.to_numpy())[..., 0]
     np.testing.assert_allclose(flow["ridge"], 0.15 / q, rtol=1e-10)
     values = np.linalg.eigvalsh(X @ X.T / 5)[:0:-1] / 6
-    expected = rg.effective_ridge(values, 6, 0.15 / q[1, 8])
-    np.testing.assert_allclose(flow["effective_ridge"][1, 8], expected, rtol=1e-10)
+    s = flow["effective_ridge"][1, 8].item()
+    np.testing.assert_allclose(
+        s, 0.15 / q[1, 8] + (values * s / (s + 6 * values)).sum(), rtol=1e-10
+    )
     np.testing.assert_allclose(flow["universal"][..., 1], 0.15 / q + values[2:].sum(), rtol=1e-10)
     with pytest.raises(ValueError, match="output must be an integer from 0 to 1, got 2"):
         diagnostics.order_flow(dt, NET, output=2)

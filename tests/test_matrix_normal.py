@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -6,7 +8,7 @@ import numpyro
 import pytest
 from numpyro import handlers
 from numpyro.infer.util import log_density
-from oracles import central_difference, conditional, log_normal
+from oracles import central_difference, conditional, fourier_modes, log_normal
 
 import bayesrg as brg
 from bayesrg import rg
@@ -30,6 +32,21 @@ FORMS = {
 }
 
 
+log_prob = jax.jit(lambda fn, y: fn.log_prob(y))
+krige = jax.jit(lambda fn, y: fn.krige(y))
+cut = jax.jit(lambda fn, k: fn.split(k), static_argnums=1)
+
+
+@jax.jit
+def everything(fn, y):
+    return fn.covariance_matrix, fn.variance, fn.log_prob(y), fn.solve(y), fn.loo(y)
+
+
+@partial(jax.jit, static_argnums=1)
+def draw(fn, size, seed):
+    return fn.sample(jax.random.key(seed), (size,))
+
+
 def form(name, given=False, order=FQ @ FQ.T, ridge=0.3, **kwargs):
     """A distribution of seven points and two outputs, and its kernel matrix."""
     features, values, residual = FORMS[name]
@@ -49,7 +66,7 @@ def dense(kernel, order, ridge):
 
 def test_reference_density_in_three_forms():
     """Blocks, eigenvectors of Q, and the whole matrix."""
-    blocks = MatrixMercerNormal(*EIGEN, T, Q, eigen=EIGEN).log_prob(Y)
+    blocks = log_prob(MatrixMercerNormal(*EIGEN, T, Q, eigen=EIGEN), Y)
     np.testing.assert_allclose(blocks, -27.359162590580, rtol=0, atol=2e-12)
     q, V = np.linalg.eigh(Q)
     C = np.asarray(EIGEN[1])[:, None] * q + T
@@ -62,12 +79,17 @@ def test_reference_density_in_three_forms():
     np.testing.assert_allclose(outside, -27.359162590580, rtol=0, atol=2e-12)
 
 
-@pytest.mark.parametrize("order", [Q, np.eye(3)], ids=["generic", "identity"])
-def test_gradients_are_finite_where_eigenvalues_coincide(order):
+@jax.jit
+def gradients(order, ridge):
     def density(order, ridge):
         return MatrixMercerNormal(*EIGEN, ridge, order, eigen=EIGEN).log_prob(Y)
 
-    gradient, by_ridge = jax.grad(density, (0, 1))(jnp.asarray(order), jnp.asarray(T))
+    return jax.grad(density, (0, 1))(order, ridge)
+
+
+@pytest.mark.parametrize("order", [Q, np.eye(3)], ids=["generic", "identity"])
+def test_gradients_are_finite_where_eigenvalues_coincide(order):
+    gradient, by_ridge = map(np.asarray, gradients(order, T))
 
     def whole(x):
         S = x.reshape(3, 3)
@@ -88,18 +110,17 @@ def test_every_form_against_the_whole_matrix(name, given):
     fn, kernel = form(name, given, loc=0.2)
     C = dense(kernel, FQ @ FQ.T, 0.3)
     y = rng.standard_normal((7, 2))
-    np.testing.assert_allclose(fn.covariance_matrix, C, rtol=0, atol=1e-13)
-    np.testing.assert_allclose(fn.variance.ravel(), np.diag(C), rtol=1e-13)
+    covariance, variance, value, solved, loo = map(np.asarray, everything(fn, y))
+    np.testing.assert_allclose(covariance, C, rtol=0, atol=1e-13)
+    np.testing.assert_allclose(variance.ravel(), np.diag(C), rtol=1e-13)
     mean = np.full(14, 0.2)
-    np.testing.assert_allclose(fn.log_prob(y), log_normal(y.ravel(), mean, C), rtol=1e-12)
-    np.testing.assert_allclose(
-        fn.solve(y).ravel(), np.linalg.solve(C, y.ravel()), rtol=0, atol=1e-11
-    )
+    np.testing.assert_allclose(value, log_normal(y.ravel(), mean, C), rtol=1e-12)
+    np.testing.assert_allclose(solved.ravel(), np.linalg.solve(C, y.ravel()), rtol=0, atol=1e-11)
     rows = np.arange(14).reshape(7, 2)
     for i in range(7):
         others = np.delete(rows, i, 0).ravel()
         law = conditional(C, others, rows[i], y.ravel()[others], mean)
-        np.testing.assert_allclose(fn.loo(y)[i], log_normal(y[i], *law), rtol=1e-10)
+        np.testing.assert_allclose(loo[i], log_normal(y[i], *law), rtol=1e-10)
 
 
 @pytest.mark.parametrize("name", FORMS)
@@ -109,7 +130,7 @@ def test_kriging_against_the_joint_gaussian(name):
     joint = np.kron(kernel, FQ @ FQ.T)
     joint[:8, :8] += 0.3 * np.eye(8)
     mean, cov = conditional(joint, np.arange(8), np.arange(8, 14), y.ravel(), np.full(14, 0.2))
-    got_mean, got_variance, ridge = fn.krige(y)
+    got_mean, got_variance, ridge = map(np.asarray, krige(fn, y))
     np.testing.assert_allclose(got_mean.ravel(), mean, rtol=0, atol=1e-11)
     np.testing.assert_allclose(got_variance.ravel(), np.diag(cov), rtol=0, atol=1e-11)
     assert ridge.shape == (1, 1) and float(ridge[0, 0]) == 0.3
@@ -118,7 +139,7 @@ def test_kriging_against_the_joint_gaussian(name):
         head = residual if residual is None else residual[:4]
         own = eigenpairs(features[:4], values, head)
         again = fn._replace(eigen=own)
-        np.testing.assert_allclose(again.krige(y)[0], got_mean, rtol=0, atol=1e-11)
+        np.testing.assert_allclose(krige(again, y)[0], got_mean, rtol=0, atol=1e-11)
         with pytest.raises(ValueError, match="eigen has 4 rows but there are 7 points"):
             again.log_prob(np.zeros((7, 2)))
 
@@ -127,39 +148,53 @@ def test_one_output_is_a_mercer_normal():
     y = rng.standard_normal((7, 1))
     fn, _ = form("thin", order=np.array([[1.7]]))
     one = MercerNormal(fn.features, fn.values, 0.3, scale=1.7)
-    np.testing.assert_allclose(fn.log_prob(y), one.log_prob(y[:, 0]), rtol=1e-12)
-    np.testing.assert_allclose(fn.loo(y), one.loo(y[:, 0]), rtol=1e-10)
-    for mine, theirs in zip(fn.krige(y[:5])[:2], one.krige(y[:5, 0])[:2], strict=True):
-        np.testing.assert_allclose(mine[:, 0], theirs, rtol=1e-10)
+
+    @jax.jit
+    def both(fn, one, y):
+        mine = fn.log_prob(y), fn.loo(y), *fn.krige(y[:5])[:2]
+        y = y[:, 0]
+        return mine, (one.log_prob(y), one.loo(y), *one.krige(y[:5])[:2])
+
+    mine, theirs = jax.tree.map(np.asarray, both(fn, one, y))
+    np.testing.assert_allclose(mine[0], theirs[0], rtol=1e-12)
+    np.testing.assert_allclose(mine[1], theirs[1], rtol=1e-10)
+    for a, b in zip(mine[2:], theirs[2:], strict=True):
+        np.testing.assert_allclose(a[:, 0], b, rtol=1e-10)
 
 
 def test_batches_of_order_parameters_and_rotations_of_outputs():
     orders = np.stack([Q, np.eye(3), 2 * Q])
     fn = MatrixMercerNormal(*EIGEN, T, orders, eigen=EIGEN)
     assert fn.batch_shape == (3,) and fn.event_shape == (5, 3)
-    alone = [MatrixMercerNormal(*EIGEN, T, S, eigen=EIGEN) for S in orders]
-    np.testing.assert_allclose(fn.log_prob(Y), [a.log_prob(Y) for a in alone], rtol=1e-12)
-    ahead = fn._replace(eigen=None)
-    for i, part in enumerate(ahead.krige(Y[:4])[:2]):
-        expected = np.stack([a._replace(eigen=None).krige(Y[:4])[i] for a in alone])
+
+    @jax.jit
+    def evaluate(orders):
+        fn = MatrixMercerNormal(*EIGEN, T, orders, eigen=EIGEN)
+        return fn.log_prob(Y), *fn._replace(eigen=None).krige(Y[:4])[:2]
+
+    @jax.jit
+    def expanded(order, Y):
+        return MatrixMercerNormal(*EIGEN, T, order, eigen=EIGEN).expand((2,)).log_prob(Y)
+
+    together, alone = evaluate(orders), jax.jit(jax.vmap(evaluate))(orders)
+    np.testing.assert_allclose(together[0], alone[0], rtol=1e-12)
+    whole = [log_normal(Y.ravel(), np.zeros(15), dense(K, S, T)) for S in orders]
+    np.testing.assert_allclose(together[0], whole, rtol=1e-12)
+    for part, expected in zip(together[1:], alone[1:], strict=True):
         np.testing.assert_allclose(part, expected, rtol=0, atol=1e-11)
-    many = alone[0].expand((2,))
-    np.testing.assert_allclose(
-        many.log_prob(np.stack([Y, Y[::-1]])),
-        [alone[0].log_prob(Y), alone[0].log_prob(Y[::-1])], rtol=1e-12,
-    )  # fmt: skip
-    mapped = jax.vmap(lambda S: MatrixMercerNormal(*EIGEN, T, S, eigen=EIGEN).log_prob(Y))(orders)
-    np.testing.assert_allclose(mapped, fn.log_prob(Y), rtol=1e-12)
     turn = np.linalg.qr(G)[0]
-    turned = MatrixMercerNormal(*EIGEN, T, turn @ Q @ turn.T, eigen=EIGEN).log_prob(Y @ turn.T)
-    np.testing.assert_allclose(turned, alone[0].log_prob(Y), rtol=1e-12)
+    several = np.stack([Y, Y[::-1]])
+    expected = [log_normal(y.ravel(), np.zeros(15), dense(K, Q, T)) for y in several]
+    np.testing.assert_allclose(expanded(Q, several), expected, rtol=1e-12)
+    turned = expanded(turn @ Q @ turn.T, several @ turn.T)
+    np.testing.assert_allclose(turned, expected, rtol=1e-12)
 
 
 @pytest.mark.parametrize("name", ["thin", "dense residual", "residual alone"])
 def test_draws_have_the_covariance(name):
     fn, kernel = form(name)
     C = dense(kernel, FQ @ FQ.T, 0.3)
-    draws = fn.sample(jax.random.key(0), (40_000,)).reshape(-1, 14)
+    draws = np.asarray(draw(fn, 40_000, 0)).reshape(-1, 14)
     error = np.sqrt((np.outer(np.diag(C), np.diag(C)) + C**2) / 40_000)
     assert (np.abs(np.cov(draws.T) - C) < 5 * error).all()
 
@@ -170,13 +205,15 @@ def test_a_singular_order_parameter():
     fn, kernel = form("thin", order=low @ low.T, factor=low)
     y = rng.standard_normal((7, 2))
     C = dense(kernel, low @ low.T, 0.3)
-    np.testing.assert_allclose(fn.log_prob(y), log_normal(y.ravel(), np.zeros(14), C), rtol=1e-12)
-    draws = fn.sample(jax.random.key(1), (20_000,)).reshape(-1, 14)
+    value = log_prob(fn, y)
+    np.testing.assert_allclose(value, log_normal(y.ravel(), np.zeros(14), C), rtol=1e-12)
+    draws = np.asarray(draw(fn, 20_000, 1)).reshape(-1, 14)
     error = np.sqrt((np.outer(np.diag(C), np.diag(C)) + C**2) / 20_000)
     assert (np.abs(np.cov(draws.T) - C) < 5 * error).all()
-    root, rest = fn.split(2)
+    root, rest = jax.tree.map(np.asarray, cut(fn, 2))
     B = np.kron(root.left, root.right)
-    np.testing.assert_allclose(B @ B.T + rest.covariance_matrix, C, rtol=0, atol=1e-13)
+    left = dense((rest.features * rest.values) @ rest.features.T, rest.order, rest.ridge)
+    np.testing.assert_allclose(B @ B.T + left, C, rtol=0, atol=1e-13)
 
 
 def test_a_singular_order_parameter_in_32_bits():
@@ -196,7 +233,7 @@ def test_no_noise():
         15 * np.log(2 * np.pi) + 3 * np.linalg.slogdet(K)[1] + 5 * np.linalg.slogdet(Q)[1]
         + np.trace(np.linalg.solve(Q, S))
     )  # fmt: skip
-    np.testing.assert_allclose(sharp.log_prob(Y), expected, rtol=1e-11)
+    np.testing.assert_allclose(log_prob(sharp, Y), expected, rtol=1e-11)
     thin, kernel = form("thin", ridge=0.0)
     y = F @ rng.standard_normal((3, 2))
     U, kappa, _ = np.linalg.svd(F * np.sqrt([2.0, 0.5, 0.1]), full_matrices=False)
@@ -229,58 +266,73 @@ def test_an_exact_cut_moves_no_evidence(name, cutoff):
         site = trace["y_modes"]
         assert site["value"].shape == (cutoff, 2) and len(np.unique(site["value"])) == 2 * cutoff
         assert site["infer"] == {"event_dims": ["mode", "output"]}
-    # The log joint is quadratic in the modes, so its Laplace integral is the evidence.
-    joint = jax.jit(lambda w: log_density(coarse, (y,), {}, {"y_modes": w.reshape(cutoff, 2)})[0])
-    zero = jnp.zeros(2 * cutoff)
-    evidence = joint(zero)
+    # The log joint is quadratic in the modes, so values at a few points give its Laplace integral.
+    size = 2 * cutoff
+    pairs = np.array([[i, j] for i in range(size) for j in range(i + 1)], int).reshape(-1, 2)
+    unit = np.eye(size)
+    points = np.concatenate([np.zeros((1, size)), unit, unit[pairs].sum(1)])
+    joint = jax.jit(jax.vmap(
+        lambda w: log_density(coarse, (y,), {}, {"y_modes": w.reshape(cutoff, 2)})[0]
+    ))  # fmt: skip
+    values = np.asarray(joint(points))
+    evidence, single, double = values[0], values[1 : size + 1], values[size + 1 :]
     if cutoff:
-        gradient, H = jax.grad(joint)(zero), jax.hessian(joint)(zero)
-        evidence += -0.5 * gradient @ jnp.linalg.solve(H, gradient)
-        evidence += -0.5 * jnp.linalg.slogdet(-H)[1] + cutoff * np.log(2 * np.pi)
-    np.testing.assert_allclose(evidence, fn.log_prob(y), rtol=0, atol=1e-10)
+        H = np.zeros((size, size))
+        i, j = pairs.T
+        H[i, j] = H[j, i] = double - single[i] - single[j] + evidence
+        gradient = single - evidence - np.diag(H) / 2
+        evidence += -0.5 * gradient @ np.linalg.solve(H, gradient)
+        evidence += -0.5 * np.linalg.slogdet(-H)[1] + cutoff * np.log(2 * np.pi)
     expected = log_normal(y.ravel(), np.zeros(14), dense(kernel, FQ @ FQ.T, 0.3))
     np.testing.assert_allclose(evidence, expected, rtol=0, atol=1e-10)
+    np.testing.assert_allclose(log_prob(fn, y), expected, rtol=0, atol=1e-10)
 
 
 def test_predictions_of_a_cut_law_average_to_those_of_the_whole():
-    fn, _ = form("dense residual")
+    fn, kernel = form("dense residual")
     y = rng.standard_normal((5, 2))
-    root, rest = fn.split(2)
+    root, rest = cut(fn, 2)
     B = np.kron(root.left, root.right)[:10]
-    inner = np.asarray(rest.covariance_matrix)[:10, :10]
-    weight = np.linalg.solve(B @ B.T + inner, y.ravel())
-    low = jnp.asarray((B.T @ weight).reshape(2, 2))  # posterior mean of the modes
-    mean = rest.shift(root @ low).krige(y)[0]
-    np.testing.assert_allclose(mean, fn.krige(y)[0], rtol=0, atol=1e-11)
+    C = dense(kernel, FQ @ FQ.T, 0.3)
+    low = (B.T @ np.linalg.solve(C[:10, :10], y.ravel())).reshape(2, 2)  # posterior mean
+
+    @jax.jit
+    def both(fn, root, rest, low):
+        return rest.shift(root @ low).krige(y)[0], fn.krige(y)[0]
+
+    mean, whole = map(np.asarray, both(fn, root, rest, low))
+    np.testing.assert_allclose(mean, whole, rtol=0, atol=1e-11)
+    expected, _ = conditional(C, np.arange(10), np.arange(10, 14), y.ravel())
+    np.testing.assert_allclose(mean.ravel(), expected, rtol=0, atol=1e-11)
 
 
 @pytest.mark.parametrize("rule", ["local", "universal", "truncate"])
 def test_other_rules_leave_no_correlations_between_points(rule):
     fn, _ = form("diagonal residual")
-    root, rest = fn.split(1, rule, n=5)
+    rest = fn.split(1, rule, n=5)[1]
     e = F[:, 1:] ** 2 @ np.array([0.5, 0.1]) + np.linspace(0.1, 0.4, 7)
     left = {"local": e, "universal": np.full(7, e[:5].mean()), "truncate": 0 * e}[rule]
     C = dense(np.diag(left), FQ @ FQ.T, 0.3)
-    np.testing.assert_allclose(rest.covariance_matrix, C, rtol=0, atol=1e-13)
     y = rng.standard_normal((7, 2))
-    np.testing.assert_allclose(rest.log_prob(y), log_normal(y.ravel(), np.zeros(14), C), rtol=1e-12)
+    covariance, _, value, *_ = everything(rest, y)
+    np.testing.assert_allclose(covariance, C, rtol=0, atol=1e-13)
+    np.testing.assert_allclose(value, log_normal(y.ravel(), np.zeros(14), C), rtol=1e-12)
 
 
 def test_from_a_kernel_or_its_spectrum():
     X = rng.uniform(size=(6, 1))
-    spectrum = fourier(lambda j: (1 + j) ** -2.0, 9)
-    fn = matrix_marginal(spectrum, X, 0.1, Q)
-    np.testing.assert_allclose(
-        fn.covariance_matrix,
-        dense((spectrum.features(X) * spectrum.values) @ spectrum.features(X).T, Q, 0.1),
-        rtol=0, atol=1e-12,
-    )  # fmt: skip
-    kernel = Linear(0.7)
-    X = rng.standard_normal((6, 2))
-    np.testing.assert_allclose(
-        matrix_marginal(kernel, X, 0.1, Q).covariance_matrix, dense(0.7 * X @ X.T, Q, 0.1),
-        rtol=0, atol=1e-12,
-    )  # fmt: skip
+    spectrum, Z = fourier(lambda j: (1 + j) ** -2.0, 9), rng.standard_normal((6, 2))
+
+    @jax.jit
+    def covariances(X, Z):
+        laws = matrix_marginal(spectrum, X, 0.1, Q), matrix_marginal(Linear(0.7), Z, 0.1, Q)
+        return [fn.covariance_matrix for fn in laws]
+
+    of_spectrum, of_kernel = covariances(X, Z)
+    Phi = fourier_modes(X[:, 0], 9)
+    expected = dense((Phi * np.arange(1, 10.0) ** -2) @ Phi.T, Q, 0.1)
+    np.testing.assert_allclose(of_spectrum, expected, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(of_kernel, dense(0.7 * Z @ Z.T, Q, 0.1), rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize(

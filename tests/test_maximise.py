@@ -8,7 +8,7 @@ from oracles import log_normal
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process import kernels as sk
 
-from bayesrg.gp import condition, maximise_evidence
+from bayesrg.gp import maximise_evidence
 from bayesrg.kernels import RBF, Matern32
 
 rng = np.random.default_rng(0)
@@ -60,8 +60,14 @@ def test_two_columns_and_a_fixed_ridge():
     y = np.sin(3 * X[:, 0]) + X[:, 1] + 0.1 * rng.standard_normal(12)
     ridge = np.full(12, 0.05)
     fixed = maximise_evidence(lambda t: Matern32(t), 1.0, X, y, ridge=ridge, restarts=0)
-    nearby = [condition(Matern32(fixed.theta * f), X, y, 0.05).log_evidence for f in (0.99, 1.01)]
-    assert fixed.converged and fixed.posterior.log_evidence > max(nearby)
+    evidence, theta = float(fixed.posterior.log_evidence), float(fixed.theta)
+
+    def exact(lengthscale):
+        d = np.sqrt(3) * np.linalg.norm(X[:, None] - X, axis=-1) / lengthscale
+        return log_normal(y, np.zeros(12), (1 + d) * np.exp(-d) + 0.05 * np.eye(12))
+
+    np.testing.assert_allclose(evidence, exact(theta), rtol=1e-10)
+    assert fixed.converged and evidence > max(exact(0.99 * theta), exact(1.01 * theta))
     with pytest.raises(ValueError, match="ridge has shape \\(3,\\) for 12 points"):
         maximise_evidence(RBF, 1.0, X, y, ridge=np.ones(3))
 
