@@ -15,7 +15,7 @@ RECORDS = """
     data.Data dynamics.DIVERGED dynamics.GO dynamics.REACHED dynamics.Algorithm dynamics.Ensemble
     dynamics.Info dynamics.Largest dynamics.LinearDynamics dynamics.Preconditioner dynamics.State
     dynamics.Trajectory gp.Maximum gp.Posterior gp.ReadoutPosterior inference.GridPosterior
-    inference.PathEvidence inference.SamplingWarning io.SaveError
+    inference.PathEvidence inference.Sampler inference.SamplingWarning io.SaveError
     kernels.JacobianFlow kernels.MomentKernel kernels.Stationary
     networks.Alignment networks.Resampled networks.Trained rg.FeatureCumulants rg.Flow rg.Modes
     rg.Root spectrum.FourierSpectrum spectrum.FunctionalSpectrum spectrum.Functionals

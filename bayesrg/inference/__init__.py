@@ -6,11 +6,13 @@ from .fit import fit
 from .grid import GridPosterior, grid_posterior
 from .path import PathEvidence, path_evidence
 from .predict import predict
+from .samplers import Sampler
 from .sbc import sbc
 
 __all__ = [
     "GridPosterior",
     "PathEvidence",
+    "Sampler",
     "SamplingWarning",
     "fit",
     "grid_posterior",

@@ -8,11 +8,10 @@ from collections.abc import Callable
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 import numpyro
 import xarray as xr
 from numpyro import handlers
-from numpyro.infer import Predictive
+from numpyro.infer import NUTS, Predictive
 from numpyro.infer.initialization import init_to_sample, init_to_uniform
 from numpyro.infer.mcmc import MCMCKernel
 
@@ -20,7 +19,8 @@ from .. import __version__, _checks, io
 from ..data import Data
 from ..spectrum import Spectrum
 from .convergence import warn_if_poor
-from .driver import kernel_of, sample_in_blocks
+from .driver import sample_in_blocks
+from .samplers import Sampler, sampler_of
 from .shapes import refuse_outside_support
 from .sites import bind, fingerprint, law, one_at_a_time, over_draws, sites_of
 
@@ -39,7 +39,7 @@ def fit(
     warmup: int = 1000,
     chains: int = 4,
     block: int = 100,
-    sampler: Callable[[Callable], MCMCKernel] | None = None,
+    sampler: Callable[[Callable], MCMCKernel | Sampler] | None = None,
     prior: int = 0,
     path=None,
     progress: bool = True,
@@ -60,7 +60,8 @@ def fit(
     block : int
         Steps compiled together: the unit of progress.
     sampler : callable, optional
-        From model to NumPyro kernel, e.g. ``lambda m: NUTS(m, dense_mass=True)``; NUTS by default.
+        From a model to a NumPyro kernel, e.g. ``lambda m: NUTS(m, dense_mass=True)``, or to an
+        `bayesrg.inference.Sampler`, which describes that of another library; NUTS by default.
     prior : int
         Draws from the prior to add.
     path : path, optional
@@ -107,15 +108,13 @@ def fit(
     )
     _checks.function("model", model, "a NumPyro model, model(X, y)")
     _checks.flag("progress", progress)
-    if sampler is not None:
-        _checks.function("sampler", sampler, "a function from a model to a NumPyro kernel")
     X, y = arrays(data)
     key = _checks.random_key(key)
     bound = bind(model, hyper, _RESERVED)
     for value in hyper.values():
         if isinstance(value, Spectrum):
             value.warn_if_shared(_checks.inputs("X", X))
-    kernel = kernel_of(sampler, bound)
+    sampler = sampler_of(NUTS if sampler is None else sampler, bound)
     attrs = {
         "model": f"{model.__module__}.{getattr(model, '__name__', type(model).__name__)}",
         "hyper": fingerprint(hyper), "draws": draws, "warmup": warmup, "chains": chains,
@@ -137,12 +136,9 @@ def fit(
         _rehearse(bound, X, y, sites, pointwise, of_prior if prior else None)
         with _progress(progress, warmup + draws) as after_block:
             samples, stats = sample_in_blocks(
-                kernel, key, (X, y, bound.arrays), warmup=warmup, draws=draws, chains=chains,
+                sampler, key, (X, y, bound.arrays), warmup=warmup, draws=draws, chains=chains,
                 block=block, devices=devices, after_block=after_block,
             )  # fmt: skip
-        if "tree_depth" in stats:
-            depth = np.max(getattr(kernel, "_max_tree_depth", 10))
-            stats["reached_max_tree_depth"] = stats["tree_depth"] >= depth
         latents = {k: jnp.asarray(samples[k]) for k in _latents(sites) if k in samples}
         groups = {
             "posterior": samples,

@@ -12,12 +12,15 @@ import xarray as xr
 from jaxtyping import Float
 from numpyro import handlers
 from numpyro.infer import NUTS
+from numpyro.infer.mcmc import MCMCKernel
 from numpyro.infer.util import log_density
 from numpyro.primitives import Messenger
 
 from .. import _checks
 from ..data import Data
+from .driver import scan
 from .fit import arrays
+from .samplers import Sampler, sampler_of
 from .sites import bind, one_at_a_time, sites_of
 
 # The Gauss-Kronrod rule of 15 points on (-1, 1): nodes from the right edge to the middle, their
@@ -72,6 +75,11 @@ class _Temper(Messenger):
             message["scale"] = self.power if scale is None else self.power * scale
 
 
+def careful_nuts(model: Callable) -> MCMCKernel:
+    """Make a NUTS kernel with small steps: at low powers the posterior is often hard to follow."""
+    return NUTS(model, target_accept_prob=0.9)
+
+
 @one_at_a_time
 def path_evidence(
     model: Callable,
@@ -82,7 +90,7 @@ def path_evidence(
     warmup: int = 500,
     chains: int = 4,
     crowding: float = 3.0,
-    target_accept_prob: float = 0.9,
+    sampler: Callable[[Callable], MCMCKernel | Sampler] = careful_nuts,
     **hyper,
 ) -> PathEvidence:
     r"""Integrate the mean log likelihood over powers of the likelihood from 0 to 1.
@@ -100,11 +108,12 @@ def path_evidence(
         X (n, d), y (n,) or (n, c).
     key : JAX key or int
     draws, warmup, chains : int
-        Of NUTS at every power; all powers and chains run side by side in one program.
+        Kept and discarded steps per chain, and chains per power; all powers and chains run side by
+        side in one program.
     crowding : float
         The power k by which the nodes crowd at the prior, where the mean changes fast.
-    target_accept_prob : float
-        Of NUTS.
+    sampler : callable
+        From a model to a NumPyro kernel or a `Sampler`; NUTS with an acceptance of 0.9 by default.
     **hyper
         Hyper-arguments of the model.
 
@@ -122,9 +131,6 @@ def path_evidence(
     crowding = _checks.number("crowding", crowding)
     if not crowding >= 1.0:
         raise ValueError(f"crowding must be at least 1, got {crowding}; 1 spaces powers evenly")
-    target_accept_prob = _checks.number("target_accept_prob", target_accept_prob)
-    if not 0 < target_accept_prob < 1:
-        raise ValueError(f"target_accept_prob must lie between 0 and 1, got {target_accept_prob}")
     X, y = arrays(data)
     bound = bind(model, hyper)
     latent = [s.name for s in sites_of(bound, X, y) if not (s.observed or s.deterministic)]
@@ -143,15 +149,16 @@ def path_evidence(
     power = u**crowding
     names = _observed(bound, X, y)
 
+    def tempered(X, y, arrays, beta):
+        return _Temper(bound, names, beta)(X, y, arrays)
+
+    sampler = sampler_of(sampler, tempered)
+
     def at(key, beta, arrays):
-        def tempered(X, y):
-            return _Temper(lambda: bound(X, y, arrays), names, beta)()
+        args = (X, y, arrays, beta)
 
-        kernel = NUTS(tempered, target_accept_prob=target_accept_prob)
-        state = kernel.init(key, warmup, None, (X, y), {})
-        constrain = kernel.postprocess_fn((X, y), {})
-
-        def log_likelihood(values):
+        def log_likelihood(draw):
+            values = sampler.sites(draw, args)
             values = {name: values[name] for name in latent}
             total, prior = (
                 log_density(_Temper(bound, names, scale), (X, y, arrays), {}, values)[0]
@@ -159,13 +166,9 @@ def path_evidence(
             )
             return total - prior
 
-        def step(state, _):
-            state = kernel.sample(state, (X, y), {})
-            return state, state.z
-
-        state, _ = jax.lax.scan(step, state, length=warmup)
-        _, z = jax.lax.scan(step, state, length=draws)
-        return jax.lax.map(lambda z: log_likelihood(constrain(z)), z, batch_size=min(draws, 64))
+        state, _ = scan(sampler, sampler.init(key, warmup, args), args, warmup)
+        _, drawn = scan(sampler, state, args, draws, sampler.draw)
+        return jax.lax.map(log_likelihood, drawn, batch_size=min(draws, 64))
 
     @eqx.filter_jit
     def run(keys, arrays):
