@@ -14,7 +14,7 @@ from test_order_parameter import latents_of_the_prior
 
 import bayesrg as brg
 from bayesrg.gp import MatrixMercerNormal, eigenpairs
-from bayesrg.inference.sites import bind, sites_of
+from bayesrg.inference.sites import bind, layout_of
 from bayesrg.models import deep_linear, deep_linear_collapsed
 from bayesrg.networks import DeepLinear
 from bayesrg.theory.deep_linear.features import (
@@ -260,7 +260,7 @@ def test_the_collapsed_model_can_be_cut():
     full = handlers.seed(handlers.substitute(deep_linear_collapsed.model, latents), 0)
     whole = handlers.trace(full).get_trace(X, Y, **HYPER)["y"]["fn"].log_prob(Y)
     np.testing.assert_allclose(evidence, whole, rtol=0, atol=1e-10)
-    dims = {s.name: s.dims for s in sites_of(bind(coarse, hyper), X, Y)}
+    dims = {s.name: s.dims for s in layout_of(bind(coarse, hyper), X, Y).sites}
     assert dims["y_modes"] == ("mode", "output") and dims["y"] == ("point", "output")
     assert dims["Q"] == ("output", "output_bis")
 

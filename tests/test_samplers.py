@@ -112,3 +112,29 @@ def test_what_is_no_sampler_is_refused(sampler):
         brg.fit(level, (X, y), key=0, sampler=sampler)
     with pytest.raises(ValueError, match="sampler must be"):
         brg.inference.path_evidence(level, (X, y), key=0, sampler=sampler)
+
+
+@pytest.mark.filterwarnings("ignore::bayesrg.inference.SamplingWarning")
+def test_the_model_is_traced_twice_and_run_by_the_sampler_alone():
+    """One trace finds sites, shapes and observations, one the densities; the start is NumPyro's."""
+    ran = []
+
+    def counted(X, y=None):
+        traced = isinstance(jnp.sum(X), jax.core.Tracer)
+        ran.append(("traced" if traced else "run", "prior" if y is None else "data"))
+        level(X, y)
+
+    inside = []
+
+    def sampler(model):
+        def silent(*args):
+            before = len(ran)
+            model(*args)
+            inside.extend(ran[before:])
+            del ran[before:]
+
+        return SAMPLERS["HMC"](silent)
+
+    numbers = {"draws": 5, "warmup": 5, "block": 10, "progress": False, "devices": 1}
+    brg.fit(counted, (X, y), key=1, chains=2, sampler=sampler, **numbers)
+    assert ran == [("traced", "data"), ("traced", "prior")] and ("run", "data") in inside

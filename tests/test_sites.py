@@ -11,7 +11,7 @@ from numpyro import handlers
 from oracles import fourier_problem
 
 import bayesrg as brg
-from bayesrg.inference.sites import bind, fingerprint, sites_of
+from bayesrg.inference.sites import bind, fingerprint, layout_of
 
 p = fourier_problem()
 X, y = jnp.asarray(p.x), jnp.asarray(p.y)
@@ -23,7 +23,7 @@ def gp(scale=1.0, modes=61):
 
 
 def dims(model, Y=y):
-    return {s.name: s.dims for s in sites_of(bind(model, {}), X, Y)}
+    return {s.name: s.dims for s in layout_of(bind(model, {}), X, Y).sites}
 
 
 def test_axes_are_named_where_they_stand():

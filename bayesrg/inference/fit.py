@@ -10,9 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpyro
 import xarray as xr
-from numpyro import handlers
 from numpyro.infer import NUTS, Predictive
-from numpyro.infer.initialization import init_to_sample, init_to_uniform
 from numpyro.infer.mcmc import MCMCKernel
 
 from .. import __version__, _checks, io
@@ -21,8 +19,7 @@ from ..spectrum import Spectrum
 from .convergence import warn_if_poor
 from .driver import sample_in_blocks
 from .samplers import Sampler, sampler_of
-from .shapes import refuse_outside_support
-from .sites import bind, fingerprint, law, one_at_a_time, over_draws, sites_of
+from .sites import bind, fingerprint, law, layout_of, one_at_a_time, over_draws
 
 _RESERVED = (
     "draws", "warmup", "chains", "block", "sampler", "prior", "path", "progress", "devices", "key",
@@ -103,69 +100,102 @@ def fit(
     sampling. Calls from several threads wait for each other, since NumPyro keeps one stack of
     handlers.
     """
-    devices = check_sampling(
+    numbers = check_sampling(
         draws=draws, warmup=warmup, chains=chains, block=block, prior=prior, devices=devices
     )
-    _checks.function("model", model, "a NumPyro model, model(X, y)")
     _checks.flag("progress", progress)
     X, y = arrays(data)
     key = _checks.random_key(key)
     bound = bind(model, hyper, _RESERVED)
-    for value in hyper.values():
-        if isinstance(value, Spectrum):
-            value.warn_if_shared(_checks.inputs("X", X))
-    sampler = sampler_of(NUTS if sampler is None else sampler, bound)
-    attrs = {
-        "model": f"{model.__module__}.{getattr(model, '__name__', type(model).__name__)}",
-        "hyper": fingerprint(hyper), "draws": draws, "warmup": warmup, "chains": chains,
-        "block": block, "devices": devices, "precision": str(X.dtype),
-        "device_kind": jax.devices()[0].device_kind, "bayesrg": __version__,
-        "numpyro": numpyro.__version__, "jax": jax.__version__,
-        "python": platform.python_version(),
-    }  # fmt: skip
     with contextlib.nullcontext() if path is None else io.claim(path) as result:
-        sites = sites_of(bound, X, y)
-        if all(s.observed or s.deterministic for s in sites):
-            raise ValueError("the model has no latent site, so there is nothing to sample; add one")
-        values = _observed_values(bound, X, y, sites)
-        pointwise = _pointwise(bound, X, values)
-
-        def of_prior():
-            return Predictive(bound, num_samples=prior)(jax.random.fold_in(key, 1), X, None)
-
-        _rehearse(bound, X, y, sites, pointwise, of_prior if prior else None)
-        with _progress(progress, warmup + draws) as after_block:
-            samples, stats = sample_in_blocks(
-                sampler, key, (X, y, bound.arrays), warmup=warmup, draws=draws, chains=chains,
-                block=block, devices=devices, after_block=after_block,
-            )  # fmt: skip
-        latents = {k: jnp.asarray(samples[k]) for k in _latents(sites) if k in samples}
-        groups = {
-            "posterior": samples,
-            "sample_stats": stats,
-            "log_likelihood": pointwise(latents, bound.arrays),
-            "observed_data": values,
-            "constant_data": {"X": X},
-        }
-        if prior:
-            drawn = {name: value[None] for name, value in of_prior().items()}
-            groups["prior"] = {k: v for k, v in drawn.items() if k not in values}
-            groups["prior_predictive"] = {k: v for k, v in drawn.items() if k in values}
-        dims = {s.name: s.dims for s in sites} | {"X": ("point", "feature")[: X.ndim]}
-        dt = io.to_datatree(groups, dims, attrs=attrs)
+        dt = sample(bound, X, y, key, sampler=sampler, progress=progress, **numbers)
         if result is not None:
             io.save(dt, result)
     warn_if_poor(dt["posterior"].to_dataset(), dt["sample_stats"].to_dataset(), stacklevel=3)
     return dt
 
 
-def check_sampling(*, draws, warmup, chains, block=100, prior=0, devices=None) -> int:
-    """Check the numbers that a fit takes; return the number of devices to use."""
-    for name, value in (("draws", draws), ("chains", chains), ("block", block)):
-        _checks.whole(name, value)
-    for name, value in (("warmup", warmup), ("prior", prior)):
-        _checks.whole(name, value, least=0)
-    return _devices(devices, chains)
+def sample(bound, X, y, key, *, sampler=None, progress=True, **numbers) -> xr.DataTree:
+    """Sample a bound model; `fit` on arguments that are checked already.
+
+    Parameters
+    ----------
+    bound : Bound
+    X, y, key : as `arrays` and `_checks.random_key` return them
+    sampler, progress : as in `fit`
+    **numbers : what `check_sampling` returns
+
+    Returns
+    -------
+    DataTree
+    """
+    draws, warmup, chains, block, prior, devices = numbers.values()
+    sampler = sampler_of(NUTS if sampler is None else sampler, bound)
+    for value in bound.hyper.values():
+        if isinstance(value, Spectrum):
+            value.warn_if_shared(X[:, None] if X.ndim == 1 else X)
+    layout = layout_of(bound, X, y)
+    if not layout.latents:
+        raise ValueError("the model has no latent site, so there is nothing to sample; add one")
+    values = layout.observed()
+    pointwise = _pointwise(bound, X, values)
+
+    def of_prior():
+        return Predictive(bound, num_samples=prior)(jax.random.fold_in(key, 1), X, None)
+
+    # trace what comes after sampling, so that its errors are raised before
+    kept = {
+        name: jax.ShapeDtypeStruct((chains, draws, *latent.shape), latent.dtype)
+        for name, latent in layout.latents.items()
+    }
+    jax.eval_shape(pointwise, kept, bound.arrays)
+    if prior:
+        jax.eval_shape(of_prior)
+
+    with _progress(progress, warmup + draws) as after_block:
+        samples, stats = sample_in_blocks(
+            sampler, key, (X, y, bound.arrays), warmup=warmup, draws=draws, chains=chains,
+            block=block, devices=devices, after_block=after_block,
+        )  # fmt: skip
+    latents = {name: jnp.asarray(samples[name]) for name in kept if name in samples}
+    groups = {
+        "posterior": samples,
+        "sample_stats": stats,
+        "log_likelihood": pointwise(latents, bound.arrays),
+        "observed_data": values,
+        "constant_data": {"X": X},
+    }
+    if prior:
+        drawn = {name: value[None] for name, value in of_prior().items()}
+        groups["prior"] = {k: v for k, v in drawn.items() if k not in values}
+        groups["prior_predictive"] = {k: v for k, v in drawn.items() if k in values}
+
+    dims = {s.name: s.dims for s in layout.sites} | {"X": ("point", "feature")[: X.ndim]}
+    name = getattr(bound.model, "__name__", type(bound.model).__name__)
+    attrs = {
+        "model": f"{bound.model.__module__}.{name}",
+        "hyper": fingerprint(bound.hyper),
+        **{name: numbers[name] for name in ("draws", "warmup", "chains", "block", "devices")},
+        "precision": str(X.dtype),
+        "device_kind": jax.devices()[0].device_kind,
+        "bayesrg": __version__,
+        "numpyro": numpyro.__version__,
+        "jax": jax.__version__,
+        "python": platform.python_version(),
+    }
+    return io.to_datatree(groups, dims, attrs=attrs)
+
+
+def check_sampling(*, draws, warmup, chains, block=100, prior=0, devices=None) -> dict[str, int]:
+    """Check the numbers that a fit takes and return them, with the number of devices to use."""
+    numbers = {
+        "draws": _checks.whole("draws", draws),
+        "warmup": _checks.whole("warmup", warmup, least=0),
+        "chains": _checks.whole("chains", chains),
+        "block": _checks.whole("block", block),
+        "prior": _checks.whole("prior", prior, least=0),
+    }
+    return numbers | {"devices": _devices(devices, numbers["chains"])}
 
 
 def arrays(data):
@@ -187,20 +217,6 @@ def _devices(devices, chains):
             f"that JAX has here, got {_checks.shown(devices)}"
         )
     return int(devices)
-
-
-def _observed_values(bound, X, y, sites):
-    """Observed sites' values as the model sees them, e.g. transposed to (output, point)."""
-    model = handlers.substitute(handlers.seed(bound, 0), substitute_fn=init_to_uniform)
-    trace = handlers.trace(model).get_trace(X, y)
-    observed = [s.name for s in sites if s.observed]
-    for name in observed:
-        refuse_outside_support(name, trace[name])
-    return {name: trace[name]["value"] for name in observed}
-
-
-def _latents(sites):
-    return [s.name for s in sites if not (s.observed or s.deterministic)]
 
 
 def _pointwise(bound, X, values):
@@ -225,18 +241,6 @@ def _pointwise(bound, X, values):
         return over_draws(at, latents)
 
     return pointwise
-
-
-def _rehearse(bound, X, y, sites, pointwise, of_prior):
-    """Trace what comes after sampling, so that its errors are raised before."""
-
-    def once():
-        model = handlers.substitute(handlers.seed(bound, 0), substitute_fn=init_to_sample)
-        trace = handlers.trace(model).get_trace(X, y)
-        latents = {name: jnp.asarray(trace[name]["value"])[None, None] for name in _latents(sites)}
-        return pointwise(latents, bound.arrays), None if of_prior is None else of_prior()
-
-    jax.eval_shape(once)
 
 
 @contextlib.contextmanager

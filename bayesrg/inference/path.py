@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 from jaxtyping import Float
-from numpyro import handlers
 from numpyro.infer import NUTS
 from numpyro.infer.mcmc import MCMCKernel
 from numpyro.infer.util import log_density
@@ -21,7 +20,7 @@ from ..data import Data
 from .driver import scan
 from .fit import arrays
 from .samplers import Sampler, sampler_of
-from .sites import bind, one_at_a_time, sites_of
+from .sites import bind, layout_of, one_at_a_time
 
 # The Gauss-Kronrod rule of 15 points on (-1, 1): nodes from the right edge to the middle, their
 # weights, and those of the Gauss rule that every second node makes.
@@ -133,8 +132,8 @@ def path_evidence(
         raise ValueError(f"crowding must be at least 1, got {crowding}; 1 spaces powers evenly")
     X, y = arrays(data)
     bound = bind(model, hyper)
-    latent = [s.name for s in sites_of(bound, X, y) if not (s.observed or s.deterministic)]
-    if not latent:
+    layout = layout_of(bound, X, y)
+    if not layout.latents:
         raise ValueError(
             "the model has no latent site, so there is nothing to integrate; its log density is "
             "the evidence"
@@ -147,10 +146,9 @@ def path_evidence(
     u = 0.5 * (1.0 + x)
     slope = 0.5 * crowding * u ** (crowding - 1.0)
     power = u**crowding
-    names = _observed(bound, X, y)
 
     def tempered(X, y, arrays, beta):
-        return _Temper(bound, names, beta)(X, y, arrays)
+        return _Temper(bound, layout.likelihood, beta)(X, y, arrays)
 
     sampler = sampler_of(sampler, tempered)
 
@@ -159,9 +157,9 @@ def path_evidence(
 
         def log_likelihood(draw):
             values = sampler.sites(draw, args)
-            values = {name: values[name] for name in latent}
+            values = {name: values[name] for name in layout.latents}
             total, prior = (
-                log_density(_Temper(bound, names, scale), (X, y, arrays), {}, values)[0]
+                log_density(_Temper(bound, layout.likelihood, scale), (X, y, arrays), {}, values)[0]
                 for scale in (1.0, 0.0)
             )
             return total - prior
@@ -185,15 +183,3 @@ def path_evidence(
         float((fine * slope) @ mean), float(np.sqrt(((fine * slope * mcse) ** 2).sum())),
         float(abs(((fine - coarse) * slope) @ mean)), power, mean, mcse, r_hat,
     )  # fmt: skip
-
-
-def _observed(bound, X, y):
-    """Names of the sites whose density is the likelihood, factors included."""
-    names = []
-
-    def run():
-        trace = handlers.trace(handlers.seed(bound, 0)).get_trace(X, y)
-        names.extend(n for n, s in trace.items() if s["type"] == "sample" and s["is_observed"])
-
-    jax.eval_shape(run)
-    return frozenset(names)

@@ -18,7 +18,7 @@ from .. import _checks
 from .._checks import ArrayLike
 from .driver import scan
 from .samplers import Sampler, sampler_of
-from .sites import bind, fingerprint, one_at_a_time, sites_of
+from .sites import bind, fingerprint, layout_of, one_at_a_time
 
 
 @one_at_a_time
@@ -121,7 +121,7 @@ def sbc(
         return sites, sites[observed]
 
     def check_shapes(key):
-        sites_of(fitted, X, simulated(key, X, source.arrays)[1])
+        layout_of(fitted, X, simulated(key, X, source.arrays)[1])
 
     jax.eval_shape(check_shapes, key)
 

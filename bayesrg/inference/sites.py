@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
+from jax.extend.core import jaxpr_as_fun
 from numpyro import handlers
 from numpyro.infer.initialization import init_to_sample
 
@@ -37,12 +38,28 @@ def one_at_a_time(function: Callable) -> Callable:
 
 
 class Site(NamedTuple):
-    """Name of a site, the names of its axes, and whether it is observed or deterministic."""
+    """Name of a site, the names of its axes, and whether it is deterministic."""
 
     name: str
     dims: tuple[str, ...]
-    observed: bool
     deterministic: bool
+
+
+class Layout(NamedTuple):
+    """What can be said of a model's sites without computing any.
+
+    Attributes
+    ----------
+    sites : those that a result holds
+    latents : shape and dtype of each latent site, by name
+    likelihood : names of the observed sites and of the factors
+    observed : computes the values of the observed sites, by name, as the model sees them
+    """
+
+    sites: list[Site]
+    latents: dict[str, jax.ShapeDtypeStruct]
+    likelihood: frozenset[str]
+    observed: Callable[[], dict[str, jax.Array]]
 
 
 class Bound(NamedTuple):
@@ -52,8 +69,13 @@ class Bound(NamedTuple):
     arrays: Any
     static: Any
 
+    @property
+    def hyper(self) -> dict:
+        """The hyper-arguments as they were given."""
+        return eqx.combine(self.arrays, self.static)
+
     def __call__(self, X, y=None, arrays=None):
-        hyper = eqx.combine(self.arrays if arrays is None else arrays, self.static)
+        hyper = self.hyper if arrays is None else eqx.combine(arrays, self.static)
         return self.model(X, y, **hyper)
 
 
@@ -108,39 +130,54 @@ def fingerprint(hyper: dict) -> str:
     return json.dumps(entries)
 
 
-def sites_of(bound: Bound, X, y) -> list[Site]:
-    """List the sites of a model without computing anything.
+def layout_of(bound: Bound, X, y) -> Layout:
+    """Trace a model once, without computing anything, and say what its sites are.
 
     Raises
     ------
     ValueError
         For values that would be broadcast, and names that the result cannot hold.
     """
-    sites, sizes, plates = [], {}, {}
+    sites, sizes, plates, factors, supports = [], {}, {}, set(), {}
 
     def run():
         model = handlers.substitute(handlers.seed(bound, 0), substitute_fn=init_to_sample)
-        latents, kernels = {}, {}
+        latents, kernels, values = {}, {}, {}
         for name, site in handlers.trace(model).get_trace(X, y).items():
             if site["type"] not in ("sample", "deterministic"):
                 continue
             if site["type"] == "sample" and isinstance(site["fn"], dist.Unit):
-                continue  # numpyro.factor
+                factors.add(name)
+                continue
             observed, deterministic = site.get("is_observed", False), site["type"] != "sample"
             dims = shapes.axes(name, site)
-            sites.append(Site(name, dims, observed, deterministic))
+            sites.append(Site(name, dims, deterministic))
             sizes[name] = dict(zip(dims, jnp.shape(site["value"]), strict=False))
             plates[name] = {frame.name for frame in site["cond_indep_stack"]}
             if observed:
                 shapes.refuse_broadcast(name, site)
-                kernels[name] = shapes.at_points(shapes.unwrap(site["fn"]))
+                fn = shapes.unwrap(site["fn"])
+                supports[name] = type(fn).__name__, shapes.fixed_support(fn)
+                kernels[name] = shapes.at_points(fn)
+                values[name] = site["value"]
             elif not deterministic:
                 latents[name] = site["value"]
-        return latents, kernels
+        return latents, kernels, values
 
-    shapes.refuse_shared_kernel(run, plates)
+    program, (latents, *others) = jax.make_jaxpr(run, return_shape=True)()
+    structure = jax.tree.structure((latents, *others))
+    shapes.refuse_shared_kernel(program.jaxpr, structure, plates)
     shapes.refuse_names(sites)
-    return _told_apart(sites, sizes)
+
+    def observed():
+        # what the values do not need is dropped by the compiler
+        run_again = jaxpr_as_fun(program)
+        values = jax.jit(lambda: jax.tree.unflatten(structure, run_again())[2])()
+        for name, value in values.items():
+            shapes.refuse_outside_support(name, *supports[name], value)
+        return values
+
+    return Layout(_told_apart(sites, sizes), latents, factors | supports.keys(), observed)
 
 
 def _told_apart(sites, sizes):
