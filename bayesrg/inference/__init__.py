@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sampling, quadrature and prediction."""
 
+from .coarse_graining import coarse_grain
 from .convergence import SamplingWarning
 from .fit import fit
 from .grid import GridPosterior, grid_posterior
@@ -14,6 +15,7 @@ __all__ = [
     "PathEvidence",
     "Sampler",
     "SamplingWarning",
+    "coarse_grain",
     "fit",
     "grid_posterior",
     "path_evidence",

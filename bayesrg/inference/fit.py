@@ -21,10 +21,6 @@ from .driver import sample_in_blocks
 from .samplers import Sampler, sampler_of
 from .sites import bind, fingerprint, law, layout_of, one_at_a_time, over_draws
 
-_RESERVED = (
-    "draws", "warmup", "chains", "block", "sampler", "prior", "path", "progress", "devices", "key",
-)  # fmt: skip
-
 
 @one_at_a_time
 def fit(
@@ -106,7 +102,7 @@ def fit(
     _checks.flag("progress", progress)
     X, y = arrays(data)
     key = _checks.random_key(key)
-    bound = bind(model, hyper, _RESERVED)
+    bound = bind(model, hyper, fit)
     with contextlib.nullcontext() if path is None else io.claim(path) as result:
         dt = sample(bound, X, y, key, sampler=sampler, progress=progress, **numbers)
         if result is not None:

@@ -24,6 +24,7 @@ from .. import _checks
 from . import shapes
 
 _running = threading.RLock()
+_KEYWORD = inspect.Parameter.KEYWORD_ONLY
 
 
 def one_at_a_time(function: Callable) -> Callable:
@@ -79,18 +80,23 @@ class Bound(NamedTuple):
         return self.model(X, y, **hyper)
 
 
-def bind(model: Callable, hyper: dict, reserved: tuple[str, ...] = ()) -> Bound:
-    """Check hyper-arguments against the model's signature and split off their arrays."""
+def bind(model: Callable, hyper: dict, caller: Callable | None = None) -> Bound:
+    """Check hyper-arguments against the model's signature and split off their arrays.
+
+    Keywords of ``caller``, the public function that takes both, cannot be hyper-arguments.
+    """
     _checks.function("model", model, "a NumPyro model, model(X, y)")
     parameters = inspect.signature(model).parameters
     if len(parameters) < 2 and not any(p.kind is p.VAR_POSITIONAL for p in parameters.values()):
         raise ValueError(
             f"model takes {', '.join(parameters) or 'no arguments'}; it is called as model(X, y)"
         )
-    clash = sorted(set(parameters) & set(reserved))
+    own = {} if caller is None else inspect.signature(caller).parameters
+    clash = [name for name in parameters if name in own and own[name].kind is _KEYWORD]
     if clash:
         raise ValueError(
-            f"the model takes {', '.join(map(repr, clash))}, which fit takes itself; rename it"
+            f"the model takes {', '.join(map(repr, clash))}, which {caller.__name__} takes itself; "
+            "rename it"
         )
     open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     names = list(parameters)[2:]
