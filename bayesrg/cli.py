@@ -107,8 +107,8 @@ def run(
     task: Annotated[
         str | None, typer.Option(help="even_odd, low_high, or two classes: 3,8")
     ] = None,
-    draws: Annotated[int, typer.Option(help="Kept draws a chain.")] = 500,
-    warmup: Annotated[int, typer.Option(help="Warm-up steps a chain.")] = 300,
+    draws: Annotated[int, typer.Option(help="Kept draws per chain.")] = 500,
+    warmup: Annotated[int, typer.Option(help="Warm-up steps per chain.")] = 300,
     chains: Annotated[int, typer.Option(help="Chains.")] = 4,
     threshold: Annotated[float, typer.Option(help="Learnability that stops the flow.")] = 0.5,
     seed: Annotated[int, typer.Option(help="Decides data split and sampling.")] = 0,

@@ -166,9 +166,15 @@ def _cut(bound, data, dt, threshold):
     residual = None if fn.residual is None else fn.scale * fn.residual
     k = fn.features.shape[1]
     flow = rg.flow(
-        fn.scale * fn.values, n, fn.ridge[0], threshold=threshold, features=fn.features,
-        residual=residual, y=data.y, tail=float(fn.prior_variance(k).mean()),
-    )  # fmt: skip
+        fn.scale * fn.values,
+        n,
+        fn.ridge[0],
+        threshold=threshold,
+        features=fn.features,
+        residual=residual,
+        y=data.y,
+        tail=float(fn.prior_variance(k).mean()),
+    )
     first = {k: jnp.asarray(v[0, 0]) for k, v in posterior.items()}
     other = law(bound, bound.arrays, data.X, first, names[0])
     parts = [(f.features, f.values, f.residual) for f in (fn, other)]

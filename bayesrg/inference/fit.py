@@ -2,6 +2,7 @@
 """Sample the posterior of a model and hand it over to ArviZ."""
 
 import contextlib
+import os
 import platform
 from collections.abc import Callable
 
@@ -34,7 +35,7 @@ def fit(
     block: int = 100,
     sampler: Callable[[Callable], MCMCKernel | Sampler] | None = None,
     prior: int = 0,
-    path=None,
+    path: str | os.PathLike | None = None,
     progress: bool = True,
     devices: int | None = None,
     **hyper,
@@ -49,7 +50,7 @@ def fit(
         X (n, d), y (n,) or (n, c).
     key : JAX key or int
     draws, warmup, chains : int
-        Kept and discarded steps a chain, and chains, which run vectorised.
+        Kept and discarded steps per chain, and chains, which run vectorised.
     block : int
         Steps compiled together: the unit of progress.
     sampler : callable, optional
@@ -150,9 +151,16 @@ def sample(bound, X, y, key, *, sampler=None, progress=True, **numbers) -> xr.Da
 
     with _progress(progress, warmup + draws) as after_block:
         samples, stats = sample_in_blocks(
-            sampler, key, (X, y, bound.arrays), warmup=warmup, draws=draws, chains=chains,
-            block=block, devices=devices, after_block=after_block,
-        )  # fmt: skip
+            sampler,
+            key,
+            (X, y, bound.arrays),
+            warmup=warmup,
+            draws=draws,
+            chains=chains,
+            block=block,
+            devices=devices,
+            after_block=after_block,
+        )
     latents = {name: jnp.asarray(samples[name]) for name in kept if name in samples}
     groups = {
         "posterior": samples,
@@ -207,12 +215,13 @@ def _devices(devices, chains):
     available = jax.local_device_count()
     if devices is None:
         return max(d for d in range(1, min(available, chains) + 1) if chains % d == 0)
-    if _checks.integer(devices) is None or not 1 <= devices <= available or chains % devices:
+    devices = _checks.whole("devices", devices)
+    if devices > available or chains % devices:
         raise ValueError(
             f"devices must divide the {chains} chains and be at most {available}, the devices "
-            f"that JAX has here, got {_checks.shown(devices)}"
+            f"that JAX has here, got {devices}"
         )
-    return int(devices)
+    return devices
 
 
 def _pointwise(bound, X, values):

@@ -18,21 +18,24 @@ from numpyro.primitives import Messenger
 from .. import _checks
 from ..data import Data
 from .driver import scan
-from .fit import arrays
+from .fit import arrays, check_sampling
 from .samplers import Sampler, sampler_of
 from .sites import bind, layout_of, one_at_a_time
 
-# The Gauss-Kronrod rule of 15 points on (-1, 1): nodes from the right edge to the middle, their
-# weights, and those of the Gauss rule that every second node makes.
-_NODES = (
-    0.991455371120812640, 0.949107912342758525, 0.864864423359769073, 0.741531185599394440,
-    0.586087235467691130, 0.405845151377397167, 0.207784955007898468, 0.0,
-)  # fmt: skip
-_KRONROD = (
-    0.022935322010529225, 0.063092092629978553, 0.104790010322250184, 0.140653259715525919,
-    0.169004726639267903, 0.190350578064785410, 0.204432940075298892, 0.209482141084727828,
-)  # fmt: skip
-_GAUSS = (0.129484966168869693, 0.279705391489276668, 0.381830050505118945, 0.417959183673469388)
+# The Gauss-Kronrod rule of 15 points on (-1, 1), from the right edge to the middle: each node, its
+# weight, and its weight in the Gauss rule of every second node.
+_RULE = np.array(
+    [
+        (0.991455371120812640, 0.022935322010529225, 0.0),
+        (0.949107912342758525, 0.063092092629978553, 0.129484966168869693),
+        (0.864864423359769073, 0.104790010322250184, 0.0),
+        (0.741531185599394440, 0.140653259715525919, 0.279705391489276668),
+        (0.586087235467691130, 0.169004726639267903, 0.0),
+        (0.405845151377397167, 0.190350578064785410, 0.381830050505118945),
+        (0.207784955007898468, 0.204432940075298892, 0.0),
+        (0.0, 0.209482141084727828, 0.417959183673469388),
+    ]
+)
 
 
 class PathEvidence(eqx.Module):
@@ -125,11 +128,8 @@ def path_evidence(
     ValueError
         For numbers out of range, or a model without latent sites.
     """
-    for name, value in (("draws", draws), ("warmup", warmup), ("chains", chains)):
-        _checks.whole(name, value)
-    crowding = _checks.number("crowding", crowding)
-    if not crowding >= 1.0:
-        raise ValueError(f"crowding must be at least 1, got {crowding}; 1 spaces powers evenly")
+    check_sampling(draws=draws, warmup=warmup, chains=chains)
+    crowding = _checks.number("crowding", crowding, least=1.0)
     X, y = arrays(data)
     bound = bind(model, hyper)
     layout = layout_of(bound, X, y)
@@ -139,10 +139,7 @@ def path_evidence(
             "the evidence"
         )
     key = _checks.random_key(key)
-    x = np.concatenate([-np.array(_NODES), np.array(_NODES[-2::-1])])
-    fine = np.concatenate([_KRONROD, _KRONROD[-2::-1]])
-    coarse = np.zeros(15)
-    coarse[1::2] = np.concatenate([_GAUSS, _GAUSS[-2::-1]])
+    x, fine, coarse = np.concatenate([_RULE * [-1.0, 1.0, 1.0], _RULE[-2::-1]]).T
     u = 0.5 * (1.0 + x)
     slope = 0.5 * crowding * u ** (crowding - 1.0)
     power = u**crowding
@@ -180,6 +177,11 @@ def path_evidence(
     mcse = az.mcse(dataset)["value"].to_numpy()
     r_hat = az.rhat(dataset)["value"].to_numpy() if chains > 1 else np.full(power.size, np.nan)
     return PathEvidence(
-        float((fine * slope) @ mean), float(np.sqrt(((fine * slope * mcse) ** 2).sum())),
-        float(abs(((fine - coarse) * slope) @ mean)), power, mean, mcse, r_hat,
-    )  # fmt: skip
+        float((fine * slope) @ mean),
+        float(np.sqrt(((fine * slope * mcse) ** 2).sum())),
+        float(abs(((fine - coarse) * slope) @ mean)),
+        power,
+        mean,
+        mcse,
+        r_hat,
+    )

@@ -85,11 +85,11 @@ def sbc(
     ----------
     arXiv 1804.06788.
     """
-    for name, value, least in (
-        ("simulations", simulations, 2), ("draws", draws, 2), ("warmup", warmup, 0),
-        ("thin", thin, 1), ("batch", batch, 1),
-    ):  # fmt: skip
-        _checks.whole(name, value, least=least)
+    for name, value in (("simulations", simulations), ("draws", draws)):
+        _checks.whole(name, value, least=2)
+    for name, value in (("thin", thin), ("batch", batch)):
+        _checks.whole(name, value)
+    _checks.whole("warmup", warmup, least=0)
     if truth is not None:
         _checks.function("truth", truth)
     if not isinstance(observed, str):

@@ -10,9 +10,13 @@ from numpyro.distributions import constraints
 
 # Supports without parameters, as NumPyro's distributions share them.
 _FIXED = (
-    constraints.boolean, constraints.nonnegative_integer, constraints.positive_integer,
-    constraints.nonnegative, constraints.positive, constraints.unit_interval,
-)  # fmt: skip
+    constraints.boolean,
+    constraints.nonnegative_integer,
+    constraints.positive_integer,
+    constraints.nonnegative,
+    constraints.positive,
+    constraints.unit_interval,
+)
 
 
 def unwrap(fn):

@@ -224,7 +224,7 @@ def law(bound: Bound, arrays, X, latents: dict, site: str):
 def over_draws(function: Callable, draws: Any, batch: int = 64):
     """Apply ``function`` to each draw of a pytree of arrays (chain, draw, ...), some at a time.
 
-    What does not depend on the draw is computed once a batch.
+    What does not depend on the draw is computed once per batch.
     """
     shape = jax.tree.leaves(draws)[0].shape[:2]
     flat = jax.tree.map(lambda v: v.reshape((-1,) + v.shape[2:]), draws)
