@@ -16,7 +16,7 @@ from .. import _checks, gp, io, rg
 from ..data import Data
 from ..gp.effective import RULES
 from .convergence import warn_if_poor
-from .fit import arrays, check_sampling, sample
+from .fit import arrays, check_size, sample
 from .predict import predict
 from .sites import bind, law, one_at_a_time, over_draws
 
@@ -100,7 +100,7 @@ def coarse_grain(
         Once per model, if its draws may not be trusted.
     """
     _checks.threshold(threshold)
-    numbers = check_sampling(draws=draws, warmup=warmup, chains=chains, devices=devices)
+    size = check_size(draws, warmup, chains, devices)
     _checks.flag("progress", progress)
     _checks.function("say", say, "a function of a line of text")
     if prepare is not None:
@@ -108,13 +108,12 @@ def coarse_grain(
     X, y = arrays(data)
     data = data._replace(X=X, y=y) if isinstance(data, Data) else Data(X, y)
     keys = jax.random.split(_checks.random_key(key), 4)
-    sampling = {"progress": progress, **numbers}
     with contextlib.nullcontext() if path is None else io.claim(path) as result:
         made = {} if prepare is None else prepare(data)
         _checks.instance("what prepare returned", made, Mapping, "a mapping from name to value")
         bound = bind(model, {**made, **hyper}, coarse_grain)
         say("sampling the full model")
-        dt = sample(bound, X, y, keys[0], **sampling)
+        dt = sample(bound, X, y, keys[0], size, progress=progress)
         if result is not None:
             io.save(dt, result)  # safe, whatever happens to the rest
         _warn_if_poor(dt)
@@ -122,7 +121,7 @@ def coarse_grain(
             cut = _cut(bound, data, dt, threshold)
             if cut is not None:
                 say(f"sampling the coarse model, {cut.flow.stop} modes kept")
-                _compare(bound, data, dt, cut, keys[1:], sampling)
+                _compare(bound, data, dt, cut, keys[1:], size, progress)
         except Exception:
             if result is not None:
                 say(f"the draws of the full model are in {result}")
@@ -191,14 +190,14 @@ def _coarse(model, site, cutoff):
     return coarse
 
 
-def _compare(bound, data, dt, cut, keys, sampling):
+def _compare(bound, data, dt, cut, keys, size, progress):
     """Sample the coarse model, and add to ``dt`` what tells it from the full one."""
     fn, cutoff, flow = cut.fn, cut.flow.stop, cut.flow
     eigen = None  # only where scale and ridge alone are sampled do eigenpairs stay what they are
     if not cut.moving:
         eigen = gp.eigenpairs(fn.features[:, cutoff:], fn.values[cutoff:], fn.residual)
     coarse = bind(_coarse(bound.model, cut.site, cutoff), bound.hyper | {"coarse_eigen": eigen})
-    coarse_dt = sample(coarse, data.X, data.y, keys[0], **sampling)
+    coarse_dt = sample(coarse, data.X, data.y, keys[0], size, progress=progress)
     _warn_if_poor(coarse_dt)
 
     n = data.X.shape[0]

@@ -2,13 +2,26 @@
 """Run a sampler: the one loop over its steps, and that loop in compiled blocks for `fit`."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from jax.sharding import AxisType, NamedSharding
 
 from .samplers import Sampler
+
+
+class Size(NamedTuple):
+    """How much to sample: steps per chain, chains, steps per block, devices that share the chains.
+
+    ``draws`` steps are kept, and the ``warmup`` steps before them are discarded.
+    """
+
+    draws: int
+    warmup: int
+    chains: int
+    block: int
+    devices: int
 
 
 def scan(
@@ -44,12 +57,7 @@ def sample_in_blocks(
     sampler: Sampler,
     key: jax.Array,
     args: tuple,
-    *,
-    warmup: int,
-    draws: int,
-    chains: int,
-    block: int,
-    devices: int,
+    size: Size,
     after_block: Callable[[int, int], None],
 ) -> tuple[dict, dict]:
     """Sample with several chains, all steps in scans of one length; return draws and statistics.
@@ -63,7 +71,7 @@ def sample_in_blocks(
     sampler : Sampler
     key : JAX key
     args : arguments of the model, a pytree of arrays
-    warmup, draws, chains, block, devices : int
+    size : Size
     after_block : called with the number of blocks done and of all blocks
 
     Returns
@@ -71,6 +79,7 @@ def sample_in_blocks(
     samples : from latent or deterministic site to (chain, draw, ...)
     stats : from statistic to (chain, draw)
     """
+    draws, warmup, chains, block, devices = size
     several = chains > 1
     sampler = _over_chains(sampler) if several else sampler
     state = sampler.init(jax.random.split(key, chains) if several else key, warmup, args)

@@ -18,7 +18,7 @@ from .. import __version__, _checks, io
 from ..data import Data
 from ..spectrum import Spectrum
 from .convergence import warn_if_poor
-from .driver import sample_in_blocks
+from .driver import Size, sample_in_blocks
 from .samplers import Sampler, sampler_of
 from .sites import bind, fingerprint, law, layout_of, one_at_a_time, over_draws
 
@@ -97,36 +97,22 @@ def fit(
     sampling. Calls from several threads wait for each other, since NumPyro keeps one stack of
     handlers.
     """
-    numbers = check_sampling(
-        draws=draws, warmup=warmup, chains=chains, block=block, prior=prior, devices=devices
-    )
+    size = check_size(draws, warmup, chains, devices, block)
+    _checks.whole("prior", prior, least=0)
     _checks.flag("progress", progress)
     X, y = arrays(data)
     key = _checks.random_key(key)
     bound = bind(model, hyper, fit)
     with contextlib.nullcontext() if path is None else io.claim(path) as result:
-        dt = sample(bound, X, y, key, sampler=sampler, progress=progress, **numbers)
+        dt = sample(bound, X, y, key, size, sampler=sampler, prior=prior, progress=progress)
         if result is not None:
             io.save(dt, result)
     warn_if_poor(dt["posterior"].to_dataset(), dt["sample_stats"].to_dataset(), stacklevel=3)
     return dt
 
 
-def sample(bound, X, y, key, *, sampler=None, progress=True, **numbers) -> xr.DataTree:
-    """Sample a bound model; `fit` on arguments that are checked already.
-
-    Parameters
-    ----------
-    bound : Bound
-    X, y, key : as `arrays` and `_checks.random_key` return them
-    sampler, progress : as in `fit`
-    **numbers : what `check_sampling` returns
-
-    Returns
-    -------
-    DataTree
-    """
-    draws, warmup, chains, block, prior, devices = numbers.values()
+def sample(bound, X, y, key, size, *, sampler=None, prior=0, progress=True) -> xr.DataTree:
+    """Sample a bound model: what `fit` does with arguments that have been checked."""
     sampler = sampler_of(NUTS if sampler is None else sampler, bound)
     for value in bound.hyper.values():
         if isinstance(value, Spectrum):
@@ -142,25 +128,28 @@ def sample(bound, X, y, key, *, sampler=None, progress=True, **numbers) -> xr.Da
 
     # trace what comes after sampling, so that its errors are raised before
     kept = {
-        name: jax.ShapeDtypeStruct((chains, draws, *latent.shape), latent.dtype)
+        name: jax.ShapeDtypeStruct((size.chains, size.draws, *latent.shape), latent.dtype)
         for name, latent in layout.latents.items()
     }
     jax.eval_shape(pointwise, kept, bound.arrays)
     if prior:
         jax.eval_shape(of_prior)
 
-    with _progress(progress, warmup + draws) as after_block:
-        samples, stats = sample_in_blocks(
-            sampler,
-            key,
-            (X, y, bound.arrays),
-            warmup=warmup,
-            draws=draws,
-            chains=chains,
-            block=block,
-            devices=devices,
-            after_block=after_block,
-        )
+    name = getattr(bound.model, "__name__", type(bound.model).__name__)
+    attrs = {
+        "model": f"{bound.model.__module__}.{name}",
+        "hyper": fingerprint(bound.hyper),
+        **size._asdict(),
+        "precision": str(X.dtype),
+        "device_kind": jax.devices()[0].device_kind,
+        "bayesrg": __version__,
+        "numpyro": numpyro.__version__,
+        "jax": jax.__version__,
+        "python": platform.python_version(),
+    }
+    with _progress(progress, size.warmup + size.draws) as after_block:
+        args = (X, y, bound.arrays)
+        samples, stats = sample_in_blocks(sampler, key, args, size, after_block)
     latents = {name: jnp.asarray(samples[name]) for name in kept if name in samples}
     groups = {
         "posterior": samples,
@@ -175,31 +164,18 @@ def sample(bound, X, y, key, *, sampler=None, progress=True, **numbers) -> xr.Da
         groups["prior_predictive"] = {k: v for k, v in drawn.items() if k in values}
 
     dims = {s.name: s.dims for s in layout.sites} | {"X": ("point", "feature")[: X.ndim]}
-    name = getattr(bound.model, "__name__", type(bound.model).__name__)
-    attrs = {
-        "model": f"{bound.model.__module__}.{name}",
-        "hyper": fingerprint(bound.hyper),
-        **{name: numbers[name] for name in ("draws", "warmup", "chains", "block", "devices")},
-        "precision": str(X.dtype),
-        "device_kind": jax.devices()[0].device_kind,
-        "bayesrg": __version__,
-        "numpyro": numpyro.__version__,
-        "jax": jax.__version__,
-        "python": platform.python_version(),
-    }
     return io.to_datatree(groups, dims, attrs=attrs)
 
 
-def check_sampling(*, draws, warmup, chains, block=100, prior=0, devices=None) -> dict[str, int]:
-    """Check the numbers that a fit takes and return them, with the number of devices to use."""
-    numbers = {
-        "draws": _checks.whole("draws", draws),
-        "warmup": _checks.whole("warmup", warmup, least=0),
-        "chains": _checks.whole("chains", chains),
-        "block": _checks.whole("block", block),
-        "prior": _checks.whole("prior", prior, least=0),
-    }
-    return numbers | {"devices": _devices(devices, numbers["chains"])}
+def check_size(draws, warmup, chains, devices=None, block=100) -> Size:
+    """Check the numbers of steps and chains, and choose the number of devices if it is None."""
+    return Size(
+        _checks.whole("draws", draws),
+        _checks.whole("warmup", warmup, least=0),
+        _checks.whole("chains", chains),
+        _checks.whole("block", block),
+        _devices(devices, chains),
+    )
 
 
 def arrays(data):

@@ -18,7 +18,7 @@ from numpyro.primitives import Messenger
 from .. import _checks
 from ..data import Data
 from .driver import scan
-from .fit import arrays, check_sampling
+from .fit import arrays, check_size
 from .samplers import Sampler, sampler_of
 from .sites import bind, layout_of, one_at_a_time
 
@@ -128,7 +128,7 @@ def path_evidence(
     ValueError
         For numbers out of range, or a model without latent sites.
     """
-    check_sampling(draws=draws, warmup=warmup, chains=chains)
+    check_size(draws, warmup, chains)
     crowding = _checks.number("crowding", crowding, least=1.0)
     X, y = arrays(data)
     bound = bind(model, hyper)
