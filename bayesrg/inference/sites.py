@@ -176,7 +176,7 @@ def layout_of(bound: Bound, X, y) -> Layout:
     shapes.refuse_names(sites)
 
     def observed():
-        # what the values do not need is dropped by the compiler
+        # what these values do not need is dropped before anything is compiled
         run_again = jaxpr_as_fun(program)
         values = jax.jit(lambda: jax.tree.unflatten(structure, run_again())[2])()
         for name, value in values.items():
