@@ -127,7 +127,7 @@ def refuse_outside_support(name, kind, support, value):
 
 
 def at_points(fn):
-    """Parts of a Gaussian-process law that hold a kernel at the points: these have no batch."""
+    """List the arrays of a Gaussian-process law that its kernel makes; they have no batch axis."""
     fn = getattr(fn, "prior", fn)
     names = ("features", "residual", "eigen")  # fields that the kernel and the points alone make
     return jax.tree.leaves([getattr(fn, name, None) for name in names])
@@ -164,7 +164,7 @@ def _known(variables):
 
 
 def _reach(program, start, latents):
-    """Variables of a program that depend on ``start``, but not by way of other latent sites.
+    """Return the variables of a program that depend on ``start`` other than through latent sites.
 
     A site whose prior depends on ``start`` has its own plates, which are looked at by themselves.
     """
