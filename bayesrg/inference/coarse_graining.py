@@ -116,7 +116,7 @@ def coarse_grain(
         dt = sample(bound, X, y, keys[0], size, progress=progress)
         if result is not None:
             io.save(dt, result)  # safe, whatever happens to the rest
-        _warn_if_poor(dt)
+        warn_if_poor(dt, stacklevel=3)
         try:
             cut = _cut(bound, data, dt, threshold)
             if cut is not None:
@@ -130,10 +130,6 @@ def coarse_grain(
             say(f"writing {path}")
             io.save(dt, result)
     return dt
-
-
-def _warn_if_poor(dt):
-    warn_if_poor(dt["posterior"].to_dataset(), dt["sample_stats"].to_dataset(), stacklevel=4)
 
 
 class _Cut(NamedTuple):
@@ -198,7 +194,7 @@ def _compare(bound, data, dt, cut, keys, size, progress):
         eigen = gp.eigenpairs(fn.features[:, cutoff:], fn.values[cutoff:], fn.residual)
     coarse = bind(_coarse(bound.model, cut.site, cutoff), bound.hyper | {"coarse_eigen": eigen})
     coarse_dt = sample(coarse, data.X, data.y, keys[0], size, progress=progress)
-    _warn_if_poor(coarse_dt)
+    warn_if_poor(coarse_dt, stacklevel=4)
 
     n = data.X.shape[0]
     learnt = rg.learnability(flow.values, n, flow.ridge, tail=float(flow.tail[-1]))

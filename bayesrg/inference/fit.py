@@ -107,7 +107,7 @@ def fit(
         dt = sample(bound, X, y, key, size, sampler=sampler, prior=prior, progress=progress)
         if result is not None:
             io.save(dt, result)
-    warn_if_poor(dt["posterior"].to_dataset(), dt["sample_stats"].to_dataset(), stacklevel=3)
+    warn_if_poor(dt, stacklevel=3)
     return dt
 
 
