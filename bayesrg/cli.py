@@ -6,6 +6,7 @@ import difflib
 import pkgutil
 import sys
 import tempfile
+import time
 import traceback
 import warnings
 from pathlib import Path
@@ -106,8 +107,8 @@ def run(
     task: Annotated[
         str | None, typer.Option(help="even_odd, low_high, or two classes: 3,8")
     ] = None,
-    draws: Annotated[int, typer.Option(help="Kept draws a chain.")] = 500,
-    warmup: Annotated[int, typer.Option(help="Warm-up steps a chain.")] = 300,
+    draws: Annotated[int, typer.Option(help="Kept draws per chain.")] = 500,
+    warmup: Annotated[int, typer.Option(help="Warm-up steps per chain.")] = 300,
     chains: Annotated[int, typer.Option(help="Chains.")] = 4,
     threshold: Annotated[float, typer.Option(help="Learnability that stops the flow.")] = 0.5,
     seed: Annotated[int, typer.Option(help="Decides data split and sampling.")] = 0,
@@ -127,7 +128,7 @@ def run(
     numpyro.enable_x64()
     import jax
 
-    from . import job
+    from . import inference
     from .data import load
 
     module = _load_model(model)
@@ -140,16 +141,29 @@ def run(
             points = module.demo(data_key)
         else:
             raise ValueError(f"{model!r} has no demo data; name a data set, e.g. --data digits")
-        report = job.run(
-            module, points, key=key, draws=draws, warmup=warmup, chains=chains, devices=devices,
-            threshold=threshold, out=folder, say=lambda text: typer.echo(text, err=True),
-        )  # fmt: skip
+        start = time.perf_counter()
+        dt = inference.coarse_grain(
+            module.model,
+            points,
+            key=key,
+            draws=draws,
+            warmup=warmup,
+            chains=chains,
+            devices=devices,
+            threshold=threshold,
+            prepare=getattr(module, "prepare", None),
+            path=folder,
+            say=lambda text: typer.echo(text, err=True),
+        )
     except (Exception, SystemExit) as error:
         where = _line(error, module.__file__)
         if where and Path(model).suffix == ".py":
             raise ValueError(f"{model}, {where}{_said(error)}") from error
         raise
-    _print_report(model, report, folder)
+    _print_report(model, dt, time.perf_counter() - start)
+    if "flow" in dt.children:
+        _save_plots(dt, folder)
+    typer.echo(f"run folder: {folder}")
 
 
 def _classes(task):
@@ -172,23 +186,67 @@ def _free_folder(stem):
     return folder
 
 
-def _print_report(name, report, folder):
+def _print_report(name, dt, seconds):
+    """Print tables of what `inference.coarse_grain` found."""
     from rich.console import Console
     from rich.table import Table
 
     console = Console()
     table = Table(title=name, show_header=False, title_justify="left")
-    for row in report.summary:
+    table.add_row("points", str(dt["constant_data"].sizes["point"]))
+    for row in _parameters("", dt["posterior"]):
         table.add_row(*row)
+    if "rules" in dt.children:
+        for row in _comparison(dt):
+            table.add_row(*row)
+    table.add_row("seconds", f"{seconds:.0f}")
     console.print(table)
-    if report.rules:
+    if "rules" in dt.children:
         rules = Table("rule", title="at the posterior medians", title_justify="left")
         rules.add_column("log evidence", justify="right")
         rules.add_column("test MSE", justify="right")
-        for rule, evidence, error in report.rules:
-            rules.add_row(rule, f"{evidence:.2f}", "" if error is None else f"{error:.4f}")
+        for rule in dt["rules"]["rule"].to_numpy():
+            found = dt["rules"].to_dataset().sel(rule=rule)
+            error = f"{float(found['test_error']):.4f}" if "test_error" in found else ""
+            rules.add_row(rule, f"{float(found['log_evidence']):.2f}", error)
         console.print(rules)
-    console.print(f"run folder: {folder}")
+
+
+def _comparison(dt):
+    """One row for each number that tells the coarse model from the full one."""
+    flow, found = dt["flow"].attrs, dt["rules"].attrs
+    after = dt["spectrum"].attrs["ridge_at_stop"]
+    yield "cutoff", f"{flow['stop']} modes (rule running, threshold {flow['threshold']:g})"
+    yield "modes learnt", f"{found['modes_learnt']:.1f} (sum of learnabilities)"
+    yield "ridge", f"{flow['ridge']:.4g} before, {after:.4g} after (variance)"
+    change = f"{found['evidence_change']:.1e}"
+    yield "evidence", f"differs by at most {change} over 100 draws, full against coarse"
+    yield from _parameters("coarse ", dt["coarse_posterior"])
+    if "test_error_full" in found:
+        full, coarse = found["test_error_full"], found["test_error_coarse"]
+        yield "test MSE", f"{full:.4f} full, {coarse:.4f} coarse (sampled)"
+
+
+def _parameters(prefix, group):
+    """One row for each scalar parameter: mean, deviation, R-hat and effective sample size."""
+    import arviz as az
+
+    draws = group.to_dataset()
+    draws = draws[[name for name, v in draws.items() if v.ndim == 2]]
+    rhat, ess = (az.rhat(draws), az.ess(draws)) if draws else ({}, {})
+    for name, v in draws.items():
+        text = f"{float(v.mean()):.3g} +- {float(v.std()):.2g}"
+        yield (
+            f"{prefix}{name}",
+            f"{text}   R-hat {float(rhat[name]):.3f}   ESS {float(ess[name]):.0f}",
+        )
+
+
+def _save_plots(dt, folder):
+    from . import plots
+
+    for name, plot in (("flow", plots.plot_flow), ("spectrum", plots.plot_spectrum)):
+        plot(dt, backend="matplotlib").savefig(folder / f"{name}.png")
 
 
 @app.command()

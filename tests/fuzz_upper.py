@@ -183,12 +183,14 @@ def inference(o):
     return {
         "fit": (brg.fit, steps | dict(
             block=3, sampler=infer.NUTS, prior=2, progress=False, devices=1)),
+        "coarse_grain": (brg.inference.coarse_grain, steps | dict(
+            threshold=0.5, prepare=lambda data: {}, progress=False, say=str, devices=1)),
         "fit path": (lambda path: brg.fit(**steps, path=path, progress=False),
                      dict(path="run")),
         "GridPosterior.expect": (grid.expect, dict(function=lambda theta: theta["slope"])),
         "predict": (brg.predict, dict(dt=dt, model=line, X_new=Z, key=0, site="y")),
         "path_evidence": (brg.inference.path_evidence, steps | dict(
-            chains=2, crowding=3.0, target_accept_prob=0.9)),
+            chains=2, crowding=3.0, sampler=infer.NUTS)),
         "sbc": (brg.inference.sbc, dict(
             model=line, X=X, quantities={"slope": lambda sites, y, key: sites["slope"]}, key=0,
             simulations=2, draws=2, warmup=1, thin=1, batch=2, truth=line,

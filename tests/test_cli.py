@@ -5,11 +5,14 @@ import sys
 import tempfile
 import warnings
 
+import numpy as np
 import pytest
+from oracles import fourier_modes
+from scipy.stats import multivariate_normal
 from typer.testing import CliRunner
 
 import bayesrg as brg
-from bayesrg import cli, io, job
+from bayesrg import cli, inference, io
 
 MODEL = '''
 """A mean."""
@@ -121,7 +124,7 @@ def test_a_result_that_cannot_be_saved_goes_to_the_temporary_folder(monkeypatch,
         raise io.SaveError("no space", tree)
 
     (tmp_path / "mine.py").write_text(MODEL)
-    monkeypatch.setattr(job, "run", full)
+    monkeypatch.setattr(inference, "coarse_grain", full)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     code, out, err = main(monkeypatch, capsys, "run", tmp_path / "mine.py")
     assert "bayesrg: warning: draws may not be trusted: 2 of 2\n" in err
@@ -192,6 +195,23 @@ def test_a_spectrum_that_moves_is_cut_exactly_too(monkeypatch, capsys, tmp_path)
     assert code == 0, err
     assert float(re.search(r"differs by at most (\S+)", text)[1]) < 1e-9
     assert "universal" in text and "test MSE" not in text.split("at the posterior")[0]
+
+    # the numbers of the tree, from dense algebra at the medians of the draws
+    dt = brg.open_run(tmp_path / "out")
+    decay, noise = (float(dt["posterior"][name].median()) for name in ("decay", "noise"))
+    x, y = dt["constant_data"]["X"].to_numpy()[:, 0], dt["observed_data"]["y"].to_numpy()
+    features = fourier_modes(x, 21) * (1.0 + np.arange(21)) ** (-decay / 2)
+    kept = dt["flow"].attrs["stop"]
+    for rule, columns in (
+        ("full", features),
+        ("exact", features),
+        ("truncate", features[:, :kept]),
+    ):
+        law = multivariate_normal(cov=columns @ columns.T + noise**2 * np.eye(len(x)))
+        found = dt["rules"]["log_evidence"].sel(rule=rule)
+        np.testing.assert_allclose(found, law.logpdf(y), rtol=1e-8)
+    assert dt["rules"].attrs["evidence_change"] < 1e-9
+    assert set(dt["coarse_posterior"].data_vars) == {"decay", "noise", "y_modes"}
 
 
 @pytest.mark.slow

@@ -181,5 +181,5 @@ def test_path_of_a_conjugate_model():
     assert (np.abs(found.mean - expected) < 4.5 * found.mcse).all()
     exactly = 3 * np.log(2) - gammaln(3) + gammaln(8) - 8 * np.log(2 + y.sum())
     assert abs(found.log_evidence - exactly) < 4 * found.standard_error < 0.15
-    with pytest.raises(ValueError, match="crowding must be at least 1"):
+    with pytest.raises(ValueError, match="crowding must be a number of at least 1"):
         brg.inference.path_evidence(model, (np.zeros((5, 1)), y), key=1, crowding=0.5)

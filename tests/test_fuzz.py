@@ -15,7 +15,7 @@ RECORDS = """
     data.Data dynamics.DIVERGED dynamics.GO dynamics.REACHED dynamics.Algorithm dynamics.Ensemble
     dynamics.Info dynamics.Largest dynamics.LinearDynamics dynamics.Preconditioner dynamics.State
     dynamics.Trajectory gp.LinearPosterior gp.Maximum gp.Posterior inference.GridPosterior
-    inference.PathEvidence inference.SamplingWarning io.SaveError
+    inference.PathEvidence inference.Sampler inference.SamplingWarning io.SaveError
     kernels.JacobianFlow kernels.MomentKernel kernels.Stationary
     networks.Alignment networks.Resampled networks.Trained rg.FeatureCumulants rg.Flow
     rg.Root spectrum.FourierSpectrum spectrum.FunctionalSpectrum spectrum.Functionals

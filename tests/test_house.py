@@ -24,7 +24,7 @@ LAYERS = {
     "gp": 2, "rg": 2, "theory": 2, "dynamics": 2, "networks": 2, "ensembles": 2,
     "models": 3, "inference": 3, "diagnostics": 3, "io": 3,
     "plots": 4,
-    "job": 5, "cli": 5,
+    "cli": 5,
 }  # fmt: skip
 WITHIN_A_LAYER = {
     ("_activations", "_callables"), ("_activations", "_checks"), ("_activations", "_linalg"),
@@ -32,7 +32,7 @@ WITHIN_A_LAYER = {
     ("_covariance", "_numbers"), ("_images", "_reading"), ("_kinds", "_numbers"),
     ("_netcdf", "_reading"), ("_posterior", "_checks"),
     ("spectrum", "kernels"), ("rg", "gp"), ("theory", "rg"), ("theory", "networks"),
-    ("inference", "io"), ("diagnostics", "io"), ("cli", "job"),
+    ("inference", "io"), ("diagnostics", "io"),
 }  # fmt: skip
 ONLY_FROM = {"xarray": 3, "arviz": 3, "matplotlib": 4, "typer": 5, "rich": 3}
 NUMERICAL = {"gp", "rg", "spectrum", "theory"}

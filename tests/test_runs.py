@@ -13,7 +13,6 @@ import threading
 import types
 from pathlib import Path
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
@@ -23,7 +22,8 @@ import xarray as xr
 from numpyro.infer import HMC
 
 import bayesrg as brg
-from bayesrg import _writing, inference, io, job
+from bayesrg import _writing, inference, io
+from bayesrg.inference import coarse_graining
 from bayesrg.inference.convergence import warn_if_poor
 
 ROOT = Path(__file__).parents[1]
@@ -195,23 +195,21 @@ def test_the_job_checks_before_it_prepares_and_saves_before_it_compares(tmp_path
     def reached(*args, **kwargs):
         raise AssertionError
 
-    module = types.ModuleType("own")
-    module.prepare, module.model = reached, level
-    numbers = {"draws": 5, "warmup": 5, "chains": 2}
+    numbers = {"key": 0, "draws": 5, "warmup": 5, "chains": 2}
     (tmp_path / "file").write_text("")
     for change, message in (
         ({"draws": 0}, "draws must be"), ({"devices": 7}, "devices must divide"),
-        ({"threshold": 2.0}, "threshold must"), ({"out": tmp_path / "file"}, "is a file"),
+        ({"threshold": 2.0}, "threshold must"), ({"path": tmp_path / "file"}, "is a file"),
     ):  # fmt: skip
         with pytest.raises((ValueError, OSError), match=message):
-            job.run(module, DATA, key=jax.random.key(0), **(numbers | change))
-    monkeypatch.setattr(inference, "fit", lambda *args, **kwargs: TREE)
-    monkeypatch.setattr(job, "_cut", reached)
-    del module.prepare
+            inference.coarse_grain(level, DATA, prepare=reached, **(numbers | change))
+    monkeypatch.setattr(coarse_graining, "sample", lambda *args, **kwargs: TREE)
+    monkeypatch.setattr(coarse_graining, "warn_if_poor", lambda dt, stacklevel: None)
+    monkeypatch.setattr(coarse_graining, "_cut", reached)
     said = []
     with pytest.raises(AssertionError):
         out = tmp_path / "out"
-        job.run(module, DATA, key=jax.random.key(0), out=out, say=said.append, **numbers)
+        inference.coarse_grain(level, DATA, path=out, say=said.append, **numbers)
     assert io.open_run(out).equals(TREE) and "draws of the full model are in" in said[-1]
 
 
@@ -224,7 +222,7 @@ def judged(diverging=0, shift=0.0, draws=1000, chains=4, constant=False, lag=1):
     bad = np.zeros((chains, draws), bool)
     bad.reshape(-1)[:diverging] = True
     dt = io.to_datatree({"posterior": posterior, "sample_stats": {"diverging": bad}}, {})
-    warn_if_poor(dt["posterior"].to_dataset(), dt["sample_stats"].to_dataset(), 1)
+    warn_if_poor(dt, 1)
 
 
 def test_draws_that_agree_are_not_warned_of():

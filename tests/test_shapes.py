@@ -12,7 +12,7 @@ from oracles import fourier_problem
 
 import bayesrg as brg
 from bayesrg.gp.effective import EffectiveNormal
-from bayesrg.inference.sites import bind, sites_of
+from bayesrg.inference.sites import bind, layout_of
 from bayesrg.models import gp_classification
 
 k = brg.kernels
@@ -128,7 +128,7 @@ def named(*names, plate=None):
 def test_what_would_be_broadcast_or_lost_is_refused(model, targets, message):
     """The table of shapes and names; nothing is compiled for it."""
     if message is None:
-        sites_of(bind(model, {}), X, y)
+        layout_of(bind(model, {}), X, y)
         return
     with pytest.raises(ValueError, match=message):
         brg.fit(model, (X, targets), **QUICK)
@@ -140,7 +140,7 @@ def test_shapes_that_count_every_number_once_pass():
         numpyro.sample("deep", law, infer={"event_dims": ["a", "b"]})
 
     def dims(model, targets):
-        return {s.name: s.dims for s in sites_of(bind(model, {}), X, targets)}
+        return {s.name: s.dims for s in layout_of(bind(model, {}), X, targets).sites}
 
     assert dims(line, y) == {"slope": ("slope_axis",), "y": ("point",)}
     assert dims(deep, y) == {"deep": ("output", "a", "b")}

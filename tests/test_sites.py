@@ -13,7 +13,7 @@ from oracles import fourier_problem
 from scipy import stats
 
 import bayesrg as brg
-from bayesrg.inference.sites import bind, fingerprint, sites_of
+from bayesrg.inference.sites import bind, fingerprint, layout_of
 
 p = fourier_problem()
 X, y = jnp.asarray(p.x), jnp.asarray(p.y)
@@ -28,7 +28,7 @@ def gp(scale=1.0, modes=61):
 
 
 def dims(model, Y=y):
-    return {s.name: s.dims for s in sites_of(bind(model, {}), X, Y)}
+    return {s.name: s.dims for s in layout_of(bind(model, {}), X, Y).sites}
 
 
 def test_axes_are_named_where_they_stand():

@@ -1,17 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sampling, quadrature and prediction."""
 
+from .coarse_graining import coarse_grain
 from .convergence import SamplingWarning
 from .fit import fit
 from .grid import GridPosterior, grid_posterior
 from .path import PathEvidence, path_evidence
 from .predict import predict
+from .samplers import Sampler
 from .sbc import sbc
 
 __all__ = [
     "GridPosterior",
     "PathEvidence",
+    "Sampler",
     "SamplingWarning",
+    "coarse_grain",
     "fit",
     "grid_posterior",
     "path_evidence",

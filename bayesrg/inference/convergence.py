@@ -15,11 +15,12 @@ class SamplingWarning(UserWarning):
     """Draws may not be trusted: some diverged, chains differ, or too few are independent."""
 
 
-def warn_if_poor(posterior: xr.Dataset, stats: xr.Dataset, stacklevel: int) -> None:
+def warn_if_poor(dt: xr.DataTree, stacklevel: int) -> None:
     """Warn once of divergent draws, R-hat above 1.01 and bulk ESS below 100 per chain.
 
     R-hat needs two chains. At most a hundred entries of a site are checked, evenly spaced.
     """
+    posterior, stats = dt["posterior"].to_dataset(), dt["sample_stats"]
     chains, draws = posterior.sizes["chain"], posterior.sizes["draw"]
     found = []
     diverging = int(stats["diverging"].sum()) if "diverging" in stats else 0

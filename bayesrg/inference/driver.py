@@ -1,71 +1,77 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run a NumPyro kernel in blocks: one compiled scan, warm-up included."""
+"""Run a sampler: the one loop over its steps, and that loop in compiled blocks for `fit`."""
 
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, NamedSharding
-from numpyro.infer import NUTS
-from numpyro.infer.mcmc import MCMCKernel
 
-from .. import _checks
-
-_STATISTICS = {
-    "acceptance_rate": lambda s: s.accept_prob,
-    "diverging": lambda s: s.diverging,
-    "energy": lambda s: s.energy,
-    "lp": lambda s: -s.potential_energy,
-    "n_steps": lambda s: s.num_steps,
-    "step_size": lambda s: s.adapt_state.step_size,
-}
+from .samplers import Sampler
 
 
-def statistics(state) -> dict:
-    """Sampler statistics of a state under ArviZ's names; those that the kernel keeps."""
-    found = {}
-    for name, read in _STATISTICS.items():
-        try:
-            found[name] = read(state)
-        except AttributeError:
-            continue
-    if "n_steps" in found:
-        found["tree_depth"] = jnp.ceil(jnp.log2(found["n_steps"] + 1.0)).astype(int)
-    return found
+class Size(NamedTuple):
+    """How much to sample: steps per chain, chains, steps per block, devices that share the chains.
+
+    ``draws`` steps are kept, and the ``warmup`` steps before them are discarded.
+    """
+
+    draws: int
+    warmup: int
+    chains: int
+    block: int
+    devices: int
 
 
-def kernel_of(sampler, model) -> MCMCKernel:
-    """Make the NumPyro kernel of a model, by NUTS where ``sampler`` is None."""
-    what = "a function from a model to a NumPyro kernel, e.g. NUTS"
-    make = NUTS if sampler is None else _checks.function("sampler", sampler, what)
-    return _checks.instance("sampler", make(model), MCMCKernel, what)
+def scan(
+    sampler: Sampler,
+    state: Any,
+    args: tuple,
+    steps: int,
+    keep: Callable[[Any], Any] = lambda state: None,
+) -> tuple[Any, Any]:
+    """Take steps of a sampler; return the last state, and ``keep(state)`` of each, stacked."""
+
+    def step(state, _):
+        state = sampler.step(state, args)
+        return state, keep(state)
+
+    return jax.lax.scan(step, state, length=steps)
+
+
+def _over_chains(sampler):
+    """Map the functions of a sampler of one chain over a leading axis of chains."""
+    if sampler.vectorised:
+        return sampler
+    return sampler._replace(
+        init=lambda keys, *given: jax.vmap(lambda key: sampler.init(key, *given))(keys),
+        step=jax.vmap(sampler.step, (0, None)),
+        draw=jax.vmap(sampler.draw),
+        stats=jax.vmap(sampler.stats),
+        vectorised=True,
+    )
 
 
 def sample_in_blocks(
-    kernel: MCMCKernel,
+    sampler: Sampler,
     key: jax.Array,
     args: tuple,
-    *,
-    warmup: int,
-    draws: int,
-    chains: int,
-    block: int,
-    devices: int,
+    size: Size,
     after_block: Callable[[int, int], None],
 ) -> tuple[dict, dict]:
-    """Sample with a kernel, all steps in scans of one length.
+    """Sample with several chains, all steps in scans of one length; return draws and statistics.
 
-    On one device draws equal those of ``numpyro.infer.MCMC`` with ``chain_method="vectorized"``
-    and ``jit_model_args=True`` bit for bit: data enter as arguments, not as constants of the
-    program, so that large arrays cost no compile time.
+    On one device the draws of a NumPyro kernel equal those of ``numpyro.infer.MCMC`` with
+    ``chain_method="vectorized"`` and ``jit_model_args=True`` bit for bit: data enter as arguments,
+    not as constants of the program, so that large arrays cost no compile time.
 
     Parameters
     ----------
-    kernel : MCMCKernel
+    sampler : Sampler
     key : JAX key
     args : arguments of the model, a pytree of arrays
-    warmup, draws, chains, block, devices : int
+    size : Size
     after_block : called with the number of blocks done and of all blocks
 
     Returns
@@ -73,18 +79,21 @@ def sample_in_blocks(
     samples : from latent or deterministic site to (chain, draw, ...)
     stats : from statistic to (chain, draw)
     """
-    keys = jax.random.split(key, chains) if chains > 1 else key
-    state = kernel.init(keys, warmup, None, args, {})
-    field = kernel.sample_field
+    draws, warmup, chains, block, devices = size
+    several = chains > 1
+    sampler = _over_chains(sampler) if several else sampler
+    state = sampler.init(jax.random.split(key, chains) if several else key, warmup, args)
 
     def advance(state, args):
-        def step(state, _):
-            state = kernel.sample(state, args, {})
-            return state, (getattr(state, field), statistics(state))
+        def keep(state):
+            return sampler.draw(state), sampler.stats(state)
 
-        state, (z, stats) = jax.lax.scan(step, state, length=block)
-        constrain = jax.vmap(kernel.postprocess_fn(args, {}))
-        return state, (jax.vmap(constrain)(z) if chains > 1 else constrain(z), stats)
+        def sites(draw):
+            return sampler.sites(draw, args)
+
+        state, (drawn, stats) = scan(sampler, state, args, block, keep)
+        over_steps = jax.vmap(sites)
+        return state, ((jax.vmap(over_steps) if several else over_steps)(drawn), stats)
 
     if devices > 1:
         mesh = jax.make_mesh((devices,), ("chain",), axis_types=(AxisType.Auto,))
@@ -92,10 +101,14 @@ def sample_in_blocks(
         state = jax.device_put(state, NamedSharding(mesh, chain))
         args = jax.device_put(args, NamedSharding(mesh, everywhere))
         advance = jax.shard_map(
-            advance, mesh=mesh, in_specs=(chain, everywhere),
-            out_specs=(chain, jax.P(None, "chain")), check_vma=False,
-        )  # fmt: skip
+            advance,
+            mesh=mesh,
+            in_specs=(chain, everywhere),
+            out_specs=(chain, jax.P(None, "chain")),
+            check_vma=False,
+        )
     advance = jax.jit(advance)
+
     blocks = -(-(warmup + draws) // block)
     collected = []
     for i in range(blocks):
@@ -109,6 +122,6 @@ def sample_in_blocks(
 
     def join(*parts):
         whole = np.concatenate(parts)[skip : skip + draws]
-        return np.swapaxes(whole, 0, 1) if chains > 1 else whole[None]
+        return np.swapaxes(whole, 0, 1) if several else whole[None]
 
     return jax.tree.map(join, *collected)

@@ -2,31 +2,25 @@
 """Sample the posterior of a model and hand it over to ArviZ."""
 
 import contextlib
+import os
 import platform
 from collections.abc import Callable
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 import numpyro
 import xarray as xr
-from numpyro import handlers
-from numpyro.infer import Predictive
-from numpyro.infer.initialization import init_to_sample, init_to_uniform
+from numpyro.infer import NUTS, Predictive
 from numpyro.infer.mcmc import MCMCKernel
 
 from .. import __version__, _checks, io
 from ..data import Data
 from ..spectrum import Spectrum
 from .convergence import warn_if_poor
-from .driver import kernel_of, sample_in_blocks
-from .shapes import refuse_outside_support
-from .sites import bind, fingerprint, law, one_at_a_time, over_draws, sites_of
-
-_RESERVED = (
-    "draws", "warmup", "chains", "block", "sampler", "prior", "path", "progress", "devices", "key",
-)  # fmt: skip
+from .driver import Size, sample_in_blocks
+from .samplers import Sampler, sampler_of
+from .sites import bind, fingerprint, law, layout_of, one_at_a_time, over_draws
 
 
 @one_at_a_time
@@ -39,9 +33,9 @@ def fit(
     warmup: int = 1000,
     chains: int = 4,
     block: int = 100,
-    sampler: Callable[[Callable], MCMCKernel] | None = None,
+    sampler: Callable[[Callable], MCMCKernel | Sampler] | None = None,
     prior: int = 0,
-    path=None,
+    path: str | os.PathLike | None = None,
     progress: bool = True,
     devices: int | None = None,
     **hyper,
@@ -56,11 +50,12 @@ def fit(
         X (n, d), y (n,) or (n, c).
     key : JAX key or int
     draws, warmup, chains : int
-        Kept and discarded steps a chain, and chains, which run vectorised.
+        Kept and discarded steps per chain, and chains, which run vectorised.
     block : int
         Steps compiled together: the unit of progress.
     sampler : callable, optional
-        From model to NumPyro kernel, e.g. ``lambda m: NUTS(m, dense_mass=True)``; NUTS by default.
+        From a model to a NumPyro kernel, e.g. ``lambda m: NUTS(m, dense_mass=True)``, or to an
+        `bayesrg.inference.Sampler`, which describes that of another library; NUTS by default.
     prior : int
         Draws from the prior to add.
     path : path, optional
@@ -102,74 +97,85 @@ def fit(
     sampling. Calls from several threads wait for each other, since NumPyro keeps one stack of
     handlers.
     """
-    devices = check_sampling(
-        draws=draws, warmup=warmup, chains=chains, block=block, prior=prior, devices=devices
-    )
-    _checks.function("model", model, "a NumPyro model, model(X, y)")
+    size = check_size(draws, warmup, chains, devices, block)
+    _checks.whole("prior", prior, least=0)
     _checks.flag("progress", progress)
-    if sampler is not None:
-        _checks.function("sampler", sampler, "a function from a model to a NumPyro kernel")
     X, y = arrays(data)
     key = _checks.random_key(key)
-    bound = bind(model, hyper, _RESERVED)
-    for value in hyper.values():
-        if isinstance(value, Spectrum):
-            value.warn_if_shared(_checks.inputs("X", X))
-    kernel = kernel_of(sampler, bound)
-    attrs = {
-        "model": f"{model.__module__}.{getattr(model, '__name__', type(model).__name__)}",
-        "hyper": fingerprint(hyper), "draws": draws, "warmup": warmup, "chains": chains,
-        "block": block, "devices": devices, "precision": str(X.dtype),
-        "device_kind": jax.devices()[0].device_kind, "bayesrg": __version__,
-        "numpyro": numpyro.__version__, "jax": jax.__version__,
-        "python": platform.python_version(),
-    }  # fmt: skip
+    bound = bind(model, hyper, fit)
     with contextlib.nullcontext() if path is None else io.claim(path) as result:
-        sites = sites_of(bound, X, y)
-        if all(s.observed or s.deterministic for s in sites):
-            raise ValueError("the model has no latent site, so there is nothing to sample; add one")
-        values = _observed_values(bound, X, y, sites)
-        pointwise = _pointwise(bound, X, values)
-
-        def of_prior():
-            return Predictive(bound, num_samples=prior)(jax.random.fold_in(key, 1), X, None)
-
-        _rehearse(bound, X, y, sites, pointwise, of_prior if prior else None)
-        with _progress(progress, warmup + draws) as after_block:
-            samples, stats = sample_in_blocks(
-                kernel, key, (X, y, bound.arrays), warmup=warmup, draws=draws, chains=chains,
-                block=block, devices=devices, after_block=after_block,
-            )  # fmt: skip
-        if "tree_depth" in stats:
-            depth = np.max(getattr(kernel, "_max_tree_depth", 10))
-            stats["reached_max_tree_depth"] = stats["tree_depth"] >= depth
-        latents = {k: jnp.asarray(samples[k]) for k in _latents(sites) if k in samples}
-        groups = {
-            "posterior": samples,
-            "sample_stats": stats,
-            "log_likelihood": pointwise(latents, bound.arrays),
-            "observed_data": values,
-            "constant_data": {"X": X},
-        }
-        if prior:
-            drawn = {name: value[None] for name, value in of_prior().items()}
-            groups["prior"] = {k: v for k, v in drawn.items() if k not in values}
-            groups["prior_predictive"] = {k: v for k, v in drawn.items() if k in values}
-        dims = {s.name: s.dims for s in sites} | {"X": ("point", "feature")[: X.ndim]}
-        dt = io.to_datatree(groups, dims, attrs=attrs)
+        dt = sample(bound, X, y, key, size, sampler=sampler, prior=prior, progress=progress)
         if result is not None:
             io.save(dt, result)
-    warn_if_poor(dt["posterior"].to_dataset(), dt["sample_stats"].to_dataset(), stacklevel=3)
+    warn_if_poor(dt, stacklevel=3)
     return dt
 
 
-def check_sampling(*, draws, warmup, chains, block=100, prior=0, devices=None) -> int:
-    """Check the numbers that a fit takes; return the number of devices to use."""
-    for name, value in (("draws", draws), ("chains", chains), ("block", block)):
-        _checks.whole(name, value)
-    for name, value in (("warmup", warmup), ("prior", prior)):
-        _checks.whole(name, value, least=0)
-    return _devices(devices, chains)
+def sample(bound, X, y, key, size, *, sampler=None, prior=0, progress=True) -> xr.DataTree:
+    """Sample a bound model: what `fit` does with arguments that have been checked."""
+    sampler = sampler_of(NUTS if sampler is None else sampler, bound)
+    for value in bound.hyper.values():
+        if isinstance(value, Spectrum):
+            value.warn_if_shared(X[:, None] if X.ndim == 1 else X)
+    layout = layout_of(bound, X, y)
+    if not layout.latents:
+        raise ValueError("the model has no latent site, so there is nothing to sample; add one")
+    values = layout.observed()
+    pointwise = _pointwise(bound, X, values)
+
+    def of_prior():
+        return Predictive(bound, num_samples=prior)(jax.random.fold_in(key, 1), X, None)
+
+    # trace what comes after sampling, so that its errors are raised before
+    kept = {
+        name: jax.ShapeDtypeStruct((size.chains, size.draws, *latent.shape), latent.dtype)
+        for name, latent in layout.latents.items()
+    }
+    jax.eval_shape(pointwise, kept, bound.arrays)
+    if prior:
+        jax.eval_shape(of_prior)
+
+    name = getattr(bound.model, "__name__", type(bound.model).__name__)
+    attrs = {
+        "model": f"{bound.model.__module__}.{name}",
+        "hyper": fingerprint(bound.hyper),
+        **size._asdict(),
+        "precision": str(X.dtype),
+        "device_kind": jax.devices()[0].device_kind,
+        "bayesrg": __version__,
+        "numpyro": numpyro.__version__,
+        "jax": jax.__version__,
+        "python": platform.python_version(),
+    }
+    with _progress(progress, size.warmup + size.draws) as after_block:
+        args = (X, y, bound.arrays)
+        samples, stats = sample_in_blocks(sampler, key, args, size, after_block)
+    latents = {name: jnp.asarray(samples[name]) for name in kept if name in samples}
+    groups = {
+        "posterior": samples,
+        "sample_stats": stats,
+        "log_likelihood": pointwise(latents, bound.arrays),
+        "observed_data": values,
+        "constant_data": {"X": X},
+    }
+    if prior:
+        drawn = {name: value[None] for name, value in of_prior().items()}
+        groups["prior"] = {k: v for k, v in drawn.items() if k not in values}
+        groups["prior_predictive"] = {k: v for k, v in drawn.items() if k in values}
+
+    dims = {s.name: s.dims for s in layout.sites} | {"X": ("point", "feature")[: X.ndim]}
+    return io.to_datatree(groups, dims, attrs=attrs)
+
+
+def check_size(draws, warmup, chains, devices=None, block=100) -> Size:
+    """Check the numbers of steps and chains, and choose the number of devices if it is None."""
+    return Size(
+        _checks.whole("draws", draws),
+        _checks.whole("warmup", warmup, least=0),
+        _checks.whole("chains", chains),
+        _checks.whole("block", block),
+        _devices(devices, chains),
+    )
 
 
 def arrays(data):
@@ -185,26 +191,13 @@ def _devices(devices, chains):
     available = jax.local_device_count()
     if devices is None:
         return max(d for d in range(1, min(available, chains) + 1) if chains % d == 0)
-    if _checks.integer(devices) is None or not 1 <= devices <= available or chains % devices:
+    devices = _checks.whole("devices", devices)
+    if devices > available or chains % devices:
         raise ValueError(
             f"devices must divide the {chains} chains and be at most {available}, the devices "
-            f"that JAX has here, got {_checks.shown(devices)}"
+            f"that JAX has here, got {devices}"
         )
-    return int(devices)
-
-
-def _observed_values(bound, X, y, sites):
-    """Observed sites' values as the model sees them, e.g. transposed to (output, point)."""
-    model = handlers.substitute(handlers.seed(bound, 0), substitute_fn=init_to_uniform)
-    trace = handlers.trace(model).get_trace(X, y)
-    observed = [s.name for s in sites if s.observed]
-    for name in observed:
-        refuse_outside_support(name, trace[name])
-    return {name: trace[name]["value"] for name in observed}
-
-
-def _latents(sites):
-    return [s.name for s in sites if not (s.observed or s.deterministic)]
+    return devices
 
 
 def _pointwise(bound, X, values):
@@ -229,18 +222,6 @@ def _pointwise(bound, X, values):
         return over_draws(at, latents)
 
     return pointwise
-
-
-def _rehearse(bound, X, y, sites, pointwise, of_prior):
-    """Trace what comes after sampling, so that its errors are raised before."""
-
-    def once():
-        model = handlers.substitute(handlers.seed(bound, 0), substitute_fn=init_to_sample)
-        trace = handlers.trace(model).get_trace(X, y)
-        latents = {name: jnp.asarray(trace[name]["value"])[None, None] for name in _latents(sites)}
-        return pointwise(latents, bound.arrays), None if of_prior is None else of_prior()
-
-    jax.eval_shape(once)
 
 
 @contextlib.contextmanager

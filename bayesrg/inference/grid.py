@@ -16,7 +16,7 @@ from .. import _checks
 from .._checks import ArrayLike
 from ..data import Data
 from .fit import arrays
-from .sites import bind, one_at_a_time, sites_of
+from .sites import bind, layout_of, one_at_a_time
 
 
 class GridPosterior(NamedTuple):
@@ -69,7 +69,7 @@ def grid_posterior(
     X, y = arrays(data)
     _checks.instance("grid", grid, Mapping, "a mapping from site to values")
     names, axes = list(grid), []
-    latents = [s.name for s in sites_of(bound, X, y) if not (s.observed or s.deterministic)]
+    latents = list(layout_of(bound, X, y).latents)
     if sorted(names) != sorted(latents):
         raise ValueError(
             f"grid has the sites {names} but the model samples {latents}; give values for each"

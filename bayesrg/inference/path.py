@@ -10,27 +10,32 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 from jaxtyping import Float
-from numpyro import handlers
 from numpyro.infer import NUTS
+from numpyro.infer.mcmc import MCMCKernel
 from numpyro.infer.util import log_density
 from numpyro.primitives import Messenger
 
 from .. import _checks
 from ..data import Data
-from .fit import arrays
-from .sites import bind, one_at_a_time, sites_of
+from .driver import scan
+from .fit import arrays, check_size
+from .samplers import Sampler, sampler_of
+from .sites import bind, layout_of, one_at_a_time
 
-# The Gauss-Kronrod rule of 15 points on (-1, 1): nodes from the right edge to the middle, their
-# weights, and those of the Gauss rule that every second node makes.
-_NODES = (
-    0.991455371120812640, 0.949107912342758525, 0.864864423359769073, 0.741531185599394440,
-    0.586087235467691130, 0.405845151377397167, 0.207784955007898468, 0.0,
-)  # fmt: skip
-_KRONROD = (
-    0.022935322010529225, 0.063092092629978553, 0.104790010322250184, 0.140653259715525919,
-    0.169004726639267903, 0.190350578064785410, 0.204432940075298892, 0.209482141084727828,
-)  # fmt: skip
-_GAUSS = (0.129484966168869693, 0.279705391489276668, 0.381830050505118945, 0.417959183673469388)
+# The Gauss-Kronrod rule of 15 points on (-1, 1), from the right edge to the middle: each node, its
+# weight, and its weight in the Gauss rule of every second node.
+_RULE = np.array(
+    [
+        (0.991455371120812640, 0.022935322010529225, 0.0),
+        (0.949107912342758525, 0.063092092629978553, 0.129484966168869693),
+        (0.864864423359769073, 0.104790010322250184, 0.0),
+        (0.741531185599394440, 0.140653259715525919, 0.279705391489276668),
+        (0.586087235467691130, 0.169004726639267903, 0.0),
+        (0.405845151377397167, 0.190350578064785410, 0.381830050505118945),
+        (0.207784955007898468, 0.204432940075298892, 0.0),
+        (0.0, 0.209482141084727828, 0.417959183673469388),
+    ]
+)
 
 
 class PathEvidence(eqx.Module):
@@ -72,6 +77,11 @@ class _Temper(Messenger):
             message["scale"] = self.power if scale is None else self.power * scale
 
 
+def careful_nuts(model: Callable) -> MCMCKernel:
+    """Make a NUTS kernel with small steps: at low powers the posterior is often hard to follow."""
+    return NUTS(model, target_accept_prob=0.9)
+
+
 @one_at_a_time
 def path_evidence(
     model: Callable,
@@ -82,7 +92,7 @@ def path_evidence(
     warmup: int = 500,
     chains: int = 4,
     crowding: float = 3.0,
-    target_accept_prob: float = 0.9,
+    sampler: Callable[[Callable], MCMCKernel | Sampler] = careful_nuts,
     **hyper,
 ) -> PathEvidence:
     r"""Integrate the mean log likelihood over powers of the likelihood from 0 to 1.
@@ -100,11 +110,12 @@ def path_evidence(
         X (n, d), y (n,) or (n, c).
     key : JAX key or int
     draws, warmup, chains : int
-        Of NUTS at every power; all powers and chains run side by side in one program.
+        Kept and discarded steps per chain, and chains per power; all powers and chains run side by
+        side in one program.
     crowding : float
         The power k by which the nodes crowd at the prior, where the mean changes fast.
-    target_accept_prob : float
-        Of NUTS.
+    sampler : callable
+        From a model to a NumPyro kernel or a `Sampler`; NUTS with an acceptance of 0.9 by default.
     **hyper
         Hyper-arguments of the model.
 
@@ -117,55 +128,42 @@ def path_evidence(
     ValueError
         For numbers out of range, or a model without latent sites.
     """
-    for name, value in (("draws", draws), ("warmup", warmup), ("chains", chains)):
-        _checks.whole(name, value)
-    crowding = _checks.number("crowding", crowding)
-    if not crowding >= 1.0:
-        raise ValueError(f"crowding must be at least 1, got {crowding}; 1 spaces powers evenly")
-    target_accept_prob = _checks.number("target_accept_prob", target_accept_prob)
-    if not 0 < target_accept_prob < 1:
-        raise ValueError(f"target_accept_prob must lie between 0 and 1, got {target_accept_prob}")
+    check_size(draws, warmup, chains)
+    crowding = _checks.number("crowding", crowding, least=1.0)
     X, y = arrays(data)
     bound = bind(model, hyper)
-    latent = [s.name for s in sites_of(bound, X, y) if not (s.observed or s.deterministic)]
-    if not latent:
+    layout = layout_of(bound, X, y)
+    if not layout.latents:
         raise ValueError(
             "the model has no latent site, so there is nothing to integrate; its log density is "
             "the evidence"
         )
     key = _checks.random_key(key)
-    x = np.concatenate([-np.array(_NODES), np.array(_NODES[-2::-1])])
-    fine = np.concatenate([_KRONROD, _KRONROD[-2::-1]])
-    coarse = np.zeros(15)
-    coarse[1::2] = np.concatenate([_GAUSS, _GAUSS[-2::-1]])
+    x, fine, coarse = np.concatenate([_RULE * [-1.0, 1.0, 1.0], _RULE[-2::-1]]).T
     u = 0.5 * (1.0 + x)
     slope = 0.5 * crowding * u ** (crowding - 1.0)
     power = u**crowding
-    names = _observed(bound, X, y)
+
+    def tempered(X, y, arrays, beta):
+        return _Temper(bound, layout.likelihood, beta)(X, y, arrays)
+
+    sampler = sampler_of(sampler, tempered)
 
     def at(key, beta, arrays):
-        def tempered(X, y):
-            return _Temper(lambda: bound(X, y, arrays), names, beta)()
+        args = (X, y, arrays, beta)
 
-        kernel = NUTS(tempered, target_accept_prob=target_accept_prob)
-        state = kernel.init(key, warmup, None, (X, y), {})
-        constrain = kernel.postprocess_fn((X, y), {})
-
-        def log_likelihood(values):
-            values = {name: values[name] for name in latent}
+        def log_likelihood(draw):
+            values = sampler.sites(draw, args)
+            values = {name: values[name] for name in layout.latents}
             total, prior = (
-                log_density(_Temper(bound, names, scale), (X, y, arrays), {}, values)[0]
+                log_density(_Temper(bound, layout.likelihood, scale), (X, y, arrays), {}, values)[0]
                 for scale in (1.0, 0.0)
             )
             return total - prior
 
-        def step(state, _):
-            state = kernel.sample(state, (X, y), {})
-            return state, state.z
-
-        state, _ = jax.lax.scan(step, state, length=warmup)
-        _, z = jax.lax.scan(step, state, length=draws)
-        return jax.lax.map(lambda z: log_likelihood(constrain(z)), z, batch_size=min(draws, 64))
+        state, _ = scan(sampler, sampler.init(key, warmup, args), args, warmup)
+        _, drawn = scan(sampler, state, args, draws, sampler.draw)
+        return jax.lax.map(log_likelihood, drawn, batch_size=min(draws, 64))
 
     @eqx.filter_jit
     def run(keys, arrays):
@@ -179,18 +177,11 @@ def path_evidence(
     mcse = az.mcse(dataset)["value"].to_numpy()
     r_hat = az.rhat(dataset)["value"].to_numpy() if chains > 1 else np.full(power.size, np.nan)
     return PathEvidence(
-        float((fine * slope) @ mean), float(np.sqrt(((fine * slope * mcse) ** 2).sum())),
-        float(abs(((fine - coarse) * slope) @ mean)), power, mean, mcse, r_hat,
-    )  # fmt: skip
-
-
-def _observed(bound, X, y):
-    """Names of the sites whose density is the likelihood, factors included."""
-    names = []
-
-    def run():
-        trace = handlers.trace(handlers.seed(bound, 0)).get_trace(X, y)
-        names.extend(n for n, s in trace.items() if s["type"] == "sample" and s["is_observed"])
-
-    jax.eval_shape(run)
-    return frozenset(names)
+        float((fine * slope) @ mean),
+        float(np.sqrt(((fine * slope * mcse) ** 2).sum())),
+        float(abs(((fine - coarse) * slope) @ mean)),
+        power,
+        mean,
+        mcse,
+        r_hat,
+    )

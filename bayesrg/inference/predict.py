@@ -13,7 +13,7 @@ import xarray as xr
 from .. import _checks, io
 from .._callables import Held, hold
 from .._checks import ArrayLike
-from .sites import bind, fingerprint, law, one_at_a_time, over_draws, sites_of
+from .sites import bind, fingerprint, law, layout_of, one_at_a_time, over_draws
 
 _ROWS = 500
 
@@ -90,7 +90,7 @@ def predict(
     site = _site(dt, site)
     y = jnp.asarray(dt["observed_data"][site].to_numpy())
     key = _checks.random_key(key)
-    sites = {s.name: s for s in sites_of(bound, X, None)}
+    sites = {s.name: s for s in layout_of(bound, X, None).sites}
     if site not in {name.replace("/", ".") for name in sites}:
         raise ValueError(
             f"model has no site {site!r}, which the fit observed; give the fit's model"

@@ -10,13 +10,15 @@ import numpy as np
 import xarray as xr
 from jax import lax, random
 from numpyro import handlers
+from numpyro.infer import NUTS
 from numpyro.infer.mcmc import MCMCKernel
 from scipy.stats import kstest
 
 from .. import _checks
 from .._checks import ArrayLike
-from .driver import kernel_of
-from .sites import bind, fingerprint, one_at_a_time, sites_of
+from .driver import scan
+from .samplers import Sampler, sampler_of
+from .sites import bind, fingerprint, layout_of, one_at_a_time
 
 
 @one_at_a_time
@@ -34,7 +36,7 @@ def sbc(
     truth: Callable | None = None,
     truth_hyper: Mapping | None = None,
     observed: Callable | str = "y",
-    sampler: Callable[[Callable], MCMCKernel] | None = None,
+    sampler: Callable[[Callable], MCMCKernel | Sampler] = NUTS,
     **hyper,
 ) -> xr.DataTree:
     """Rank true values of quantities among posterior draws, over data simulated from the prior.
@@ -61,8 +63,8 @@ def sbc(
         Its hyper-arguments, by default ``hyper``.
     observed : str or callable
         Site of the truth that is handed over as y, or a function of its sites that makes y.
-    sampler : callable, optional
-        From model to NumPyro kernel; NUTS by default.
+    sampler : callable
+        From a model to a NumPyro kernel or a `Sampler`.
     **hyper : hyper-arguments of the model
 
     Returns
@@ -83,14 +85,13 @@ def sbc(
     ----------
     arXiv 1804.06788.
     """
-    for name, value, least in (
-        ("simulations", simulations, 2), ("draws", draws, 2), ("warmup", warmup, 0),
-        ("thin", thin, 1), ("batch", batch, 1),
-    ):  # fmt: skip
-        _checks.whole(name, value, least=least)
-    for name, value in (("truth", truth), ("sampler", sampler)):
-        if value is not None:
-            _checks.function(name, value)
+    for name, value in (("simulations", simulations), ("draws", draws)):
+        _checks.whole(name, value, least=2)
+    for name, value in (("thin", thin), ("batch", batch)):
+        _checks.whole(name, value)
+    _checks.whole("warmup", warmup, least=0)
+    if truth is not None:
+        _checks.function("truth", truth)
     if not isinstance(observed, str):
         _checks.function("observed", observed, "the name of a site, or a function of sites")
     _checks.instance("quantities", quantities, Mapping, "a mapping from name to function")
@@ -107,7 +108,7 @@ def sbc(
         given = hyper if truth_hyper is None else truth_hyper
         _checks.instance("truth_hyper", given, Mapping, "a mapping from names to values")
         source = bind(truth or model, dict(given))
-    kernel = kernel_of(sampler, fitted)
+    sampler = sampler_of(sampler, fitted)
     pairs = {name: f if isinstance(f, tuple) else (f, f) for name, f in quantities.items()}
 
     def simulated(key, X, arrays):
@@ -120,9 +121,12 @@ def sbc(
         return sites, sites[observed]
 
     def check_shapes(key):
-        sites_of(fitted, X, simulated(key, X, source.arrays)[1])
+        layout_of(fitted, X, simulated(key, X, source.arrays)[1])
 
     jax.eval_shape(check_shapes, key)
+
+    def diverges(state):
+        return jnp.asarray(sampler.stats(state).get("diverging", 0), int)
 
     def measure(side, sites, y, key):
         keys = random.split(key, len(pairs))
@@ -136,23 +140,16 @@ def sbc(
             sites, y = simulated(simulate, X, of_source)
             true = measure(0, sites, y, first)
             args = (X, y, of_fitted)
-            state = kernel.init(start, warmup, None, args, {})
-            constrain = kernel.postprocess_fn(args, {})
+            state, _ = scan(sampler, sampler.init(start, warmup, args), args, warmup)
 
-            def step(_, carry):
-                state, diverging = carry
-                state = kernel.sample(state, args, {})
-                return state, diverging + getattr(state, "diverging", 0)
+            def next_draw(state, key):
+                state, diverging = scan(sampler, state, args, thin, diverges)
+                sites = sampler.sites(sampler.draw(state), args)
+                return state, (measure(1, sites, y, key), jnp.sum(diverging))
 
-            def keep(carry, key):
-                carry = lax.fori_loop(0, thin, step, carry)
-                sites = constrain(getattr(carry[0], kernel.sample_field))
-                return carry, measure(1, sites, y, key)
-
-            state, _ = lax.fori_loop(0, warmup, step, (state, 0))
-            (_, diverging), drawn = lax.scan(keep, (state, 0), random.split(last, draws))
+            _, (drawn, diverging) = lax.scan(next_draw, state, random.split(last, draws))
             noise = random.uniform(rest, true.shape)
-            return true, (drawn < true).sum(0), noise, _lag_one(drawn), diverging
+            return true, (drawn < true).sum(0), noise, _lag_one(drawn), diverging.sum()
 
         return lax.map(one, keys, batch_size=min(batch, simulations))
 

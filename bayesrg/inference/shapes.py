@@ -10,9 +10,13 @@ from numpyro.distributions import constraints
 
 # Supports without parameters, as NumPyro's distributions share them.
 _FIXED = (
-    constraints.boolean, constraints.nonnegative_integer, constraints.positive_integer,
-    constraints.nonnegative, constraints.positive, constraints.unit_interval,
-)  # fmt: skip
+    constraints.boolean,
+    constraints.nonnegative_integer,
+    constraints.positive_integer,
+    constraints.nonnegative,
+    constraints.positive,
+    constraints.unit_interval,
+)
 
 
 def unwrap(fn):
@@ -99,20 +103,22 @@ def refuse_broadcast(name, site):
     )
 
 
-def refuse_outside_support(name, site):
-    """Require observed values, known on the host, that lie in the support of their distribution.
-
-    Only supports that depend on no parameter are checked: counts, labels 0 and 1, positive numbers.
-    """
-    fn, value = site["fn"], np.asarray(site["value"])
-    support = getattr(unwrap(fn), "support", None)
+def fixed_support(fn):
+    """Return the support of an unwrapped distribution if it depends on no parameter, else None."""
+    support = getattr(fn, "support", None)
     while hasattr(support, "base_constraint"):  # one for each point of a vector
         support = support.base_constraint
-    if not any(support is fixed for fixed in _FIXED):
-        return
-    outside = ~np.asarray(support(value))
+    return support if any(support is fixed for fixed in _FIXED) else None
+
+
+def refuse_outside_support(name, kind, support, value):
+    """Require observed values of a site within a support: counts, labels 0 and 1, positive numbers.
+
+    ``kind`` names the distribution. Without a `fixed_support` nothing is checked.
+    """
+    value = np.asarray(value)
+    outside = ~np.asarray(support(value)) if support is not None else np.zeros(())
     if outside.any():
-        kind = type(unwrap(fn)).__name__
         raise ValueError(
             f"site {name!r} is a {kind} and cannot have the observed value {value[outside][0]:g}, "
             f"the first of {outside.sum()} outside its support ({support}); change the data, e.g. "
@@ -121,13 +127,13 @@ def refuse_outside_support(name, site):
 
 
 def at_points(fn):
-    """Parts of a Gaussian-process law that hold a kernel at the points: these have no batch."""
+    """List the arrays of a Gaussian-process law that its kernel makes; they have no batch axis."""
     fn = getattr(fn, "prior", fn)
     names = ("features", "residual", "eigen")  # fields that the kernel and the points alone make
     return jax.tree.leaves([getattr(fn, name, None) for name in names])
 
 
-def refuse_shared_kernel(run, plates):
+def refuse_shared_kernel(program, structure, plates):
     """Refuse a kernel that a whole plate shares but that depends on what varies over the plate.
 
     If l (c,) is meant as one lengthscale per output and the inputs have c columns, then
@@ -136,16 +142,15 @@ def refuse_shared_kernel(run, plates):
 
     Parameters
     ----------
-    run : callable, gives values of latent sites and `at_points` of observed ones, by name
-    plates : dict, filled by ``run``, from a site to the names of its plates
+    program : traced model, a Jaxpr
+    structure : of what it returns: latent sites and `at_points` of observed ones, by name, first
+    plates : dict from a site to the names of its plates
     """
-    program, shapes = jax.make_jaxpr(run, return_shape=True)()
-    # the program's output variables: one for each latent site, and those of each kernel
-    latents, kernels = jax.tree.unflatten(jax.tree.structure(shapes), program.jaxpr.outvars)
+    latents, kernels, *_ = jax.tree.unflatten(structure, program.outvars)
     for site, parts in kernels.items():
         for latent, variable in latents.items():
             shared = sorted(plates[site] & plates[latent])
-            if shared and _reach(program.jaxpr, variable, latents) & _known(parts):
+            if shared and _reach(program, variable, latents) & _known(parts):
                 raise ValueError(
                     f"site {site!r} stands in plate {shared[0]!r}, over which {latent!r} varies, "
                     f"but its kernel is one for all and depends on {latent!r}: a kernel reads a "
@@ -159,7 +164,7 @@ def _known(variables):
 
 
 def _reach(program, start, latents):
-    """Variables of a program that depend on ``start``, but not by way of other latent sites.
+    """Return the variables of a program that depend on ``start`` other than through latent sites.
 
     A site whose prior depends on ``start`` has its own plates, which are looked at by themselves.
     """

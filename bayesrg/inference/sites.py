@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
+from jax.extend.core import jaxpr_as_fun
 from numpyro import handlers
 from numpyro.infer.initialization import init_to_sample
 
@@ -23,6 +24,7 @@ from .. import _checks
 from . import shapes
 
 _running = threading.RLock()
+_KEYWORD = inspect.Parameter.KEYWORD_ONLY
 
 
 def one_at_a_time(function: Callable) -> Callable:
@@ -37,12 +39,28 @@ def one_at_a_time(function: Callable) -> Callable:
 
 
 class Site(NamedTuple):
-    """Name of a site, the names of its axes, and whether it is observed or deterministic."""
+    """Name of a site, the names of its axes, and whether it is deterministic."""
 
     name: str
     dims: tuple[str, ...]
-    observed: bool
     deterministic: bool
+
+
+class Layout(NamedTuple):
+    """What can be said of a model's sites without computing any.
+
+    Attributes
+    ----------
+    sites : those that a result holds
+    latents : shape and dtype of each latent site, by name
+    likelihood : names of the observed sites and of the factors
+    observed : computes the values of the observed sites, by name, as the model sees them
+    """
+
+    sites: list[Site]
+    latents: dict[str, jax.ShapeDtypeStruct]
+    likelihood: frozenset[str]
+    observed: Callable[[], dict[str, jax.Array]]
 
 
 class Bound(NamedTuple):
@@ -52,23 +70,33 @@ class Bound(NamedTuple):
     arrays: Any
     static: Any
 
+    @property
+    def hyper(self) -> dict:
+        """The hyper-arguments as they were given."""
+        return eqx.combine(self.arrays, self.static)
+
     def __call__(self, X, y=None, arrays=None):
-        hyper = eqx.combine(self.arrays if arrays is None else arrays, self.static)
+        hyper = self.hyper if arrays is None else eqx.combine(arrays, self.static)
         return self.model(X, y, **hyper)
 
 
-def bind(model: Callable, hyper: dict, reserved: tuple[str, ...] = ()) -> Bound:
-    """Check hyper-arguments against the model's signature and split off their arrays."""
+def bind(model: Callable, hyper: dict, caller: Callable | None = None) -> Bound:
+    """Check hyper-arguments against the model's signature and split off their arrays.
+
+    Keywords of ``caller``, the public function that takes both, cannot be hyper-arguments.
+    """
     _checks.function("model", model, "a NumPyro model, model(X, y)")
     parameters = inspect.signature(model).parameters
     if len(parameters) < 2 and not any(p.kind is p.VAR_POSITIONAL for p in parameters.values()):
         raise ValueError(
             f"model takes {', '.join(parameters) or 'no arguments'}; it is called as model(X, y)"
         )
-    clash = sorted(set(parameters) & set(reserved))
+    own = {} if caller is None else inspect.signature(caller).parameters
+    clash = [name for name in parameters if name in own and own[name].kind is _KEYWORD]
     if clash:
         raise ValueError(
-            f"the model takes {', '.join(map(repr, clash))}, which fit takes itself; rename it"
+            f"the model takes {', '.join(map(repr, clash))}, which {caller.__name__} takes itself; "
+            "rename it"
         )
     open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     names = list(parameters)[2:]
@@ -108,39 +136,54 @@ def fingerprint(hyper: dict) -> str:
     return json.dumps(entries)
 
 
-def sites_of(bound: Bound, X, y) -> list[Site]:
-    """List the sites of a model without computing anything.
+def layout_of(bound: Bound, X, y) -> Layout:
+    """Trace a model once, without computing anything, and say what its sites are.
 
     Raises
     ------
     ValueError
         For values that would be broadcast, and names that the result cannot hold.
     """
-    sites, sizes, plates = [], {}, {}
+    sites, sizes, plates, factors, supports = [], {}, {}, set(), {}
 
     def run():
         model = handlers.substitute(handlers.seed(bound, 0), substitute_fn=init_to_sample)
-        latents, kernels = {}, {}
+        latents, kernels, values = {}, {}, {}
         for name, site in handlers.trace(model).get_trace(X, y).items():
             if site["type"] not in ("sample", "deterministic"):
                 continue
             if site["type"] == "sample" and isinstance(site["fn"], dist.Unit):
-                continue  # numpyro.factor
+                factors.add(name)
+                continue
             observed, deterministic = site.get("is_observed", False), site["type"] != "sample"
             dims = shapes.axes(name, site)
-            sites.append(Site(name, dims, observed, deterministic))
+            sites.append(Site(name, dims, deterministic))
             sizes[name] = dict(zip(dims, jnp.shape(site["value"]), strict=False))
             plates[name] = {frame.name for frame in site["cond_indep_stack"]}
             if observed:
                 shapes.refuse_broadcast(name, site)
-                kernels[name] = shapes.at_points(shapes.unwrap(site["fn"]))
+                fn = shapes.unwrap(site["fn"])
+                supports[name] = type(fn).__name__, shapes.fixed_support(fn)
+                kernels[name] = shapes.at_points(fn)
+                values[name] = site["value"]
             elif not deterministic:
                 latents[name] = site["value"]
-        return latents, kernels
+        return latents, kernels, values
 
-    shapes.refuse_shared_kernel(run, plates)
+    program, (latents, *others) = jax.make_jaxpr(run, return_shape=True)()
+    structure = jax.tree.structure((latents, *others))
+    shapes.refuse_shared_kernel(program.jaxpr, structure, plates)
     shapes.refuse_names(sites)
-    return _told_apart(sites, sizes)
+
+    def observed():
+        # what these values do not need is dropped before anything is compiled
+        run_again = jaxpr_as_fun(program)
+        values = jax.jit(lambda: jax.tree.unflatten(structure, run_again())[2])()
+        for name, value in values.items():
+            shapes.refuse_outside_support(name, *supports[name], value)
+        return values
+
+    return Layout(_told_apart(sites, sizes), latents, factors | supports.keys(), observed)
 
 
 def _told_apart(sites, sizes):
@@ -181,7 +224,7 @@ def law(bound: Bound, arrays, X, latents: dict, site: str):
 def over_draws(function: Callable, draws: Any, batch: int = 64):
     """Apply ``function`` to each draw of a pytree of arrays (chain, draw, ...), some at a time.
 
-    What does not depend on the draw is computed once a batch.
+    What does not depend on the draw is computed once per batch.
     """
     shape = jax.tree.leaves(draws)[0].shape[:2]
     flat = jax.tree.map(lambda v: v.reshape((-1,) + v.shape[2:]), draws)

@@ -1,0 +1,256 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The main job: sample a model, see where its data stop the flow, coarse-grain, compare."""
+
+import contextlib
+import os
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+
+from .. import _checks, gp, io, rg
+from ..data import Data
+from ..gp.effective import RULES
+from .convergence import warn_if_poor
+from .fit import arrays, check_size, sample
+from .predict import predict
+from .sites import bind, law, one_at_a_time, over_draws
+
+
+@one_at_a_time
+def coarse_grain(
+    model: Callable,
+    data: Data | tuple,
+    *,
+    key: jax.Array | int,
+    draws: int = 1000,
+    warmup: int = 1000,
+    chains: int = 4,
+    devices: int | None = None,
+    threshold: float = 0.5,
+    prepare: Callable[[Data], Mapping] | None = None,
+    path: str | os.PathLike | None = None,
+    progress: bool = True,
+    say: Callable[[str], None] = lambda text: None,
+    **hyper,
+) -> xr.DataTree:
+    """Sample a model, cut it where its data stop the flow, sample the coarse model, and compare.
+
+    The ridge flows at the posterior medians of the parameters, by the rule "running" of
+    `bayesrg.rg.flow`. The coarse model keeps the modes above the stop and marginalises the others
+    exactly, so its parameters have the same posterior.
+
+    Parameters
+    ----------
+    model : callable
+        ``model(X, y, **hyper)``, as in `bayesrg.fit`.
+    data : Data or (X, y)
+        X (n, d), y (n,). With test points in `Data`, predictions are compared too.
+    key : JAX key or int
+    draws, warmup, chains : int
+        Kept and discarded steps per chain, and chains, of both models.
+    devices : int, optional
+        Devices to share the chains among; by default as many as divide them evenly.
+    threshold : float
+        Learnability at which the flow stops, between 0 and 1.
+    prepare : callable, optional
+        From data to more hyper-arguments, such as ``prepare`` of a model file. It is called after
+        all arguments are checked.
+    path : path, optional
+        Run folder that receives ``result.nc``, with the full model's draws as soon as there are
+        any; one that has a result already is refused.
+    progress : bool
+        Show progress bars on the terminal.
+    say : callable
+        Called with one line of text before each long step, for instance ``print``.
+    **hyper
+        Hyper-arguments of the model.
+
+    Returns
+    -------
+    DataTree
+        What `bayesrg.fit` returns for the full model. If the model observes one Gaussian process
+        that is not cut yet, also the groups
+
+        - ``flow`` and ``spectrum``: see `bayesrg.io.flow_to_datatree`;
+        - ``coarse_posterior``: draws of the coarse model;
+        - ``rules``: at the medians, for the full model and the coarse model under every rule, the
+          ``log_evidence``, and with test points the mean squared ``test_error``. Attributes:
+          ``modes_learnt``, the sum of all learnabilities; ``evidence_change``, the largest
+          difference of log evidence between full and coarse model over 100 draws; with test points
+          ``test_error_full`` and ``test_error_coarse``, those of the posterior means.
+
+    Raises
+    ------
+    ValueError
+        For an argument out of range, a hyper-argument that the model does not take, or data of
+        the wrong shape.
+    FileExistsError
+        If ``path`` holds a result, is a file, or another run writes there.
+    bayesrg.io.SaveError
+        If the result cannot be written; its attribute ``tree`` is the result.
+
+    Warns
+    -----
+    SamplingWarning
+        Once per model, if its draws may not be trusted.
+    """
+    _checks.threshold(threshold)
+    size = check_size(draws, warmup, chains, devices)
+    _checks.flag("progress", progress)
+    _checks.function("say", say, "a function of a line of text")
+    if prepare is not None:
+        _checks.function("prepare", prepare, "a function from data to hyper-arguments")
+    X, y = arrays(data)
+    data = data._replace(X=X, y=y) if isinstance(data, Data) else Data(X, y)
+    keys = jax.random.split(_checks.random_key(key), 4)
+    with contextlib.nullcontext() if path is None else io.claim(path) as result:
+        made = {} if prepare is None else prepare(data)
+        _checks.instance("what prepare returned", made, Mapping, "a mapping from name to value")
+        bound = bind(model, {**made, **hyper}, coarse_grain)
+        say("sampling the full model")
+        dt = sample(bound, X, y, keys[0], size, progress=progress)
+        if result is not None:
+            io.save(dt, result)  # safe, whatever happens to the rest
+        warn_if_poor(dt, stacklevel=3)
+        try:
+            cut = _cut(bound, data, dt, threshold)
+            if cut is not None:
+                say(f"sampling the coarse model, {cut.flow.stop} modes kept")
+                _compare(bound, data, dt, cut, keys[1:], size, progress)
+        except Exception:
+            if result is not None:
+                say(f"the draws of the full model are in {result}")
+            raise
+        if result is not None and cut is not None:
+            say(f"writing {path}")
+            io.save(dt, result)
+    return dt
+
+
+class _Cut(NamedTuple):
+    """The flow at the medians of the parameters, and the law of the site that can be cut.
+
+    ``moving`` says whether its modes change with the parameters.
+    """
+
+    site: str
+    medians: dict
+    fn: gp.MercerNormal
+    flow: rg.Flow
+    moving: bool
+
+
+def _cut(bound, data, dt, threshold):
+    """Let the ridge flow at the posterior medians; None for a model without modes to cut."""
+    names = list(dt["observed_data"].data_vars)
+    if f"{names[0]}_modes" in dt["posterior"]:
+        return None  # cut already
+    posterior = dt["posterior"].to_dataset()
+    medians = {k: jnp.asarray(v) for k, v in posterior.median(("chain", "draw")).items()}
+    fn = law(bound, bound.arrays, data.X, medians, names[0])
+    if len(names) != 1 or not isinstance(fn, gp.MercerNormal) or fn.features.shape[1] == 0:
+        return None
+    if fn.batch_shape or fn.ridge.shape != (1,):
+        return None
+    n = data.X.shape[0]
+    residual = None if fn.residual is None else fn.scale * fn.residual
+    k = fn.features.shape[1]
+    flow = rg.flow(
+        fn.scale * fn.values,
+        n,
+        fn.ridge[0],
+        threshold=threshold,
+        features=fn.features,
+        residual=residual,
+        y=data.y,
+        tail=float(fn.prior_variance(k).mean()),
+    )
+    first = {k: jnp.asarray(v[0, 0]) for k, v in posterior.items()}
+    other = law(bound, bound.arrays, data.X, first, names[0])
+    parts = [(f.features, f.values, f.residual) for f in (fn, other)]
+    return _Cut(names[0], medians, fn, flow, not eqx.tree_equal(*parts))
+
+
+def _coarse(model, site, cutoff):
+    """Return the model with one site cut, eigenpairs of the eliminated part as an argument."""
+
+    def coarse(X, y=None, *, coarse_eigen, **hyper):
+        sites = {site: rg.Coarse(cutoff, eigen=coarse_eigen)}
+        return rg.coarsen(model, **sites)(X, y, **hyper)
+
+    return coarse
+
+
+def _compare(bound, data, dt, cut, keys, size, progress):
+    """Sample the coarse model, and add to ``dt`` what tells it from the full one."""
+    fn, cutoff, flow = cut.fn, cut.flow.stop, cut.flow
+    eigen = None  # only where scale and ridge alone are sampled do eigenpairs stay what they are
+    if not cut.moving:
+        eigen = gp.eigenpairs(fn.features[:, cutoff:], fn.values[cutoff:], fn.residual)
+    coarse = bind(_coarse(bound.model, cut.site, cutoff), bound.hyper | {"coarse_eigen": eigen})
+    coarse_dt = sample(coarse, data.X, data.y, keys[0], size, progress=progress)
+    warn_if_poor(coarse_dt, stacklevel=4)
+
+    n = data.X.shape[0]
+    learnt = rg.learnability(flow.values, n, flow.ridge, tail=float(flow.tail[-1]))
+    rules = _rules(bound, data, cut)
+    rules.attrs["modes_learnt"] = float(learnt.sum())
+    rules.attrs["evidence_change"] = _evidence_change(bound, data, cut, dt, eigen, keys[1])
+    if _tested(data):
+        for name, of, found in (("full", bound, dt), ("coarse", coarse, coarse_dt)):
+            out = predict(found, of.model, data.X_test, key=keys[2], **of.hyper)
+            mean = out["predictive_moments"]["mean"].mean(("chain", "draw")).to_numpy()
+            rules.attrs[f"test_error_{name}"] = _error(mean, data)
+    dt.update(io.flow_to_datatree(flow).children)
+    dt["coarse_posterior"] = coarse_dt["posterior"]
+    dt["rules"] = xr.DataTree(rules)
+
+
+def _evidence_change(bound, data, cut, dt, eigen, key):
+    """Largest change of log p(y | parameters) over posterior draws, modes integrated out."""
+    draws = {k: v.to_numpy().reshape((-1,) + v.shape[2:]) for k, v in dt["posterior"].items()}
+    total = len(next(iter(draws.values())))
+    chosen = jax.random.choice(key, total, (min(100, total),), replace=False)
+    some = {k: jnp.asarray(v)[chosen][None] for k, v in draws.items()}
+
+    @eqx.filter_jit
+    def changes(some, arrays, eigen):
+        def at(draw):
+            fn = law(bound, arrays, data.X, draw, cut.site)
+            root, rest = fn.split(cut.flow.stop, eigen=eigen)
+            return fn.log_prob(data.y) - rg.integrate_modes(root, rest, data.y).log_evidence
+
+        return over_draws(at, some)
+
+    return float(jnp.abs(changes(some, bound.arrays, eigen)).max())
+
+
+def _rules(bound, data, cut):
+    """Log evidence and test error of the coarse model under every rule, at the medians."""
+    n, cutoff = data.X.shape[0], cut.flow.stop
+    both = jnp.concatenate([data.X, data.X_test]) if _tested(data) else data.X
+    everywhere = law(bound, bound.arrays, both, cut.medians, cut.site)
+    evidence, laws = [float(cut.fn.log_prob(data.y))], [everywhere]
+    for rule in RULES:
+        low = rg.integrate_modes(*cut.fn.split(cutoff, rule), data.y)
+        root, rest = everywhere.split(cutoff, rule, n=n, max_dense=len(both))
+        evidence.append(float(low.log_evidence))
+        laws.append(rest.shift(root @ low.mean))
+    found = {"log_evidence": ("rule", evidence)}
+    if _tested(data):
+        errors = [_error(np.asarray(fn.krige(data.y)[0]), data) for fn in laws]
+        found["test_error"] = ("rule", errors)
+    return xr.Dataset(found, coords={"rule": ["full", *RULES]})
+
+
+def _tested(data):
+    return data.X_test is not None and data.y_test is not None
+
+
+def _error(mean, data):
+    return float(((mean - np.asarray(data.y_test)) ** 2).mean())
