@@ -2,11 +2,12 @@
 """Eigenvalues and mode functions of kernels under a data measure."""
 
 from . import maps
-from .base import Spectrum
+from .base import ScaledSpectrum, Spectrum
 from .fourier import FourierSpectrum, fourier
 from .functionals import Functionals, FunctionalSpectrum, functionals
 from .gaussian_rbf import GaussianRBFSpectrum, gaussian_rbf
 from .groups import groups
+from .levels import Levels, levels
 from .modify import ModifiedKernel, MovingModifiedKernel, modify, modify_kernel
 from .neural import NeuralSpectrum, neural
 from .nystrom import NystromSpectrum, decompose, nystrom
@@ -18,12 +19,14 @@ __all__ = [
     "FunctionalSpectrum",
     "Functionals",
     "GaussianRBFSpectrum",
+    "Levels",
     "ModePosterior",
     "ModifiedKernel",
     "MovingModifiedKernel",
     "NeuralSpectrum",
     "NystromSpectrum",
     "RotatedDensity",
+    "ScaledSpectrum",
     "Spectrum",
     "SphereSpectrum",
     "decompose",
@@ -31,6 +34,7 @@ __all__ = [
     "functionals",
     "gaussian_rbf",
     "groups",
+    "levels",
     "maps",
     "mode_posterior",
     "modify",
