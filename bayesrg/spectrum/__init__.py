@@ -2,7 +2,7 @@
 """Eigenvalues and mode functions of kernels under a data measure."""
 
 from . import maps
-from .base import ScaledSpectrum, Spectrum
+from .base import Spectrum
 from .fourier import FourierSpectrum, fourier
 from .functionals import Functionals, FunctionalSpectrum, functionals
 from .gaussian_rbf import GaussianRBFSpectrum, gaussian_rbf
@@ -26,7 +26,6 @@ __all__ = [
     "NeuralSpectrum",
     "NystromSpectrum",
     "RotatedDensity",
-    "ScaledSpectrum",
     "Spectrum",
     "SphereSpectrum",
     "decompose",
