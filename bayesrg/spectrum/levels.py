@@ -174,7 +174,7 @@ def _tail_of(spectrum, at, tail):
     if tail is not None:
         return _checks.nonnegative("tail", tail)
     if at is not None:
-        return spectrum.residual(at).mean()
+        return spectrum.residual(_checks.inputs("at", at)).mean()
     if spectrum.tail is not None:
         return spectrum.tail
     warnings.warn(
