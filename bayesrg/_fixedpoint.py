@@ -149,7 +149,7 @@ def descend(newton, upper):
 
 
 def bisect(is_below, low, high, steps):
-    """Halve the intervals from ``low`` to ``high`` (...) so often, and return their ends.
+    """Halve the intervals from ``low`` to ``high`` (...) ``steps`` times and return their ends.
 
     ``is_below(x)`` says for each entry whether x lies below its root.
     """

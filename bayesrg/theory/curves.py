@@ -124,7 +124,7 @@ def coarse_learning_curve(
     degeneracy: ArrayLike | None = None,
     tail: ArrayLike | None = None,
 ) -> Curve:
-    r"""Predict the same for regression with the low modes alone and the ridge of a rule.
+    r"""Learning curve of the coarse model: only the first modes, with the ridge of ``rule``.
 
     Eliminated prior variance joins the ridge, the eliminated target :math:`\sum_{k>\kappa} y_k^2`
     joins the label noise, and the low modes see the rest as in `learning_curve`.
