@@ -338,7 +338,8 @@ def coarse(o):
         "flow": (rg.flow, dict(
             values=VALUES, n=6.0, ridge=0.1, rule="running", threshold=0.5, features=FEATURES,
             residual=REST, y=y, degeneracy=np.ones(4), tail=0.1, cutoffs=np.array([0, 2]))),
-        "flow at": (lambda at=None: rg.flow(o.spectrum, 6.0, 0.1, at=at), dict(at=X)),
+        "flow at": (
+            lambda n=6.0, at=None: rg.flow(o.spectrum, n, 0.1, at=at), dict(n=6.0, at=X)),
         "conditional_ridge": (rg.conditional_ridge, dict(
             Phi=FEATURES, values=VALUES, ridge=0.1, cutoff=2, rule="regression",
             modes=np.array([0]), weights=EVEN)),
