@@ -119,23 +119,47 @@ def _equation(s, args):
     return jnp.where(zero, s * share - ridge, share - ridge / jnp.where(zero, 1.0, s))
 
 
-def _descend(args, upper):
-    """Newton's method from above the root, which ``s`` times the imbalance, convex in s, allows.
+def descend(newton, upper):
+    """Repeat Newton steps from above the positive root of a convex equation.
 
-    Every step lands between the root and where it left, so no bracket is kept; steps end when
-    they no longer fall by more than round-off.
+    Every step lands between the root and where it left, so no bracket is kept. Steps end when no
+    entry falls by more than round-off.
+
+    Parameters
+    ----------
+    newton : callable s -> s, one step
+    upper : (...) upper bounds, each entry with a root of its own
+
+    Returns
+    -------
+    s, settled
+        The roots (...), and whether steps ended before the largest number of them.
     """
 
     def falls(state):
         s, before, count = state
-        return (s < before * (1 - 4 * jnp.finfo(s.dtype).eps)) & (count < _STEPS)
+        return (s < before * (1 - 4 * jnp.finfo(s.dtype).eps)).any() & (count < _STEPS)
 
     def step(state):
         s, _, count = state
-        return _newton(s, *args), s, count + 1
+        return newton(s), s, count + 1
 
     s, _, count = jax.lax.while_loop(falls, step, (upper, 2 * upper, 0))
     return s, count < _STEPS
+
+
+def bisect(is_below, low, high, steps):
+    """Halve the intervals from ``low`` to ``high`` (...) ``steps`` times and return their ends.
+
+    ``is_below(x)`` says for each entry whether x lies below its root.
+    """
+
+    def halve(_, ends):
+        middle = (ends[0] + ends[1]) / 2
+        below = is_below(middle)
+        return jnp.where(below, middle, ends[0]), jnp.where(below, ends[1], middle)
+
+    return jax.lax.fori_loop(0, steps, halve, (low, high))
 
 
 def _solve(values, degeneracy, n, ridge, upper):
@@ -148,7 +172,8 @@ def _solve(values, degeneracy, n, ridge, upper):
     overdetermined = (ridge <= 0) & (n >= modes)
     bare = values, degeneracy, n, jnp.where(overdetermined, 1.0, ridge)
     bound = bare[-1] + (degeneracy * values).sum()
-    s, settled = _descend(bare, jnp.where((upper > 0) & (upper < bound), upper, bound))
+    start = jnp.where((upper > 0) & (upper < bound), upper, bound)
+    s, settled = descend(lambda s: _newton(s, *bare), start)  # s times the imbalance is convex
     s = _newton(s, *bare)  # polishes the last digits
     residual = jnp.where(overdetermined, 0.0, jnp.abs(_equation(s, bare)))
     converged = (residual < 1e3 * eps * (1.0 + modes)) & (settled | overdetermined)
@@ -177,13 +202,13 @@ def _batched(values, degeneracy, n, ridge, upper):
     return tuple(x.reshape(batch) for x in jax.lax.map(one, modes + scalars))
 
 
-def effective_ridge(values, degeneracy, n, ridge, upper=jnp.inf):
-    """Solve the fixed point; every argument may be batched.
+def effective_ridge(levels, n, ridge, upper=jnp.inf):
+    """Solve the fixed point of `bayesrg.spectrum.Levels`; every argument may be batched.
 
     Parameters
     ----------
-    values : (..., k) eigenvalues under a probability measure
-    degeneracy : (..., k) modes that each eigenvalue stands for
+    levels : Levels
+        Their tail is added to the ridge.
     n : (...) number of points, any positive real
     ridge : (...) variance
     upper : (...) a bound on the root, from which to start if it is closer than the trivial one
@@ -192,12 +217,12 @@ def effective_ridge(values, degeneracy, n, ridge, upper=jnp.inf):
     -------
     Root
     """
-    dtype = values.dtype
-    n, ridge = jnp.asarray(n, dtype), jnp.asarray(ridge, dtype)
+    values, dtype = levels.values, levels.values.dtype
+    n, ridge = jnp.asarray(n, dtype), jnp.asarray(ridge + levels.tail, dtype)
     if values.shape[-1] == 0:
         value = jnp.broadcast_to(ridge, jnp.broadcast_shapes(n.shape, ridge.shape))
         return Root(value, jnp.zeros_like(value), jnp.ones_like(value, bool))
-    return Root(*_batched(values, degeneracy, n, ridge, jnp.asarray(upper, dtype)))
+    return Root(*_batched(values, levels.degeneracy, n, ridge, jnp.asarray(upper, dtype)))
 
 
 def iterate(function, upper, args, *, rtol=1e-13, steps=10_000):

@@ -198,9 +198,10 @@ def study(data, split, depth, sizes, draws):
     seen = values * (features**2).mean(0)
     order = np.argsort(-seen)
     seen, tail = seen[order], max(variance - seen.sum(), 0.0)
+    levels = brg.spectrum.levels(seen, tail=tail)
     features = features[:, order] * np.sqrt(values[order] / seen)
-    cutoffs = brg.rg.cutoff(seen, n, ridge, tail=tail)
-    noise = np.asarray(brg.rg.universal_ridge(seen, ridge, cutoffs, tail=tail))
+    cutoffs = brg.rg.cutoff(levels, n, ridge)
+    noise = np.asarray(brg.rg.universal_ridge(levels, ridge, cutoffs))
     B = features[:, : max(cutoffs)] * np.sqrt(seen[: max(cutoffs)])
     log(f"variance outside the modes {tail:.4f}; cutoffs", cutoffs)
     K = np.asarray(gram(X))
@@ -239,8 +240,7 @@ def study(data, split, depth, sizes, draws):
                 "corrected": 100 * (control_corrected[i] / in_population - 1),
             },
             "larger_ridge": {"theory": larger[i], **summary(at_larger["test"], larger[i])},
-            "cutoffs": {rule: brg.rg.cutoff(seen, float(size), ridge, rule, tail=tail)
-                        for rule in RULES},
+            "cutoffs": {rule: brg.rg.cutoff(levels, float(size), ridge, rule) for rule in RULES},
             "cutoff_plain": brg.rg.cutoff(values, float(size), ridge),
             "coarse_ridge": noise[i], "coarse_theory": coarse,
             "coarse": summary(low["test"], coarse),
@@ -265,10 +265,9 @@ def study(data, split, depth, sizes, draws):
     chosen = draw(len(y), EVIDENCE_SIZE, 0)
     Phi, kept = jnp.asarray(features[chosen, :MODES]), jnp.asarray(seen[:MODES])
     residual = jnp.asarray(K[np.ix_(chosen, chosen)]) - (Phi * kept) @ Phi.T
-    flow = brg.rg.flow(
-        kept, EVIDENCE_SIZE, ridge, features=Phi, residual=residual, y=jnp.asarray(y[chosen]),
-        tail=variance - float(kept.sum()),
-    )  # fmt: skip
+    levels = brg.spectrum.levels(kept, tail=variance - float(kept.sum()))
+    given = {"features": Phi, "residual": residual, "y": jnp.asarray(y[chosen])}
+    flow = brg.rg.flow(levels, EVIDENCE_SIZE, ridge, **given)
     marks = (20, 100, 400, 1000, 2000)
     return {
         "depth": depth, "ridge": ridge, "variance": variance, "modes": len(values), "rows": rows,
@@ -280,9 +279,7 @@ def study(data, split, depth, sizes, draws):
         "dressed_local": {
             "n": EVIDENCE_SIZE, "mean": spread.mean(), "harmonic": 1 / (1 / spread).mean(),
             "relative_sd": spread.std() / spread.mean(), "converged": bool(local.converged),
-            "uniform": brg.rg.effective_ridge(
-                seen[:MODES], EVIDENCE_SIZE, ridge, tail=variance - seen[:MODES].sum()
-            ),
+            "uniform": brg.rg.effective_ridge(levels, EVIDENCE_SIZE, ridge),
         },
         "kurtosis_pool": kurtosis(jnp.asarray(features)),
         "kurtosis_reference": kurtosis(jnp.asarray(eigenvectors)),

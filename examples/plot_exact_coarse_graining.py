@@ -53,7 +53,7 @@ for cutoff in (0, 5, 24, 61):
 # leave on these points has the universal ridge as arithmetic mean; the harmonic mean is lower
 # because some of those modes are learnable, and the dressed ridge follows it.
 
-flow = brg.rg.flow(spectrum.values, len(x), ridge, features=spectrum.features(x), y=y)
+flow = brg.rg.flow(spectrum, len(x), ridge, at=x, y=y)
 pc = brg.plots.plot_flow(brg.io.flow_to_datatree(flow), backend="matplotlib")
 
 # %%

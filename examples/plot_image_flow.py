@@ -57,9 +57,9 @@ def curves(kernel, X, y, ridge):
 def evidence(kernel, data, ridge):
     """Flow of one data set, and its log evidence under each rule."""
     spectrum = brg.spectrum.nystrom(kernel, data.X_ref[:1000], rank=400)
-    modes, residual = spectrum.features(data.X), spectrum.residual_cov(data.X)
-    outside = {"residual": residual, "tail": spectrum.residual(data.X_test[:1000]).mean()}
-    flow = brg.rg.flow(spectrum.values, 200, ridge, features=modes, y=data.y, **outside)
+    levels = brg.spectrum.levels(spectrum, at=data.X_test[:1000])
+    given = {"features": spectrum.features(data.X), "residual": spectrum.residual_cov(data.X)}
+    flow = brg.rg.flow(levels, 200, ridge, y=data.y, **given)
     found = {rule: flow.evidence[:, i] for i, rule in enumerate(flow.rules)}
     off = {rule: abs(found[rule] - found["exact"])[flow.cutoff <= flow.stop][-1] for rule in found}
     assert off["universal"] < 0.2 * off["truncate"]

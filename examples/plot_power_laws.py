@@ -28,7 +28,7 @@ law = brg.rg.power_law(1.0)
 np.testing.assert_allclose(law.rescaled_ridge([10, 100], 0.0), [0.951663, 0.995017], rtol=1e-6)
 flows = {}
 for ridge in (0.0, 1e-4, 1e-3, 1e-2):
-    flow = brg.rg.flow(law.values(2000), 100, ridge, tail=law.tail(2000))
+    flow = brg.rg.flow(law.levels(2000), 100, ridge)
     flows[f"bare ridge {ridge:g}"] = brg.io.label(flow=flow)["flow"].to_dataset()
     print(f"bare ridge {ridge:g}: {flow.rescaled[2000]:.3f} at 2000, {flow.rescaled[10]:.3f} at 10")
     assert jnp.abs(flow.rescaled[10] - law.fixed_point) < 0.06

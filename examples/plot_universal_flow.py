@@ -44,9 +44,9 @@ spectra["sphere, depth 1"] = brg.spectrum.sphere(brg.kernels.NNGP(1), 8, 12), jn
 
 fig, axes = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
 for i, (name, (spectrum, X)) in enumerate(spectra.items()):
-    tail, degeneracy = spectrum.residual(X).mean(), spectrum.degeneracy
-    total = spectrum.values @ degeneracy + tail
-    flow = brg.rg.flow(spectrum.values / total, N, RIDGE, degeneracy=degeneracy, tail=tail / total)
+    levels = brg.spectrum.levels(spectrum, at=X)
+    total = levels.variance.sum() + levels.tail
+    flow = brg.rg.flow(1 / total * levels, N, RIDGE)
     assert jnp.abs(flow.universal - RIDGE - flow.tail).max() < 1e-14
     assert (flow.dressed <= flow.universal * (1 + 1e-14)).all()
     bent[name] = np.interp(0.2, flow.tail[::-1], flow.dressed[::-1])

@@ -129,6 +129,9 @@ def spectrum(o):
         "Functionals.features": (f.features, dict(kernel=o.rbf, X=X)),
         "Functionals.columns": (f.columns, dict(F=FEATURES, F_ref=rng.normal(size=(12, 4)))),
         "gaussian_rbf": (s.gaussian_rbf, dict(lengthscale=1.0, scale=1.0, modes=3)),
+        "levels": (s.levels, dict(values=VALUES, degeneracy=np.ones(4), tail=0.1)),
+        "levels of a spectrum": (lambda at=None: s.levels(o.spectrum, at=at), dict(at=X)),
+        "Levels.__mul__": (s.levels(VALUES).__mul__, dict(scale=2.0)),
         "groups": (s.groups, dict(values=VALUES, n=20.0, width=3.0)),
         "mode_posterior": (s.mode_posterior, dict(kernel=modified, y=y, ridge=0.1)),
         "rotated_density": (s.rotated_density, dict(kernel=modified, y=y, ridge=0.1)),
@@ -335,6 +338,8 @@ def coarse(o):
         "flow": (rg.flow, dict(
             values=VALUES, n=6.0, ridge=0.1, rule="running", threshold=0.5, features=FEATURES,
             residual=REST, y=y, degeneracy=np.ones(4), tail=0.1, cutoffs=np.array([0, 2]))),
+        "flow at": (
+            lambda n=6.0, at=None: rg.flow(o.spectrum, n, 0.1, at=at), dict(n=6.0, at=X)),
         "conditional_ridge": (rg.conditional_ridge, dict(
             Phi=FEATURES, values=VALUES, ridge=0.1, cutoff=2, rule="regression",
             modes=np.array([0]), weights=EVEN)),
@@ -351,6 +356,7 @@ def coarse(o):
         "PowerLaw": (rg.PowerLaw, dict(alpha=1.0, first=1.0)),
         "PowerLaw.tail": (law.tail, dict(cutoff=3.0)),
         "PowerLaw.values": (law.values, dict(modes=3)),
+        "PowerLaw.levels": (law.levels, dict(modes=3)),
         "PowerLaw.rescaled_ridge": (law.rescaled_ridge, dict(cutoff=3.0, ridge=0.1)),
         "PowerLaw.crossover": (law.crossover, dict(ridge=0.1)),
         "PowerLaw.error": (law.error, dict(n=20.0, ridge=0.1)),

@@ -146,7 +146,7 @@ def diagnostics(o):
     measured = f.measure_deep_linear(dt, deep, modes=3)
     return {
         "posterior_flow": (brg.diagnostics.posterior_flow, dict(
-            dt=dt, spectrum=VALUES, scale="amplitude", noise="noise", n=20.0, tail=0.1,
+            dt=dt, spectrum=VALUES, scale="amplitude", noise="noise", n=20.0,
             rule="running", threshold=0.5, cutoffs=np.array([1, 2]), modes=np.array([0, 1]),
             batch=4)),
         "posterior_flow values_fn": (

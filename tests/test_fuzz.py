@@ -19,7 +19,7 @@ RECORDS = """
     kernels.JacobianFlow kernels.MomentKernel kernels.Stationary
     networks.Alignment networks.Resampled networks.Trained rg.FeatureCumulants rg.Flow
     rg.Root spectrum.FourierSpectrum spectrum.FunctionalSpectrum spectrum.Functionals
-    spectrum.GaussianRBFSpectrum spectrum.ModifiedKernel
+    spectrum.GaussianRBFSpectrum spectrum.Levels spectrum.ModifiedKernel
     spectrum.MovingModifiedKernel spectrum.NeuralSpectrum spectrum.NystromSpectrum
     spectrum.RotatedDensity spectrum.Spectrum spectrum.SphereSpectrum theory.AnnealedCurve
     theory.Curve theory.CurveMC theory.Density theory.Equivalent theory.EquivalentKernel

@@ -25,7 +25,8 @@ def dt():
 
 @pytest.fixture(scope="module")
 def flow(dt):
-    return diagnostics.posterior_flow(dt, prior, tail=0.01, cutoffs=[0, 3, 17, 40], modes=[0, 7])
+    levels = spectrum.levels(prior, tail=0.01)
+    return diagnostics.posterior_flow(dt, levels, cutoffs=[0, 3, 17, 40], modes=[0, 7])
 
 
 def test_every_draw_flows_as_by_itself(dt, flow):
@@ -142,7 +143,7 @@ def test_degeneracy_of_values_that_move(dt):
     with pytest.raises(ValueError, match="values_fn returns no degeneracy"):
         diagnostics.posterior_flow(dt, reference, n=30, values_fn=lambda q: (other.values, 0.1))
     flow = diagnostics.posterior_flow(
-        dt, reference, n=30, values_fn=lambda q: (other.values, 0.1, other.degeneracy)
+        dt, reference, n=30, values_fn=lambda q: (spectrum.levels(other, tail=0.0), 0.1)
     )["flow"]
     expected = rg.effective_ridge(other.values, 30, 0.1, degeneracy=other.degeneracy)
     np.testing.assert_allclose(flow["effective_ridge"], expected, rtol=1e-12)

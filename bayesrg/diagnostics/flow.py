@@ -10,19 +10,19 @@ import xarray as xr
 
 from .. import _checks, io, rg
 from .._checks import ArrayLike
-from ..spectrum import Spectrum
+from ..spectrum import Levels, Spectrum, levels
+from ..spectrum.levels import LevelsLike
 
 _CUTOFFS = 24
 
 
 def posterior_flow(
     dt: xr.DataTree,
-    spectrum: Spectrum | ArrayLike,
+    spectrum: LevelsLike,
     *,
     scale: str | ArrayLike | None = "amplitude",
     noise: str | ArrayLike | None = "noise",
     n: ArrayLike | None = None,
-    tail: ArrayLike = 0.0,
     rule: str = "running",
     threshold: float = 0.5,
     cutoffs: ArrayLike | None = None,
@@ -32,23 +32,22 @@ def posterior_flow(
 ) -> xr.DataTree:
     r"""Let the ridge flow for every posterior draw.
 
-    A draw with amplitude a and noise s has eigenvalues :math:`a\lambda_k`, tail a times ``tail``
-    and ridge :math:`s^2`, unless ``values_fn`` says otherwise.
+    A draw with amplitude a and noise s has a times the levels of ``spectrum`` and ridge
+    :math:`s^2`, unless ``values_fn`` says otherwise.
 
     Parameters
     ----------
     dt : DataTree
         With a group posterior.
-    spectrum : Spectrum, or its eigenvalues (k,)
-        Of the prior at amplitude one.
+    spectrum : Spectrum, Levels, or eigenvalues (k,)
+        Of the prior at amplitude one. A spectrum that does not know its tail measures it at the
+        training inputs, X in constant_data.
     scale : str, number or None
         Site of the amplitude, a variance; or its value; None for one.
     noise : str, number or None
         Site of the noise, a standard deviation; or its value; None for zero.
     n : (), optional
         Points that stop the flow; by default the training points, the rows of X in constant_data.
-    tail : ()
-        Variance outside the spectrum at amplitude one, e.g. ``spectrum.residual(X).mean()``.
     rule, threshold : as in `bayesrg.rg.cutoff`
         But for the rule "posterior", which belongs to given points.
     cutoffs : (t,) integers, optional
@@ -56,9 +55,8 @@ def posterior_flow(
     modes : (m,) integers, optional
         Modes whose learnability is kept, all by default.
     values_fn : callable, optional
-        From one draw, a dict of the posterior's arrays, to eigenvalues (k,), falling, the ridge
-        (), tail included, and where values stand for many modes their degeneracy (k,); in place
-        of ``scale``, ``noise`` and ``tail``. Traced by JAX.
+        From one draw, a dict of the posterior's arrays, to a Spectrum, Levels or eigenvalues (k,),
+        falling, and the ridge (); in place of ``scale`` and ``noise``. Traced by JAX.
     batch : int, draws computed at once
 
     Returns
@@ -95,49 +93,42 @@ def posterior_flow(
         groups = ", ".join(map(repr, dt.children)) or "none"
         raise ValueError(f"the tree has no group 'posterior', only {groups}; give what fit returns")
     posterior = dt["posterior"].to_dataset()
-    values = spectrum.values if isinstance(spectrum, Spectrum) else spectrum
-    values = _checks.eigenvalues(values)
-    if values.ndim != 1 or not values.size:
-        raise ValueError(f"spectrum has values of shape {values.shape}; give (k,), k above zero")
-    degeneracy = spectrum.degeneracy if isinstance(spectrum, Spectrum) else jnp.ones_like(values)
+    prior = levels_of(spectrum, dt)
     n = _checks.positive("n", _points(dt) if n is None else n, ndim=0)
     if values_fn is None:
-        tail = _checks.nonnegative("tail", tail, ndim=0)
         amplitude, deviation = _read(posterior, "scale", scale), _read(posterior, "noise", noise)
         names = [name for name in (scale, noise) if isinstance(name, str)]
 
         def given(draw):
             a = draw[scale] if isinstance(scale, str) else amplitude
             s = draw[noise] if isinstance(noise, str) else deviation
-            return a * values, s**2, a * tail, degeneracy
+            return a * prior, s**2
 
     else:
         names = list(posterior)
-        single = bool((degeneracy == 1).all())
+        single = bool((prior.degeneracy == 1).all())
 
         def given(draw):
-            what = "values_fn returned"
-            found = _checks.sequence(
-                f"what {what}", values_fn(draw), "values, ridge (, degeneracy)"
-            )
-            if len(found) not in (2, 3):
-                raise ValueError(f"{what} {len(found)} parts; return values, ridge (, degeneracy)")
-            values, ridge, *count = (_checks.returned("values_fn", part) for part in found)
-            if not count and not single:
-                raise ValueError(
-                    "values_fn returns no degeneracy, but the values of the spectrum stand for "
-                    "many modes; return it third, in the order of the values"
-                )
-            return values, ridge, 0.0, jnp.asarray(*count or [jnp.ones_like(values)])
+            found = _checks.sequence("what values_fn returned", values_fn(draw), "levels, ridge")
+            if len(found) != 2:
+                raise ValueError(f"values_fn returned {len(found)} parts; return levels, ridge")
+            moved, ridge = found
+            if not isinstance(moved, Levels | Spectrum):
+                moved = _checks.returned("values_fn", moved)
+                if not single:
+                    raise ValueError(
+                        "values_fn returns no degeneracy, but the values of the spectrum stand for "
+                        "many modes; return Levels or a Spectrum"
+                    )
+            return levels(moved), _checks.returned("values_fn", ridge)
 
     draws = {}
     for name in names:
         array = posterior[name].transpose("chain", "draw", ...).to_numpy()
         draws[name] = jnp.asarray(array.reshape(-1, *array.shape[2:]))
-    first = given({name: v[0] for name, v in draws.items()})
-    size = _checks.eigenvalues(first[0]).shape[0]
-    _checks.nonnegative("ridge", first[1], ndim=0)
-    total = round(float(first[3].sum()))
+    first, ridge = given({name: v[0] for name, v in draws.items()})
+    _checks.nonnegative("ridge", ridge, ndim=0)
+    size, total = len(first), round(float(first.degeneracy.sum()))
     if cutoffs is None:
         cutoffs = np.unique(np.geomspace(1, total, _CUTOFFS).round().astype(int))
     cutoffs = np.atleast_1d(_checks.cutoffs(cutoffs, total, "cutoffs"))
@@ -147,20 +138,19 @@ def posterior_flow(
     modes = np.asarray(modes, int)
 
     def one(draw):
-        values, ridge, tail, degeneracy = given(draw)
-        whole = {"degeneracy": degeneracy, "tail": tail}
-        learnt = rg.learnability(values, n, ridge, **whole)
-        universal = rg.universal_ridge(values, ridge, cutoffs, **whole)
-        level = jnp.searchsorted(jnp.cumsum(degeneracy) - 1, cutoffs - 1)
-        edge = values[jnp.clip(level, 0, size - 1)]
+        whole, ridge = given(draw)
+        learnt = rg.learnability(whole, n, ridge)
+        universal = rg.universal_ridge(whole, ridge, cutoffs)
+        level = jnp.searchsorted(jnp.cumsum(whole.degeneracy) - 1, cutoffs - 1)
+        edge = whole.values[jnp.clip(level, 0, size - 1)]
         return {
-            "stop": rg.cutoff(values, n, ridge, rule, threshold, **whole),
+            "stop": rg.cutoff(whole, n, ridge, rule, threshold),
             "ridge": ridge,
-            "effective_ridge": rg.effective_ridge(values, n, ridge, **whole),
-            "total_learnability": (degeneracy * learnt).sum(),
+            "effective_ridge": rg.effective_ridge(whole, n, ridge),
+            "total_learnability": (whole.degeneracy * learnt).sum(),
             "learnability": learnt[modes],
             "universal": universal,
-            "dressed": rg.dressed_ridge(values, n, ridge, cutoffs, **whole),
+            "dressed": rg.dressed_ridge(whole, n, ridge, cutoffs),
             "rescaled": jnp.where(cutoffs > 0, universal / (cutoffs * edge), jnp.nan),
         }
 
@@ -186,11 +176,27 @@ def posterior_flow(
     return tree
 
 
+def _inputs(dt):
+    """Training inputs (n, d), or None."""
+    there = "constant_data" in dt.children and "X" in dt["constant_data"]
+    return dt["constant_data"]["X"].to_numpy() if there else None
+
+
 def _points(dt):
-    """Rows of the training inputs."""
-    if "constant_data" not in dt.children or "X" not in dt["constant_data"]:
+    X = _inputs(dt)
+    if X is None:
         raise ValueError("the tree has no X in constant_data to count the points of; give n=")
-    return dt["constant_data"]["X"].shape[0]
+    return len(X)
+
+
+def levels_of(spectrum, dt):
+    """Levels of the prior at amplitude one."""
+    unknown = isinstance(spectrum, Spectrum) and spectrum.tail is None
+    found = levels(spectrum, at=_inputs(dt) if unknown else None)
+    if found.values.ndim != 1 or found.tail.ndim or not len(found):
+        shape = found.values.shape
+        raise ValueError(f"spectrum has values of shape {shape}; give (k,), k above zero")
+    return found
 
 
 def _read(posterior, argument, value):

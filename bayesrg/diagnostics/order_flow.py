@@ -5,19 +5,18 @@ import jax.numpy as jnp
 import xarray as xr
 
 from .. import _checks
-from .._checks import ArrayLike
 from ..networks import DeepLinear
-from ..spectrum import Spectrum
+from ..spectrum.levels import LevelsLike
 from ..theory.deep_linear.features import rotate
 from .feature import inputs_of, targets_of
-from .flow import posterior_flow
+from .flow import levels_of, posterior_flow
 
 
 def order_flow(
     dt: xr.DataTree,
     net: DeepLinear,
     *,
-    spectrum: Spectrum | ArrayLike | None = None,
+    spectrum: LevelsLike | None = None,
     output: int = 0,
     site: str = "Q",
     **options,
@@ -35,7 +34,7 @@ def order_flow(
         With Q (chain, draw, output, output_bis) in its posterior, and X in constant_data.
     net : DeepLinear
         The network of the fit.
-    spectrum : Spectrum, or eigenvalues (k,), optional
+    spectrum : Spectrum, Levels, or eigenvalues (k,), optional
         Of the kernel of wide layers under the measure of the inputs; by default under the
         training inputs, the eigenvalues of its matrix over their number.
     output : int
@@ -75,19 +74,16 @@ def order_flow(
     if spectrum is None:
         X = inputs_of(dt, None)
         spectrum = rotate(net, X, targets_of(dt, None, X.shape[0])).values / X.shape[0]
-    values = spectrum.values if isinstance(spectrum, Spectrum) else _checks.eigenvalues(spectrum)
-    counts = spectrum.degeneracy if isinstance(spectrum, Spectrum) else jnp.ones_like(values)
-    if values.ndim != 1 or not values.size:
-        raise ValueError(f"spectrum has values of shape {values.shape}; give (k,), k above zero")
+    levels = levels_of(spectrum, dt)
     ridge = net.standardise().ridge
 
     def at(draw):
         q = jnp.linalg.eigvalsh(draw[site])[::-1][output]
-        return values, ridge / q, counts
+        return levels, ridge / q
 
     only = dt.copy()
     only["posterior"] = xr.DataTree(dt["posterior"].to_dataset()[[site]])
-    flow = posterior_flow(only, spectrum, values_fn=at, **options)["flow"]
+    flow = posterior_flow(only, levels, values_fn=at, **options)["flow"]
     tree = dt.copy()
     tree["flow"] = flow
     return tree

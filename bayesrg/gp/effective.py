@@ -13,6 +13,7 @@ from .. import _checks
 from .._checks import ArrayLike
 from .._covariance import LowRank
 from .._fixedpoint import effective_ridge
+from ..spectrum import Levels
 from . import sound
 
 
@@ -52,8 +53,8 @@ def _dressed(fn, cutoff, n):
             f'{fn.ridge.shape}; choose rule="local"'
         )
     high = jnp.sort(fn.scale[..., None] * fn.values[..., cutoff:], descending=True)
-    bare = (fn.ridge + _tail(fn, n))[..., 0]
-    return effective_ridge(high, jnp.ones_like(high), n, bare).value[..., None]
+    levels = Levels(high, jnp.ones_like(high), _tail(fn, n)[..., 0])
+    return effective_ridge(levels, n, fn.ridge[..., 0]).value[..., None]
 
 
 _RULES = {

@@ -7,19 +7,19 @@ from jax import Array
 
 from .. import _checks, _fixedpoint
 from .._checks import ArrayLike
+from ..spectrum.levels import LevelsLike, one_per_mode
 from . import learnability as learn
-from .ridges import levels
+from .ridges import problem
 
 SAME = 1e-10  # values closer than this, relatively, are one multiplet
 
 
-def _bare(values, degeneracy, n, ridge, last):
-    return learn.ratio(n[..., None] * values, ridge[..., None])
+def _bare(levels, n, ridge, last):
+    return levels.learnt(n, ridge + levels.tail)
 
 
-def _self_consistent(values, degeneracy, n, ridge, last):
-    s = _fixedpoint.effective_ridge(values, degeneracy, n, ridge).value
-    return learn.ratio(n[..., None] * values, s[..., None])
+def _self_consistent(levels, n, ridge, last):
+    return levels.learnt(n, _fixedpoint.effective_ridge(levels, n, ridge).value)
 
 
 _BY_LEARNABILITY = {
@@ -30,32 +30,37 @@ _BY_LEARNABILITY = {
 }
 
 
-def _dof(values, degeneracy, n, ridge, threshold):
-    s = _fixedpoint.effective_ridge(values, degeneracy, n, ridge).value
-    learnt = learn.ratio(n[..., None] * values, s[..., None])
-    return jnp.round((degeneracy * learnt).sum(-1))
+def _dof(levels, n, ridge, threshold):
+    learnt = _self_consistent(levels, n, ridge, False)
+    return jnp.round((levels.degeneracy * learnt).sum(-1))
 
 
-def _effective_rank(values, degeneracy, n, ridge, threshold):
-    """Start of the first level whose tail, itself included, is large against its value."""
-    variance = degeneracy * values
-    tail = jnp.cumsum(variance[..., ::-1], -1)[..., ::-1] + ridge[..., None]
-    stops = tail >= (1 - threshold) / threshold * n[..., None] * values
-    return _first(stops, degeneracy)
+def _effective_rank(levels, n, ridge, threshold):
+    """Start of the first level from which on the variance is large against its value."""
+    noise = _from_here(levels) + (ridge + levels.tail)[..., None]
+    stops = noise >= (1 - threshold) / threshold * n[..., None] * levels.values
+    return _first(stops, levels.degeneracy)
 
 
-def _match(values, degeneracy, n, ridge, threshold):
+def _match(levels, n, ridge, threshold):
     """Modes whose elimination adds what the effective ridge adds, to the nearest mode."""
-    s = _fixedpoint.effective_ridge(values, degeneracy, n, ridge).value
-    variance = degeneracy * values
-    tail = jnp.cumsum(variance[..., ::-1], -1)[..., ::-1]
-    excess = tail - (s - ridge)[..., None]
+    values, degeneracy = levels.values, levels.degeneracy
+    s = _fixedpoint.effective_ridge(levels, n, ridge).value
+    excess = _from_here(levels) - (s - ridge - levels.tail)[..., None]
+
+    # modes to keep of each level, if the cut lies in it, and what is then still missing
     inside = jnp.round(excess / jnp.where(values > 0, values, 1.0))
     inside = jnp.clip(inside, 0.0, degeneracy)
     distance = jnp.abs(excess - inside * values)
+
     best = jnp.argmin(distance, -1)[..., None]
     before = jnp.cumsum(degeneracy, -1) - degeneracy
     return jnp.take_along_axis(before + inside, best, -1)[..., 0]
+
+
+def _from_here(levels):
+    """Variance of each level and of all later ones, (..., k)."""
+    return jnp.cumsum(levels.variance[..., ::-1], -1)[..., ::-1]
 
 
 _BY_COUNT = {"dof": _dof, "effective_rank": _effective_rank, "match": _match}
@@ -63,7 +68,7 @@ CUTOFF_RULES = (*_BY_LEARNABILITY, *_BY_COUNT, "posterior")
 
 
 def cutoff(
-    values: ArrayLike,
+    values: LevelsLike,
     n: ArrayLike,
     ridge: ArrayLike,
     rule: str = "running",
@@ -73,13 +78,13 @@ def cutoff(
     features: ArrayLike | None = None,
     residual: ArrayLike | None = None,
     degeneracy: ArrayLike | None = None,
-    tail: ArrayLike = 0.0,
+    tail: ArrayLike | None = None,
 ) -> int | np.ndarray | Array:
     r"""Count the modes that a data set of n points can learn: where the flow stops.
 
     Parameters
     ----------
-    values : (..., k) eigenvalues under the data measure, falling
+    values : Spectrum, Levels, or eigenvalues (..., k), as in `effective_ridge`
     n : (...) number of points
     ridge : (...) noise variance
     rule : str
@@ -103,8 +108,8 @@ def cutoff(
         Mode functions at the points, for the rule "posterior".
     residual : (n,) or (n, n), optional
         Prior covariance there outside the modes, in place of ``tail``.
-    degeneracy : (..., k) modes a value stands for, 1 by default
-    tail : (...) variance outside the spectrum
+    degeneracy : (..., k) modes that a bare eigenvalue stands for, 1 by default
+    tail : (...) variance outside the modes; not with Levels, which hold it
 
     Returns
     -------
@@ -129,36 +134,34 @@ def cutoff(
         raise ValueError(
             f'features and residual belong to rule="posterior", not to {rule!r}; leave them out'
         )
-    spectrum = levels(values, degeneracy, n, ridge, tail)
-    values, degeneracy = spectrum[:2]
-    if values.shape[-1] == 0:
-        batch = jnp.broadcast_shapes(values.shape[:-1], *(jnp.shape(x) for x in spectrum[2:]))
+    levels, n, ridge = problem(values, n, ridge, degeneracy, tail)
+    if not len(levels):
+        shapes = levels.values.shape[:-1], levels.tail.shape, n.shape, ridge.shape
+        batch = jnp.broadcast_shapes(*shapes)
         return np.zeros(batch, int) if batch else 0
     if rule in _BY_COUNT:
-        kept = _BY_COUNT[rule](*spectrum, threshold)
+        kept = _BY_COUNT[rule](levels, n, ridge, threshold)
     else:
         if rule == "posterior":
-            learnt = _posterior(features, residual, spectrum, ridge)
+            learnt = _posterior(levels, n, ridge, features, residual)
         else:
-            learnt = _BY_LEARNABILITY[rule](*spectrum, scan == "uv")
-        kept = _scan(learnt >= threshold, degeneracy, scan)
-    kept = _whole(kept, values, degeneracy)
+            learnt = _BY_LEARNABILITY[rule](levels, n, ridge, scan == "uv")
+        kept = _scan(learnt >= threshold, levels.degeneracy, scan)
+    kept = _whole(kept, levels)
     if not _checks.known(kept):
         return kept
     return int(kept) if kept.ndim == 0 else np.asarray(kept).astype(int)
 
 
-def _posterior(features, residual, spectrum, ridge):
-    values, degeneracy, n, with_tail = spectrum
+def _posterior(levels, n, ridge, features, residual):
     if features is None:
         raise ValueError('rule "posterior" needs features, the modes (n, k) at the points')
-    if _checks.known(degeneracy) and (np.asarray(degeneracy) != 1).any():
-        raise ValueError("features need one value per mode; leave degeneracy out")
+    one_per_mode(levels)
     rows = _checks.features("features", features).shape[0]
     if _checks.known(n) and not (np.asarray(n) == rows).all():
         raise ValueError(f"features has {rows} rows but n is {n}; give them the same number")
-    noise = with_tail if residual is None else ridge
-    return learn.posterior_learnability(features, values, noise, residual=residual)
+    noise = ridge + levels.tail if residual is None else ridge
+    return learn.posterior_learnability(features, levels.values, noise, residual=residual)
 
 
 def _scan(learnt, degeneracy, scan):
@@ -173,9 +176,9 @@ def _first(stops, degeneracy):
     return jnp.where(jnp.cumsum(stops, -1) == 0, degeneracy, 0.0).sum(-1)
 
 
-def _whole(kept, values, degeneracy):
+def _whole(kept, levels):
     """Raise counts (...) to the end of the multiplet that they cut."""
-    ends = jnp.cumsum(degeneracy, -1)
+    values, ends = levels.values, jnp.cumsum(levels.degeneracy, -1)
     following = jnp.concatenate([values[..., 1:], jnp.full_like(values[..., :1], -1.0)], -1)
     last = values - following > SAME * values
     edges = jnp.where(last, ends, jnp.inf)

@@ -14,9 +14,10 @@ from .._checks import ArrayLike
 from .._linalg import safe_sqrt
 from ..gp import MercerNormal
 from ..gp.effective import RULES, noise_after
+from ..spectrum.levels import Levels, LevelsLike, levels, one_per_mode
 from .cutoffs import cutoff
-from .learnability import running_learnability
-from .ridges import levels as checked
+from .learnability import running
+from .ridges import problem
 
 
 class Flow(eqx.Module):
@@ -56,27 +57,30 @@ class Flow(eqx.Module):
 
 
 def flow(
-    values: ArrayLike,
+    values: LevelsLike,
     n: ArrayLike,
     ridge: ArrayLike,
     *,
     rule: str = "running",
     threshold: float = 0.5,
+    at: ArrayLike | None = None,
     features: ArrayLike | None = None,
     residual: ArrayLike | None = None,
     y: ArrayLike | None = None,
     cutoffs: ArrayLike | None = None,
     degeneracy: ArrayLike | None = None,
-    tail: ArrayLike = 0.0,
+    tail: ArrayLike | None = None,
 ) -> Flow:
     """Let the ridge flow from all modes to none.
 
     Parameters
     ----------
-    values : (k,) eigenvalues under the data measure, falling
+    values : Spectrum, Levels, or eigenvalues (k,), as in `effective_ridge`
     n : number of points
     ridge : noise variance
     rule, threshold : where the flow stops, as in `bayesrg.rg.cutoff`
+    at : (n, d), optional
+        Training inputs, with a Spectrum: gives features, residual and tail there.
     features : (n, k), optional
         Mode functions at the training points, for the exact ridges and the evidence.
     residual : (n,) or (n, n), optional
@@ -85,8 +89,9 @@ def flow(
         Target, for the evidence under each rule.
     cutoffs : (t,) integers, optional
         Where to evaluate; by default 0 to k without a target, else some 25 of these.
-    degeneracy : (k,) modes that a value stands for, known on the host; not with features
-    tail : variance outside the spectrum, eliminated at every cutoff
+    degeneracy : (k,) modes that a bare eigenvalue stands for
+        Known on the host, as that of a Spectrum or Levels; all 1 with features.
+    tail : variance outside the modes, eliminated at every cutoff; not with Levels, which hold it
 
     Returns
     -------
@@ -109,40 +114,40 @@ def flow(
     ----------
     arXiv 2405.06008, equations 33, 34 and 37.
     """
-    _checks.on_host("rg.flow counts modes: it", cutoffs, degeneracy)
-    counts = degeneracy
-    values, degeneracy, n_points, bare = checked(values, degeneracy, n, ridge, tail)
-    if counts is None:
-        multiplicity = np.ones(values.shape)
-    else:
-        multiplicity = _checks.on_64_bits("degeneracy", counts)
-    if values.ndim != 1 or multiplicity.ndim != 1 or n_points.ndim or bare.ndim:
+    spectrum, whole = values, levels(values, at=at, degeneracy=degeneracy, tail=tail)
+    _checks.on_host("rg.flow counts modes: it", cutoffs, whole.degeneracy)
+    whole, n, ridge = problem(whole, n, ridge)
+    values, counts = whole.values, np.asarray(whole.degeneracy, float)
+    if values.ndim != 1 or counts.ndim != 1 or whole.tail.ndim or n.ndim or ridge.ndim:
         raise ValueError(
             "flow takes one spectrum (values and degeneracy), n and ridge; call it once for each"
         )
-    given = (
-        {"features": features, "residual": residual}
-        if isinstance(rule, str) and rule == "posterior"
-        else {}
-    )
-    stop = cutoff(values, n, ridge, rule, threshold, degeneracy=degeneracy, tail=tail, **given)
-    edges = np.concatenate([[0], np.cumsum(multiplicity)]).round().astype(int)
+    if at is not None:
+        if features is not None or residual is not None:
+            raise ValueError("at gives features and residual as well; leave them out")
+        features = spectrum.features(at)
+        residual = None if spectrum.complete else spectrum.residual_cov(at)
+    posterior = isinstance(rule, str) and rule == "posterior"
+    given = {"features": features, "residual": residual} if posterior else {}
+    stop = cutoff(whole, n, ridge, rule, threshold, **given)
+
+    edges = np.concatenate([[0], np.cumsum(counts)]).round().astype(int)
     kept = _grid(cutoffs, edges, dense=y is None)
-    levels = np.searchsorted(edges, kept)
-    variance = jnp.concatenate([jnp.cumsum((degeneracy * values)[::-1])[::-1], jnp.zeros(1)])
-    eliminated = variance[levels]
-    universal = bare + eliminated
-    dressed = _dressed(values, degeneracy, n_points, bare, jnp.asarray(levels))
-    last = jnp.concatenate([jnp.full(1, jnp.nan), values])[levels]
+    ends = np.searchsorted(edges, kept)  # levels kept
+    variance = jnp.concatenate([jnp.cumsum(whole.variance[::-1])[::-1], jnp.zeros(1)])
+    eliminated = variance[ends]
+    universal = ridge + whole.tail + eliminated
+    dressed = _dressed(whole, n, ridge, jnp.asarray(ends))
+    last = jnp.concatenate([jnp.full(1, jnp.nan), values])[ends]
+
     arithmetic = harmonic = evidence = None
     if features is not None:
-        if (multiplicity != 1).any():
-            raise ValueError("features need one value per mode; leave degeneracy out")
-        fn = MercerNormal(features, values, ridge, residual=residual, tail=tail)
+        one_per_mode(whole)
+        fn = MercerNormal(features, values, ridge, residual=residual, tail=whole.tail)
         points = fn.event_shape[0]
-        if _checks.known(n_points) and points != n_points:
+        if _checks.known(n) and points != n:
             raise ValueError(f"features has {points} rows but n is {n}; give them the same number")
-        arithmetic, harmonic = (x[levels] for x in _exact_ridges(fn))
+        arithmetic, harmonic = (x[ends] for x in _exact_ridges(fn))
         if _checks.known(harmonic) and not bool(jnp.isfinite(harmonic).all()):
             raise ValueError(
                 "noise covariance is singular: the exact ridge needs a positive ridge, or a "
@@ -150,16 +155,15 @@ def flow(
             )
         if y is not None:
             y = _checks.finite("y", _checks.targets("y", y, points), ndim=1)
-            evidence = _evidence(fn, y, jnp.asarray(levels))
+            evidence = _evidence(fn, y, jnp.asarray(ends))
     elif y is not None or residual is not None:
         raise ValueError("y and residual need features, the modes at the same points; give them")
     return Flow(
-        cutoff=jnp.asarray(kept), tail=eliminated + _checks.nonnegative("tail", tail),
+        cutoff=jnp.asarray(kept), tail=eliminated + whole.tail,
         universal=universal, dressed=dressed, arithmetic=arithmetic, harmonic=harmonic,
         rescaled=jnp.where(last > 0, universal / (jnp.asarray(kept) * last), jnp.nan),
         evidence=evidence, values=values,
-        learnability=running_learnability(values, n, ridge, degeneracy=degeneracy, tail=tail),
-        n=n_points, ridge=_checks.nonnegative("ridge", ridge).astype(values.dtype), stop=stop,
+        learnability=running(whole, n, ridge), n=n, ridge=ridge.astype(values.dtype), stop=stop,
         rule=rule, threshold=threshold,
     )  # fmt: skip
 
@@ -180,15 +184,17 @@ def _grid(cutoffs, edges, dense):
 
 
 @jax.jit
-def _dressed(values, degeneracy, n, bare, levels):
+def _dressed(levels, n, ridge, ends):
     """Dressed ridges at rising cutoffs, each solved from the one before, which bounds it."""
 
-    def step(upper, level):
-        high = jnp.where(jnp.arange(values.size) >= level, values, 0.0)
-        s = _fixedpoint.effective_ridge(high, degeneracy, n, bare, upper).value
+    def step(upper, end):
+        high = jnp.where(jnp.arange(len(levels)) >= end, levels.values, 0.0)
+        high = Levels(high, levels.degeneracy, levels.tail)
+        s = _fixedpoint.effective_ridge(high, n, ridge, upper).value
         return s, s
 
-    return jax.lax.scan(step, jnp.full_like(bare, jnp.inf), levels)[1]
+    start = jnp.full_like(ridge + levels.tail, jnp.inf, levels.values.dtype)
+    return jax.lax.scan(step, start, ends)[1]
 
 
 @eqx.filter_jit

@@ -8,16 +8,17 @@ from jaxtyping import Float
 from .. import _fixedpoint
 from .._checks import ArrayLike
 from ..gp import MercerNormal
-from .ridges import levels
+from ..spectrum.levels import LevelsLike, ratio
+from .ridges import problem
 
 
 def learnability(
-    values: ArrayLike,
+    values: LevelsLike,
     n: ArrayLike,
     ridge: ArrayLike,
     *,
     degeneracy: ArrayLike | None = None,
-    tail: ArrayLike = 0.0,
+    tail: ArrayLike | None = None,
 ) -> Float[Array, "*batch mode"]:
     r"""How much of each mode n points determine, :math:`n\lambda_k/(n\lambda_k + s)`, s effective.
 
@@ -32,24 +33,17 @@ def learnability(
     ----------
     arXiv 2405.06008, equation 37; Simon et al. (2023) (eigenlearning).
     """
-    values, degeneracy, n, ridge = levels(values, degeneracy, n, ridge, tail)
-    s = _fixedpoint.effective_ridge(values, degeneracy, n, ridge).value
-    return ratio(n[..., None] * values, s[..., None])
-
-
-def ratio(signal, noise):
-    """Signal over signal plus noise, zero where there is neither."""
-    total = signal + noise
-    return jnp.where(total > 0, signal / jnp.where(total > 0, total, 1.0), 0.0)
+    whole, n, ridge = problem(values, n, ridge, degeneracy, tail)
+    return whole.learnt(n, _fixedpoint.effective_ridge(whole, n, ridge).value)
 
 
 def running_learnability(
-    values: ArrayLike,
+    values: LevelsLike,
     n: ArrayLike,
     ridge: ArrayLike,
     *,
     degeneracy: ArrayLike | None = None,
-    tail: ArrayLike = 0.0,
+    tail: ArrayLike | None = None,
 ) -> Float[Array, "*batch mode"]:
     r"""Learnability of each mode at the scale where the flow reaches it.
 
@@ -65,14 +59,15 @@ def running_learnability(
     ----------
     arXiv 2405.06008, equation 37.
     """
-    return running(*levels(values, degeneracy, n, ridge, tail))
+    return running(*problem(values, n, ridge, degeneracy, tail))
 
 
-def running(values, degeneracy, n, ridge, last=False):
+def running(levels, n, ridge, last=False):
     """Running learnability of the first mode of each level, or of its last."""
-    variance = degeneracy * values
-    above = jnp.cumsum(variance[..., ::-1], -1)[..., ::-1] - (variance if last else values)
-    return ratio(n[..., None] * values, ridge[..., None] + jnp.clip(above, 0.0))
+    from_here = jnp.cumsum(levels.variance[..., ::-1], -1)[..., ::-1]
+    above = jnp.clip(from_here - (levels.variance if last else levels.values), 0.0)
+    noise = (ridge + levels.tail)[..., None] + above
+    return ratio(n[..., None] * levels.values, noise)
 
 
 def posterior_learnability(

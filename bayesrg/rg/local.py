@@ -12,7 +12,8 @@ from .._fixedpoint import Root
 from .._linalg import factor, safe_sqrt
 from .._posterior import LinearPosterior
 from ..spectrum import Spectrum
-from .ridges import levels
+from ..spectrum.levels import LevelsLike
+from .ridges import problem
 
 
 def local_ridge(
@@ -98,7 +99,7 @@ def dressed_local_ridge(
 
 
 def scale_mixture_ridge(
-    values: ArrayLike,
+    values: LevelsLike,
     n: ArrayLike,
     ridge: ArrayLike,
     squares: ArrayLike,
@@ -113,7 +114,8 @@ def scale_mixture_ridge(
 
     Parameters
     ----------
-    values : (k,) eigenvalues under the data measure, falling
+    values : Spectrum, Levels, or eigenvalues (k,), as in `effective_ridge`
+        The factor acts on their tail too.
     n : () number of training points
     ridge : () positive, noise variance
     squares : (m,) values of the squared factor, of mean one
@@ -135,11 +137,11 @@ def scale_mixture_ridge(
     ----------
     arXiv 2405.06008, on features that are not Gaussian.
     """
-    values, _, n, ridge = levels(values, None, n, ridge, 0.0)
-    if values.ndim != 1 or n.ndim or ridge.ndim:
+    whole, n, ridge = problem(values, n, ridge)
+    if whole.values.ndim != 1 or whole.tail.ndim or n.ndim or ridge.ndim:
         raise ValueError("scale_mixture_ridge takes one spectrum, n and ridge; call it for each")
     ridge = _checks.positive("ridge", ridge)
-    cutoff = _checks.cutoff(cutoff, values.shape[0])
+    high = whole.split(cutoff)[1]
     squares = _checks.nonnegative("squares", squares, ndim=1)
     weights = probabilities(weights, squares.shape[0])
     mean = (weights * squares).sum()
@@ -148,9 +150,8 @@ def scale_mixture_ridge(
             f"squares must have mean 1, got {float(mean):.6g}; divide them by it and multiply "
             "values by it"
         )
-    upper = ridge + squares * values[cutoff:].sum()
-    args = (values[cutoff:], n, ridge, squares, weights)
-    return _fixedpoint.iterate(_mixed, upper, args)
+    upper = ridge + squares * (high.variance.sum() + high.tail)
+    return _fixedpoint.iterate(_mixed, upper, (high, n, ridge, squares, weights))
 
 
 def reweighted_modes(
@@ -231,7 +232,7 @@ def _dressed(s, args):
 def _mixed(s, args):
     high, n, ridge, squares, weights = args
     q = (weights * squares / s).sum()
-    return ridge + squares * (high / (1.0 + n * high * q)).sum()
+    return ridge + squares * ((high.variance / (1.0 + n * high.values * q)).sum() + high.tail)
 
 
 def _precision(B, pull):

@@ -13,7 +13,8 @@ from jaxtyping import Float
 
 from .. import _checks
 from .._checks import ArrayLike
-from .._fixedpoint import implicit
+from .._fixedpoint import descend, implicit
+from ..spectrum import Levels
 
 
 class PowerLaw(eqx.Module):
@@ -32,6 +33,11 @@ class PowerLaw(eqx.Module):
         """First ``modes`` eigenvalues, (modes,); `tail` at that cutoff is what they leave out."""
         modes = _checks.whole("modes", modes)
         return self.first * jnp.arange(1, modes + 1.0) ** (-1 - self.alpha)
+
+    def levels(self, modes: int) -> Levels:
+        """First ``modes`` eigenvalues as `bayesrg.spectrum.Levels`, (modes,), with their tail."""
+        values = self.values(modes)
+        return Levels(values, np.ones(values.shape, values.dtype), self.tail(modes))
 
     def tail(self, cutoff: ArrayLike) -> Array:
         """Variance above a cutoff (...): Hurwitz zeta of 1 + alpha at cutoff + 1, exact."""
@@ -89,14 +95,13 @@ class PowerLaw(eqx.Module):
 
         fixed, alpha, bare = jax.lax.stop_gradient(args)
         power = alpha / (1 + alpha)
-        # Newton's method falls to the root from above, for the equation is convex.
         bounds = fixed * (2 * bare) ** power, (2**power * fixed) ** (1 + alpha)
 
-        def step(_, error):
+        def newton(error):
             value = fixed * (bare + error) ** power
             return error - (error - value) / (1 - power * value / (bare + error))
 
-        return implicit(excess, jax.lax.fori_loop(0, 60, step, jnp.maximum(*bounds)), args)
+        return implicit(excess, descend(newton, jnp.maximum(*bounds))[0], args)
 
     def ridge_error(self, n: ArrayLike, ridge: ArrayLike) -> Array:
         """Limit of `error` at many points (...), where the ridge dominates."""
@@ -137,11 +142,11 @@ class PowerLaw(eqx.Module):
         by_ridge = (reach / jnp.where(bounded, ratio, 1.0)) ** (1 / (1 + alpha))
         start = jnp.minimum(alpha * reach, jnp.where(bounded, by_ridge, jnp.inf))
 
-        def step(_, kept):
+        def newton(kept):
             slope = 1 / alpha + (1 + alpha) * ratio * kept**alpha
             return kept - excess(kept, fixed) / slope
 
-        return implicit(excess, jax.lax.fori_loop(0, 60, step, start), args)
+        return implicit(excess, descend(newton, start)[0], args)
 
     def mismatched_exponent(self, beta: ArrayLike) -> Array:
         """Ridgeless exponent for target power k^-(1 + beta): the least of beta, 2 + 2 alpha."""

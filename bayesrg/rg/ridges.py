@@ -1,52 +1,34 @@
 # SPDX-License-Identifier: Apache-2.0
 """Ridges that stand for modes: universal, effective, dressed, in two stages."""
 
-import jax.numpy as jnp
-import numpy as np
 from jax import Array
 from jaxtyping import Float
 
 from .. import _checks, _fixedpoint
 from .._checks import ArrayLike
 from .._fixedpoint import Root
-
-
-def levels(values, degeneracy, n, ridge, tail):
-    """Check and convert what every function of a spectrum takes; the tail joins the ridge."""
-    _checks.warn_32_bits("a ridge")
-    values = _checks.eigenvalues(values)
-    if degeneracy is None:
-        degeneracy = jnp.ones_like(values)
-    degeneracy = _checks.positive("degeneracy", degeneracy)
-    if degeneracy.shape[-1:] != values.shape[-1:]:
-        raise ValueError(
-            f"degeneracy has shape {degeneracy.shape} but values {values.shape}; give one per level"
-        )
-    n, ridge = _checks.positive("n", n), _checks.nonnegative("ridge", ridge)
-    tail = _checks.nonnegative("tail", tail)
-    batches = {"values": values, "degeneracy": degeneracy}
-    shapes = {name: x.shape[:-1] for name, x in batches.items()}
-    _checks.fit(**shapes, n=n.shape, ridge=ridge.shape, tail=tail.shape)
-    return values, degeneracy.astype(values.dtype), n, ridge + tail
+from ..spectrum.levels import LevelsLike, levels, ratio
 
 
 def effective_ridge(
-    values: ArrayLike,
+    values: LevelsLike,
     n: ArrayLike,
     ridge: ArrayLike,
     *,
     degeneracy: ArrayLike | None = None,
-    tail: ArrayLike = 0.0,
+    tail: ArrayLike | None = None,
 ) -> Float[Array, "*batch"]:
     r"""Ridge that n points effectively see: the root s of :math:`s = \sigma^2 + \sum_k \lambda_k s/(s+n\lambda_k)`.
 
     Parameters
     ----------
-    values : (..., k) eigenvalues under the data measure, falling, variances
+    values : Spectrum, Levels, or eigenvalues (..., k)
+        Bare eigenvalues fall and are variances under the data measure. See
+        `bayesrg.spectrum.levels` for what a spectrum leaves out.
     n : (...) number of points, a positive real
     ridge : (...) noise variance, zero allowed
-    degeneracy : (..., k) modes a value stands for, 1 by default
-    tail : (...) variance outside the spectrum, added to the ridge
+    degeneracy : (..., k) modes that a bare eigenvalue stands for, 1 by default
+    tail : (...) variance outside the modes, added to the ridge; not with Levels, which hold it
 
     Returns
     -------
@@ -67,13 +49,13 @@ def effective_ridge(
 
 
 def dressed_ridge(
-    values: ArrayLike,
+    values: LevelsLike,
     n: ArrayLike,
     ridge: ArrayLike,
     cutoff: ArrayLike,
     *,
     degeneracy: ArrayLike | None = None,
-    tail: ArrayLike = 0.0,
+    tail: ArrayLike | None = None,
 ) -> Float[Array, "*batch"]:
     """Effective ridge of the modes above a cutoff alone: what eliminating them makes of the ridge.
 
@@ -103,13 +85,13 @@ def dressed_ridge(
 
 
 def solve_ridge(
-    values: ArrayLike,
+    values: LevelsLike,
     n: ArrayLike,
     ridge: ArrayLike,
     cutoff: ArrayLike = 0,
     *,
     degeneracy: ArrayLike | None = None,
-    tail: ArrayLike = 0.0,
+    tail: ArrayLike | None = None,
 ) -> Root:
     """Solve for the ridge above a cutoff and say how well the equation is met.
 
@@ -124,27 +106,28 @@ def solve_ridge(
     ----------
     arXiv 2405.06008; see `effective_ridge`.
     """
-    values, degeneracy, n, ridge = levels(values, degeneracy, n, ridge, tail)
-    high = degeneracy - kept_of(degeneracy, cutoff)
-    return _fixedpoint.effective_ridge(jnp.where(high > 0, values, 0.0), high, n, ridge)
+    whole, n, ridge = problem(values, n, ridge, degeneracy, tail)
+    return _fixedpoint.effective_ridge(whole.split(cutoff)[1], n, ridge)
 
 
-def kept_of(degeneracy, cutoff):
-    """Modes of each level (..., k) that lie below the cutoff (...)."""
-    if _checks.known(degeneracy):
-        cutoff = _checks.cutoffs(cutoff, int(np.asarray(degeneracy).sum(-1).max().round()))
-    cutoff = jnp.asarray(_checks.numbers("cutoff", cutoff), degeneracy.dtype)
-    _checks.fit(cutoff=cutoff.shape, values=degeneracy.shape[:-1])
-    return jnp.clip(cutoff[..., None] - (jnp.cumsum(degeneracy, -1) - degeneracy), 0.0, degeneracy)
+def problem(values, n, ridge, degeneracy=None, tail=None):
+    """Check what every average over data sets takes: levels, number of points, noise variance."""
+    _checks.warn_32_bits("a ridge")
+    found = levels(values, degeneracy=degeneracy, tail=tail)
+    n, ridge = _checks.positive("n", n), _checks.nonnegative("ridge", ridge)
+    batch = {"values": found.values, "degeneracy": found.degeneracy}
+    batch = {name: x.shape[:-1] for name, x in batch.items()}
+    _checks.fit(**batch, n=n.shape, ridge=ridge.shape, tail=found.tail.shape)
+    return found, n, ridge
 
 
 def universal_ridge(
-    values: ArrayLike,
+    values: LevelsLike,
     ridge: ArrayLike,
     cutoff: ArrayLike,
     *,
     degeneracy: ArrayLike | None = None,
-    tail: ArrayLike = 0.0,
+    tail: ArrayLike | None = None,
 ) -> Float[Array, "*batch"]:
     r"""Ridge plus the variance of the modes above a cutoff, :math:`\sigma^2 + \sum_{k>\kappa}\lambda_k`.
 
@@ -158,19 +141,20 @@ def universal_ridge(
     ----------
     arXiv 2405.06008, equations 33 and 34.
     """  # noqa: E501
-    values, degeneracy, _, ridge = levels(values, degeneracy, 1.0, ridge, tail)
-    return ridge + ((degeneracy - kept_of(degeneracy, cutoff)) * values).sum(-1)
+    whole, _, ridge = problem(values, 1.0, ridge, degeneracy, tail)
+    high = whole.split(cutoff)[1]
+    return ridge + high.tail + high.variance.sum(-1)
 
 
 def two_stage_ridge(
-    values: ArrayLike,
+    values: LevelsLike,
     n: ArrayLike,
     ridge: ArrayLike,
     cutoff: ArrayLike,
     rule: str = "universal",
     *,
     degeneracy: ArrayLike | None = None,
-    tail: ArrayLike = 0.0,
+    tail: ArrayLike | None = None,
 ) -> Float[Array, "*batch"]:
     """Effective ridge of the low modes on top of what eliminating the high ones left.
 
@@ -192,18 +176,14 @@ def two_stage_ridge(
     arXiv 2405.06008: the flow as a semigroup.
     """
     _checks.choice("rule", rule, ("universal", "dressed", "exact"))
-    whole = {"degeneracy": degeneracy, "tail": tail}
-    if rule == "exact":
-        s = effective_ridge(values, n, ridge, **whole)
-    elif rule == "universal":
-        s = universal_ridge(values, ridge, cutoff, **whole)
-    else:
-        s = dressed_ridge(values, n, ridge, cutoff, **whole)
-    values, degeneracy, n, ridge = levels(values, degeneracy, n, ridge, tail)
-    low = kept_of(degeneracy, cutoff)
-    if rule == "exact":  # the composition law
-        total = s[..., None] + n[..., None] * values
-        left = low * values * s[..., None] / jnp.where(total > 0, total, 1.0)
-        ridge = ridge + left.sum(-1)
-        return solve_ridge(values, n, ridge, cutoff, degeneracy=degeneracy).value
-    return _fixedpoint.effective_ridge(jnp.where(low > 0, values, 0.0), low, n, s).value
+    whole, n, ridge = problem(values, n, ridge, degeneracy, tail)
+    low, high = whole.split(cutoff)
+    if rule == "universal":
+        s = universal_ridge(whole, ridge, cutoff)
+    elif rule == "dressed":
+        s = _fixedpoint.effective_ridge(high, n, ridge).value
+    else:  # the composition law
+        s = _fixedpoint.effective_ridge(whole, n, ridge).value
+        left = low.variance * ratio(s[..., None], n[..., None] * low.values)
+        return _fixedpoint.effective_ridge(high, n, ridge + left.sum(-1)).value
+    return _fixedpoint.effective_ridge(low, n, s).value

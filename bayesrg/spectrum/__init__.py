@@ -7,6 +7,7 @@ from .fourier import FourierSpectrum, fourier
 from .functionals import Functionals, FunctionalSpectrum, functionals
 from .gaussian_rbf import GaussianRBFSpectrum, gaussian_rbf
 from .groups import groups
+from .levels import Levels, levels
 from .modify import ModifiedKernel, MovingModifiedKernel, modify, modify_kernel
 from .neural import NeuralSpectrum, neural
 from .nystrom import NystromSpectrum, decompose, nystrom
@@ -18,6 +19,7 @@ __all__ = [
     "FunctionalSpectrum",
     "Functionals",
     "GaussianRBFSpectrum",
+    "Levels",
     "ModifiedKernel",
     "MovingModifiedKernel",
     "NeuralSpectrum",
@@ -30,6 +32,7 @@ __all__ = [
     "functionals",
     "gaussian_rbf",
     "groups",
+    "levels",
     "maps",
     "mode_posterior",
     "modify",

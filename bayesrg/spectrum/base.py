@@ -5,6 +5,7 @@ from abc import abstractmethod
 from typing import ClassVar
 
 import equinox as eqx
+import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
@@ -14,6 +15,8 @@ from .._checks import ArrayLike
 
 class Spectrum(eqx.Module):
     r"""Mercer pairs of a kernel, :math:`k(x, z) = \sum_k \lambda_k \phi_k(x)\phi_k(z) + \ldots`.
+
+    ``scale * spectrum`` is the spectrum of the kernel times an amplitude ``scale`` ().
 
     Attributes
     ----------
@@ -31,6 +34,21 @@ class Spectrum(eqx.Module):
     degeneracy: eqx.AbstractVar[Float[Array, " mode"]]
     complete: ClassVar[bool] = False
     orthonormal: ClassVar[bool] = True
+    __array_ufunc__ = None  # so that a NumPy number times a spectrum calls `__rmul__`
+
+    @property
+    def tail(self) -> Array | None:
+        """Mean () of the residual over the data measure, or None where it is not known.
+
+        A spectrum made from a sample does not know it: its modes fit that sample too well.
+        `bayesrg.spectrum.levels` measures it at other inputs.
+        """
+        return jnp.zeros(()) if self.complete else None
+
+    def __mul__(self, scale) -> "Spectrum":
+        return ScaledSpectrum(self, _checks.nonnegative("the scale of a spectrum", scale, ndim=0))
+
+    __rmul__ = __mul__
 
     @abstractmethod
     def features(self, X: ArrayLike) -> Float[Array, "point mode"]:
@@ -38,11 +56,7 @@ class Spectrum(eqx.Module):
 
     @abstractmethod
     def residual(self, X: ArrayLike) -> Float[Array, " point"]:
-        """Prior variance at X (n, d) that the modes leave out: (n,), non-negative.
-
-        Its mean over inputs that the spectrum was not made from is the ``tail`` that functions of
-        eigenvalues take.
-        """
+        """Prior variance at X (n, d) that the modes leave out: (n,), non-negative."""
 
     @abstractmethod
     def residual_cov(self, X: ArrayLike, Z: ArrayLike | None = None) -> Array:
@@ -66,3 +80,42 @@ class Spectrum(eqx.Module):
     def __len__(self) -> int:
         """Return the number of values."""
         return self.values.shape[0]
+
+
+class ScaledSpectrum(Spectrum):
+    """Spectrum of a kernel times an amplitude: the same mode functions, scaled eigenvalues."""
+
+    base: Spectrum
+    scale: Float[Array, ""]
+
+    @property
+    def values(self):
+        return self.scale * self.base.values
+
+    @property
+    def degeneracy(self):
+        return self.base.degeneracy
+
+    @property
+    def complete(self):
+        return self.base.complete
+
+    @property
+    def orthonormal(self):
+        return self.base.orthonormal
+
+    @property
+    def tail(self):
+        return None if self.base.tail is None else self.scale * self.base.tail
+
+    def features(self, X):
+        return self.base.features(X)
+
+    def residual(self, X):
+        return self.scale * self.base.residual(X)
+
+    def residual_cov(self, X, Z=None):
+        return self.scale * self.base.residual_cov(X, Z)
+
+    def warn_if_shared(self, X):
+        self.base.warn_if_shared(X)

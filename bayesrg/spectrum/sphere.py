@@ -74,6 +74,11 @@ class SphereSpectrum(Spectrum):
         size = jnp.asarray(sizes, self.values.dtype)[self.degree[i]]
         return self._sum(jnp.where(jnp.arange(len(self)) == i % len(self), size, 0.0), X, Z)
 
+    @property
+    def tail(self) -> Float[Array, ""]:
+        """Variance () that the levels leave out, the same everywhere on the sphere."""
+        return self.residual(self.radius * jnp.eye(1, self.dim))[0]
+
     def residual(self, X):
         X = self._on_sphere("X", X)
         return jnp.clip(self.kernel.diag(X) - self.values @ self.degeneracy, 0.0)

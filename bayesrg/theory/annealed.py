@@ -12,7 +12,8 @@ from jaxtyping import Float
 
 from .. import _activations, _checks
 from .._checks import ArrayLike
-from .._fixedpoint import implicit
+from .._fixedpoint import bisect, descend, implicit
+from ..spectrum.levels import Levels, LevelsLike, without_tail
 from .hermite import warn_clipped
 from .linearise import resolved, warn_unless_odd
 
@@ -46,8 +47,7 @@ class AnnealedCurve(eqx.Module):
 class _Ensemble(NamedTuple):
     """A spectrum of given size, and the layers above it."""
 
-    values: Array
-    degeneracy: Array
+    levels: Levels
     sizes: Array  # of the spectrum and of every layer
     slopes: Array  # k1^2
     noises: Array  # ks2
@@ -57,12 +57,12 @@ class _Ensemble(NamedTuple):
     def trace(self):
         """Of the features' covariance."""
         if self.slopes.size == 0:
-            return (self.degeneracy * self.values).sum()
+            return self.levels.variance.sum()
         return self.sizes[-1] * (self.slopes[-1] * self.variances[-1] + self.noises[-1])
 
 
 def annealed_dimension(
-    values: ArrayLike, widths, activations, tau: ArrayLike
+    values: LevelsLike, widths, activations, tau: ArrayLike
 ) -> tuple[Float[Array, "*batch"], Float[Array, "*batch"]]:
     r"""Degrees of freedom of the features of a random network, whatever its weights.
 
@@ -72,8 +72,9 @@ def annealed_dimension(
 
     Parameters
     ----------
-    values : (p_0,) eigenvalues of the inputs' covariance, zeros included
-        If rows of the first layer have covariance C/p_0, those of the covariance times C.
+    values : Spectrum, Levels, or eigenvalues (p_0,) of the inputs' covariance, zeros included
+        Bare eigenvalues may come in any order. Of a spectrum its modes alone count. If rows of the
+        first layer have covariance C/p_0, those of the covariance times C.
     widths : sequence of int, (p_1, ..., p_L)
         Of layers with independent weights of variance 1/p_{l-1}.
     activations : name or callable, or a sequence of one per layer
@@ -116,7 +117,7 @@ def annealed_dimension(
 
 
 def annealed_curve(
-    values: ArrayLike,
+    values: LevelsLike,
     widths,
     activations,
     n: ArrayLike,
@@ -131,7 +132,7 @@ def annealed_curve(
 
     Parameters
     ----------
-    values, widths, activations : as in `annealed_dimension`, eigenvalues (p_0,)
+    values, widths, activations : as in `annealed_dimension`
     n : (...) number of points, positive real
     ridge : (...) positive, added to the unnormalised Gram matrix of the features
     label_noise : (...) variance of :math:`\epsilon`
@@ -175,14 +176,14 @@ def annealed_curve(
 
 def _ensemble(caller, values, widths, activations):
     _checks.warn_32_bits(caller)
-    values = _checks.nonnegative("values", values, ndim=1)
-    if not values.size:
+    levels = without_tail(values, falling=False)
+    if not len(levels):
         raise ValueError("values is empty; give at least one eigenvalue")
     widths = _checks.whole_numbers("widths", widths)
     activations = resolved("activations", activations, len(widths))
     warn_unless_odd(activations, "mean", "average over weights with linearise")
-    degeneracy, sizes, layers = jnp.ones_like(values), [values.size], []
-    r = values.mean()
+    sizes, layers = [levels.degeneracy.sum()], []
+    r = levels.variance.sum() / sizes[0]
     for level, (width, activation) in enumerate(zip(widths, activations, strict=True), 1):
         moments = _activations.gaussian_moments(activation, r, jnp.zeros_like(r))
         warn_clipped(moments.clipped)
@@ -195,20 +196,20 @@ def _ensemble(caller, values, widths, activations):
                 "left in the features",
                 stacklevel=3,
             )
-            values, degeneracy = moments.ks2[None], jnp.full(1, width, values.dtype)
+            levels = Levels(moments.ks2[None], jnp.full(1, width, r.dtype))
             sizes, layers = [width], []
         else:
             sizes.append(width)
             layers.append((moments.k1**2, moments.ks2, r))
         r = variance
     columns = [jnp.stack(c) for c in zip(*layers, strict=True)] or [jnp.zeros(0)] * 3
-    return _Ensemble(values, degeneracy, jnp.asarray(sizes, values.dtype), *columns)
+    return _Ensemble(levels, jnp.asarray(sizes, r.dtype), *columns)
 
 
 def _climb(ensemble, t):
     """Argument tau at the top, and t there, that belong to t at the bottom; -1 if t is too low."""
-    values, argument = ensemble.values, ensemble.sizes[0] * t
-    df = (ensemble.degeneracy * values / (values + argument)).sum()
+    levels, argument = ensemble.levels, ensemble.sizes[0] * t
+    df = (levels.variance / (levels.values + argument)).sum()
     valid = jnp.ones((), bool)
     for p, k, c in zip(ensemble.sizes[1:], ensemble.slopes, ensemble.noises, strict=True):
         top = t
@@ -223,18 +224,12 @@ def _climb(ensemble, t):
 def _bottom(ensemble, tau):
     """Logarithm of t at the bottom that belongs to tau at the top."""
     low = high = tau
-    levels = (ensemble.sizes[1:], ensemble.sizes[:-1], *ensemble[3:])
+    levels = (ensemble.sizes[1:], ensemble.sizes[:-1], *ensemble[2:])
     for p, q, k, c, r in reversed(list(zip(*levels, strict=True))):
         low, high = q * (c + low) / (k * p), q * ((c + high) / k + r) / p
     ends = jnp.log(low / ensemble.sizes[0]), jnp.log(high / ensemble.sizes[0])
     ends, fixed, goal = jax.lax.stop_gradient((ends, ensemble, tau))
-
-    def halve(_, ends):
-        middle = (ends[0] + ends[1]) / 2
-        below = _climb(fixed, jnp.exp(middle))[0] < goal
-        return jnp.where(below, middle, ends[0]), jnp.where(below, ends[1], middle)
-
-    u = jax.lax.fori_loop(0, _HALVINGS, halve, ends)[1]
+    u = bisect(lambda u: _climb(fixed, jnp.exp(u))[0] < goal, *ends, _HALVINGS)[1]
     (value, _), (slope, _) = _slopes(fixed, u)
     u = u - (value - goal) / slope  # polishes the last digits
     return implicit(lambda u, at: _climb(at[0], jnp.exp(u))[0] - at[1], u, (ensemble, tau))
@@ -247,8 +242,8 @@ def _slopes(ensemble, u):
 def _shortfall(ensemble, tau):
     r"""Width less df1, that is :math:`\tau/(\kappa_1^2 t)`, and its slope df1 - df2 in log tau."""
     if ensemble.slopes.size == 0:
-        left = tau / (ensemble.values + tau)
-        missing = ensemble.degeneracy * left
+        left = tau / (ensemble.levels.values + tau)
+        missing = ensemble.levels.degeneracy * left
         return missing.sum(), (missing * (1 - left)).sum()
     (_, top), (slope, top_slope) = _slopes(ensemble, _bottom(ensemble, tau))
     missing = tau / (ensemble.slopes[-1] * top)
@@ -270,15 +265,8 @@ def _curve(ensemble, n, ridge):
             missing, slack = _shortfall(frozen, tau)
             return (bare + tau * slack) / (spare + missing + slack)
 
-        def falls(state):
-            tau, before, count = state
-            return (tau < before * (1 - 8 * jnp.finfo(tau.dtype).eps)) & (count < 400)
-
-        # tau times the imbalance is convex, so that steps from above the root stay above it
-        start = jax.lax.stop_gradient((ridge + ensemble.trace) / n)
-        tau, _, _ = jax.lax.while_loop(
-            falls, lambda s: (newton(s[0]), s[0], s[2] + 1), (start, 2 * start, 0)
-        )
+        # tau times the imbalance is convex
+        tau, _ = descend(newton, jax.lax.stop_gradient((ridge + ensemble.trace) / n))
 
         def imbalance(tau, at):
             ensemble, n, ridge = at

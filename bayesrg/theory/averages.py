@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from .. import _fixedpoint
-from ..rg.learnability import ratio
+from ..spectrum.levels import ratio
 
 
 class Averages(NamedTuple):
@@ -32,7 +32,7 @@ class Averages(NamedTuple):
     converged: Array
 
 
-def averages(values, degeneracy, n, ridge):
+def averages(levels, n, ridge):
     r"""Solve for the effective ridge s and take the averages that follow from it.
 
     With the learnabilities L, ``share`` is :math:`1 - \sum_k L_k/n` and ``free`` is
@@ -41,8 +41,7 @@ def averages(values, degeneracy, n, ridge):
 
     Parameters
     ----------
-    values : (..., k) eigenvalues
-    degeneracy : (k,) modes a value stands for
+    levels : Levels, whose tail joins the ridge
     n : (...) number of points, zero allowed
     ridge : (...) finite, zero allowed
 
@@ -50,9 +49,11 @@ def averages(values, degeneracy, n, ridge):
     -------
     Averages
     """
+    values, degeneracy = levels.values, levels.degeneracy
     some = jnp.where(n > 0, n, 1.0)
-    root = _fixedpoint.effective_ridge(values, degeneracy, some, ridge)
-    s = jnp.where(n > 0, root.value, ridge + (degeneracy * values).sum(-1))
+    root = _fixedpoint.effective_ridge(levels, some, ridge)
+    ridge = ridge + levels.tail
+    s = jnp.where(n > 0, root.value, ridge + levels.variance.sum(-1))
     n, ridge, some, s = jnp.broadcast_arrays(n, ridge, some, s)
     signal, noise = n[..., None] * values, s[..., None]
     learnt = jnp.where(degeneracy > 0, ratio(signal, noise), 0.0)
@@ -63,15 +64,15 @@ def averages(values, degeneracy, n, ridge):
     count = (degeneracy * learnt).sum(-1)
     share = jnp.where(s > 0, ridge / jnp.where(s > 0, s, 1.0), 1.0 - count / some)
     critical = (s == 0) & (count >= n) & (n > 0)
-    free = share + (degeneracy * values * left * unlearnt).sum(-1)
+    free = share + (levels.variance * left * unlearnt).sum(-1)
     return Averages(
         n, ridge, s, learnt, unlearnt, left, count, share, free, critical, root.residual,
         root.converged,
     )  # fmt: skip
 
 
-def log_det(values, degeneracy, a):
+def log_det(levels, a):
     r"""Average of :math:`\ln|K + \sigma^2|` over n points, for a positive effective ridge."""
     s = jnp.where(a.s > 0, a.s, 1.0)
-    logs = jnp.log1p(a.n[..., None] * values / s[..., None])
-    return a.n * jnp.log(s) - a.n * (1.0 - a.share) + (degeneracy * logs).sum(-1)
+    logs = jnp.log1p(a.n[..., None] * levels.values / s[..., None])
+    return a.n * jnp.log(s) - a.n * (1.0 - a.share) + (levels.degeneracy * logs).sum(-1)

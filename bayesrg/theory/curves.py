@@ -9,7 +9,8 @@ from jaxtyping import Float
 
 from .. import _checks, rg
 from .._checks import ArrayLike
-from ..rg.ridges import kept_of, levels
+from ..rg.ridges import problem
+from ..spectrum.levels import LevelsLike
 from .averages import averages, log_det
 
 
@@ -48,14 +49,14 @@ class Curve(eqx.Module):
 
 
 def learning_curve(
-    values: ArrayLike,
+    values: LevelsLike,
     power: ArrayLike,
     n: ArrayLike,
     ridge: ArrayLike,
     label_noise: ArrayLike = 0.0,
     *,
     degeneracy: ArrayLike | None = None,
-    tail: ArrayLike = 0.0,
+    tail: ArrayLike | None = None,
 ) -> Curve:
     r"""Predict the errors and the evidence of regression on n points drawn at random.
 
@@ -64,15 +65,15 @@ def learning_curve(
 
     Parameters
     ----------
-    values : (k,) eigenvalues under the data measure, falling
+    values : Spectrum, Levels, or eigenvalues (k,), as in `bayesrg.rg.effective_ridge`
     power : (k,)
         Squared coefficients of the target in the modes, summed over the modes of a level. What
         the target has outside them acts as label noise: add its variance there.
     n : () or (s,) number of points, positive reals
     ridge : () or (s,), the model's noise variance
     label_noise : () or (s,), true noise variance of the labels
-    degeneracy : (k,) modes a value stands for, 1 by default
-    tail : prior variance outside the spectrum
+    degeneracy : (k,) modes that a bare eigenvalue stands for, 1 by default
+    tail : () prior variance outside the modes; not with Levels, which hold it
 
     Returns
     -------
@@ -95,28 +96,24 @@ def learning_curve(
     ----------
     arXiv 2405.06008; Sollich (1999); Canatar, Bordelon and Pehlevan (2021); Simon et al. (2023).
     """
-    values, degeneracy, power, n, noise, label_noise = _checked(
-        values, degeneracy, power, n, ridge, tail, label_noise
-    )
-    bare = noise - _checks.nonnegative("tail", tail)
-    return _curve(values, degeneracy, power, n, noise, bare, label_noise, 0.0)
+    whole, n, ridge = problem(values, n, ridge, degeneracy, tail)
+    power, label_noise = _checked(whole, power, n, ridge, label_noise)
+    return _curve(whole, power, n, ridge, ridge, label_noise, 0.0)
 
 
-def _checked(values, degeneracy, power, n, ridge, tail, label_noise):
-    power = _checks.nonnegative("power", power)
-    values, degeneracy, n, ridge = levels(values, degeneracy, n, ridge, tail)
-    if values.ndim != 1 or power.shape != values.shape:
+def _checked(levels, power, n, ridge, label_noise):
+    power, shape = _checks.nonnegative("power", power), levels.values.shape
+    if len(shape) != 1 or power.shape != shape:
         raise ValueError(
-            f"power has shape {power.shape} and values {values.shape}; give (k,) both, one entry "
-            "a level"
+            f"power has shape {power.shape} and values {shape}; give (k,) both, one entry per level"
         )
     label_noise = _checks.nonnegative("label_noise", label_noise)
     _checks.fit(n=n.shape, ridge=ridge.shape, label_noise=label_noise.shape)
-    return values, degeneracy, power, n, ridge, label_noise
+    return power, label_noise
 
 
 def coarse_learning_curve(
-    values: ArrayLike,
+    values: LevelsLike,
     power: ArrayLike,
     n: ArrayLike,
     ridge: ArrayLike,
@@ -125,9 +122,9 @@ def coarse_learning_curve(
     *,
     rule: str = "universal",
     degeneracy: ArrayLike | None = None,
-    tail: ArrayLike = 0.0,
+    tail: ArrayLike | None = None,
 ) -> Curve:
-    r"""Predict the same for regression with the low modes alone and the ridge of a rule.
+    r"""Learning curve of the coarse model: only the first modes, with the ridge of ``rule``.
 
     Eliminated prior variance joins the ridge, the eliminated target :math:`\sum_{k>\kappa} y_k^2`
     joins the label noise, and the low modes see the rest as in `learning_curve`.
@@ -148,41 +145,37 @@ def coarse_learning_curve(
     arXiv 2405.06008: regression with the renormalised ridge.
     """
     _checks.choice("rule", rule, ("universal", "dressed", "truncate"))
-    given = {"degeneracy": degeneracy, "tail": tail}
+    whole, n, ridge = problem(values, n, ridge, degeneracy, tail)
+    power, label_noise = _checked(whole, power, n, ridge, label_noise)
+    noise = ridge
     if rule == "universal":
-        noise = rg.universal_ridge(values, ridge, cutoff, **given)
+        noise = rg.universal_ridge(whole, ridge, cutoff)
     elif rule == "dressed":
-        noise = rg.dressed_ridge(values, n, ridge, cutoff, **given)
-    values, degeneracy, power, n, bare, label_noise = _checked(
-        values, degeneracy, power, n, ridge, tail, label_noise
-    )
-    bare = bare - _checks.nonnegative("tail", tail)
-    noise = bare if rule == "truncate" else noise
-    low = kept_of(degeneracy, cutoff)
-    share = low / degeneracy
-    kept = jnp.where(low > 0, values, 0.0)
+        noise = rg.dressed_ridge(whole, n, ridge, cutoff)
+    low = whole.split(cutoff)[0]
+    share = low.degeneracy / whole.degeneracy
     missed = ((1 - share) * power).sum(-1)
-    return _curve(kept, low, share * power, n, noise, bare, label_noise, missed)
+    return _curve(low, share * power, n, noise, ridge, label_noise, missed)
 
 
-def _curve(values, degeneracy, power, n, noise, bare, own_noise, missed):
-    """Averages for modes with ``noise`` as ridge, of which ``bare`` is no variance of the function.
+def _curve(levels, power, n, noise, bare, own_noise, missed):
+    """Averages for levels with ``noise`` as ridge, of which ``bare`` is the noise of the model.
 
     Labels have the variance ``own_noise`` of their own and ``missed`` outside the modes.
     """
     arrays = jnp.broadcast_arrays(n, noise, bare, own_noise, jnp.asarray(missed))
     n, noise, bare, own_noise, missed = arrays
     label_noise = own_noise + missed
-    a = averages(values, degeneracy, n, noise)
+    a = averages(levels, n, noise)
     s = a.s
     overfitting = jnp.where(a.critical, jnp.inf, 1.0 / jnp.where(a.critical, 1.0, a.free))
-    gamma = (degeneracy * a.learnt**2).sum(-1) / n
+    gamma = (levels.degeneracy * a.learnt**2).sum(-1) / n
     bias = (a.unlearnt**2 * power).sum(-1) + missed
     amplified = bias + own_noise
     silent = a.critical & (amplified == 0)  # interpolation of a target that the modes hold
     test = jnp.where(silent, 0.0, overfitting * jnp.where(silent, 1.0, amplified))
     quad = (n[..., None] * power * a.left).sum(-1) + n * label_noise / jnp.where(s > 0, s, 1.0)
-    evidence = -0.5 * (quad + log_det(values, degeneracy, a) + n * np.log(2 * np.pi))
+    evidence = -0.5 * (quad + log_det(levels, a) + n * np.log(2 * np.pi))
     finite = jnp.where(jnp.isfinite(test), test, 0.0)
     return Curve(
         n=n, ridge=bare, label_noise=own_noise, test=test,

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from .. import _checks
 from .._checks import ArrayLike
 from .._fixedpoint import implicit
+from ..spectrum.levels import LevelsLike, without_tail
 
 _RUNGS, _STEPS = 40, 6
 
@@ -29,7 +30,7 @@ class Density(eqx.Module):
     atom: Float[Array, ""]
 
 
-def spectral_density(values: ArrayLike, n: ArrayLike, grid: ArrayLike) -> Density:
+def spectral_density(values: LevelsLike, n: ArrayLike, grid: ArrayLike) -> Density:
     r"""Predict the density of the eigenvalues of :math:`X^TX/n` for n rows drawn at random.
 
     It is :math:`(n/p)\,\mathrm{Im}\,v(x + i0)/\pi` for the companion transform
@@ -37,7 +38,8 @@ def spectral_density(values: ArrayLike, n: ArrayLike, grid: ArrayLike) -> Densit
 
     Parameters
     ----------
-    values : (p,) eigenvalues of the population, zeros included
+    values : Spectrum, Levels, or eigenvalues (p,) of the population, zeros included
+        Bare eigenvalues may come in any order. Of a spectrum its modes alone count.
     n : () number of rows, positive
     grid : (g,) positive, where to evaluate
         The density falls like a square root at its edges: take many points there.
@@ -62,17 +64,19 @@ def spectral_density(values: ArrayLike, n: ArrayLike, grid: ArrayLike) -> Densit
     z = -ridge/n, where v = 1/tau.
     """
     _checks.warn_32_bits("theory.spectral_density")
-    values = _checks.eigenvalues(jnp.sort(_checks.finite("values", values, ndim=1))[::-1])
+    levels = without_tail(values, falling=False)
+    order = jnp.argsort(-levels.values)
+    values, counts = levels.values[order], jnp.asarray(levels.degeneracy)[order]
     n = _checks.positive("n", n, ndim=0).astype(values.dtype)
     grid = _checks.positive("grid", grid, ndim=1).astype(values.dtype)
-    p = values.size
-    if p == 0 or (_checks.known(values) and not bool(values[0] > 0)):
+    p = counts.sum()
+    if not len(levels) or (_checks.known(values) and not bool(values[0] > 0)):
         raise ValueError(f"values of shape {values.shape} has no positive entry; give at least one")
-    rank = (values > p * jnp.finfo(values.dtype).eps * values[0]).sum()
+    rank = jnp.where(values > p * jnp.finfo(values.dtype).eps * values[0], counts, 0.0).sum()
     height = _height(values[0], grid)
     # the companion has an atom at zero, whose tail at this height is known
     tail = jnp.clip(1.0 - rank / n, 0.0) * height / (grid**2 + height**2)
-    density = n / p / jnp.pi * (_companion(values, n, grid).imag - tail)
+    density = n / p / jnp.pi * (_companion(values, counts, n, grid).imag - tail)
     return Density(grid, jnp.clip(density, 0.0), 1.0 - jnp.minimum(n, rank) / p)
 
 
@@ -82,11 +86,12 @@ def _height(scale, grid):
 
 
 @jax.jit
-def _companion(values, n, grid):
+def _companion(values, counts, n, grid):
     """Companion transform just above the real axis at the points of ``grid``.
 
     Newton's method on ``1 + z v - mean`` of the share of each value, which is linear far from the
-    axis; the solution there is followed down a ladder of imaginary parts.
+    axis; the solution there is followed down a ladder of imaginary parts. The root is complex, so
+    there is neither a bracket nor a bound from which `bayesrg._fixedpoint` could start.
     """
     scale = values[0]
     omega = values / scale
@@ -95,13 +100,13 @@ def _companion(values, n, grid):
 
     def imbalance(v, at):
         omega, n, z = at
-        return 1.0 + z * v - (omega * v / (1.0 + omega * v)).sum() / n
+        return 1.0 + z * v - (counts * omega * v / (1.0 + omega * v)).sum() / n
 
     fixed = jax.lax.stop_gradient((omega, n))
 
     def newton(_, state):
         v, z = state
-        slope = z - (fixed[0] / (1.0 + fixed[0] * v) ** 2).sum() / fixed[1]
+        slope = z - (counts * fixed[0] / (1.0 + fixed[0] * v) ** 2).sum() / fixed[1]
         step = -imbalance(v, (*fixed, z)) / slope
         # halve the imaginary part at most
         fall = -step.imag / v.imag

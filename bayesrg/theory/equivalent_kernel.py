@@ -7,8 +7,9 @@ from jaxtyping import Float
 
 from .. import _checks
 from .._checks import ArrayLike
-from ..rg.learnability import ratio
 from ..rg.local import probabilities, same_modes
+from ..spectrum import Levels, Spectrum
+from ..spectrum.levels import LevelsLike, levels, without_tail
 
 
 class EquivalentKernel(eqx.Module):
@@ -88,14 +89,15 @@ class EquivalentKernel(eqx.Module):
         return -self.n / self.ridge**2 * self.variance * pulled
 
 
-def equivalent_kernel(values: ArrayLike, n: ArrayLike, ridge: ArrayLike) -> EquivalentKernel:
+def equivalent_kernel(values: LevelsLike, n: ArrayLike, ridge: ArrayLike) -> EquivalentKernel:
     r"""Take the limit of many points at fixed n over ridge: coefficients shrink by a factor each.
 
     :math:`\bar f_k = \lambda_k/(\lambda_k + \sigma^2/n)\, y_k`.
 
     Parameters
     ----------
-    values : (k,) eigenvalues under the data measure
+    values : Spectrum, Levels, or eigenvalues (k,) under the data measure
+        Bare eigenvalues may come in any order. A tail is added to the ridge.
     n : () number of points, a positive real
     ridge : () noise variance, positive
         With the universal ridge of the eliminated modes, and low values alone, it is the mean
@@ -109,6 +111,9 @@ def equivalent_kernel(values: ArrayLike, n: ArrayLike, ridge: ArrayLike) -> Equi
     ----------
     arXiv 2405.06008, equations 10 to 12; Cohen, Malka and Ringel (2021) for the correction.
     """
-    values = _checks.eigenvalues(values, falling=False)
+    if not isinstance(values, Levels | Spectrum):
+        values = without_tail(values, falling=False)
+    whole = levels(values)
     n, ridge = _checks.positive("n", n, ndim=0), _checks.positive("ridge", ridge, ndim=0)
-    return EquivalentKernel(values, n, ridge, ratio(n * values, ridge))
+    ridge = ridge + whole.tail
+    return EquivalentKernel(whole.values, n, ridge, whole.learnt(n, ridge))

@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int
 
 from .. import _checks
 from .._checks import ArrayLike
+from ..spectrum import Levels
 from .averages import averages, log_det
 from .moments import Moments
 
@@ -191,7 +192,8 @@ def equivalent(moments, n, ridge, noise_variance=None, *, ridgeless=True) -> Equ
         """Share a value among targets, the last axis."""
         return x[..., None] if several else x
 
-    a = averages(values, jnp.ones_like(moments.values), n, bare)
+    levels = Levels(values, jnp.ones_like(moments.values))
+    a = averages(levels, n, bare)
     over = (a.s == 0) & (n > 0)  # no ridge and at least as many rows as features
     critical = each(a.critical)
     v = jnp.where(each(over) & (v <= _NOISELESS * Ey2), 0.0, v)
@@ -210,8 +212,7 @@ def equivalent(moments, n, ridge, noise_variance=None, *, ridgeless=True) -> Equ
     noise_fit = jnp.where(each(a.s > 0), each(n) * v / each(s), without)
     data_fit = each(n) * _over_modes(kept * a.left, power) + noise_fit
     logs = jnp.log(jnp.where(values > 0, n[..., None] * values, 1.0)).sum(-1) - n
-    usual = log_det(values, jnp.ones_like(moments.values), a)
-    determinant = jnp.where(silent, each(logs), each(usual))
+    determinant = jnp.where(silent, each(logs), each(log_det(levels, a)))
     if fixed:
         (s2,) = fixed
         alpha = jnp.where(bare > 0, s2 / jnp.where(bare > 0, bare, 1.0), jnp.inf)

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from .. import _checks
 from .._checks import ArrayLike
 from .._linalg import eigh, safe_sqrt
+from ..spectrum.levels import LevelsLike, without_tail
 
 
 class Moments(eqx.Module):
@@ -181,7 +182,7 @@ def population_moments(
 
 
 def spectral_moments(
-    values: ArrayLike,
+    values: LevelsLike,
     power: ArrayLike,
     label_noise: ArrayLike = 0.0,
     *,
@@ -191,7 +192,8 @@ def spectral_moments(
 
     Parameters
     ----------
-    values : (k,) eigenvalues under the data measure, falling
+    values : Spectrum, Levels, or eigenvalues (k,) under the data measure, falling
+        One value per mode. Of a spectrum its modes alone count: add its tail to the ridge.
     power : (k,) squared coefficients of the target in the orthonormal modes
     label_noise : () variance
         What the target has outside the modes acts alike: add it.
@@ -213,8 +215,9 @@ def spectral_moments(
     arXiv 2402.13999; arXiv 2405.06008 for the same averages of Gaussian processes.
     """
     _checks.warn_32_bits("theory.spectral_moments")
-    values, power = _checks.eigenvalues(values), _checks.nonnegative("power", power)
-    if values.ndim != 1 or power.shape != values.shape:
+    values = without_tail(values, single=True).values
+    power = _checks.nonnegative("power", power)
+    if power.shape != values.shape:
         raise ValueError(f"power has shape {power.shape} and values {values.shape}; give (k,) both")
     noise = _checks.nonnegative("label_noise", label_noise, ndim=0)
     power, noise = power.astype(values.dtype), noise.astype(values.dtype)

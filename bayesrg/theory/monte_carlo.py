@@ -18,6 +18,7 @@ from .._checks import ArrayLike
 from .._linalg import safe_sqrt
 from ..kernels import Kernel
 from ..spectrum import Spectrum
+from ..spectrum.levels import LevelsLike, without_tail
 
 
 class Population(eqx.Module):
@@ -122,13 +123,14 @@ class FeaturePopulation(Population):
 
 
 def gaussian_population(
-    values: ArrayLike, coefficients: ArrayLike, *, cutoff: int | None = None
+    values: LevelsLike, coefficients: ArrayLike, *, cutoff: int | None = None
 ) -> GaussianPopulation:
     """Draw data sets with Gaussian features, for which theory is exact in the limit.
 
     Parameters
     ----------
-    values : (k,) eigenvalues under the data measure
+    values : Spectrum, Levels, or eigenvalues (k,) under the data measure
+        One value per mode. Of a spectrum its modes alone are drawn.
     coefficients : (k,) of the noiseless target
     cutoff : int, optional
         Modes that the regression uses, all by default.
@@ -138,7 +140,7 @@ def gaussian_population(
     GaussianPopulation
         Errors are exact averages over new inputs.
     """
-    values = _checks.eigenvalues(values, falling=False)
+    values = without_tail(values, falling=False, single=True).values
     coefficients = _checks.finite("coefficients", coefficients, ndim=1)
     if values.shape != coefficients.shape:
         raise ValueError(

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 
 from .. import _checks
 from .._checks import ArrayLike
-from .._fixedpoint import implicit
+from .._fixedpoint import bisect, implicit
 from .equivalents import equivalent
 from .moments import Moments
 
@@ -152,14 +152,8 @@ def _optimise(moments, n, logs, s2, for_test, profiled):
     on_grid = loss(jnp.broadcast_to(logs, n.shape + logs.shape))[0]
     best = on_grid.argmin(-1)
     ends = logs[jnp.clip(best - 1, 0)], logs[jnp.clip(best + 1, max=points - 1)]
-
-    def halve(_, ends):
-        lower, upper = ends
-        middle = (lower + upper) / 2
-        falling = slope(middle, fixed) < 0
-        return jnp.where(falling, middle, lower), jnp.where(falling, upper, middle)
-
-    found = jax.lax.fori_loop(0, _HALVINGS, halve, jax.lax.stop_gradient(ends))
+    ends = jax.lax.stop_gradient(ends)
+    found = bisect(lambda u: slope(u, fixed) < 0, *ends, _HALVINGS)
     inside = implicit(slope, sum(found) / 2, given)
     # a loss that is level at an end has no optimum inside
     least = on_grid.min(-1, keepdims=True)

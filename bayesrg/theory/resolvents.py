@@ -7,6 +7,7 @@ from jaxtyping import Float
 
 from .. import _checks
 from .._checks import ArrayLike
+from ..spectrum import Levels
 from .averages import averages
 from .moments import Moments
 
@@ -85,7 +86,7 @@ def _averages(moments, n, ridge):
     ridge = _checks.nonnegative("ridge", ridge, ndim=0).astype(moments.values.dtype)
     lost = (ridge == 0) & (moments.values <= moments.floor)
     values = jnp.where(lost, 0.0, moments.values)
-    return averages(values, jnp.ones_like(values), n, ridge)
+    return averages(Levels(values, jnp.ones_like(values)), n, ridge)
 
 
 def _rotate(moments, inner):
