@@ -17,8 +17,8 @@ import numpyro
 from numpyro.infer import NUTS
 
 import bayesrg as brg
+from bayesrg.deep_linear import exact, features, order, prior_density, saddle, weights
 from bayesrg.models import deep_linear, deep_linear_collapsed
-from bayesrg.theory.deep_linear import exact, features, order, prior_density, saddle, weights
 
 numpyro.enable_x64()
 rng = np.random.default_rng(3)

@@ -13,19 +13,19 @@ from oracles import log_normal, within
 from test_order_parameter import latents_of_the_prior
 
 import bayesrg as brg
-from bayesrg.gp import MatrixMercerNormal, eigenpairs
-from bayesrg.inference.sites import bind, sites_of
-from bayesrg.models import deep_linear, deep_linear_collapsed
-from bayesrg.networks import DeepLinear
-from bayesrg.theory.deep_linear.features import (
+from bayesrg.deep_linear.features import (
     drive,
     feature_draw,
     feature_means,
     prior_features,
     rotate,
 )
-from bayesrg.theory.deep_linear.order import latent_excess, order_parameter
-from bayesrg.theory.deep_linear.weights import input_kernel, scale_weights, weight_excess
+from bayesrg.deep_linear.order import latent_excess, order_parameter
+from bayesrg.deep_linear.weights import input_kernel, scale_weights, weight_excess
+from bayesrg.gp import MatrixMercerNormal, eigenpairs
+from bayesrg.inference.sites import bind, sites_of
+from bayesrg.models import deep_linear, deep_linear_collapsed
+from bayesrg.networks import DeepLinear
 
 
 def two_outputs():

@@ -12,13 +12,13 @@ from scipy.special import gammaln, multigammaln, psi
 from scipy.stats import genpareto, multivariate_t
 
 import bayesrg as brg
+from bayesrg.deep_linear import evidence, exact, pareto_k
+from bayesrg.deep_linear.importance import Student
+from bayesrg.deep_linear.joint import joint_of
+from bayesrg.deep_linear.order import order_parameter
+from bayesrg.deep_linear.problem import prepare_outputs
 from bayesrg.models import deep_linear_collapsed
 from bayesrg.networks import DeepLinear
-from bayesrg.theory.deep_linear import evidence, exact, pareto_k
-from bayesrg.theory.deep_linear.importance import Student
-from bayesrg.theory.deep_linear.joint import joint_of
-from bayesrg.theory.deep_linear.order import order_parameter
-from bayesrg.theory.deep_linear.problem import prepare_outputs
 
 
 def two_outputs():

@@ -11,10 +11,10 @@ from oracles import within
 from test_order_parameter import latents_of_the_prior
 
 from bayesrg import diagnostics, io, rg
+from bayesrg.deep_linear.features import feature_means, rotate
+from bayesrg.deep_linear.order import order_parameter
 from bayesrg.diagnostics import feature
 from bayesrg.networks import DeepLinear
-from bayesrg.theory.deep_linear.features import feature_means, rotate
-from bayesrg.theory.deep_linear.order import order_parameter
 
 LINEAR = ("kernel_scale", "target_gain")
 

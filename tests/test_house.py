@@ -21,7 +21,7 @@ LAYERS = {
     "_callables": 0, "_images": 0, "_kinds": 0, "_netcdf": 0, "_numbers": 0, "_reading": 0,
     "_writing": 0,
     "kernels": 1, "spectrum": 1, "data": 1,
-    "gp": 2, "rg": 2, "theory": 2, "dynamics": 2, "networks": 2, "ensembles": 2,
+    "deep_linear": 2, "gp": 2, "rg": 2, "theory": 2, "dynamics": 2, "networks": 2, "ensembles": 2,
     "models": 3, "inference": 3, "diagnostics": 3, "io": 3,
     "plots": 4,
     "job": 5, "cli": 5,
@@ -31,7 +31,8 @@ WITHIN_A_LAYER = {
     ("_checks", "_kinds"), ("_checks", "_numbers"), ("_covariance", "_linalg"),
     ("_covariance", "_numbers"), ("_images", "_reading"), ("_kinds", "_numbers"),
     ("_netcdf", "_reading"),
-    ("spectrum", "kernels"), ("rg", "gp"), ("theory", "rg"), ("theory", "networks"),
+    ("spectrum", "kernels"), ("rg", "gp"), ("deep_linear", "networks"), ("theory", "deep_linear"),
+    ("theory", "rg"),
     ("inference", "io"), ("diagnostics", "io"), ("cli", "job"),
 }  # fmt: skip
 ONLY_FROM = {"xarray": 3, "arviz": 3, "matplotlib": 4, "typer": 5, "rich": 3}
@@ -126,7 +127,7 @@ def test_functions_say_what_they_take_and_give(name):
 
 
 NUMERICAL = [n for n, v in OBJECTS.items() if inspect.isroutine(v)
-             and n.split(".")[0] in ("gp", "rg", "spectrum", "theory")]  # fmt: skip
+             and n.split(".")[0] in ("deep_linear", "gp", "rg", "spectrum", "theory")]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", NUMERICAL)

@@ -6,10 +6,10 @@ from numpy.testing import assert_allclose
 from scipy.stats import norm
 
 from bayesrg import io
+from bayesrg.deep_linear import evidence, exact, perturbative_kernel
+from bayesrg.deep_linear.features import feature_means, rotate
+from bayesrg.deep_linear.order import order_parameter
 from bayesrg.networks import DeepLinear
-from bayesrg.theory.deep_linear import evidence, exact, perturbative_kernel
-from bayesrg.theory.deep_linear.features import feature_means, rotate
-from bayesrg.theory.deep_linear.order import order_parameter
 
 
 def data():

@@ -15,8 +15,8 @@ from jax import Array, random
 
 from .. import _checks
 from .._checks import ArrayLike
+from ..deep_linear.features import prior_features, rotate
 from ..networks import DeepLinear
-from ..theory.deep_linear.features import prior_features, rotate
 from .feature_judge import Diagnosis, diagnose, layer_identity, mcse
 from .feature_kernel import reference, walk
 from .feature_order import at_draw, no_data, sites

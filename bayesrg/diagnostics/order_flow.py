@@ -6,9 +6,9 @@ import xarray as xr
 
 from .. import _checks
 from .._checks import ArrayLike
+from ..deep_linear.features import rotate
 from ..networks import DeepLinear
 from ..spectrum import Spectrum
-from ..theory.deep_linear.features import rotate
 from .feature import inputs_of, targets_of
 from .flow import posterior_flow
 

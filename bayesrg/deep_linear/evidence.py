@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from ... import _checks
-from ..._checks import ArrayLike
-from ...networks import DeepLinear
+from .. import _checks
+from .._checks import ArrayLike
+from ..networks import DeepLinear
 from .importance import Importance, Student
 from .joint import Joint, joint_of
 from .observed import check_observed
@@ -109,7 +109,7 @@ def evidence(
             "deep_linear_collapsed"
         )
     _checks.choice("method", method, _METHODS)
-    _checks.on_host("theory.deep_linear.evidence", net, X, Y, key)
+    _checks.on_host("deep_linear.evidence", net, X, Y, key)
     draws = _checks.whole("draws", draws, least=_LEAST)
     if method == "exact":
         value = exact(net, X, Y).log_evidence

@@ -6,10 +6,10 @@ import numpy as np
 from jaxtyping import Float
 from scipy.special import logsumexp
 
-from ... import _checks
-from ..._checks import ArrayLike
-from ...kernels import Kernel
-from ...networks import DeepLinear
+from .. import _checks
+from .._checks import ArrayLike
+from ..kernels import Kernel
+from ..networks import DeepLinear
 from .draws import ExactDraws, stratified
 from .grid import log_prior, weigh
 from .meijer import log_meijer_g
@@ -67,7 +67,7 @@ class Exact(eqx.Module):
 
     def moment(self, k: ArrayLike) -> float:
         """Posterior mean of ``q**k`` for a real k; infinite where it diverges."""
-        _checks.on_host("a posterior of theory.deep_linear", k)
+        _checks.on_host("a posterior of deep_linear", k)
         _checks.finite("k", k, ndim=0)
         problem, k = self.problem, float(k)
         if not problem.widths or k == 0:
@@ -122,7 +122,7 @@ class Exact(eqx.Module):
         problem = self.problem
         cross, prior = problem.covariances(X_new)
         y_new = _checks.targets("y_new", y_new, cross.shape[0])
-        _checks.on_host("a posterior of theory.deep_linear", y_new)
+        _checks.on_host("a posterior of deep_linear", y_new)
         y_new = np.asarray(y_new, float)
         y_new = y_new.reshape(-1) * problem.output_scale
 
@@ -313,7 +313,7 @@ def prior_density(widths: ArrayLike, log_q: ArrayLike) -> Float[np.ndarray, "...
     ----------
     arXiv 2212.14457.
     """
-    _checks.on_host("theory.deep_linear.prior_density", widths, log_q)
+    _checks.on_host("deep_linear.prior_density", widths, log_q)
     widths = _checks.on_64_bits("widths", widths, _checks.positive, ndim=1)
     if not widths.size:
         raise ValueError("widths is empty; without hidden layers the order parameter is one")

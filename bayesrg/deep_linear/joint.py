@@ -9,9 +9,9 @@ from jax import Array
 from jaxtyping import Float
 from scipy.optimize import minimize
 
-from ... import _checks
-from ..._fixedpoint import hessian
-from ..._linalg import quad_logdet
+from .. import _checks
+from .._fixedpoint import hessian
+from .._linalg import quad_logdet
 from .order import bartlett_sizes, order_parameter
 from .problem import Problem
 
@@ -147,7 +147,7 @@ def joint_of(problems: list[Problem]) -> Joint:
     -------
     Joint
     """
-    _checks.require_x64("theory.deep_linear with several outputs")
+    _checks.require_x64("deep_linear with several outputs")
     first, c = problems[0], len(problems)
     missed = sum(p.missed for p in problems) / first.ridge if first.ridge else 0.0
     unseen = (first.points - first.values.size) * c

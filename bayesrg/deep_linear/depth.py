@@ -5,8 +5,8 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.special import psi, wrightomega
 
-from ... import _checks
-from ..._checks import ArrayLike
+from .. import _checks
+from .._checks import ArrayLike
 
 
 def wide_and_deep(energy: ArrayLike, effective_depth: ArrayLike) -> np.ndarray:
@@ -29,7 +29,7 @@ def wide_and_deep(energy: ArrayLike, effective_depth: ArrayLike) -> np.ndarray:
     ----------
     arXiv 2212.14457.
     """
-    _checks.on_host("theory.deep_linear.wide_and_deep", energy, effective_depth)
+    _checks.on_host("deep_linear.wide_and_deep", energy, effective_depth)
     r = _checks.on_64_bits("energy", energy, _checks.positive)
     depth = _checks.on_64_bits("effective_depth", effective_depth, _checks.nonnegative)
     _checks.fit(energy=r.shape, effective_depth=depth.shape)
@@ -63,7 +63,7 @@ def leading_log_evidence(
     ----------
     arXiv 2212.14457.
     """
-    _checks.on_host("theory.deep_linear.leading_log_evidence", energy, effective_depth, points)
+    _checks.on_host("deep_linear.leading_log_evidence", energy, effective_depth, points)
     q = wide_and_deep(energy, effective_depth)
     r = _checks.on_64_bits("energy", energy, _checks.positive)
     depth = _checks.on_64_bits("effective_depth", effective_depth, _checks.nonnegative)
@@ -95,7 +95,7 @@ def infinite_depth(width: int, points: int, energy: ArrayLike):
     """
     given = {"width": width, "points": points, "energy": energy}
     given = [_checks.positive(name, value, ndim=0) for name, value in given.items()]
-    _checks.on_host("theory.deep_linear.infinite_depth", given)
+    _checks.on_host("deep_linear.infinite_depth", given)
     width, points, energy = (float(value) for value in given)
     b = width / 2.0
     c = brentq(lambda x: psi(b + x) - np.log(b), 0.0, 1.0, xtol=1e-14)

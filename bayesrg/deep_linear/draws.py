@@ -5,7 +5,7 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Float
 
-from ... import _checks
+from .. import _checks
 from .problem import Problem
 
 

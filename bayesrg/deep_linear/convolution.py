@@ -11,9 +11,9 @@ import numpy as np
 from jax import Array, random
 from jaxtyping import Float
 
-from ... import _checks
-from ..._checks import ArrayLike
-from ..._linalg import quad_logdet
+from .. import _checks
+from .._checks import ArrayLike
+from .._linalg import quad_logdet
 from .order import Bartlett, bartlett_factor
 
 _LARGEST = 500  # rows of the covariance that every draw factorises
@@ -283,7 +283,7 @@ def _spread(G, sites, mask, stride):
 
 
 def order_fourth_moment(net: ConvLinear, inputs: int) -> Float[np.ndarray, "i j k l"]:
-    r"""Prior mean of :math:`Q_{ij}Q_{kl}` over outputs and sites, (D S_1,) times four.
+    r"""Prior mean of :math:`Q_{ij}Q_{kl}` over outputs and sites.
 
     For W Wishart with C degrees of freedom around :math:`\Sigma`,
     :math:`E W_{ij}W_{kl} = E\Sigma_{ij}\Sigma_{kl} + (E\Sigma_{ik}\Sigma_{jl} +
@@ -296,7 +296,7 @@ def order_fourth_moment(net: ConvLinear, inputs: int) -> Float[np.ndarray, "i j 
 
     Returns
     -------
-    (D S_1, D S_1, D S_1, D S_1)
+    (s, s, s, s), with s = D S_1
         On the host, with outputs slowest; the mean of Q is 1 / S_L through all T.
     """
     _checks.instance("net", net, ConvLinear, "a ConvLinear")

@@ -4,8 +4,8 @@
 import numpy as np
 from scipy.special import loggamma, polygamma, psi
 
-from ... import _checks
-from ..._checks import ArrayLike
+from .. import _checks
+from .._checks import ArrayLike
 
 _STEP = 0.05  # of w; halving it changes no digit that is kept
 _SWAMPED = 1e10  # an exponent whose round-off exceeds what the rule adds up
@@ -48,7 +48,7 @@ def log_meijer_g(log_z: ArrayLike, b: ArrayLike) -> np.ndarray:
     ----------
     arXiv 2212.14457, 2104.11734 for the function; the rule is the package's own.
     """
-    _checks.on_host("theory.deep_linear.log_meijer_g", log_z, b)
+    _checks.on_host("deep_linear.log_meijer_g", log_z, b)
     log_z = _checks.on_64_bits("log_z", log_z)
     b = _checks.on_64_bits("b", b, ndim=1)
     if not b.size:

@@ -10,7 +10,7 @@ from jax import Array
 from jaxtyping import Float
 from scipy.special import psi
 
-from ..._checks import ArrayLike
+from .._checks import ArrayLike
 
 
 class Bartlett(NamedTuple):

@@ -6,9 +6,9 @@ import warnings
 import numpy as np
 from jax import Array
 
-from ... import _checks
-from ..._checks import ArrayLike
-from ...networks import DeepLinear
+from .. import _checks
+from .._checks import ArrayLike
+from ..networks import DeepLinear
 
 SMALL = 1e-3  # noise variance over mean squared target below which weights mix too slowly
 
@@ -97,7 +97,7 @@ def _refuse_no_noise(net, weights):
     if weights:
         raise ValueError(
             "ridge is 0, and zero noise has no density in weight space; use the model "
-            "deep_linear_collapsed, or theory.deep_linear.exact for one output"
+            "deep_linear_collapsed, or deep_linear.exact for one output"
         )
 
 

@@ -8,9 +8,9 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float
 
-from ..._checks import ArrayLike
-from ...kernels import Linear
-from ...networks import DeepLinear
+from .._checks import ArrayLike
+from ..kernels import Linear
+from ..networks import DeepLinear
 
 
 def weight_shapes(net: DeepLinear, inputs: int) -> tuple[tuple[int, int], ...]:

@@ -11,10 +11,10 @@ from jax import Array
 from jaxtyping import Float
 from scipy.optimize import minimize
 
-from ... import _checks
-from ..._checks import ArrayLike
-from ..._fixedpoint import hessian
-from ..._linalg import quad_logdet
+from .. import _checks
+from .._checks import ArrayLike
+from .._fixedpoint import hessian
+from .._linalg import quad_logdet
 from .joint import joint_of
 from .problem import Problem
 from .stationary import stationary_points
@@ -69,7 +69,7 @@ class MatrixSaddle(eqx.Module):
 
 def matrix_saddle(problems: list[Problem], occam: bool) -> MatrixSaddle:
     """Minimise the action of several outputs over the factors of all layers."""
-    _checks.require_x64("theory.deep_linear.saddle with several outputs")
+    _checks.require_x64("deep_linear.saddle with several outputs")
     problem, c = problems[0], len(problems)
     widths = np.asarray(problem.widths, float)
     if not widths.size or widths.min() < c:

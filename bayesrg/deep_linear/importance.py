@@ -8,8 +8,8 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float
 
-from ... import _checks
-from ..._checks import ArrayLike
+from .. import _checks
+from .._checks import ArrayLike
 
 
 class Importance(eqx.Module):
@@ -84,7 +84,7 @@ def pareto_k(log_weights: ArrayLike) -> float:
     arXiv 1507.02646; the fit is that of Zhang and Stephens (2009).
     """
     log_weights = _checks.finite("log_weights", log_weights, ndim=1)
-    _checks.on_host("theory.deep_linear.pareto_k", log_weights)
+    _checks.on_host("deep_linear.pareto_k", log_weights)
     log_w = np.sort(np.asarray(log_weights, float))
     if log_w.size < 25:
         raise ValueError(f"log_weights has {log_w.size} entries; a tail needs at least 25")

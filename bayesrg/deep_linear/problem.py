@@ -10,12 +10,12 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Float
 
-from ... import _checks
-from ..._checks import ArrayLike
-from ...kernels import Kernel
-from ...networks import DeepLinear
+from .. import _checks
+from .._checks import ArrayLike
+from ..kernels import Kernel
+from ..networks import DeepLinear
 
-_SOLVER = "a solver of theory.deep_linear"
+_SOLVER = "a solver of deep_linear"
 
 
 class Problem(eqx.Module):
@@ -115,7 +115,7 @@ class Problem(eqx.Module):
 
     def covariances(self, X_new):
         """Prior covariance of new outputs with the modes (m, r), and prior variances (m,)."""
-        _checks.on_host("a posterior of theory.deep_linear", X_new)
+        _checks.on_host("a posterior of deep_linear", X_new)
         X_new = _checks.squares("X_new", _checks.on_64_bits("X_new", X_new, _checks.inputs))
         X_new = X_new[:, None] if X_new.ndim == 1 else X_new
         if X_new.shape[1] != self.inputs.shape[1]:
@@ -185,7 +185,7 @@ def prepare_outputs(
 
     ``X`` is (n, d), ``y`` (n,) or (n, outputs), called ``name``, and ``kernel`` as there.
     """
-    _checks.warn_32_bits("theory.deep_linear")
+    _checks.warn_32_bits("deep_linear")
     _checks.instance("net", net, DeepLinear, _checks.NET)
     standard = net.standardise()
     _checks.on_host(_SOLVER, X, y, kernel, standard)
@@ -239,7 +239,7 @@ def prepare_outputs(
 
 def _diagonalise(kernel, X):
     """Positive eigenvalues, falling, and eigenvectors of a kernel at X (n, d), or of a matrix."""
-    _checks.require_x64("theory.deep_linear with a kernel")
+    _checks.require_x64("deep_linear with a kernel")
     K = kernel(X) if isinstance(kernel, Kernel) else _checks.finite("kernel", kernel, ndim=2)
     _checks.on_host(_SOLVER, K)
     K, n = np.asarray(K, float), X.shape[0]

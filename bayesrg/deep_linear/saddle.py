@@ -7,10 +7,10 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Float
 
-from ... import _checks
-from ..._checks import ArrayLike
-from ...kernels import Kernel
-from ...networks import DeepLinear
+from .. import _checks
+from .._checks import ArrayLike
+from ..kernels import Kernel
+from ..networks import DeepLinear
 from .matrix import MatrixSaddle, matrix_saddle
 from .problem import Problem, check_level, prepare_outputs
 from .stationary import Stationary, stationary_points

@@ -4,8 +4,8 @@
 import numpy as np
 from jaxtyping import Float
 
-from ..._checks import ArrayLike
-from ...networks import DeepLinear
+from .._checks import ArrayLike
+from ..networks import DeepLinear
 from .problem import check_level, prepare_outputs
 
 

@@ -11,10 +11,10 @@ from jax import Array, random
 from jax.scipy.linalg import solve_triangular
 from jaxtyping import Float
 
-from ... import _checks
-from ..._checks import ArrayLike
-from ..._linalg import eigh, svd
-from ...networks import DeepLinear
+from .. import _checks
+from .._checks import ArrayLike
+from .._linalg import eigh, svd
+from ..networks import DeepLinear
 from .order import Bartlett, bartlett_factor
 
 
