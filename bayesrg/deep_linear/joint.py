@@ -1,16 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Joint density of several outputs' targets and the random factors of their order parameter."""
 
+from functools import partial
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jaxtyping import Float
-from scipy.optimize import minimize
 
 from .. import _checks
-from .._fixedpoint import hessian
+from .._fixedpoint import hessian, least_point
 from .._linalg import quad_logdet
 from .order import bartlett_sizes, order_parameter
 from .problem import Problem
@@ -115,19 +116,12 @@ class Joint(eqx.Module):
         typical = np.log(max(energies.mean() if energies.size else 0.0, 1e-8))
         shifts = (0.0, max(typical / max(1, len(self.widths)), -5.0))
 
-        def energy(x):
-            value, gradient = _value_and_grad(self, x)
-            return float(value), np.asarray(gradient)
-
-        found, normals = [], jnp.full(self.dimension - self.dof.size, 0.1)
-        for shift in shifts:  # the prior, and the scale of the targets
-            first = np.asarray(self.join(jnp.log(self.dof) + shift, normals))
-            options = {"maxiter": 5000, "ftol": 1e-15, "gtol": 1e-9}
-            found.append(minimize(energy, first, jac=True, method="L-BFGS-B", options=options))
-        x = min(found, key=lambda result: result.fun).x
-        for _ in range(5):
-            x = x - np.linalg.lstsq(hessian(lambda z: energy(z)[1], x), energy(x)[1])[0]
-        root, V = np.linalg.eigh(hessian(lambda z: energy(z)[1], x))
+        # the prior, and the scale of the targets
+        normals = jnp.full(self.dimension - self.dof.size, 0.1)
+        starts = [self.join(jnp.log(self.dof) + shift, normals) for shift in shifts]
+        energy = partial(_value_and_grad, self)
+        x = least_point(energy, starts)
+        root, V = np.linalg.eigh(hessian(energy, x))
         return x, (V * np.clip(root, 1e-6 * np.abs(root).max(initial=0.0), None)) @ V.T
 
     def laplace(self) -> float:

@@ -9,11 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jaxtyping import Float
-from scipy.optimize import minimize
 
 from .. import _checks
 from .._checks import ArrayLike
-from .._fixedpoint import hessian
+from .._fixedpoint import least_point
 from .._linalg import quad_logdet
 from .joint import joint_of
 from .problem import Problem
@@ -129,24 +128,16 @@ def _decoupled(problems, Y, occam):
 
 
 def _lowest(starts, args):
-    """Least point of the action from some log scales: by L-BFGS, then Newton's method."""
+    """Find the least point of the action from some log scales; return its value and slope too."""
     widths, c = np.asarray(args[0]), args[2].shape[1]
-
-    def energy(x):
-        value, gradient = _value_and_grad(x, *args)
-        return float(value), np.asarray(gradient)
-
-    found = []
-    for shift in starts:
-        first = np.full((widths.size, c * (c + 1) // 2), 0.1)
-        first[:, :c] = np.log(widths)[:, None] + shift
-        options = {"maxiter": 5000, "ftol": 1e-15, "gtol": 1e-9}
-        found.append(minimize(energy, first.ravel(), jac=True, method="L-BFGS-B", options=options))
-    x = min(found, key=lambda result: result.fun).x
-    for _ in range(5):
-        x = x - np.linalg.lstsq(hessian(lambda z: energy(z)[1], x), energy(x)[1])[0]
-    value, gradient = energy(x)
-    return x, value, float(np.abs(gradient).max())
+    first = np.full((widths.size, c * (c + 1) // 2), 0.1)
+    first[:, :c] = np.log(widths)[:, None]
+    scale = (np.arange(first.shape[1]) < c) * np.ones_like(first)
+    x = least_point(
+        lambda x: _value_and_grad(x, *args), [(first + shift * scale).ravel() for shift in starts]
+    )
+    value, gradient = _value_and_grad(x, *args)
+    return x, float(value), float(np.abs(gradient).max())
 
 
 def _factors(x, widths, c):
