@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a deep linear network refuses to be fitted to."""
 
-import warnings
-
 import numpy as np
 from jax import Array
 
 from .. import _checks
 from .._checks import ArrayLike
+from .._covariance.noiseless import RANGE, check_range
 from ..networks import DeepLinear
+from .problem import singular
 
 SMALL = 1e-3  # noise variance over mean squared target below which weights mix too slowly
 
@@ -118,8 +118,7 @@ def _refuse_divergence(net, X, Y):
         return
     X, Y = np.asarray(X, float), np.asarray(Y, float)
     c, rank = net.outputs, int(np.linalg.matrix_rank(Y))
-    U, root, _ = np.linalg.svd(X, full_matrices=False)
-    U = U[:, root > max(X.shape) * np.finfo(float).eps * root.max(initial=0.0)]
+    U = singular(X)[0]
     points = U.shape[1]
     least = min(net.widths, default=c)
     if least < c:
@@ -134,12 +133,5 @@ def _refuse_divergence(net, X, Y):
             f"not above {points} + {c} - {rank} - 1: the evidence diverges; give a positive ridge, "
             "wider layers, or drop outputs that are zero or repeated"
         )
-    if points < X.shape[0]:
-        where = f"ridge is 0 and the kernel of the {X.shape[0]} points has rank {points}"
-        if np.linalg.norm(Y - U @ (U.T @ Y)) > 1e-8 * np.linalg.norm(Y):
-            raise ValueError(
-                f"{where}: targets outside its range have zero density; give a positive ridge"
-            )
-        warnings.warn(
-            f"{where}; the targets lie in its range, and the density is that there", stacklevel=5
-        )
+    stray = np.linalg.norm(Y - U @ (U.T @ Y)) > RANGE * np.linalg.norm(Y)
+    check_range(X.shape[0], points, stray)

@@ -4,14 +4,13 @@
 Everything here and in the solvers is NumPy in float64 on the host.
 """
 
-import warnings
-
 import equinox as eqx
 import numpy as np
 from jaxtyping import Float
 
 from .. import _checks
 from .._checks import ArrayLike
+from .._covariance.noiseless import RANGE, check_range
 from ..kernels import Kernel
 from ..networks import DeepLinear
 
@@ -204,10 +203,8 @@ def prepare_outputs(
     output_scale = float(net.output_scale)
     y = y * output_scale
     if kernel is None:
-        U, root, W = np.linalg.svd(X, full_matrices=False)
-        kept = root > max(X.shape) * np.finfo(float).eps * root.max()
-        values, U = variance * root[kept] ** 2, U[:, kept]
-        loadings = W[kept].T * (variance * root[kept])
+        U, root, W = singular(X)
+        values, loadings = variance * root**2, W.T * (variance * root)
     else:
         values, U = _diagonalise(kernel, X)
         loadings = None
@@ -216,16 +213,7 @@ def prepare_outputs(
     missed = ((y - U @ target) ** 2).sum(0) if rank < n else np.zeros(net.outputs)
     ridge = float(standard.ridge)
     if ridge == 0 and rank < n:
-        if missed.sum() > 1e-16 * (y**2).sum():
-            raise ValueError(
-                f"ridge is 0 and the kernel of the {n} points has rank {rank}: targets outside its "
-                "range have zero density; give a ridge above zero"
-            )
-        warnings.warn(
-            f"ridge is 0 and the kernel of the {n} points has rank {rank}; the targets lie in its "
-            "range, and the evidence is their density there",
-            stacklevel=4,
-        )
+        check_range(n, rank, missed.sum() > RANGE**2 * (y**2).sum())
         n, missed = rank, np.zeros(net.outputs)
     shared = {
         "widths": net.widths, "points": n, "values": values, "vectors": U, "ridge": ridge,
@@ -235,6 +223,13 @@ def prepare_outputs(
     return [
         Problem(target=target[:, a], missed=float(missed[a]), **shared) for a in range(net.outputs)
     ]
+
+
+def singular(X):
+    """Singular values of X (n, d) above round-off, with U (n, r) before and W (r, d) after them."""
+    U, root, W = np.linalg.svd(X, full_matrices=False)
+    kept = root > max(X.shape) * np.finfo(float).eps * root.max(initial=0.0)
+    return U[:, kept], root[kept], W[kept]
 
 
 def _diagonalise(kernel, X):

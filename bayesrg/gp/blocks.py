@@ -11,11 +11,11 @@ from jax import Array
 from jax.scipy.linalg import cho_solve
 from jaxtyping import Float
 
+from .._covariance.noiseless import RANGE
 from .._linalg import factor, judge, quad_logdet
 from . import sound
 
 _RANK = 1e-10  # eigenvalues below this part of the largest are none, where there is no noise
-_RANGE = 1e-8  # so far observations may stand off the range of K, relative to their size
 
 
 class Kronecker(NamedTuple):
@@ -156,7 +156,7 @@ class Blocks(NamedTuple):
         ridge = jnp.where(self.ridge > 0, self.ridge, 1.0)
         null = missing * c * jnp.log(2 * np.pi * ridge) + outside / ridge
         stray = outside + jnp.where(live, 0.0, (inside**2).sum(-1)).sum(-1)
-        stray = stray > _RANGE**2 * (r**2).sum((-2, -1))
+        stray = stray > RANGE**2 * (r**2).sum((-2, -1))
         sound.refuse_outside(stray, self.ridge, missing + (~live).sum(-1), n)
         null = jnp.where(self.ridge > 0, null, jnp.where(stray, jnp.inf, 0.0))
         return -0.5 * (terms.sum(-1) + null)

@@ -1,13 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a `MercerNormal` refuses where its numbers can be read: no density, caches of others."""
 
-import warnings
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from .. import _checks
+from .._covariance.noiseless import check_range
 from .._linalg import judge_condition
 
 
@@ -142,16 +141,4 @@ def refuse_outside(stray, ridge, null, n):
     if not all(_checks.known(part) for part in (stray, ridge, null)):
         return
     null = np.where(np.asarray(ridge) == 0, np.asarray(null), 0)
-    if not null.any():
-        return
-    rank = n - null.max()
-    if (np.asarray(stray) & (null > 0)).any():
-        raise ValueError(
-            f"ridge is 0 and the kernel matrix of {n} points has rank {rank}: targets outside its "
-            "range have zero density; give a positive ridge or targets that a function can meet"
-        )
-    warnings.warn(
-        f"ridge is 0 and the kernel matrix of {n} points has rank {rank}: the density is that on "
-        "its range",
-        stacklevel=5,
-    )
+    check_range(n, n - null.max(), (np.asarray(stray) & (null > 0)).any())
