@@ -22,9 +22,9 @@ from bayesrg.deep_linear.features import (
     feature_draw,
     feature_means,
     prior_features,
-    rotate,
 )
 from bayesrg.deep_linear.order import order_parameter
+from bayesrg.deep_linear.problem import prepare
 from bayesrg.models import deep_linear_collapsed
 
 
@@ -77,7 +77,7 @@ def run(data, width, ridge, draws, chains):
         deep_linear_collapsed.model, (data.X, data.y), key=0, draws=draws, chains=chains,
         progress=False, **hyper, **eigen,
     )  # fmt: skip
-    rotated = rotate(net, data.X, data.y)
+    rotated = prepare(net, data.X, data.y).as_jax()
     K = prior_features(rotated)
     gain, growth, alignment = yardsticks(np.asarray(K[0]), np.asarray(data.y), ridge)
 

@@ -11,8 +11,9 @@ from oracles import within
 from test_order_parameter import latents_of_the_prior
 
 from bayesrg import diagnostics, io, rg
-from bayesrg.deep_linear.features import feature_means, rotate
+from bayesrg.deep_linear.features import feature_means
 from bayesrg.deep_linear.order import order_parameter
+from bayesrg.deep_linear.problem import prepare
 from bayesrg.diagnostics import feature
 from bayesrg.networks import DeepLinear
 
@@ -170,7 +171,10 @@ def test_order_parameter_and_kernels_of_a_draw(collapsed, measured):
     np.testing.assert_allclose(group["log_q_eig"], np.log(q), rtol=1e-10)
     np.testing.assert_allclose(group["effective_ridge"], 0.15 / q, rtol=1e-10)
     np.testing.assert_allclose(
-        group["feature_kernel"], feature_means(rotate(NET, X, Y), chain), rtol=1e-10, atol=1e-12
+        group["feature_kernel"],
+        feature_means(prepare(NET, X, Y).as_jax(), chain),
+        rtol=1e-10,
+        atol=1e-12,
     )
     squares = [float(draw[f"c{i}"].sum() + (draw[f"t{i}"] ** 2).sum()) for i in (1, 2)]
     np.testing.assert_allclose(group["layer_excess"], np.subtract(squares, [8, 6]), rtol=1e-12)
@@ -369,7 +373,7 @@ def test_groups_go_to_a_file_and_arviz_reads_them(measured, tmp_path):
         ({"kernel": "draw"}, "key is None, and draws of kernels from the collapsed model"),
         ({"net": DeepLinear((4, 1), ridge=0.1, outputs=2)}, "give the network of the fit"),
         ({"net": DeepLinear((4, 3, 2), ridge=0.1, outputs=2)}, "hold neither all of z1, z2"),
-        ({"net": DeepLinear((4, 3), ridge=0.1)}, "Y has 2 columns and the network 1 outputs"),
+        ({"net": DeepLinear((4, 3), ridge=0.1)}, r"Y has shape \(6, 2\) and the network 1 out"),
         ({"keep_kernels": True, "max_bytes": 10}, "thin the draws, or measure them without"),
         ({"X": X[:4]}, "the inputs have 4 rows"),
     ],

@@ -7,8 +7,9 @@ from scipy.stats import norm
 
 from bayesrg import io
 from bayesrg.deep_linear import evidence, exact, perturbative_kernel
-from bayesrg.deep_linear.features import feature_means, rotate
+from bayesrg.deep_linear.features import feature_means
 from bayesrg.deep_linear.order import order_parameter
+from bayesrg.deep_linear.problem import prepare
 from bayesrg.networks import DeepLinear
 
 
@@ -58,7 +59,7 @@ def test_two_outputs_with_noise():
     net = DeepLinear((120, 80), ridge=0.3, outputs=2)
     sample = evidence(net, X, Y, draws=4000).sample
     chain = order_parameter(net.widths, 2, sample.latents).chain
-    rotated = rotate(net, X, Y)
+    rotated = prepare(net, X, Y).as_jax()
     means = jax.jit(jax.vmap(lambda c: feature_means(rotated, c)))(chain)
     K, (mean, error) = X @ X.T / 6, sample.expect(means)
     for level in (1, 2):

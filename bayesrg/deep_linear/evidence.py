@@ -15,7 +15,7 @@ from ..networks import DeepLinear
 from .importance import Importance, Student
 from .joint import Joint, joint_of
 from .observed import check_observed
-from .problem import prepare_outputs
+from .problem import prepare
 from .scalar import exact
 
 _METHODS = ("exact", "importance_prior", "importance_laplace")
@@ -115,7 +115,7 @@ def evidence(
         value = exact(net, X, Y).log_evidence
         return Evidence(value, 0.0, float("inf"), float("-inf"), method, None)
     check_observed(net, X, Y, weights=False)
-    joint = joint_of(prepare_outputs(net, X, Y, name="Y"))
+    joint = joint_of(prepare(net, X, Y, name="Y"))
     key = _checks.random_key(key)
     if not net.widths:
         value = float(joint.log_likelihood(jnp.zeros(0)))

@@ -4,40 +4,16 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, random
 from jax.scipy.linalg import solve_triangular
 from jaxtyping import Float
 
-from .. import _checks
 from .._checks import ArrayLike
-from .._linalg import eigh, svd
-from ..networks import DeepLinear
+from .._linalg import eigh
 from .order import Bartlett, bartlett_factor
-
-
-class Rotated(eqx.Module):
-    r"""Data in the eigenbasis of the input kernel, in units of the standard network.
-
-    Attributes
-    ----------
-    net : DeepLinear of the standard parametrisation
-    vectors : (n, r) eigenvectors of :math:`XX^T`
-    inputs : (r,) eigenvalues of :math:`XX^T/N_0`
-    targets : (r, c) rotated targets
-    """
-
-    net: DeepLinear
-    vectors: Float[Array, "point mode"]
-    inputs: Float[Array, " mode"]
-    targets: Float[Array, "mode output"]
-
-    @property
-    def values(self) -> Float[Array, " mode"]:
-        """Eigenvalues of the kernel of the outputs, (r,)."""
-        return (self.net.scales**2).prod() * self.inputs
+from .problem import Problem
 
 
 class Features(NamedTuple):
@@ -47,51 +23,17 @@ class Features(NamedTuple):
     kernels: Float[Array, "layer point point_bis"]
 
 
-def rotate(net: DeepLinear, X: ArrayLike, Y: ArrayLike) -> Rotated:
-    """Diagonalise the input kernel once, for all draws of the order parameter.
-
-    Parameters
-    ----------
-    net : DeepLinear
-        Mean field is mapped to the standard network with the same order parameter and features.
-    X : (n, d)
-    Y : (n,) or (n, c)
-
-    Returns
-    -------
-    Rotated
-
-    Raises
-    ------
-    ValueError
-        For mismatched shapes or non-finite numbers.
-    """
-    X = _checks.squares("X", _checks.inputs("X", X))
-    Y = _checks.squares("Y", _checks.targets("Y", Y, X.shape[0])).reshape(X.shape[0], -1)
-    if Y.shape[1] != net.outputs:
-        raise ValueError(
-            f"Y has {Y.shape[1]} columns and the network {net.outputs} outputs; give as many"
-        )
-    U, root, _ = svd(X)
-    if _checks.known(root):
-        floor = max(X.shape) * jnp.finfo(X.dtype).eps * root.max(initial=0.0)
-        rank = int((root > floor).sum())
-        U, root = U[:, :rank], root[:rank]
-    Y = Y * net.output_scale
-    return Rotated(net.standardise(), U, root**2 / X.shape[1], U.T @ Y)
-
-
 def _given(data, Q):
     """Posterior of f at an order parameter: V, and means and variances (r, c) in both bases."""
     q, V = eigh(Q)
     q = jnp.clip(q, 0.0)
     signal = data.values[:, None] * q
-    total = signal + data.net.ridge
+    total = signal + data.ridge
     share = jnp.where(total > 0, signal / jnp.where(total > 0, total, 1.0), 0.0)
-    return V, share * (data.targets @ V), share * data.net.ridge, total, signal
+    return V, share * (data.targets @ V), share * data.ridge, total, signal
 
 
-def drive(data: Rotated, Q: ArrayLike) -> Float[Array, ""]:
+def drive(data: Problem, Q: ArrayLike) -> Float[Array, ""]:
     r"""Drive :math:`\Delta(Q)` of the order parameter by the data.
 
     .. math:: \Delta(Q) = \sum_{ia}\left[\kappa_i q_a R_{ia}^2/C_{ia}^2 - \kappa_i q_a/C_{ia}
@@ -101,7 +43,7 @@ def drive(data: Rotated, Q: ArrayLike) -> Float[Array, ""]:
 
     Parameters
     ----------
-    data : Rotated
+    data : Problem, of JAX arrays
     Q : (c, c)
 
     Returns
@@ -122,17 +64,17 @@ def _left_inverse(G):
     return jnp.linalg.pinv(G)
 
 
-def prior_features(data: Rotated) -> Float[Array, "layer point point_bis"]:
+def prior_features(data: Problem) -> Float[Array, "layer point point_bis"]:
     r"""Prior means :math:`s_1^2\cdots s_l^2 XX^T/N_0` of the feature kernels of ``data``.
 
     (L, n, n), l = 1..L.
     """
-    X = (data.vectors * data.inputs) @ data.vectors.T
-    return jnp.cumprod(data.net.scales[:-1] ** 2)[:, None, None] * X
+    X = (data.vectors * data.input_values) @ data.vectors.T
+    return jnp.cumprod(data.scales[:-1] ** 2)[:, None, None] * X
 
 
 def feature_means(
-    data: Rotated, chain: Sequence[ArrayLike]
+    data: Problem, chain: Sequence[ArrayLike]
 ) -> Float[Array, "layer point point_bis"]:
     r"""Posterior means of all feature kernels given the chain of the order parameter.
 
@@ -144,7 +86,7 @@ def feature_means(
 
     Parameters
     ----------
-    data : Rotated
+    data : Problem, of JAX arrays
     chain : (G_1, ..., G_L), factors (c, r_l) of `order_parameter`
 
     Returns
@@ -156,12 +98,12 @@ def feature_means(
     arXiv 2111.11954 for the first layer; the recursion is the package's own.
     """
     chain = [jnp.asarray(G) for G in chain]
-    Q = chain[0] @ chain[0].T if chain else jnp.eye(data.net.outputs)
+    Q = chain[0] @ chain[0].T if chain else jnp.eye(data.outputs)
     V, mean, variance, _, _ = _given(data, Q)
     variance = variance * (data.values[:, None] > 0)
-    U, scales = data.vectors, data.net.scales
-    M, result = (U * data.inputs) @ U.T, []
-    for layer, (G, width) in enumerate(zip(chain, data.net.widths, strict=True)):
+    U, scales = data.vectors, data.scales
+    M, result = (U * data.input_values) @ U.T, []
+    for layer, (G, width) in enumerate(zip(chain, data.widths, strict=True)):
         side = _left_inverse(G) @ V
         low = U @ (mean @ side.T)
         spread = (U * (variance @ (side**2).sum(0))) @ U.T
@@ -172,7 +114,7 @@ def feature_means(
     return jnp.stack(result) if result else jnp.zeros((0, *M.shape))
 
 
-def feature_draw(key: Array, data: Rotated, chain: Sequence[ArrayLike]) -> Features:
+def feature_draw(key: Array, data: Problem, chain: Sequence[ArrayLike]) -> Features:
     r"""Draw the function and all feature kernels given the chain of the order parameter.
 
     In every layer the units along the weights above are fixed by f; the others stay at the prior:
@@ -182,7 +124,7 @@ def feature_draw(key: Array, data: Rotated, chain: Sequence[ArrayLike]) -> Featu
     Parameters
     ----------
     key : JAX key
-    data : Rotated
+    data : Problem, of JAX arrays
     chain : (G_1, ..., G_L), factors (c, r_l) of `order_parameter`, one posterior draw
 
     Returns
@@ -195,15 +137,15 @@ def feature_draw(key: Array, data: Rotated, chain: Sequence[ArrayLike]) -> Featu
     arXiv 2111.11954 for the first layer; the recursion is the package's own.
     """
     chain = [jnp.asarray(G) for G in chain]
-    Q = chain[0] @ chain[0].T if chain else jnp.eye(data.net.outputs)
+    Q = chain[0] @ chain[0].T if chain else jnp.eye(data.outputs)
     V, mean, variance, _, _ = _given(data, Q)
-    U, scales = data.vectors, data.net.scales
+    U, scales = data.vectors, data.scales
     keys = random.split(key, 3)
     f = mean + jnp.sqrt(variance) * random.normal(keys[0], mean.shape, mean.dtype)
     f = U @ f @ V.T
-    A, result = U * jnp.sqrt(data.inputs), []
-    factors = _white_factors(keys[1:], data.net.widths, chain, A)
-    for layer, (G, width, B) in enumerate(zip(chain, data.net.widths, factors, strict=True)):
+    A, result = U * jnp.sqrt(data.input_values), []
+    factors = _white_factors(keys[1:], data.widths, chain, A)
+    for layer, (G, width, B) in enumerate(zip(chain, data.widths, factors, strict=True)):
         above = (scales[layer + 1 :] ** 2).prod()
         Z = f @ _left_inverse(G).T / jnp.sqrt(above)
         A = jnp.concatenate([Z, scales[layer] * A @ B], 1) / np.sqrt(width)

@@ -18,32 +18,23 @@ from .problem import Problem
 
 
 class Joint(eqx.Module):
-    r"""Density of targets and Bartlett factors in coordinates without bounds; see `joint_of`.
+    r"""Density of targets and Bartlett factors in coordinates without bounds.
 
     A point x (k,) holds for l = L..1 the logarithms of the squared diagonal ``c{l}`` and then the
     entries ``t{l}`` below it, :math:`k = LD(D+1)/2` for D outputs at any widths from D on.
 
     Attributes
     ----------
-    widths : :math:`(N_1, ..., N_L)`
-    outputs : D
-    values : (r,) positive eigenvalues of the kernel
-    targets : (r, D) targets in its eigenvectors, in units of the standard network
-    ridge : () noise variance in these units
-    constant : () log density of what no function can meet, and the change of units
+    problem : Problem
+        With arrays of JAX in 64 bits; see `joint_of`.
     """
 
-    widths: tuple[int, ...] = eqx.field(static=True)
-    outputs: int = eqx.field(static=True)
-    values: Float[Array, " mode"]
-    targets: Float[Array, "mode output"]
-    ridge: Float[Array, ""]
-    constant: Float[Array, ""]
+    problem: Problem
 
     @property
     def sizes(self):
         """Sizes of the random factors, from the readout down."""
-        return bartlett_sizes(self.widths, self.outputs)
+        return bartlett_sizes(self.problem.widths, self.problem.outputs)
 
     @property
     def dof(self) -> Float[np.ndarray, " pivot"]:
@@ -91,14 +82,22 @@ class Joint(eqx.Module):
         gamma = half * (logs - np.log(2.0)) - 0.5 * jnp.exp(logs) - jax.lax.lgamma(half)
         return gamma.sum() - 0.5 * (normals**2 + np.log(2 * np.pi)).sum()
 
+    def terms(self, x):
+        """Squared targets over their variances, and log determinant of these, at x (k,)."""
+        problem = self.problem
+        Q, _ = order_parameter(problem.widths, problem.outputs, self.latents(x))
+        noise = problem.ridge * jnp.eye(problem.outputs, dtype=Q.dtype)
+        M = problem.values[:, None, None] * Q + noise
+        quad, log_det = quad_logdet(M, problem.targets[:, None, :])
+        log_det = log_det.sum() + problem.outputs * problem.log_det_outside
+        log_det = log_det + problem.targets.size * np.log(2 * np.pi)
+        return quad.sum() + problem.outside.sum(), log_det
+
     def log_likelihood(self, x):
         """Log density of the targets given x (k,), in the units in which they were given."""
-        Q, _ = order_parameter(self.widths, self.outputs, self.latents(x))
-        eye = jnp.eye(self.outputs, dtype=Q.dtype)
-        M = self.values[:, None, None] * Q + self.ridge * eye
-        quad, log_det = quad_logdet(M, self.targets[:, None, :])
-        rest = self.targets.size * np.log(2 * np.pi)
-        return self.constant - 0.5 * (quad.sum() + log_det.sum() + rest)
+        misfit, log_det = self.terms(x)
+        units = self.problem.points * self.problem.outputs * jnp.log(self.problem.output_scale)
+        return units - 0.5 * (misfit + log_det)
 
     def log_density(self, x):
         """Log density of targets and x (k,) together."""
@@ -112,21 +111,23 @@ class Joint(eqx.Module):
         x : (k,)
         precision : (k, k) positive definite
         """
-        energies = np.asarray(self.targets**2 / self.values[:, None])
-        typical = np.log(max(energies.mean() if energies.size else 0.0, 1e-8))
-        shifts = (0.0, max(typical / max(1, len(self.widths)), -5.0))
-
-        # the prior, and the scale of the targets
-        normals = jnp.full(self.dimension - self.dof.size, 0.1)
-        starts = [self.join(jnp.log(self.dof) + shift, normals) for shift in shifts]
         energy = partial(_value_and_grad, self)
-        x = least_point(energy, starts)
+        x = least_point(energy, self.starts(jnp.log(self.dof)))
         root, V = np.linalg.eigh(hessian(energy, x))
         return x, (V * np.clip(root, 1e-6 * np.abs(root).max(initial=0.0), None)) @ V.T
 
+    def starts(self, logs):
+        """Two points: of the prior with ``logs`` for its logarithms, and on the targets' scale."""
+        problem = self.problem
+        energies = np.asarray(problem.targets**2 / problem.values[:, None])
+        typical = np.log(max(energies.mean() if energies.size else 0.0, 1e-8))
+        shift = max(typical / max(1, len(problem.widths)), -5.0)
+        normals = jnp.full(self.dimension - self.dof.size, 0.1)
+        return [self.join(logs, normals), self.join(logs + shift, normals)]
+
     def laplace(self) -> float:
         """Log evidence by Laplace's method at the `mode`, in the units of the targets."""
-        if not self.widths:
+        if not self.problem.widths:
             return float(self.log_density(jnp.zeros(0)))
         x, precision = self.mode()
         log_det = np.linalg.slogdet(precision)[1]
@@ -134,24 +135,10 @@ class Joint(eqx.Module):
         return float(value + 0.5 * (x.size * np.log(2 * np.pi) - log_det))
 
 
-def joint_of(problems: list[Problem]) -> Joint:
-    """Gather ``problems``, one per output, in a density in 64 bits.
-
-    Returns
-    -------
-    Joint
-    """
+def joint_of(problem: Problem) -> Joint:
+    """Return the `Joint` density of a problem on the host; it needs 64-bit floats."""
     _checks.require_x64("deep_linear with several outputs")
-    first, c = problems[0], len(problems)
-    missed = sum(p.missed for p in problems) / first.ridge if first.ridge else 0.0
-    unseen = (first.points - first.values.size) * c
-    outside = unseen * np.log(2 * np.pi * first.ridge) if unseen else 0.0
-    units = first.points * c * float(np.log(first.output_scale))
-    return Joint(
-        first.widths, c, jnp.asarray(first.values),
-        jnp.asarray(np.stack([p.target for p in problems], 1)), jnp.asarray(first.ridge),
-        jnp.asarray(units - 0.5 * (missed + outside)),
-    )  # fmt: skip
+    return Joint(problem.as_jax())
 
 
 def _energy(joint, x):

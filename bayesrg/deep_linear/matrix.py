@@ -7,14 +7,13 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
 from jaxtyping import Float
 
 from .. import _checks
 from .._checks import ArrayLike
 from .._fixedpoint import least_point
-from .._linalg import quad_logdet
 from .joint import joint_of
+from .order import order_parameter
 from .problem import Problem
 from .stationary import stationary_points
 from .zero_noise import collapsed
@@ -25,8 +24,8 @@ class MatrixSaddle(eqx.Module):
 
     Attributes
     ----------
-    problems : list of Problem
-        The data of every output in the eigenbasis of the kernel.
+    problem : Problem
+        The data in the eigenbasis of the kernel, in units of the standard parametrisation.
     Q : (c, c) order parameter: the prior covariance of vec(f) is renormalised to Q times K
     delta : (c,) numbers d of the eigenvalues of Q, rising, which solve prod(1 + d / N_l) = q
     rho : (L, c) factors of the layers along these
@@ -37,7 +36,7 @@ class MatrixSaddle(eqx.Module):
         infinite where the evidence diverges
     """
 
-    problems: list[Problem]
+    problem: Problem
     Q: Float[np.ndarray, "output output_bis"]
     delta: Float[np.ndarray, " output"]
     rho: Float[np.ndarray, "layer output"]
@@ -53,7 +52,7 @@ class MatrixSaddle(eqx.Module):
         mean : (m, c)
         variance : (m, c)
         """
-        problem, Y = self.problems[0], np.stack([p.target for p in self.problems], 1)
+        problem = self.problem
         cross, prior = problem.covariances(X_new)
         q, V = np.linalg.eigh(self.Q)
         signal = problem.values[:, None] * q
@@ -61,48 +60,38 @@ class MatrixSaddle(eqx.Module):
         share = np.where(live, q / np.where(live, signal + problem.ridge, 1.0), 0.0)
         if problem.ridge == 0:
             share = np.broadcast_to(1.0 / problem.values[:, None], share.shape)
-        mean = cross @ (share * (Y @ V)) @ V.T / problem.output_scale
+        mean = cross @ (share * (problem.targets @ V)) @ V.T / problem.output_scale
         variance = (q * (prior[:, None] - cross**2 @ share)) @ (V**2).T
         return mean, np.clip(variance, 0.0, None) / problem.output_scale**2
 
 
-def matrix_saddle(problems: list[Problem], occam: bool) -> MatrixSaddle:
+def matrix_saddle(problem: Problem, occam: bool) -> MatrixSaddle:
     """Minimise the action of several outputs over the factors of all layers."""
     _checks.require_x64("deep_linear.saddle with several outputs")
-    problem, c = problems[0], len(problems)
-    widths = np.asarray(problem.widths, float)
+    widths, c = np.asarray(problem.widths, float), problem.outputs
     if not widths.size or widths.min() < c:
         raise ValueError(
             f"widths are {problem.widths} for {c} outputs; the saddle needs hidden layers, all at "
             "least as wide as the outputs are many; evidence(...) knows narrower ones"
         )
-    Y = np.stack([p.target for p in problems], 1)
-    if problem.ridge == 0 and np.linalg.matrix_rank(Y) < c:
-        return _decoupled(problems, Y, occam)
-    joint = joint_of(problems)
-    weight = jnp.asarray(float(occam))
-    args = (jnp.asarray(widths), joint.values, joint.targets, joint.ridge, weight)
-    energies = Y**2 / problem.values[:, None]
-    typical = np.log(max(energies.mean() if energies.size else 0.0, 1e-8)) / widths.size
-    starts = (0.0, max(typical, -5.0))  # the prior, and the scale of the targets
-    x, action, slope = _lowest(starts, args)
-    Q = np.asarray(_order_parameter(x, args[0], c))
+    if problem.ridge == 0 and np.linalg.matrix_rank(problem.targets) < c:
+        return _decoupled(problem, occam)
+    joint, weight = joint_of(problem), jnp.asarray(float(occam))
+    typical = np.log(np.repeat(widths[::-1], c))  # of the squared diagonals, a priori
+    x = least_point(lambda x: _value_and_grad(x, joint, weight), joint.starts(typical))
+    action, gradient = _value_and_grad(x, joint, weight)
+    Q = np.asarray(order_parameter(problem.widths, c, joint.latents(x)).Q)
     delta = np.array([_shared(q, widths) for q in np.linalg.eigvalsh(Q)])
-    if problem.ridge:
-        action += 0.5 * sum(p.missed for p in problems) / problem.ridge
-        unseen = (problem.points - problem.values.size) * c
-        action += 0.5 * unseen * np.log(2 * np.pi * problem.ridge) * occam
-    rho = 1.0 + delta / widths[:, None]
-    return MatrixSaddle(problems, Q, delta, rho, float(action), slope, joint.laplace())
+    rho, slope = 1.0 + delta / widths[:, None], float(np.abs(gradient).max())
+    return MatrixSaddle(problem, Q, delta, rho, float(action), slope, joint.laplace())
 
 
-def _decoupled(problems, Y, occam):
+def _decoupled(problem, occam):
     """Solve one output at a time in eigenvectors of Y^T K^-1 Y: without noise they are Q's own."""
-    problem, c = problems[0], len(problems)
-    widths = np.asarray(problem.widths, float)
+    widths, c, Y = np.asarray(problem.widths, float), problem.outputs, problem.targets
     energies, V = np.linalg.eigh(Y.T @ (Y / problem.values[:, None]))
     targets = np.where(energies > 1e-14 * energies.max(initial=0.0), Y @ V, 0.0)
-    alone = [eqx.tree_at(lambda p: p.target, problem, targets[:, a]) for a in range(c)]
+    alone = [eqx.tree_at(lambda p: p.targets, problem, targets[:, a : a + 1]) for a in range(c)]
     found = [stationary_points(p, occam) for p in alone]
     if not all(found):
         warnings.warn(
@@ -121,55 +110,25 @@ def _decoupled(problems, Y, occam):
         for points, p in zip(found, alone, strict=True)
     ]
     converges = widths.min() > problem.points + c - np.linalg.matrix_rank(Y) - 1
-    value = joint_of(problems).laplace() if converges else float("inf")
+    value = joint_of(problem).laplace() if converges else float("inf")
     slope = 0.0 if all(found) else float("nan")
     Q = (V * q) @ V.T
-    return MatrixSaddle(problems, Q, delta[order], rho, float(sum(actions)), slope, value)
+    return MatrixSaddle(problem, Q, delta[order], rho, float(sum(actions)), slope, value)
 
 
-def _lowest(starts, args):
-    """Find the least point of the action from some log scales; return its value and slope too."""
-    widths, c = np.asarray(args[0]), args[2].shape[1]
-    first = np.full((widths.size, c * (c + 1) // 2), 0.1)
-    first[:, :c] = np.log(widths)[:, None]
-    scale = (np.arange(first.shape[1]) < c) * np.ones_like(first)
-    x = least_point(
-        lambda x: _value_and_grad(x, *args), [(first + shift * scale).ravel() for shift in starts]
-    )
-    value, gradient = _value_and_grad(x, *args)
-    return x, float(value), float(np.abs(gradient).max())
+@eqx.filter_jit
+def _value_and_grad(x, joint, occam):
+    """Action of the coordinates x (k,) of a `Joint`, and its gradient."""
+    return jax.value_and_grad(_action)(x, joint, occam)
 
 
-def _factors(x, widths, c):
-    """Triangular factors (L, c, c) of the layers, with log squared diagonals first in x."""
-    x = x.reshape(widths.size, -1)
-    rows, columns = np.tril_indices(c, -1)
-    diagonal = np.arange(c)
-    B = jnp.zeros((widths.size, c, c)).at[:, diagonal, diagonal].set(jnp.exp(0.5 * x[:, :c]))
-    return B.at[:, rows, columns].set(x[:, c:]), x[:, :c]
-
-
-def _order_parameter(x, widths, c) -> Array:
-    """Q = G G^T, with G the product of the factors from the readout down."""
-    B, _ = _factors(jnp.asarray(x), widths, c)
-    G = jnp.eye(c)
-    for layer in range(widths.size - 1, -1, -1):
-        G = G @ B[layer] / jnp.sqrt(widths[layer])
-    return G @ G.T
-
-
-def _energy(x, widths, values, Y, ridge, occam):
+def _action(x, joint, occam):
     """Rate of the layers and minus the log likelihood, whose determinant ``occam`` weighs."""
-    c = Y.shape[1]
-    B, log_c = _factors(x, widths, c)
-    Q = _order_parameter(x, widths, c)
-    quad, log_det = quad_logdet(values[:, None, None] * Q + ridge * jnp.eye(c), Y[:, None, :])
-    rate = (B**2).sum((1, 2)) - widths * ((log_c - jnp.log(widths)[:, None]).sum(1) + c)
-    prefactor = log_det.sum() + Y.size * np.log(2 * np.pi)
-    return 0.5 * (quad.sum() + rate.sum() + occam * prefactor)
-
-
-_value_and_grad = jax.jit(jax.value_and_grad(_energy))
+    logs, normals = joint.split(x)
+    width = np.repeat(np.asarray(joint.problem.widths[::-1], float), joint.problem.outputs)
+    rate = (jnp.exp(logs) - width * (1.0 + logs - np.log(width))).sum() + (normals**2).sum()
+    misfit, log_det = joint.terms(x)
+    return 0.5 * (rate + misfit + occam * log_det)
 
 
 def _shared(q, widths):

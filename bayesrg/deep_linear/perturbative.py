@@ -6,7 +6,7 @@ from jaxtyping import Float
 
 from .._checks import ArrayLike
 from ..networks import DeepLinear
-from .problem import check_level, prepare_outputs
+from .problem import check_level, prepare
 
 
 def perturbative_kernel(
@@ -41,13 +41,13 @@ def perturbative_kernel(
     ----------
     arXiv 2106.00651; unequal widths, scales and noise are the package's own.
     """
-    problems = prepare_outputs(net, X, Y, name="Y")
-    first, c = problems[0], len(problems)
-    check_level(level, len(first.widths))
-    learnt = first.learnt(0.0)
-    mean = learnt[:, None] * np.stack([p.target for p in problems], 1)
-    second = mean @ mean.T + c * np.diag(first.ridge * learnt)
-    rate = sum(1.0 / width for width in first.widths[:level])
-    K = np.diag(first.values)
-    inner = (K + rate * (second - c * K)) / (first.scales[level:] ** 2).prod()
-    return first.vectors @ inner @ first.vectors.T
+    problem = prepare(net, X, Y, name="Y")
+    check_level(level, len(problem.widths))
+    learnt = problem.learnt(0.0)
+    mean = learnt[:, None] * problem.targets
+    second = mean @ mean.T + problem.outputs * np.diag(problem.ridge * learnt)
+    rate = sum(1.0 / width for width in problem.widths[:level])
+    K = np.diag(problem.values)
+    inner = K + rate * (second - problem.outputs * K)
+    inner = inner / (problem.scales[level:] ** 2).prod()
+    return problem.vectors @ inner @ problem.vectors.T

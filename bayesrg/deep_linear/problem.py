@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One output's data in the eigenbasis of the input kernel: likelihoods given the order parameter.
+"""The data of a deep linear network in the eigenbasis of its kernel, and their likelihoods.
 
-Everything here and in the solvers is NumPy in float64 on the host.
+Everything is NumPy in float64 on the host; `Problem.as_jax` is for what is compiled.
 """
 
 import equinox as eqx
+import jax
+import jax.numpy as jnp
 import numpy as np
+from jax import Array
 from jaxtyping import Float
 
 from .. import _checks
@@ -18,10 +21,11 @@ _SOLVER = "a solver of deep_linear"
 
 
 class Problem(eqx.Module):
-    r"""Data of one output, in units of the standard parametrisation; see `prepare`.
+    r"""Data of a deep linear network, in units of the standard parametrisation; see `prepare`.
 
-    Given the order parameter q, the rotated targets are independent with variances
-    :math:`C_i = \kappa_i q + T`. Methods take :math:`\log q` (g,).
+    Given the order parameter Q, the targets of each mode are independent of the others, with
+    covariance :math:`\kappa_i Q + T` over outputs. Methods that take :math:`\log q` (g,) are for
+    one output, of variances :math:`C_i = \kappa_i q + T`.
 
     Attributes
     ----------
@@ -29,30 +33,51 @@ class Problem(eqx.Module):
     points : P; the rank of the kernel where there is no noise
     values : (r,) positive eigenvalues :math:`\kappa` of the kernel
     vectors : (P, r) its eigenvectors
-    target : (r,) targets in that basis
-    missed : squared length of the targets outside the range of the kernel
-    ridge : T, times :math:`\gamma^2` in mean field
+    targets : (r, c) targets in that basis
+    outside : (c,) squared length of the targets outside the range of the kernel, over T
+    log_det_outside : () their sum of :math:`\log 2\pi T`, for each output
+    ridge : () T, times :math:`\gamma^2` in mean field
     kernel : of an output in place of that of the inputs; None for the latter
     inputs : (n, d) X
     loadings : (d, r), whose product with new inputs is their covariance with the modes
-    variance : S / N_0, prior variance of an output per squared length of its input
+    variance : () S / N_0, prior variance of an output per squared length of its input
     scales : (L + 1,) standard deviations of the weights
-    output_scale : what targets were multiplied by
+    output_scale : () what targets were multiplied by
     """
 
     widths: tuple[int, ...] = eqx.field(static=True)
     points: int = eqx.field(static=True)
-    values: Float[np.ndarray, " mode"]
-    vectors: Float[np.ndarray, "point mode"]
-    target: Float[np.ndarray, " mode"]
-    missed: float
-    ridge: float
+    values: Float[np.ndarray | Array, " mode"]
+    vectors: Float[np.ndarray | Array, "point mode"]
+    targets: Float[np.ndarray | Array, "mode output"]
+    outside: Float[np.ndarray | Array, " output"]
+    log_det_outside: float | Float[Array, ""]
+    ridge: float | Float[Array, ""]
     kernel: Kernel | None
-    inputs: Float[np.ndarray, "point feature"]
-    loadings: Float[np.ndarray, "feature mode"] | None
-    variance: float
-    scales: Float[np.ndarray, " level"]
-    output_scale: float
+    inputs: Float[np.ndarray | Array, "point feature"]
+    loadings: Float[np.ndarray | Array, "feature mode"] | None
+    variance: float | Float[Array, ""]
+    scales: Float[np.ndarray | Array, " level"]
+    output_scale: float | Float[Array, ""]
+
+    def as_jax(self) -> "Problem":
+        """Return the problem with arrays of JAX, which enter a compiled program as arguments."""
+        return jax.tree.map(jnp.asarray, self)
+
+    @property
+    def outputs(self):
+        """Number c of outputs."""
+        return self.targets.shape[1]
+
+    @property
+    def target(self):
+        """Targets of the only output, (r,)."""
+        return self.targets[:, 0]
+
+    @property
+    def input_values(self):
+        """Eigenvalues of :math:`XX^T/N_0`, (r,)."""
+        return self.values / (self.scales**2).prod()
 
     @property
     def shapes(self):
@@ -81,14 +106,12 @@ class Problem(eqx.Module):
         _, total = self.logs(log_q)
         with np.errstate(over="ignore", divide="ignore"):
             quad = np.exp(np.log(self.target**2) - total).sum(-1)
-        return quad + (self.missed / self.ridge if self.ridge else 0.0)
+        return quad + self.outside[0]
 
     def log_det(self, log_q):
         r"""Sum of :math:`\log 2\pi C_i` over all points, (g,)."""
         _, total = self.logs(log_q)
-        unseen = self.points - self.values.size
-        outside = unseen * np.log(2 * np.pi * self.ridge) if unseen else 0.0
-        return total.sum(-1) + self.values.size * np.log(2 * np.pi) + outside
+        return total.sum(-1) + self.values.size * np.log(2 * np.pi) + self.log_det_outside
 
     def log_likelihood(self, log_q):
         """Log density of the targets given q, (g,)."""
@@ -133,18 +156,23 @@ class Problem(eqx.Module):
 
 
 def prepare(
-    net: DeepLinear, X: ArrayLike, y: ArrayLike, kernel: Kernel | ArrayLike | None = None
+    net: DeepLinear,
+    X: ArrayLike,
+    y: ArrayLike,
+    kernel: Kernel | ArrayLike | None = None,
+    name: str = "y",
 ) -> Problem:
     r"""Rotate the data into the eigenbasis of :math:`K = S XX^T/N_0`, once.
 
     Parameters
     ----------
     net : DeepLinear
-        With one output. Mean field is mapped to the standard network of the same law.
+        Mean field is mapped to the standard network of the same law.
     X : (n, d)
-    y : (n,) or (n, 1)
+    y : (n,) or (n, c)
     kernel : Kernel, or (n, n), optional
         In place of K.
+    name : what messages call y
 
     Returns
     -------
@@ -152,8 +180,6 @@ def prepare(
 
     Raises
     ------
-    NotImplementedError
-        For several outputs.
     ValueError
         For mismatched shapes or non-finite data, or without noise for targets outside the range
         of the kernel, which have no density.
@@ -163,26 +189,6 @@ def prepare(
     UserWarning
         Without noise, if the kernel is singular and the targets lie in its range: everything is
         said about that range.
-    """
-    _checks.instance("net", net, DeepLinear, _checks.NET)
-    if net.outputs > 1:
-        raise NotImplementedError(
-            f"the network has {net.outputs} outputs, and this solver knows one; sample the "
-            "collapsed model (deep_linear_collapsed) for several"
-        )
-    return prepare_outputs(net, X, y, kernel)[0]
-
-
-def prepare_outputs(
-    net: DeepLinear,
-    X: ArrayLike,
-    y: ArrayLike,
-    kernel: Kernel | ArrayLike | None = None,
-    name: str = "y",
-) -> list[Problem]:
-    """Do what `prepare` does for every output by itself: they share all but their targets.
-
-    ``X`` is (n, d), ``y`` (n,) or (n, outputs), called ``name``, and ``kernel`` as there.
     """
     _checks.warn_32_bits("deep_linear")
     _checks.instance("net", net, DeepLinear, _checks.NET)
@@ -198,31 +204,45 @@ def prepare_outputs(
             f"{name} has shape {shape} and the network {net.outputs} output(s); give one column "
             "per output"
         )
-    scales = np.asarray(standard.scales, float)
+
+    scales, ridge = np.asarray(standard.scales, float), float(standard.ridge)
     variance = float((scales**2).prod()) / X.shape[1]
-    output_scale = float(net.output_scale)
-    y = y * output_scale
     if kernel is None:
         U, root, W = singular(X)
         values, loadings = variance * root**2, W.T * (variance * root)
     else:
         values, U = _diagonalise(kernel, X)
         loadings = None
-    rank = values.size
-    target = U.T @ y
-    missed = ((y - U @ target) ** 2).sum(0) if rank < n else np.zeros(net.outputs)
-    ridge = float(standard.ridge)
-    if ridge == 0 and rank < n:
-        check_range(n, rank, missed.sum() > RANGE**2 * (y**2).sum())
-        n, missed = rank, np.zeros(net.outputs)
-    shared = {
-        "widths": net.widths, "points": n, "values": values, "vectors": U, "ridge": ridge,
-        "kernel": kernel if isinstance(kernel, Kernel) else None, "inputs": X,
-        "loadings": loadings, "variance": variance, "scales": scales, "output_scale": output_scale,
-    }  # fmt: skip
-    return [
-        Problem(target=target[:, a], missed=float(missed[a]), **shared) for a in range(net.outputs)
-    ]
+
+    output_scale, rank = float(net.output_scale), values.size
+    y = y * output_scale
+    targets = U.T @ y
+    outside, log_det_outside = np.zeros(net.outputs), 0.0
+    if rank < n:
+        outside = ((y - U @ targets) ** 2).sum(0)
+        if ridge == 0:
+            check_range(n, rank, outside.sum() > RANGE**2 * (y**2).sum())
+            n, outside = rank, np.zeros(net.outputs)
+        else:
+            log_det_outside = (n - rank) * float(np.log(2 * np.pi * ridge))
+            with np.errstate(over="ignore"):
+                outside = outside / ridge
+    return Problem(
+        widths=net.widths,
+        points=n,
+        values=values,
+        vectors=U,
+        targets=targets,
+        outside=outside,
+        log_det_outside=log_det_outside,
+        ridge=ridge,
+        kernel=kernel if isinstance(kernel, Kernel) else None,
+        inputs=X,
+        loadings=loadings,
+        variance=variance,
+        scales=scales,
+        output_scale=output_scale,
+    )
 
 
 def singular(X):

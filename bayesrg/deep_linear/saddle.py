@@ -12,7 +12,7 @@ from .._checks import ArrayLike
 from ..kernels import Kernel
 from ..networks import DeepLinear
 from .matrix import MatrixSaddle, matrix_saddle
-from .problem import Problem, check_level, prepare_outputs
+from .problem import Problem, check_level, prepare
 from .stationary import Stationary, stationary_points
 from .zero_noise import collapsed
 
@@ -146,12 +146,12 @@ def saddle(
     arXiv 2012.04030, 2209.04882, 2406.03260; 2406.16689 for mean field; 2605.29684 for stacked
     Wishart matrices.
     """
-    problem, *others = prepare_outputs(net, X, y, kernel)
+    problem = prepare(net, X, y, kernel)
     if occam is not None:
         occam = _checks.flag("occam", occam)
     occam = net.parametrisation == "standard" if occam is None else occam
-    if others:
-        return matrix_saddle([problem, *others], occam)
+    if net.outputs > 1:
+        return matrix_saddle(problem, occam)
     points = stationary_points(problem, occam)
     widths = np.asarray(problem.widths, float)
     if not points:

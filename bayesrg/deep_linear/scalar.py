@@ -152,7 +152,7 @@ class Exact(eqx.Module):
         problem = self.problem
         check_level(level, len(problem.widths))
         squares = problem.scales**2
-        inner = np.diag(problem.values / squares.prod())
+        inner = np.diag(problem.input_values)
         share = problem.learnt(self.log_q)
         mean = share * problem.target
         for i, width in enumerate(problem.widths[:level]):
@@ -277,6 +277,12 @@ def exact(
     ----------
     arXiv 2012.04030, 2212.14457, 2406.16689 without noise; 2406.03260 for the mixture.
     """
+    _checks.instance("net", net, DeepLinear, _checks.NET)
+    if net.outputs > 1:
+        raise NotImplementedError(
+            f"the network has {net.outputs} outputs, and this solver knows one; sample the "
+            "collapsed model (deep_linear_collapsed) for several"
+        )
     problem = prepare(net, X, y, kernel)
     if problem.ridge == 0 and problem.power == 0 and problem.widths:
         if min(problem.widths) <= problem.points:

@@ -15,7 +15,8 @@ from jax import Array, random
 
 from .. import _checks
 from .._checks import ArrayLike
-from ..deep_linear.features import prior_features, rotate
+from ..deep_linear.features import prior_features
+from ..deep_linear.problem import prepare
 from ..networks import DeepLinear
 from .feature_judge import Diagnosis, diagnose, layer_identity, mcse
 from .feature_kernel import reference, walk
@@ -246,9 +247,9 @@ def measure_deep_linear(
     modes, max_bytes = _checks.whole("modes", modes), _checks.whole("max_bytes", max_bytes)
     X = inputs_of(dt, X)
     Y = targets_of(dt, Y, X.shape[0])
-    data = rotate(net, X, Y)
+    data = prepare(net, X, Y, name="Y").as_jax()
     K = prior_features(data)
-    T = data.net.ridge if ridge is None else _checks.nonnegative("ridge", ridge, ndim=0)
+    T = data.ridge if ridge is None else _checks.nonnegative("ridge", ridge, ndim=0)
     ref, modes = reference(K, Y, T), min(modes, K.shape[-1])
     groups = {_GROUP: _read(dt, group)} | ({} if prior is None else {_PRIOR: _read(dt, prior)})
     key = None if key is None else _checks.random_key(key)
@@ -266,7 +267,7 @@ def measure_deep_linear(
             found["key"] = random.split(part, lead)
         if keep_kernels:
             _guard(lead[0] * lead[1], K, max_bytes)
-        found["ridge"] = jnp.full(lead, data.net.ridge if name == _GROUP else no_data(data))
+        found["ridge"] = jnp.full(lead, data.ridge if name == _GROUP else no_data(data))
     if len({frozenset(found) for found in draws.values()}) > 1:
         raise ValueError(
             f"one of the groups {group!r} and {prior!r} holds weights and the other factors of the "
@@ -276,7 +277,7 @@ def measure_deep_linear(
     for found in walks.values():
         log_q = found.quantities["log_q_eig"]
         with np.errstate(invalid="ignore"):  # no noise and no order parameter
-            found.quantities["effective_ridge"] = float(data.net.ridge) * np.exp(-log_q)
+            found.quantities["effective_ridge"] = float(data.ridge) * np.exp(-log_q)
     attrs = {
         "estimator": kernel, "widths": list(net.widths), "ridge": float(net.ridge),
         "weight_scales": np.asarray(net.scales).tolist(), "parametrisation": net.parametrisation,

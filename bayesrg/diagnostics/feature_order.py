@@ -9,8 +9,9 @@ import numpy as np
 import xarray as xr
 from jax import Array
 
-from ..deep_linear.features import Rotated, drive, feature_draw, feature_means
+from ..deep_linear.features import drive, feature_draw, feature_means
 from ..deep_linear.order import bartlett_sizes, latent_excess, order_parameter
+from ..deep_linear.problem import Problem
 from ..deep_linear.weights import (
     order_of_weights,
     scale_weights,
@@ -61,18 +62,18 @@ def sites(net: DeepLinear, group: xr.Dataset, inputs: int) -> dict[str, Array]:
     return found
 
 
-def no_data(data: Rotated) -> Array:
+def no_data(data: Problem) -> Array:
     """Return a ridge so large that the posterior given it is the prior."""
-    return jnp.sqrt(jnp.finfo(data.inputs.dtype).max).astype(data.inputs.dtype)
+    return jnp.sqrt(jnp.finfo(data.values.dtype).max).astype(data.values.dtype)
 
 
-def at_draw(net: DeepLinear, data: Rotated, kernel: str, X: Array) -> Callable:
+def at_draw(net: DeepLinear, data: Problem, kernel: str, X: Array) -> Callable:
     """Make the function from a draw of the sites to its quantities and kernels (L, n, n).
 
     Parameters
     ----------
     net : DeepLinear
-    data : Rotated
+    data : Problem, of JAX arrays
     kernel : "rao_blackwell" or "draw"
     X : (n, d)
 
@@ -84,7 +85,7 @@ def at_draw(net: DeepLinear, data: Rotated, kernel: str, X: Array) -> Callable:
     """
 
     def at(draw):
-        given = eqx.tree_at(lambda d: d.net.ridge, data, draw["ridge"])
+        given = eqx.tree_at(lambda d: d.ridge, data, draw["ridge"])
         if "z1" in draw:
             white = [draw[f"z{i}"] for i in range(1, net.depth + 2)]
             weights = scale_weights(net, white)

@@ -6,7 +6,7 @@ import xarray as xr
 
 from .. import _checks
 from .._checks import ArrayLike
-from ..deep_linear.features import rotate
+from ..deep_linear.problem import prepare
 from ..networks import DeepLinear
 from ..spectrum import Spectrum
 from .feature import inputs_of, targets_of
@@ -74,7 +74,8 @@ def order_flow(
         )
     if spectrum is None:
         X = inputs_of(dt, None)
-        spectrum = rotate(net, X, targets_of(dt, None, X.shape[0])).values / X.shape[0]
+        problem = prepare(net, X, targets_of(dt, None, X.shape[0]), name="Y")
+        spectrum = problem.as_jax().values / X.shape[0]
     values = spectrum.values if isinstance(spectrum, Spectrum) else _checks.eigenvalues(spectrum)
     counts = spectrum.degeneracy if isinstance(spectrum, Spectrum) else jnp.ones_like(values)
     if values.ndim != 1 or not values.size:
