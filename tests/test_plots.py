@@ -85,7 +85,7 @@ def learnt(seed, estimator="draw"):
 def dt():
     """A flow and features as they come; what needs more compiling is made up."""
     tree = io.flow_to_datatree(rg.flow(p.values, 24, p.ridge, features=p.Phi))
-    features = io.group_of(rg.feature_cumulants(p.Phi, 3))
+    features = io.labels.group_of(rg.feature_cumulants(p.Phi, 3))
     learnability = SIZES[:, None] * p.values / (SIZES[:, None] * p.values + 0.2)
     evidence = -10.0 - np.outer(1.0 / np.arange(1, 63), np.arange(len(rg.coarse.RULES)))
     draws = np.random.default_rng(1).normal(size=(2, 500, 5)) + np.arange(5)

@@ -9,7 +9,7 @@ from .._checks import ArrayLike
 from ..deep_linear.problem import prepare
 from ..networks import DeepLinear
 from ..spectrum import Spectrum
-from .feature import inputs_of, targets_of
+from .feature.measure import inputs_of, targets_of
 from .flow import posterior_flow
 
 

@@ -14,7 +14,7 @@ from itertools import chain
 import h5py
 import numpy as np
 
-from ._reading import plausible
+from .._reading import plausible
 
 _DEPTH, _OBJECTS, _STRINGS = 20, 2000, 1 << 16
 _DEFLATE, _FLETCHER = h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_FLETCHER32

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from . import _reading
+from .. import _reading
 
 _VARIABLE = "BAYESRG_DATA"
 _DEBIAN = Path("/usr/share/datasets/fashion-mnist")

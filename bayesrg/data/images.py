@@ -1,31 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Data sets as the package uses them: training, test and an independent reference sample."""
-
-from typing import NamedTuple
+"""Labelled images as a regression of +1 against -1."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jaxtyping import Float
 
-from . import _checks, _images
-
-__all__ = ["Data", "load"]
-
-
-class Data(NamedTuple):
-    """Inputs and targets, split.
-
-    ``X`` (n, d) and ``y`` (n,) or (n, c) train, ``X_test`` (m, d) and ``y_test`` test;
-    ``X_ref`` (r, d), disjoint from both, is the reference sample of the inputs' distribution.
-    """
-
-    X: Float[Array, "point feature"]
-    y: Float[Array, "point *output"]
-    X_test: Float[Array, "point_new feature"] | None = None
-    y_test: Float[Array, "point_new *output"] | None = None
-    X_ref: Float[Array, "reference feature"] | None = None
+from .. import _checks
+from . import readers
+from .base import Data
 
 
 def load(
@@ -84,8 +67,8 @@ def load(
     is a column. The python version is a pickle, which can run any code, and is refused; the
     message says how to convert it.
     """
-    _checks.choice("name", name, tuple(_images.READERS))
-    images, labels, path = _images.read(name)
+    _checks.choice("name", name, tuple(readers.READERS))
+    images, labels, path = readers.read(name)
     keep, y = _task(labels, task, path)
     size = len(keep)
     if size < 3:
@@ -113,7 +96,7 @@ def _no_mean_images(images, mean, keep, path):
     for start in range(0, len(keep), block):
         rows = keep[start : start + block]
         flat[rows] = np.linalg.norm(images[rows] - mean, axis=1) <= least
-    _images.refuse_rows(path, flat, "equal the mean of all, which leaves them no direction")
+    readers.refuse_rows(path, flat, "equal the mean of all, which leaves them no direction")
 
 
 def _task(labels, task, path):

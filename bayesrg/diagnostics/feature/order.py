@@ -9,16 +9,16 @@ import numpy as np
 import xarray as xr
 from jax import Array
 
-from ..deep_linear.features import drive, feature_draw, feature_means
-from ..deep_linear.order import bartlett_sizes, latent_excess, order_parameter
-from ..deep_linear.problem import Problem
-from ..deep_linear.weights import (
+from ...deep_linear.features import drive, feature_draw, feature_means
+from ...deep_linear.order import bartlett_sizes, latent_excess, order_parameter
+from ...deep_linear.problem import Problem
+from ...deep_linear.weights import (
     order_of_weights,
     scale_weights,
     weight_excess,
     weight_shapes,
 )
-from ..networks import DeepLinear
+from ...networks import DeepLinear
 
 
 def sites(net: DeepLinear, group: xr.Dataset, inputs: int) -> dict[str, Array]:

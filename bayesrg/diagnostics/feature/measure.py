@@ -1,103 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the hidden layers of a network have learnt, beside what their prior would show.
+"""From draws of layer kernels, or of a deep linear network, to what the layers have learnt."""
 
-The functions take a DataTree of draws with layer kernels, of any model, and those that need a
-network say so.
-"""
-
-from collections.abc import Callable, Sequence
-
-import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 from jax import Array, random
 
-from .. import _checks
-from .._checks import ArrayLike
-from ..deep_linear.features import prior_features
-from ..deep_linear.problem import prepare
-from ..networks import DeepLinear
-from .feature_judge import Diagnosis, diagnose, layer_identity, mcse
-from .feature_kernel import reference, walk
-from .feature_order import at_draw, no_data, sites
-
-__all__ = [
-    "Diagnosis", "compare", "diagnose", "kernels", "layer_identity", "mcse", "measure",
-    "measure_deep_linear",
-]  # fmt: skip
+from ... import _checks
+from ..._checks import ArrayLike
+from ...deep_linear.features import prior_features
+from ...deep_linear.problem import prepare
+from ...networks import DeepLinear
+from .judge import mcse
+from .kernel import MAX_BYTES, guard, reference, walk
+from .order import at_draw, no_data, sites
 
 ESTIMATORS = ("rao_blackwell", "draw")
-MAX_BYTES = 2**31
 _GROUP, _PRIOR, _KERNELS = "feature_learning", "feature_learning_prior", "feature_kernels"
 _AXES = {
     "order_parameter": ("output", "output_bis"), "log_q_eig": ("output",),
     "effective_ridge": ("output",), "layer_excess": ("level",), "drive": (),
     "spectral_shift": ("layer", "mode"), "feature_kernel": ("layer", "point", "point_bis"),
 }  # fmt: skip
-
-
-def kernels(
-    apply: Callable,
-    params,
-    X: ArrayLike,
-    *,
-    lead: Sequence[str] = (),
-    max_bytes: int = MAX_BYTES,
-) -> xr.Dataset:
-    r"""Compute the feature kernels :math:`\Phi_l = H_lH_l^T/N_l` of a network that is there.
-
-    Parameters
-    ----------
-    apply : callable
-        From ``params`` and X to the sequence of hidden layers (n, N_l), each of any width.
-    params : pytree
-        Of one network, or of many along leading axes.
-    X : (n, d)
-    lead : sequence of str
-        Names of these axes, e.g. ("chain", "draw").
-    max_bytes : int
-
-    Returns
-    -------
-    Dataset
-        feature_kernel (..., layer, point, point_bis), layers counted from 1. With the axes chain
-        and draw, a group of it is what `measure` takes.
-
-    Raises
-    ------
-    ValueError
-        If the result would exceed ``max_bytes``.
-    """
-    lead = tuple(_checks.sequence("lead", lead, "names of axes"))
-    X = _checks.inputs("X", X)
-    _checks.function("apply", apply)
-    params = _checks.parameters("params", params)
-    max_bytes = _checks.whole("max_bytes", max_bytes)
-
-    def at(params):
-        hidden = _checks.sequence("what apply returns", apply(params, X), "hidden layers")
-        hidden = [_checks.returned("apply", H) for H in hidden]
-        if any(H.ndim != 2 or H.shape[0] != X.shape[0] for H in hidden):
-            shapes = [H.shape for H in hidden]
-            raise ValueError(f"apply returns layers of shapes {shapes}; give (n, N_l) each")
-        return jnp.stack([H @ H.T / H.shape[1] for H in hidden])
-
-    first = jax.tree.map(lambda p: jnp.asarray(p)[(0,) * len(lead)], params)
-    one = jax.eval_shape(at, first)
-    shape = jnp.shape(jax.tree.leaves(params)[0])[: len(lead)]
-    _guard(int(np.prod(shape)), one, max_bytes)
-    for _ in lead:
-        at = _over(at)
-    Phi = np.asarray(jax.jit(at)(params))
-    dims = (*lead, "layer", "point", "point_bis")
-    dataset = xr.Dataset({"feature_kernel": (dims, Phi)}, attrs={"estimator": "draw"})
-    dataset = dataset.assign_coords({d: np.arange(s) for d, s in dataset.sizes.items()})
-    return dataset.assign_coords(layer=np.arange(1, Phi.shape[-3] + 1))
-
-
-def _over(function):
-    return lambda params: jax.lax.map(function, params)
 
 
 def measure(
@@ -266,7 +190,7 @@ def measure_deep_linear(
             key, part = random.split(key)
             found["key"] = random.split(part, lead)
         if keep_kernels:
-            _guard(lead[0] * lead[1], K, max_bytes)
+            guard(lead[0] * lead[1], K, max_bytes)
         found["ridge"] = jnp.full(lead, data.ridge if name == _GROUP else no_data(data))
     if len({frozenset(found) for found in draws.values()}) > 1:
         raise ValueError(
@@ -382,12 +306,3 @@ def targets_of(dt: xr.DataTree, Y: ArrayLike | None, n: int) -> Array:
             raise ValueError("the tree has no y in observed_data; give Y=")
         Y = dt["observed_data"]["y"].transpose("point", ...).to_numpy()
     return _checks.targets("Y", Y, n).reshape(n, -1)
-
-
-def _guard(draws, one, max_bytes):
-    size = draws * int(np.prod(one.shape)) * one.dtype.itemsize
-    if size > max_bytes:
-        raise ValueError(
-            f"kernels {one.shape} of {draws} draws take {size:,} bytes and max_bytes is "
-            f"{max_bytes:,}; thin the draws, or measure them without keeping them"
-        )

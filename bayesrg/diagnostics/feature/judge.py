@@ -10,7 +10,7 @@ import arviz as az
 import numpy as np
 import xarray as xr
 
-from .. import _checks
+from ... import _checks
 
 R_HAT = 1.01
 SPREAD = 4.0

@@ -1,17 +1,95 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a feature kernel has learnt, in numbers: against its prior mean and against the targets."""
+"""Feature kernels of networks, measured against their prior means and against the targets."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import xarray as xr
 from jax import Array
 from jaxtyping import Float
 
+from ... import _checks
+from ..._checks import ArrayLike
+
+MAX_BYTES = 2**31
 _AT_ONCE = 16
 _RANK = 1e-10  # eigenvalues below this share of the largest are taken as zero
+
+
+def kernels(
+    apply: Callable,
+    params,
+    X: ArrayLike,
+    *,
+    lead: Sequence[str] = (),
+    max_bytes: int = MAX_BYTES,
+) -> xr.Dataset:
+    r"""Compute the feature kernels :math:`\Phi_l = H_lH_l^T/N_l` of a network that is there.
+
+    Parameters
+    ----------
+    apply : callable
+        From ``params`` and X to the sequence of hidden layers (n, N_l), each of any width.
+    params : pytree
+        Of one network, or of many along leading axes.
+    X : (n, d)
+    lead : sequence of str
+        Names of these axes, e.g. ("chain", "draw").
+    max_bytes : int
+
+    Returns
+    -------
+    Dataset
+        feature_kernel (..., layer, point, point_bis), layers counted from 1. With the axes chain
+        and draw, a group of it is what `measure` takes.
+
+    Raises
+    ------
+    ValueError
+        If the result would exceed ``max_bytes``.
+    """
+    lead = tuple(_checks.sequence("lead", lead, "names of axes"))
+    X = _checks.inputs("X", X)
+    _checks.function("apply", apply)
+    params = _checks.parameters("params", params)
+    max_bytes = _checks.whole("max_bytes", max_bytes)
+
+    def at(params):
+        hidden = _checks.sequence("what apply returns", apply(params, X), "hidden layers")
+        hidden = [_checks.returned("apply", H) for H in hidden]
+        if any(H.ndim != 2 or H.shape[0] != X.shape[0] for H in hidden):
+            shapes = [H.shape for H in hidden]
+            raise ValueError(f"apply returns layers of shapes {shapes}; give (n, N_l) each")
+        return jnp.stack([H @ H.T / H.shape[1] for H in hidden])
+
+    first = jax.tree.map(lambda p: jnp.asarray(p)[(0,) * len(lead)], params)
+    one = jax.eval_shape(at, first)
+    shape = jnp.shape(jax.tree.leaves(params)[0])[: len(lead)]
+    guard(int(np.prod(shape)), one, max_bytes)
+    for _ in lead:
+        at = _over(at)
+    Phi = np.asarray(jax.jit(at)(params))
+    dims = (*lead, "layer", "point", "point_bis")
+    dataset = xr.Dataset({"feature_kernel": (dims, Phi)}, attrs={"estimator": "draw"})
+    dataset = dataset.assign_coords({d: np.arange(s) for d, s in dataset.sizes.items()})
+    return dataset.assign_coords(layer=np.arange(1, Phi.shape[-3] + 1))
+
+
+def _over(function):
+    return lambda params: jax.lax.map(function, params)
+
+
+def guard(draws, one, max_bytes):
+    """Raise if kernels like ``one`` of so many draws exceed ``max_bytes``."""
+    size = draws * int(np.prod(one.shape)) * one.dtype.itemsize
+    if size > max_bytes:
+        raise ValueError(
+            f"kernels {one.shape} of {draws} draws take {size:,} bytes and max_bytes is "
+            f"{max_bytes:,}; thin the draws, or measure them without keeping them"
+        )
 
 
 class Reference(NamedTuple):

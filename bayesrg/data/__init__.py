@@ -1,0 +1,7 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Data sets: training, test and an independent reference sample."""
+
+from .base import Data
+from .images import load
+
+__all__ = ["Data", "load"]
