@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The covariance of several correlated outputs, one small block an eigenvalue of the kernel."""
+"""The covariance of several correlated outputs: one small block per eigenvalue of the kernel."""
 
 from typing import NamedTuple
 
@@ -11,9 +11,10 @@ from jax import Array
 from jax.scipy.linalg import cho_solve
 from jaxtyping import Float
 
-from .._covariance.noiseless import RANGE
 from .._linalg import factor, judge, quad_logdet
-from . import sound
+from .._numbers import known
+from .moving import held, matrix_moves
+from .noiseless import RANGE, check_range
 
 _RANK = 1e-10  # eigenvalues below this part of the largest are none, where there is no noise
 
@@ -36,21 +37,6 @@ class Kronecker(NamedTuple):
         return self.left @ modes @ jnp.swapaxes(self.right, -1, -2)
 
 
-class Prior(NamedTuple):
-    """``K = features diag(values) features^T + residual``, whose eigenpairs a law keeps."""
-
-    features: Float[Array, "point mode"]
-    values: Float[Array, " mode"]
-    residual: Array | None
-
-    def matrix(self):
-        """K, (n, n)."""
-        K = (self.features * self.values) @ self.features.T
-        if self.residual is None:
-            return K
-        return K + (jnp.diag(self.residual) if self.residual.ndim == 1 else self.residual)
-
-
 @eqx.filter_custom_jvp
 def log_density(prior, blocks, r):
     """Log density of r (..., n, c) by the ``blocks`` of a `Prior`, with its derivative in K.
@@ -66,9 +52,8 @@ def log_density(prior, blocks, r):
 def _log_density_jvp(primals, tangents):
     (prior, blocks, r), (d_prior, d_blocks, dr) = primals, tangents
     blocks = blocks.held(prior)
-    moved = d_prior is not None and bool(jax.tree.leaves(d_prior))
-    if moved and d_blocks is not None:  # unless eigenvalues alone move
-        moved = d_blocks.vectors is not None or d_blocks.kappa is None
+    pairs = (None, None) if d_blocks is None else (d_blocks.vectors, d_blocks.kappa)
+    moved = matrix_moves(d_prior, *pairs)
     if moved and d_blocks is not None:
         d_blocks = d_blocks._replace(vectors=None, kappa=None)
     value, change = eqx.filter_jvp(lambda blocks, r: blocks.log_density(r), (blocks, r),
@@ -92,19 +77,6 @@ _HELD = (
 )
 
 
-@eqx.filter_custom_jvp
-def _held(vectors, kappa, prior):
-    """Return eigenpairs of K that refuse a derivative in K; eigenvalues alone may move."""
-    return vectors, kappa
-
-
-@_held.def_jvp
-def _held_jvp(primals, tangents):
-    if tangents[0] is not None or tangents[1] is None:
-        raise NotImplementedError(_HELD)
-    return primals[:2], (jnp.zeros_like(primals[0]), tangents[1])
-
-
 class Blocks(NamedTuple):
     r"""``K_ij Q_ab + ridge I`` in eigenvectors of K, where it is ``M_i = kappa_i Q + ridge I``.
 
@@ -122,7 +94,7 @@ class Blocks(NamedTuple):
         """Return blocks that refuse a derivative in the prior whose eigenvectors they hold."""
         if self.vectors is None:
             return self
-        vectors, kappa = _held(self.vectors, self.kappa, prior)
+        vectors, kappa = held(self.vectors, self.kappa, prior, _HELD, True)
         return self._replace(vectors=vectors, kappa=kappa)
 
     def matrices(self):
@@ -157,7 +129,7 @@ class Blocks(NamedTuple):
         null = missing * c * jnp.log(2 * np.pi * ridge) + outside / ridge
         stray = outside + jnp.where(live, 0.0, (inside**2).sum(-1)).sum(-1)
         stray = stray > RANGE**2 * (r**2).sum((-2, -1))
-        sound.refuse_outside(stray, self.ridge, missing + (~live).sum(-1), n)
+        _refuse_outside(stray, self.ridge, missing + (~live).sum(-1), n)
         null = jnp.where(self.ridge > 0, null, jnp.where(stray, jnp.inf, 0.0))
         return -0.5 * (terms.sum(-1) + null)
 
@@ -190,3 +162,11 @@ class Blocks(NamedTuple):
             return inside
         rest = (1.0 - (self.vectors**2).sum(-1)) * self._precision()[..., None]
         return inside + rest[..., None, None] * jnp.eye(inside.shape[-1], dtype=inside.dtype)
+
+
+def _refuse_outside(stray, ridge, null, n):
+    """Without noise and with a kernel of rank below n, require observations in its range."""
+    if not all(known(part) for part in (stray, ridge, null)):
+        return
+    null = np.where(np.asarray(ridge) == 0, np.asarray(null), 0)
+    check_range(n, n - null.max(), (np.asarray(stray) & (null > 0)).any())

@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a `MercerNormal` refuses where its numbers can be read: no density, caches of others."""
+"""Checks of the laws of this package: of what is given to them, and whether they have a density.
+
+Outside compiled programs they look at numbers: is the covariance singular, do cached eigenpairs
+belong to the features?
+"""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from .. import _checks
-from .._covariance.noiseless import check_range
 from .._linalg import judge_condition
 
 
@@ -20,7 +23,7 @@ def _same_trace(name, got, expected):
 
 
 def refuse_stale(fn):
-    """Compare traces: eigenpairs or a Gram matrix of other modes would pass unnoticed."""
+    """Reject eigenpairs or a Gram matrix that belong to other modes, by their traces."""
     given = (fn.features, fn.values, fn.residual, fn.eigen, fn.gram)
     if not all(_checks.known(part) for part in jax.tree.leaves(given)):
         return
@@ -36,7 +39,7 @@ def refuse_stale(fn):
         _same_trace("gram", np.trace(np.asarray(fn.gram)), squares.sum())
 
 
-def eigen(pairs):
+def check_eigen(pairs):
     """Convert eigenvectors (n, r) and eigenvalues (r,) to arrays; None stays."""
     if pairs is None:
         return None
@@ -50,9 +53,9 @@ def eigen(pairs):
     return vectors, values
 
 
-def draws(sample_shape):
+def check_sample_shape(shape):
     """Convert the shape of several draws to a tuple of whole numbers, as zero or more."""
-    shape = _checks.sequence("sample_shape", sample_shape, "whole numbers, one an axis of draws")
+    shape = _checks.sequence("sample_shape", shape, "whole numbers, one per axis of draws")
     return tuple(_checks.whole("an entry of sample_shape", size, least=0) for size in shape)
 
 
@@ -134,11 +137,3 @@ def judge_pairs(kappa, order, ridge):
     total = (live.min() if (ridge == 0).any() else kappa.min()) * size + ridge
     worst = np.maximum(total.min(), np.finfo(float).tiny)
     judge_condition((kappa.max() * size).max() / worst, (len(kappa),) * 2, kappa.dtype)
-
-
-def refuse_outside(stray, ridge, null, n):
-    """Without noise and with a kernel of rank below n, require observations in its range."""
-    if not all(_checks.known(part) for part in (stray, ridge, null)):
-        return
-    null = np.where(np.asarray(ridge) == 0, np.asarray(null), 0)
-    check_range(n, n - null.max(), (np.asarray(stray) & (null > 0)).any())
