@@ -30,10 +30,7 @@ class ExactDraws(eqx.Module):
 
 def stratified(problem: Problem, log_q, weights, count, seed) -> ExactDraws:
     """Invert the distribution function of ``log_q`` (g,) of ``weights`` (g,), in random order."""
-    if _checks.integer(count) is None or count < 1:
-        raise ValueError(f"count must be a positive integer, got {count!r}")
-    if _checks.integer(seed) is None or seed < 0:
-        raise ValueError(f"seed must be a non-negative integer, got {seed!r}")
+    count, seed = _checks.whole("count", count), _checks.whole("seed", seed, least=0)
     rng = np.random.default_rng(seed)
     u = rng.permutation((np.arange(count) + rng.random(count)) / count)
     if log_q.size > 1:

@@ -272,14 +272,6 @@ def _diagonalise(kernel, X):
     return values[kept][::-1], U[:, kept][:, ::-1]
 
 
-def check_level(value, depth, least=0):
-    """Require an integer from ``least`` to ``depth``."""
-    if _checks.integer(value) is None:
-        raise ValueError(
-            f"level must be an integer from {least} to {depth}, got {_checks.shown(value)}"
-        )
-    if not least <= value <= depth:
-        raise ValueError(
-            f"level must be an integer from {least} to {depth}, got {value}; level l is that of "
-            "the l-th hidden layer"
-        )
+def check_level(level, depth, least=0):
+    """Require an integer from ``least`` to ``depth``; level l is that of the l-th hidden layer."""
+    return _checks.whole("level", level, least=least, most=depth)
