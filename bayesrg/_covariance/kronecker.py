@@ -56,8 +56,9 @@ def _log_density_jvp(primals, tangents):
     moved = matrix_moves(d_prior, *pairs)
     if moved and d_blocks is not None:
         d_blocks = d_blocks._replace(vectors=None, kappa=None)
-    value, change = eqx.filter_jvp(lambda blocks, r: blocks.log_density(r), (blocks, r),
-                                   (d_blocks, dr))  # fmt: skip
+    value, change = eqx.filter_jvp(
+        lambda blocks, r: blocks.log_density(r), (blocks, r), (d_blocks, dr)
+    )
 
     if moved:
         inverses, U = blocks.inverses(), blocks.vectors

@@ -44,6 +44,7 @@ def stratified(problem: Problem, log_q, weights, count, seed) -> ExactDraws:
     inside = learnt * problem.target + np.sqrt(problem.ridge * learnt) * noise
     q = np.exp(x)
     return ExactDraws(
-        q[None, :, None, None], problem.ridge / q[None],
+        q[None, :, None, None],
+        problem.ridge / q[None],
         (inside @ problem.vectors.T)[None] / problem.output_scale,
-    )  # fmt: skip
+    )

@@ -12,9 +12,15 @@ from .. import _checks
 from .._checks import ArrayLike
 
 SAMPLED = (
-    "posterior", "sample_stats", "log_likelihood", "posterior_predictive", "predictions",
-    "predictive_moments", "prior", "prior_predictive",
-)  # fmt: skip
+    "posterior",
+    "sample_stats",
+    "log_likelihood",
+    "posterior_predictive",
+    "predictions",
+    "predictive_moments",
+    "prior",
+    "prior_predictive",
+)
 
 
 def to_datatree(

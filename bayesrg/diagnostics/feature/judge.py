@@ -78,9 +78,13 @@ def layer_identity(dt: xr.DataTree, *, group: str = "feature_learning") -> xr.Da
     mean, error = draws.mean(_SAMPLE), mcse(draws)
     z = xr.where(error["gap"] > 0, mean["gap"] / error["gap"].where(error["gap"] > 0, 1.0), np.nan)
     found = {
-        "excess": mean["layer_excess"], "mcse": error["layer_excess"], "z": z,
-        "drive": mean["drive"], "drive_mcse": error["drive"], "spread": abs(z).max(),
-    }  # fmt: skip
+        "excess": mean["layer_excess"],
+        "mcse": error["layer_excess"],
+        "z": z,
+        "drive": mean["drive"],
+        "drive_mcse": error["drive"],
+        "spread": abs(z).max(),
+    }
     return xr.Dataset(found, attrs={"estimator": dt[group].attrs.get("estimator", "unknown")})
 
 

@@ -18,10 +18,14 @@ from .order import at_draw, no_data, sites
 ESTIMATORS = ("rao_blackwell", "draw")
 _GROUP, _PRIOR, _KERNELS = "feature_learning", "feature_learning_prior", "feature_kernels"
 _AXES = {
-    "order_parameter": ("output", "output_bis"), "log_q_eig": ("output",),
-    "effective_ridge": ("output",), "layer_excess": ("level",), "drive": (),
-    "spectral_shift": ("layer", "mode"), "feature_kernel": ("layer", "point", "point_bis"),
-}  # fmt: skip
+    "order_parameter": ("output", "output_bis"),
+    "log_q_eig": ("output",),
+    "effective_ridge": ("output",),
+    "layer_excess": ("level",),
+    "drive": (),
+    "spectral_shift": ("layer", "mode"),
+    "feature_kernel": ("layer", "point", "point_bis"),
+}
 
 
 def measure(
@@ -203,10 +207,13 @@ def measure_deep_linear(
         with np.errstate(invalid="ignore"):  # no noise and no order parameter
             found.quantities["effective_ridge"] = float(data.ridge) * np.exp(-log_q)
     attrs = {
-        "estimator": kernel, "widths": list(net.widths), "ridge": float(net.ridge),
-        "weight_scales": np.asarray(net.scales).tolist(), "parametrisation": net.parametrisation,
+        "estimator": kernel,
+        "widths": list(net.widths),
+        "ridge": float(net.ridge),
+        "weight_scales": np.asarray(net.scales).tolist(),
+        "parametrisation": net.parametrisation,
         "richness": float(net.richness),
-    }  # fmt: skip
+    }
     return _gather(dt, walks, groups, ref, attrs)
 
 
