@@ -42,27 +42,24 @@ class Joint(eqx.Module):
         return np.concatenate([np.empty(0), *(size.dof for size in self.sizes)])
 
     @property
+    def squared(self) -> np.ndarray:
+        """Which coordinates are logarithms of squared diagonals, (k,)."""
+        parts = [np.arange(size.rank + size.normals) < size.rank for size in self.sizes]
+        return np.concatenate([np.empty(0, bool), *parts])
+
+    @property
     def dimension(self) -> int:
         """Length k of a point."""
-        return sum(size.rank + size.normals for size in self.sizes)
+        return self.squared.size
 
     def split(self, x):
         """Logarithms of the squared diagonals and entries below them of x (..., k), both flat."""
-        logs, normals, start = [x[..., :0]], [x[..., :0]], 0
-        for size in self.sizes:
-            middle, end = start + size.rank, start + size.rank + size.normals
-            logs.append(x[..., start:middle])
-            normals.append(x[..., middle:end])
-            start = end
-        return jnp.concatenate(logs, -1), jnp.concatenate(normals, -1)
+        return x[..., self.squared], x[..., ~self.squared]
 
     def join(self, logs, normals):
         """Undo `split`."""
-        pieces, i, j = [logs[..., :0]], 0, 0
-        for size in self.sizes:
-            pieces += [logs[..., i : i + size.rank], normals[..., j : j + size.normals]]
-            i, j = i + size.rank, j + size.normals
-        return jnp.concatenate(pieces, -1)
+        places = np.concatenate([np.flatnonzero(self.squared), np.flatnonzero(~self.squared)])
+        return jnp.concatenate([logs, normals], -1)[..., np.argsort(places)]
 
     def latents(self, x) -> dict[str, Array]:
         """Squared diagonals ``c{l}``, all of them, and entries ``t{l}`` at x (..., k)."""
