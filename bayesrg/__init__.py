@@ -11,8 +11,8 @@ __version__ = "0.1.0"
 
 _HOME = {"Data": "data", "fit": "inference", "open_run": "io", "predict": "inference"}
 _SUBPACKAGES = (
-    "data", "diagnostics", "dynamics", "gp", "inference", "io", "kernels", "models", "networks",
-    "plots", "rg", "spectrum", "theory",
+    "data", "deep_linear", "diagnostics", "dynamics", "gp", "inference", "io", "kernels", "models",
+    "networks", "plots", "rg", "spectrum", "theory",
 )  # fmt: skip
 __all__ = sorted([*_HOME, *_SUBPACKAGES])
 

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Derivatives of roots, and the fixed point of renormalisation group and deterministic equivalents.
+"""Roots and least points: their derivatives, and the fixed point of the renormalisation group.
 
-It is ``s = ridge + sum_k g_k l_k s / (s + n l_k)``, eigenvalues ``l_k`` with degeneracies ``g_k``.
+That fixed point is ``s = ridge + sum_k g_k l_k s / (s + n l_k)``, with eigenvalues ``l_k`` of
+degeneracies ``g_k``; deterministic equivalents solve it too.
 """
 
 from functools import partial
@@ -13,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import optimistix
 from jax import Array
+from scipy.optimize import minimize
 
 _STEPS = 1200  # halvings from the largest float to the smallest
 
@@ -252,8 +254,36 @@ def iterate(function, upper, args, *, rtol=1e-13, steps=10_000):
     return Root(root, residual, residual < 10 * tolerance)
 
 
-def hessian(gradient, x):
-    """Hessian at x (k,) by central differences of a compiled gradient; nothing else is compiled."""
+def least_point(value_and_grad, starts):
+    """Find the least point of a smooth function on the host, from the best of several starts.
+
+    L-BFGS comes close, and Newton steps polish the point to round-off.
+
+    Parameters
+    ----------
+    value_and_grad : callable, from x (k,) to the value () and the gradient (k,), compiled
+    starts : list of (k,)
+
+    Returns
+    -------
+    (k,)
+    """
+
+    def on_host(x):
+        value, gradient = value_and_grad(x)
+        return float(value), np.asarray(gradient)
+
+    options = {"maxiter": 5000, "ftol": 1e-15, "gtol": 1e-9}
+    found = [minimize(on_host, x, jac=True, method="L-BFGS-B", options=options) for x in starts]
+    x = min(found, key=lambda result: result.fun).x
+    for _ in range(5):
+        x = x - np.linalg.lstsq(hessian(on_host, x), on_host(x)[1])[0]
+    return x
+
+
+def hessian(value_and_grad, x):
+    """Hessian at x (k,) by central differences of the gradient, so that nothing is compiled."""
     steps = 1e-4 * np.eye(x.size)
-    H = np.stack([(gradient(x + e) - gradient(x - e)) / 2e-4 for e in steps])
+    slopes = [value_and_grad(x + e)[1] - value_and_grad(x - e)[1] for e in steps]
+    H = np.stack(slopes) / 2e-4
     return 0.5 * (H + H.T)

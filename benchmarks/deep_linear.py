@@ -21,9 +21,9 @@ from numpyro.infer import NUTS
 from timing import facts
 
 import bayesrg as brg
+from bayesrg.deep_linear.order import order_parameter
+from bayesrg.deep_linear.weights import input_kernel, order_of_weights, scale_weights
 from bayesrg.models import deep_linear, deep_linear_collapsed
-from bayesrg.theory.deep_linear.order import order_parameter
-from bayesrg.theory.deep_linear.weights import input_kernel, order_of_weights, scale_weights
 
 POINTS, INPUTS, OUTPUTS, RIDGE = 50, 20, 2, 0.1
 

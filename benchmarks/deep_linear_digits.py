@@ -18,14 +18,14 @@ import xarray as xr
 from timing import facts
 
 import bayesrg as brg
-from bayesrg.models import deep_linear_collapsed
-from bayesrg.theory.deep_linear.features import (
+from bayesrg.deep_linear.features import (
     feature_draw,
     feature_means,
     prior_features,
-    rotate,
 )
-from bayesrg.theory.deep_linear.order import order_parameter
+from bayesrg.deep_linear.order import order_parameter
+from bayesrg.deep_linear.problem import prepare
+from bayesrg.models import deep_linear_collapsed
 
 
 def yardsticks(K, y, ridge):
@@ -77,7 +77,7 @@ def run(data, width, ridge, draws, chains):
         deep_linear_collapsed.model, (data.X, data.y), key=0, draws=draws, chains=chains,
         progress=False, **hyper, **eigen,
     )  # fmt: skip
-    rotated = rotate(net, data.X, data.y)
+    rotated = prepare(net, data.X, data.y).as_jax()
     K = prior_features(rotated)
     gain, growth, alignment = yardsticks(np.asarray(K[0]), np.asarray(data.y), ridge)
 
@@ -114,8 +114,8 @@ def run(data, width, ridge, draws, chains):
     found["log q"] = (("chain", "draw"), np.log(posterior["Q"].to_numpy()[..., 0, 0]))
     error, rhat = az.mcse(found), az.rhat(found)
     error_sd = float(az.mcse(found[["log q"]], method="sd")["log q"])
-    exact = brg.theory.deep_linear.exact(net, data.X, data.y)
-    saddle = brg.theory.deep_linear.saddle(net, data.X, data.y)
+    exact = brg.deep_linear.exact(net, data.X, data.y)
+    saddle = brg.deep_linear.saddle(net, data.X, data.y)
     prior = prior_draws(net, data.X, (gain, growth, alignment), 200)
     bad = int(dt["sample_stats"]["diverging"].sum())
     worst = max(float(v.max()) for v in rhat.data_vars.values())
@@ -175,7 +175,7 @@ def interval(values):
 def wide_evidence(data, ridge):
     """Log evidence of the infinitely wide network: that of Bayesian linear regression."""
     net = brg.networks.DeepLinear((), ridge=ridge)
-    return brg.theory.deep_linear.exact(net, data.X, data.y).log_evidence
+    return brg.deep_linear.exact(net, data.X, data.y).log_evidence
 
 
 def main():

@@ -14,7 +14,7 @@ import numpy as np
 import numpyro
 
 import bayesrg as brg
-from bayesrg.theory.deep_linear import exact, infinite_depth, leading_log_evidence, wide_and_deep
+from bayesrg.deep_linear import exact, infinite_depth, leading_log_evidence, wide_and_deep
 
 numpyro.enable_x64()
 

@@ -12,8 +12,8 @@ import numpy as np
 import numpyro
 
 import bayesrg as brg
+from bayesrg.deep_linear import exact, saddle
 from bayesrg.models import deep_linear_collapsed
-from bayesrg.theory.deep_linear import exact, saddle
 
 numpyro.enable_x64()
 found = brg.data.load("digits", n=80, task=(3, 8))

@@ -13,7 +13,7 @@ import numpy as np
 import numpyro
 
 import bayesrg as brg
-from bayesrg.theory.deep_linear import exact, saddle
+from bayesrg.deep_linear import exact, saddle
 
 numpyro.enable_x64()
 

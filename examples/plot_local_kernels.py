@@ -14,8 +14,8 @@ import numpy as np
 import numpyro
 
 import bayesrg as brg
+from bayesrg.deep_linear import ConvLinear
 from bayesrg.models import deep_linear_conv
-from bayesrg.theory.deep_linear import ConvLinear
 
 numpyro.enable_x64()
 

@@ -17,8 +17,8 @@ import numpyro
 from numpyro.infer import NUTS
 
 import bayesrg as brg
+from bayesrg.deep_linear import exact, features, order, prior_density, problem, saddle, weights
 from bayesrg.models import deep_linear, deep_linear_collapsed
-from bayesrg.theory.deep_linear import exact, features, order, prior_density, saddle, weights
 
 numpyro.enable_x64()
 rng = np.random.default_rng(3)
@@ -59,7 +59,7 @@ f = brg.predict(tree, model, X_new, key=1, **hyper, **eigen)["predictive_moments
 c = {name: tree.posterior[name].to_numpy() for name in ("c1", "c2")}
 Q, chain = order.order_parameter(net.widths, 1, c)
 means = jax.vmap(jax.vmap(features.feature_means, (None, 0)), (None, 0))
-traces = jnp.trace(jax.jit(means)(features.rotate(net, X, y), chain), axis1=-2, axis2=-1)
+traces = jnp.trace(jax.jit(means)(problem.prepare(net, X, y).as_jax(), chain), axis1=-2, axis2=-1)
 sampled = f[..., 0], f[..., 1], np.log(Q[..., 0, 0]), traces[..., 0], traces[..., 1]
 routes["order parameter"] = dict(zip(names, map(np.asarray, sampled), strict=True))
 

@@ -15,8 +15,8 @@ import numpyro
 from numpyro.infer import NUTS
 
 import bayesrg as brg
+from bayesrg.deep_linear import exact
 from bayesrg.models import deep_linear
-from bayesrg.theory.deep_linear import exact
 
 numpyro.enable_x64()
 rng = np.random.default_rng(3)

@@ -17,8 +17,8 @@ import numpyro
 import numpyro.distributions as dist
 
 import bayesrg as brg
-from bayesrg.theory.deep_linear.observed import check_observed
-from bayesrg.theory.deep_linear.weights import order_of_weights, scale_weights, weight_shapes
+from bayesrg.deep_linear.observed import check_observed
+from bayesrg.deep_linear.weights import order_of_weights, scale_weights, weight_shapes
 
 
 def model(
@@ -69,7 +69,7 @@ def demo(key):
 
 def exact(data, *, force=False, **hyper):
     """Posterior means of the order parameter and of the function, and the evidence."""
-    posterior = brg.theory.deep_linear.exact(network(**hyper), data.X, data.y)
+    posterior = brg.deep_linear.exact(network(**hyper), data.X, data.y)
     means = {"Q": posterior.moment(1), "f": posterior.predict(data.X)[0]}
     return means | {"log_evidence": posterior.log_evidence}
 

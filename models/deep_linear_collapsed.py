@@ -13,10 +13,10 @@ import numpyro
 import numpyro.distributions as dist
 
 import bayesrg as brg
+from bayesrg.deep_linear.observed import check_observed, noiseless
+from bayesrg.deep_linear.order import bartlett_sizes, order_parameter
+from bayesrg.deep_linear.weights import input_kernel
 from bayesrg.models import deep_linear
-from bayesrg.theory.deep_linear.observed import check_observed, noiseless
-from bayesrg.theory.deep_linear.order import bartlett_sizes, order_parameter
-from bayesrg.theory.deep_linear.weights import input_kernel
 
 demo = deep_linear.demo
 
@@ -75,6 +75,6 @@ def prepare(data, *, spectrum=None, **hyper):
 def exact(data, *, eigen=None, **hyper):
     """Posterior means of the order parameter and its factors, and the evidence."""
     net = deep_linear.network(**hyper)
-    excess = brg.theory.deep_linear.exact(net, data.X, data.y).layer_excess
+    excess = brg.deep_linear.exact(net, data.X, data.y).layer_excess
     factors = {f"c{i}": excess + width for i, width in enumerate(net.widths, 1)}
     return factors | deep_linear.exact(data, **hyper)

@@ -14,7 +14,7 @@ import numpyro
 import numpyro.distributions as dist
 
 import bayesrg as brg
-from bayesrg.theory.deep_linear.convolution import ConvLinear
+from bayesrg.deep_linear.convolution import ConvLinear
 
 
 def model(

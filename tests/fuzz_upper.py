@@ -225,7 +225,7 @@ def plots(o):
 
     cumulants = brg.rg.feature_cumulants(FEATURES, 3)
     dt = brg.io.flow_to_datatree(brg.rg.flow(VALUES, 6.0, 0.1, features=FEATURES, y=y))
-    features = brg.io.group_of(cumulants).assign(features=(("point", "mode"), FEATURES))
+    features = brg.io.labels.group_of(cumulants).assign(features=(("point", "mode"), FEATURES))
     made = brg.io.label(
         learning_curve=power_law_curve(4.0 / SIZES).assign(
             learnability=(("n_train", "mode"), np.outer(SIZES, VALUES) / 99), mode=np.arange(4)),

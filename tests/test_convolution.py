@@ -8,8 +8,8 @@ from numpy.testing import assert_allclose
 from oracles import log_normal
 from scipy.special import logsumexp
 
+from bayesrg.deep_linear import ConvLinear, exact, order_fourth_moment
 from bayesrg.networks import DeepLinear
-from bayesrg.theory.deep_linear import ConvLinear, exact, order_fourth_moment
 
 NET = ConvLinear((3, 2), (3, 2), (2, 1), ridge=0.2)
 SCALED = ConvLinear((3, 2), (3, 2), (2, 1), ridge=0.2, outputs=2, weight_scales=(0.7, 1.1, 1.3))

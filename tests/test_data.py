@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bayesrg import _images
-from bayesrg.data import load
+from bayesrg.data import load, readers
 
 
 def test_digits_are_centred_scaled_and_split():
@@ -80,7 +79,7 @@ def assert_reads(data, images, labels):
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     monkeypatch.setenv("BAYESRG_DATA", str(tmp_path))
-    monkeypatch.setattr(_images, "_DEBIAN", tmp_path / "debian")
+    monkeypatch.setattr(readers, "_DEBIAN", tmp_path / "debian")
     return tmp_path
 
 
@@ -251,7 +250,7 @@ def test_real_cifar10():
 
 
 @pytest.mark.skipif(
-    not _images._DEBIAN.is_dir(), reason="needs Debian's package dataset-fashion-mnist"
+    not readers._DEBIAN.is_dir(), reason="needs Debian's package dataset-fashion-mnist"
 )
 def test_real_fashion_mnist(monkeypatch):
     monkeypatch.delenv("BAYESRG_DATA", raising=False)

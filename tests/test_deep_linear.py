@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 
+import importlib
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
@@ -9,9 +11,9 @@ from scipy.special import logsumexp
 from scipy.stats import chi2, geninvgauss, norm
 
 import bayesrg as brg
+from bayesrg.deep_linear import exact, infinite_depth, leading_log_evidence, log_meijer_g
+from bayesrg.deep_linear import wide_and_deep as wide_and_deep_limit
 from bayesrg.networks import DeepLinear
-from bayesrg.theory.deep_linear import exact, infinite_depth, leading_log_evidence, log_meijer_g
-from bayesrg.theory.deep_linear import wide_and_deep as wide_and_deep_limit
 
 
 def isotropic(points, r):
@@ -328,3 +330,10 @@ def test_repeated_rows_and_more_points_than_inputs():
     evidence, _ = averages(DeepLinear((3, 4), ridge=0.2), np.repeat(X, 2, 0), np.repeat(y, 2) + 0.1)
     shifted = exact(DeepLinear((3, 4), ridge=0.2), np.repeat(X, 2, 0), np.repeat(y, 2) + 0.1)
     assert_allclose(shifted.log_evidence, evidence, rtol=0, atol=1e-8)
+
+
+def test_theory_holds_the_same_module():
+    import bayesrg.theory.deep_linear as held
+
+    assert held is brg.theory.deep_linear is brg.deep_linear
+    assert importlib.import_module("bayesrg.theory.deep_linear").exact is exact

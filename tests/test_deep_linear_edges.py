@@ -14,11 +14,12 @@ from scipy.stats import norm
 
 import bayesrg as brg
 from bayesrg import _checks
+from bayesrg.deep_linear import evidence, exact, log_meijer_g, saddle
+from bayesrg.deep_linear.features import feature_means
+from bayesrg.deep_linear.order import order_parameter
+from bayesrg.deep_linear.problem import prepare
 from bayesrg.models import deep_linear, deep_linear_collapsed
 from bayesrg.networks import DeepLinear
-from bayesrg.theory.deep_linear import evidence, exact, log_meijer_g, saddle
-from bayesrg.theory.deep_linear.features import feature_means, rotate
-from bayesrg.theory.deep_linear.order import order_parameter
 
 
 def interpolation():
@@ -301,7 +302,7 @@ def test_a_scale_moves_between_layers():
         data = deep_linear_collapsed.model, (X, Y), hyper
         density = jax.jit(lambda z, data=data: log_density(*data, z)[0])(latents)
         net = DeepLinear(hyper.pop("widths"), **hyper)
-        means = jax.jit(lambda c, net=net: feature_means(rotate(net, X, Y), c))(chain)
+        means = jax.jit(lambda c, net=net: feature_means(prepare(net, X, Y).as_jax(), c))(chain)
         found.append((density, means))
     assert_allclose(found[1][0], found[0][0], rtol=1e-12)
     assert_allclose(found[1][1][0], 4 * found[0][1][0], rtol=1e-10, atol=1e-13)
@@ -342,7 +343,7 @@ def test_solvers_are_in_64_bits_whatever_the_setting():
     point = saddle(DeepLinear((3, 4), ridge=0.125), X, y)
     with jax.enable_x64(False):
         _checks._warned.clear()
-        with pytest.warns(RuntimeWarning, match="theory.deep_linear runs in 32-bit floats"):
+        with pytest.warns(RuntimeWarning, match="deep_linear runs in 32-bit floats"):
             found = exact(DeepLinear((3, 4), ridge=0.125), X, y)
         assert_allclose(found.log_evidence, wide.log_evidence, rtol=1e-12)
         assert_allclose(found.predict(X_new)[0], wide.predict(X_new)[0], rtol=1e-12)

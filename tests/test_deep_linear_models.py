@@ -14,19 +14,19 @@ from scipy.stats import chi2, norm
 from test_order_parameter import latents_of_the_prior
 
 import bayesrg as brg
-from bayesrg.gp import MatrixMercerNormal, eigenpairs
-from bayesrg.inference.sites import bind, layout_of
-from bayesrg.models import deep_linear, deep_linear_collapsed
-from bayesrg.networks import DeepLinear
-from bayesrg.theory.deep_linear.features import (
+from bayesrg.deep_linear.features import (
     drive,
     feature_draw,
     feature_means,
     prior_features,
-    rotate,
 )
-from bayesrg.theory.deep_linear.order import latent_excess, order_parameter
-from bayesrg.theory.deep_linear.weights import input_kernel, scale_weights, weight_excess
+from bayesrg.deep_linear.order import latent_excess, order_parameter
+from bayesrg.deep_linear.problem import prepare
+from bayesrg.deep_linear.weights import input_kernel, scale_weights, weight_excess
+from bayesrg.gp import MatrixMercerNormal, eigenpairs
+from bayesrg.inference.sites import bind, layout_of
+from bayesrg.models import deep_linear, deep_linear_collapsed
+from bayesrg.networks import DeepLinear
 
 
 def two_outputs():
@@ -40,7 +40,7 @@ def two_outputs():
 X, X_new, Y = two_outputs()
 NET = DeepLinear((4, 3), ridge=0.15, outputs=2)
 HYPER = {"widths": (4, 3), "ridge": 0.15, "outputs": 2}
-ROTATED = rotate(NET, X, Y)
+ROTATED = prepare(NET, X, Y).as_jax()
 FULL = np.concatenate([X, X_new])
 # Reference values and their standard errors, by importance sampling with 4e6 draws.
 REFERENCE = {
@@ -198,7 +198,7 @@ def test_prior_predictive_of_both_models_agrees(widths):
 def test_feature_means_are_the_means_of_draws(widths, scales):
     """Recursion and Rao-Blackwell mean at one chain."""
     n = 5_000
-    data = rotate(DeepLinear(widths, ridge=0.15, outputs=2, weight_scales=scales), X, Y)
+    data = prepare(DeepLinear(widths, ridge=0.15, outputs=2, weight_scales=scales), X, Y).as_jax()
     latents = {k: v[0] for k, v in latents_of_the_prior(widths, 2, 1, 2).items()}
 
     @jax.jit
@@ -220,7 +220,7 @@ def test_feature_means_are_the_means_of_draws(widths, scales):
 def test_without_data_to_speak_of_features_stay_at_the_prior():
     """A huge noise: prior means, and the law of raw weights in second moments."""
     net = DeepLinear((4, 3), ridge=1e9, outputs=2, weight_scales=(0.8, 1.3, 1.1))
-    data, n = rotate(net, X, Y), 5_000
+    data, n = prepare(net, X, Y).as_jax(), 5_000
 
     @jax.jit
     def sampled(latents):
@@ -245,7 +245,7 @@ def test_one_output_against_the_exact_solver(ridge):
     """Feature kernels averaged over a fine grid of the order parameter, one hidden layer."""
     inputs, y, n = X[:4], Y[:4, 0], 4
     net = DeepLinear((4,), ridge=ridge, weight_scales=(0.8, 1.2))
-    data, exact = rotate(net, inputs, y), brg.theory.deep_linear.exact(net, inputs, y)
+    data, exact = prepare(net, inputs, y).as_jax(), brg.deep_linear.exact(net, inputs, y)
     c = np.geomspace(1e-6, 400, 4001)
     K = 0.9216 * inputs @ inputs.T / 5
     log = np.array([log_normal(y, np.zeros(n), q * K + ridge * np.eye(n)) for q in c / 4])
@@ -376,7 +376,7 @@ def low_rank():
             ].log_prob(Y),
             "6 points has rank 2: targets outside its range have zero density",
         ),
-        (lambda: rotate(NET, X, Y[:, 0]), "Y has 1 columns and the network 2 outputs"),
+        (lambda: prepare(NET, X, Y[:, 0]), r"y has shape \(6,\) and the network 2 output"),
     ],
 )
 def test_bad_input_is_named(call, message):

@@ -10,10 +10,10 @@ import pytest
 from scipy.stats import kstest, norm
 
 import bayesrg as brg
+from bayesrg.deep_linear.weights import scale_weights
 from bayesrg.inference import sbc
 from bayesrg.models import deep_linear, deep_linear_collapsed
 from bayesrg.networks import DeepLinear
-from bayesrg.theory.deep_linear.weights import scale_weights
 
 rng = np.random.default_rng(0)
 X, X_NEW = rng.standard_normal((8, 5)), rng.standard_normal((1, 5))

@@ -8,8 +8,8 @@ from scipy.integrate import quad
 from scipy.special import gammaln, logsumexp
 from scipy.stats import norm
 
+from bayesrg.deep_linear import exact, prior_density, saddle
 from bayesrg.networks import DeepLinear
-from bayesrg.theory.deep_linear import exact, prior_density, saddle
 
 
 @pytest.mark.parametrize("widths", [(1,), (200, 1), (30, 30, 1)])

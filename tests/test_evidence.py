@@ -12,13 +12,13 @@ from scipy.special import gammaln, multigammaln, psi
 from scipy.stats import genpareto, multivariate_t
 
 import bayesrg as brg
+from bayesrg.deep_linear import evidence, exact, pareto_k
+from bayesrg.deep_linear.importance import Student
+from bayesrg.deep_linear.joint import joint_of
+from bayesrg.deep_linear.order import order_parameter
+from bayesrg.deep_linear.problem import prepare
 from bayesrg.models import deep_linear_collapsed
 from bayesrg.networks import DeepLinear
-from bayesrg.theory.deep_linear import evidence, exact, pareto_k
-from bayesrg.theory.deep_linear.importance import Student
-from bayesrg.theory.deep_linear.joint import joint_of
-from bayesrg.theory.deep_linear.order import order_parameter
-from bayesrg.theory.deep_linear.problem import prepare_outputs
 
 
 def two_outputs():
@@ -53,7 +53,7 @@ def test_the_density_is_that_of_dense_algebra():
     X, Y = two_outputs()
     net = DeepLinear((4, 3), ridge=0.15, outputs=2, weight_scales=(1.2, 0.9, 1.1))
     for mapped in (net, DeepLinear((4, 3), ridge=0.15, outputs=2, parametrisation="mean_field")):
-        joint = joint_of(prepare_outputs(mapped, X, Y))
+        joint = joint_of(prepare(mapped, X, Y))
         x = np.linspace(-1.0, 1.5, joint.dimension)
 
         @jax.jit

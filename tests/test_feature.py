@@ -10,10 +10,11 @@ from oracles import within
 from test_order_parameter import latents_of_the_prior
 
 from bayesrg import diagnostics, io
+from bayesrg.deep_linear.features import feature_means
+from bayesrg.deep_linear.order import order_parameter
+from bayesrg.deep_linear.problem import prepare
 from bayesrg.diagnostics import feature
 from bayesrg.networks import DeepLinear
-from bayesrg.theory.deep_linear.features import feature_means, rotate
-from bayesrg.theory.deep_linear.order import order_parameter
 
 LINEAR = ("kernel_scale", "target_gain")
 
@@ -163,7 +164,7 @@ def test_order_parameter_and_kernels_of_a_draw(collapsed, measured):
     at = {"chain": 2, "draw": 17}
     draw = {k: v.to_numpy() for k, v in collapsed["posterior"].isel(at).data_vars.items()}
     Q, chain = jax.jit(lambda draw: order_parameter((4, 3), 2, draw))(draw)
-    kernels = jax.jit(lambda chain: feature_means(rotate(NET, X, Y), chain))(chain)
+    kernels = jax.jit(lambda chain: feature_means(prepare(NET, X, Y).as_jax(), chain))(chain)
     group = measured["feature_learning"].isel(at)
     q = np.linalg.eigvalsh(np.asarray(Q))[::-1]
     np.testing.assert_allclose(group["order_parameter"], Q, rtol=1e-12)
@@ -372,7 +373,7 @@ def test_groups_go_to_a_file_and_arviz_reads_them(measured, tmp_path):
         ({"kernel": "draw"}, "key is None, and draws of kernels from the collapsed model"),
         ({"net": DeepLinear((4, 1), ridge=0.1, outputs=2)}, "give the network of the fit"),
         ({"net": DeepLinear((4, 3, 2), ridge=0.1, outputs=2)}, "hold neither all of z1, z2"),
-        ({"net": DeepLinear((4, 3), ridge=0.1)}, "Y has 2 columns and the network 1 outputs"),
+        ({"net": DeepLinear((4, 3), ridge=0.1)}, r"Y has shape \(6, 2\) and the network 1 out"),
         ({"keep_kernels": True, "max_bytes": 10}, "thin the draws, or measure them without"),
         ({"X": X[:4]}, "the inputs have 4 rows"),
     ],

@@ -7,9 +7,9 @@ import xarray as xr
 from test_feature import X, Y
 
 from bayesrg import io
+from bayesrg.deep_linear import exact
 from bayesrg.diagnostics import feature
 from bayesrg.networks import DeepLinear
-from bayesrg.theory.deep_linear import exact
 
 
 def chains(**variables):

@@ -18,10 +18,9 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "bayesrg"
 LAYERS = {
     "_linalg": 0, "_activations": 0, "_fixedpoint": 0, "_covariance": 0, "_checks": 0,
-    "_callables": 0, "_images": 0, "_kinds": 0, "_netcdf": 0, "_numbers": 0, "_posterior": 0,
-    "_reading": 0, "_writing": 0,
+    "_callables": 0, "_kinds": 0, "_numbers": 0, "_posterior": 0, "_reading": 0,
     "kernels": 1, "spectrum": 1, "data": 1,
-    "gp": 2, "rg": 2, "theory": 2, "dynamics": 2, "networks": 2, "ensembles": 2,
+    "deep_linear": 2, "gp": 2, "rg": 2, "theory": 2, "dynamics": 2, "networks": 2, "ensembles": 2,
     "models": 3, "inference": 3, "diagnostics": 3, "io": 3,
     "plots": 4,
     "cli": 5,
@@ -29,13 +28,12 @@ LAYERS = {
 WITHIN_A_LAYER = {
     ("_activations", "_callables"), ("_activations", "_checks"), ("_activations", "_linalg"),
     ("_checks", "_kinds"), ("_checks", "_numbers"), ("_covariance", "_linalg"),
-    ("_covariance", "_numbers"), ("_images", "_reading"), ("_kinds", "_numbers"),
-    ("_netcdf", "_reading"), ("_posterior", "_checks"),
-    ("spectrum", "kernels"), ("rg", "gp"), ("theory", "rg"), ("theory", "networks"),
-    ("inference", "io"), ("diagnostics", "io"),
+    ("_covariance", "_numbers"), ("_kinds", "_numbers"), ("_posterior", "_checks"),
+    ("spectrum", "kernels"), ("rg", "gp"), ("deep_linear", "networks"), ("theory", "deep_linear"),
+    ("theory", "rg"), ("inference", "io"), ("diagnostics", "io"),
 }  # fmt: skip
 ONLY_FROM = {"xarray": 3, "arviz": 3, "matplotlib": 4, "typer": 5, "rich": 3}
-NUMERICAL = {"gp", "rg", "spectrum", "theory"}
+NUMERICAL = {"deep_linear", "gp", "rg", "spectrum", "theory"}
 NUMPYRO_IN = {"gp", "rg", "ensembles", "models", "inference", "cli"}
 FILES = sorted(PACKAGE.rglob("*.py")) + sorted((ROOT / "models").glob("*.py"))
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))

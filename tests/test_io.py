@@ -12,7 +12,6 @@ from jaxtyping import Float
 from oracles import fourier_problem
 
 from bayesrg import io, rg, theory
-from bayesrg.rg import Flow
 
 p = fourier_problem()
 
@@ -30,11 +29,6 @@ def test_arrays_get_names_and_64_bits():
     assert dt["posterior"].attrs["sample_dims"] == ["chain", "draw"] and dt.attrs["draws"] == 5
     with pytest.raises(ValueError, match="'a' has 0 axes but the names"):
         io.to_datatree({"posterior": {"a": np.zeros((1, 1))}}, {"a": ("mode",)})
-
-
-def test_dims_are_read_off_annotations():
-    assert io.dims_of(Flow, "evidence") == ("cutoff", "rule")
-    assert io.dims_of(Flow, "cutoff") == ("cutoff",)
 
 
 def test_axes_of_a_curve_are_the_same_for_one_size_as_for_many():

@@ -238,7 +238,7 @@ def test_no_noise():
     y = F @ rng.standard_normal((3, 2))
     U, kappa, _ = np.linalg.svd(F * np.sqrt([2.0, 0.5, 0.1]), full_matrices=False)
     inside = log_normal((U.T @ y).ravel(), np.zeros(6), dense(np.diag(kappa**2), FQ @ FQ.T, 0))
-    with pytest.warns(UserWarning, match="7 points has rank 3: the density is that on its range"):
+    with pytest.warns(UserWarning, match="7 points has rank 3; the targets lie in its range"):
         np.testing.assert_allclose(thin.log_prob(y), inside, rtol=1e-10)
     with pytest.raises(ValueError, match="7 points has rank 3: targets outside its range"):
         thin.log_prob(rng.standard_normal((7, 2)))

@@ -6,7 +6,7 @@ from scipy.integrate import quad
 from scipy.special import gammaln, kve
 from scipy.stats import gamma
 
-from bayesrg.theory.deep_linear import log_meijer_g, meijer, prior_density
+from bayesrg.deep_linear import log_meijer_g, meijer, prior_density
 
 # Multiprecision references.
 REFERENCE = [

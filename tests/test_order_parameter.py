@@ -6,14 +6,14 @@ from oracles import within
 from scipy.special import gammaln
 
 import bayesrg as brg
-from bayesrg.theory.deep_linear.order import (
+from bayesrg.deep_linear.order import (
     bartlett_sizes,
     latent_excess,
     order_log_det,
     order_moments,
     order_parameter,
 )
-from bayesrg.theory.deep_linear.weights import order_of_weights, scale_weights, weight_shapes
+from bayesrg.deep_linear.weights import order_of_weights, scale_weights, weight_shapes
 
 DRAWS = 20_000
 parameters = jax.jit(order_parameter, static_argnums=(0, 1))

@@ -6,10 +6,11 @@ from numpy.testing import assert_allclose
 from scipy.stats import norm
 
 from bayesrg import io
+from bayesrg.deep_linear import evidence, exact, perturbative_kernel
+from bayesrg.deep_linear.features import feature_means
+from bayesrg.deep_linear.order import order_parameter
+from bayesrg.deep_linear.problem import prepare
 from bayesrg.networks import DeepLinear
-from bayesrg.theory.deep_linear import evidence, exact, perturbative_kernel
-from bayesrg.theory.deep_linear.features import feature_means, rotate
-from bayesrg.theory.deep_linear.order import order_parameter
 
 
 def data():
@@ -57,7 +58,7 @@ def test_two_outputs_with_noise():
     X, Y = data()
     net = DeepLinear((120, 80), ridge=0.3, outputs=2)
     sample = evidence(net, X, Y, draws=4000).sample
-    rotated = rotate(net, X, Y)
+    rotated = prepare(net, X, Y).as_jax()
 
     @jax.jit
     def means_of(latents):

@@ -88,7 +88,7 @@ def dt():
     """A flow and features as they come; what needs more compiling is made up."""
     flow = eqx.filter_jit(lambda Phi: rg.flow(p.values, 24, p.ridge, features=Phi))(p.Phi)
     tree = io.flow_to_datatree(flow)
-    features = io.group_of(jax.jit(rg.feature_cumulants, static_argnums=1)(p.Phi, 3))
+    features = io.labels.group_of(jax.jit(rg.feature_cumulants, static_argnums=1)(p.Phi, 3))
     learnability = SIZES[:, None] * p.values / (SIZES[:, None] * p.values + 0.2)
     evidence = -10.0 - np.outer(1.0 / np.arange(1, 63), np.arange(len(rg.coarse.RULES)))
     draws = np.random.default_rng(1).normal(size=(2, 500, 5)) + np.arange(5)

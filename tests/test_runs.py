@@ -22,9 +22,10 @@ import xarray as xr
 from numpyro.infer import HMC
 
 import bayesrg as brg
-from bayesrg import _writing, inference, io
+from bayesrg import inference, io
 from bayesrg.inference import coarse_graining
 from bayesrg.inference.convergence import warn_if_poor
+from bayesrg.io import writing
 
 ROOT = Path(__file__).parents[1]
 TREE = io.to_datatree({"posterior": {"a": np.arange(6.0).reshape(1, 6)}}, {}, attrs={"model": "m"})
@@ -57,8 +58,8 @@ def test_a_folder_has_one_writer_until_it_lets_go(tmp_path):
 
 def test_a_killed_process_leaves_no_lock(tmp_path):
     code = (
-        "import pathlib, sys, time; from bayesrg import _writing\n"
-        "with _writing.hold(pathlib.Path(sys.argv[1])):\n"
+        "import pathlib, sys, time; from bayesrg.io import writing\n"
+        "with writing.hold(pathlib.Path(sys.argv[1])):\n"
         "    sys.stdout.write('held'); sys.stdout.flush(); time.sleep(600)"
     )
     holder = subprocess.Popen(
@@ -80,18 +81,18 @@ def test_a_killed_process_leaves_no_lock(tmp_path):
 @pytest.mark.parametrize("reason", ["no module", "no locks", "removed meanwhile"])
 def test_where_there_are_no_locks_a_folder_is_made_all_the_same(tmp_path, monkeypatch, reason):
     if reason == "no module":
-        monkeypatch.setattr(_writing, "fcntl", None)
+        monkeypatch.setattr(writing, "fcntl", None)
     elif reason == "no locks":
-        monkeypatch.setattr(_writing.fcntl, "flock", fails(errno.ENOLCK))
+        monkeypatch.setattr(writing.fcntl, "flock", fails(errno.ENOLCK))
     else:
-        real, calls = _writing.fcntl.flock, []
+        real, calls = writing.fcntl.flock, []
 
         def flock(descriptor, operation):  # its last holder removes the folder before the lock
             if not calls:
                 (tmp_path / "a").rmdir()
             calls.append(real(descriptor, operation))
 
-        monkeypatch.setattr(_writing.fcntl, "flock", flock)
+        monkeypatch.setattr(writing.fcntl, "flock", flock)
     with io.claim(tmp_path / "a") as file:
         io.save(TREE, file)
     assert io.open_run(tmp_path / "a").equals(TREE)

@@ -9,8 +9,8 @@ from scipy.special import gammaln
 from scipy.stats import chi2
 
 from bayesrg import kernels
+from bayesrg.deep_linear import exact, saddle
 from bayesrg.networks import DeepLinear
-from bayesrg.theory.deep_linear import exact, saddle
 
 
 def isotropic(points, r):

@@ -11,11 +11,23 @@ and two square roots of ``C`` applied to white noise: ``colour(z)``, the cheapes
 
 Outside a JAX transformation factors are judged: one that failed raises an error, and one that lost
 half of its digits gives a warning; see `_linalg.judge`.
+
+Several outputs that an order parameter correlates have an algebra of their own, `Blocks`.
 """
 
 from .dense import Dense
 from .eigen import Eigen
+from .kronecker import Blocks, Kronecker, log_density
 from .low_rank import LowRank
-from .parts import Covariance
+from .parts import Covariance, Prior
 
-__all__ = ["Covariance", "Dense", "Eigen", "LowRank"]
+__all__ = [
+    "Blocks",
+    "Covariance",
+    "Dense",
+    "Eigen",
+    "Kronecker",
+    "LowRank",
+    "Prior",
+    "log_density",
+]

@@ -13,6 +13,7 @@ from .. import _linalg
 from .._numbers import known
 from .dense import Dense, transpose, warn_if_lost
 from .low_rank import LowRank
+from .moving import held, matrix_moves
 from .parts import Covariance
 
 _NO_DRAWS = "draws by eigen have no derivative in features, values and residual; leave eigen out"
@@ -28,14 +29,14 @@ def _by_pairs(verb, pairs, *args):
 def _by_pairs_jvp(primals, tangents):
     (verb, pairs, *args), (_, d_pairs, *d_args) = primals, tangents
     source, d_source = pairs.source, None if d_pairs is None else d_pairs.source
-    if d_source is not None and any(x is not None for x in d_source[:3]):
-        # if eigenvalues move alone, with fixed vectors, the formula of the pairs has the derivative
-        if d_pairs.U is not None or d_pairs.eigenvalues is None:
+    if d_source is not None:
+        if matrix_moves(d_source.prior, d_pairs.U, d_pairs.eigenvalues):
             return _by_matrix(verb, pairs, args, d_source, d_args)
 
     # the matrix is fixed in this derivative; a later one in the matrix must not pass unseen
     if source is not None:
-        U, eigenvalues = _held(pairs.U, pairs.eigenvalues, source[:3])
+        given = (pairs.U, pairs.eigenvalues, source.prior)
+        U, eigenvalues = held(*given, _linalg.FIRST_ONLY, False)
         pairs = pairs._replace(U=U, eigenvalues=eigenvalues)
 
     def fixed(pairs, *args):
@@ -57,21 +58,6 @@ def _by_matrix(verb, pairs, args, d_source, d_args):
 
     change = eqx.filter_jvp(whole, (source, *args), (d_source, *d_args))[1]
     return getattr(pairs, "_" + verb)(*args), change
-
-
-@eqx.filter_custom_jvp
-def _held(U, eigenvalues, parts):
-    """Refuse a further derivative in the parts of a matrix whose pairs are constants."""
-    return U, eigenvalues
-
-
-@_held.def_jvp
-def _held_jvp(primals, tangents):
-    given, moved = primals[:2], tangents[:2]
-    if all(x is None for x in moved):  # only parts of the matrix move
-        raise NotImplementedError(_linalg.FIRST_ONLY)
-    changes = (jnp.zeros_like(x) if d is None else d for x, d in zip(given, moved, strict=True))
-    return given, tuple(changes)
 
 
 class Eigen(NamedTuple):
@@ -103,7 +89,7 @@ class Eigen(NamedTuple):
         Eigenpairs made from columns have no such limit, unless ``dense`` says that the matrix
         itself is used too.
         """
-        residual = None if self.source is None else self.source.residual
+        residual = None if self.source is None else self.source.prior.residual
         if dense or (residual is not None and residual.ndim == 2):
             readable = known(self.levels) and known(self.ridge)
             if readable and self.levels.size:
@@ -162,7 +148,7 @@ class Eigen(NamedTuple):
         return self.U.shape[-2]
 
     def root(self, z):
-        U = self.U if self.source is None else _linalg.once(self.U, self.source[:3], _NO_DRAWS)
+        U = self.U if self.source is None else _linalg.once(self.U, self.source.prior, _NO_DRAWS)
         noise = jnp.sqrt(self.ridge)  # of the directions outside a thin U
         weights = jnp.sqrt(self.levels + self.ridge) - noise
         inside = weights[..., None] * (transpose(U) @ z[..., None])

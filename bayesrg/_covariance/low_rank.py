@@ -27,8 +27,9 @@ def _back(L, rows):
     """Inverse of ``L L^T`` times rows (..., m, k)."""
     batch = jnp.broadcast_shapes(L.shape[:-2], rows.shape[:-2])
     L = jnp.broadcast_to(L, batch + L.shape[-2:])
-    white = solve_triangular(L, transpose(jnp.broadcast_to(rows, batch + rows.shape[-2:])),
-                             lower=True)  # fmt: skip
+    white = solve_triangular(
+        L, transpose(jnp.broadcast_to(rows, batch + rows.shape[-2:])), lower=True
+    )
     return transpose(solve_triangular(L, white, lower=True, trans=1))
 
 

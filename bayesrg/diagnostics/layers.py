@@ -8,7 +8,8 @@ import xarray as xr
 from .. import _checks
 from .._checks import ArrayLike
 from ..networks import Rainbow
-from .feature import MAX_BYTES, inputs_of, kernels
+from .feature.kernel import MAX_BYTES, kernels
+from .feature.measure import inputs_of
 
 
 def add_kernels(

@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import xarray as xr
 
 from .. import _checks
+from ..deep_linear.problem import prepare
 from ..networks import DeepLinear
 from ..spectrum.levels import LevelsLike
-from ..theory.deep_linear.features import rotate
-from .feature import inputs_of, targets_of
+from .feature.measure import inputs_of, targets_of
 from .flow import levels_of, posterior_flow
 
 
@@ -73,7 +73,8 @@ def order_flow(
         )
     if spectrum is None:
         X = inputs_of(dt, None)
-        spectrum = rotate(net, X, targets_of(dt, None, X.shape[0])).values / X.shape[0]
+        problem = prepare(net, X, targets_of(dt, None, X.shape[0]), name="Y")
+        spectrum = problem.as_jax().values / X.shape[0]
     levels = levels_of(spectrum, dt)
     ridge = net.standardise().ridge
 

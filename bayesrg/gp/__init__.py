@@ -6,9 +6,9 @@ from .effective import EffectiveNormal
 from .laplace import LaplaceMarginal
 from .marginal import eigenpairs, eigenpairs_of, marginal
 from .matrix import MatrixMercerNormal
+from .matrix_marginal import matrix_marginal
 from .maximise import Maximum, maximise_evidence
 from .mercer import MercerNormal
-from .outputs import matrix_marginal
 from .readout import readout_posterior
 from .regression import Posterior, condition
 

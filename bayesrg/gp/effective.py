@@ -14,7 +14,7 @@ from .._checks import ArrayLike
 from .._covariance import LowRank
 from .._fixedpoint import effective_ridge
 from ..spectrum import Levels
-from . import sound
+from .law_checks import at_points, check_sample_shape
 
 
 def _local(fn, cutoff, n):
@@ -133,7 +133,7 @@ class EffectiveNormal(dist.Distribution):
 
     def shift(self, mean: ArrayLike) -> "EffectiveNormal":
         """Add ``mean`` (..., n) to the location."""
-        mean = sound.at_points("means", mean, self.event_shape)
+        mean = at_points("means", mean, self.event_shape)
         return EffectiveNormal(self.loc + mean, self.noise, self.ridge, self.eliminated)
 
     @property
@@ -153,7 +153,7 @@ class EffectiveNormal(dist.Distribution):
 
     def loo(self, value: ArrayLike) -> Float[Array, "*batch point"]:
         """Log density of each observation, (..., n); the others say nothing about it."""
-        r = sound.at_points("observations", value, self.event_shape) - self.loc
+        r = at_points("observations", value, self.event_shape) - self.loc
         terms = -0.5 * (r**2 / self.noise + jnp.log(self.noise) + np.log(2 * np.pi))
         return jnp.broadcast_to(terms, jnp.broadcast_shapes(terms.shape, self.shape()))
 
@@ -161,7 +161,9 @@ class EffectiveNormal(dist.Distribution):
         """Draw observations, ``sample_shape + batch_shape + (n,)``."""
         key = _checks.random_key(key)
         return self.colour(
-            random.normal(key, sound.draws(sample_shape) + self.shape(), self.eliminated.dtype)
+            random.normal(
+                key, check_sample_shape(sample_shape) + self.shape(), self.eliminated.dtype
+            )
         )
 
     def colour(self, white: ArrayLike) -> Float[Array, "*batch point"]:
@@ -207,7 +209,7 @@ class EffectiveNormal(dist.Distribution):
         mean, variance : (..., n - n1) of the noiseless function
         ridge : noise variance there
         """
-        value = sound.at_points("observations", value, self.event_shape, first=True)
+        value = at_points("observations", value, self.event_shape, first=True)
         n = value.shape[-1]
         ridge = self.ridge if self.ridge.shape[-1] == 1 else self.ridge[..., n:]
         rest = jnp.broadcast_to(

@@ -18,8 +18,8 @@ from .._callables import as_pytree
 from .._checks import ArrayLike
 from .._covariance import LowRank
 from .._linalg import safe_sqrt
-from . import sound
 from .effective import EffectiveNormal
+from .law_checks import at_points
 from .mercer import MercerNormal
 
 _STEPS, _HALVINGS = 100, 30
@@ -178,7 +178,7 @@ class LaplaceMarginal(dist.Distribution):
         return _mode(prior, prior._algebra(), self._terms(value), value.shape)
 
     def _checked(self, value):
-        return sound.at_points("observations", value, self.event_shape)
+        return at_points("observations", value, self.event_shape)
 
     def _expand(self, value, head=None):
         """Expand about the mode, whose last Newton step carries its derivatives."""
@@ -270,7 +270,7 @@ class LaplaceMarginal(dist.Distribution):
         ----------
         Rasmussen and Williams (2006), equations 3.21 and 3.24.
         """
-        value = sound.at_points("observations", value, self.event_shape, first=True)
+        value = at_points("observations", value, self.event_shape, first=True)
         head, rest, cross = self.prior._ahead(value.shape[-1])
         at = self._expand(value, head)
         mean = rest.loc + (jnp.swapaxes(cross, -1, -2) @ at.weight[..., None])[..., 0]

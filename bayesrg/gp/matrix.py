@@ -11,9 +11,16 @@ from numpyro.distributions.util import validate_sample
 
 from .. import _checks
 from .._checks import ArrayLike
+from .._covariance import Blocks, Kronecker, Prior, log_density
 from .._linalg import quad_logdet, safe_sqrt, square_root
-from . import sound
-from .blocks import Blocks, Kronecker, Prior, log_density
+from .law_checks import (
+    at_points,
+    check_eigen,
+    check_sample_shape,
+    judge_pairs,
+    refuse_order,
+    refuse_stale,
+)
 from .marginal import eigenpairs
 
 _RULES = ("exact", "local", "universal", "truncate")
@@ -123,13 +130,13 @@ class MatrixMercerNormal(dist.Distribution):
             for got, allowed in zip(self.loc.shape[-2:], (n, c), strict=True)
         ):
             raise ValueError(f"loc has shape {self.loc.shape}; give () or (..., {n}, {c})")
-        self.eigen = sound.eigen(eigen)
+        self.eigen = check_eigen(eigen)
         batch = _checks.fit(
             ridge=self.ridge.shape, order=self.order.shape[:-2], loc=self.loc.shape[:-2]
         )
         super().__init__(batch, (n, c), validate_args=validate_args)
-        sound.refuse_order(self.order, self.ridge)
-        sound.refuse_stale(self)
+        refuse_order(self.order, self.ridge)
+        refuse_stale(self)
 
     @property
     def _prior(self):
@@ -183,7 +190,7 @@ class MatrixMercerNormal(dist.Distribution):
         else:
             vectors, kappa = eigenpairs(self.features, self.values, self.residual)
         if self._dense:
-            sound.judge_pairs(kappa, self.order, self.ridge)
+            judge_pairs(kappa, self.order, self.ridge)
         return Blocks(vectors, kappa, self.order, self.ridge)
 
     def _columns(self):
@@ -204,7 +211,7 @@ class MatrixMercerNormal(dist.Distribution):
         key = _checks.random_key(key)
         (n, c), columns = self.event_shape, self._columns()
         rank = columns.shape[1]
-        shape = sound.draws(sample_shape) + self.batch_shape + (rank + n, c)
+        shape = check_sample_shape(sample_shape) + self.batch_shape + (rank + n, c)
         white = random.normal(key, shape, self.features.dtype)
         noise = jnp.sqrt(self.ridge)[..., None, None] * white[..., rank:, :]
         return self.loc + Kronecker(columns, self._square()) @ white[..., :rank, :] + noise
@@ -222,7 +229,7 @@ class MatrixMercerNormal(dist.Distribution):
 
     def solve(self, value: ArrayLike) -> Float[Array, "*batch point output"]:
         """Inverse covariance times observations (..., n, c), as (..., n, c)."""
-        value = sound.at_points("observations", value, self.event_shape)
+        value = at_points("observations", value, self.event_shape)
         algebra = self._algebra().held(self._prior)
         return algebra.solve(value, algebra.inverses())
 
@@ -257,7 +264,7 @@ class MatrixMercerNormal(dist.Distribution):
         ----------
         arXiv 2406.03260; Rasmussen and Williams (2006), equations 2.25 and 2.26.
         """
-        value = sound.at_points("observations", value, self.event_shape, first=True)
+        value = at_points("observations", value, self.event_shape, first=True)
         n = value.shape[-2]
         head, rest = self._rows(slice(None, n)), self._rows(slice(n, None))
         cross = (self.features[:n] * self.values) @ self.features[n:].T
@@ -291,7 +298,7 @@ class MatrixMercerNormal(dist.Distribution):
         return missed[:, None] * jnp.diagonal(self.order, axis1=-2, axis2=-1)[..., None, :]
 
     def _centred(self, value):
-        r = sound.at_points("observations", value, self.event_shape) - self.loc
+        r = at_points("observations", value, self.event_shape) - self.loc
         return jnp.broadcast_to(r, jnp.broadcast_shapes(r.shape, self.shape()))
 
     def _replace(self, **changes):
@@ -300,7 +307,7 @@ class MatrixMercerNormal(dist.Distribution):
 
     def shift(self, mean: ArrayLike) -> "MatrixMercerNormal":
         """Add ``mean`` (..., n, c) to the location."""
-        return self._replace(loc=self.loc + sound.at_points("means", mean, self.event_shape))
+        return self._replace(loc=self.loc + at_points("means", mean, self.event_shape))
 
     def _rows(self, rows):
         """Return the marginal of some points; eigenpairs stay if they are these points' own."""

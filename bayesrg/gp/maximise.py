@@ -268,7 +268,7 @@ def _finish(objective, x, box):
     """Take Newton steps from the point of L-BFGS; say if it is a strict maximum inside the box."""
     value, gradient = objective(x)
     for _ in range(8):
-        curvature, V = np.linalg.eigh(hessian(lambda z: objective(z)[1], x))
+        curvature, V = np.linalg.eigh(hessian(objective, x))
         # by the absolute curvature, so that the step goes down at a saddle too, and is not endless
         step = -V @ (V.T @ gradient / np.maximum(np.abs(curvature), _CURVED))
         new = np.clip(x + step / max(1.0, np.abs(step).max()), *box)

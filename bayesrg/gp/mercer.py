@@ -11,10 +11,10 @@ from numpyro.distributions.util import validate_sample
 
 from .. import _checks
 from .._checks import ArrayLike
-from .._covariance import Covariance, Eigen
+from .._covariance import Covariance, Eigen, Prior
 from .._linalg import safe_sqrt
-from . import sound
 from .effective import RULES, EffectiveNormal, noise_after
+from .law_checks import at_points, check_eigen, check_sample_shape, refuse_singular, refuse_stale
 
 
 class MercerNormal(dist.Distribution):
@@ -120,7 +120,7 @@ class MercerNormal(dist.Distribution):
                 raise ValueError("residual has variances below zero; give what the modes leave out")
         if self.residual is not None and self.residual.ndim == 2:
             _checks.require_x64("MercerNormal with a dense residual")
-        self.eigen = sound.eigen(eigen)
+        self.eigen = check_eigen(eigen)
         if self.eigen is not None:
             if self.ridge.shape[-1] != 1:
                 raise ValueError(
@@ -138,13 +138,13 @@ class MercerNormal(dist.Distribution):
             scale=self.scale.shape,
         )  # fmt: skip
         super().__init__(batch, (n,), validate_args=validate_args)
-        sound.refuse_singular(self)
-        sound.refuse_stale(self)
+        refuse_singular(self)
+        refuse_stale(self)
 
     @property
     def _covariance(self):
-        fields = (self.features, self.values, self.residual, self.scale, self.ridge, self.gram)
-        return Covariance(*fields)
+        prior = Prior(self.features, self.values, self.residual)
+        return Covariance(prior, self.scale, self.ridge, self.gram)
 
     @property
     def covariance_matrix(self) -> Float[Array, "*batch point point"]:
@@ -191,7 +191,7 @@ class MercerNormal(dist.Distribution):
     @validate_sample
     def log_prob(self, value: ArrayLike) -> Float[Array, "*batch"]:
         """Log density of observations (..., n): the log evidence at fixed hyper-parameters."""
-        r = sound.at_points("observations", value, self.event_shape) - self.loc
+        r = at_points("observations", value, self.event_shape) - self.loc
         shared = jnp.broadcast_shapes(
             self.ridge.shape[:-1], self.values.shape[:-1], self.scale.shape
         )
@@ -212,12 +212,12 @@ class MercerNormal(dist.Distribution):
         """Draw observations, ``sample_shape + batch_shape + (n,)``."""
         key = _checks.random_key(key)
         algebra = self._algebra()
-        shape = sound.draws(sample_shape) + self.batch_shape + (algebra.white_size(),)
+        shape = check_sample_shape(sample_shape) + self.batch_shape + (algebra.white_size(),)
         return self.loc + algebra.colour(random.normal(key, shape, self.features.dtype))
 
     def colour(self, white: ArrayLike) -> Float[Array, "*batch point"]:
         """Turn n standard normal numbers ``white`` (..., n) into observations, one to one."""
-        white = sound.at_points("white numbers", white, self.event_shape)
+        white = at_points("white numbers", white, self.event_shape)
         return self.loc + self._algebra().root(white)
 
     def loo(self, value: ArrayLike) -> Float[Array, "*batch point"]:
@@ -256,7 +256,7 @@ class MercerNormal(dist.Distribution):
         ----------
         Rasmussen and Williams (2006), equations 2.25 and 2.26.
         """
-        value = sound.at_points("observations", value, self.event_shape, first=True)
+        value = at_points("observations", value, self.event_shape, first=True)
         head, rest, cross = self._ahead(value.shape[-1])
         r = head._centred(value)
         if head._covariance.thin:  # in weight space, where nothing is subtracted
@@ -306,7 +306,7 @@ class MercerNormal(dist.Distribution):
         return self._rows(slice(None, n)), self._rows(slice(n, None)), cross
 
     def _centred(self, value):
-        r = sound.at_points("observations", value, self.event_shape) - self.loc
+        r = at_points("observations", value, self.event_shape) - self.loc
         return jnp.broadcast_to(r, jnp.broadcast_shapes(r.shape, self.shape()))
 
     def _replace(self, **changes):
@@ -316,7 +316,7 @@ class MercerNormal(dist.Distribution):
 
     def shift(self, mean: ArrayLike) -> "MercerNormal":
         """Add ``mean`` (..., n) to the location."""
-        return self._replace(loc=self.loc + sound.at_points("means", mean, self.event_shape))
+        return self._replace(loc=self.loc + at_points("means", mean, self.event_shape))
 
     def _rows(self, rows):
         """Return the marginal of some points; eigenpairs stay if they are these points' own."""

@@ -9,7 +9,7 @@ from arviz import PlotCollection, rcParams, visuals
 
 from .. import _checks
 from .._checks import ArrayLike
-from ..diagnostics.feature import same_estimator
+from ..diagnostics.feature.measure import same_estimator
 from ._curves import backend_of, curves, decorate, group_of, has, line, mark
 from ._matplotlib import colour_bars
 

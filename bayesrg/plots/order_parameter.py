@@ -8,7 +8,7 @@ from arviz import PlotCollection
 
 from .. import _checks
 from .._checks import ArrayLike
-from ..theory.deep_linear import prior_density
+from ..deep_linear import prior_density
 from ._curves import SAMPLE, curves, decorate, group_of, has, mark
 
 

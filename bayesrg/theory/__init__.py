@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Averages over data sets in closed form, and the experiments that test them."""
 
+import sys
+
+from .. import deep_linear
 from .._activations import Activation
-from . import deep_linear
 from .annealed import AnnealedCurve, annealed_curve, annealed_dimension
 from .cross_linearise import cross_linearise
 from .curves import Curve, coarse_learning_curve, learning_curve
@@ -27,6 +29,8 @@ from .optimal import Optimum, optimal_ridge
 from .resolvents import resolvent, two_resolvents
 from .surrogate import surrogate_features
 from .validation import gcv
+
+sys.modules[f"{__name__}.deep_linear"] = deep_linear  # one module under both names
 
 __all__ = [
     "Activation",

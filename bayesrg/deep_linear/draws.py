@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Draws from an exact posterior, laid out as those of a sampler."""
+
+import equinox as eqx
+import numpy as np
+from jaxtyping import Float
+
+from .. import _checks
+from .problem import Problem
+
+
+class ExactDraws(eqx.Module):
+    """Stratified draws, in one chain; ``bayesrg.io.label(posterior=draws)`` makes a tree.
+
+    Their effective sample size means nothing, as they are spread evenly.
+
+    Attributes
+    ----------
+    Q : (1, s, 1, 1) order parameter
+    effective_ridge : (1, s) T / q, in mean field T gamma^2 / q
+    f : (1, s, n) outputs at the training inputs, in units of y
+    exact : always true
+    """
+
+    Q: Float[np.ndarray, "chain draw output output_bis"]
+    effective_ridge: Float[np.ndarray, "chain draw"]
+    f: Float[np.ndarray, "chain draw point"]
+    exact: bool = True
+
+
+def stratified(problem: Problem, log_q, weights, count, seed) -> ExactDraws:
+    """Invert the distribution function of ``log_q`` (g,) of ``weights`` (g,), in random order."""
+    count, seed = _checks.whole("count", count), _checks.whole("seed", seed, least=0)
+    rng = np.random.default_rng(seed)
+    u = rng.permutation((np.arange(count) + rng.random(count)) / count)
+    if log_q.size > 1:
+        middle = 0.5 * (log_q[1:] + log_q[:-1])
+        edges = np.concatenate([2 * log_q[:1] - middle[:1], middle, 2 * log_q[-1:] - middle[-1:]])
+        x = np.interp(u, np.append(0.0, np.cumsum(weights)), edges)
+    else:
+        x = np.full(count, log_q[0])
+    learnt = problem.learnt(x)
+    noise = rng.standard_normal(learnt.shape)
+    inside = learnt * problem.target + np.sqrt(problem.ridge * learnt) * noise
+    q = np.exp(x)
+    return ExactDraws(
+        q[None, :, None, None],
+        problem.ridge / q[None],
+        (inside @ problem.vectors.T)[None] / problem.output_scale,
+    )

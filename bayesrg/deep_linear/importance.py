@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Weighted draws: averages, their errors, and whether the weights can be trusted."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jaxtyping import Float
+
+from .. import _checks
+from .._checks import ArrayLike
+
+
+class Importance(eqx.Module):
+    """Draws from a proposal with logarithms of the ratios of target to proposal.
+
+    Attributes
+    ----------
+    latents : from site to draws (s, ...)
+    log_weights : (s,) of an unnormalised target
+    """
+
+    latents: dict[str, Array]
+    log_weights: Float[Array, " draw"]
+
+    @property
+    def log_mean(self) -> float:
+        """Logarithm of the mean weight: that of the target's normalisation."""
+        return float(jax.scipy.special.logsumexp(self.log_weights) - np.log(self.log_weights.size))
+
+    @property
+    def standard_error(self) -> float:
+        """Standard error of `log_mean`, to first order."""
+        w = np.exp(np.asarray(self.log_weights) - self.log_mean)
+        return float(w.std(ddof=1) / np.sqrt(w.size))
+
+    @property
+    def ess(self) -> float:
+        """Effective number of draws, the squared sum of the weights over the sum of squares."""
+        w = self.weights
+        return float(1.0 / (w**2).sum())
+
+    @property
+    def pareto_k(self) -> float:
+        """Tail index of the weights, as in `pareto_k`; above 0.7 errors cannot be trusted."""
+        return pareto_k(self.log_weights)
+
+    @property
+    def weights(self) -> Float[np.ndarray, " draw"]:
+        """Weights that add up to one, (s,)."""
+        w = np.exp(np.asarray(self.log_weights) - np.asarray(self.log_weights).max())
+        return w / w.sum()
+
+    def expect(self, values: ArrayLike):
+        """Average ``values`` (s, ...) of the draws under the target, with standard errors.
+
+        Returns
+        -------
+        mean : (...)
+        standard_error : (...)
+        """
+        values = np.asarray(values)
+        w = self.weights.reshape((-1,) + (1,) * (values.ndim - 1))
+        mean = (w * values).sum(0)
+        return mean, np.sqrt((w**2 * (values - mean) ** 2).sum(0))
+
+
+def pareto_k(log_weights: ArrayLike) -> float:
+    """Fit a generalised Pareto tail to importance weights, and return its shape.
+
+    Parameters
+    ----------
+    log_weights : (s,), at least 25
+
+    Returns
+    -------
+    float
+        Below 0.5 the weights have a variance; above 0.7 a mean of them cannot be trusted; minus
+        infinity for weights that are all the same.
+
+    References
+    ----------
+    arXiv 1507.02646; the fit is that of Zhang and Stephens (2009).
+    """
+    log_weights = _checks.finite("log_weights", log_weights, ndim=1)
+    _checks.on_host("deep_linear.pareto_k", log_weights)
+    log_w = np.sort(np.asarray(log_weights, float))
+    if log_w.size < 25:
+        raise ValueError(f"log_weights has {log_w.size} entries; a tail needs at least 25")
+    m = int(np.ceil(min(0.2 * log_w.size, 3.0 * np.sqrt(log_w.size))))
+    w = np.exp(log_w - log_w[-1])
+    x = w[-m:] - w[-m - 1]
+    if x[-1] <= 0:
+        return -np.inf
+    grid = 30 + int(np.sqrt(m))
+    b = 1.0 - np.sqrt(grid / (np.arange(1, grid + 1) - 0.5))
+    b = b / (3.0 * max(x[int(m / 4 + 0.5) - 1], 1e-300)) + 1.0 / x[-1]
+    k = np.log1p(-b[:, None] * x).mean(1)
+    profile = m * (np.log(-b / k) - k - 1.0)
+    posterior = np.exp(profile - profile.max())
+    b = (b * posterior).sum() / posterior.sum()
+    shape = np.log1p(-b * x).mean()
+    return float((m * shape + 5.0) / (m + 10.0))  # a weak prior at one half
+
+
+class Student(eqx.Module):
+    """Multivariate t distribution around ``loc`` (k,).
+
+    ``factor`` (k, k) is the lower Cholesky factor of the precision of the Gaussian that it is with
+    infinite ``dof``.
+    """
+
+    loc: Float[Array, " k"]
+    factor: Float[Array, "k k_bis"]
+    dof: float
+
+    def sample(self, key, draws):
+        """Draw points (s, k)."""
+        normal, chi = jax.random.split(key)
+        z = jax.random.normal(normal, (draws, self.loc.size), self.loc.dtype)
+        scale = 2.0 * jax.random.gamma(chi, self.dof / 2.0, (draws,), self.loc.dtype) / self.dof
+        z = z / jnp.sqrt(scale)[:, None]
+        return self.loc + jax.scipy.linalg.solve_triangular(self.factor.T, z.T, lower=False).T
+
+    def log_prob(self, x):
+        """Log density at points (s, k)."""
+        k, half = self.loc.size, 0.5 * (self.dof + self.loc.size)
+        z = (x - self.loc) @ self.factor
+        front = jax.lax.lgamma(half) - jax.lax.lgamma(self.dof / 2.0)
+        front = (
+            front - 0.5 * k * np.log(np.pi * self.dof) + jnp.log(jnp.diagonal(self.factor)).sum()
+        )
+        return front - half * jnp.log1p((z**2).sum(-1) / self.dof)

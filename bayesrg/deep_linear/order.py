@@ -1,0 +1,209 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The order parameter of a deep linear network: its chain of Wishart factors, and its prior."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jaxtyping import Float
+from scipy.special import psi
+
+from .._checks import ArrayLike
+
+
+class Bartlett(NamedTuple):
+    """Size of one random factor: the lower trapezoid (rows, rank) of a layer of some width.
+
+    Squares on its diagonal are chi-squared with ``dof`` (rank,) degrees of freedom; the
+    ``normals`` numbers below it are standard normal. Models sample the squares ``pivots`` and
+    ``entries`` normal numbers: a last pivot of one degree of freedom above other rows, whose
+    column may have either sign, is a normal number itself.
+    """
+
+    layer: int
+    width: int
+    rows: int
+
+    @property
+    def rank(self) -> int:
+        """Columns of the factor."""
+        return min(self.rows, self.width)
+
+    @property
+    def normals(self) -> int:
+        """Number of entries below the diagonal."""
+        return self.rows * self.rank - self.rank * (self.rank + 1) // 2
+
+    @property
+    def dof(self) -> Float[np.ndarray, " rank"]:
+        """Degrees of freedom of the squared diagonal, N - i."""
+        return self.width - np.arange(self.rank, dtype=float)
+
+    @property
+    def pivots(self) -> Float[np.ndarray, " pivot"]:
+        """Degrees of freedom of the squares that models sample."""
+        return self.dof[: self.rank - (self.rows > self.width)]
+
+    @property
+    def entries(self) -> int:
+        """Number of normal numbers that models sample."""
+        return self.normals + self.rank - self.pivots.size
+
+
+class Order(NamedTuple):
+    """Order parameter ``Q`` (..., c, c) and its ``chain`` of factors (G_1, ..., G_L).
+
+    ``G_l`` is (..., c, r_l) with ``G_l G_l^T`` the order parameter seen by layer l + 1, and
+    ``Q = G_1 G_1^T``.
+    """
+
+    Q: Float[Array, "*batch output output_bis"]
+    chain: tuple[Array, ...]
+
+
+class Moments(NamedTuple):
+    """Prior moments ``E Q_aa^2``, ``E Q_aa Q_bb`` and ``E Q_ab^2`` for a different from b."""
+
+    diagonal: float
+    product: float
+    cross: float
+
+
+def bartlett_sizes(widths: Sequence[int], outputs: int) -> tuple[Bartlett, ...]:
+    """List the factors of the chain in the order L, ..., 1 in which they multiply.
+
+    Parameters
+    ----------
+    widths : (N_1, ..., N_L)
+    outputs : c
+        A layer that is narrower than what stands above it leaves that many columns.
+
+    Returns
+    -------
+    tuple of Bartlett, L of them
+
+    Notes
+    -----
+    In a layer narrower than what stands above it the last pivot has one degree of freedom, and a
+    column of either sign gives the same Q. A pivot above zero folds both signs together, and a
+    chain that wants the other one is caught at zero; sampled with its sign, it has no boundary.
+
+    References
+    ----------
+    arXiv 2406.03260 for the chain of Wishart laws.
+    """
+    sizes, rows = [], outputs
+    for layer in range(len(widths), 0, -1):
+        sizes.append(Bartlett(layer, widths[layer - 1], rows))
+        rows = sizes[-1].rank
+    return tuple(sizes)
+
+
+def bartlett_factor(
+    size: Bartlett, squares: ArrayLike | None, normals: ArrayLike | None
+) -> Float[Array, "*batch row rank"]:
+    """Assemble the lower trapezoid B of a layer.
+
+    Parameters
+    ----------
+    size : Bartlett
+    squares : (..., rank) or (..., rank - 1), squared diagonal; None where there are none
+    normals : (..., k), row by row
+        The entries below the diagonal, and with it those whose squares are not given; None where
+        there are none.
+
+    Returns
+    -------
+    (..., rows, rank)
+    """
+    given = jnp.asarray(normals if squares is None else squares)
+    squares = given[..., :0] if squares is None else given
+    i = np.arange(squares.shape[-1])
+    B = jnp.zeros(given.shape[:-1] + (size.rows, size.rank), given.dtype)
+    B = B.at[..., i, i].set(jnp.sqrt(squares))
+    if normals is None:
+        return B
+    rows, columns = np.tril_indices(size.rows, 0, size.rank)
+    free = (rows > columns) | (columns >= i.size)
+    return B.at[..., rows[free], columns[free]].set(jnp.asarray(normals))
+
+
+def order_parameter(widths: Sequence[int], outputs: int, latents: Mapping[str, ArrayLike]) -> Order:
+    r"""Multiply the chain: :math:`G_l = G_{l+1} B_l/\sqrt{N_l}`, and :math:`Q = G_1 G_1^T`.
+
+    Parameters
+    ----------
+    widths : (N_1, ..., N_L)
+    outputs : c
+    latents : mapping
+        Of ``c{l}`` (..., pivots) and ``t{l}`` (..., entries), where there are any, for every
+        layer: the sites of the collapsed model, or its posterior draws.
+
+    Returns
+    -------
+    Order
+
+    References
+    ----------
+    arXiv 2406.03260.
+    """
+    G, chain = jnp.eye(outputs), []
+    for size in bartlett_sizes(widths, outputs):
+        B = bartlett_factor(size, latents.get(f"c{size.layer}"), latents.get(f"t{size.layer}"))
+        G = G @ B / np.sqrt(size.width)
+        chain.append(G)
+    return Order(G @ jnp.swapaxes(G, -1, -2), tuple(chain[::-1]))
+
+
+def latent_excess(
+    widths: Sequence[int], outputs: int, latents: Mapping[str, ArrayLike]
+) -> Float[Array, "*batch layer"]:
+    r"""Excess :math:`\|B_l\|^2 - N_l d_l` over its prior mean, for l = 1..L: (..., L).
+
+    Given data its mean is the same in every layer, that of `drive`. ``widths``, ``outputs`` and
+    ``latents`` as in `order_parameter`.
+    """
+    result = []
+    for size in bartlett_sizes(widths, outputs)[::-1]:
+        squares, normals = latents.get(f"c{size.layer}"), latents.get(f"t{size.layer}")
+        B = bartlett_factor(size, squares, normals)
+        result.append((B**2).sum((-2, -1)) - size.width * size.rows)
+    return jnp.stack(result, -1)
+
+
+def order_moments(widths: Sequence[int]) -> Moments:
+    """Second moments of the order parameter under the prior, for ``widths`` (N_1, ..., N_L).
+
+    Returns
+    -------
+    Moments
+        Of two different outputs; the mean of Q is the identity.
+
+    Notes
+    -----
+    One step a layer of width N: a -> a (1 + 2/N), b -> b + 2c/N, c -> c + (b + c)/N.
+    """
+    a, b, c = 1.0, 1.0, 0.0
+    for width in widths[::-1]:
+        a, b, c = a * (1 + 2 / width), b + 2 * c / width, c + (b + c) / width
+    return Moments(a, b, c)
+
+
+def order_log_det(widths: Sequence[int], outputs: int) -> float:
+    r"""Prior mean of :math:`\log\det Q`, minus infinity with a bottleneck.
+
+    Parameters
+    ----------
+    widths : (N_1, ..., N_L)
+    outputs : c
+
+    Returns
+    -------
+    float
+    """
+    if min(widths, default=outputs) < outputs:
+        return -np.inf
+    i = np.arange(outputs)
+    return float(sum((psi((width - i) / 2) + np.log(2 / width)).sum() for width in widths))

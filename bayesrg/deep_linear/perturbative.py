@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Feature kernels of wide layers to first order in one over the width."""
+
+import numpy as np
+from jaxtyping import Float
+
+from .._checks import ArrayLike
+from ..networks import DeepLinear
+from .problem import check_level, prepare
+
+
+def perturbative_kernel(
+    net: DeepLinear, X: ArrayLike, Y: ArrayLike, level: int
+) -> Float[np.ndarray, "point point_bis"]:
+    r"""Posterior mean of :math:`H_lH_l^T/N_l` up to terms of order one over the width squared.
+
+    :math:`K_l + \frac{1}{t_l}\sum_{k\le l}\frac{1}{N_k}(E[ff^T|Y] - DK)` with the Gaussian process
+    of infinite width, K its kernel, :math:`K_l = K/t_l` and :math:`t_l` the product of the squared
+    scales above layer l. For equal widths the change is linear in depth, and without noise it
+    points along the targets.
+
+    Parameters
+    ----------
+    net : DeepLinear
+        A rich mean-field network is far from this limit.
+    X : (n, d)
+    Y : (n,), or (n, c) for D = c outputs
+    level : l, from 0 (the inputs) to L
+
+    Returns
+    -------
+    (n, n)
+        In float64, on the host.
+
+    Raises
+    ------
+    ValueError
+        For mismatched shapes, non-finite data or a level that is not there.
+
+    References
+    ----------
+    arXiv 2106.00651; unequal widths, scales and noise are the package's own.
+    """
+    problem = prepare(net, X, Y, name="Y")
+    check_level(level, len(problem.widths))
+    learnt = problem.learnt(0.0)
+    mean = learnt[:, None] * problem.targets
+    second = mean @ mean.T + problem.outputs * np.diag(problem.ridge * learnt)
+    rate = sum(1.0 / width for width in problem.widths[:level])
+    K = np.diag(problem.values)
+    inner = K + rate * (second - problem.outputs * K)
+    inner = inner / (problem.scales[level:] ** 2).prod()
+    return problem.vectors @ inner @ problem.vectors.T

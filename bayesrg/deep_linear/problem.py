@@ -1,0 +1,277 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The data of a deep linear network in the eigenbasis of its kernel, and their likelihoods.
+
+Everything is NumPy in float64 on the host; `Problem.as_jax` is for what is compiled.
+"""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jaxtyping import Float
+
+from .. import _checks
+from .._checks import ArrayLike
+from .._covariance.noiseless import RANGE, check_range
+from ..kernels import Kernel
+from ..networks import DeepLinear
+
+_SOLVER = "a solver of deep_linear"
+
+
+class Problem(eqx.Module):
+    r"""Data of a deep linear network, in units of the standard parametrisation; see `prepare`.
+
+    Given the order parameter Q, the targets of each mode are independent of the others, with
+    covariance :math:`\kappa_i Q + T` over outputs. Methods that take :math:`\log q` (g,) are for
+    one output, of variances :math:`C_i = \kappa_i q + T`.
+
+    Attributes
+    ----------
+    widths : :math:`(N_1, ..., N_L)`
+    points : P; the rank of the kernel where there is no noise
+    values : (r,) positive eigenvalues :math:`\kappa` of the kernel
+    vectors : (P, r) its eigenvectors
+    targets : (r, c) targets in that basis
+    outside : (c,) squared length of the targets outside the range of the kernel, over T
+    log_det_outside : () their sum of :math:`\log 2\pi T`, for each output
+    ridge : () T, times :math:`\gamma^2` in mean field
+    kernel : of an output in place of that of the inputs; None for the latter
+    inputs : (n, d) X
+    loadings : (d, r), whose product with new inputs is their covariance with the modes
+    variance : () S / N_0, prior variance of an output per squared length of its input
+    scales : (L + 1,) standard deviations of the weights
+    output_scale : () what targets were multiplied by
+    """
+
+    widths: tuple[int, ...] = eqx.field(static=True)
+    points: int = eqx.field(static=True)
+    values: Float[np.ndarray | Array, " mode"]
+    vectors: Float[np.ndarray | Array, "point mode"]
+    targets: Float[np.ndarray | Array, "mode output"]
+    outside: Float[np.ndarray | Array, " output"]
+    log_det_outside: float | Float[Array, ""]
+    ridge: float | Float[Array, ""]
+    kernel: Kernel | None
+    inputs: Float[np.ndarray | Array, "point feature"]
+    loadings: Float[np.ndarray | Array, "feature mode"] | None
+    variance: float | Float[Array, ""]
+    scales: Float[np.ndarray | Array, " level"]
+    output_scale: float | Float[Array, ""]
+
+    def as_jax(self) -> "Problem":
+        """Return the problem with arrays of JAX, which enter a compiled program as arguments."""
+        return jax.tree.map(jnp.asarray, self)
+
+    @property
+    def outputs(self):
+        """Number c of outputs."""
+        return self.targets.shape[1]
+
+    @property
+    def target(self):
+        """Targets of the only output, (r,)."""
+        return self.targets[:, 0]
+
+    @property
+    def input_values(self):
+        """Eigenvalues of :math:`XX^T/N_0`, (r,)."""
+        return self.values / (self.scales**2).prod()
+
+    @property
+    def shapes(self):
+        """Shape parameters b = N / 2 of the Gamma laws of the layers, (L,)."""
+        return np.asarray(self.widths, float) / 2.0
+
+    @property
+    def power(self):
+        r"""Energy of the targets in the kernel, :math:`s = y^T K^+ y`, where the order is 1."""
+        return float((self.target**2 / self.values).sum())
+
+    def logs(self, log_q):
+        r"""Logarithms of :math:`\kappa_i q` and of C, both (g, r)."""
+        signal = np.log(self.values) + np.asarray(log_q)[..., None]
+        if self.ridge == 0:
+            return signal, signal
+        return signal, np.logaddexp(signal, np.log(self.ridge))
+
+    def learnt(self, log_q):
+        r"""Shares :math:`\kappa_i q/C_i` of the targets that the posterior mean keeps, (g, r)."""
+        signal, total = self.logs(log_q)
+        return np.exp(signal - total)
+
+    def misfit(self, log_q):
+        r"""Squared targets over their variances, :math:`\sum_i \tilde y_i^2/C_i`, (g,)."""
+        _, total = self.logs(log_q)
+        with np.errstate(over="ignore", divide="ignore"):
+            quad = np.exp(np.log(self.target**2) - total).sum(-1)
+        return quad + self.outside[0]
+
+    def log_det(self, log_q):
+        r"""Sum of :math:`\log 2\pi C_i` over all points, (g,)."""
+        _, total = self.logs(log_q)
+        return total.sum(-1) + self.values.size * np.log(2 * np.pi) + self.log_det_outside
+
+    def log_likelihood(self, log_q):
+        """Log density of the targets given q, (g,)."""
+        return -0.5 * (self.misfit(log_q) + self.log_det(log_q))
+
+    def excess(self, log_q, occam=True):
+        r"""Drive :math:`\Delta(q) = 2\,\partial_{\log q}\log p(y|q)` of the order parameter, (g,).
+
+        Without ``occam`` the part of the determinant is left out.
+        """
+        signal, total = self.logs(log_q)
+        with np.errstate(over="ignore", divide="ignore"):
+            pull = np.exp(np.log(self.target**2) + signal - 2.0 * total).sum(-1)
+        return pull - self.learnt(log_q).sum(-1) if occam else pull
+
+    def curvature(self, log_q, occam=True):
+        r"""Second derivative of :math:`-\log p(y|q)` in :math:`\log q`, (g,)."""
+        signal, total = self.logs(log_q)
+        a = np.exp(signal - total)
+        quad = self.target**2 * np.exp(-total)
+        data = -0.5 * (quad * a * (1.0 - 2.0 * a)).sum(-1)
+        return data + 0.5 * (a * (1.0 - a)).sum(-1) if occam else data
+
+    def covariances(self, X_new):
+        """Prior covariance of new outputs with the modes (m, r), and prior variances (m,)."""
+        _checks.on_host("a posterior of deep_linear", X_new)
+        X_new = _checks.squares("X_new", _checks.on_64_bits("X_new", X_new, _checks.inputs))
+        X_new = X_new[:, None] if X_new.ndim == 1 else X_new
+        if X_new.shape[1] != self.inputs.shape[1]:
+            raise ValueError(
+                f"X_new has {X_new.shape[1]} columns and the training inputs have "
+                f"{self.inputs.shape[1]}; give both the same features"
+            )
+        if self.kernel is not None:
+            cross = np.asarray(self.kernel(X_new, self.inputs), float)
+            return cross @ self.vectors, np.asarray(self.kernel.diag(X_new), float)
+        if self.loadings is None:
+            raise ValueError(
+                "kernel was given as a matrix, which says nothing about new inputs; give a Kernel"
+            )
+        return X_new @ self.loadings, self.variance * (X_new**2).sum(-1)
+
+
+def prepare(
+    net: DeepLinear,
+    X: ArrayLike,
+    y: ArrayLike,
+    kernel: Kernel | ArrayLike | None = None,
+    name: str = "y",
+) -> Problem:
+    r"""Rotate the data into the eigenbasis of :math:`K = S XX^T/N_0`, once.
+
+    Parameters
+    ----------
+    net : DeepLinear
+        Mean field is mapped to the standard network of the same law.
+    X : (n, d)
+    y : (n,) or (n, c)
+    kernel : Kernel, or (n, n), optional
+        In place of K.
+    name : what messages call y
+
+    Returns
+    -------
+    Problem
+
+    Raises
+    ------
+    ValueError
+        For mismatched shapes or non-finite data, or without noise for targets outside the range
+        of the kernel, which have no density.
+
+    Warns
+    -----
+    UserWarning
+        Without noise, if the kernel is singular and the targets lie in its range: everything is
+        said about that range.
+    """
+    _checks.warn_32_bits("deep_linear")
+    _checks.instance("net", net, DeepLinear, _checks.NET)
+    standard = net.standardise()
+    _checks.on_host(_SOLVER, X, y, kernel, standard)
+    n = _checks.inputs("X", X).shape[0]
+    shape = _checks.targets(name, y, n).shape
+    X, y = (np.asarray(_checks.numbers("X", v), float).reshape(n, -1) for v in (X, y))
+    for given, value in (("X", X), (name, y)):
+        _checks.squares(given, value)
+    if y.shape[1] != net.outputs:
+        raise ValueError(
+            f"{name} has shape {shape} and the network {net.outputs} output(s); give one column "
+            "per output"
+        )
+
+    scales, ridge = np.asarray(standard.scales, float), float(standard.ridge)
+    variance = float((scales**2).prod()) / X.shape[1]
+    if kernel is None:
+        U, root, W = singular(X)
+        values, loadings = variance * root**2, W.T * (variance * root)
+    else:
+        values, U = _diagonalise(kernel, X)
+        loadings = None
+
+    output_scale, rank = float(net.output_scale), values.size
+    y = y * output_scale
+    targets = U.T @ y
+    outside, log_det_outside = np.zeros(net.outputs), 0.0
+    if rank < n:
+        outside = ((y - U @ targets) ** 2).sum(0)
+        if ridge == 0:
+            check_range(n, rank, outside.sum() > RANGE**2 * (y**2).sum())
+            n, outside = rank, np.zeros(net.outputs)
+        else:
+            log_det_outside = (n - rank) * float(np.log(2 * np.pi * ridge))
+            with np.errstate(over="ignore"):
+                outside = outside / ridge
+    return Problem(
+        widths=net.widths,
+        points=n,
+        values=values,
+        vectors=U,
+        targets=targets,
+        outside=outside,
+        log_det_outside=log_det_outside,
+        ridge=ridge,
+        kernel=kernel if isinstance(kernel, Kernel) else None,
+        inputs=X,
+        loadings=loadings,
+        variance=variance,
+        scales=scales,
+        output_scale=output_scale,
+    )
+
+
+def singular(X):
+    """Singular values of X (n, d) above round-off, with U (n, r) before and W (r, d) after them."""
+    U, root, W = np.linalg.svd(X, full_matrices=False)
+    kept = root > max(X.shape) * np.finfo(float).eps * root.max(initial=0.0)
+    return U[:, kept], root[kept], W[kept]
+
+
+def _diagonalise(kernel, X):
+    """Positive eigenvalues, falling, and eigenvectors of a kernel at X (n, d), or of a matrix."""
+    _checks.require_x64("deep_linear with a kernel")
+    K = kernel(X) if isinstance(kernel, Kernel) else _checks.finite("kernel", kernel, ndim=2)
+    _checks.on_host(_SOLVER, K)
+    K, n = np.asarray(K, float), X.shape[0]
+    if K.shape != (n, n) or np.abs(K - K.T).max() > 1e-10 * np.abs(K).max():
+        raise ValueError(
+            f"kernel has shape {K.shape} for {n} points, or is not symmetric; give the symmetric "
+            f"({n}, {n}) matrix of their covariances, or a Kernel"
+        )
+    values, U = np.linalg.eigh(0.5 * (K + K.T))
+    if values[0] < -1e-10 * values[-1]:
+        raise ValueError(
+            f"kernel has the eigenvalue {values[0]}; give a positive semi-definite matrix"
+        )
+    kept = values > n * np.finfo(float).eps * values[-1]
+    return values[kept][::-1], U[:, kept][:, ::-1]
+
+
+def check_level(level, depth, least=0):
+    """Require an integer from ``least`` to ``depth``; level l is that of the l-th hidden layer."""
+    return _checks.whole("level", level, least=least, most=depth)

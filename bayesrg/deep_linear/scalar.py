@@ -1,0 +1,326 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Exact posteriors of deep linear networks of one output, at any widths, without sampling."""
+
+import equinox as eqx
+import numpy as np
+from jaxtyping import Float
+from scipy.special import logsumexp
+
+from .. import _checks
+from .._checks import ArrayLike
+from ..kernels import Kernel
+from ..networks import DeepLinear
+from .draws import ExactDraws, stratified
+from .grid import log_prior, weigh
+from .meijer import log_meijer_g
+from .problem import Problem, check_level, prepare
+from .zero_noise import log_tilted
+
+
+class Exact(eqx.Module):
+    r"""Posterior of a deep linear network of one output; see `exact`.
+
+    Given the order parameter q the posterior is that of a Gaussian process of kernel qK: kernel
+    ridge regression of effective ridge T/q. All else is an average over q.
+
+    Attributes
+    ----------
+    problem : Problem
+        The data in the eigenbasis of the kernel, in units of the standard parametrisation.
+    log_q : (g,) grid, equidistant where the posterior has weight
+    weights : (g,) posterior probability of each of its points
+    log_evidence : log density of y, in the units of y
+    """
+
+    problem: Problem
+    log_q: Float[np.ndarray, " node"]
+    weights: Float[np.ndarray, " node"]
+    log_evidence: float
+
+    @property
+    def mean_log_q(self) -> float:
+        r"""Posterior mean of :math:`\log q`."""
+        return float(self.weights @ self.log_q)
+
+    @property
+    def sd_log_q(self) -> float:
+        r"""Posterior standard deviation of :math:`\log q`."""
+        return float(np.sqrt(self.weights @ (self.log_q - self.mean_log_q) ** 2))
+
+    @property
+    def effective_ridge(self) -> Float[np.ndarray, " node"]:
+        r"""Ridge T/q on the kernel of wide layers at every point of the grid, (g,).
+
+        In mean field :math:`T\gamma^2/q`, on the kernel with an ``output_scale`` of 1. Its
+        posterior probabilities are ``weights``.
+        """
+        return self.problem.ridge * np.exp(-self.log_q)
+
+    @property
+    def layer_excess(self) -> float:
+        r"""Posterior mean of :math:`\Delta(q)`, by which every layer departs from its prior.
+
+        It equals :math:`E\|z_l\|^2 - N_l N_{l-1}` of every layer's standardised weights, and
+        :math:`N_l(E\rho_l - 1)`, at any widths and any noise.
+        """
+        return float(self.weights @ self.problem.excess(self.log_q))
+
+    def moment(self, k: ArrayLike) -> float:
+        """Posterior mean of ``q**k`` for a real k; infinite where it diverges."""
+        _checks.on_host("a posterior of deep_linear", k)
+        _checks.finite("k", k, ndim=0)
+        problem, k = self.problem, float(k)
+        if not problem.widths or k == 0:
+            return 1.0
+        if problem.ridge == 0:
+            return float(np.exp(log_tilted(problem, k) - log_tilted(problem, 0.0)))
+        if k <= -problem.shapes.min():  # the likelihood is finite at q = 0
+            return float("inf")
+        log_q, log_weight = weigh(problem, k)
+        return float(np.exp(logsumexp(log_weight + k * log_q) - logsumexp(log_weight)))
+
+    def predict(self, X_new: ArrayLike):
+        """Return posterior mean and variance of the function at X_new (m, d), noise excluded.
+
+        Returns
+        -------
+        mean : (m,)
+        variance : (m,), the sum of `variance_parts`
+        """
+        cross, _ = self.problem.covariances(X_new)
+        mean = cross @ (self.weights @ self._coefficients()) / self.problem.output_scale
+        return mean, sum(self.variance_parts(X_new))
+
+    def variance_parts(self, X_new: ArrayLike):
+        """Return the posterior variance at X_new (m, d) within and between order parameters.
+
+        Returns
+        -------
+        within : (m,) mean of the variance given q
+        between : (m,)
+            Variance of the mean given q: what the width adds; zero without noise and at infinite
+            width.
+        """
+        cross, prior = self.problem.covariances(X_new)
+        q, units = np.exp(self.log_q), self.problem.output_scale**2
+        share = self.problem.learnt(self.log_q) / self.problem.values
+        within = (self.weights @ q) * prior - cross**2 @ (self.weights @ (q[:, None] * share))
+        coefficients = self._coefficients()
+        centred = coefficients - self.weights @ coefficients
+        covariance = centred.T @ (self.weights[:, None] * centred)
+        between = ((cross @ covariance) * cross).sum(-1)
+        if self.problem.ridge == 0:
+            between = np.zeros_like(between)
+        return np.clip(within, 0.0, None) / units, np.clip(between, 0.0, None) / units
+
+    def log_density(self, X_new: ArrayLike, y_new: ArrayLike) -> Float[np.ndarray, " point_new"]:
+        """Log density of new observations, noise included, each by itself.
+
+        ``X_new`` is (m, d) and ``y_new`` (m,); the result (m,). Without noise an input whose
+        output is certain has no density, and raises ValueError.
+        """
+        problem = self.problem
+        cross, prior = problem.covariances(X_new)
+        y_new = _checks.targets("y_new", y_new, cross.shape[0])
+        _checks.on_host("a posterior of deep_linear", y_new)
+        y_new = np.asarray(y_new, float)
+        y_new = y_new.reshape(-1) * problem.output_scale
+
+        def terms(log_q):
+            """Log density of each observation given q, (g, m)."""
+            q, share = np.exp(log_q)[:, None], problem.learnt(log_q) / problem.values
+            variance = q * (prior - share @ (cross**2).T)
+            if problem.ridge == 0 and (variance <= 1e-12 * q * prior).any():
+                raise ValueError(
+                    "ridge is 0 and an output at X_new is certain given the training data, so that "
+                    "it has no density; give a ridge above zero, or inputs outside their span"
+                )
+            variance = np.clip(variance, 0.0, None) + problem.ridge
+            deviation = y_new - share * problem.target @ cross.T
+            return -0.5 * (deviation**2 / variance + np.log(2 * np.pi * variance))
+
+        # a remote observation is decided at order parameters of which the data see nothing
+        log_q, log_weight = weigh(problem, factors=terms)
+        mixed = logsumexp(terms(log_q) + log_weight[:, None], axis=0) - logsumexp(log_weight)
+        return mixed + np.log(problem.output_scale)
+
+    def feature_kernel(self, level) -> Float[np.ndarray, "point point_bis"]:
+        r"""Posterior mean of :math:`H_l H_l^T/N_l`, (n, n), at the training inputs.
+
+        ``level`` is l, from 0 (the inputs) to L.
+        """
+        problem = self.problem
+        check_level(level, len(problem.widths))
+        squares = problem.scales**2
+        inner = np.diag(problem.input_values)
+        share = problem.learnt(self.log_q)
+        mean = share * problem.target
+        for i, width in enumerate(problem.widths[:level]):
+            weight = self._inverse(i + 1)
+            second = mean.T @ (weight[:, None] * mean) + np.diag(weight @ (problem.ridge * share))
+            prior = (1.0 - 1.0 / width) * squares[i] * inner
+            inner = prior + second / (width * squares[i + 1 :].prod())
+        return problem.vectors @ inner @ problem.vectors.T
+
+    def gain(self, level) -> float:
+        r"""Growth of a feature kernel along the target, 1 a priori and at infinite width.
+
+        :math:`y^TK_l^+E[\Phi_l]K_l^+y / y^TK_l^+y` with :math:`K_l` the prior mean; ``level`` is
+        l, from 0 to L. Without targets it is nan.
+        """
+        problem = self.problem
+        check_level(level, len(problem.widths))
+        if problem.power == 0:
+            return float("nan")
+        learnt, ratio = problem.learnt(self.log_q), problem.target / problem.values
+        along = (learnt @ (ratio * problem.target)) ** 2 + problem.ridge * learnt @ ratio**2
+        gain = 1.0
+        for i, width in enumerate(problem.widths[:level]):
+            pull = self._inverse(i + 1) @ along
+            gain = (1.0 - 1.0 / width) * gain + pull / (width * problem.power)
+        return float(gain)
+
+    def inverse_factor(self, level) -> float:
+        r"""Posterior mean of :math:`1/q_{(l)}`, q_(l) the product of the factors from l up.
+
+        ``level`` is l, from 1 to L; at 1 it is the mean of 1/q. Infinite where it diverges, with
+        noise and a width of 1 or 2 at or above that layer.
+        """
+        problem = self.problem
+        check_level(level, len(problem.widths), least=1)
+        if problem.ridge > 0 or problem.power == 0:  # nothing keeps q from zero but the widths
+            steepness = 2 + (0 if problem.ridge else problem.points)
+            if min(problem.widths[level - 1 :]) <= steepness:
+                return float("inf")
+        if level == 1:
+            return self.moment(-1.0)
+        b = problem.shapes  # how steeply prior and mean fall together towards zero
+        steep = min(b[: level - 1].min(), b[level - 1 :].min() - 1.0)
+        log_q, log_weight = weigh(problem, steep - b.min())
+        log_inverse = _log_inverse(problem, log_q, level)
+        return float(np.exp(logsumexp(log_weight + log_inverse) - logsumexp(log_weight)))
+
+    def draws(self, count: int, *, seed: int = 0) -> ExactDraws:
+        """Draw ``count`` order parameters, and outputs at the training inputs given each.
+
+        Returns
+        -------
+        ExactDraws
+            One from each of ``count`` equal parts of the posterior of q, in random order, made
+            from the integer ``seed``.
+        """
+        return stratified(self.problem, self.log_q, self.weights, count, seed)
+
+    def _inverse(self, level):
+        """Posterior probability times the mean of 1 / q_(l) given q, (g,)."""
+        return np.exp(np.log(self.weights) + _log_inverse(self.problem, self.log_q, level))
+
+    def _coefficients(self):
+        """Weights of the modes in the mean predictor, given each q, (g, r)."""
+        problem = self.problem
+        return problem.learnt(self.log_q) * (problem.target / problem.values)
+
+
+def _log_inverse(problem, log_q, level):
+    r"""Log mean of 1 / q_(l) given q, (g,): a ratio of two densities.
+
+    :math:`\prod_{k\ge l} b_k\, G(q/c\,|\,b_k - 1 \text{ for } k\ge l) / G(q/c\,|\,b)`.
+    """
+    if level == 1:
+        return -log_q
+    b = problem.shapes
+    above = np.arange(1, b.size + 1) >= level
+    log_z = log_q + np.log(b).sum()
+    return np.log(b[above]).sum() + log_meijer_g(log_z, b - above) - log_meijer_g(log_z, b)
+
+
+def exact(
+    net: DeepLinear,
+    X: ArrayLike,
+    y: ArrayLike,
+    *,
+    kernel: Kernel | ArrayLike | None = None,
+) -> Exact:
+    r"""Solve a deep linear network of one output exactly, at any widths.
+
+    The order parameter :math:`q = \prod_l \chi^2_{N_l}/N_l` has the prior density
+    :math:`p(\log q) = G(q\prod b_l|b)/\prod\Gamma(b_l)`, :math:`b_l = N_l/2`, and given q the
+    targets are normal with covariance :math:`qK + T`. What is left is one integral over
+    :math:`\log q`; without noise it is done in closed form.
+
+    Parameters
+    ----------
+    net : DeepLinear
+        With one output; a ridge of zero interpolates.
+    X : (n, d)
+    y : (n,)
+    kernel : Kernel, or (n, n), optional
+        Covariance K of an output at q = 1 in place of that of the network's inputs, as if it read
+        fixed features of them; of the standard network where the network is mean field. A matrix
+        is not known at new inputs.
+
+    Returns
+    -------
+    Exact
+        In float64, on the host.
+
+    Raises
+    ------
+    NotImplementedError
+        For several outputs.
+    ValueError
+        For mismatched shapes or non-finite data; without noise for targets outside the range of
+        the kernel, or for targets that are all zero if a width is not above the number of points,
+        as the evidence then diverges.
+
+    References
+    ----------
+    arXiv 2012.04030, 2212.14457, 2406.16689 without noise; 2406.03260 for the mixture.
+    """
+    _checks.instance("net", net, DeepLinear, _checks.NET)
+    if net.outputs > 1:
+        raise NotImplementedError(
+            f"the network has {net.outputs} outputs, and this solver knows one; sample the "
+            "collapsed model (deep_linear_collapsed) for several"
+        )
+    problem = prepare(net, X, y, kernel)
+    if problem.ridge == 0 and problem.power == 0 and problem.widths:
+        if min(problem.widths) <= problem.points:
+            raise ValueError(
+                f"ridge is 0, the {problem.points} targets are zero and the least width is "
+                f"{min(problem.widths)}: the evidence diverges unless every width exceeds the "
+                "number of targets; give a ridge above zero"
+            )
+    log_q, log_weight = weigh(problem)
+    if problem.ridge == 0 and problem.widths:
+        log_evidence = log_tilted(problem, 0.0)
+    else:
+        log_evidence = float(logsumexp(log_weight))
+    log_evidence += problem.points * float(np.log(problem.output_scale))
+    weights = np.exp(log_weight - logsumexp(log_weight))
+    kept = weights > 1e-40
+    return Exact(problem, log_q[kept], weights[kept] / weights[kept].sum(), log_evidence)
+
+
+def prior_density(widths: ArrayLike, log_q: ArrayLike) -> Float[np.ndarray, "..."]:
+    r"""Prior density of :math:`\log q` of a network of one output.
+
+    Parameters
+    ----------
+    widths : (L,) positive, L at least 1
+    log_q : (...)
+
+    Returns
+    -------
+    (...)
+        Density in :math:`\log q`; divide by q for that of q.
+
+    References
+    ----------
+    arXiv 2212.14457.
+    """
+    _checks.on_host("deep_linear.prior_density", widths, log_q)
+    widths = _checks.on_64_bits("widths", widths, _checks.positive, ndim=1)
+    if not widths.size:
+        raise ValueError("widths is empty; without hidden layers the order parameter is one")
+    return np.exp(log_prior(_checks.on_64_bits("log_q", log_q), widths / 2.0))

@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From white noise to the weights of a deep linear network, and to their order parameter."""
+
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jaxtyping import Float
+
+from .._checks import ArrayLike
+from ..kernels import Linear
+from ..networks import DeepLinear
+
+
+def weight_shapes(net: DeepLinear, inputs: int) -> tuple[tuple[int, int], ...]:
+    """Shapes (N_l, N_{l-1}) of the L + 1 weight matrices for ``inputs`` columns of X."""
+    sizes = (inputs, *net.widths, net.outputs)
+    return tuple((b, a) for a, b in zip(sizes[:-1], sizes[1:], strict=True))
+
+
+def scale_weights(net: DeepLinear, white: Sequence[ArrayLike]) -> tuple[Array, ...]:
+    r"""Scale white noise ``white`` (N_l, N_{l-1}) to :math:`W_l = s_l z_l/\sqrt{N_{l-1}}`."""
+    white = [jnp.asarray(z) for z in white]
+    return tuple(s * z / np.sqrt(z.shape[-1]) for s, z in zip(net.scales, white, strict=True))
+
+
+def order_of_weights(net: DeepLinear, weights: Sequence[ArrayLike]) -> Float[Array, "..."]:
+    r"""Order parameter :math:`Q = AA^T`, :math:`A = W_{L+1}\cdots W_2/(s_{L+1}\cdots s_2)`.
+
+    ``weights`` are matrices (N_l, N_{l-1}); the result is (c, c), the identity without layers.
+    """
+    A = jnp.eye(net.outputs)
+    for W, scale in zip(weights[:0:-1], net.scales[:0:-1], strict=True):
+        A = A @ jnp.asarray(W) / scale
+    return A @ jnp.swapaxes(A, -1, -2)
+
+
+def weight_excess(white: Sequence[ArrayLike]) -> Float[Array, "*batch level"]:
+    r"""Excess :math:`\|z_l\|^2 - N_l N_{l-1}` of ``white`` (..., N_l, N_{l-1}): (..., L + 1)."""
+    white = [jnp.asarray(z) for z in white]
+    return jnp.stack([(z**2).sum((-2, -1)) - z.shape[-2] * z.shape[-1] for z in white], -1)
+
+
+def input_kernel(net: DeepLinear, inputs: int) -> Linear:
+    """Kernel of one output at order parameter 1 for ``inputs`` columns of X; K is (n, n)."""
+    return Linear(net.kernel(jnp.eye(1, inputs))[0, 0])

@@ -1,0 +1,8 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one hand-over to ArviZ, and files of results."""
+
+from .labels import flow_to_datatree, label, to_datatree
+from .runs import SaveError, open_run, save
+from .runs import claim as claim
+
+__all__ = ["SaveError", "flow_to_datatree", "label", "open_run", "save", "to_datatree"]

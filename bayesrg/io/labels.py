@@ -1,0 +1,219 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Trees of labelled arrays, as ArviZ reads them."""
+
+from collections.abc import Mapping, Sequence
+
+import equinox as eqx
+import jax
+import numpy as np
+import xarray as xr
+
+from .. import _checks
+from .._checks import ArrayLike
+
+SAMPLED = (
+    "posterior",
+    "sample_stats",
+    "log_likelihood",
+    "posterior_predictive",
+    "predictions",
+    "predictive_moments",
+    "prior",
+    "prior_predictive",
+)
+
+
+def to_datatree(
+    groups: Mapping[str, Mapping[str, ArrayLike]],
+    dims: Mapping[str, Sequence[str]],
+    *,
+    attrs: Mapping[str, str | int | float] | None = None,
+) -> xr.DataTree:
+    """Label arrays and gather them as ArviZ reads them.
+
+    Parameters
+    ----------
+    groups : mapping
+        From group name to mapping from variable to array. Arrays of a sampled group (posterior,
+        prior, predictions, ...) begin with the axes chain and draw.
+    dims : mapping
+        From variable to the names of its other axes. An axis without a name is called after its
+        variable: ``theta_axis``, ``theta_axis_bis``.
+    attrs : mapping, optional
+        Attributes of the whole tree.
+
+    Returns
+    -------
+    DataTree
+        Floating-point arrays in 64 bits, whatever they were sampled in.
+
+    Raises
+    ------
+    ValueError
+        If an array has fewer axes than names, or two variables give one name two lengths.
+    """
+    attrs = {} if attrs is None else attrs
+    for given, value in (("groups", groups), ("dims", dims), ("attrs", attrs)):
+        _checks.instance(given, value, Mapping, "a mapping from name")
+    tree = xr.DataTree(name=None)
+    for group, variables in groups.items():
+        _checks.instance(f"groups[{group!r}]", variables, Mapping, "a mapping from variable")
+        lead = ("chain", "draw") if group in SAMPLED else ()
+        arrays = {}
+        for name, value in variables.items():
+            _checks.sequence(f"dims[{name!r}]", dims.get(name, ()), "names of axes")
+            names = tuple(n.replace("/", ".") for n in dims.get(name, ()))
+            name = name.replace("/", ".")  # a slash would name a node of the tree
+            value = np.asarray(jax.device_get(value))
+            if group == "log_likelihood":
+                names = names[: value.ndim - len(lead)]
+            if value.dtype.kind == "f":
+                value = value.astype(np.float64)
+            arrays[name] = (lead + _names(name, value.ndim - len(lead), names), value)
+        dataset = xr.Dataset(arrays)
+        dataset = dataset.assign_coords({d: np.arange(s) for d, s in dataset.sizes.items()})
+        dataset.attrs = {"sample_dims": list(lead)} if lead else {}
+        tree[group] = xr.DataTree(dataset)
+    tree.attrs = dict(attrs)
+    return tree
+
+
+def _names(variable, axes, names):
+    if axes < len(names):
+        raise ValueError(
+            f"{variable!r} has {axes} axes but the names {names}; give one name an axis"
+        )
+    extra = axes - len(names)
+    if extra == 0:
+        return names
+    if not names and axes == 1:
+        return (f"{variable}_axis",)
+    return names + tuple(f"{variable}_axis{'_bis' * i}" for i in range(extra))
+
+
+def _hints(annotated):
+    """Annotations of a class and of those that it inherits from, theirs first."""
+    return {
+        name: hint
+        for base in reversed(annotated.__mro__)
+        for name, hint in base.__dict__.get("__annotations__", {}).items()
+    }
+
+
+def _axes(hint, ndim, stars):
+    """Names of axes, by the annotation that fits ``ndim`` and the lengths of variadic axes."""
+    options = getattr(hint, "__args__", (hint,))
+    options = [o.dim_str.split() for o in options if hasattr(o, "dim_str")] or [[]]
+
+    def fits(axes):
+        size = sum(stars.get(axis, 0) if axis.startswith("*") else 1 for axis in axes)
+        return size == ndim
+
+    axes = next(filter(fits, options), options[0])
+    for axis in axes:
+        if axis.startswith("*"):
+            stars.setdefault(axis, ndim - len(axes) + 1)
+    return axes
+
+
+def label(**groups: eqx.Module | tuple | xr.Dataset) -> xr.DataTree:
+    """Label results of the numerical layers and gather them as ArviZ reads them.
+
+    Parameters
+    ----------
+    **groups
+        From group name to an `equinox.Module` or named tuple whose fields are annotated arrays,
+        or to a Dataset, which is passed through. ``dt.update(label(...).children)`` adds them to
+        the result of a fit.
+
+    Returns
+    -------
+    DataTree
+        Axes are named by the annotations of the fields; a variadic axis that is not there gets
+        length one, so that a group has the same axes for one entry as for many. Coordinates are
+        the field called like the axis, or like its part before the underscore (``n`` for
+        ``n_train``); names that a tuple called like the axis in the plural holds; else indices,
+        where those of ``high`` go on from ``low``. Scalars become attributes.
+
+    Raises
+    ------
+    ValueError
+        For a group of another kind.
+    """
+    tree = {}
+    for name, value in groups.items():
+        if isinstance(value, xr.Dataset):
+            tree[name] = value.map(lambda v: v.copy(data=np.asarray(v.data)), keep_attrs=True)
+        elif isinstance(value, eqx.Module) or hasattr(value, "_fields"):
+            tree[name] = group_of(value)
+        else:
+            raise ValueError(
+                f"group {name!r} is a {type(value).__name__}; give a result of bayesrg (an "
+                "equinox.Module), or an xarray.Dataset"
+            )
+    return xr.DataTree.from_dict(tree)
+
+
+def group_of(module, skip: Sequence[str] = ()) -> xr.Dataset:
+    """Turn the array fields of ``module`` into a Dataset as in `label`, but for those in ``skip``.
+
+    Returns
+    -------
+    Dataset
+    """
+    arrays, coordinates, attrs, stars = {}, {}, {}, {}
+    for name, hint in _hints(type(module)).items():
+        value = getattr(module, name, None)
+        axes = _axes(hint, np.ndim(value), stars)
+        if name in skip or isinstance(value, eqx.Module) or callable(value):
+            continue
+        if isinstance(value, str) or (np.ndim(value) == 0 and not axes and value is not None):
+            value = value if isinstance(value, str) else np.asarray(value).item()
+            attrs[name] = int(value) if isinstance(value, bool) else value  # netCDF has no bool
+        elif hasattr(value, "shape"):
+            value = np.asarray(value)
+            names, value = _variadic(name, axes, value)
+            if len(axes) == 1 == len(names) and name in (names[0], names[0].partition("_")[0]):
+                coordinates[names[0]] = value
+            else:
+                arrays[name] = (names, value)
+        elif isinstance(value, tuple) and name.endswith("s"):
+            coordinates[name.removesuffix("s")] = list(value)
+    dataset = xr.Dataset(arrays, attrs=attrs)
+    for axis, size in dataset.sizes.items():
+        first = dataset.sizes.get("low", 0) if axis == "high" else 0
+        index = coordinates.get(axis, np.arange(first, first + size))
+        dataset = dataset.assign_coords({axis: index})
+    return dataset
+
+
+def _variadic(name, axes, value):
+    """Names of the axes of ``value``, and the value, with one axis where a variadic has none."""
+    names = []
+    for position, axis in enumerate(axes):
+        if axis.startswith("*"):
+            count = value.ndim - len(axes) + 1
+            if count == 0:
+                value, count = np.expand_dims(value, position), 1
+            names += [axis[1:] + "_bis" * i for i in range(count)]
+        else:
+            names.append(axis)
+    return _names(name, value.ndim, tuple(names)), value
+
+
+def flow_to_datatree(flow) -> xr.DataTree:
+    """Label ``flow``, a `bayesrg.rg.Flow`.
+
+    Returns
+    -------
+    DataTree
+        Group ``flow``: ridges and evidence over the coordinate cutoff. Group ``spectrum``:
+        values and running learnability over mode. Attributes: n, ridge, stop, rule, threshold.
+    """
+    if not {"cutoff", "universal", "values", "learnability"} <= set(dir(flow)):
+        raise ValueError(f"flow must be an rg.Flow, got {_checks.shown(flow)}; see rg.flow")
+    values = ("values", "learnability")
+    ridges, spectrum = group_of(flow, skip=values), group_of(flow)[list(values)]
+    at_stop = np.interp(flow.stop, np.asarray(flow.cutoff), np.asarray(flow.universal))
+    spectrum.attrs = ridges.attrs | {"ridge_at_stop": float(at_stop)}
+    return xr.DataTree.from_dict({"flow": ridges, "spectrum": spectrum})
