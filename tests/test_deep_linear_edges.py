@@ -302,7 +302,8 @@ def test_a_scale_moves_between_layers():
         data = deep_linear_collapsed.model, (X, Y), hyper
         density = jax.jit(lambda z, data=data: log_density(*data, z)[0])(latents)
         net = DeepLinear(hyper.pop("widths"), **hyper)
-        means = jax.jit(lambda c, net=net: feature_means(prepare(net, X, Y).as_jax(), c))(chain)
+        problem = prepare(net, X, Y).as_jax()
+        means = jax.jit(lambda c, problem=problem: feature_means(problem, c))(chain)
         found.append((density, means))
     assert_allclose(found[1][0], found[0][0], rtol=1e-12)
     assert_allclose(found[1][1][0], 4 * found[0][1][0], rtol=1e-10, atol=1e-13)

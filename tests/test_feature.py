@@ -164,7 +164,8 @@ def test_order_parameter_and_kernels_of_a_draw(collapsed, measured):
     at = {"chain": 2, "draw": 17}
     draw = {k: v.to_numpy() for k, v in collapsed["posterior"].isel(at).data_vars.items()}
     Q, chain = jax.jit(lambda draw: order_parameter((4, 3), 2, draw))(draw)
-    kernels = jax.jit(lambda chain: feature_means(prepare(NET, X, Y).as_jax(), chain))(chain)
+    data = prepare(NET, X, Y).as_jax()
+    kernels = jax.jit(lambda chain: feature_means(data, chain))(chain)
     group = measured["feature_learning"].isel(at)
     q = np.linalg.eigvalsh(np.asarray(Q))[::-1]
     np.testing.assert_allclose(group["order_parameter"], Q, rtol=1e-12)
