@@ -161,6 +161,14 @@ def inputs(name, X, *, wide=False):
     return X[:, None] if X.ndim == 1 else X
 
 
+def shaped(name, value, shape, advice):
+    """Convert to a finite array of one ``shape``; ``advice`` says where that comes from."""
+    value = finite(name, value)
+    if value.shape != tuple(shape):
+        raise ValueError(f"{name} has shape {value.shape}; give {tuple(shape)}, {advice}")
+    return value
+
+
 def targets(name, y, n):
     """Convert targets to a finite array of shape (n,) or (n, c)."""
     y = finite(name, y, ndim=(1, 2))

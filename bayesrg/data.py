@@ -10,8 +10,9 @@ from jax import Array
 from jaxtyping import Float
 
 from . import _checks, _images
+from ._checks import one_target
 
-__all__ = ["Data", "load"]
+__all__ = ["Data", "load", "one_target"]
 
 
 class Data(NamedTuple):

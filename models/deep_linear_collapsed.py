@@ -14,9 +14,13 @@ import numpyro.distributions as dist
 
 import bayesrg as brg
 from bayesrg.models import deep_linear
-from bayesrg.theory.deep_linear.observed import check_observed, noiseless
-from bayesrg.theory.deep_linear.order import bartlett_sizes, order_parameter
-from bayesrg.theory.deep_linear.weights import input_kernel
+from bayesrg.theory.deep_linear import (
+    bartlett_sizes,
+    check_observed,
+    input_kernel,
+    noiseless,
+    order_parameter,
+)
 
 demo = deep_linear.demo
 

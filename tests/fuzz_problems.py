@@ -256,7 +256,7 @@ def networks(o):
         "Rainbow.init": (bow.init, dict(key=0, inputs=2)),
         "Rainbow.white_shapes": (bow.white_shapes, dict(inputs=2)),
         "Rainbow.weights": (bow.weights, dict(white=white, inputs=2)),
-        "Rainbow.features": (bow.features, dict(weights=hidden, X=X)),
+        "Rainbow.apply": (bow.apply, dict(weights=hidden, X=X)),
         "Rainbow.layers": (bow.layers, dict(weights=hidden, X=X)),
         "alignment_error": (net.alignment_error, dict(H=X, H_new=X[::-1], rotation=np.eye(2))),
         "procrustes": (net.procrustes, dict(H=X, H_new=X[::-1])),
@@ -370,7 +370,7 @@ def coarse(o):
 
 def data(o):
     load = dict(name="digits", n=10, task="even_odd", key=0)
-    return {"load": (brg.data.load, load)}
+    return {"load": (brg.data.load, load), "one_target": (brg.data.one_target, dict(X=X, y=y))}
 
 
 LOWER = dict(data=data, kernels=kernels, spectrum=spectrum, gp=gp, networks=networks,

@@ -191,7 +191,7 @@ HOLDERS = {
     "adapt": (lambda t: kernels.adapt(lambda X, Z: t * X @ Z.T), lambda k: k(X)),
     "warp": (lambda t: kernels.RBF(1.0).warp(lambda X: t * X), lambda k: k(X)),
     "Rainbow": (
-        lambda t: networks.Rainbow((2,), None, lambda u: t * u), lambda net: net.features(W, X)
+        lambda t: networks.Rainbow((2,), None, lambda u: t * u), lambda net: net.apply(W, X)
     ),
     "NNGP": (lambda t: kernels.NNGP(1, lambda u: jnp.tanh(t * u)), lambda k: k(X)),
     "slope": (lambda t: kernels.NTK(1, "leaky_relu", slope=t), lambda k: k(X)),

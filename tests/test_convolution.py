@@ -7,8 +7,15 @@ from numpy.testing import assert_allclose
 from oracles import log_normal
 from scipy.special import logsumexp
 
-from bayesrg.networks import DeepLinear
-from bayesrg.theory.deep_linear import ConvLinear, exact, order_fourth_moment
+from bayesrg.networks import ConvLinear, DeepLinear
+from bayesrg.theory.deep_linear import (
+    conv_covariance,
+    conv_factor,
+    conv_log_likelihood,
+    conv_sizes,
+    exact,
+    order_fourth_moment,
+)
 
 NET = ConvLinear((3, 2), (3, 2), (2, 1), ridge=0.2)
 X = np.random.default_rng(6).standard_normal((2, 2, 7))
@@ -28,12 +35,12 @@ def loops(net, weights, x):
 
 def chain_draws(net, inputs, draws, key=0):
     key, latents = jax.random.key(key), {}
-    for size in net.sizes(inputs):
+    for size in conv_sizes(net, inputs):
         key, a, b = jax.random.split(key, 3)
         squares = 2 * jax.random.gamma(a, jnp.asarray(size.dof / 2), (draws, size.rank))
         latents[f"c{size.layer}"] = squares
         latents[f"t{size.layer}"] = jax.random.normal(b, (draws, size.normals))
-    return net.order_factor(inputs, latents)
+    return conv_factor(net, inputs, latents)
 
 
 def test_the_network_by_loops():
@@ -60,7 +67,7 @@ def test_reference_moments():
     fourth = np.einsum("ijkl,ij,kl->", E, K[:, :, 0, 0], K[:, :, 1, 1])
     fourth += 2 * np.einsum("ijkl,ij,kl->", E, K[:, :, 0, 1], K[:, :, 0, 1])
     assert_allclose(fourth, 4.452226, rtol=0, atol=6e-7)
-    C = np.asarray(NET.covariance(X, chain_draws(NET, 7, 40_000)))[:, 0, :, 0]
+    C = np.asarray(conv_covariance(NET, X, chain_draws(NET, 7, 40_000)))[:, 0, :, 0]
     error = C.std(0) / 200
     assert (np.abs(C.mean(0) - [[1.53421, -0.16273], [-0.16273, 1.335523]]) < 4 * error).all()
     numbers = C[:, 0, 0] * C[:, 1, 1] + 2 * C[:, 0, 1] ** 2
@@ -76,7 +83,7 @@ def test_the_prior_is_that_of_the_weights():
     h = np.einsum("pick,sdck->spdi", patches, W) / np.sqrt(6)
     h = sum(np.einsum("spdi,sed->spei", h[..., k : k + 2], V[..., k]) for k in (0, 1)) / np.sqrt(6)
     f = np.einsum("spei,saei->sap", h, 1.3 * rng.standard_normal((n, 2, 2, 2))) / 2
-    C = np.asarray(net.covariance(X, chain_draws(net, 7, 40_000)))
+    C = np.asarray(conv_covariance(net, X, chain_draws(net, 7, 40_000)))
     for a, p, b, m in ((0, 0, 0, 0), (0, 0, 1, 1), (1, 0, 1, 1)):
         raw = f[:, a, p] * f[:, b, m]
         given = C[:, a, p, b, m]
@@ -100,7 +107,7 @@ def test_the_likelihood_is_that_of_dense_algebra():
     Q, K = (G @ G.T).reshape(2, 3, 2, 3), np.asarray(net.local_kernels(X))
     C = np.einsum("aibj,ijnm->anbm", Q, K).reshape(4, 4) + 0.2 * np.eye(4)
     expected = log_normal(Y.T.ravel(), np.zeros(4), C)
-    assert_allclose(net.log_likelihood(X, Y, factor), expected, rtol=1e-12)
+    assert_allclose(conv_log_likelihood(net, X, Y, factor), expected, rtol=1e-12)
 
 
 def test_one_site_is_a_dense_network():
@@ -108,7 +115,7 @@ def test_one_site_is_a_dense_network():
     rng = np.random.default_rng(2)
     Z, y = rng.standard_normal((5, 2, 3)), rng.standard_normal(5)
     net = ConvLinear((4,), (3,), ridge=0.3, weight_scales=(1.2, 0.9))
-    values = net.log_likelihood(Z, y, chain_draws(net, 3, 50_000))
+    values = conv_log_likelihood(net, Z, y, chain_draws(net, 3, 50_000))
     values = np.asarray(values)
     found = logsumexp(values) - np.log(values.size)
     error = np.exp(values - found).std() / np.sqrt(values.size)
@@ -120,13 +127,13 @@ def test_one_site_is_a_dense_network():
 def test_skipped_sites_and_many_channels():
     """A stride that skips sites makes Q singular, and its gradients stay finite."""
     net = ConvLinear((5, 4), (2, 1), (1, 2), ridge=0.1)
-    sizes = net.sizes(7)
+    sizes = conv_sizes(net, 7)
     latents = {f"c{s.layer}": jnp.asarray(s.dof) for s in sizes}
     latents |= {f"t{s.layer}": jnp.full(s.normals, 0.3) for s in sizes}
     Z, y = np.random.default_rng(3).standard_normal((4, 1, 7)), np.arange(4.0)
-    gradient = jax.grad(lambda z: net.log_likelihood(Z, y, net.order_factor(7, z)))(latents)
+    gradient = jax.grad(lambda z: conv_log_likelihood(net, Z, y, conv_factor(net, 7, z)))(latents)
     assert all(np.isfinite(g).all() for g in gradient.values())
-    G = np.asarray(net.order_factor(7, latents))[0]
+    G = np.asarray(conv_factor(net, 7, latents))[0]
     assert_allclose(G[1::2], 0.0, rtol=0, atol=0)
     wide = ConvLinear((4000, 4000), (3, 2), (2, 1), ridge=0.1)
     E = order_fourth_moment(wide, 7)
@@ -142,6 +149,6 @@ def test_bad_questions():
         NET.sites(2)
     with pytest.raises(ValueError, match="Y has 501 entries"):
         factor = chain_draws(NET, 7, 1)[0]
-        NET.log_likelihood(np.zeros((501, 2, 7)), np.zeros(501), factor)
+        conv_log_likelihood(NET, np.zeros((501, 2, 7)), np.zeros(501), factor)
     with pytest.raises(ValueError, match="weight_scales has shape"):
         ConvLinear((3,), (3,), ridge=0.1, weight_scales=(1.0, 1.0, 1.0))

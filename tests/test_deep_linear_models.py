@@ -25,7 +25,7 @@ from bayesrg.theory.deep_linear.features import (
     rotate,
 )
 from bayesrg.theory.deep_linear.order import latent_excess, order_parameter
-from bayesrg.theory.deep_linear.weights import input_kernel, scale_weights, weight_excess
+from bayesrg.theory.deep_linear.weights import input_kernel, weight_excess
 
 
 def two_outputs():
@@ -299,7 +299,7 @@ def test_both_samplers_meet_importance_sampling_and_the_layer_identity():
         against(excess, 1.312, 0.008)
     f = np.swapaxes(raw["f"].to_numpy(), -1, -2)
     against(((Y - f) * f).sum((-2, -1)) / 0.15, 1.312, 0.008)
-    W = jax.vmap(jax.vmap(lambda *z: scale_weights(NET, z)))(*white)
+    W = jax.vmap(jax.vmap(lambda *z: NET.weights(z, X.shape[1])))(*white)
     H1 = np.einsum("ni,cdji->cdnj", X, W[0])
     H2 = np.einsum("cdnj,cdkj->cdnk", H1, W[1])
     against((H1**2).sum((-2, -1)) / 4, *REFERENCE["trace 1"])

@@ -13,7 +13,6 @@ import bayesrg as brg
 from bayesrg.inference import sbc
 from bayesrg.models import deep_linear, deep_linear_collapsed
 from bayesrg.networks import DeepLinear
-from bayesrg.theory.deep_linear.weights import scale_weights
 
 rng = np.random.default_rng(0)
 X, X_NEW = rng.standard_normal((8, 5)), rng.standard_normal((1, 5))
@@ -65,7 +64,7 @@ def test_bad_questions(change, words):
 
 def function_of_weights(sites, y, key):
     white = [sites[f"z{layer}"] for layer in (1, 2, 3)]
-    return NET.apply(scale_weights(NET, white), X_NEW)[0, 0]
+    return NET.apply(NET.weights(white, X_NEW.shape[1]), X_NEW)[0, 0]
 
 
 def function_given_order(sites, y, key):

@@ -277,7 +277,7 @@ def test_kernels_of_a_network_that_is_there():
     weights = net.init(0, 5)
 
     def apply(params, X):
-        return net.layers(params, X)[1:]
+        return net.layers(params, X)[1:-1]
 
     found = feature.kernels(apply, weights, X)["feature_kernel"]
     H = X

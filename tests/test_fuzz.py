@@ -17,8 +17,9 @@ RECORDS = """
     dynamics.Trajectory gp.Maximum gp.Posterior gp.ReadoutPosterior inference.GridPosterior
     inference.PathEvidence inference.SamplingWarning io.SaveError
     kernels.JacobianFlow kernels.MomentKernel kernels.Stationary
-    networks.Alignment networks.Resampled networks.Trained rg.FeatureCumulants rg.Flow rg.Modes
-    rg.Root spectrum.FourierSpectrum spectrum.FunctionalSpectrum spectrum.Functionals
+    networks.Alignment networks.Network networks.Resampled networks.Trained rg.FeatureCumulants
+    rg.Flow rg.Modes rg.Root spectrum.FourierSpectrum spectrum.FunctionalSpectrum
+    spectrum.Functionals
     spectrum.GaussianRBFSpectrum spectrum.ModePosterior spectrum.ModifiedKernel
     spectrum.MovingModifiedKernel spectrum.NeuralSpectrum spectrum.NystromSpectrum
     spectrum.RotatedDensity spectrum.Spectrum spectrum.SphereSpectrum theory.AnnealedCurve

@@ -14,7 +14,7 @@ from bayesrg.theory.deep_linear.order import (
     order_moments,
     order_parameter,
 )
-from bayesrg.theory.deep_linear.weights import order_of_weights, scale_weights, weight_shapes
+from bayesrg.theory.deep_linear.weights import order_of_weights
 
 DRAWS = 20_000
 
@@ -142,11 +142,11 @@ def test_the_trapezoid_is_filled_row_by_row():
 
 def test_weights_give_their_order_parameter_and_function():
     net = brg.networks.DeepLinear((4, 3), ridge=0.1, outputs=2, weight_scales=(0.5, 2.0, 1.5))
-    shapes = weight_shapes(net, 5)
+    shapes = net.white_shapes(5)
     assert shapes == ((4, 5), (3, 4), (2, 3))
     keys = jax.random.split(jax.random.key(0), 3)
     white = [jax.random.normal(k, s) for k, s in zip(keys, shapes, strict=True)]
-    W = scale_weights(net, white)
+    W = net.weights(white, 5)
     for w, z, s in zip(W, white, (0.5, 2.0, 1.5), strict=True):
         np.testing.assert_allclose(w, s * z / np.sqrt(z.shape[1]), rtol=1e-15)
     A = np.asarray(white[2]) @ np.asarray(white[1]) / np.sqrt(12)

@@ -32,7 +32,7 @@ WHITE = {
 
 
 def features(white=WHITE, at=X):
-    return np.asarray(NET.features(NET.weights(list(white.values()), 3), at)) / np.sqrt(5)
+    return np.asarray(NET.apply(NET.weights(list(white.values()), 3), at)) / np.sqrt(5)
 
 
 def prior_of(white):
@@ -157,7 +157,7 @@ def test_the_surrogate_has_the_moments_of_the_network():
     Omega = np.asarray(layers_of[-1].Omega) / 30
     power = w @ Omega @ w
     assert abs((f**2).mean() - power) < 4.5 * power * np.sqrt(2 / 4000)
-    real = np.asarray(net.features(weights, inputs)) @ w / np.sqrt(30)
+    real = np.asarray(net.apply(weights, inputs)) @ w / np.sqrt(30)
     assert abs((real**2).mean() / power - 1) < 0.15
     W1, W2 = map(np.asarray, weights)  # both share the linear part, and nothing else
     linear = (layers_of[1].k1[:, None] * W2) @ (layers_of[0].k1[:, None] * W1)

@@ -156,7 +156,7 @@ def test_a_draw_of_a_rainbow_can_be_resampled():
     out = resample(net.init(0, 40), X, activations=net.activations, key=1, widths=(7, 12))
     assert [W.shape for W in out.weights] == [(7, 40), (12, 7)]
     assert out.readout is None and out.held_out is None and out.errors.shape == (2,)
-    assert net.features(net.init(0, 40), X).shape == (50, 10)
+    assert net.apply(net.init(0, 40), X).shape == (50, 10)
 
 
 @pytest.mark.parametrize(
