@@ -16,11 +16,10 @@ from .. import _checks
 from .._callables import Held, hold
 from .._checks import ArrayLike
 from ..kernels import Kernel, empirical
+from ..kernels.products import product
 from ..kernels.rows import equal_rows
 from .base import Spectrum
 from .nystrom import NystromSpectrum
-
-_ROWS = 256  # of a block of kernel values
 
 
 class NeuralSpectrum(Spectrum):
@@ -81,7 +80,7 @@ class NeuralSpectrum(Spectrum):
         """
         X_ref = _checks.inputs("X_ref", X_ref)
         M, Psi = X_ref.shape[0], self.features(X_ref)
-        image = _product(self.kernel, X_ref, Psi) / M
+        image = product(self.kernel, X_ref, X_ref, Psi) / M
         values, U = _pencil(image.T @ image / M, Psi.T @ image / M)
         if _checks.known(values) and not bool((values > 0).all()):
             raise ValueError(
@@ -204,7 +203,7 @@ def neural(
             f"after {steps} steps the {modes} functions are linearly dependent or not finite; "
             "lower the learning rate, take more steps, or fewer modes"
         )
-    image = _product(kernel, sample, Psi) / len(sample)
+    image = product(kernel, sample, sample, Psi) / len(sample)
     values, mixing = _pencil(Psi.T @ image / len(sample), gram)
     usable = int((values > len(sample) * jnp.finfo(values.dtype).eps * values[0]).sum())
     if usable < modes:
@@ -244,16 +243,6 @@ def _train(kernel, params, X, key, apply, optimizer, steps, batch):
     state = (params, optimizer.init(params))
     (params, _), objective = lax.scan(step, state, random.split(key, steps))
     return params, objective
-
-
-@jax.jit
-def _product(kernel, X, Psi):
-    """Gram matrix of X (n, d) times Psi (n, k), a block of rows at a time."""
-    n = X.shape[0]
-    blocks = -(-n // _ROWS)
-    size = -(-n // blocks)
-    padded = X[jnp.arange(blocks * size) % n].reshape(blocks, size, -1)
-    return lax.map(lambda block: kernel(block, X) @ Psi, padded).reshape(-1, Psi.shape[1])[:n]
 
 
 def _pencil(A, B):
