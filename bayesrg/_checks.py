@@ -207,16 +207,6 @@ def columns(name, X, count, of):
     return X
 
 
-def one_target(X, y):
-    """Require inputs X (n, d) and, unless y is None, one target (n,)."""
-    X = inputs("X", X)
-    if y is not None and targets("y", y, X.shape[0]).ndim != 1:
-        raise ValueError(
-            f"y has shape {np.shape(y)}; the model has one output, give ({len(X)},): one column, "
-            "or the labels y.argmax(1) of one-hot rows"
-        )
-
-
 def whole(name, value, *, least=1, most=None):
     """Require an integer from ``least`` to ``most``; NumPy integers count, booleans do not."""
     found = integer(value)

@@ -106,7 +106,7 @@ DOORS = {
     "resample": (elementwise, resampled),
     "Rainbow": (
         elementwise,
-        lambda f: networks.Rainbow((4,), None, f).features([jnp.ones((4, 3))], X).sum(),
+        lambda f: networks.Rainbow((4,), None, f).apply([jnp.ones((4, 3))], X).sum(),
     ),
     "Rainbow cov": (lambda get: lambda below: jnp.eye(4) * get() + below[0] @ below[0].T, rainbow),
     "modify": (
@@ -147,7 +147,7 @@ DOORS = {
     ),
     "run": (
         loss,
-        lambda f: dynamics.run(dynamics.gradient_descent(f, 0.05), P, 3).loss[-1],
+        lambda f: dynamics.run(dynamics.gradient_descent(f, 0.05), P, 3, 0).observables["loss"][-1],
     ),
     "preconditioned": (
         one_output,

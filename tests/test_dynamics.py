@@ -178,15 +178,15 @@ def test_a_ridge_in_dual_coordinates(K, values):
 
     S = dynamics.preconditioner(K, whiten, ridge=2.0)
     descent = dynamics.dual(K, y, S, step_size=0.5 / (values[0] + 2), ridge=2.0)
-    out = dynamics.run(descent, np.zeros(N), 100, every=100)
+    out = dynamics.run(descent, np.zeros(N), 100, 0, every=100)
     expected = np.linalg.solve(K + 2 * np.eye(N), y)
     np.testing.assert_allclose(out.x[-1], expected, rtol=0, atol=5e-15)
     without = dynamics.preconditioner(K, whiten)
     stable = dynamics.dual(K, y, without, step_size=0.5 / values[0])
-    dynamics.run(stable, np.zeros(N), 100, every=100)
+    dynamics.run(stable, np.zeros(N), 100, 0, every=100)
     with pytest.raises(ValueError, match="the run diverged: it stopped after [2-9] steps"):
         unstable = dynamics.dual(K, y, without, step_size=0.5 / values[0], ridge=2.0)
-        dynamics.run(unstable, np.zeros(N), 100, every=100)
+        dynamics.run(unstable, np.zeros(N), 100, 0, every=100)
 
 
 def test_an_ensemble_is_the_linear_image_of_its_start():
@@ -216,25 +216,25 @@ def quadratic(x):
 
 def test_descent_and_flow_of_a_quadratic_loss():
     start = {"a": np.array([1.0, -2.0]), "b": 3.0}
-    out = dynamics.run(dynamics.gradient_descent(quadratic, 0.3), start, 6, every=2)
+    out = dynamics.run(dynamics.gradient_descent(quadratic, 0.3), start, 6, 0, every=2)
     np.testing.assert_array_equal(out.step, [0, 2, 4, 6])
     t = np.array([0, 2, 4, 6])
     expected = np.stack([0.7**t, -2 * (-0.2) ** t], 1)
     np.testing.assert_allclose(out.x["a"], expected, rtol=1e-13)
     np.testing.assert_allclose(out.x["b"], 1 + 2 * 0.7**t, rtol=1e-13)
     loss = [quadratic({"a": a, "b": b}) for a, b in zip(out.x["a"], out.x["b"], strict=True)]
-    np.testing.assert_allclose(out.loss, loss, rtol=1e-13)
+    np.testing.assert_allclose(out.observables["loss"][::2], loss, rtol=1e-13)
     assert int(out.steps) == 6 and int(out.status) == dynamics.GO
     np.testing.assert_array_equal(out.last.x["b"], out.x["b"][-1])
-    flow = dynamics.run(dynamics.gradient_flow(quadratic, 0.02), start, 50, every=50)
+    flow = dynamics.run(dynamics.gradient_flow(quadratic, 0.02), start, 50, 0, every=50)
     np.testing.assert_allclose(flow.x["a"][-1], np.exp([-1, -4]) * start["a"], rtol=2e-6)
     z = np.array([-0.02, -0.08])
     expected = (1 + z + z**2 / 2 + z**3 / 6 + z**4 / 24) ** 50 * start["a"]
     np.testing.assert_allclose(flow.x["a"][-1], expected, rtol=1e-13)
     with pytest.raises(ValueError, match="the run diverged"):
-        dynamics.run(dynamics.gradient_descent(quadratic, 1e200), start, 6)
+        dynamics.run(dynamics.gradient_descent(quadratic, 1e200), start, 6, 0)
     with pytest.raises(ValueError, match="every is 4 for 6 steps"):
-        dynamics.run(dynamics.gradient_descent(quadratic, 0.1), start, 6, every=4)
+        dynamics.run(dynamics.gradient_descent(quadratic, 0.1), start, 6, 0, every=4)
 
 
 def test_draws_do_not_depend_on_the_records():
@@ -247,14 +247,14 @@ def test_draws_do_not_depend_on_the_records():
     fine = dynamics.run(walk, jnp.zeros(2), 12, 5)
     coarse = dynamics.run(walk, jnp.zeros(2), 12, jax.random.key(5), every=4)
     np.testing.assert_array_equal(fine.x[::4], coarse.x)
-    np.testing.assert_array_equal(fine.loss[::4], coarse.loss)
+    np.testing.assert_array_equal(fine.observables, coarse.observables)
     moved = jnp.diff(fine.x, axis=0)
     np.testing.assert_array_equal(
         moved[3], fine.x[3] + jax.random.normal(jax.random.fold_in(jax.random.key(5), 3), (2,))
         - fine.x[3],
     )  # fmt: skip
     dataset = io.label(dynamics=fine)["dynamics"]
-    assert dict(dataset.sizes) == {"step": 13, "position": 2}
+    assert dict(dataset.sizes) == {"step": 13, "position": 2, "each_step": 13}
     stacked = jax.vmap(lambda key: dynamics.run(walk, jnp.zeros(2), 12, key).x)(
         jax.random.split(jax.random.key(0), 3)
     )

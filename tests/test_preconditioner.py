@@ -156,10 +156,10 @@ def test_all_routes_make_the_same_steps(irregular):
         slope = jax.grad(lambda w: dynamics.pgd_loss(network(w, X), y, S))(by_loss)
         by_loss = jax.tree.map(lambda w, g: w - eta * g, by_loss, slope)
     np.testing.assert_allclose(flat(by_optax), flat(by_loss), rtol=0, atol=1e-15)
-    out = dynamics.run(dynamics.preconditioned(network, X, y, S, step_size=eta), params, 5)
+    out = dynamics.run(dynamics.preconditioned(network, X, y, S, step_size=eta), params, 5, 0)
     np.testing.assert_allclose(flat(out.last.x), flat(by_loss), rtol=0, atol=1e-15)
     residual = np.asarray(network(out.last.x, X)) - y
-    np.testing.assert_allclose(out.loss[-1], 0.5 * (residual**2).sum(), rtol=1e-12)
+    np.testing.assert_allclose(out.observables["loss"][-1], 0.5 * (residual**2).sum(), rtol=1e-12)
     with pytest.raises(ValueError, match="needs residual .* and vjp"):
         chain.update(params, state, params)
 
@@ -214,14 +214,14 @@ def test_stochastic_descent_finds_what_fits_all_points():
     assert np.linalg.norm(r) <= 1e-3 * np.linalg.norm(X @ w)
     with pytest.raises(ValueError, match="the run diverged"):
         wild = dynamics.sgd(linear, X, X @ w, step_size=1e100 * limit, batch=5)
-        dynamics.run(wild, np.zeros(3), 300)
+        dynamics.run(wild, np.zeros(3), 300, 0)
 
 
 def test_several_outputs_share_a_preconditioner(irregular):
     t, K = irregular
     X, Y = circle(t), np.stack([np.sin(t), np.cos(2 * t)], 1)
     S, params = dynamics.preconditioner(K, maps.flatten(6)), start((2,))
-    out = dynamics.run(dynamics.preconditioned(network, X, Y, S, step_size=0.005), params, 1)
+    out = dynamics.run(dynamics.preconditioned(network, X, Y, S, step_size=0.005), params, 1, 0)
     slope = jax.grad(lambda w: dynamics.pgd_loss(network(w, X), Y, S))(params)
     expected = jax.tree.map(lambda w, g: w - 0.005 * g, params, slope)
     np.testing.assert_allclose(flat(out.last.x), flat(expected), rtol=0, atol=1e-13)
@@ -313,10 +313,10 @@ def test_wide_networks_take_the_steps_that_theory_counts(width, distance, spread
     def steps(k, S, eta, most, amplitude=0.01):
         y = amplitude * np.cos(k * t)
         descent = dynamics.preconditioned(centred, X, y, S, step_size=eta, tol=tol)
-        out = dynamics.run(descent, params, most, every=most)
+        out = dynamics.run(descent, params, most, 0, every=most)
         linear = dynamics.linear_dynamics(K, S, step_size=eta)
         left = float(jnp.linalg.norm(linear.residual(-y, most))) / np.linalg.norm(y)
-        found = (2 * float(out.loss[-1])) ** 0.5 / np.linalg.norm(y)
+        found = (2 * float(out.observables["loss"][-1])) ** 0.5 / np.linalg.norm(y)
         return int(out.steps), float(linear.count(-y, tol)), found, left
 
     eta = 0.3 / np.linalg.eigvalsh(K)[-1]

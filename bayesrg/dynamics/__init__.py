@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whatever moves in time: training dynamics, in closed form and step by step."""
 
-from .core import DIVERGED, GO, REACHED, Algorithm, Info, State, Trajectory, run
+from .core import DIVERGED, GO, REACHED, Algorithm, Info, State, Trajectory, optax_descent, run
 from .counts import step_count
 from .dual import dual
 from .ensemble import Ensemble, ensemble
@@ -31,6 +31,7 @@ __all__ = [
     "gradient_flow",
     "landmark_preconditioner",
     "linear_dynamics",
+    "optax_descent",
     "pgd_loss",
     "power_iteration",
     "preconditioned",

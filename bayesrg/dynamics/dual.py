@@ -57,7 +57,7 @@ def dual(
     S = S if S is None or isinstance(S, Preconditioner) else _checks.symmetric("S", S)
     tol = tol if tol is None else fraction("tol", tol)
     rule = _Dual(K, y, S, _checks.positive("step_size", step_size, ndim=0), tol)
-    return Algorithm(rule.init, rule.step)
+    return Algorithm(rule.init, rule.step, rule.step_size)
 
 
 class _Dual(eqx.Module):
@@ -77,4 +77,4 @@ class _Dual(eqx.Module):
         size = jnp.linalg.norm(r)
         stop = judge(size, state.memory, self.tol)
         moved = State(state.x - self.step_size * apply_weighting(self.S, r), state.memory)
-        return moved, Info(0.5 * size**2, stop)
+        return moved, Info({"loss": 0.5 * size**2}, stop)

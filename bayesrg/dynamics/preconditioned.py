@@ -105,7 +105,7 @@ def preconditioned(
     tol = tol if tol is None else fraction("tol", tol)
     slope = _residual if slope is None else slope
     rule = _Preconditioned(apply, X, y, S, step_size, slope, tol, batch, biased)
-    return Algorithm(rule.init, rule.step)
+    return Algorithm(rule.init, rule.step, rule.step_size)
 
 
 def sgd(
@@ -176,7 +176,8 @@ class _Preconditioned(eqx.Module):
         if self.biased:
             size = size * (n / self.batch) ** 0.5
         stop = judge(size, state.memory, self.tol)
-        return State(add(x, -self.step_size, direction), state.memory), Info(0.5 * size**2, stop)
+        moved = State(add(x, -self.step_size, direction), state.memory)
+        return moved, Info({"loss": 0.5 * size**2}, stop)
 
     def _residuals(self, x, rows):
         """Residuals of all points; of the rows alone, and zeros, where those suffice."""

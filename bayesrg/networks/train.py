@@ -8,11 +8,11 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
-from jax import Array, lax, random
+from jax import Array, random
 
 from .. import _checks
-from .._callables import hold
 from .._checks import ArrayLike
+from .._trajectory import optax_descent, run
 
 
 class Trained(NamedTuple):
@@ -71,7 +71,7 @@ def train(
     ------
     ValueError
         For sizes out of range, outputs of another shape than the targets, or a loss that is no
-        longer finite at the end; under `jax.vmap` or `jax.jit` only ``loss`` shows the last.
+        longer finite; under `jax.vmap` or `jax.jit` only ``loss`` shows the last.
     """
     X = _checks.inputs("X", X)
     n = X.shape[0]
@@ -86,45 +86,26 @@ def train(
         )
     _checks.function("apply", apply)
     _checks.optimizer("optimizer", optimizer)
-    apply, optimizer = hold(apply), hold(optimizer)
     params = jax.tree.map(jnp.asarray, _checks.parameters("params", params))
     out = jax.eval_shape(lambda p, x: _checks.returned("apply", apply(p, x)), params, X).shape
     if out != y.shape:
         raise ValueError(f"apply returns shape {out} for targets of shape {y.shape}; make it fit")
-    key = _checks.random_key(key)
-    keys = random.split(key, (epochs // every, every))
-    last, values, snapshots = _run(apply, optimizer, params, X, y, keys, batch)
-    if _checks.known(values) and not bool(jnp.isfinite(values[-1])):
-        raise ValueError(
-            f"the loss is {float(values[-1])} after {epochs} epochs: training diverged; lower the "
-            "optimizer's learning rate"
-        )
-    return Trained(last, values, snapshots, jnp.arange(0, epochs + 1, every))
+    task = _Regression(apply, X, y, batch)
+    found = run(optax_descent(task.loss, optimizer, task.epoch), params, epochs, key, every)
+    return Trained(found.last.x, found.observables["loss"][:-1], found.x, found.step)
 
 
-@eqx.filter_jit
-def _run(apply, optimizer, params, X, y, keys, batch):
-    """Train from ``params``, one epoch per key (stretches, every)."""
-    optimizer = optimizer.open()
+class _Regression(eqx.Module):
+    """Half the mean squared error of a network on some rows, and an epoch's batches of rows."""
 
-    def loss(params, rows):
-        return 0.5 * ((apply(params, X[rows]) - y[rows]) ** 2).mean()
+    apply: Callable
+    X: Array
+    y: Array
+    batch: int = eqx.field(static=True)
 
-    def step(state, rows):
-        params, memory = state
-        value, gradient = jax.value_and_grad(loss)(params, rows)
-        change, memory = optimizer.update(gradient, memory, params)
-        return (optax.apply_updates(params, change), memory), value
+    def loss(self, params, rows):
+        return 0.5 * ((self.apply(params, self.X[rows]) - self.y[rows]) ** 2).mean()
 
-    def epoch(state, key):
-        order = random.permutation(key, len(X))[: len(X) // batch * batch].reshape(-1, batch)
-        state, values = lax.scan(step, state, order)
-        return state, values.mean()
-
-    def stretch(state, keys):
-        state, values = lax.scan(epoch, state, keys)
-        return state, (state[0], values)
-
-    (last, _), (snapshots, values) = lax.scan(stretch, (params, optimizer.init(params)), keys)
-    joined = jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), params, snapshots)
-    return last, values.reshape(-1), joined
+    def epoch(self, key):
+        n, b = len(self.X), self.batch
+        return random.permutation(key, n)[: n // b * b].reshape(-1, b)

@@ -2,8 +2,8 @@
 """Mode functions as networks, learnt from mini-batches: no reference sample to hold or evaluate."""
 
 from collections.abc import Callable
-from functools import partial
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,6 +15,7 @@ from jaxtyping import Float, PyTree
 from .. import _checks
 from .._callables import Held, hold
 from .._checks import ArrayLike
+from .._trajectory import optax_descent, run
 from ..kernels import Kernel, empirical
 from ..kernels.products import product
 from ..kernels.rows import equal_rows
@@ -188,8 +189,10 @@ def neural(
         empirical.require_rows_apart(jax.jit(empirical.mixing)(apply, params, X))
     if optimizer is None:
         optimizer = optax.adam(optax.cosine_decay_schedule(3e-3, steps))
-    optimizer = hold(_checks.optimizer("optimizer", optimizer))
-    params, objective = _train(kernel, params, X, key, apply, optimizer, steps, min(batch, n))
+    task = _Objective(kernel, apply, X, min(batch, n))
+    rule = optax_descent(task.loss, _checks.optimizer("optimizer", optimizer), task.one)
+    found = run(rule, params, steps, key, steps, allow_divergence=True)  # seen below
+    params, objective = found.last.x, found.observables[:-1]
     if not _checks.known(objective):
         raise ValueError(
             "spectrum.neural runs under a JAX transformation, where it would train at every call; "
@@ -218,31 +221,27 @@ def neural(
     )  # fmt: skip
 
 
-@partial(jax.jit, static_argnames=("steps", "batch"))
-def _train(kernel, params, X, key, apply, optimizer, steps, batch):
-    """Parameters after all steps, and the objective (steps,) before each."""
-    n, optimizer = X.shape[0], optimizer.open()
+class _Objective(eqx.Module):
+    """What the mode functions maximise on a batch of rows, and the batch of a step."""
 
-    def loss(params, rows):
-        Psi = apply(params, rows)
+    kernel: Kernel
+    apply: Callable
+    X: Array
+    batch: int = eqx.field(static=True)
+
+    def loss(self, params, rows):
+        Psi = self.apply(params, rows)
         Psi = Psi / jnp.sqrt((Psi**2).mean(0))
-        image = kernel(rows) @ Psi / batch**2
+        image = self.kernel(rows) @ Psi / self.batch**2
         R = lax.stop_gradient(Psi).T @ image
         own = (Psi * image).sum(0)
         size = lax.stop_gradient(own)
         terms = own - jnp.triu(R**2 / size[:, None], 1).sum(0)
         return -(terms / size).sum(), terms.sum()
 
-    def step(state, key):
-        params, memory = state
-        rows = X if batch == n else X[random.randint(key, (batch,), 0, n)]
-        gradient, objective = jax.grad(loss, has_aux=True)(params, rows)
-        change, memory = optimizer.update(gradient, memory, params)
-        return (optax.apply_updates(params, change), memory), objective
-
-    state = (params, optimizer.init(params))
-    (params, _), objective = lax.scan(step, state, random.split(key, steps))
-    return params, objective
+    def one(self, key):
+        n, b = len(self.X), self.batch
+        return self.X[None] if b == n else self.X[random.randint(key, (1, b), 0, n)]
 
 
 def _pencil(A, B):
