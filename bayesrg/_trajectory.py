@@ -148,8 +148,8 @@ def _divergence(found):
     )  # fmt: skip
     return (
         f"the run diverged: it stopped after {int(found.steps)} steps"
-        f"{f' at {seen}' if seen else ''}; lower the step size or learning rate "
-        "(dynamics.stability_limit bounds that of least squares), or start elsewhere"
+        f"{f' at {seen}' if seen else ''}; lower step_size, which dynamics.stability_limit bounds, "
+        "dt, or the rate of the optimizer"
     )
 
 
@@ -161,7 +161,10 @@ def _scan(algorithm, state, key, steps, every):
         state, status, done, seen, x = carry
 
         # a position is written to the next record at every step, and the last of them stays
-        x = jax.tree.map(lambda kept, v: kept.at[-(-t // every)].set(v), x, state.x)
+        def write(kept, v):
+            return lax.dynamic_update_index_in_dim(kept, v, -(-t // every), 0)
+
+        x = jax.tree.map(write, x, state.x)
 
         def go():
             new, info = algorithm.step(state, random.fold_in(key, t))

@@ -138,7 +138,7 @@ def _task(labels, task, path):
     )
 
 
-def one_target(X: ArrayLike, y: ArrayLike | None) -> None:
+def one_target(X: ArrayLike, y: ArrayLike | None = None) -> None:
     """Require inputs ``X`` (n, d) and, unless ``y`` is None, one target per row (n,).
 
     Returns None. Raises a ValueError for other shapes and for numbers that are not finite.

@@ -298,7 +298,6 @@ def dynamics(o):
         "LinearDynamics.smoother": (linear.smoother, dict(t=2.0, K_new=o.K[:2])),
         "LinearDynamics.count": (linear.count, dict(r0=y, tol=0.5, most=1000)),
         "pgd_loss": (d.pgd_loss, dict(outputs=y, y=y[::-1], S=np.eye(6))),
-        "surrogate_loss": (d.surrogate_loss, dict(outputs=y, slope=y[::-1], S=np.eye(6))),
         "batch_gradient": (d.batch_gradient, dict(
             apply=apply, params=W, X=X, slope=y, rows=np.array([0, 1]), S=np.eye(6), biased=False)),
         "power_iteration": (d.power_iteration, dict(K=o.K, S=S, iterations=3, key=0)),

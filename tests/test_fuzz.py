@@ -12,8 +12,8 @@ from test_house import OBJECTS
 
 HERE = Path(__file__).parent
 RECORDS = """
-    data.Data dynamics.DIVERGED dynamics.GO dynamics.REACHED dynamics.Algorithm dynamics.Ensemble
-    dynamics.Info dynamics.Largest dynamics.LinearDynamics dynamics.Preconditioner dynamics.State
+    data.Data dynamics.DIVERGED dynamics.GO dynamics.REACHED dynamics.Algorithm
+    dynamics.Info dynamics.LinearDynamics dynamics.Preconditioner dynamics.State
     dynamics.Trajectory gp.Maximum gp.Posterior gp.ReadoutPosterior inference.GridPosterior
     inference.PathEvidence inference.SamplingWarning io.SaveError
     kernels.JacobianFlow kernels.MomentKernel kernels.Stationary

@@ -61,7 +61,7 @@ def test_kernel():
     net = DeepLinear((6,), ridge=0.1, weight_scales=[2.0, 3.0])
     assert_allclose(net.kernel(X, X[:2]), 36 * X @ X[:2].T / 3)
     assert_allclose(mean_field().kernel(X), X @ X.T / 3 / (1.3**2 * 5))
-    with pytest.raises(ValueError, match="X has 3 columns and Z has 2"):
+    with pytest.raises(ValueError, match="Z has 2 columns and X 3"):
         net.kernel(X, X[:, :2])
 
 

@@ -120,9 +120,6 @@ def test_batches_of_preconditioners_and_tolerances():
 ONES = jnp.ones(4)
 EYE = np.eye(4)
 BAD = {
-    r"outputs have shape \(4,\) and slope has \(4, 1\)": lambda S: dynamics.surrogate_loss(
-        ONES, ONES[:, None], S
-    ),
     r"S acts on 4 points and r has shape \(3,\)": lambda S: dynamics.pgd_loss(
         ONES[:3], ONES[:3], S
     ),

@@ -4,11 +4,11 @@
 from .core import DIVERGED, GO, REACHED, Algorithm, Info, State, Trajectory, optax_descent, run
 from .counts import step_count
 from .dual import dual
-from .ensemble import Ensemble, ensemble
+from .ensemble import ensemble
 from .gradient import gradient_descent, gradient_flow
-from .landmarks import Largest, landmark_preconditioner, power_iteration
+from .landmarks import landmark_preconditioner, power_iteration
 from .linear import LinearDynamics, linear_dynamics, stability_limit
-from .losses import batch_gradient, pgd_loss, scale_by_output_preconditioner, surrogate_loss
+from .losses import batch_gradient, pgd_loss, scale_by_output_preconditioner
 from .preconditioned import preconditioned, sgd
 from .preconditioner import Preconditioner, preconditioner
 
@@ -17,9 +17,7 @@ __all__ = [
     "GO",
     "REACHED",
     "Algorithm",
-    "Ensemble",
     "Info",
-    "Largest",
     "LinearDynamics",
     "Preconditioner",
     "State",
@@ -41,5 +39,4 @@ __all__ = [
     "sgd",
     "stability_limit",
     "step_count",
-    "surrogate_loss",
 ]

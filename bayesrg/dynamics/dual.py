@@ -10,9 +10,8 @@ from .. import _checks
 from .._checks import ArrayLike
 from .core import Algorithm, Info, State
 from .counts import fraction
-from .losses import Weighting, apply_weighting
+from .losses import Weighting, apply_weighting, weighting
 from .preconditioned import judge, warn_target
-from .preconditioner import Preconditioner
 
 
 def dual(
@@ -54,7 +53,7 @@ def dual(
     ridge = _checks.nonnegative("ridge", ridge, ndim=0)
     K = K + ridge * jnp.eye(K.shape[0], dtype=K.dtype)
     y = _checks.targets("y", y, K.shape[0])
-    S = S if S is None or isinstance(S, Preconditioner) else _checks.symmetric("S", S)
+    S = weighting(S, symmetric=True)
     tol = tol if tol is None else fraction("tol", tol)
     rule = _Dual(K, y, S, _checks.positive("step_size", step_size, ndim=0), tol)
     return Algorithm(rule.init, rule.step, rule.step_size)

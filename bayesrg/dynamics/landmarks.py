@@ -59,8 +59,7 @@ def landmark_preconditioner(
     _checks.instance("kernel", kernel, Kernel, _checks.KERNEL)
     X, landmarks = _checks.inputs("X", X), _checks.inputs("landmarks", landmarks)
     m, n = landmarks.shape[0], X.shape[0]
-    if _checks.whole("rank", rank) > min(m, n):
-        raise ValueError(f"rank is {rank} for {m} landmarks and {n} points; lower it")
+    _checks.whole("rank", rank, most=min(m, n))
     _, vectors = jnp.linalg.eigh(fixed(kernel(landmarks)))
     Q, _ = jnp.linalg.qr(product(kernel, X, landmarks, vectors[:, ::-1][:, :rank]))
     small = Q.T @ product(kernel, X, X, Q)
@@ -98,8 +97,10 @@ def power_iteration(
 
     Returns
     -------
-    Largest
-        The value, a Rayleigh quotient, is never too large: a step size 2 over it may be.
+    value : ()
+        A Rayleigh quotient. It is never too large, so a step size of 2 over it may be.
+    residual : ()
+        The norm of :math:`Bv - bv` over the value: how far it is from an eigenvalue.
     """
     what = "a Preconditioner, which dynamics.preconditioner makes"
     n = _checks.instance("S", S, Preconditioner, what).vectors.shape[0]

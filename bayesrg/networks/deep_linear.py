@@ -127,11 +127,7 @@ class DeepLinear(Network):
         of the standard parametrisation has as its kernel.
         """
         X = _checks.inputs("X", X)
-        Z = X if Z is None else _checks.inputs("Z", Z)
-        if X.shape[1] != Z.shape[1]:
-            raise ValueError(
-                f"X has {X.shape[1]} columns and Z has {Z.shape[1]}; give both the same features"
-            )
+        Z = X if Z is None else _checks.columns("Z", _checks.inputs("Z", Z), X.shape[1], "X")
         variance = (self.scales**2).prod() / self.output_scale**2
         return variance * (X @ Z.T) / X.shape[1]
 

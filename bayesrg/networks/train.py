@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import optax
 from jax import Array, random
 
@@ -61,7 +60,7 @@ def train(
         Points a step; by default all. What is left of n after whole batches waits for the next
         epoch's order.
     every : int, optional
-        Epochs between snapshots, by default all of them: start and end.
+        Epochs between snapshots, a divisor of ``epochs``; by default all: start and end.
 
     Returns
     -------
@@ -77,16 +76,10 @@ def train(
     n = X.shape[0]
     y = _checks.targets("y", y, n)
     epochs = _checks.whole("epochs", epochs)
-    batch = _checks.whole("batch", n if batch is None else batch)
-    every = _checks.whole("every", epochs if every is None else every)
-    if batch > n or epochs % every:
-        raise ValueError(
-            f"batch is {batch} for {n} points, every {every} for {epochs} epochs; give a batch of "
-            "at most all points and an every that divides the epochs"
-        )
+    batch = _checks.whole("batch", n if batch is None else batch, most=n)
+    every = epochs if every is None else every
     _checks.function("apply", apply)
-    _checks.optimizer("optimizer", optimizer)
-    params = jax.tree.map(jnp.asarray, _checks.parameters("params", params))
+    params = _checks.parameters("params", params)
     out = jax.eval_shape(lambda p, x: _checks.returned("apply", apply(p, x)), params, X).shape
     if out != y.shape:
         raise ValueError(f"apply returns shape {out} for targets of shape {y.shape}; make it fit")

@@ -167,11 +167,9 @@ def neural(
     _checks.require_x64("spectrum.neural")
     _checks.instance("kernel", kernel, Kernel, _checks.KERNEL)
     X = _checks.inputs("X", X)
-    modes, steps = _checks.whole("modes", modes), _checks.whole("steps", steps)
-    batch, rows = _checks.whole("batch", batch), _checks.whole("rows", rows)
-    n = X.shape[0]
-    if modes > min(n, rows):
-        raise ValueError(f"modes is {modes} for {min(n, rows)} rows of X; ask for at most as many")
+    steps, batch = _checks.whole("steps", steps), _checks.whole("batch", batch)
+    n, rows = X.shape[0], _checks.whole("rows", rows)
+    modes = _checks.whole("modes", modes, most=min(n, rows))
     if (apply is None) != (params is None):
         raise ValueError("apply and params belong together; give both or neither")
     if apply is not None:
