@@ -2,6 +2,7 @@
 """Whatever moves in time: a pair of functions, and the one scan that runs all of them."""
 
 from collections.abc import Callable
+from functools import partial
 
 import equinox as eqx
 import jax
@@ -136,20 +137,19 @@ def run(
 
 def _position(leaf):
     """Convert a leaf of a position to finite floats; one may be complex, for networks may be."""
-    complex_ = getattr(getattr(leaf, "dtype", None), "kind", "") == "c"
-    return jnp.asarray(leaf) if complex_ else _checks.finite("x0", leaf)
+    kind = getattr(getattr(leaf, "dtype", None), "kind", "f")
+    return jnp.asarray(leaf) if kind == "c" else _checks.finite("x0", leaf)
 
 
 def _divergence(found):
-    numbers = jax.tree.leaves_with_path(found.observables)
-    seen = ", ".join(
-        f"{jax.tree_util.keystr(path, simple=True)} {float(v[-1]):.3g}" for path, v in numbers
-        if v.ndim == 1
-    )  # fmt: skip
+    """Say where a run stopped, and what it observed there."""
+    leaves = jax.tree.leaves_with_path(found.observables)
+    name = partial(jax.tree_util.keystr, simple=True)
+    seen = [f"{name(path)} {float(v[-1]):.3g}" for path, v in leaves if v.ndim == 1]
     return (
         f"the run diverged: it stopped after {int(found.steps)} steps"
-        f"{f' at {seen}' if seen else ''}; lower step_size, which dynamics.stability_limit bounds, "
-        "dt, or the rate of the optimizer"
+        f"{' at ' * bool(seen)}{', '.join(seen)}; lower step_size, which "
+        "dynamics.stability_limit bounds, dt, or the rate of the optimizer"
     )
 
 

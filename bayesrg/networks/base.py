@@ -17,9 +17,8 @@ Inputs = int | tuple[int, ...]
 class Network(eqx.Module):
     """A network with a prior of its weights, which are functions of white noise.
 
-    ``inputs`` is the shape of one input: d for X (n, d), or (C_0, S_0) for X (n, C_0, S_0).
-    A subclass says how many layers it has (``depth``), and writes ``_shapes``, ``_build`` and
-    ``_hidden`` on checked arguments.
+    A subclass says how many hidden layers it has (``depth``), and writes ``_shapes``, ``_build``
+    and ``_forward`` on checked arguments. There ``inputs`` is the shape of one input, a tuple.
     """
 
     @property
@@ -36,11 +35,15 @@ class Network(eqx.Module):
         """Weights from ``white(index, shape)``, the white noise of a layer."""
 
     @abstractmethod
-    def _hidden(self, weights: list[Array], X: Array) -> list[Array]:
+    def _forward(self, weights: list[Array], X: Array) -> list[Array]:
         """Values of all layers above the inputs X, the outputs last."""
 
     def init(self, key: Array | int, inputs: Inputs) -> tuple[Array, ...]:
-        """Draw weights from the prior: one array per layer, for ``inputs`` as `white_shapes`."""
+        """Draw weights from the prior: one array per layer.
+
+        ``inputs`` is the number of columns of X (n, d), or the channels and sites of
+        X (n, channels, sites). ``key`` is a JAX key, or an integer.
+        """
         key, inputs = _checks.random_key(key), self._size(inputs)
         keys = random.split(key, len(self._shapes(inputs)))
         return self._build(inputs, lambda i, shape: random.normal(keys[i], shape, self._dtype))
@@ -56,7 +59,8 @@ class Network(eqx.Module):
     def weights(self, white: Sequence[ArrayLike], inputs: Inputs) -> tuple[Array, ...]:
         """Make the weights of all layers from ``white`` noise of the shapes of `white_shapes`.
 
-        White noise with standard normal entries gives the law of `init`.
+        White noise with standard normal entries gives the law of `init`. ``inputs`` is the number
+        of columns of X (n, d), or the channels and sites of X (n, channels, sites).
         """
         inputs, white = self._size(inputs), _checks.sequence("white", white)
         count = len(self._shapes(inputs))
@@ -89,7 +93,7 @@ class Network(eqx.Module):
             _checks.shaped(f"weights[{i}]", W, shape, advice)
             for i, (W, shape) in enumerate(zip(weights, shapes, strict=True))
         ]
-        return (X, *self._hidden(weights, X))
+        return (X, *self._forward(weights, X))
 
     def apply(self, weights: Sequence[ArrayLike], X: ArrayLike) -> Array:
         """Outputs at the inputs X under ``weights``: the last of `layers`, one row per input."""

@@ -125,7 +125,7 @@ class ConvLinear(Network):
             for i, (deviation, shape) in enumerate(zip(deviations, shapes, strict=True))
         )
 
-    def _hidden(self, weights, X):
+    def _forward(self, weights, X):
         hidden = []
         for W, stride in zip(weights[:-1], self.steps, strict=True):
             X = jax.lax.conv(X, W, (stride,), "VALID") / np.sqrt(W.shape[1] * W.shape[2])

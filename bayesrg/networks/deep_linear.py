@@ -141,7 +141,7 @@ class DeepLinear(Network):
             for i, (scale, shape) in enumerate(zip(self.scales, self._shapes(inputs), strict=True))
         )
 
-    def _hidden(self, weights, X):
+    def _forward(self, weights, X):
         hidden = []
         for W in weights:
             X = X @ W.T

@@ -175,7 +175,7 @@ class Rainbow(Network):
             jax.eval_shape(lambda: self._build(inputs, white))
         return tuple(shapes)
 
-    def _hidden(self, weights, X):
+    def _forward(self, weights, X):
         hidden = []
         for W, activation in zip(weights, self.activations, strict=True):
             X = activation_function(activation)(X @ W.T)

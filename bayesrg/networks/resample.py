@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A trained network drawn anew, layer by layer, from what its weights' covariances say."""
+"""Draw new networks whose layers have the weight covariances of a trained one."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple

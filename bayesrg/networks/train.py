@@ -46,7 +46,7 @@ def train(
     ----------
     apply : callable
         From ``params`` and inputs (b, d) to outputs, of the shape of the targets. Arrays that it
-        captured, as those of ``optimizer``, may be traced.
+        or ``optimizer`` captured may be traced.
     params : pytree
         Where training starts.
     X : (n, d)
@@ -57,8 +57,8 @@ def train(
     key : JAX key, or int
         For the order of the data. An ensemble is `jax.vmap` over keys, or over ``params``.
     batch : int, optional
-        Points a step; by default all. What is left of n after whole batches waits for the next
-        epoch's order.
+        Points per step; by default all. Points left over after whole batches of an epoch are not
+        used in it; every epoch has a new order.
     every : int, optional
         Epochs between snapshots, a divisor of ``epochs``; by default all: start and end.
 

@@ -89,9 +89,13 @@ class NeuralSpectrum(Spectrum):
                 "differ"
             )
         return NystromSpectrum(
-            kernel=self.kernel, X_ref=X_ref, values=values, degeneracy=jnp.ones_like(values),
-            projection=Psi @ (U / jnp.sqrt(values)) / M, dropped=0,
-        )  # fmt: skip
+            kernel=self.kernel,
+            X_ref=X_ref,
+            values=values,
+            degeneracy=jnp.ones_like(values),
+            projection=Psi @ (U / jnp.sqrt(values)) / M,
+            dropped=0,
+        )
 
 
 def neural(
@@ -142,7 +146,7 @@ def neural(
     Returns
     -------
     NeuralSpectrum
-        Its functions cost a pass of the network a point, however large n was.
+        Its functions cost one pass of the network per point, however large n was.
 
     Raises
     ------
@@ -214,9 +218,15 @@ def neural(
         )
     error = jnp.sqrt(((image @ mixing / values - Psi @ mixing) ** 2).mean(0))
     return NeuralSpectrum(
-        kernel=kernel, apply=apply, params=params, mixing=mixing, values=values,
-        degeneracy=jnp.ones_like(values), error=error, objective=objective,
-    )  # fmt: skip
+        kernel=kernel,
+        apply=apply,
+        params=params,
+        mixing=mixing,
+        values=values,
+        degeneracy=jnp.ones_like(values),
+        error=error,
+        objective=objective,
+    )
 
 
 class _Objective(eqx.Module):
