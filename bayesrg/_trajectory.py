@@ -127,7 +127,7 @@ def run(
     key = _checks.random_key(key)
     what = "an Algorithm, which dynamics.gradient_descent and others make"
     algorithm = hold(_checks.instance("algorithm", algorithm, Algorithm, what))
-    state = algorithm.open().init(jax.tree.map(_position, _checks.parameters("x0", x0)))
+    state = algorithm.open().init(position("x0", x0))
     found = _scan(algorithm, state, key, steps, every)
     diverged = _checks.known(found.status) and int(found.status) == DIVERGED
     if diverged and not allow_divergence:
@@ -135,10 +135,9 @@ def run(
     return found
 
 
-def _position(leaf):
-    """Convert a leaf of a position to finite floats; one may be complex, for networks may be."""
-    kind = getattr(getattr(leaf, "dtype", None), "kind", "f")
-    return jnp.asarray(leaf) if kind == "c" else _checks.finite("x0", leaf)
+def position(name: str, tree: PyTree) -> PyTree:
+    """Require finite numbers at all leaves of a pytree, and convert them to floats."""
+    return jax.tree.map(partial(_checks.finite, name), _checks.parameters(name, tree))
 
 
 def _divergence(found):
@@ -148,8 +147,8 @@ def _divergence(found):
     seen = [f"{name(path)} {float(v[-1]):.3g}" for path, v in leaves if v.ndim == 1]
     return (
         f"the run diverged: it stopped after {int(found.steps)} steps"
-        f"{' at ' * bool(seen)}{', '.join(seen)}; lower step_size, which "
-        "dynamics.stability_limit bounds, dt, or the rate of the optimizer"
+        f"{' at ' * bool(seen)}{', '.join(seen)}; lower step_size, dt or the rate of the "
+        "optimizer; dynamics.stability_limit bounds the step size of least squares"
     )
 
 
@@ -222,22 +221,39 @@ class _Optax(eqx.Module):
     batches: Callable | None
 
     def init(self, x0):
+        def first(x, key):
+            batch = jax.tree.map(lambda v: v[0], self._batches(key))
+            return _checks.returned("loss", self._measured(x, batch)[0])
+
+        shape = jax.eval_shape(first, x0, random.key(0)).shape
+        if shape:
+            raise ValueError(f"loss returns shape {shape}; return one number")
         return State(x0, self.optimizer.init(x0))
 
     def step(self, state, key):
-        def measured(x, batch):
-            found = self.loss(x) if self.batches is None else self.loss(x, batch)
-            value, seen = found if isinstance(found, tuple) else (found, {"loss": found})
-            return value, (value, seen)
-
         def move(carry, batch):
             x, memory = carry
-            slope, found = jax.grad(measured, has_aux=True)(x, batch)
+            slope, found = jax.grad(self._measured, has_aux=True)(x, batch)
             change, memory = self.optimizer.update(slope, memory, x)
             return (optax.apply_updates(x, change), memory), found
 
         start = state.x, state.memory
-        batches = jnp.zeros(1) if self.batches is None else self.batches(key)
-        (x, memory), (values, seen) = lax.scan(move, start, batches)
+        (x, memory), (values, seen) = lax.scan(move, start, self._batches(key))
         stop = jnp.where(jnp.isfinite(values).all(), GO, DIVERGED)
         return State(x, memory), Info(jax.tree.map(lambda v: v.mean(0), seen), stop)
+
+    def _measured(self, x, batch):
+        """Loss, and with it the pair of the loss and of what is observed."""
+        found = self.loss(x) if self.batches is None else self.loss(x, batch)
+        value, seen = found if isinstance(found, tuple) else (found, {"loss": found})
+        return value, (value, seen)
+
+    def _batches(self, key):
+        batches = jnp.zeros(1) if self.batches is None else self.batches(key)
+        lengths = {jnp.shape(v)[:1] for v in jax.tree.leaves(batches)}
+        if len(lengths) != 1 or () in lengths:
+            raise ValueError(
+                "batches returned no arrays with a leading axis of one length; return a pytree of "
+                "arrays (b, ...), one entry for each of b batches"
+            )
+        return batches

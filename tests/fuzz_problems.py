@@ -311,7 +311,7 @@ def dynamics(o):
         "run": (d.run, dict(
             algorithm=step, x0=W, steps=4, key=0, every=2, allow_divergence=True)),
         "optax_descent": (lambda **a: d.run(d.optax_descent(**a), W, 2, 0), dict(
-            loss=lambda params, rows: loss(params) + rows.sum(), optimizer=optax.sgd(0.1),
+            loss=lambda params, rows=None: loss(params), optimizer=optax.sgd(0.1),
             batches=lambda key: jnp.zeros((2, 3)))),
         "scale_by_output_preconditioner": (d.scale_by_output_preconditioner, dict(S=np.eye(6))),
         "sgd": (lambda **a: d.run(d.sgd(**a), W, 2, 0), dict(

@@ -122,3 +122,16 @@ def test_optax_without_batches_observes_what_the_loss_returns():
     plain = dynamics.run(dynamics.gradient_descent(loss, 0.01), np.ones(2), 6, 0)
     np.testing.assert_allclose(found.x, plain.x, rtol=1e-14)
     np.testing.assert_allclose(found.observables, (plain.x**2).sum(1), rtol=1e-14)
+
+
+@pytest.mark.parametrize(
+    "loss, batches, message",
+    [
+        (lambda w: w, None, r"loss returns shape \(2,\); return one number"),
+        (lambda w, rows: w[0], lambda key: None, "batches returned no arrays with a leading axis"),
+        (lambda w, rows: w[0], lambda key: (X, X[:2]), "batches returned no arrays"),
+    ],
+)
+def test_what_optax_descends_on(loss, batches, message):
+    with pytest.raises(ValueError, match=message):
+        dynamics.run(dynamics.optax_descent(loss, optax.sgd(0.1), batches), np.ones(2), 1, 0)

@@ -5,13 +5,12 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import equinox as eqx
-import jax
 import optax
 from jax import Array, random
 
 from .. import _checks
 from .._checks import ArrayLike
-from .._trajectory import optax_descent, run
+from .._trajectory import optax_descent, position, run
 
 
 class Trained(NamedTuple):
@@ -79,11 +78,7 @@ def train(
     batch = _checks.whole("batch", n if batch is None else batch, most=n)
     every = epochs if every is None else every
     _checks.function("apply", apply)
-    params = _checks.parameters("params", params)
-    out = jax.eval_shape(lambda p, x: _checks.returned("apply", apply(p, x)), params, X).shape
-    if out != y.shape:
-        raise ValueError(f"apply returns shape {out} for targets of shape {y.shape}; make it fit")
-    task = _Regression(apply, X, y, batch)
+    params, task = position("params", params), _Regression(apply, X, y, batch)
     found = run(optax_descent(task.loss, optimizer, task.epoch), params, epochs, key, every)
     return Trained(found.last.x, found.observables["loss"][:-1], found.x, found.step)
 
@@ -97,7 +92,10 @@ class _Regression(eqx.Module):
     batch: int = eqx.field(static=True)
 
     def loss(self, params, rows):
-        return 0.5 * ((self.apply(params, self.X[rows]) - self.y[rows]) ** 2).mean()
+        f, y = _checks.returned("apply", self.apply(params, self.X[rows])), self.y[rows]
+        if f.shape != y.shape:
+            raise ValueError(f"apply returns shape {f.shape} for targets of shape {y.shape}")
+        return 0.5 * ((f - y) ** 2).mean()
 
     def epoch(self, key):
         n, b = len(self.X), self.batch

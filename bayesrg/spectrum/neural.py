@@ -15,7 +15,7 @@ from jaxtyping import Float, PyTree
 from .. import _checks
 from .._callables import Held, hold
 from .._checks import ArrayLike
-from .._trajectory import optax_descent, run
+from .._trajectory import optax_descent, position, run
 from ..kernels import Kernel, empirical
 from ..kernels.products import product
 from ..kernels.rows import equal_rows
@@ -178,7 +178,7 @@ def neural(
         raise ValueError("apply and params belong together; give both or neither")
     if apply is not None:
         _checks.function("apply", apply)
-        params = _checks.parameters("params", params)
+        params = position("params", params)
     start, order, key = random.split(_checks.random_key(key), 3)
     given = apply is not None
     if not given:
