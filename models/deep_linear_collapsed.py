@@ -14,15 +14,8 @@ import numpyro.distributions as dist
 
 import bayesrg as brg
 from bayesrg.models import deep_linear
-from bayesrg.theory.deep_linear import (
-    bartlett_sizes,
-    check_observed,
-    input_kernel,
-    noiseless,
-    order_parameter,
-)
 
-demo = deep_linear.demo
+demo, theory = deep_linear.demo, brg.theory.deep_linear
 
 
 def model(
@@ -44,18 +37,18 @@ def model(
     """
     options = {"outputs": outputs, "weight_scales": weight_scales, "richness": richness}
     net = deep_linear.network(widths, ridge, parametrisation=parametrisation, **options)
-    y, latents = check_observed(net, X, y, weights=False), {}
-    for size in bartlett_sizes(net.widths, outputs):
+    y, latents = theory.check_observed(net, X, y, weights=False), {}
+    for size in theory.bartlett_sizes(net.widths, outputs):
         squares = dist.Gamma(jnp.asarray(size.pivots / 2), 0.5)
         latents |= _site(f"c{size.layer}", squares, "pivot")
         white = dist.Normal(0.0, 1.0).expand((size.entries,))
         latents |= _site(f"t{size.layer}", white, "entry")
-    Q, chain = order_parameter(net.widths, outputs, latents)
+    Q, chain = theory.order_parameter(net.widths, outputs, latents)
     with numpyro.plate("output", outputs, dim=-2), numpyro.plate("output_bis", outputs, dim=-1):
         numpyro.deterministic("Q", Q)
-    prior = input_kernel(net, X.shape[1]) if spectrum is None else spectrum
+    prior = theory.input_kernel(net, X.shape[1]) if spectrum is None else spectrum
     noise, factor = net.noise_variance, chain[0] if chain else None
-    if outputs == 1 and not noiseless(ridge):  # the law that every rule of a cut knows
+    if outputs == 1 and not theory.noiseless(ridge):  # the law that every rule of a cut knows
         law = brg.gp.marginal(prior, X, noise, scale=Q[0, 0], eigen=eigen)
     else:
         law = brg.gp.matrix_marginal(prior, X, noise, Q, factor=factor, eigen=eigen)
@@ -72,13 +65,13 @@ def prepare(data, *, spectrum=None, **hyper):
     """Eigenpairs of the input kernel at X, made once, outside the sampler."""
     if spectrum is not None:
         return {"eigen": brg.gp.eigenpairs_of(spectrum, data.X)}
-    prior = input_kernel(deep_linear.network(**hyper), data.X.shape[1])
+    prior = theory.input_kernel(deep_linear.network(**hyper), data.X.shape[1])
     return {"eigen": brg.gp.eigenpairs(data.X, jnp.full(data.X.shape[1], prior.variance))}
 
 
 def exact(data, *, eigen=None, **hyper):
     """Posterior means of the order parameter and its factors, and the evidence."""
     net = deep_linear.network(**hyper)
-    excess = brg.theory.deep_linear.exact(net, data.X, data.y).layer_excess
+    excess = theory.exact(net, data.X, data.y).layer_excess
     factors = {f"c{i}": excess + width for i, width in enumerate(net.widths, 1)}
     return factors | deep_linear.exact(data, **hyper)
