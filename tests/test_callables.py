@@ -152,8 +152,8 @@ DOORS = {
     "preconditioned": (
         one_output,
         lambda f: dynamics.run(
-            dynamics.preconditioned(f, X, Y, S, step_size=0.05), P, 3
-        ).loss[-1],
+            dynamics.preconditioned(f, X, Y, S, step_size=0.05), P, 3, 0
+        ).observables["loss"][-1],
     ),
     "power_iteration": (
         lambda get: lambda v: get() ** 2 * v,

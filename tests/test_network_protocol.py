@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bayesrg import networks
+from bayesrg import networks, theory
 
 
 def of_first(weights):
@@ -34,6 +34,7 @@ def test_every_network_is_here():
         and issubclass(getattr(networks, name), networks.Network)
     }
     assert made - {"Network"} == set(NETWORKS)
+    assert theory.deep_linear.ConvLinear is networks.ConvLinear
 
 
 @pytest.mark.parametrize("name", NETWORKS)
