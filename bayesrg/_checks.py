@@ -161,6 +161,14 @@ def inputs(name, X, *, wide=False):
     return X[:, None] if X.ndim == 1 else X
 
 
+def shaped(name, value, shape, advice):
+    """Convert to a finite array of one ``shape``; ``advice`` says where that comes from."""
+    value = finite(name, value)
+    if value.shape != tuple(shape):
+        raise ValueError(f"{name} has shape {value.shape}; give {tuple(shape)}, {advice}")
+    return value
+
+
 def targets(name, y, n):
     """Convert targets to a finite array of shape (n,) or (n, c)."""
     y = finite(name, y, ndim=(1, 2))
@@ -197,16 +205,6 @@ def columns(name, X, count, of):
             f"{name} has {X.shape[1]} columns and {of} {count}; give both the same features"
         )
     return X
-
-
-def one_target(X, y):
-    """Require inputs X (n, d) and, unless y is None, one target (n,)."""
-    X = inputs("X", X)
-    if y is not None and targets("y", y, X.shape[0]).ndim != 1:
-        raise ValueError(
-            f"y has shape {np.shape(y)}; the model has one output, give ({len(X)},): one column, "
-            "or the labels y.argmax(1) of one-hot rows"
-        )
 
 
 def whole(name, value, *, least=1, most=None):

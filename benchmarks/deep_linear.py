@@ -21,8 +21,7 @@ from numpyro.infer import NUTS
 from timing import facts
 
 import bayesrg as brg
-from bayesrg.deep_linear.order import order_parameter
-from bayesrg.deep_linear.weights import input_kernel, order_of_weights, scale_weights
+from bayesrg.deep_linear import input_kernel, order_of_weights, order_parameter
 from bayesrg.models import deep_linear, deep_linear_collapsed
 
 POINTS, INPUTS, OUTPUTS, RIDGE = 50, 20, 2, 0.1
@@ -42,7 +41,7 @@ def raw(data, hyper):
     net = deep_linear.network(**hyper)
 
     def read(key, draw):
-        W = scale_weights(net, [draw[f"z{i}"] for i in range(1, net.depth + 2)])
+        W = net.weights([draw[f"z{i}"] for i in range(1, net.depth + 2)], INPUTS)
         return jnp.linalg.slogdet(order_of_weights(net, W))[1], net.apply(W, data.X_test)
 
     return deep_linear.model, hyper, read

@@ -61,7 +61,7 @@ def prior_draws(net, X, functions, draws):
     """Measure kernels of weights from the prior, one array (draws, L) a function."""
 
     def one(key):
-        hidden = net.layers(net.init(key, X.shape[1]), X)[1:]
+        hidden = net.layers(net.init(key, X.shape[1]), X)[1:-1]
         Phi = jnp.stack([H @ H.T / H.shape[1] for H in hidden])
         return [function(Phi) for function in functions]
 

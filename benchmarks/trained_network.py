@@ -30,7 +30,7 @@ def trained(net, X, y, epochs, key):
     scale = 1.0 / jnp.sqrt(net.widths[-1])
 
     def apply(params, X):
-        return net.features(params[0], X) @ params[1] * scale
+        return net.apply(params[0], X) @ params[1] * scale
 
     more = {"optimizer": optax.adam(1e-3), "epochs": epochs[-1], "batch": 100, "every": 1}
     out = brg.networks.train(apply, params, X, y, key=key + 1, **more)
@@ -65,7 +65,7 @@ def one_split(args, key):
     weights, loss = trained(net, Xw, yw, args.epochs, 10 * key)
     theory, seen, control, right = [], [], [], []
     for W in weights:
-        Fm, Fr = np.asarray(net.features(W, Xm)), np.asarray(net.features(W, Xr))
+        Fm, Fr = np.asarray(net.apply(W, Xm)), np.asarray(net.apply(W, Xr))
         moments = brg.theory.moments(Fm, ym)
         found = brg.theory.ridge_equivalent(moments, sizes[:, None].astype(float), RIDGES)
         theory.append(np.asarray(found.test))

@@ -63,7 +63,7 @@ assert all((best.value <= curve.test * (1 + 1e-9)).all() for curve in groups.val
 rng = np.random.default_rng(2)
 X = rng.standard_normal((30_000, d)) * spread
 y = X @ theta + noise**0.5 * rng.standard_normal(len(X))
-population = theory.feature_population(net.features(weights, X), y)
+population = theory.feature_population(net.apply(weights, X), y)
 sizes, seen = np.array([50, 100, 200, 500]), {}
 for name, ridge in ridges.items():
     found = theory.learning_curve_mc(population, sizes, ridge, key=3, draws=24, batch=24)

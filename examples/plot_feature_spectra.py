@@ -35,7 +35,7 @@ print(f"population: eigenvalues from {values[0]:.3f} to {values[-1]:.3f}")
 def sample(n, draws=10):
     """Eigenvalues (draws, p) of the sample covariance of n rows."""
     X = np.random.default_rng(n).standard_normal((draws, n, d))
-    F = [np.asarray(net.features(weights, x) - layer.mean) for x in X]
+    F = [np.asarray(net.apply(weights, x) - layer.mean) for x in X]
     return np.array([np.linalg.eigvalsh(f.T @ f / n) for f in F])
 
 

@@ -14,7 +14,6 @@ import numpy as np
 import numpyro
 
 import bayesrg as brg
-from bayesrg.deep_linear import ConvLinear
 from bayesrg.models import deep_linear_conv
 
 numpyro.enable_x64()
@@ -29,7 +28,7 @@ patches = X.reshape(-1, 4, 3).sum(-1)
 y = (patches[:, 1] - patches[:, 3]) / np.sqrt(2) + np.sqrt(0.1) * rng.standard_normal(424)
 data = brg.data.Data(X[:24], y[:24], X[24:], y[24:])
 hyper = {"channels": (3,), "masks": (3,), "strides": (3,), "ridge": 0.1}
-net = ConvLinear(**hyper)
+net = brg.networks.ConvLinear(**hyper)
 
 # %%
 # Given Q the functions are a Gaussian process of kernel :math:`\sum_{ij}Q_{ij}K_{ij}(x, x')`,

@@ -55,7 +55,7 @@ for i, (P, step_size, _) in enumerate(rules.values()):
     for j, k in enumerate(frequency):
         y = 0.001 * np.cos(k * t)
         rule = dynamics.preconditioned(outputs, X, y, P, step_size=step_size, tol=tol)
-        found[i, j] = dynamics.run(rule, start, 2000, every=2000).steps
+        found[i, j] = dynamics.run(rule, start, 2000, 0, every=2000).steps
         theory[i, j] = linear.count(-y, tol)
 
 axes, names = ("algorithm", "frequency"), {"algorithm": list(rules)}
@@ -77,7 +77,7 @@ waves = np.cos(frequency * t[:, None])
 y, left = 0.001 * waves.sum(1), ([], [])
 for P, step_size, stride in rules.values():
     rule = dynamics.preconditioned(outputs, X, y, P, step_size=step_size)
-    out = dynamics.run(rule, start, 50 * stride, every=stride)
+    out = dynamics.run(rule, start, 50 * stride, 0, every=stride)
     linear = dynamics.linear_dynamics(own, P, step_size=step_size).residual(-y, out.step)
     ran = jax.vmap(outputs, (0, None))(out.x, X) - y
     for r, parts in zip((linear, ran), left, strict=True):

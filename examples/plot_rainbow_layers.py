@@ -60,7 +60,7 @@ def curves(gamma):
     one = (teacher, None, None)  # the teacher has no more layers
     Phi = theory.cross_linearise(weights, "tanh", one, "tanh", identity, paired=(True, 0, 0))[-1]
     moments = theory.population_moments(features, Phi @ theta, power)
-    population = theory.feature_population(net.features(weights, X), y)
+    population = theory.feature_population(net.apply(weights, X), y)
     seen = theory.learning_curve_mc(population, sizes, ridge, key=3, draws=12, batch=12)
     return theory.ridge_equivalent(moments, np.geomspace(30, 600, 60), ridge), seen
 

@@ -28,7 +28,7 @@ errors, wrong = np.empty((2, len(WIDTHS), DRAWS, 2)), np.empty((5, len(WIDTHS), 
 
 def share(weights, readout=None):
     """Share of test images that the read-out, or a new one by ridge regression, gets wrong."""
-    F, F_test = (net.features(weights, part) / p**0.5 for part in (X, X_test))
+    F, F_test = (net.apply(weights, part) / p**0.5 for part in (X, X_test))
     w = brg.gp.readout_posterior(F, y, RIDGE).mean if readout is None else readout[0]
     return ((F_test @ w > 0) != (y_test > 0)).mean()
 
@@ -37,7 +37,7 @@ for i, p in enumerate(WIDTHS):
     net = networks.Rainbow((p, p), activations="relu")
     how = {"optimizer": optax.adam(1e-3), "epochs": 50, "batch": 100, "key": 1}
     start = net.init(0, X.shape[1]), jnp.zeros((1, p))
-    output = lambda params, X: net.features(params[0], X) @ params[1][0]  # noqa: E731, B023
+    output = lambda params, X: net.apply(params[0], X) @ params[1][0]  # noqa: E731, B023
     weights, readout = networks.train(output, start, X, y, **how).params
     more = {"activations": "relu", "readout": readout, "X_test": X_test}
     for seed in range(DRAWS):

@@ -17,7 +17,7 @@ import numpyro
 from numpyro.infer import NUTS
 
 import bayesrg as brg
-from bayesrg.deep_linear import exact, features, order, prior_density, problem, saddle, weights
+from bayesrg.deep_linear import exact, features, order_parameter, prior_density, problem, saddle
 from bayesrg.models import deep_linear, deep_linear_collapsed
 
 numpyro.enable_x64()
@@ -43,9 +43,8 @@ np.testing.assert_allclose(solved.log_evidence, -7.7819142, rtol=0, atol=1e-8)
 strict = lambda model: NUTS(model, target_accept_prob=0.9)  # noqa: E731
 run = hyper | {"key": 0, "draws": 2000, "sampler": strict, "progress": False}
 draws = brg.fit(deep_linear.model, data, **run).posterior.dataset
-layers, z = [np.concatenate([X, X_new])], [draws[f"z{i}"].to_numpy() for i in (1, 2, 3)]
-for W in weights.scale_weights(net, z):
-    layers.append(layers[-1] @ np.swapaxes(W, -1, -2))
+z, both = [draws[f"z{i}"].to_numpy() for i in (1, 2, 3)], np.concatenate([X, X_new])
+layers = jax.vmap(jax.vmap(lambda *z: net.layers(net.weights(z, 4), both)))(*z)
 traces = [(H[..., :5, :] ** 2).sum((-2, -1)) / H.shape[-1] for H in layers[1:3]]
 sampled = *np.moveaxis(layers[3][..., 5:, 0], -1, 0), np.log(draws["Q"][..., 0, 0]), *traces
 routes = {"all weights": dict(zip(names, map(np.asarray, sampled), strict=True))}
@@ -57,7 +56,7 @@ model, eigen = deep_linear_collapsed.model, deep_linear_collapsed.prepare(data, 
 tree = brg.fit(model, data, **run, **eigen)
 f = brg.predict(tree, model, X_new, key=1, **hyper, **eigen)["predictive_moments"]["mean"]
 c = {name: tree.posterior[name].to_numpy() for name in ("c1", "c2")}
-Q, chain = order.order_parameter(net.widths, 1, c)
+Q, chain = order_parameter(net.widths, 1, c)
 means = jax.vmap(jax.vmap(features.feature_means, (None, 0)), (None, 0))
 traces = jnp.trace(jax.jit(means)(problem.prepare(net, X, y).as_jax(), chain), axis1=-2, axis2=-1)
 sampled = f[..., 0], f[..., 1], np.log(Q[..., 0, 0]), traces[..., 0], traces[..., 1]

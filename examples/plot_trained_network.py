@@ -24,7 +24,7 @@ net = brg.networks.Rainbow((P, P), activations="relu")
 
 def apply(params, X):
     """Output of the network."""
-    return net.features(params[0], X) @ params[1] / jnp.sqrt(P)
+    return net.apply(params[0], X) @ params[1] / jnp.sqrt(P)
 
 
 start = (net.init(0, 64), jnp.zeros(P))
@@ -71,7 +71,7 @@ def compare(F):
 features = {"pixels": X}
 for epoch in EPOCHS:
     weights = [W[epoch // how["every"]] for W in trained.snapshots[0]]
-    features[f"epoch {epoch}"] = np.asarray(net.features(weights, X))
+    features[f"epoch {epoch}"] = np.asarray(net.apply(weights, X))
 fig, (ax, shares) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
 last = {}
 for i, (name, F) in enumerate(features.items()):

@@ -17,8 +17,7 @@ import numpyro
 import numpyro.distributions as dist
 
 import bayesrg as brg
-from bayesrg.deep_linear.observed import check_observed
-from bayesrg.deep_linear.weights import order_of_weights, scale_weights, weight_shapes
+from bayesrg.deep_linear import check_observed, order_of_weights
 
 
 def model(
@@ -46,9 +45,9 @@ def model(
             f"z{layer}", dist.Normal(0.0, 1.0).expand(shape).to_event(2),
             infer={"event_dims": ["unit", "unit_bis"]},
         )
-        for layer, shape in enumerate(weight_shapes(net, X.shape[1]), 1)
+        for layer, shape in enumerate(net.white_shapes(X.shape[1]), 1)
     ]  # fmt: skip
-    weights = scale_weights(net, white)
+    weights = net.weights(white, X.shape[1])
     with numpyro.plate("output", outputs, dim=-2), numpyro.plate("output_bis", outputs, dim=-1):
         numpyro.deterministic("Q", order_of_weights(net, weights))
     f, noise = net.apply(weights, X).T, jnp.sqrt(net.noise_variance)

@@ -13,9 +13,6 @@ import numpyro
 import numpyro.distributions as dist
 
 import bayesrg as brg
-from bayesrg.deep_linear.observed import check_observed, noiseless
-from bayesrg.deep_linear.order import bartlett_sizes, order_parameter
-from bayesrg.deep_linear.weights import input_kernel
 from bayesrg.models import deep_linear
 
 demo = deep_linear.demo
@@ -40,18 +37,20 @@ def model(
     """
     options = {"outputs": outputs, "weight_scales": weight_scales, "richness": richness}
     net = deep_linear.network(widths, ridge, parametrisation=parametrisation, **options)
-    y, latents = check_observed(net, X, y, weights=False), {}
-    for size in bartlett_sizes(net.widths, outputs):
+    y, latents = brg.deep_linear.check_observed(net, X, y, weights=False), {}
+    for size in brg.deep_linear.bartlett_sizes(net.widths, outputs):
         squares = dist.Gamma(jnp.asarray(size.pivots / 2), 0.5)
         latents |= _site(f"c{size.layer}", squares, "pivot")
         white = dist.Normal(0.0, 1.0).expand((size.entries,))
         latents |= _site(f"t{size.layer}", white, "entry")
-    Q, chain = order_parameter(net.widths, outputs, latents)
+    Q, chain = brg.deep_linear.order_parameter(net.widths, outputs, latents)
     with numpyro.plate("output", outputs, dim=-2), numpyro.plate("output_bis", outputs, dim=-1):
         numpyro.deterministic("Q", Q)
-    prior = input_kernel(net, X.shape[1]) if spectrum is None else spectrum
+    prior = brg.deep_linear.input_kernel(net, X.shape[1]) if spectrum is None else spectrum
     noise, factor = net.noise_variance, chain[0] if chain else None
-    if outputs == 1 and not noiseless(ridge):  # the law that every rule of a cut knows
+    if outputs == 1 and not brg.deep_linear.noiseless(
+        ridge
+    ):  # the law that every rule of a cut knows
         law = brg.gp.marginal(prior, X, noise, scale=Q[0, 0], eigen=eigen)
     else:
         law = brg.gp.matrix_marginal(prior, X, noise, Q, factor=factor, eigen=eigen)
@@ -68,7 +67,7 @@ def prepare(data, *, spectrum=None, **hyper):
     """Eigenpairs of the input kernel at X, made once, outside the sampler."""
     if spectrum is not None:
         return {"eigen": brg.gp.eigenpairs_of(spectrum, data.X)}
-    prior = input_kernel(deep_linear.network(**hyper), data.X.shape[1])
+    prior = brg.deep_linear.input_kernel(deep_linear.network(**hyper), data.X.shape[1])
     return {"eigen": brg.gp.eigenpairs(data.X, jnp.full(data.X.shape[1], prior.variance))}
 
 

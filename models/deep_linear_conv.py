@@ -14,7 +14,7 @@ import numpyro
 import numpyro.distributions as dist
 
 import bayesrg as brg
-from bayesrg.deep_linear.convolution import ConvLinear
+from bayesrg.deep_linear import conv_covariance, conv_factor, conv_sizes
 
 
 def model(
@@ -28,22 +28,24 @@ def model(
     X : (n, inputs S_0), the sites of one channel after those of another
     y : (n,), optional
     inputs : channels of X
-    channels, masks, strides, weight_scales : of `ConvLinear`
+    channels, masks, strides, weight_scales : of `bayesrg.networks.ConvLinear`
     ridge : noise variance
     """
-    net = ConvLinear(channels, masks, strides, ridge=ridge, weight_scales=weight_scales)
+    net = brg.networks.ConvLinear(
+        channels, masks, strides, ridge=ridge, weight_scales=weight_scales
+    )
     X = jnp.reshape(X, (X.shape[0], inputs, -1))
     latents = {}
-    for size in net.sizes(X.shape[2]):
+    for size in conv_sizes(net, X.shape[2]):
         squares = dist.Gamma(jnp.asarray(size.pivots / 2), 0.5)
         latents |= _site(f"c{size.layer}", squares, "pivot")
         white = dist.Normal(0.0, 1.0).expand((size.entries,))
         latents |= _site(f"t{size.layer}", white, "entry")
-    factor = net.order_factor(X.shape[2], latents)
+    factor = conv_factor(net, X.shape[2], latents)
     G, sites = factor[0], factor.shape[1]
     with numpyro.plate("site", sites, dim=-2), numpyro.plate("site_bis", sites, dim=-1):
         numpyro.deterministic("Q", G @ G.T)
-    K = net.covariance(X, factor)[0, :, 0]
+    K = conv_covariance(net, X, factor)[0, :, 0]
     none = jnp.zeros((X.shape[0], 0), K.dtype)
     law = brg.gp.MercerNormal(none, none[0], net.ridge, residual=K)
     numpyro.sample("y", law, obs=y)

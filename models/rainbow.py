@@ -17,7 +17,6 @@ import numpyro
 import numpyro.distributions as dist
 
 import bayesrg as brg
-from bayesrg._checks import one_target
 
 NET = brg.networks.Rainbow((6, 6))
 
@@ -33,7 +32,7 @@ def model(X, y=None, *, net=NET, alpha=1.0, noise=0.3):
     alpha : prior variance of the function for features of unit size, or a distribution of it
     noise : standard deviation, or a distribution of it
     """
-    one_target(X, y)
+    brg.data.one_target(X, y)
     F = features(X, net)
     alpha, noise = given_or_drawn("alpha", alpha), given_or_drawn("noise", noise)
     prior = dist.Normal(0.0, jnp.sqrt(alpha)).expand(F.shape[1:]).to_event(1)
@@ -52,7 +51,7 @@ def features(X, net):
         )
         for layer, shape in enumerate(net.white_shapes(X.shape[1]), 1)
     ]  # fmt: skip
-    F = net.features(net.weights(white, X.shape[1]), X)
+    F = net.apply(net.weights(white, X.shape[1]), X)
     return F / jnp.sqrt(F.shape[1])
 
 

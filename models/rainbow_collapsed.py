@@ -14,7 +14,6 @@ import jax.numpy as jnp
 import numpyro
 
 import bayesrg as brg
-from bayesrg._checks import one_target
 from bayesrg.models import rainbow
 
 demo = rainbow.demo
@@ -32,7 +31,7 @@ def model(X, y=None, *, net=rainbow.NET, alpha=1.0, noise=0.3, functionals=None)
     noise : standard deviation, or a distribution of it
     functionals : from `bayesrg.spectrum.functionals` of a reference kernel, optional
     """
-    one_target(X, y)
+    brg.data.one_target(X, y)
     alpha = rainbow.given_or_drawn("alpha", alpha)
     noise = rainbow.given_or_drawn("noise", noise)
     if functionals is None:

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpyro
 import numpyro.distributions as dist
 
-from bayesrg._checks import one_target
+import bayesrg as brg
 from bayesrg.models import rainbow
 from bayesrg.theory import linearise
 from bayesrg.theory.surrogate import add_noise
@@ -35,7 +35,7 @@ def model(X, y=None, *, net=rainbow.NET, weights=None, layers=None, alpha=1.0, n
     alpha : prior variance of the function for features of unit size, or a distribution of it
     noise : standard deviation, or a distribution of it
     """
-    one_target(X, y)
+    brg.data.one_target(X, y)
     (n, d), weights = X.shape, net.init(0, X.shape[1]) if weights is None else weights
     if layers is None:
         layers = linearise(weights, net.activations, jnp.eye(d))

@@ -252,6 +252,9 @@ def networks(o):
             richness=1.0)),
         "DeepLinear.kernel": (deep.kernel, dict(X=X, Z=Z)),
         "DeepLinear.init": (deep.init, dict(key=0, inputs=2)),
+        "DeepLinear.white_shapes": (deep.white_shapes, dict(inputs=2)),
+        "DeepLinear.weights": (deep.weights, dict(
+            white=[np.ones(shape) for shape in deep.white_shapes(2)], inputs=2)),
         "DeepLinear.layers": (deep.layers, dict(weights=weights, X=X)),
         "DeepLinear.apply": (deep.apply, dict(weights=weights, X=X)),
         "Rainbow": (lambda **a: net.Rainbow(**a).init(0, 2), dict(
@@ -259,7 +262,7 @@ def networks(o):
         "Rainbow.init": (bow.init, dict(key=0, inputs=2)),
         "Rainbow.white_shapes": (bow.white_shapes, dict(inputs=2)),
         "Rainbow.weights": (bow.weights, dict(white=white, inputs=2)),
-        "Rainbow.features": (bow.features, dict(weights=hidden, X=X)),
+        "Rainbow.apply": (bow.apply, dict(weights=hidden, X=X)),
         "Rainbow.layers": (bow.layers, dict(weights=hidden, X=X)),
         "alignment_error": (net.alignment_error, dict(H=X, H_new=X[::-1], rotation=np.eye(2))),
         "procrustes": (net.procrustes, dict(H=X, H_new=X[::-1])),
@@ -278,14 +281,15 @@ def dynamics(o):
     linear = d.linear_dynamics(o.K, step_size=0.1)
     step = d.gradient_descent(loss, 0.1)
     found = {
-        "dual": (lambda **a: d.run(d.dual(**a), jnp.zeros(6), 2), dict(
+        "dual": (lambda **a: d.run(d.dual(**a), jnp.zeros(6), 2, 0), dict(
             K=o.K, y=y, S=np.eye(6), step_size=0.1, ridge=0.1, tol=0.1)),
         "ensemble": (d.ensemble, dict(
             tangent=k.NTK(1), prior=k.NNGP(1), X=X, y=y, X_new=Z, t=2.0, S=np.eye(6),
             step_size=0.01, weight_decay=0.1)),
-        "gradient_descent": (lambda **a: d.run(d.gradient_descent(**a), W, 2),
+        "gradient_descent": (lambda **a: d.run(d.gradient_descent(**a), W, 2, 0),
                              dict(loss=loss, step_size=0.1)),
-        "gradient_flow": (lambda **a: d.run(d.gradient_flow(**a), W, 2), dict(loss=loss, dt=0.1)),
+        "gradient_flow": (lambda **a: d.run(d.gradient_flow(**a), W, 2, 0),
+                          dict(loss=loss, dt=0.1)),
         "landmark_preconditioner": (d.landmark_preconditioner, dict(
             kernel=o.rbf, X=X, landmarks=Z, g=half, rank=2)),
         "linear_dynamics": (d.linear_dynamics, dict(
@@ -297,20 +301,23 @@ def dynamics(o):
         "LinearDynamics.smoother": (linear.smoother, dict(t=2.0, K_new=o.K[:2])),
         "LinearDynamics.count": (linear.count, dict(r0=y, tol=0.5, most=1000)),
         "pgd_loss": (d.pgd_loss, dict(outputs=y, y=y[::-1], S=np.eye(6))),
-        "surrogate_loss": (d.surrogate_loss, dict(outputs=y, slope=y[::-1], S=np.eye(6))),
         "batch_gradient": (d.batch_gradient, dict(
             apply=apply, params=W, X=X, slope=y, rows=np.array([0, 1]), S=np.eye(6), biased=False)),
         "power_iteration": (d.power_iteration, dict(K=o.K, S=S, iterations=3, key=0)),
-        "preconditioned": (lambda **a: d.run(d.preconditioned(**a), W, 2), dict(
+        "preconditioned": (lambda **a: d.run(d.preconditioned(**a), W, 2, 0), dict(
             apply=apply, X=X, y=y, S=np.eye(6), step_size=0.01, slope=lambda f, y: f - y, batch=3,
             biased=False, tol=0.1)),
         "preconditioner": (d.preconditioner, dict(K=o.K, g=half, rank=2, ridge=0.1, rtol=1e-9)),
         "Preconditioner.block": (S.block, dict(rows=np.array([0, 1]))),
         "Preconditioner.coverage": (S.coverage, dict(residual=y)),
         "Preconditioner.__matmul__": (S.__matmul__, dict(r=y)),
-        "run": (d.run, dict(algorithm=step, x0=W, steps=4, key=0, every=2)),
+        "run": (d.run, dict(
+            algorithm=step, x0=W, steps=4, key=0, every=2, allow_divergence=True)),
+        "optax_descent": (lambda **a: d.run(d.optax_descent(**a), W, 2, 0), dict(
+            loss=lambda params, rows=None: loss(params), optimizer=optax.sgd(0.1),
+            batches=lambda key: jnp.zeros((2, 3)))),
         "scale_by_output_preconditioner": (d.scale_by_output_preconditioner, dict(S=np.eye(6))),
-        "sgd": (lambda **a: d.run(d.sgd(**a), W, 2), dict(
+        "sgd": (lambda **a: d.run(d.sgd(**a), W, 2, 0), dict(
             apply=apply, X=X, y=y, step_size=0.01, batch=3, tol=0.1)),
         "stability_limit": (d.stability_limit, dict(
             K=o.K, S=np.eye(6), ridge=0.1, weight_decay=0.1)),
@@ -376,7 +383,7 @@ def coarse(o):
 
 def data(o):
     load = dict(name="digits", n=10, task="even_odd", key=0)
-    return {"load": (brg.data.load, load)}
+    return {"load": (brg.data.load, load), "one_target": (brg.data.one_target, dict(X=X, y=y))}
 
 
 LOWER = dict(data=data, kernels=kernels, spectrum=spectrum, gp=gp, networks=networks,

@@ -106,6 +106,9 @@ def deep_linear():
         "ConvLinear": (deep.ConvLinear, dict(
             channels=(2,), masks=(2,), strides=(1,), ridge=0.1, outputs=1, weight_scales=1.0)),
         "ConvLinear.init": (conv.init, dict(key=0, inputs=(1, 3))),
+        "ConvLinear.white_shapes": (conv.white_shapes, dict(inputs=(1, 3))),
+        "ConvLinear.weights": (conv.weights, dict(
+            white=[np.ones(shape) for shape in conv.white_shapes((1, 3))], inputs=(1, 3))),
         "ConvLinear.apply": (conv.apply, dict(weights=conv.init(0, (1, 3)), X=images)),
         "ConvLinear.local_kernels": (conv.local_kernels, dict(X=images, Z=images[:2])),
         "evidence": (deep.evidence, dict(net=two, X=X, Y=BOTH, method="importance_laplace", key=0,

@@ -109,7 +109,7 @@ DOORS = {
     "resample": (elementwise, resampled),
     "Rainbow": (
         elementwise,
-        lambda f: networks.Rainbow((4,), None, f).features([jnp.ones((4, 3))], X).sum(),
+        lambda f: networks.Rainbow((4,), None, f).apply([jnp.ones((4, 3))], X).sum(),
     ),
     "Rainbow cov": (lambda get: lambda below: jnp.eye(4) * get() + below[0] @ below[0].T, rainbow),
     "modify": (
@@ -150,13 +150,13 @@ DOORS = {
     ),
     "run": (
         loss,
-        lambda f: dynamics.run(dynamics.gradient_descent(f, 0.05), P, 3).loss[-1],
+        lambda f: dynamics.run(dynamics.gradient_descent(f, 0.05), P, 3, 0).observables["loss"][-1],
     ),
     "preconditioned": (
         one_output,
         lambda f: dynamics.run(
-            dynamics.preconditioned(f, X, Y, S, step_size=0.05), P, 3
-        ).loss[-1],
+            dynamics.preconditioned(f, X, Y, S, step_size=0.05), P, 3, 0
+        ).observables["loss"][-1],
     ),
     "power_iteration": (
         lambda get: lambda v: get() ** 2 * v,
@@ -195,7 +195,7 @@ HOLDERS = {
     "adapt": (lambda t: kernels.adapt(lambda X, Z: t * X @ Z.T), lambda k: k(X)),
     "warp": (lambda t: kernels.RBF(1.0).warp(lambda X: t * X), lambda k: k(X)),
     "Rainbow": (
-        lambda t: networks.Rainbow((2,), None, lambda u: t * u), lambda net: net.features(W, X)
+        lambda t: networks.Rainbow((2,), None, lambda u: t * u), lambda net: net.apply(W, X)
     ),
     "NNGP": (lambda t: kernels.NNGP(1, lambda u: jnp.tanh(t * u)), lambda k: k(X)),
     "slope": (lambda t: kernels.NTK(1, "leaky_relu", slope=t), lambda k: k(X)),

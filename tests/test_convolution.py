@@ -8,8 +8,15 @@ from numpy.testing import assert_allclose
 from oracles import log_normal
 from scipy.special import logsumexp
 
-from bayesrg.deep_linear import ConvLinear, exact, order_fourth_moment
-from bayesrg.networks import DeepLinear
+from bayesrg.deep_linear import (
+    conv_covariance,
+    conv_factor,
+    conv_log_likelihood,
+    conv_sizes,
+    exact,
+    order_fourth_moment,
+)
+from bayesrg.networks import ConvLinear, DeepLinear
 
 NET = ConvLinear((3, 2), (3, 2), (2, 1), ridge=0.2)
 SCALED = ConvLinear((3, 2), (3, 2), (2, 1), ridge=0.2, outputs=2, weight_scales=(0.7, 1.1, 1.3))
@@ -31,17 +38,17 @@ def loops(net, weights, x):
 @eqx.filter_jit
 def chain_draws(net, inputs, draws, key=0):
     key, latents = jax.random.key(key), {}
-    for size in net.sizes(inputs):
+    for size in conv_sizes(net, inputs):
         key, a, b = jax.random.split(key, 3)
         squares = 2 * jax.random.gamma(a, jnp.asarray(size.dof / 2), (draws, size.rank))
         latents[f"c{size.layer}"] = squares
         latents[f"t{size.layer}"] = jax.random.normal(b, (draws, size.normals))
-    return net.order_factor(inputs, latents)
+    return conv_factor(net, inputs, latents)
 
 
 @eqx.filter_jit
 def covariance(net, factor):
-    return net.covariance(X, factor)
+    return conv_covariance(net, X, factor)
 
 
 def test_the_network_by_loops():
@@ -108,7 +115,7 @@ def test_the_likelihood_is_that_of_dense_algebra():
     Q, K = (G @ G.T).reshape(2, 3, 2, 3), np.asarray(net.local_kernels(X))
     C = np.einsum("aibj,ijnm->anbm", Q, K).reshape(4, 4) + 0.2 * np.eye(4)
     expected = log_normal(Y.T.ravel(), np.zeros(4), C)
-    found = jax.jit(lambda factor: net.log_likelihood(X, Y, factor))(factor)
+    found = jax.jit(lambda factor: conv_log_likelihood(net, X, Y, factor))(factor)
     assert_allclose(found, expected, rtol=1e-12)
 
 
@@ -117,7 +124,7 @@ def test_one_site_is_a_dense_network():
     rng = np.random.default_rng(2)
     Z, y = rng.standard_normal((5, 2, 3)), rng.standard_normal(5)
     net = ConvLinear((4,), (3,), ridge=0.3, weight_scales=(1.2, 0.9))
-    values = jax.jit(lambda: net.log_likelihood(Z, y, chain_draws(net, 3, 50_000)))()
+    values = jax.jit(lambda: conv_log_likelihood(net, Z, y, chain_draws(net, 3, 50_000)))()
     values = np.asarray(values)
     found = logsumexp(values) - np.log(values.size)
     error = np.exp(values - found).std() / np.sqrt(values.size)
@@ -129,14 +136,14 @@ def test_one_site_is_a_dense_network():
 def test_skipped_sites_and_many_channels():
     """A stride that skips sites makes Q singular, and its gradients stay finite."""
     net = ConvLinear((5, 4), (2, 1), (1, 2), ridge=0.1)
-    sizes = net.sizes(7)
+    sizes = conv_sizes(net, 7)
     latents = {f"c{s.layer}": np.asarray(s.dof) for s in sizes}
     latents |= {f"t{s.layer}": np.full(s.normals, 0.3) for s in sizes}
     Z, y = np.random.default_rng(3).standard_normal((4, 1, 7)), np.arange(4.0)
 
     def density(latents):
-        factor = net.order_factor(7, latents)
-        return net.log_likelihood(Z, y, factor), factor
+        factor = conv_factor(net, 7, latents)
+        return conv_log_likelihood(net, Z, y, factor), factor
 
     gradient, factor = jax.jit(jax.grad(density, has_aux=True))(latents)
     assert all(np.isfinite(g).all() for g in gradient.values())
@@ -156,6 +163,6 @@ def test_bad_questions():
         NET.sites(2)
     with pytest.raises(ValueError, match="Y has 501 entries"):
         factor = np.asarray(chain_draws(NET, 7, 40_000))[0]
-        NET.log_likelihood(np.zeros((501, 2, 7)), np.zeros(501), factor)
+        conv_log_likelihood(NET, np.zeros((501, 2, 7)), np.zeros(501), factor)
     with pytest.raises(ValueError, match="weight_scales has shape"):
         ConvLinear((3,), (3,), ridge=0.1, weight_scales=(1.0, 1.0, 1.0))

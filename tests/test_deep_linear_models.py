@@ -22,7 +22,7 @@ from bayesrg.deep_linear.features import (
 )
 from bayesrg.deep_linear.order import latent_excess, order_parameter
 from bayesrg.deep_linear.problem import prepare
-from bayesrg.deep_linear.weights import input_kernel, scale_weights, weight_excess
+from bayesrg.deep_linear.weights import input_kernel, weight_excess
 from bayesrg.gp import MatrixMercerNormal, eigenpairs
 from bayesrg.inference.sites import bind, layout_of
 from bayesrg.models import deep_linear, deep_linear_collapsed
@@ -319,7 +319,7 @@ def test_both_samplers_meet_importance_sampling_and_the_layer_identity():
         against(excess, 1.312, 0.008)
     f = np.swapaxes(raw["f"].to_numpy(), -1, -2)
     against(((Y - f) * f).sum((-2, -1)) / 0.15, 1.312, 0.008)
-    W = jax.vmap(jax.vmap(lambda *z: scale_weights(NET, z)))(*white)
+    W = jax.vmap(jax.vmap(lambda *z: NET.weights(z, X.shape[1])))(*white)
     H1 = np.einsum("ni,cdji->cdnj", X, W[0])
     H2 = np.einsum("cdnj,cdkj->cdnk", H1, W[1])
     against((H1**2).sum((-2, -1)) / 4, *REFERENCE["trace 1"])

@@ -10,7 +10,6 @@ import pytest
 from scipy.stats import kstest, norm
 
 import bayesrg as brg
-from bayesrg.deep_linear.weights import scale_weights
 from bayesrg.inference import sbc
 from bayesrg.models import deep_linear, deep_linear_collapsed
 from bayesrg.networks import DeepLinear
@@ -65,7 +64,7 @@ def test_bad_questions(change, words):
 
 def function_of_weights(sites, y, key):
     white = [sites[f"z{layer}"] for layer in (1, 2, 3)]
-    return NET.apply(scale_weights(NET, white), X_NEW)[0, 0]
+    return NET.apply(NET.weights(white, X_NEW.shape[1]), X_NEW)[0, 0]
 
 
 def function_given_order(sites, y, key):

@@ -192,15 +192,15 @@ def test_a_ridge_in_dual_coordinates(K, values):
 
     S = dynamics.preconditioner(K, whiten, ridge=2.0)
     descent = dynamics.dual(K, y, S, step_size=0.5 / (values[0] + 2), ridge=2.0)
-    out = dynamics.run(descent, np.zeros(N), 100, every=100)
+    out = dynamics.run(descent, np.zeros(N), 100, 0, every=100)
     expected = np.linalg.solve(K + 2 * np.eye(N), y)
     np.testing.assert_allclose(out.x[-1], expected, rtol=0, atol=5e-15)
     without = dynamics.preconditioner(K, whiten)
     stable = dynamics.dual(K, y, without, step_size=0.5 / values[0])
-    dynamics.run(stable, np.zeros(N), 100, every=100)
+    dynamics.run(stable, np.zeros(N), 100, 0, every=100)
     with pytest.raises(ValueError, match="the run diverged: it stopped after [2-9] steps"):
         unstable = dynamics.dual(K, y, without, step_size=0.5 / values[0], ridge=2.0)
-        dynamics.run(unstable, np.zeros(N), 100, every=100)
+        dynamics.run(unstable, np.zeros(N), 100, 0, every=100)
 
 
 def test_an_ensemble_is_the_linear_image_of_its_start():
@@ -236,7 +236,7 @@ def quadratic(x):
 
 def test_descent_and_flow_of_a_quadratic_loss():
     start = {"a": np.array([1.0, -2.0]), "b": 3.0}
-    out = dynamics.run(dynamics.gradient_descent(quadratic, 0.3), start, 6, every=2)
+    out = dynamics.run(dynamics.gradient_descent(quadratic, 0.3), start, 6, 0, every=2)
     np.testing.assert_array_equal(out.step, [0, 2, 4, 6])
     t = np.array([0, 2, 4, 6])
     expected = np.stack([0.7**t, -2 * (-0.2) ** t], 1)
@@ -244,10 +244,10 @@ def test_descent_and_flow_of_a_quadratic_loss():
     np.testing.assert_allclose(out.x["b"], 1 + 2 * 0.7**t, rtol=1e-13)
     a, b = np.asarray(out.x["a"]), np.asarray(out.x["b"])
     loss = [quadratic({"a": a[i], "b": b[i]}) for i in range(4)]
-    np.testing.assert_allclose(out.loss, loss, rtol=1e-13)
+    np.testing.assert_allclose(out.observables["loss"][::2], loss, rtol=1e-13)
     assert int(out.steps) == 6 and int(out.status) == dynamics.GO
     np.testing.assert_array_equal(out.last.x["b"], b[-1])
-    flow = dynamics.run(dynamics.gradient_flow(quadratic, 0.02), start, 50, every=50)
+    flow = dynamics.run(dynamics.gradient_flow(quadratic, 0.02), start, 50, 0, every=50)
     np.testing.assert_allclose(
         np.asarray(flow.x["a"])[-1], np.exp([-1, -4]) * start["a"], rtol=2e-6
     )
@@ -255,9 +255,9 @@ def test_descent_and_flow_of_a_quadratic_loss():
     expected = (1 + z + z**2 / 2 + z**3 / 6 + z**4 / 24) ** 50 * start["a"]
     np.testing.assert_allclose(np.asarray(flow.x["a"])[-1], expected, rtol=1e-13)
     with pytest.raises(ValueError, match="the run diverged"):
-        dynamics.run(dynamics.gradient_descent(quadratic, 1e200), start, 6)
+        dynamics.run(dynamics.gradient_descent(quadratic, 1e200), start, 6, 0)
     with pytest.raises(ValueError, match="every is 4 for 6 steps"):
-        dynamics.run(dynamics.gradient_descent(quadratic, 0.1), start, 6, every=4)
+        dynamics.run(dynamics.gradient_descent(quadratic, 0.1), start, 6, 0, every=4)
 
 
 def test_draws_do_not_depend_on_the_records():
@@ -271,11 +271,11 @@ def test_draws_do_not_depend_on_the_records():
     coarse = dynamics.run(walk, jnp.zeros(2), 12, jax.random.key(5), every=4)
     x = np.asarray(fine.x)
     np.testing.assert_array_equal(x[::4], coarse.x)
-    np.testing.assert_array_equal(np.asarray(fine.loss)[::4], coarse.loss)
+    np.testing.assert_array_equal(fine.observables, coarse.observables)
     drawn = jax.random.normal(jax.random.fold_in(jax.random.key(5), 3), (2,))
     np.testing.assert_array_equal(x[4], x[3] + np.asarray(drawn))
     dataset = io.label(dynamics=fine)["dynamics"]
-    assert dict(dataset.sizes) == {"step": 13, "position": 2}
+    assert dict(dataset.sizes) == {"step": 13, "position": 2, "each_step": 13}
     many = jax.jit(
         jax.vmap(lambda seed: dynamics.run(walk, jnp.zeros(2), 12, jax.random.key(seed)).x)
     )

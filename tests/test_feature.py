@@ -279,7 +279,7 @@ def test_kernels_of_a_network_that_is_there():
     weights = tuple(rng.standard_normal(shape) for shape in ((4, 5), (3, 4), (1, 3)))
 
     def apply(params, X):
-        return net.layers(params, X)[1:]
+        return net.layers(params, X)[1:-1]
 
     found = feature.kernels(apply, weights, X)["feature_kernel"]
     H = X

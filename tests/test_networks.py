@@ -30,7 +30,7 @@ def test_weights_and_layers_have_their_shapes():
     weights = net.init(0, 3)
     assert [W.shape for W in weights] == [(6, 3), (5, 6), (2, 5)]
     layers = net.layers(weights, X)
-    assert [H.shape for H in layers] == [(4, 3), (4, 6), (4, 5)]
+    assert [H.shape for H in layers] == [(4, 3), (4, 6), (4, 5), (4, 2)]
     W1, W2, W3 = map(np.asarray, weights)
     assert_allclose(net.apply(weights, X), X @ W1.T @ W2.T @ W3.T, rtol=1e-12)
     mean = mean_field(outputs=2)
@@ -61,7 +61,7 @@ def test_kernel():
     net = DeepLinear((6,), ridge=0.1, weight_scales=[2.0, 3.0])
     assert_allclose(net.kernel(X, X[:2]), 36 * X @ X[:2].T / 3)
     assert_allclose(mean_field().kernel(X), X @ X.T / 3 / (1.3**2 * 5))
-    with pytest.raises(ValueError, match="X has 3 columns and Z has 2"):
+    with pytest.raises(ValueError, match="Z has 2 columns and X 3"):
         net.kernel(X, X[:, :2])
 
 
@@ -123,7 +123,7 @@ def test_bad_descriptions(change, words):
 
 def test_bad_weights():
     net = DeepLinear((3,), ridge=0.1)
-    with pytest.raises(ValueError, match="weights has 1 matrices for 1 hidden layers"):
+    with pytest.raises(ValueError, match="weights has 1 arrays for 1 hidden layers"):
         net.apply(net.init(0, 3)[:1], X)
     with pytest.raises(ValueError, match="inputs must be a positive integer"):
         net.init(0, 0)

@@ -162,8 +162,8 @@ def test_mini_batches_find_the_same_functions():
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"modes": 151}, "modes is 151 for 150 rows of X"),
-        ({"modes": 0}, "modes must be a positive integer, got 0"),
+        ({"modes": 151}, "modes must be an integer from 1 to 150, got 151"),
+        ({"modes": 0}, "modes must be an integer from 1 to 150, got 0"),
         ({"apply": affine}, "apply and params belong together"),
         ({"apply": affine, "params": np.ones((1, 3))}, r"return one column per mode, \(150, 2\)"),
         ({"apply": affine, "params": np.ones((1, 2))}, "linearly dependent"),

@@ -13,7 +13,7 @@ from bayesrg.deep_linear.order import (
     order_moments,
     order_parameter,
 )
-from bayesrg.deep_linear.weights import order_of_weights, scale_weights, weight_shapes
+from bayesrg.deep_linear.weights import order_of_weights
 
 DRAWS = 20_000
 parameters = jax.jit(order_parameter, static_argnums=(0, 1))
@@ -140,11 +140,11 @@ def test_the_trapezoid_is_filled_row_by_row():
 
 def test_weights_give_their_order_parameter_and_function():
     net = brg.networks.DeepLinear((4, 3), ridge=0.1, outputs=2, weight_scales=(0.5, 2.0, 1.5))
-    shapes = weight_shapes(net, 5)
+    shapes = net.white_shapes(5)
     assert shapes == ((4, 5), (3, 4), (2, 3))
     rng = np.random.default_rng(0)
     white = [rng.standard_normal(s) for s in shapes]
-    W, Q = jax.jit(lambda white: (W := scale_weights(net, white), order_of_weights(net, W)))(white)
+    W, Q = jax.jit(lambda white: (W := net.weights(white, 5), order_of_weights(net, W)))(white)
     for w, z, s in zip(W, white, (0.5, 2.0, 1.5), strict=True):
         np.testing.assert_allclose(w, s * z / np.sqrt(z.shape[1]), rtol=1e-15)
     A = white[2] @ white[1] / np.sqrt(12)

@@ -33,7 +33,7 @@ def test_layers_are_what_the_definition_says():
     layers = net.layers((W1, W2), X)
     np.testing.assert_allclose(layers[1], first, rtol=1e-12)
     np.testing.assert_allclose(layers[2], np.maximum(first @ np.asarray(W2).T, 0), rtol=1e-12)
-    np.testing.assert_array_equal(net.features((W1, W2), X), layers[2])
+    np.testing.assert_array_equal(net.apply((W1, W2), X), layers[2])
     plain = Rainbow(4).weights([white[0][:4]], 3)[0]
     np.testing.assert_allclose(plain, white[0][:4] / np.sqrt(3), rtol=1e-15)
 
@@ -73,7 +73,7 @@ def test_gradients_are_finite_at_the_identity():
     white = [jnp.asarray(rng.standard_normal(s)) for s in net.white_shapes(3)]
 
     def loss(white, net):
-        return (net.features(net.weights(white, 3), X) ** 2).sum()
+        return (net.apply(net.weights(white, 3), X) ** 2).sum()
 
     slopes = jax.jit(jax.grad(loss))(white, net)
     assert all(np.isfinite(s).all() for s in slopes)
@@ -134,10 +134,10 @@ def test_bad_use():
         net.white_shapes(2)
     with pytest.raises(ValueError, match="white has 1 arrays for 2 layers"):
         net.weights([np.ones((4, 3))], 3)
-    with pytest.raises(ValueError, match=r"white\[0\] has shape \(3, 3\); layer 1 takes \(4, 3\)"):
+    with pytest.raises(ValueError, match=r"white\[0\] has shape \(3, 3\); give \(4, 3\)"):
         net.weights([np.ones((3, 3)), np.ones((3, 4))], 3)
-    with pytest.raises(ValueError, match="weights has 1 matrices for 2 hidden layers"):
-        net.features([np.ones((4, 3))], X)
+    with pytest.raises(ValueError, match="weights has 1 arrays for 2 hidden layers"):
+        net.apply([np.ones((4, 3))], X)
     with pytest.raises(ValueError, match="jitter must be a number of at least 0, got -1"):
         Rainbow(3, jitter=-1)
     with pytest.raises(ValueError, match="inputs must be a positive integer"):

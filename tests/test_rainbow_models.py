@@ -32,7 +32,7 @@ WHITE = {
 }
 
 
-features_at = jax.jit(lambda x: NET.features(NET.weights(list(WHITE.values()), 3), x))
+features_at = jax.jit(lambda x: NET.apply(NET.weights(list(WHITE.values()), 3), x))
 PRIOR = sum(norm.logpdf(z).sum() for z in WHITE.values())
 
 

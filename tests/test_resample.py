@@ -171,7 +171,7 @@ def test_a_draw_of_a_rainbow_can_be_resampled():
     def ask():
         weights = net.init(0, 40)
         out = resample(weights, X, activations=net.activations, key=1, widths=(7, 12))
-        return out, net.features(weights, X)
+        return out, net.apply(weights, X)
 
     out, features = ask()
     assert all(np.isfinite(W).all() for W in out.weights)

@@ -86,10 +86,10 @@ def test_an_ensemble_is_a_vmap_over_keys():
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"batch": 31}, "batch is 31 for 30 points"),
-        ({"every": 3}, "every 3 for 4 epochs"),
+        ({"batch": 31}, "batch must be an integer from 1 to 30, got 31"),
+        ({"every": 3}, "every is 3 for 4 steps"),
         ({"epochs": 0}, "epochs must be a positive integer, got 0"),
-        ({"optimizer": optax.sgd(1e200)}, "training diverged"),
+        ({"optimizer": optax.sgd(1e200)}, "the run diverged"),
     ],
 )
 def test_bad_input(change, words):

@@ -10,9 +10,10 @@ from jax import Array
 from jaxtyping import Float
 
 from .. import _checks
+from .._checks import ArrayLike
 from . import readers
 
-__all__ = ["Data", "load"]
+__all__ = ["Data", "load", "one_target"]
 
 
 class Data(NamedTuple):
@@ -136,3 +137,16 @@ def _task(labels, task, path):
         f'task must be "even_odd", "low_high" or two different classes of the file, got '
         f"{_checks.shown(task)}"
     )
+
+
+def one_target(X: ArrayLike, y: ArrayLike | None = None) -> None:
+    """Require inputs ``X`` (n, d) and, unless ``y`` is None, one target per row (n,).
+
+    Returns None. Raises a ValueError for other shapes and for numbers that are not finite.
+    """
+    X = _checks.inputs("X", X)
+    if y is not None and _checks.targets("y", y, X.shape[0]).ndim != 1:
+        raise ValueError(
+            f"y has shape {np.shape(y)}; the model has one output, give ({len(X)},): one column, "
+            "or the labels y.argmax(1) of one-hot rows"
+        )

@@ -1,28 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From white noise to the weights of a deep linear network, and to their order parameter."""
+"""What the weights of a deep linear network say of its order parameter and its prior."""
 
 from collections.abc import Sequence
 
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 from jaxtyping import Float
 
 from .._checks import ArrayLike
 from ..kernels import Linear
 from ..networks import DeepLinear
-
-
-def weight_shapes(net: DeepLinear, inputs: int) -> tuple[tuple[int, int], ...]:
-    """Shapes (N_l, N_{l-1}) of the L + 1 weight matrices for ``inputs`` columns of X."""
-    sizes = (inputs, *net.widths, net.outputs)
-    return tuple((b, a) for a, b in zip(sizes[:-1], sizes[1:], strict=True))
-
-
-def scale_weights(net: DeepLinear, white: Sequence[ArrayLike]) -> tuple[Array, ...]:
-    r"""Scale white noise ``white`` (N_l, N_{l-1}) to :math:`W_l = s_l z_l/\sqrt{N_{l-1}}`."""
-    white = [jnp.asarray(z) for z in white]
-    return tuple(s * z / np.sqrt(z.shape[-1]) for s, z in zip(net.scales, white, strict=True))
 
 
 def order_of_weights(net: DeepLinear, weights: Sequence[ArrayLike]) -> Float[Array, "..."]:

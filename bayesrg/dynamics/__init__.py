@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whatever moves in time: training dynamics, in closed form and step by step."""
 
-from .core import DIVERGED, GO, REACHED, Algorithm, Info, State, Trajectory, run
+from .core import DIVERGED, GO, REACHED, Algorithm, Info, State, Trajectory, optax_descent, run
 from .counts import step_count
 from .dual import dual
-from .ensemble import Ensemble, ensemble
+from .ensemble import ensemble
 from .gradient import gradient_descent, gradient_flow
-from .landmarks import Largest, landmark_preconditioner, power_iteration
+from .landmarks import landmark_preconditioner, power_iteration
 from .linear import LinearDynamics, linear_dynamics, stability_limit
-from .losses import batch_gradient, pgd_loss, scale_by_output_preconditioner, surrogate_loss
+from .losses import batch_gradient, pgd_loss, scale_by_output_preconditioner
 from .preconditioned import preconditioned, sgd
 from .preconditioner import Preconditioner, preconditioner
 
@@ -17,9 +17,7 @@ __all__ = [
     "GO",
     "REACHED",
     "Algorithm",
-    "Ensemble",
     "Info",
-    "Largest",
     "LinearDynamics",
     "Preconditioner",
     "State",
@@ -31,6 +29,7 @@ __all__ = [
     "gradient_flow",
     "landmark_preconditioner",
     "linear_dynamics",
+    "optax_descent",
     "pgd_loss",
     "power_iteration",
     "preconditioned",
@@ -40,5 +39,4 @@ __all__ = [
     "sgd",
     "stability_limit",
     "step_count",
-    "surrogate_loss",
 ]

@@ -10,9 +10,8 @@ from .. import _checks
 from .._checks import ArrayLike
 from .core import Algorithm, Info, State
 from .counts import fraction
-from .losses import Weighting, apply_weighting
+from .losses import Weighting, apply_weighting, weighting
 from .preconditioned import judge, warn_target
-from .preconditioner import Preconditioner
 
 
 def dual(
@@ -54,10 +53,10 @@ def dual(
     ridge = _checks.nonnegative("ridge", ridge, ndim=0)
     K = K + ridge * jnp.eye(K.shape[0], dtype=K.dtype)
     y = _checks.targets("y", y, K.shape[0])
-    S = S if S is None or isinstance(S, Preconditioner) else _checks.symmetric("S", S)
+    S = weighting(S, symmetric=True)
     tol = tol if tol is None else fraction("tol", tol)
     rule = _Dual(K, y, S, _checks.positive("step_size", step_size, ndim=0), tol)
-    return Algorithm(rule.init, rule.step)
+    return Algorithm(rule.init, rule.step, rule.step_size)
 
 
 class _Dual(eqx.Module):
@@ -77,4 +76,4 @@ class _Dual(eqx.Module):
         size = jnp.linalg.norm(r)
         stop = judge(size, state.memory, self.tol)
         moved = State(state.x - self.step_size * apply_weighting(self.S, r), state.memory)
-        return moved, Info(0.5 * size**2, stop)
+        return moved, Info({"loss": 0.5 * size**2}, stop)

@@ -57,7 +57,9 @@ def ensemble(
 
     Returns
     -------
-    Ensemble
+    mean : (s, m) or (s, m, c)
+    cov : (s, m, m)
+        The same for every output. Both are without the first axis where t is one number.
 
     Raises
     ------

@@ -36,7 +36,7 @@ def gradient_descent(loss: Callable, step_size: ArrayLike) -> Algorithm:
     """
     _checks.function("loss", loss, "a function of a position")
     rule = _Descent(loss, _checks.positive("step_size", step_size, ndim=0))
-    return Algorithm(rule.init, rule.step)
+    return Algorithm(rule.init, rule.step, rule.step_size)
 
 
 def gradient_flow(loss: Callable, dt: ArrayLike) -> Algorithm:
@@ -55,7 +55,7 @@ def gradient_flow(loss: Callable, dt: ArrayLike) -> Algorithm:
     """
     _checks.function("loss", loss, "a function of a position")
     rule = _Flow(loss, _checks.positive("dt", dt, ndim=0))
-    return Algorithm(rule.init, rule.step)
+    return Algorithm(rule.init, rule.step, rule.step_size)
 
 
 class _Descent(eqx.Module):
@@ -71,7 +71,7 @@ class _Descent(eqx.Module):
     def step(self, state, key):
         loss, slope = jax.value_and_grad(self.loss)(state.x)
         stop = jnp.where(jnp.isfinite(loss), GO, DIVERGED)
-        return State(self.move(state.x, slope)), Info(loss, stop)
+        return State(self.move(state.x, slope)), Info({"loss": loss}, stop)
 
     def move(self, x, slope):
         return add(x, -self.step_size, slope)

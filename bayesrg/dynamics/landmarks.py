@@ -13,6 +13,7 @@ from .. import _checks
 from .._callables import hold
 from .._checks import ArrayLike
 from ..kernels import Kernel
+from ..kernels.products import product
 from .preconditioner import Preconditioner, fixed, of_pairs
 
 
@@ -22,7 +23,7 @@ def landmark_preconditioner(
     r"""Precondition on modes found from fewer points, without an (n, n) factorisation.
 
     The leading eigenvectors of m landmarks are extended to X (n, d), made orthonormal, and turned
-    to diagonalise K in their span (Rayleigh and Ritz). O(n^2 r) time, O(n m) memory.
+    to diagonalise K in their span (Rayleigh and Ritz). O(n^2 r) time, O(n r + m^2) memory.
 
     Parameters
     ----------
@@ -58,19 +59,12 @@ def landmark_preconditioner(
     _checks.instance("kernel", kernel, Kernel, _checks.KERNEL)
     X, landmarks = _checks.inputs("X", X), _checks.inputs("landmarks", landmarks)
     m, n = landmarks.shape[0], X.shape[0]
-    if _checks.whole("rank", rank) > min(m, n):
-        raise ValueError(f"rank is {rank} for {m} landmarks and {n} points; lower it")
+    _checks.whole("rank", rank, most=min(m, n))
     _, vectors = jnp.linalg.eigh(fixed(kernel(landmarks)))
-    Q, _ = jnp.linalg.qr(kernel(X, landmarks) @ vectors[:, ::-1][:, :rank])
-    small = Q.T @ _product(kernel, X, Q)
+    Q, _ = jnp.linalg.qr(product(kernel, X, landmarks, vectors[:, ::-1][:, :rank]))
+    small = Q.T @ product(kernel, X, X, Q)
     ritz, turn = jnp.linalg.eigh(fixed(0.5 * (small + small.T)))
     return of_pairs(ritz[::-1], Q @ turn[:, ::-1], g, rank, n)
-
-
-@eqx.filter_jit
-def _product(kernel, X, Q):
-    """``kernel(X) @ Q``, a few rows of the kernel at a time."""
-    return lax.map(lambda x: (kernel.gram(x[None], X) @ Q)[0], X, batch_size=256)
 
 
 class Largest(NamedTuple):
@@ -103,8 +97,10 @@ def power_iteration(
 
     Returns
     -------
-    Largest
-        The value, a Rayleigh quotient, is never too large: a step size 2 over it may be.
+    value : ()
+        A Rayleigh quotient. It is never too large, so a step size of 2 over it may be.
+    residual : ()
+        The norm of :math:`Bv - bv` over the value: how far it is from an eigenvalue.
     """
     what = "a Preconditioner, which dynamics.preconditioner makes"
     n = _checks.instance("S", S, Preconditioner, what).vectors.shape[0]

@@ -98,7 +98,7 @@ class LinearDynamics(eqx.Module):
     def count(self, r0: ArrayLike, tol: ArrayLike, most: int = 100_000) -> Float[Array, ""]:
         """Count steps until the residual's norm is ``tol`` () of that of ``r0`` (n,) or (n, c).
 
-        The smallest such number, or inf if it is above ``most``. O(n^2) a step.
+        The smallest such number, or inf if it is above ``most``. O(n^2) per step.
         """
         if self.step_size is None:
             raise ValueError("a flow has no steps; give linear_dynamics a step_size")

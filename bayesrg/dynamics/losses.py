@@ -16,11 +16,18 @@ from .preconditioner import Preconditioner
 Weighting = Preconditioner | Float[Array, "point point_bis"] | None
 
 
+def weighting(S: Weighting, *, symmetric: bool = False) -> Weighting:
+    """Return S, after a check if it is a matrix."""
+    if S is None or isinstance(S, Preconditioner):
+        return S
+    return _checks.symmetric("S", S) if symmetric else _checks.finite("S", S, ndim=2)
+
+
 def apply_weighting(S: Weighting, r: Array) -> Array:
     """Return S r for residuals r (n,) or (n, c); without S, r itself."""
     if S is None:
         return r
-    S = S if isinstance(S, Preconditioner) else _checks.finite("S", S, ndim=2)
+    S = weighting(S)
     if not isinstance(S, Preconditioner) and jnp.shape(S) != 2 * jnp.shape(r)[:1]:
         raise ValueError(
             f"S has shape {jnp.shape(S)} for residuals of shape {jnp.shape(r)}; make it (n, n)"
@@ -45,53 +52,19 @@ def pgd_loss(outputs: ArrayLike, y: ArrayLike, S: Weighting) -> Float[Array, ""]
     -------
     ()
 
+    Notes
+    -----
+    For another loss L of the outputs, the sum of ``outputs * stop_gradient(S @ slope)``, with the
+    slope :math:`\partial L/\partial f`, has the gradient :math:`J^T S\,\partial L/\partial f`.
+    `preconditioned` with ``slope=`` descends along it.
+
     References
     ----------
     arXiv 2307.14531; arXiv 2410.13271.
     """
-    outputs, y = _alike(outputs, "y", y)
-    r = outputs - y
-    return 0.5 * (r * apply_weighting(_constant(S), r)).sum()
-
-
-def surrogate_loss(outputs: ArrayLike, slope: ArrayLike, S: Weighting) -> Float[Array, ""]:
-    r"""Return :math:`f \cdot S\,\partial L/\partial f`, to precondition any loss L.
-
-    Its gradient is :math:`J^T S\,\partial L/\partial f`; its value means nothing.
-
-    Parameters
-    ----------
-    outputs : (n,) or (n, c)
-    slope : the same shape
-        Derivative of the loss in the outputs; constant under differentiation.
-    S : as in `pgd_loss`
-
-    Returns
-    -------
-    ()
-
-    References
-    ----------
-    arXiv 2410.13271.
-    """
-    outputs, slope = _alike(outputs, "slope", slope)
-    return (outputs * lax.stop_gradient(apply_weighting(S, slope))).sum()
-
-
-def _constant(S):
-    """Check S, and stop derivatives in it."""
-    known = S is None or isinstance(S, Preconditioner)
-    return lax.stop_gradient(S if known else _checks.finite("S", S, ndim=2))
-
-
-def _alike(outputs, name, other):
     outputs = _checks.finite("outputs", outputs, ndim=(1, 2))
-    other = _checks.finite(name, other, ndim=(1, 2))
-    if outputs.shape != other.shape:
-        raise ValueError(
-            f"the outputs have shape {outputs.shape} and {name} has {other.shape}; make them fit"
-        )
-    return outputs, other
+    r = outputs - _checks.shaped("y", y, outputs.shape, "the shape of the outputs")
+    return 0.5 * (r * apply_weighting(lax.stop_gradient(weighting(S)), r)).sum()
 
 
 def batch_gradient(
@@ -143,7 +116,7 @@ def batch_gradient(
     _checks.flag("biased", biased)
     params = _checks.parameters("params", params)
     rows = _checks.rows("rows", rows, len(X))
-    S = S if S is None or isinstance(S, Preconditioner) else _checks.finite("S", S, ndim=2)
+    S = weighting(S)
     _, pull = jax.vjp(lambda p: _checks.returned("apply", apply(p, X[rows])), params)
     if biased and S is not None:
         block = S.block(rows) if isinstance(S, Preconditioner) else S[rows][:, rows]
@@ -173,8 +146,7 @@ def scale_by_output_preconditioner(S: Weighting) -> optax.GradientTransformation
     ----------
     arXiv 2307.14531.
     """
-    if S is not None and not isinstance(S, Preconditioner):
-        S = _checks.symmetric("S", S)
+    S = weighting(S, symmetric=True)
 
     def update(updates, state, params=None, *, residual=None, vjp=None, **extra):
         if residual is None or vjp is None:

@@ -16,7 +16,7 @@ from .._checks import ArrayLike
 from .core import DIVERGED, GO, REACHED, Algorithm, Info, State
 from .counts import fraction
 from .gradient import add
-from .losses import Weighting, apply_weighting, batch_gradient
+from .losses import Weighting, apply_weighting, batch_gradient, weighting
 from .preconditioner import Preconditioner
 
 
@@ -88,12 +88,12 @@ def preconditioned(
     X = _checks.inputs("X", X)
     n = X.shape[0]
     y = _checks.targets("y", y, n)
-    S = S if S is None or isinstance(S, Preconditioner) else _checks.symmetric("S", S)
+    S = weighting(S, symmetric=True)
     size = n if S is None else (S.vectors if isinstance(S, Preconditioner) else S).shape[0]
     if size != n:
         raise ValueError(f"S acts on {size} points and X has {n}; make S on the same points")
-    if batch is not None and _checks.whole("batch", batch) > n:
-        raise ValueError(f"batch is {batch} for {n} points; give at most all of them")
+    if batch is not None:
+        _checks.whole("batch", batch, most=n)
     if _checks.flag("biased", biased) and (batch is None or tol is not None):
         raise ValueError(
             "biased is for batches alone, whose residuals fix no tolerance; give batch, and no tol"
@@ -105,7 +105,7 @@ def preconditioned(
     tol = tol if tol is None else fraction("tol", tol)
     slope = _residual if slope is None else slope
     rule = _Preconditioned(apply, X, y, S, step_size, slope, tol, batch, biased)
-    return Algorithm(rule.init, rule.step)
+    return Algorithm(rule.init, rule.step, rule.step_size)
 
 
 def sgd(
@@ -176,7 +176,8 @@ class _Preconditioned(eqx.Module):
         if self.biased:
             size = size * (n / self.batch) ** 0.5
         stop = judge(size, state.memory, self.tol)
-        return State(add(x, -self.step_size, direction), state.memory), Info(0.5 * size**2, stop)
+        moved = State(add(x, -self.step_size, direction), state.memory)
+        return moved, Info({"loss": 0.5 * size**2}, stop)
 
     def _residuals(self, x, rows):
         """Residuals of all points; of the rows alone, and zeros, where those suffice."""

@@ -16,6 +16,7 @@ from .._callables import as_pytree
 from .._checks import ArrayLike
 from .._linalg import LEFT_OUT, cholesky, judge, solve, square_root
 from ..kernels import Kernel
+from ..kernels.products import by_rows, product
 
 
 class Posterior(eqx.Module):
@@ -44,7 +45,7 @@ class Posterior(eqx.Module):
     def mean(self, Z: ArrayLike) -> Float[Array, "point_new *output"]:
         """Posterior mean of the function at Z (m, d): (m,) or (m, c)."""
         Z = self._new(Z)
-        mean = self.kernel(Z, self.X) @ self.weight
+        mean = product(self.kernel, Z, self.X, self.weight)
         return mean + _shaped(self.prior_mean(Z), mean)
 
     def cov(self, Z: ArrayLike) -> Float[Array, "point_new point_new_bis"]:
@@ -68,14 +69,14 @@ class Posterior(eqx.Module):
         """
         _checks.flag("noise", noise)
         Z = self._new(Z)
-        white = solve_triangular(self.factor, self.kernel(self.X, Z), lower=True)
-        variance = jnp.clip(self.kernel.diag(Z) - (white**2).sum(0), 0.0)
         if noise and self.ridge.ndim:
             raise ValueError(
                 "noise=True needs one ridge for all points, and this posterior has one a training "
                 "point; add the noise variance of the new points yourself"
             )
-        return self.mean(Z), variance + self.ridge if noise else variance
+        mean, variance = by_rows(_marginals, self, Z, self.X.shape[0])
+        mean = mean + _shaped(self.prior_mean(Z), mean)
+        return mean, variance + self.ridge if noise else variance
 
     def sample(self, key: Array | int, Z: ArrayLike, draws: int) -> Array:
         """Draw the function at all rows of Z (m, d) jointly: (draws, m) or (draws, m, c).
@@ -119,6 +120,14 @@ class Posterior(eqx.Module):
         mean, variance = self.loo_predict()
         r = (self.y - mean).T
         return (-0.5 * (r**2 / variance + jnp.log(2 * np.pi * variance))).T
+
+
+def _marginals(posterior, Z):
+    """Mean without the prior's, and variance, at some rows Z."""
+    K = posterior.kernel(Z, posterior.X)
+    white = solve_triangular(posterior.factor, K.T, lower=True)
+    variance = jnp.clip(posterior.kernel.diag(Z) - (white**2).sum(0), 0.0)
+    return K @ posterior.weight, variance
 
 
 def _shaped(mean, like):

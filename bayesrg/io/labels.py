@@ -162,8 +162,7 @@ def group_of(module, skip: Sequence[str] = ()) -> xr.Dataset:
     Dataset
     """
     arrays, coordinates, attrs, stars = {}, {}, {}, {}
-    for name, hint in _hints(type(module)).items():
-        value = getattr(module, name, None)
+    for name, hint, value in _fields(module):
         axes = _axes(hint, np.ndim(value), stars)
         if name in skip or isinstance(value, eqx.Module) or callable(value):
             continue
@@ -185,6 +184,16 @@ def group_of(module, skip: Sequence[str] = ()) -> xr.Dataset:
         index = coordinates.get(axis, np.arange(first, first + size))
         dataset = dataset.assign_coords({axis: index})
     return dataset
+
+
+def _fields(module):
+    """Yield name, annotation and value of every field; entries of a mapping count as fields."""
+    for name, hint in _hints(type(module)).items():
+        value, leaf = getattr(module, name, None), getattr(hint, "leaftype", hint)
+        if isinstance(value, Mapping):
+            yield from ((str(key), leaf, entry) for key, entry in value.items())
+        else:
+            yield name, leaf, value
 
 
 def _variadic(name, axes, value):

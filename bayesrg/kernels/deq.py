@@ -15,10 +15,9 @@ from .._activations import SLOPE, Activation, dual_of, named, still_number
 from .._checks import ArrayLike
 from .._fixedpoint import implicit
 from .base import Kernel, two_inputs
-from .network import BLOCK_BYTES
 from .recursion import beyond, prepared, settled
 from .rows import row_hashes, same_rows
-from .tiles import side, tiled
+from .tiles import BLOCK_BYTES, side, tiled
 
 __all__ = ["DEQ"]
 

@@ -14,8 +14,7 @@ from .. import _checks
 from .._callables import hold
 from .._checks import ArrayLike
 from .base import two_inputs
-from .network import BLOCK_BYTES
-from .tiles import tiled
+from .tiles import BLOCK_BYTES, tiled
 
 __all__ = ["empirical_apjn", "empirical_nngp", "empirical_ntk", "relative_distance"]
 

@@ -16,11 +16,9 @@ from .._activations import SLOPE, Activation, Series, dual_of, named, still_numb
 from .._checks import ArrayLike
 from .base import Kernel, two_inputs
 from .recursion import Recursion
-from .tiles import side, tiled
+from .tiles import BLOCK_BYTES, side, tiled
 
 __all__ = ["NNGP", "NTK"]
-
-BLOCK_BYTES = 2**26
 
 
 _slope = partial(still_number, "slope")

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+BLOCK_BYTES = 2**26  # work arrays of a tile, unless a kernel says otherwise
 _COPIES = 16  # arrays of a tile's size that are alive at once
 _SIDE, _WHOLE = 6, 1024  # tiles a side of a symmetric matrix that has more rows than this
 
@@ -42,7 +43,7 @@ def tiled(function, rows, columns, size, symmetric=False):
     if n <= size and m <= size:
         results = function(rows, columns)
         return jax.tree.map(_symmetrised, _made(results)) if symmetric else results
-    r, c = _even(n, size), _even(m, size)
+    r, c = even(n, size), even(m, size)
     starts = [
         (i, j)
         for j in _starts(m, c)
@@ -69,8 +70,8 @@ def tiled(function, rows, columns, size, symmetric=False):
     return lax.scan(step, empty, jnp.asarray(np.array(starts).T).T)[0]
 
 
-def _even(n, size):
-    """Rows of a tile where as few tiles as possible are as even as possible."""
+def even(n, size):
+    """Rows of a tile when tiles of at most ``size`` rows are as few and as equal as possible."""
     return -(-n // -(-n // size))
 
 

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Networks: what they are made of, their weights' prior, and their outputs layer by layer."""
 
+from .base import Network
+from .convolution import ConvLinear
 from .deep_linear import DeepLinear
 from .rainbow import Rainbow
 from .resample import (
@@ -15,7 +17,9 @@ from .train import Trained, train
 
 __all__ = [
     "Alignment",
+    "ConvLinear",
     "DeepLinear",
+    "Network",
     "Rainbow",
     "Resampled",
     "Trained",

@@ -6,19 +6,22 @@ from functools import partial
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jax import Array, random
+from jax import Array
 from jaxtyping import Float
 
 from .. import _checks
 from .._checks import ArrayLike
+from .base import Network, check_scales, scales
 
 
-class DeepLinear(eqx.Module):
+class DeepLinear(Network):
     r"""Bayesian deep linear network without biases.
 
     :math:`f = X W_1^T\cdots W_{L+1}^T/\gamma_{out}`, observed as
     :math:`Y = f + \sqrt T\epsilon`, with independent weights
-    :math:`W_l[i,j]\sim N(0, s_l^2/N_{l-1})`. For an intercept, append a constant column to X.
+    :math:`W_l[i,j]\sim N(0, s_l^2/N_{l-1})`: white noise times :math:`s_l/\sqrt{N_{l-1}}`. For an
+    intercept, append a constant column to X. ``layers`` are X (n, d), the pre-activations
+    :math:`H_1, ..., H_L` (n, N_l), and the outputs f (n, outputs), which ``apply`` returns.
 
     Parameters
     ----------
@@ -59,8 +62,9 @@ class DeepLinear(eqx.Module):
     )
     weight_scales: Float[Array, "*level"] = eqx.field(
         converter=partial(_checks.positive, "weight_scales", ndim=(0, 1)),
-        default=1.0, kw_only=True,
-    )  # fmt: skip
+        default=1.0,
+        kw_only=True,
+    )
     parametrisation: str = eqx.field(static=True, default="standard", kw_only=True)
     richness: Float[Array, ""] = eqx.field(
         converter=partial(_checks.positive, "richness", ndim=0), default=1.0, kw_only=True
@@ -68,11 +72,7 @@ class DeepLinear(eqx.Module):
 
     def __check_init__(self):
         _checks.choice("parametrisation", self.parametrisation, ("standard", "mean_field"))
-        if self.weight_scales.shape not in ((), (self.depth + 1,)):
-            raise ValueError(
-                f"weight_scales has shape {self.weight_scales.shape} for {self.depth} hidden "
-                f"layers; give one number, or {self.depth + 1}: one per layer, the readout's last"
-            )
+        check_scales(self.weight_scales, self.depth)
         if self.parametrisation == "mean_field" and not self.widths:
             raise ValueError(
                 "widths is empty, and the mean-field parametrisation scales by the last width; "
@@ -93,7 +93,7 @@ class DeepLinear(eqx.Module):
     @property
     def scales(self) -> Float[Array, " level"]:
         """Standard deviations :math:`s_l` of all layers, (L + 1,)."""
-        return jnp.broadcast_to(self.weight_scales, (self.depth + 1,))
+        return scales(self.weight_scales, self.depth + 1)
 
     @property
     def output_scale(self) -> Float[Array, ""]:
@@ -127,48 +127,27 @@ class DeepLinear(eqx.Module):
         of the standard parametrisation has as its kernel.
         """
         X = _checks.inputs("X", X)
-        Z = X if Z is None else _checks.inputs("Z", Z)
-        if X.shape[1] != Z.shape[1]:
-            raise ValueError(
-                f"X has {X.shape[1]} columns and Z has {Z.shape[1]}; give both the same features"
-            )
+        Z = X if Z is None else _checks.columns("Z", _checks.inputs("Z", Z), X.shape[1], "X")
         variance = (self.scales**2).prod() / self.output_scale**2
         return variance * (X @ Z.T) / X.shape[1]
 
-    def init(self, key: Array | int, inputs: int) -> tuple[Array, ...]:
-        """Draw weights from the prior: L + 1 matrices of shape (N_l, N_{l-1}).
+    def _shapes(self, inputs):
+        sizes = (*inputs, *self.widths, self.outputs)
+        return tuple(zip(sizes[1:], sizes[:-1], strict=True))
 
-        ``inputs`` is the number N_0 of columns of X.
-        """
-        key = _checks.random_key(key)
-        sizes = (_checks.whole("inputs", inputs), *self.widths, self.outputs)
+    def _build(self, inputs, white):
         return tuple(
-            scale * random.normal(k, (out, into), self.scales.dtype) / np.sqrt(into)
-            for k, scale, into, out in zip(
-                random.split(key, self.depth + 1), self.scales, sizes[:-1], sizes[1:], strict=True
-            )
+            scale * white(i, shape) / np.sqrt(shape[1])
+            for i, (scale, shape) in enumerate(zip(self.scales, self._shapes(inputs), strict=True))
         )
 
-    def layers(self, weights: tuple[Array, ...], X: ArrayLike) -> tuple[Array, ...]:
-        """Pre-activations :math:`H_0 = X, ..., H_L`, of shape (n, N_l), under ``weights``."""
-        hidden, weights = [_checks.inputs("X", X)], _checks.matrices("weights", weights)
-        if len(weights) != self.depth + 1:
-            raise ValueError(
-                f"weights has {len(weights)} matrices for {self.depth} hidden layers; give "
-                f"{self.depth + 1}, as init does"
-            )
-        for level, W in enumerate(weights):
-            into = self.widths[level - 1] if level else hidden[0].shape[1]
-            if W.shape != ((*self.widths, self.outputs)[level], into):
-                raise ValueError(
-                    f"weights[{level}] has shape {W.shape}; give "
-                    f"{((*self.widths, self.outputs)[level], into)}, as init does"
-                )
-        for W in weights[:-1]:
-            hidden.append(hidden[-1] @ W.T)
-        return tuple(hidden)
+    def _forward(self, weights, X):
+        hidden = []
+        for W in weights:
+            X = X @ W.T
+            hidden.append(X)
+        return [*hidden[:-1], hidden[-1] / self.output_scale]
 
-    def apply(self, weights: tuple[Array, ...], X: ArrayLike) -> Float[Array, "point output"]:
-        """Outputs f at X (n, d) under ``weights``: (n, outputs)."""
-        hidden = self.layers(weights, X)[-1]
-        return hidden @ _checks.matrices("weights", weights)[-1].T / self.output_scale
+    @property
+    def _dtype(self):
+        return self.weight_scales.dtype

@@ -7,23 +7,25 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array, random
+from jax import Array
 from jaxtyping import Float
 
 from .. import _checks
 from .._activations import Activation, activation_function, one_a_layer
 from .._callables import Held, hold
 from .._checks import ArrayLike
+from .base import Network
 
 Covariance = ArrayLike | Callable | None
 
 
-class Rainbow(eqx.Module):
+class Rainbow(Network):
     r"""Hidden layers :math:`x_l = f_l(W_l x_{l-1})` with rows of weights of given covariance.
 
     :math:`W_l = Z_l R_l^T/\sqrt{N_{l-1}}` with white :math:`Z_l` and :math:`R_lR_l^T = C_l`, so
     that each row of :math:`W_l` has covariance :math:`C_l/N_{l-1}`. :math:`C_l` may depend on the
-    weights below it. There are no biases and no read-out: the last layer is the feature map.
+    weights below it. There are no biases and no read-out: the last layer is the feature map, and
+    ``apply`` returns it, (n, N_L), not scaled by width.
 
     Parameters
     ----------
@@ -139,12 +141,15 @@ class Rainbow(eqx.Module):
             )
         return R
 
+    def _shapes(self, inputs):
+        sizes = (*inputs, *self.widths)
+        return tuple(zip(sizes[1:], sizes[:-1], strict=True))
+
     def _build(self, inputs, white):
-        """Weights from ``white(layer, shape)``."""
-        weights, q = [], inputs
+        weights, (q,) = [], inputs
         for layer, width in enumerate(self.widths, 1):
             R = self._root(layer, weights, q)
-            Z = white(layer, (width, q if R is None else R.shape[1]))
+            Z = white(layer - 1, (width, q if R is None else R.shape[1]))
             weights.append((Z if R is None else Z @ R.T) / np.sqrt(q))
             q = width
         return tuple(weights)
@@ -156,10 +161,10 @@ class Rainbow(eqx.Module):
         checked, which a compiled model can no longer do. If they depend on traced values as
         well, only shapes are checked.
         """
-        inputs, shapes = _checks.whole("inputs", inputs), []
+        inputs, shapes = self._size(inputs), []
         rng = np.random.default_rng(0)
 
-        def white(layer, shape):
+        def white(i, shape):
             shapes.append(shape)
             return jnp.asarray(rng.standard_normal(shape))
 
@@ -170,54 +175,9 @@ class Rainbow(eqx.Module):
             jax.eval_shape(lambda: self._build(inputs, white))
         return tuple(shapes)
 
-    def weights(self, white: Sequence[ArrayLike], inputs: int) -> tuple[Array, ...]:
-        """Weights W_l (N_l, N_{l-1}) of ``white`` noise (N_l, r_l), for ``inputs`` columns of X."""
-
-        def given(layer, shape):
-            Z = _checks.finite(f"white[{layer - 1}]", white[layer - 1])
-            if Z.shape != shape:
-                raise ValueError(
-                    f"white[{layer - 1}] has shape {Z.shape}; layer {layer} takes {shape}"
-                )
-            return Z
-
-        inputs = _checks.whole("inputs", inputs)
-        if len(_checks.sequence("white", white)) != self.depth:
-            raise ValueError(f"white has {len(white)} arrays for {self.depth} layers")
-        return self._build(inputs, given)
-
-    def init(self, key: Array | int, inputs: int) -> tuple[Array, ...]:
-        """Draw weights from the prior: L matrices (N_l, N_{l-1}), for ``inputs`` columns of X."""
-        key = _checks.random_key(key)
-        keys = random.split(key, self.depth)
-
-        def white(layer, shape):
-            return random.normal(keys[layer - 1], shape)
-
-        return self._build(_checks.whole("inputs", inputs), white)
-
-    def layers(self, weights: Sequence[ArrayLike], X: ArrayLike) -> tuple[Array, ...]:
-        """Activations :math:`x_0 = X, ..., x_L`, of shape (n, N_l), under ``weights``."""
-        hidden, weights = [_checks.inputs("X", X)], _checks.matrices("weights", weights)
-        if len(weights) and hidden[0].shape[1] != weights[0].shape[1]:
-            raise ValueError(
-                f"X has {hidden[0].shape[1]} columns and weights[0] takes {weights[0].shape[1]}; "
-                "give the inputs that the network was made for"
-            )
-        if len(weights) != self.depth:
-            raise ValueError(
-                f"weights has {len(weights)} matrices for {self.depth} hidden layers; give one per "
-                "layer, as init does"
-            )
+    def _forward(self, weights, X):
+        hidden = []
         for W, activation in zip(weights, self.activations, strict=True):
-            if W.shape[1] != hidden[-1].shape[1]:
-                raise ValueError(
-                    f"weights has a matrix of shape {W.shape} above a layer of "
-                    f"{hidden[-1].shape[1]} units; give (N_l, N_{{l-1}})"
-                )
-            hidden.append(activation_function(activation)(hidden[-1] @ W.T))
-        return tuple(hidden)
-
-    def features(self, weights: Sequence[ArrayLike], X: ArrayLike) -> Float[Array, "point unit"]:
-        """Features :math:`x_L` at X (n, d) under ``weights``: (n, N_L), not scaled by width."""
-        return self.layers(weights, X)[-1]
+            X = activation_function(activation)(X @ W.T)
+            hidden.append(X)
+        return hidden

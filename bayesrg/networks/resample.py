@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A trained network drawn anew, layer by layer, from what its weights' covariances say."""
+"""Draw new networks whose layers have the weight covariances of a trained one."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -117,12 +117,8 @@ def alignment_error(H: ArrayLike, H_new: ArrayLike, rotation: ArrayLike) -> Floa
     arXiv 2305.18512.
     """
     H, H_new = _pair(H, H_new)
-    rotation = _checks.finite("rotation", rotation, ndim=2)
-    if rotation.shape != (H.shape[1], H_new.shape[1]):
-        raise ValueError(
-            f"rotation has shape {rotation.shape} for features of {H.shape[1]} and "
-            f"{H_new.shape[1]} units; give the rotation of procrustes(H, H_new)"
-        )
+    shape = H.shape[1], H_new.shape[1]
+    rotation = _checks.shaped("rotation", rotation, shape, "the rotation of procrustes(H, H_new)")
     square = (H**2).sum()
     if _checks.known(square) and not square > 0:
         raise ValueError(
@@ -192,10 +188,7 @@ def resample(
         raise ValueError(f"widths has {len(widths)} entries for {depth} layers; give one per layer")
     X = _checks.inputs("X", X)
     sets = [X] if X_test is None else [X, _checks.inputs("X_test", X_test)]
-    if sets[-1].shape[1] != X.shape[1]:
-        raise ValueError(
-            f"X_test has {sets[-1].shape[1]} columns and X {X.shape[1]}; give the same inputs"
-        )
+    _checks.columns("X_test", sets[-1], X.shape[1], "X")
     key = _checks.random_key(key)
     old, new = list(sets), list(sets)
     drawn, rotations, errors = [], [], []

@@ -5,14 +5,12 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import equinox as eqx
-import jax
-import jax.numpy as jnp
 import optax
-from jax import Array, lax, random
+from jax import Array, random
 
 from .. import _checks
-from .._callables import hold
 from .._checks import ArrayLike
+from .._trajectory import optax_descent, position, run
 
 
 class Trained(NamedTuple):
@@ -47,7 +45,7 @@ def train(
     ----------
     apply : callable
         From ``params`` and inputs (b, d) to outputs, of the shape of the targets. Arrays that it
-        captured, as those of ``optimizer``, may be traced.
+        or ``optimizer`` captured may be traced.
     params : pytree
         Where training starts.
     X : (n, d)
@@ -58,10 +56,10 @@ def train(
     key : JAX key, or int
         For the order of the data. An ensemble is `jax.vmap` over keys, or over ``params``.
     batch : int, optional
-        Points a step; by default all. What is left of n after whole batches waits for the next
-        epoch's order.
+        Points per step; by default all. Points left over after whole batches of an epoch are not
+        used in it; every epoch has a new order.
     every : int, optional
-        Epochs between snapshots, by default all of them: start and end.
+        Epochs between snapshots, a divisor of ``epochs``; by default all: start and end.
 
     Returns
     -------
@@ -71,60 +69,34 @@ def train(
     ------
     ValueError
         For sizes out of range, outputs of another shape than the targets, or a loss that is no
-        longer finite at the end; under `jax.vmap` or `jax.jit` only ``loss`` shows the last.
+        longer finite; under `jax.vmap` or `jax.jit` only ``loss`` shows the last.
     """
     X = _checks.inputs("X", X)
     n = X.shape[0]
     y = _checks.targets("y", y, n)
     epochs = _checks.whole("epochs", epochs)
-    batch = _checks.whole("batch", n if batch is None else batch)
-    every = _checks.whole("every", epochs if every is None else every)
-    if batch > n or epochs % every:
-        raise ValueError(
-            f"batch is {batch} for {n} points, every {every} for {epochs} epochs; give a batch of "
-            "at most all points and an every that divides the epochs"
-        )
+    batch = _checks.whole("batch", n if batch is None else batch, most=n)
+    every = epochs if every is None else every
     _checks.function("apply", apply)
-    _checks.optimizer("optimizer", optimizer)
-    apply, optimizer = hold(apply), hold(optimizer)
-    params = jax.tree.map(jnp.asarray, _checks.parameters("params", params))
-    out = jax.eval_shape(lambda p, x: _checks.returned("apply", apply(p, x)), params, X).shape
-    if out != y.shape:
-        raise ValueError(f"apply returns shape {out} for targets of shape {y.shape}; make it fit")
-    key = _checks.random_key(key)
-    keys = random.split(key, (epochs // every, every))
-    last, values, snapshots = _run(apply, optimizer, params, X, y, keys, batch)
-    if _checks.known(values) and not bool(jnp.isfinite(values[-1])):
-        raise ValueError(
-            f"the loss is {float(values[-1])} after {epochs} epochs: training diverged; lower the "
-            "optimizer's learning rate"
-        )
-    return Trained(last, values, snapshots, jnp.arange(0, epochs + 1, every))
+    params, task = position("params", params), _Regression(apply, X, y, batch)
+    found = run(optax_descent(task.loss, optimizer, task.epoch), params, epochs, key, every)
+    return Trained(found.last.x, found.observables["loss"][:-1], found.x, found.step)
 
 
-@eqx.filter_jit
-def _run(apply, optimizer, params, X, y, keys, batch):
-    """Train from ``params``, one epoch per key (stretches, every)."""
-    optimizer = optimizer.open()
+class _Regression(eqx.Module):
+    """Half the mean squared error of a network on some rows, and an epoch's batches of rows."""
 
-    def loss(params, rows):
-        return 0.5 * ((apply(params, X[rows]) - y[rows]) ** 2).mean()
+    apply: Callable
+    X: Array
+    y: Array
+    batch: int = eqx.field(static=True)
 
-    def step(state, rows):
-        params, memory = state
-        value, gradient = jax.value_and_grad(loss)(params, rows)
-        change, memory = optimizer.update(gradient, memory, params)
-        return (optax.apply_updates(params, change), memory), value
+    def loss(self, params, rows):
+        f, y = _checks.returned("apply", self.apply(params, self.X[rows])), self.y[rows]
+        if f.shape != y.shape:
+            raise ValueError(f"apply returns shape {f.shape} for targets of shape {y.shape}")
+        return 0.5 * ((f - y) ** 2).mean()
 
-    def epoch(state, key):
-        order = random.permutation(key, len(X))[: len(X) // batch * batch].reshape(-1, batch)
-        state, values = lax.scan(step, state, order)
-        return state, values.mean()
-
-    def stretch(state, keys):
-        state, values = lax.scan(epoch, state, keys)
-        return state, (state[0], values)
-
-    (last, _), (snapshots, values) = lax.scan(stretch, (params, optimizer.init(params)), keys)
-    joined = jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), params, snapshots)
-    return last, values.reshape(-1), joined
+    def epoch(self, key):
+        n, b = len(self.X), self.batch
+        return random.permutation(key, n)[: n // b * b].reshape(-1, b)

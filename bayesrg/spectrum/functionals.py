@@ -15,6 +15,7 @@ from .. import _checks
 from .._checks import ArrayLike
 from .._linalg import cholesky
 from ..kernels import Kernel
+from ..kernels.products import product
 from .base import Spectrum
 from .nystrom import NystromSpectrum
 
@@ -46,7 +47,7 @@ class FunctionalSpectrum(Spectrum):
     def features(self, X):
         X = _checks.inputs("X", X, wide=True)
         _checks.columns("X", X, self.X_ref.shape[1], "the reference sample")
-        projected = self.kernel(X, self.X_ref) @ self.V
+        projected = product(self.kernel, X, self.X_ref, self.V)
         return solve_triangular(self.factor, projected.T, lower=True).T
 
     def residual(self, X):

@@ -15,6 +15,7 @@ from .._callables import as_pytree
 from .._checks import ArrayLike
 from .._linalg import matrix_function
 from ..kernels import Kernel
+from ..kernels.products import product
 from .base import Spectrum
 from .groups import groups
 from .maps import Map, Pointwise
@@ -249,12 +250,12 @@ class MovingModifiedKernel(Kernel):
 
     def gram(self, X, Z):
         X, Z = (_checks.inputs(name, A, wide=True) for name, A in (("X", X), ("Z", Z)))
-        left, right = (self.kernel(A, self.X_ref) @ self.vectors for A in (X, Z))
+        left, right = (product(self.kernel, A, self.X_ref, self.vectors) for A in (X, Z))
         return self.tail * self.kernel(X, Z) + left @ self.weights @ right.T
 
     def gram_diag(self, X):
         X = _checks.inputs("X", X, wide=True)
-        left = self.kernel(X, self.X_ref) @ self.vectors
+        left = product(self.kernel, X, self.X_ref, self.vectors)
         return self.tail * self.kernel.diag(X) + ((left @ self.weights) * left).sum(-1)
 
 

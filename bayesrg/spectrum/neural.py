@@ -2,8 +2,8 @@
 """Mode functions as networks, learnt from mini-batches: no reference sample to hold or evaluate."""
 
 from collections.abc import Callable
-from functools import partial
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,12 +15,12 @@ from jaxtyping import Float, PyTree
 from .. import _checks
 from .._callables import Held, hold
 from .._checks import ArrayLike
+from .._trajectory import optax_descent, position, run
 from ..kernels import Kernel, empirical
+from ..kernels.products import product
 from ..kernels.rows import equal_rows
 from .base import Spectrum
 from .nystrom import NystromSpectrum
-
-_ROWS = 256  # of a block of kernel values
 
 
 class NeuralSpectrum(Spectrum):
@@ -81,7 +81,7 @@ class NeuralSpectrum(Spectrum):
         """
         X_ref = _checks.inputs("X_ref", X_ref)
         M, Psi = X_ref.shape[0], self.features(X_ref)
-        image = _product(self.kernel, X_ref, Psi) / M
+        image = product(self.kernel, X_ref, X_ref, Psi) / M
         values, U = _pencil(image.T @ image / M, Psi.T @ image / M)
         if _checks.known(values) and not bool((values > 0).all()):
             raise ValueError(
@@ -89,9 +89,13 @@ class NeuralSpectrum(Spectrum):
                 "differ"
             )
         return NystromSpectrum(
-            kernel=self.kernel, X_ref=X_ref, values=values, degeneracy=jnp.ones_like(values),
-            projection=Psi @ (U / jnp.sqrt(values)) / M, dropped=0,
-        )  # fmt: skip
+            kernel=self.kernel,
+            X_ref=X_ref,
+            values=values,
+            degeneracy=jnp.ones_like(values),
+            projection=Psi @ (U / jnp.sqrt(values)) / M,
+            dropped=0,
+        )
 
 
 def neural(
@@ -142,7 +146,7 @@ def neural(
     Returns
     -------
     NeuralSpectrum
-        Its functions cost a pass of the network a point, however large n was.
+        Its functions cost one pass of the network per point, however large n was.
 
     Raises
     ------
@@ -167,16 +171,14 @@ def neural(
     _checks.require_x64("spectrum.neural")
     _checks.instance("kernel", kernel, Kernel, _checks.KERNEL)
     X = _checks.inputs("X", X)
-    modes, steps = _checks.whole("modes", modes), _checks.whole("steps", steps)
-    batch, rows = _checks.whole("batch", batch), _checks.whole("rows", rows)
-    n = X.shape[0]
-    if modes > min(n, rows):
-        raise ValueError(f"modes is {modes} for {min(n, rows)} rows of X; ask for at most as many")
+    steps, batch = _checks.whole("steps", steps), _checks.whole("batch", batch)
+    n, rows = X.shape[0], _checks.whole("rows", rows)
+    modes = _checks.whole("modes", modes, most=min(n, rows))
     if (apply is None) != (params is None):
         raise ValueError("apply and params belong together; give both or neither")
     if apply is not None:
         _checks.function("apply", apply)
-        params = _checks.parameters("params", params)
+        params = position("params", params)
     start, order, key = random.split(_checks.random_key(key), 3)
     given = apply is not None
     if not given:
@@ -189,8 +191,10 @@ def neural(
         empirical.require_rows_apart(jax.jit(empirical.mixing)(apply, params, X))
     if optimizer is None:
         optimizer = optax.adam(optax.cosine_decay_schedule(3e-3, steps))
-    optimizer = hold(_checks.optimizer("optimizer", optimizer))
-    params, objective = _train(kernel, params, X, key, apply, optimizer, steps, min(batch, n))
+    task = _Objective(kernel, apply, X, min(batch, n))
+    rule = optax_descent(task.loss, _checks.optimizer("optimizer", optimizer), task.one)
+    found = run(rule, params, steps, key, steps, allow_divergence=True)  # seen below
+    params, objective = found.last.x, found.observables[:-1]
     if not _checks.known(objective):
         raise ValueError(
             "spectrum.neural runs under a JAX transformation, where it would train at every call; "
@@ -204,7 +208,7 @@ def neural(
             f"after {steps} steps the {modes} functions are linearly dependent or not finite; "
             "lower the learning rate, take more steps, or fewer modes"
         )
-    image = _product(kernel, sample, Psi) / len(sample)
+    image = product(kernel, sample, sample, Psi) / len(sample)
     values, mixing = _pencil(Psi.T @ image / len(sample), gram)
     usable = int((values > len(sample) * jnp.finfo(values.dtype).eps * values[0]).sum())
     if usable < modes:
@@ -214,46 +218,38 @@ def neural(
         )
     error = jnp.sqrt(((image @ mixing / values - Psi @ mixing) ** 2).mean(0))
     return NeuralSpectrum(
-        kernel=kernel, apply=apply, params=params, mixing=mixing, values=values,
-        degeneracy=jnp.ones_like(values), error=error, objective=objective,
-    )  # fmt: skip
+        kernel=kernel,
+        apply=apply,
+        params=params,
+        mixing=mixing,
+        values=values,
+        degeneracy=jnp.ones_like(values),
+        error=error,
+        objective=objective,
+    )
 
 
-@partial(jax.jit, static_argnames=("steps", "batch"))
-def _train(kernel, params, X, key, apply, optimizer, steps, batch):
-    """Parameters after all steps, and the objective (steps,) before each."""
-    n, optimizer = X.shape[0], optimizer.open()
+class _Objective(eqx.Module):
+    """What the mode functions maximise on a batch of rows, and the batch of a step."""
 
-    def loss(params, rows):
-        Psi = apply(params, rows)
+    kernel: Kernel
+    apply: Callable
+    X: Array
+    batch: int = eqx.field(static=True)
+
+    def loss(self, params, rows):
+        Psi = self.apply(params, rows)
         Psi = Psi / jnp.sqrt((Psi**2).mean(0))
-        image = kernel(rows) @ Psi / batch**2
+        image = self.kernel(rows) @ Psi / self.batch**2
         R = lax.stop_gradient(Psi).T @ image
         own = (Psi * image).sum(0)
         size = lax.stop_gradient(own)
         terms = own - jnp.triu(R**2 / size[:, None], 1).sum(0)
         return -(terms / size).sum(), terms.sum()
 
-    def step(state, key):
-        params, memory = state
-        rows = X if batch == n else X[random.randint(key, (batch,), 0, n)]
-        gradient, objective = jax.grad(loss, has_aux=True)(params, rows)
-        change, memory = optimizer.update(gradient, memory, params)
-        return (optax.apply_updates(params, change), memory), objective
-
-    state = (params, optimizer.init(params))
-    (params, _), objective = lax.scan(step, state, random.split(key, steps))
-    return params, objective
-
-
-@jax.jit
-def _product(kernel, X, Psi):
-    """Gram matrix of X (n, d) times Psi (n, k), a block of rows at a time."""
-    n = X.shape[0]
-    blocks = -(-n // _ROWS)
-    size = -(-n // blocks)
-    padded = X[jnp.arange(blocks * size) % n].reshape(blocks, size, -1)
-    return lax.map(lambda block: kernel(block, X) @ Psi, padded).reshape(-1, Psi.shape[1])[:n]
+    def one(self, key):
+        n, b = len(self.X), self.batch
+        return self.X[None] if b == n else self.X[random.randint(key, (1, b), 0, n)]
 
 
 def _pencil(A, B):

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from .. import _checks
 from .._checks import ArrayLike
 from ..kernels import Kernel
+from ..kernels.products import product
 from .base import Spectrum
 
 
@@ -37,7 +38,7 @@ class NystromSpectrum(Spectrum):
     def features(self, X):
         X = _checks.inputs("X", X, wide=True)
         _checks.columns("X", X, self.X_ref.shape[1], "the reference sample")
-        return self.kernel(X, self.X_ref) @ self.projection
+        return product(self.kernel, X, self.X_ref, self.projection)
 
     def residual(self, X):
         X = _checks.inputs("X", X, wide=True)

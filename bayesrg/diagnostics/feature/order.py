@@ -12,12 +12,7 @@ from jax import Array
 from ...deep_linear.features import drive, feature_draw, feature_means
 from ...deep_linear.order import bartlett_sizes, latent_excess, order_parameter
 from ...deep_linear.problem import Problem
-from ...deep_linear.weights import (
-    order_of_weights,
-    scale_weights,
-    weight_excess,
-    weight_shapes,
-)
+from ...deep_linear.weights import order_of_weights, weight_excess
 from ...networks import DeepLinear
 
 
@@ -35,7 +30,7 @@ def sites(net: DeepLinear, group: xr.Dataset, inputs: int) -> dict[str, Array]:
     ValueError
         If the group has neither, or shapes are not those of the network.
     """
-    weights = {f"z{i}": shape for i, shape in enumerate(weight_shapes(net, inputs), 1)}
+    weights = {f"z{i}": shape for i, shape in enumerate(net.white_shapes(inputs), 1)}
     factors = {}
     for size in bartlett_sizes(net.widths, net.outputs):
         if size.pivots.size:
@@ -88,10 +83,10 @@ def at_draw(net: DeepLinear, data: Problem, kernel: str, X: Array) -> Callable:
         given = eqx.tree_at(lambda d: d.ridge, data, draw["ridge"])
         if "z1" in draw:
             white = [draw[f"z{i}"] for i in range(1, net.depth + 2)]
-            weights = scale_weights(net, white)
+            weights = net.weights(white, X.shape[1])
             Q, excess = order_of_weights(net, weights), weight_excess(white)
             if kernel == "draw":
-                hidden = [H @ H.T / H.shape[1] for H in net.layers(weights, X)[1:]]
+                hidden = [H @ H.T / H.shape[1] for H in net.layers(weights, X)[1:-1]]
                 Phi = jnp.stack(hidden) if hidden else jnp.zeros((0, len(X), len(X)))
             else:
                 Phi = feature_means(given, _chain(net, weights))

@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Deep linear networks of one-dimensional convolutions, and the local kernels they compare."""
+
+from functools import partial
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jaxtyping import Float
+
+from .. import _checks
+from .._checks import ArrayLike
+from .base import Network, check_scales, scales
+
+
+class ConvLinear(Network):
+    r"""Bayesian deep linear network of one-dimensional convolutions and a dense readout.
+
+    :math:`h_l[c,i] = \sum_{c'k} W_l[c,c',k]\, h_{l-1}[c', t_l i + k]/\sqrt{C_{l-1}m_l}`, without
+    padding, and :math:`f_a = \sum_{ci} v_a[c,i]\, h_L[c,i]/\sqrt{C_LS_L}`, with weights
+    :math:`N(0, s_l^2)`, observed with noise of variance ``ridge``. Inputs X are (n, C_0, S_0),
+    channels and sites; weights are L arrays (C_l, C_{l-1}, m_l) and a readout (c, C_L, S_L);
+    ``layers`` are X, the :math:`h_l` (n, C_l, S_l), and the outputs (n, c) that ``apply`` returns.
+
+    Parameters
+    ----------
+    channels : (L,)
+        :math:`C_1, ..., C_L`.
+    masks : (L,)
+        Sites :math:`m_l` that a unit looks at.
+    strides : (L,), or one number
+        Steps :math:`t_l` from one unit to the next.
+    ridge : ()
+        Noise variance.
+    outputs : int
+    weight_scales : () or (L + 1,)
+        The :math:`s_l`, the readout's last. Data fix their product alone.
+
+    Raises
+    ------
+    ValueError
+        For lengths that differ, entries that are not positive integers, or numbers out of range.
+
+    References
+    ----------
+    arXiv 2406.03260.
+    """
+
+    channels: tuple[int, ...] = eqx.field(
+        static=True, converter=partial(_checks.whole_numbers, "channels")
+    )
+    masks: tuple[int, ...] = eqx.field(
+        static=True, converter=partial(_checks.whole_numbers, "masks")
+    )
+    strides: tuple[int, ...] = eqx.field(
+        static=True, converter=partial(_checks.whole_numbers, "strides"), default=1
+    )
+    ridge: Float[Array, ""] = eqx.field(
+        converter=partial(_checks.nonnegative, "ridge", ndim=0), kw_only=True
+    )
+    outputs: int = eqx.field(
+        static=True, converter=partial(_checks.whole, "outputs"), default=1, kw_only=True
+    )
+    weight_scales: Float[Array, "*level"] = eqx.field(
+        converter=partial(_checks.positive, "weight_scales", ndim=(0, 1)),
+        default=1.0,
+        kw_only=True,
+    )
+
+    def __check_init__(self):
+        depth = self.depth
+        lengths = {len(self.masks), depth}
+        if lengths != {depth} or len(self.strides) not in (1, depth) or not depth:
+            raise ValueError(
+                f"channels, masks and strides have {depth}, {len(self.masks)} and "
+                f"{len(self.strides)} entries; give one per layer, and at least one layer"
+            )
+        check_scales(self.weight_scales, depth)
+
+    @property
+    def depth(self) -> int:
+        """Number L of layers of convolutions."""
+        return len(self.channels)
+
+    @property
+    def variance(self) -> Float[Array, ""]:
+        """Product S of the squared scales of all layers."""
+        return (scales(self.weight_scales, self.depth + 1) ** 2).prod()
+
+    def sites(self, inputs: int) -> tuple[int, ...]:
+        r"""Count the sites :math:`S_0, ..., S_L` of all layers for ``inputs`` sites of X.
+
+        Raises
+        ------
+        ValueError
+            If a mask is wider than what it looks at.
+        """
+        sites = [_checks.whole("inputs", inputs)]
+        for mask, stride in zip(self.masks, self.steps, strict=True):
+            if mask > sites[-1]:
+                raise ValueError(
+                    f"a mask of {mask} does not fit {sites[-1]} sites; with masks {self.masks} and "
+                    f"strides {self.steps} inputs of {inputs} sites are too short"
+                )
+            sites.append((sites[-1] - mask) // stride + 1)
+        return tuple(sites)
+
+    @property
+    def steps(self) -> tuple[int, ...]:
+        """Strides of all layers, (L,)."""
+        return self.strides if len(self.strides) > 1 else self.strides * self.depth
+
+    def _shapes(self, inputs):
+        channels = (inputs[0], *self.channels)
+        shapes = zip(channels[1:], channels[:-1], self.masks, strict=True)
+        return (*shapes, (self.outputs, channels[-1], self.sites(inputs[1])[-1]))
+
+    def _build(self, inputs, white):
+        shapes = self._shapes(inputs)
+        deviations = scales(self.weight_scales, len(shapes))
+        return tuple(
+            deviation * white(i, shape)
+            for i, (deviation, shape) in enumerate(zip(deviations, shapes, strict=True))
+        )
+
+    def _forward(self, weights, X):
+        hidden = []
+        for W, stride in zip(weights[:-1], self.steps, strict=True):
+            X = jax.lax.conv(X, W, (stride,), "VALID") / np.sqrt(W.shape[1] * W.shape[2])
+            hidden.append(X)
+        v = weights[-1]
+        outputs = jnp.einsum("nci,aci->na", X, v) / np.sqrt(v.shape[1] * v.shape[2])
+        return [*hidden, outputs]
+
+    def _inputs(self, X):
+        return self.check(X)
+
+    def _size(self, inputs):
+        inputs = _checks.whole_numbers("inputs", inputs)
+        if len(inputs) != 2:
+            raise ValueError(f"inputs must be channels and sites of X, got {inputs}")
+        return inputs
+
+    @property
+    def _dtype(self):
+        return self.weight_scales.dtype
+
+    def check(self, X: ArrayLike) -> Float[Array, "point channel site"]:
+        """Convert inputs X to a finite array (n, C_0, S_0) that all masks fit."""
+        X = _checks.finite("X", X, ndim=3)
+        if not X.size:
+            raise ValueError(f"X has shape {X.shape}; give at least one input")
+        self.sites(X.shape[2])
+        return X
+
+    def patches(self, X: ArrayLike) -> Float[Array, "point site feature"]:
+        r"""What the units of the first layer see: (n, S_1, C_0 m_1) in units of f.
+
+        Products of them are the local kernels :math:`K_{ii'}(x, x')`.
+        """
+        X = self.check(X)
+        m, stride = self.masks[0], self.steps[0]
+        index = stride * np.arange(self.sites(X.shape[2])[1])[:, None] + np.arange(m)
+        seen = jnp.moveaxis(X[:, :, index], 1, 2)  # (n, S_1, C_0, m)
+        seen = seen.reshape(seen.shape[:2] + (-1,))
+        return seen * jnp.sqrt(self.variance / seen.shape[-1])
+
+    def local_kernels(
+        self, X: ArrayLike, Z: ArrayLike | None = None
+    ) -> Float[Array, "site site_bis point point_bis"]:
+        r"""Kernels :math:`K_{ii'}(x,x') = S\sum_{ck}x[c,ti+k]x'[c,ti'+k]/C_0m_1`.
+
+        ``X`` is (n, C_0, S_0) and ``Z`` (m, C_0, S_0), X itself by default; the result is
+        (S_1, S_1, n, m).
+        """
+        left = self.patches(X)
+        return jnp.einsum("nip,mjp->ijnm", left, left if Z is None else self.patches(Z))
