@@ -172,7 +172,7 @@ def test_the_surrogate_has_the_moments_of_the_network():
         draw = handlers.trace(handlers.seed(rainbow_surrogate.model, 1))
         trace = draw.get_trace(jnp.asarray(inputs), None, **hyper)
         values = {name: trace[name]["value"] for name in ("w", "f", "xi2")}
-        return weights, layers_of, net.features(weights, inputs), values
+        return weights, layers_of, net.apply(weights, inputs), values
 
     weights, layers_of, real, values = jax.device_get(drawn())
     w, f = values["w"], values["f"]
