@@ -128,7 +128,7 @@ def _correlation(a, b, c):
 
 
 def _hermite(z, order):
-    r"""Hermite polynomials :math:`\mathrm{He}_k(z)/\sqrt{k!}` for k < order: (order, m) at z (m,)."""
+    r"""Hermite polynomials :math:`\mathrm{He}_k(z)/\sqrt{k!}`, (order, m) at points z (m,)."""
 
     def step(carry, k):
         below, here = carry
