@@ -170,8 +170,8 @@ def _by_panel(name, values, along, lead=()):
     missing = {*lead, point} - set(values.dims)
     if missing or len(rest) > 1:
         raise ValueError(
-            f"{name!r} has dims {values.dims}; select down to {', '.join((*lead, point))} and not "
-            "more than one axis of outputs"
+            f"{name!r} has dims {values.dims}; select down to {', '.join((*lead, point))} and at "
+            "most one axis of outputs"
         )
     if not rest:
         return values.expand_dims(panel=[name])
