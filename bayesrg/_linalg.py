@@ -130,7 +130,7 @@ def _quad_logdet_jvp(primals, tangents):
     dC, db = tangents
     L = jnp.linalg.cholesky(C)
     precision = inverse(L)
-    a = b @ precision
+    a = b @ precision  # rows C^-1 b
     d_quad = 2.0 * (a * db).sum(-1) - jnp.einsum("...mi,...ij,...mj->...m", a, dC, a)
     return ((a * b).sum(-1), log_det(L)), (d_quad, (precision * dC).sum((-2, -1)))
 
@@ -194,6 +194,7 @@ def cholesky(A):
         Number that was added to the diagonal; zero for a well-conditioned matrix. It acts as a
         larger ridge, so callers report it.
     """
+    # find the jitter without derivatives, then factor once more with them
     fixed = jax.lax.stop_gradient(A)
     scale = jnp.diagonal(fixed).mean() * jnp.finfo(A.dtype).eps * A.shape[0]
     eye = jnp.eye(A.shape[0], dtype=A.dtype)
@@ -310,7 +311,7 @@ def pairs_of_root(A):
     r is min(n, k). The singular values of A keep the digits of eigenvalues that are smaller than
     the rounding error of the largest. The derivative of eigenvectors is nan, as in `pairs`.
     """
-    if A.shape[1] > A.shape[0]:
+    if A.shape[1] > A.shape[0]:  # with A^T = Q R, A A^T is R^T R, and R is only (n, n)
         A = jnp.linalg.qr(A.T, mode="r").T
     U, singular, _ = jnp.linalg.svd(A, full_matrices=False)
     return U, singular**2
@@ -320,6 +321,7 @@ def pairs_of_root(A):
 def _pairs_of_root_jvp(primals, tangents):
     (A,), (dA,) = primals, tangents
     U, values = pairs_of_root(A)
+    # of an eigenvalue, u^T (dA A^T + A dA^T) u
     change = 2.0 * ((U.T @ A) * (U.T @ dA)).sum(-1)
     return (U, values), (U * jnp.nan * dA.sum(), change)
 

@@ -127,6 +127,7 @@ def resolve(activation):
                 f"elementwise callable, got {activation!r}"
             )
         return ACTIVATIONS[activation]
+
     if isinstance(activation, Activation):
         entry = activation
     elif callable(activation):
@@ -138,6 +139,8 @@ def resolve(activation):
             "activation must be a name or an elementwise callable, got "
             f"{_checks.shown(activation)}; the names are {', '.join(map(repr, ACTIVATIONS))}"
         )
+
+    # the functions of the table need no check
     if entry.function.plan not in _NAMES:
         _checks.finite("kinks", entry.kinks, ndim=1)
         _require_elementwise(entry.function)
@@ -172,7 +175,7 @@ def _require_elementwise(function):
 
 def _both(function):
     """Return f of an array (2, 3) and of one of its elements (1,): values, or shapes if traced."""
-    if not function.arrays:
+    if not function.arrays:  # depends on nothing but its plan: evaluated once, then kept
         return _both_fixed(function.plan)
     if function.traced:
         return tuple(jax.eval_shape(function, _PROBE[part]) for part in (..., (0, slice(1, 2))))

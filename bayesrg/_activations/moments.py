@@ -43,7 +43,7 @@ class Moments(NamedTuple):
 
 
 def gaussian_moments(activation, r, h):
-    """Return the `Moments` of an `Activation` at variances ``r`` and means ``h``, that broadcast.
+    """Return the `Moments` of an `Activation` at variances ``r`` and means ``h``, (...) each.
 
     Notes
     -----
@@ -102,6 +102,7 @@ def _moments(activation, r, h):
         what = "E f, E f', E f'', E f^2 or None"
         a0, k1, k2, square = _checks.several("what closed returned", activation.closed(h, r), what)
         if square is not None:
+            # a difference of nearly equal numbers if f is nearly linear: rounding may make it < 0
             raw = square - a0**2 - r * k1**2
             missing = jnp.maximum(-raw, 0.0) / jnp.maximum(square, 1.0)
             return a0, k1, k2, jnp.maximum(raw, 0.0), missing
@@ -124,6 +125,8 @@ def _moments(activation, r, h):
     k1 = (w * z * change).sum() / jnp.where(tiny, 1.0, s)
     bulk = jnp.where(tiny | (r == 0), 1.0, r)  # at r = 0 and a kink k2 may be infinite: give 0
     k2 = jnp.where(r > 0, (w * (z**2 - 1) * change).sum(), 0.0) / bulk
+
+    # the variance beyond the linear part, as an integral of squares: never negative
     ks2 = (w * (f - a0 - k1 * s * z) ** 2).sum()
 
     low = _taylor(activation.function, h, r)

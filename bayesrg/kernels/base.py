@@ -40,7 +40,7 @@ class Kernel(eqx.Module):
     def symmetric_gram(self, X: Float[Array, "point feature"]) -> Float[Array, "point point_bis"]:
         """Gram matrix (n, n) of X (n, d): exactly symmetric, with ``gram_diag`` on the diagonal."""
         K = self.gram(X, X)
-        K = 0.5 * (K + K.T)
+        K = 0.5 * (K + K.T)  # rounding of a matrix product need not be symmetric
         i = jnp.arange(X.shape[0])
         return K.at[i, i].set(self.gram_diag(X))
 

@@ -119,6 +119,7 @@ def _follow(network, K0, depth, residual):
         return chi, strength * (network.weight_var * dual.diagonal(p) + network.bias_var)
 
     def step(carry, _):
+        # K and J of this layer are kept, those of the next are carried on
         K, J = carry
         chi, branch = growth(K)
         return (branch + residual**2 * K, (chi + residual**2) * J), (K, chi, J)

@@ -129,6 +129,7 @@ class DEQ(Kernel):
         if not all(_checks.known(v) for v in (*inputs, *jax.tree.leaves(self))):
             return
         for X in inputs:
+            # chi of a pair is not larger than that of its rows, by Cauchy and Schwarz
             chi = float(np.max(_diag(self, X)[2]))
             if not chi < 1:
                 raise ValueError(
@@ -143,7 +144,7 @@ def _settle(update, slope, start, args):
     ``slope(x)`` is the derivative of ``update`` in x. Where it is 1 or more, the step is the plain
     iteration. The solution has derivatives of every order in ``args``.
     """
-    digits = 8 * float(jnp.finfo(start.dtype).eps)
+    digits = 8 * float(jnp.finfo(start.dtype).eps)  # a change this small is a rounding error
 
     def step(x):
         return x + (update(x, *args) - x) / _contraction(slope(x))
@@ -156,6 +157,7 @@ def _settle(update, slope, start, args):
         x, _, count = state
         return step(x), x, count + 1
 
+    # only the root is differentiated, by the implicit function theorem
     first = lax.stop_gradient(start)
     found, *_ = lax.while_loop(moving, advance, (step(first), first, 0))
     return implicit(lambda x, _: x - update(x, *args), found, (), _divide)

@@ -47,6 +47,7 @@ class RandomFeatures(Kernel):
         (left, *more, bias), (right, *others, _) = self._parts(X), self._parts(Z)
         K = left @ right.T
         if more[0] is not None:
+            # features f'(h) times input need not be made: their Gram matrix is this product
             K = K + (more[0] @ others[0].T) * (more[1] @ others[1].T)
         return K if bias is None else K + bias
 
@@ -69,12 +70,15 @@ class RandomFeatures(Kernel):
         first, last = jnp.broadcast_to(base.weight_var, (2,))
         hidden_bias, bias = jnp.broadcast_to(base.bias_var, (2,))
         train_bias = getattr(base, "train_bias", True)
+
+        # the hidden bias is the weight of one more input, which is constant
         ones = jnp.ones((X.shape[0], 1), X.dtype)
         inner = jnp.concatenate([jnp.sqrt(first / d) * X, jnp.sqrt(hidden_bias) * ones], 1)
         function = resolve(base.activation).function
         if base.activation == "leaky_relu":
             slope = base.slope if isinstance(base.slope, Array) else float(base.slope)
             function = partial(_bent, slope)
+
         h = inner @ self.weights
         values, slopes = jax.jvp(function, (h,), (jnp.ones_like(h),))
         scale = jnp.sqrt(last / units)

@@ -40,6 +40,7 @@ class Stationary(Kernel):
         if self.lengthscale.ndim:
             r2 = squared_distance(X / self.lengthscale, Z / self.lengthscale)
         else:
+            # divide once, by the square; a tiny lengthscale must not make it 0/0
             unit = self.lengthscale**2
             r2 = squared_distance(X, Z) / jnp.maximum(unit, jnp.finfo(unit.dtype).tiny)
         return self.variance * self.profile(r2)
@@ -82,7 +83,7 @@ def _matern(p, u):
 @_matern.defjvp
 def _matern_jvp(p, primals, tangents):
     (u,), (du,) = primals, tangents
-    if p == 0:
+    if p == 0:  # -exp(-r)/(2 r), infinite at 0, where 0 is given instead
         r = safe_sqrt(u)
         slope = jnp.where(r > 0, -0.5 * jnp.exp(-r) / jnp.where(r > 0, r, 1.0), 0.0)
     else:
@@ -138,6 +139,7 @@ class RationalQuadratic(Stationary):
     )
 
     def profile(self, r2):
+        # log1p keeps the digits of a small r2 / alpha, so that large alpha gives the RBF kernel
         return jnp.exp(-self.alpha * jnp.log1p(r2 / (2.0 * self.alpha)))
 
 
