@@ -1,18 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""User functions as data: what they captured enters a compiled program as its arguments do.
+"""Turn a user's function into a pytree, so that arrays it captured are arguments of a program.
 
-`hold` takes a callable apart: captured variables, defaults, the arguments of
-`functools.partial`, the object that a method belongs to, fields of modules, and the globals that
-code of the user refers to. JAX arrays among them, traced or not, become leaves of a pytree. All
-else is copied into a plan that is compared by value, so that a new lambda with the same code and
-the same numbers uses the program of the old one, and one with another number never does. A held
-callable keeps the values that it had when it was read. If it writes to a captured list or object,
-it writes to a copy.
+JAX compiles a program once per function object, and treats arrays that a function captured as
+constants. So a function with new numbers would need a new program, or would use old numbers.
 
-Some parts are compared by identity, so that their changes are not seen: modules, classes and what
-their other methods refer to, globals of installed packages, and objects that are neither modules
-of Equinox, pytrees nor plain instances of the user's own classes. `functools.partial` and modules
-with array fields are always read.
+`hold` therefore takes a callable apart: captured variables, defaults, the arguments of
+`functools.partial`, the object of a method, fields of modules, and the globals that code of the
+user refers to. JAX arrays among them, traced or not, become leaves of a pytree. All else is copied
+into a plan, which is compared by value. So a new lambda with the same code and the same numbers
+uses the compiled program of the old one; a lambda with another number does not. A held callable
+keeps the values from the time when it was read. If it writes to a captured list or object, it
+writes to a copy.
+
+Some parts are compared by identity (``is``), so their changes are not noticed: modules, classes
+and what their other methods refer to, globals of installed packages, and objects that are neither
+modules of Equinox, nor pytrees, nor plain instances of the user's own classes.
+`functools.partial` and modules with array fields are always taken apart.
 """
 
 import dis
@@ -31,20 +34,20 @@ from jax import Array
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), type(Ellipsis), type(NotImplemented))
 _JITTED = type(jax.jit(lambda x: x))
 _WRAPPERS = (jax.custom_jvp, jax.custom_vjp)
-_SCOPE = ("__builtins__", "__name__", "__package__", "__spec__", "__file__")
-_LOADS = ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS")
-_HEAP = 1 << 9  # the flag of classes that are written in Python
-_EMPTY = object()
+_SCOPE = ("__builtins__", "__name__", "__package__", "__spec__", "__file__")  # kept of any module
+_LOADS = ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS")  # instructions for globals
+_HEAP = 1 << 9  # flag of classes that are written in Python
+_EMPTY = object()  # stands for a variable without a value
 
 
 class Held(eqx.Module):
-    """A callable, or a structure of them, with its arrays as data; see `hold`."""
+    """A callable, or a structure of callables, as a pytree of its arrays. Made by `hold`."""
 
     arrays: list[Array]
     plan: "_Plan" = eqx.field(static=True)
 
     def open(self) -> Any:
-        """Build what was held, with the arrays that are there now."""
+        """Return the callable or structure, built from the plan and the present arrays."""
         return _Builder(self.arrays).build(self.plan.root)
 
     def __call__(self, *args, **kwargs):
@@ -65,7 +68,7 @@ class Held(eqx.Module):
 
 
 def hold(value) -> Held:
-    """Read a callable, or a structure of callables, into a pytree whose leaves are its arrays."""
+    """Return a callable, or a structure of callables, as a pytree whose leaves are its arrays."""
     if isinstance(value, Held):
         return value
     reader = _Reader()
@@ -75,14 +78,18 @@ def hold(value) -> Held:
 
 
 def as_pytree(function):
-    """Return a callable that is a pytree of arrays as it is, with named fields; hold any other."""
+    """Return a callable as a pytree: unchanged if it is one of arrays, otherwise held by `hold`."""
+    # one that is a pytree already keeps its named fields
     leaves, structure = jax.tree.flatten(function)
     plain = jax.tree_util.treedef_is_leaf(structure) or isinstance(function, functools.partial)
     return hold(function) if plain or not all(map(eqx.is_array_like, leaves)) else function
 
 
 def still(value):
-    """Make a name or number static (a pytree without leaves), for fields that may hold arrays."""
+    """Return a name or number as a pytree without leaves; return other values unchanged.
+
+    Fields that may hold an array or a plain value use it: a plain value is then static.
+    """
     if isinstance(value, str):
         return Name(value)
     if isinstance(value, bool) or not isinstance(value, int | float | np.number):
@@ -91,13 +98,16 @@ def still(value):
 
 
 class Name(str):
-    """String that is static in a pytree."""
+    """String that is a pytree without leaves, and so static."""
 
     __slots__ = ()
 
 
 class Number(float):
-    """Number that is static in a pytree; convert it by ``float`` before JAX sees it."""
+    """Number that is a pytree without leaves, and so static.
+
+    Convert it by ``float`` before giving it to a function of JAX.
+    """
 
     __slots__ = ()
 
@@ -109,7 +119,7 @@ for _kind, _base in ((Name, str), (Number, float)):
 
 
 class _Plan:
-    """How to build a value from arrays: nested tuples of plain parts, compared by value."""
+    """How to build a value from arrays: nested tuples of plain parts, which compare by value."""
 
     __slots__ = ("hash", "name", "root")
 
@@ -130,7 +140,7 @@ class _Plan:
 
 
 class _Atom:
-    """A part that is not taken apart, with the key by which it is compared."""
+    """A part of a plan that is not taken apart further, with the key by which it is compared."""
 
     __slots__ = ("key", "value")
 
@@ -146,7 +156,7 @@ class _Atom:
 
 @functools.lru_cache(None)
 def _installed(name):
-    """Say whether a module belongs to this package, the standard library or an installed one."""
+    """Return whether a module belongs to this package, an installed one or the standard library."""
     if name.partition(".")[0] in ("bayesrg", "builtins"):
         return True
     file = getattr(sys.modules.get(name), "__file__", None)
@@ -160,27 +170,28 @@ def _installed(name):
 
 
 def _of_user(value):
+    """Return whether a function or class is defined in code of the user."""
     return not _installed(getattr(value, "__module__", None) or "__main__")
 
 
 @functools.lru_cache(1024)
 def _global_names(code):
-    """Names of globals that code refers to, those of functions inside it included."""
+    """Return the names of globals that code refers to, including functions defined inside it."""
     names = {i.argval for i in dis.get_instructions(code) if i.opname in _LOADS}
     inner = (c for c in code.co_consts if isinstance(c, types.CodeType))
     return frozenset(names.union(*map(_global_names, inner)))
 
 
 def _taken_apart(value):
-    """Say whether an object may be copied by what its attributes hold."""
+    """Return whether an object can be copied by copying its attributes."""
     kind = type(value)
     if isinstance(value, eqx.Module):
         return True
     if isinstance(value, _WRAPPERS):
         return _of_user(value)
 
-    # a class that makes or pickles its instances in its own way, or a base written in C, may keep
-    # what no attribute shows
+    # A class with its own way to make or pickle instances, or with a base written in C, may store
+    # values outside its attributes.
     return (
         _of_user(kind)
         and kind.__new__ is object.__new__
@@ -191,7 +202,10 @@ def _taken_apart(value):
 
 
 def _contents(value):
-    """Attributes of an object, and plain data of its user-defined classes that they do not hide."""
+    """Return the attributes of an object, as a dictionary from name to value.
+
+    Plain data that its user-defined classes hold count too, unless attributes hide them.
+    """
     contents, state = {}, object.__getstate__(value)
     own, slots = state if isinstance(state, tuple) else (state, None)
     for base in reversed(type(value).__mro__[:-1]):
@@ -204,16 +218,21 @@ def _contents(value):
 
 
 class _Reader:
-    """Takes values apart. Objects that may be shared or refer to themselves are read once."""
+    """Takes values apart into arrays and a plan.
+
+    Objects that may be shared, or that may refer to themselves, are read once. Later references are
+    written as their number in ``kept``, the list that also keeps them alive.
+    """
 
     def __init__(self):
         self.arrays, self.numbers, self.kept = [], {}, []
 
     def read(self, value):
+        """Return the plan of a value: an `_Atom`, or a tuple of the kind and its parts."""
         if isinstance(value, Array):
             return "array", self._number(value, self.arrays)
 
-        # plain values: the type is part of the key, since 1, 1.0 and True are equal
+        # plain values; the type belongs to the key, since 1, 1.0 and True are equal
         kind = type(value)
         if kind in _PLAIN:
             return _Atom(value, kind, repr(value) if kind in (float, complex) else value)
@@ -224,7 +243,7 @@ class _Reader:
         if isinstance(value, np.generic):
             return _Atom(value, kind, value.tobytes())
         if kind is np.ndarray and not value.dtype.hasobject:
-            content = value.tobytes()  # in C order, and the user cannot write to it
+            content = value.tobytes()  # a copy that the user cannot change
             copy = np.ndarray(value.shape, value.dtype, content)
             return _Atom(copy, kind, str(value.dtype), value.shape, content)
 
@@ -238,11 +257,11 @@ class _Reader:
             return "partial", _Atom(kind), *map(self.read, parts)
         if isinstance(value, types.MethodType):
             return "method", self.read(value.__func__), self.read(value.__self__)
-        if kind is _JITTED:  # compiled as part of what calls it, unless it captured nothing
+        if kind is _JITTED:  # take out the function; what calls it will compile it
             inner = self.read(value.__wrapped__)
             return _Atom(value) if isinstance(inner, _Atom) else inner
 
-        # values that can: a second meeting refers to the first
+        # values that can: the second time they are met, refer to the first
         if id(value) in self.numbers:
             return "again", self.numbers[id(value)]
         if isinstance(value, types.FunctionType):
@@ -261,14 +280,16 @@ class _Reader:
         return self._tree(value)
 
     def _number(self, value, among):
+        """Return the number of an object in the list ``among``, where it is added if it is new."""
         if id(value) not in self.numbers:
             self.numbers[id(value)] = len(among)
             among.append(value)
         return self.numbers[id(value)]
 
     def _function(self, value):
-        # Functions of installed packages keep their module's globals. Those of the user get, when
-        # built, only the globals that their code names, with the values read here.
+        """Return the plan of a function."""
+        # A function of an installed package keeps the globals of its module. A function of the user
+        # is built with only those globals that its code names, with the values read here.
         mine, cells = _of_user(value), value.__closure__ or ()
         if not mine and not cells and "<locals>" not in value.__qualname__:
             return _Atom(value)
@@ -278,20 +299,28 @@ class _Reader:
             names = sorted(n for n in _global_names(value.__code__) if n in scope)
         own = {k: v for k, v in vars(value).items() if k != "__wrapped__"} if mine else {}
         return (
-            "function", here, value.__code__, _Atom(scope), mine, value.__name__,
-            self.read(value.__defaults__), self.read(value.__kwdefaults__), self.read(own),
+            "function",
+            here,
+            value.__code__,
+            _Atom(scope),
+            mine,
+            value.__name__,
+            self.read(value.__defaults__),
+            self.read(value.__kwdefaults__),
+            self.read(own),
             tuple(map(self._cell, cells)),
             tuple((name, self.read(scope[name])) for name in names),
-        )  # fmt: skip
+        )
 
     def _cell(self, cell):
+        """Return the plan of a captured variable."""
         try:
             return self.read(cell.cell_contents)
         except ValueError:  # a variable without a value yet
             return _Atom(_EMPTY)
 
     def _tree(self, value):
-        """Take apart another pytree, one level at a time; keep what is not a pytree whole."""
+        """Return the plan of a pytree, one level at a time, or of a value that is not a pytree."""
         parts, structure = jax.tree.flatten(value, is_leaf=lambda v: v is not value)
         if jax.tree_util.treedef_is_leaf(structure):
             return _Atom(value)
@@ -299,17 +328,18 @@ class _Reader:
             hash(structure)
         except TypeError:
             return _Atom(value)
-        self.kept.append(value)  # keeps the parts alive, whose ids are in use
+        self.kept.append(value)  # keeps the parts alive: ``numbers`` uses their ids
         return "tree", _Atom(structure, "tree", structure), *map(self.read, parts)
 
 
 class _Builder:
-    """Builds fresh values from a plan."""
+    """Builds new values from a plan and arrays. Method ``_kind`` builds parts of that kind."""
 
     def __init__(self, arrays):
         self.arrays, self.built = arrays, {}
 
     def build(self, plan):
+        """Return the value of a plan."""
         if isinstance(plan, _Atom):
             return plan.value
         kind, *parts = plan
@@ -359,7 +389,7 @@ class _Builder:
         for name, part in fields:
             if isinstance(getattr(kind.value, name, None), types.MemberDescriptorType):  # a slot
                 object.__setattr__(new, name, self.build(part))
-            else:  # without what the class does on assignment
+            else:  # bypass the class's own __setattr__
                 vars(new)[name] = self.build(part)
         return new
 
@@ -370,7 +400,7 @@ class _Builder:
         boxes = tuple(types.CellType() for _ in cells)
         new = self.built[here] = types.FunctionType(code, scope, name, None, boxes)
 
-        # parts come after the function is there, since they may refer to it
+        # the function must exist before its parts are built, since they may refer to it
         new.__defaults__, new.__kwdefaults__ = self.build(defaults), self.build(keywords)
         vars(new).update(self.build(own))
         for box, part in zip(boxes, cells, strict=True):

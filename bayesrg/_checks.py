@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checks of arguments: what was got, what is allowed, what to do.
+"""Checks of arguments. A message says which argument is wrong, its value, and what to do.
 
-Values are checked only where they are known, on the host; those that a JAX transformation traces
-are checked for shape alone.
+Each check returns the argument, most of them after conversion, or raises ValueError. ``name`` is
+what the message calls the argument. Values that a JAX transformation traces cannot be read; of
+these only shapes are checked.
 """
 
 import warnings
@@ -29,12 +30,12 @@ from ._numbers import integer, known, numbers, on_device, shown
 
 ArrayLike = jax.typing.ArrayLike | Sequence
 _warned: set[str] = set()
-_FEW = 10**6  # numbers that are copied to the host to be looked at
-_LARGEST = 2**63 - 1  # the largest integer that JAX holds
+_FEW = 10**6  # arrays up to this size are copied to the host for a check
+_LARGEST = 2**63 - 1  # the largest integer of JAX
 
 
 def on_host(what, *arguments):
-    """Raise where a JAX transformation traces one of ``arguments``; ``what`` names the caller."""
+    """Raise if a JAX transformation traces one of ``arguments``; ``what`` names the caller."""
     if not all(known(leaf) for leaf in jax.tree.leaves(arguments)):
         raise ValueError(
             f"{what} runs on the host and cannot be traced, but an argument is traced by jit, grad "
@@ -52,7 +53,7 @@ def require_x64(what):
 
 
 def warn_32_bits(what):
-    """Warn once a process that ``what`` runs with 64-bit floats off."""
+    """Warn that ``what`` runs in 32-bit floats; only once per process and ``what``."""
     if not jax.config.jax_enable_x64 and what not in _warned:
         _warned.add(what)
         warnings.warn(
@@ -64,15 +65,16 @@ def warn_32_bits(what):
 
 
 def finite(name, value, *, ndim=None):
-    """Convert ``value`` to a floating-point array; reject NaN, infinities and wrong ranks.
+    """Return ``value`` as a JAX array of floats; raise if it has nan, infinities or a wrong rank.
 
-    The value is looked at on the host, before JAX sees it: see `numbers`.
+    ``ndim`` is the allowed number of axes, or a tuple of them. The value is checked on the host
+    before JAX converts it, since JAX would convert some wrong values without an error.
     """
     return _converted(_finite(name, value, ndim))
 
 
 def positive(name, value, *, ndim=None):
-    """Convert to an array and require every entry > 0."""
+    """Return ``value`` as a JAX array of floats; raise unless all entries are > 0."""
     value = _finite(name, value, ndim)
     if known(value) and not (np.asarray(value) > 0).all():
         raise ValueError(
@@ -82,7 +84,7 @@ def positive(name, value, *, ndim=None):
 
 
 def nonnegative(name, value, *, ndim=None):
-    """Convert to an array and require every entry >= 0."""
+    """Return ``value`` as a JAX array of floats; raise unless all entries are >= 0."""
     value = _finite(name, value, ndim)
     if known(value) and not (np.asarray(value) >= 0).all():
         raise ValueError(
@@ -92,7 +94,7 @@ def nonnegative(name, value, *, ndim=None):
 
 
 def number(name, value, *, above=-np.inf, least=-np.inf, most=np.inf):
-    """Convert to one float on the host, above ``above`` and from ``least`` to ``most``."""
+    """Return one number as a float; raise unless it is > ``above``, from ``least`` to ``most``."""
     value = _finite(name, value, (0,))
     on_host(f"the function that takes {name}", value)
     if not (value > above and least <= value <= most):
@@ -103,7 +105,7 @@ def number(name, value, *, above=-np.inf, least=-np.inf, most=np.inf):
 
 
 def _finite(name, value, ndim):
-    """Read numbers of an allowed rank, finite if they are known; not yet as an array of JAX."""
+    """Return finite numbers of an allowed rank, as an array of NumPy or of JAX."""
     value = numbers(name, value)
     shape, allowed = np.shape(value), (ndim,) if isinstance(ndim, int) else ndim
     if allowed is not None and len(shape) not in allowed:
@@ -125,24 +127,28 @@ def _finite(name, value, ndim):
 
 
 def _converted(value):
+    """Return numbers as a JAX array of floats; the precision of floats is kept."""
     if not jnp.issubdtype(jnp.result_type(value), jnp.floating):
         value = value.astype(float)
     return on_device(value)
 
 
 def on_64_bits(name, value, check=finite, **given):
-    """Check numbers and read them on the host, in 64 bits whatever the setting of JAX."""
+    """Return numbers as a NumPy array of 64-bit floats, whatever the setting of JAX.
+
+    ``check`` is the function that checks them; ``given`` are its further arguments.
+    """
     check(name, value, **given)
     return np.asarray(numbers(name, value), float)
 
 
 def features(name, value):
-    """Convert features (n, k) to a finite array, of which products of two do not overflow."""
+    """Return features (n, k) as a finite JAX array; raise if products of two entries overflow."""
     return squares(name, finite(name, value, ndim=2))
 
 
 def squares(name, value):
-    """Pass an array; reject one whose entries' squares overflow, or the sum of these."""
+    """Return an array; raise if the sum of the squares of its entries could overflow."""
     host = np.asarray(value) if known(value) else np.zeros((0, 0))
     if np.abs(host).max(initial=0.0) > np.sqrt(np.finfo(value.dtype).max / max(1, host.size)):
         raise ValueError(f"{name} has entries whose squares overflow; rescale them")
@@ -150,9 +156,10 @@ def squares(name, value):
 
 
 def inputs(name, X, *, wide=False):
-    """Convert inputs to a finite array of shape (n, d); a vector becomes one column.
+    """Return inputs as a finite JAX array (n, d); a vector (n,) becomes one column.
 
-    With ``wide`` those in 32 bits are widened to 64 where these are on: for what factorises.
+    With ``wide``, 32-bit floats become 64-bit floats if JAX allows these. Callers that factorise
+    matrices of the inputs ask for it.
     """
     X = finite(name, X, ndim=(1, 2))
     X = X.astype(float) if wide else X
@@ -170,7 +177,7 @@ def shaped(name, value, shape, advice):
 
 
 def targets(name, y, n):
-    """Convert targets to a finite array of shape (n,) or (n, c)."""
+    """Return targets as a finite JAX array (n,) or (n, c); raise for another number of rows."""
     y = finite(name, y, ndim=(1, 2))
     if y.shape[0] != n:
         raise ValueError(
@@ -180,7 +187,7 @@ def targets(name, y, n):
 
 
 def parameters(name, tree):
-    """Require numbers at all leaves of a pytree; convert NumPy arrays and integers to JAX's."""
+    """Return a pytree of numbers, with NumPy arrays and integers as JAX arrays; else raise."""
 
     def leaf(path, value):
         if getattr(getattr(value, "dtype", None), "kind", "") == "c":
@@ -192,14 +199,17 @@ def parameters(name, tree):
 
 
 def matrices(name, value):
-    """Convert a list of matrices, one per layer, to finite arrays."""
-    value = list(value) if getattr(value, "ndim", 0) == 3 else value  # stacked
+    """Return a list of matrices, one per layer, as finite JAX arrays.
+
+    One array (layers, p, q) counts as a list.
+    """
+    value = list(value) if getattr(value, "ndim", 0) == 3 else value
     entries = enumerate(sequence(name, value, "matrices, one per layer"))
     return [finite(f"{name}[{i}]", W, ndim=2) for i, W in entries]
 
 
 def columns(name, X, count, of):
-    """Require X (n, d) to have as many columns as what ``of`` names."""
+    """Return X (n, d); raise unless d is ``count``, the number of columns of ``of``."""
     if X.shape[1] != count:
         raise ValueError(
             f"{name} has {X.shape[1]} columns and {of} {count}; give both the same features"
@@ -208,7 +218,10 @@ def columns(name, X, count, of):
 
 
 def whole(name, value, *, least=1, most=None):
-    """Require an integer from ``least`` to ``most``; NumPy integers count, booleans do not."""
+    """Return ``value`` as an int; raise unless it is an integer from ``least`` to ``most``.
+
+    Integers of NumPy count as integers, booleans do not.
+    """
     found = integer(value)
     if found is None or not least <= found <= (_LARGEST if most is None else most):
         allowed = "a positive integer" if least == 1 else f"an integer of at least {least}"
@@ -219,7 +232,7 @@ def whole(name, value, *, least=1, most=None):
 
 
 def whole_numbers(name, value):
-    """Convert one positive integer, or several, to a tuple of them."""
+    """Return one positive integer, or several, as a tuple of int."""
     one = isinstance(value, bool) or integer(value) is not None
     several = isinstance(value, tuple | list) or np.ndim(value) == 1
     if not one and not several or isinstance(value, str | dict):
@@ -228,11 +241,11 @@ def whole_numbers(name, value):
 
 
 def indices(name, value, size=None):
-    """Convert one integer, or several, to a tuple of them; with ``size`` from 0 to size - 1."""
+    """Return one integer, or several, as a tuple of int; with ``size`` from 0 to size - 1."""
     one = integer(value)
     host = np.asarray(numbers(name, value) if one is None else [one])
     if host.ndim == 1 and not host.size:
-        raise ValueError(f"{name} is empty; name at least one")
+        raise ValueError(f"{name} is empty; give at least one index")
     if host.ndim != 1 or host.dtype.kind not in "iu":
         raise ValueError(
             f"{name} must be integer indices, got {shown(value)}; use np.flatnonzero of a mask"
@@ -243,7 +256,10 @@ def indices(name, value, size=None):
 
 
 def fit(**shapes):
-    """Return the broadcast shape, or raise and name the shapes that do not fit together."""
+    """Return the shape to which ``shapes`` broadcast; raise if they do not, or if it is empty.
+
+    The keywords are the names in the message.
+    """
     got = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
     try:
         found = jnp.broadcast_shapes(*shapes.values())
@@ -255,10 +271,10 @@ def fit(**shapes):
 
 
 def defined(name, result):
-    """Return ``result``; raise if it is known to be nan, because ``name`` made it overflow."""
+    """Return ``result``; raise if it contains nan, which arguments ``name`` cause by overflow."""
     if not known(result):
         return result
-    large = result.size > _FEW  # and may lie on an accelerator
+    large = result.size > _FEW  # it may lie on an accelerator: look for nan there
     if jnp.isnan(result).any() if large else np.isnan(np.asarray(result)).any():
         raise ValueError(
             f"{name}: the result is not a number, because an intermediate value overflows or "
@@ -268,13 +284,13 @@ def defined(name, result):
 
 
 def rows(name, value, size):
-    """Convert indices (b,) of ``size`` rows to an array; traced ones are trusted."""
+    """Return indices (b,) of ``size`` rows as a JAX array; traced ones are not checked."""
     traced = isinstance(value, jax.Array) and not known(value)
     return value if traced else on_device(indices(name, value, size))
 
 
 def interval(name, value):
-    """Convert a pair of numbers, the first below the second, to two floats."""
+    """Return a pair of numbers as two floats; raise unless the first is below the second."""
     pair = np.asarray(_finite(name, value, (1,)))
     if pair.shape != (2,) or not pair[0] < pair[1]:
         raise ValueError(f"{name} must be a pair (low, high), low first, got {shown(value)}")
@@ -282,12 +298,15 @@ def interval(name, value):
 
 
 def returned(name, value):
-    """Convert what the user's function ``name`` returned to an array of real numbers."""
+    """Return ``value``, the result of the user's function ``name``, as a JAX array of reals."""
     return on_device(numbers(f"what {name} returned", value))
 
 
 def symmetric(name, K):
-    """Convert to a matrix (n, n) in 64 bits, symmetric to 1e-8 of its largest entry or rejected."""
+    """Return K (n, n) made exactly symmetric, as a JAX array in its widest floats.
+
+    Raises unless K is square and symmetric to 1e-8 of its largest entry.
+    """
     K = finite(name, K, ndim=2).astype(float)
     if K.shape[0] != K.shape[1] or not K.size:
         raise ValueError(f"{name} has shape {K.shape}; give a square matrix, one row per point")
@@ -303,13 +322,13 @@ def symmetric(name, K):
 
 
 def cutoff(value, modes, name="cutoff"):
-    """Require an integer from 0 to ``modes``."""
+    """Return a cutoff as an int; raise unless it is an integer from 0 to ``modes``."""
     found = integer(value)
     allowed = f"{name} must be an integer between 0 and {modes}, got {shown(value)}"
     if found is None:
         raise ValueError(f"{allowed}; convert it with int()")
     if not 0 <= found <= modes:
-        advice = "keep at most as many modes as there are"
+        advice = "it cannot be larger than the number of modes"
         if not modes:
             advice = "it has no modes to cut; give it eigenpairs, e.g. eigen=gp.eigenpairs_of(...)"
         raise ValueError(f"{allowed}; {advice}")
@@ -317,7 +336,10 @@ def cutoff(value, modes, name="cutoff"):
 
 
 def cutoffs(value, modes, name="cutoff"):
-    """Require an integer from 0 to ``modes`` or an array of such; traced ones are trusted."""
+    """Return one cutoff or an array of them; raise unless they are integers from 0 to ``modes``.
+
+    Traced values are not checked.
+    """
     if not known(value):
         return value
     if not isinstance(value, list | tuple) and not getattr(value, "ndim", 0):
@@ -334,7 +356,7 @@ def cutoffs(value, modes, name="cutoff"):
 
 
 def threshold(value):
-    """Require a number strictly between 0 and 1."""
+    """Return a threshold as a float; raise unless 0 < threshold < 1."""
     value = number("threshold", value)
     if not 0 < value < 1:
         raise ValueError(
@@ -344,23 +366,25 @@ def threshold(value):
 
 
 def eigenvalues(values, *, falling=True):
-    """Check eigenvalues (..., k), non-negative and falling; clip the round-off below zero.
+    """Return eigenvalues (..., k) as a JAX array, with small negative ones set to zero.
 
     Raises
     ------
     ValueError
-        For an eigenvalue below ``-max(1e-10, k eps) * largest``, or values that do not fall.
+        If an eigenvalue is below ``-max(1e-10, k eps) * largest``, too negative for a rounding
+        error; or, with ``falling``, if they are not sorted with the largest first.
 
     Warns
     -----
     UserWarning
-        If values were clipped, or if 32-bit floats cannot resolve the smallest of them.
+        If eigenvalues were set to zero, or if 32-bit floats cannot resolve the smallest.
     """
     values = finite("values", values)
     if values.ndim == 0:
         raise ValueError("values must be an array of shape (k,), got a scalar; give one per mode")
     if not known(values) or values.size == 0:
         return values
+
     eps = float(jnp.finfo(values.dtype).eps)
     host = np.asarray(values)
     floor = max(1e-10, values.shape[-1] * eps) * np.abs(host).max()
@@ -377,7 +401,7 @@ def eigenvalues(values, *, falling=True):
         )
     if (host < 0).any():
         warnings.warn(
-            f"values: {(host < 0).sum()} eigenvalues are negative by round-off and taken as zero",
+            f"values: {(host < 0).sum()} eigenvalues are negative by rounding and are set to zero",
             stacklevel=4,
         )
     resolution = values.shape[-1] * 1e-7 * np.abs(host).max()

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Roots and least points: their derivatives, and the fixed point of the renormalisation group.
+"""Roots and least points: their derivatives, and the fixed-point equation of the effective ridge.
 
-That fixed point is ``s = ridge + sum_k g_k l_k s / (s + n l_k)``, with eigenvalues ``l_k`` of
-degeneracies ``g_k``; deterministic equivalents solve it too.
+The equation is ``s = ridge + sum_k g_k l_k s / (s + n l_k)``, for eigenvalues ``l_k`` with
+degeneracies ``g_k`` and n points. The renormalisation group and deterministic equivalents share it.
 """
 
 from functools import partial
@@ -16,14 +16,15 @@ import optimistix
 from jax import Array
 from scipy.optimize import minimize
 
-_STEPS = 1200  # halvings from the largest float to the smallest
+_STEPS = 1200  # at most; even steps that only halve s lead from 1 to the smallest float
 
 
 class Root(NamedTuple):
-    """Solution of the fixed-point equation.
+    """Solution of a fixed-point equation, arrays (...) each.
 
-    ``value`` is the effective ridge (a variance), ``residual`` the relative imbalance of the
-    equation there, ``converged`` whether it is at round-off.
+    ``value`` is the solution, such as the effective ridge (a variance). ``residual`` is the
+    relative difference between the two sides of the equation there. ``converged`` is True if the
+    residual is as small as rounding allows.
     """
 
     value: Array
@@ -32,30 +33,33 @@ class Root(NamedTuple):
 
 
 def entrywise(equation, s, change):
-    """Divide ``change`` by the slope of an equation whose every entry has its own unknown."""
+    """Return ``change`` / slope of an equation in which entry i depends on unknown i only."""
     return change / jax.jvp(equation, (s,), (jnp.ones_like(s),))[1]
 
 
 def coupled(equation, s, change):
-    """Divide ``change`` (p,) by the Jacobian of an equation whose unknowns s (p,) mix."""
+    """Return the solution of Jacobian x = ``change`` (p,), for an equation in p unknowns s (p,)."""
     return jnp.linalg.solve(jax.jacfwd(equation)(s), change)
 
 
 def implicit(function, solution, args, divide=entrywise):
-    """Give a root its derivatives, of any order and in both modes; its value is not changed.
+    """Return a root with its derivatives in ``args``, by the implicit function theorem.
 
-    By the implicit function theorem the tangent is minus that of ``function`` over its slope,
-    taken at a root that has derivatives itself. How the root was found is not differentiated,
-    and a program that takes no derivatives is not larger for it.
+    The value of ``solution`` is not changed. Derivatives of every order exist, in forward and
+    reverse mode. The iteration that found the root is not differentiated. A program that takes no
+    derivatives does no extra work.
 
     Parameters
     ----------
     function : callable (s, args) -> array like s
-        Vanishes at the root. It may close over traced values.
+        Zero at the root. It may capture traced values.
     solution : array, real or complex
-    args : pytree in which the root is differentiable
+        The root.
+    args : pytree
+        What the root can be differentiated in.
     divide : callable (equation, s, change) -> array
-        Solves the linearised equation at s: `entrywise`, `coupled`, or one made for the equation.
+        Solves the linearised equation at s: `entrywise`, `coupled`, or a function made for the
+        equation.
 
     Returns
     -------
@@ -63,7 +67,7 @@ def implicit(function, solution, args, divide=entrywise):
     """
     solution, args = jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(x)), (solution, args))
 
-    # arrays that the function closes over become arguments, so that their tangents count as well
+    # make arguments of the arrays that the function captured, so that their tangents count as well
     function = eqx.filter_closure_convert(function, solution, args)
     traced, rest = eqx.partition(function, eqx.is_array)
     solution = jax.lax.stop_gradient(solution)
@@ -72,47 +76,54 @@ def implicit(function, solution, args, divide=entrywise):
 
 @partial(jax.custom_jvp, nondiff_argnums=(0, 1))
 def _implicit(function, divide, solution, args):
+    """The solution, with the derivative rule below."""
     return solution
 
 
 @_implicit.defjvp
 def _implicit_jvp(function, divide, primals, tangents):
     solution, args = primals
-    s = _implicit(function, divide, solution, args)  # not ``solution``: s has derivatives itself
+    # The rule differentiates the equation at s. For second derivatives s must have derivatives
+    # itself, which ``solution`` has not.
+    s = _implicit(function, divide, solution, args)
     change = jax.jvp(lambda a: function(s, *a), (args,), tangents[1:])[1]
     return s, -divide(lambda x: function(x, *args), s, change)
 
 
 def _balance(s, values, degeneracy, n):
-    """Share of n that modes leave free at s, ridge / s at the root; the derivative of s times it.
+    """Return ``share(s) = 1 - sum_k g_k l_k/(s + n l_k)`` and the derivative of ``s * share(s)``.
 
-    The share is ``1 - sum_k g_k l_k/(s + n l_k)``. A mode that is mostly learnt enters by the part
-    of it that is not, so that nothing cancels if there are about as many modes as points, or more
-    points and a tiny ridge.
+    At the root the share equals ridge / s. It is the share of the n points that no mode uses up.
     """
+    # Of each mode, done = n l/(s + n l) is learnt and left = s/(s + n l) is not. For modes that are
+    # mostly learnt, add 1 - left instead of done: then nothing cancels if there are about as many
+    # modes as points, or more points and a tiny ridge.
     total = s + n * values
     total = jnp.where(total > 0, total, 1.0)
     left, done = s / total, n * values / total
     learnt = done > left
     count = jnp.where(learnt, degeneracy, 0.0).sum()
-    free = jnp.where(2 * count > n, (n - count) / n, 1 - count / n)  # the derivative cancels too
+
+    # two forms of 1 - count/n: each is used where neither it nor its derivative in n loses digits
+    free = jnp.where(2 * count > n, (n - count) / n, 1 - count / n)
     terms = jnp.where(learnt, left, -done) / n
     slopes = jnp.where(learnt, left * (left + 2 * done), -(done**2)) / n
     return free + (degeneracy * terms).sum(), free + (degeneracy * slopes).sum()
 
 
 def _newton(s, values, degeneracy, n, ridge):
-    """Take a Newton step from s, written as a ratio of positive sums."""
+    """Return the result of a Newton step from s for ``s * share(s) = ridge``."""
+    # s - (s share - ridge)/slope, as a ratio of two positive sums in which nothing cancels
     left = s / (s + n * values)
     slope = _balance(s, values, degeneracy, n)[1]
     return (ridge + (degeneracy * values * left**2).sum()) / slope
 
 
 def _equation(s, args):
-    """Relative imbalance at s, or the absolute one where s is 0.
+    """Return ``share(s) - ridge / s``; where s is 0, this times s.
 
-    With n modes and no ridge the root grows like the square root of the ridge, with infinite slope:
-    the largest float stands for it.
+    It is zero at the root. With n modes and no ridge, the root grows like the square root of the
+    ridge. Its infinite derivative is replaced by the largest float.
     """
     *spectrum, ridge = args
     share = _balance(s, *spectrum)[0]
@@ -122,10 +133,10 @@ def _equation(s, args):
 
 
 def descend(newton, upper):
-    """Repeat Newton steps from above the positive root of a convex equation.
+    """Return the positive root of a convex equation, by Newton's method from above it.
 
-    Every step lands between the root and where it left, so no bracket is kept. Steps end when no
-    entry falls by more than round-off.
+    Every step from above the root ends above the root too, so no bracket is needed. The method
+    ends when no entry falls by more than a rounding error.
 
     Parameters
     ----------
@@ -165,6 +176,7 @@ def bisect(is_below, low, high, steps):
 
 
 def _solve(values, degeneracy, n, ridge, upper):
+    """Value, residual and convergence of one root, () each, for eigenvalues (k,)."""
     args = (values, degeneracy, n, ridge)
     values, degeneracy, n, ridge, upper = jax.lax.stop_gradient((*args, upper))
     eps = jnp.finfo(values.dtype).eps
@@ -173,6 +185,8 @@ def _solve(values, degeneracy, n, ridge, upper):
     # without a ridge, and with at least as many points as modes, the root is s = 0
     overdetermined = (ridge <= 0) & (n >= modes)
     bare = values, degeneracy, n, jnp.where(overdetermined, 1.0, ridge)
+
+    # s cannot exceed the ridge plus the sum of all eigenvalues
     bound = bare[-1] + (degeneracy * values).sum()
     start = jnp.where((upper > 0) & (upper < bound), upper, bound)
     s, settled = descend(lambda s: _newton(s, *bare), start)  # s times the imbalance is convex
@@ -184,7 +198,9 @@ def _solve(values, degeneracy, n, ridge, upper):
 
 @jax.jit
 def _batched(values, degeneracy, n, ridge, upper):
-    """Solve one by one: each ends when it is done, and its modes stay in the cache."""
+    """Return value, residual and convergence of all roots of a batch, (...) each."""
+    # One root after another: each stops when it is done, and its modes stay in the cache. With
+    # vmap all would take as many steps as the slowest.
     batch = jnp.broadcast_shapes(
         values.shape[:-1], degeneracy.shape[:-1], n.shape, ridge.shape, upper.shape
     )
@@ -205,19 +221,26 @@ def _batched(values, degeneracy, n, ridge, upper):
 
 
 def effective_ridge(levels, n, ridge, upper=jnp.inf):
-    """Solve the fixed point of `bayesrg.spectrum.Levels`; every argument may be batched.
+    """Return the effective ridge, the root s of s = ridge + sum_k g_k l_k s / (s + n l_k).
+
+    Leading axes of the arguments are batch axes that broadcast together.
 
     Parameters
     ----------
     levels : Levels
-        Their tail is added to the ridge.
-    n : (...) number of points, any positive real
-    ridge : (...) variance
-    upper : (...) a bound on the root, from which to start if it is closer than the trivial one
+        Eigenvalues, degeneracies and the tail, which is added to the ridge.
+    n : (...)
+        Number of points, any positive real number.
+    ridge : (...)
+        A variance.
+    upper : (...)
+        Upper bound on the root, where the iteration starts if this bound is smaller than
+        ridge + sum_k g_k l_k.
 
     Returns
     -------
     Root
+        Arrays (...) each.
     """
     values, dtype = levels.values, levels.values.dtype
     n, ridge = jnp.asarray(n, dtype), jnp.asarray(ridge + levels.tail, dtype)
@@ -228,34 +251,37 @@ def effective_ridge(levels, n, ridge, upper=jnp.inf):
 
 
 def iterate(function, upper, args, *, rtol=1e-13, steps=10_000):
-    """Iterate a rising map of positive vectors from above its largest fixed point.
+    """Return the largest fixed point of a rising map of positive vectors, by iteration from above.
 
     Parameters
     ----------
     function : callable (s, args) -> s
-    upper : (p,) upper bound, at which the map does not rise
-    args : pytree, in which the result is differentiable
-    rtol : relative change at which iterations end
-    steps : most iterations
+        The map. Its results rise if entries of s rise.
+    upper : (p,)
+        Upper bound on the fixed point; ``function(upper, args) <= upper``.
+    args : pytree
+        What the result can be differentiated in.
+    rtol : float
+        Relative change at which the iteration ends.
+    steps : int
+        Largest number of iterations.
 
     Returns
     -------
     Root
-        ``residual`` () is the largest relative change that another iteration makes.
+        ``value`` (p,). ``residual`` () is the largest relative change by one more iteration.
     """
     tolerance = max(rtol, 8 * float(jnp.finfo(upper.dtype).eps))
     fixed, upper = jax.lax.stop_gradient((args, upper))
-    solution = optimistix.fixed_point(
-        function, optimistix.FixedPointIteration(tolerance, 0.0), upper, fixed,
-        max_steps=steps, throw=False,
-    )  # fmt: skip
+    solver = optimistix.FixedPointIteration(tolerance, 0.0)
+    solution = optimistix.fixed_point(function, solver, upper, fixed, max_steps=steps, throw=False)
     residual = jnp.abs(function(solution.value, fixed) / solution.value - 1).max()
     root = implicit(lambda s, a: s - function(s, a), solution.value, args, coupled)
     return Root(root, residual, residual < 10 * tolerance)
 
 
 def least_point(value_and_grad, starts):
-    """Find the least point of a smooth function on the host, from the best of several starts.
+    """Return the least point of a smooth function, from the best of several starts, on the host.
 
     L-BFGS comes close, and Newton steps polish the point to round-off.
 
@@ -282,7 +308,10 @@ def least_point(value_and_grad, starts):
 
 
 def hessian(value_and_grad, x):
-    """Hessian at x (k,) by central differences of the gradient, so that nothing is compiled."""
+    """Return the Hessian (k, k) at x (k,), by central differences of a compiled gradient.
+
+    The program of the gradient is used again, so nothing else is compiled.
+    """
     steps = 1e-4 * np.eye(x.size)
     slopes = [value_and_grad(x + e)[1] - value_and_grad(x - e)[1] for e in steps]
     H = np.stack(slopes) / 2e-4

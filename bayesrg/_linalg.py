@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Linear algebra that JAX lacks: judged factors, differentiable blocks, safe roots."""
+"""Linear algebra that JAX lacks: Cholesky factors with checks, and derivatives that keep digits."""
 
 import functools
 import warnings
@@ -12,21 +12,28 @@ import scipy.linalg
 from jax.scipy.linalg import cho_solve, solve_triangular
 
 LARGER = "give a larger ridge"
-LEFT_OUT = 16.0  # margin for leave-one-out, which divides by the diagonal of the inverse
+LEFT_OUT = 16.0  # margin for leave-one-out, which also divides by the diagonal of the inverse
 
 
 def factor(C, remedy=LARGER, margin=1.0):
-    """Cholesky factor of C (..., n, n), judged by `judge` where its numbers can be read."""
+    """Return the Cholesky factor (..., n, n) of C (..., n, n), after the checks of `judge`."""
     L = jnp.linalg.cholesky(C)
     judge(L, remedy, margin)
     return L
 
 
 def judge(L, remedy=LARGER, margin=1.0):
-    """Refuse a Cholesky factor L (..., n, n) that failed; warn if it lost half of its digits.
+    """Check a Cholesky factor L: raise if it failed, warn if half of its digits are lost.
 
-    Under a JAX transformation nothing is said: a factor that failed is nan there, which samplers
-    reject. ``margin`` says how many times more the result loses than a quadratic form does.
+    Traced values are not checked: a factor that failed is nan, and samplers reject it.
+
+    Parameters
+    ----------
+    L : (..., n, n)
+    remedy : str
+        What the message advises.
+    margin : float
+        How many times larger the error of the result is than that of a quadratic form.
 
     Raises
     ------
@@ -36,7 +43,8 @@ def judge(L, remedy=LARGER, margin=1.0):
     Warns
     -----
     UserWarning
-        If the matrix has a condition number above one over the square root of the round-off.
+        If the condition number of the matrix, times ``margin``, is above 1 / sqrt(eps) for the
+        machine precision eps.
     """
     if isinstance(L, jax.core.Tracer) or not L.size:
         return
@@ -44,32 +52,41 @@ def judge(L, remedy=LARGER, margin=1.0):
     if not np.isfinite(host).all():
         raise ValueError(
             f"a matrix of shape {host.shape} is not positive definite in {host.dtype}: its "
-            f"smallest eigenvalue drowns in round-off; {remedy}"
+            f"smallest eigenvalue is not larger than the rounding error; {remedy}"
         )
+
     flat = host.reshape((-1,) + host.shape[-2:])
-    # of a batch look at the matrix whose squared rows and pivots differ most
+    # Of a batch check one matrix, that whose largest squared row and smallest squared pivot differ
+    # most: their ratio is a lower bound on the condition number.
     squares, pivots = (flat**2).sum(-1), np.diagonal(flat, axis1=-2, axis2=-1) ** 2
     worst = flat[np.argmax(squares.max(-1) / pivots.min(-1))].astype(float)
-    scaled = worst / np.sqrt((worst**2).sum(-1, keepdims=True))  # rounding ignores units of rows
+
+    # Rows in different units raise the condition number, but not the rounding error of a Cholesky
+    # factor: take the better of the matrix and the one scaled to a diagonal of ones.
+    scaled = worst / np.sqrt((worst**2).sum(-1, keepdims=True))
     judge_condition(
         min(_condition(worst), _condition(scaled)), host.shape, host.dtype, remedy, margin
     )
 
 
 def judge_condition(condition, shape, dtype, remedy=LARGER, margin=1.0):
-    """Warn if a condition number costs half of the digits; arguments as in `judge`."""
+    """Warn if a matrix with this condition number loses half of the digits of ``dtype``.
+
+    ``shape`` and ``remedy`` go into the message. ``margin`` is a factor on the condition number.
+    """
     lost = float(condition) * float(np.finfo(dtype).eps) * margin
     if lost > np.sqrt(np.finfo(dtype).eps):
         left, of = max(0.0, -np.log10(lost)), -np.log10(np.finfo(dtype).eps)
         warnings.warn(
             f"a matrix of shape {shape} has condition number {float(condition):.1e}: {left:.0f} of "
-            f"{of:.0f} digits are left of what it gives; {remedy}",
+            f"{of:.0f} digits are left in results computed from it; {remedy}",
             stacklevel=4,
         )
 
 
 def _condition(L):
-    """Lower bound on the condition number of L L^T: power iteration on it and its inverse."""
+    """Return a lower bound on the condition number of L L^T, for L (n, n) on the host."""
+    # power iteration with L L^T for its largest eigenvalue, with its inverse for the smallest
     v = u = np.random.default_rng(0).standard_normal(L.shape[0])
     for _ in range(6):
         v, u = v / np.linalg.norm(v), u / np.linalg.norm(u)
@@ -81,12 +98,14 @@ def _condition(L):
 
 @jax.custom_jvp
 def quad_logdet(C, b):
-    r"""Return :math:`b^T C^{-1} b` for every row ``b``, and :math:`\ln|C|`, from one factor.
+    r"""Return :math:`b^T C^{-1} b` for every row of ``b``, and :math:`\ln|C|`, from one factor.
 
     Parameters
     ----------
-    C : (..., n, n) symmetric positive definite
-    b : (..., m, n), one right-hand side a row
+    C : (..., n, n)
+        Symmetric and positive definite; otherwise the results are nan.
+    b : (..., m, n)
+        One right-hand side per row.
 
     Returns
     -------
@@ -95,10 +114,10 @@ def quad_logdet(C, b):
 
     Notes
     -----
-    The derivative is written out: with :math:`a = C^{-1}b`, the changes are
-    :math:`2 a^T db - a^T dC\, a` and :math:`\mathrm{tr}(C^{-1} dC)`. Automatic differentiation
-    of a Cholesky factor needs triangular solves with wide right-hand sides instead, which are
-    several times slower inside a sampler. A matrix that is not positive definite gives nan.
+    The derivative is written by hand. With :math:`a = C^{-1}b` the changes are
+    :math:`2 a^T db - a^T dC\, a` and :math:`\mathrm{tr}(C^{-1} dC)`. The automatic derivative of
+    a Cholesky factor is several times slower inside a sampler, because it solves triangular
+    systems with n right-hand sides.
     """
     L = jnp.linalg.cholesky(C)
     z = solve_triangular(L, jnp.swapaxes(b, -1, -2), lower=True)
@@ -111,21 +130,22 @@ def _quad_logdet_jvp(primals, tangents):
     dC, db = tangents
     L = jnp.linalg.cholesky(C)
     precision = inverse(L)
-    a = b @ precision
+    a = b @ precision  # rows C^-1 b
     d_quad = 2.0 * (a * db).sum(-1) - jnp.einsum("...mi,...ij,...mj->...m", a, dC, a)
     return ((a * b).sum(-1), log_det(L)), (d_quad, (precision * dC).sum((-2, -1)))
 
 
 def inverse(L):
-    """Inverse (..., n, n) of ``L L^T`` for lower triangles."""
+    """Return the inverse (..., n, n) of ``L L^T`` for lower triangular L (..., n, n)."""
     return _inner_product(_invert(L))
 
 
-_BLOCK = 64  # below it LAPACK's overhead outweighs the products that blocks save
+_BLOCK = 64  # smaller matrices are not split into blocks: the overhead would cost more
 
 
 def _invert(L):
-    """Invert lower triangles (..., n, n) by halves: dense products in place of wide solves."""
+    """Return the inverse (..., n, n) of lower triangular matrices L (..., n, n)."""
+    # Split into blocks [[A, 0], [B, C]]: matrix products are faster than triangular solves.
     n = L.shape[-1]
     if n <= _BLOCK:
         eye = jnp.broadcast_to(jnp.eye(n, dtype=L.dtype), L.shape)
@@ -138,7 +158,8 @@ def _invert(L):
 
 
 def _inner_product(R):
-    """``R^T R`` of lower triangles (..., n, n), leaving out the products with their zeros."""
+    """Return ``R^T R`` (..., n, n) of lower triangular matrices R (..., n, n)."""
+    # in blocks [[A, 0], [B, C]], without the products with zeros
     n = R.shape[-1]
     if n <= _BLOCK:
         return jnp.swapaxes(R, -1, -2) @ R
@@ -151,13 +172,15 @@ def _inner_product(R):
 
 
 def log_det(L):
-    """Log-determinant (...) of ``L L^T`` for lower triangles (..., n, n)."""
+    """Return the log-determinant (...) of ``L L^T`` for lower triangular L (..., n, n)."""
     return 2.0 * jnp.log(jnp.diagonal(L, axis1=-2, axis2=-1)).sum(-1)
 
 
 @jax.jit  # else the loop would compile at every call
 def cholesky(A):
-    """Factor a symmetric matrix, adding the least jitter of a fixed ladder that it needs.
+    """Return the Cholesky factor of a symmetric matrix plus the smallest jitter that it needs.
+
+    Jitters of n eps, 10 n eps, ... times the mean of the diagonal are tried in turn, after none.
 
     Parameters
     ----------
@@ -165,11 +188,13 @@ def cholesky(A):
 
     Returns
     -------
-    factor : (n, n) lower triangular
+    factor : (n, n)
+        Lower triangular. It has nan entries if no jitter was large enough.
     jitter : ()
-        What was added to the diagonal: a ridge shift, so callers report it. Zero for a
-        well-conditioned matrix; nan entries in ``factor`` mean that no rung was enough.
+        Number that was added to the diagonal; zero for a well-conditioned matrix. It acts as a
+        larger ridge, so callers report it.
     """
+    # find the jitter without derivatives, then factor once more with them
     fixed = jax.lax.stop_gradient(A)
     scale = jnp.diagonal(fixed).mean() * jnp.finfo(A.dtype).eps * A.shape[0]
     eye = jnp.eye(A.shape[0], dtype=A.dtype)
@@ -188,15 +213,15 @@ def cholesky(A):
 
 
 def solve(L, B):
-    """Solve ``L L^T x = B`` for a Cholesky factor ``L`` (n, n) and ``B`` (n,) or (n, c)."""
+    """Return the solution x of ``L L^T x = B``, for L (n, n) and B (n,) or (n, c)."""
     return cho_solve((L, True), B)
 
 
 @jax.custom_jvp
 def square_root(S):
-    """Symmetric square root (n, n) of a positive semi-definite matrix, and its eigenvalues.
+    """Return the symmetric square root of a positive semi-definite S (n, n), and S's eigenvalues.
 
-    It is continuous and has a first derivative, also where eigenvalues meet.
+    The square root is continuous and has a first derivative, also where eigenvalues are equal.
     """
     values, V = jnp.linalg.eigh(S)
     return (V * jnp.sqrt(jnp.clip(values, 0.0))) @ V.T, values
@@ -208,14 +233,18 @@ def _square_root_jvp(primals, tangents):
     values, V = jnp.linalg.eigh(jax.lax.stop_gradient(S))
     V = once(V, S)
     roots = jnp.sqrt(jnp.clip(values, 0.0))
-    total = roots[:, None] + roots  # from R dR + dR R = dS, R the root
+    # the derivative of R R = S, R dR + dR R = dS, is solved entry by entry in the eigenbasis
+    total = roots[:, None] + roots
     ratio = jnp.where(total > 0, (V.T @ dS @ V) / jnp.where(total > 0, total, 1.0), 0.0)
     d_values = jnp.einsum("pi,pq,qi->i", V, dS, V)
     return ((V * roots) @ V.T, values), (V @ ratio @ V.T, d_values)
 
 
 def _unless_they_meet(values):
-    """For sorted values: 1, or nan where a neighbour is close and both are above round-off."""
+    """Return nan for sorted values (k,) with a neighbour that is nearly equal, 1 for others.
+
+    Values as small as rounding errors do not count as equal.
+    """
     size = jnp.abs(values)
     near = jnp.abs(jnp.diff(values)) <= 1e-6 * jnp.maximum(size[1:], size[:-1])
     near = jnp.pad(near, (1, 0)) | jnp.pad(near, (0, 1))
@@ -225,9 +254,10 @@ def _unless_they_meet(values):
 
 @jax.custom_jvp
 def eigh(A):
-    """Eigenvalues, rising, and eigenvectors, whose derivative is nan where eigenvalues meet.
+    """Return eigenvalues (n,), smallest first, and eigenvectors (n, n) of a symmetric matrix.
 
-    It does not exist there; JAX gives a number or nan, as round-off has it.
+    Where eigenvalues are equal, eigenvectors have no derivative: here it is nan. JAX's own is nan
+    or a number there, depending on rounding.
     """
     return tuple(jnp.linalg.eigh(A))
 
@@ -240,7 +270,10 @@ def _eigh_jvp(primals, tangents):
 
 @jax.custom_jvp
 def svd(A):
-    """Thin singular value decomposition ``U, s, Vt`` with derivatives as those of `eigh`."""
+    """Return the thin singular value decomposition ``U, s, Vt``.
+
+    Where singular values are equal, the derivatives of U and Vt are nan: they do not exist.
+    """
     return tuple(jnp.linalg.svd(A, full_matrices=False))
 
 
@@ -255,10 +288,10 @@ def _svd_jvp(primals, tangents):
 
 @jax.custom_jvp
 def pairs(K):
-    """Eigenvectors (n, n) and eigenvalues (n,), falling, of a symmetric matrix.
+    """Return eigenvectors (n, n) and eigenvalues (n,), largest first, of a symmetric matrix.
 
-    Derivatives of eigenvectors are nan, as they do not exist where eigenvalues meet: code that uses
-    the pairs must hold them fixed, and take its derivative from the matrix.
+    The derivative of eigenvectors is nan, since it does not exist where eigenvalues are equal. Code
+    that uses the eigenvectors must treat them as constant, and take derivatives from the matrix.
     """
     values, vectors = jnp.linalg.eigh(K)
     return vectors[:, ::-1], values[::-1]
@@ -273,11 +306,12 @@ def _pairs_jvp(primals, tangents):
 
 @jax.custom_jvp
 def pairs_of_root(A):
-    """Eigenpairs of A A^T for A (n, k) as `pairs`, (n, r) and (r,), with r = min(n, k).
+    """Return eigenvectors (n, r) and eigenvalues (r,), largest first, of A A^T for A (n, k).
 
-    Singular values keep the digits of eigenvalues below the round-off of the largest.
+    r is min(n, k). The singular values of A keep the digits of eigenvalues that are smaller than
+    the rounding error of the largest. The derivative of eigenvectors is nan, as in `pairs`.
     """
-    if A.shape[1] > A.shape[0]:
+    if A.shape[1] > A.shape[0]:  # with A^T = Q R, A A^T is R^T R, and R is only (n, n)
         A = jnp.linalg.qr(A.T, mode="r").T
     U, singular, _ = jnp.linalg.svd(A, full_matrices=False)
     return U, singular**2
@@ -287,22 +321,24 @@ def pairs_of_root(A):
 def _pairs_of_root_jvp(primals, tangents):
     (A,), (dA,) = primals, tangents
     U, values = pairs_of_root(A)
+    # of an eigenvalue, u^T (dA A^T + A dA^T) u
     change = 2.0 * ((U.T @ A) * (U.T @ dA)).sum(-1)
     return (U, values), (U * jnp.nan * dA.sum(), change)
 
 
 def safe_sqrt(x):
-    """Square root of ``max(x, 0)`` whose derivative at zero is 0 in place of infinity."""
+    """Return the square root of ``max(x, 0)``, with derivative 0 instead of infinity at zero."""
+    # the inner where keeps infinity out of the derivative, where 0 * infinity would be nan
     positive = x > 0
     return jnp.where(positive, jnp.sqrt(jnp.where(positive, x, 1.0)), 0.0)
 
 
 @jax.custom_jvp
 def with_value(x, value):
-    """Return ``value``, whose derivatives of every order are those of ``x`` (...).
+    """Return ``value`` (...), with the derivatives, of every order, of ``x`` (...).
 
-    For a value that is known more precisely than the formula gives it: a `jnp.where` would cut the
-    derivatives that the formula has.
+    Use it if a value is known with more digits than the formula for ``x`` gives. Replacing x by
+    the value would lose the derivatives of the formula.
     """
     return value
 
@@ -313,30 +349,34 @@ def _with_value_jvp(primals, tangents):
 
 
 def matrix_function(A, f):
-    r"""Factor an elementwise function of a symmetric matrix: :math:`f(A) = V W V^T`.
+    r"""Return factors V, W of a function of a symmetric matrix, :math:`f(A) = V W V^T`.
+
+    The function acts on each eigenvalue.
 
     Parameters
     ----------
-    A : (n, n) symmetric, positive semi-definite up to round-off
-    f : callable
-        ``f(values, largest)``, elementwise in eigenvalues of any shape and knowing the largest,
-        which is taken to be simple. Its parameters are the arrays of a pytree, not variables that
-        a plain function closes over.
+    A : (n, n)
+        Symmetric, and positive semi-definite up to rounding.
+    f : callable (values, largest) -> array like values
+        Elementwise in eigenvalues of any shape. It also receives the largest eigenvalue, which must
+        be simple if f uses it. To be differentiated, parameters of f must be arrays of a pytree,
+        not variables that a plain function captured.
 
     Returns
     -------
-    V : (n, n), eigenvectors, constant under differentiation
+    V : (n, n)
+        Eigenvectors, constant under differentiation.
     W : (n, n)
-        ``diag(f)``, whose derivative carries that of the eigenvectors. Eigenvalues at or below
-        ``n eps`` of the largest count as zero, with f = 0.
+        ``diag(f)``. Its derivative includes the change of the eigenvectors. Eigenvalues not above
+        ``n eps`` times the largest count as zero, and have f = 0.
 
     Notes
     -----
     The derivative of W is :math:`F \circ (V^T dA\, V)` with divided differences
-    :math:`F_{ij} = (f_i - f_j)/(l_i - l_j)`, and :math:`f'` of the mean where two eigenvalues
-    agree to a relative 1e-6. It holds at any degeneracy, where the derivative of eigenvectors is
-    nan or wrong. Second derivatives in A raise. The factors stay apart because f may be as large
-    as an inverse eigenvalue, and then the product loses what ``(B @ V) @ W @ (B @ V).T`` keeps.
+    :math:`F_{ij} = (f_i - f_j)/(l_i - l_j)`. If two eigenvalues agree to a relative 1e-6, F is
+    :math:`f'` at their mean. So it also holds for equal eigenvalues, at which eigenvectors have no
+    derivative. Second derivatives in A raise an error. V and W are not multiplied here: f may be
+    as large as an inverse eigenvalue, and ``(B @ V) @ W @ (B @ V).T`` keeps more digits.
 
     References
     ----------
@@ -350,10 +390,12 @@ def matrix_function(A, f):
 
 @eqx.filter_custom_jvp
 def _weights(A, f, largest, e, V):
+    """W of `matrix_function`, for eigenvalues e (n,) with zeros where they count as zero."""
     return jnp.diag(_positive(f, largest, e))
 
 
 def _positive(f, largest, e):
+    """``f(e, largest)``; 0 where e is 0."""
     return jnp.where(e > 0, f(jnp.where(e > 0, e, 1.0), largest), 0.0)
 
 
@@ -363,6 +405,7 @@ def _weights_jvp(primals, tangents):
     e, V = once((e, V), A)
     parts = eqx.filter_jvp(lambda f, top: _positive(f, top, e), (f, largest), (df, d_largest))
     values = parts[0]
+    # first the change of f itself, then that of the eigenvalues and eigenvectors
     change = jnp.diag(jnp.zeros_like(values) if parts[1] is None else parts[1])
     if dA is not None:
         gap, total = e[:, None] - e, e[:, None] + e
@@ -376,17 +419,18 @@ def _weights_jvp(primals, tangents):
 
 
 FIRST_ONLY = (
-    "in their matrix, results of eigenpairs have first derivatives only (modified kernels in their "
-    "base, linear dynamics in K and S, laws with eigen=); sample with gradients, as NUTS does, "
-    "leave eigen out, or fix the matrix and differentiate other arguments"
+    "a second derivative is not available: results made of eigenpairs have first derivatives only "
+    "in the matrix (modified kernels in their base, linear dynamics in K and S, laws with eigen=); "
+    "sample with gradients, as NUTS does, leave eigen out, or fix the matrix and differentiate "
+    "other arguments"
 )
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
 def once(V, A, message=FIRST_ONLY):
-    """Return V, eigenvectors of A or made from them, in a rule that takes no derivative in A again.
+    """Return V, eigenvectors of A or made from them, but raise ``message`` if it is differentiated.
 
-    A derivative in A or V raises ``message``.
+    Derivative rules that are right only for the first derivative use it.
     """
     return V
 

@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Read numbers of users on the host, before JAX sees them: real arrays, or a clear error."""
+"""Convert numbers that a user gives to real arrays, with a clear message if that fails.
+
+JAX would drop the imaginary part of complex numbers and ignore masks. Its messages for dates, text
+and objects are hard to understand. So values are checked on the host before JAX converts them.
+"""
 
 import operator
 from collections.abc import Sequence
@@ -10,10 +14,11 @@ import numpy as np
 
 
 def known(value):
-    """Say whether the numbers of ``value`` can be read: no JAX transformation traces it."""
+    """Return whether numbers can be read from ``value``: True unless JAX traces it."""
     return not isinstance(value, jax.core.Tracer)
 
 
+# what a message says about a kind of NumPy dtype
 _WORDS = {
     "c": "is complex, its imaginary part would be lost; give {0}.real, or both parts as columns",
     "M": "holds dates; give numbers, e.g. ({0} - {0}[0]) / np.timedelta64(1, 'D')",
@@ -23,7 +28,7 @@ _WORDS = {
 
 
 def shown(value):
-    """Describe a value on one short line: arrays by type and shape, the rest as it prints."""
+    """Return a short text for a value: type and shape of arrays, the type of objects, else repr."""
     if isinstance(value, np.ndarray | jax.Array) and not (known(value) and value.size == 1):
         kind = f"{value.dtype} array" if known(value) else f"traced {value.dtype} array"
         return f"a {kind} of shape {value.shape}"
@@ -36,11 +41,10 @@ def shown(value):
 
 
 def numbers(name, value):
-    """Convert to an array of real numbers: JAX arrays stay so, others become NumPy arrays.
+    """Return ``value`` as real numbers: a JAX array if it was one, a float, or a NumPy array.
 
-    JAX would drop the imaginary part of complex numbers and ignore masks, and its errors on dates,
-    text and objects say little. Real numbers that JAX lacks (big-endian, long double, objects such
-    as `Fraction`) are converted to those that it has.
+    Types of real numbers that JAX does not have (big-endian, long double, objects such as
+    `Fraction`) are converted. Raises ValueError for all else; the message calls the value ``name``.
     """
     if isinstance(value, bool | np.bool_):
         raise ValueError(f"{name} must be a number, got {value!r}; write 1.0 or 0.0 if it is one")
@@ -51,7 +55,7 @@ def numbers(name, value):
     if isinstance(value, list | tuple) and not all(map(known, jax.tree.leaves(value))):
         value = _stacked(name, value)
 
-    # values that are traced are JAX arrays from here on
+    # from here on traced values are JAX arrays
     if isinstance(value, jax.Array):
         return _real(name, value)
     if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
@@ -59,9 +63,10 @@ def numbers(name, value):
             f"{name} is a masked array with {np.ma.count_masked(value)} masked entries; remove "
             "their rows or impute them, then give a plain array"
         )
+
     try:
         host = np.asarray(value)
-    except Exception as error:  # each container has its own errors
+    except Exception as error:  # each kind of container raises its own
         reason = f"cannot be read as an array, got {shown(value)}"
         if "inhomogeneous" in str(error):
             reason = "is ragged: its rows differ in length"
@@ -70,7 +75,10 @@ def numbers(name, value):
 
 
 def _python_number(name, value):
-    """Convert a Python number to a float, to which JAX gives the precision of arrays it meets."""
+    """Return a Python number as a float.
+
+    In arithmetic JAX gives it the precision of the array beside it.
+    """
     try:
         return float(value)
     except OverflowError:
@@ -78,7 +86,7 @@ def _python_number(name, value):
 
 
 def _stacked(name, rows):
-    """Stack rows, some of which are traced."""
+    """Return a list of rows, some of which are traced, as one JAX array."""
     rows = [numbers(f"an entry of {name}", row) for row in rows]
     if len({np.shape(row) for row in rows}) > 1:
         raise ValueError(f"{name} is ragged: its rows differ in shape; give one array of numbers")
@@ -86,9 +94,9 @@ def _stacked(name, rows):
 
 
 def _of_objects(name, host):
-    """Convert an array of Python objects, each of which is a real number, to floats."""
+    """Return an array of Python objects as integers or floats; raise if one is no real number."""
     for index, value in np.ndenumerate(host):
-        text = isinstance(value, str | bytes)  # float() would read it
+        text = isinstance(value, str | bytes)  # float() would convert it
         if text or not hasattr(value, "__float__") and not hasattr(value, "__index__"):
             where = f"an object at index {list(index)}: " if index else ""
             raise ValueError(
@@ -100,12 +108,12 @@ def _of_objects(name, host):
         return np.array([float(value) for value in host.flat]).reshape(host.shape)
     except OverflowError:
         raise ValueError(f"{name} holds numbers too large for a float; rescale them") from None
-    except Exception:  # whatever the objects' own conversion says
+    except Exception:  # whatever the conversion of the objects raises
         raise ValueError(f"{name} must hold real numbers; give an array of them") from None
 
 
 def _real(name, value):
-    """Require the dtype of real numbers, in the machine's own byte order and JAX's precision."""
+    """Return an array of real numbers in the byte order of the machine and at most 64 bits."""
     dtype = value.dtype
     if jax.dtypes.issubdtype(dtype, jax.dtypes.extended):
         raise ValueError(f"{name} must hold real numbers, got a random key; give an array of them")
@@ -115,7 +123,7 @@ def _real(name, value):
     if dtype.kind in "biuf" or narrow:
         if dtype.itemsize > 8 or not dtype.isnative:
             wide = "f8" if dtype.itemsize > 8 else dtype.newbyteorder("=")
-            with np.errstate(over="ignore"):  # it becomes infinite, and is refused later
+            with np.errstate(over="ignore"):  # too large becomes infinite, and raises later
                 return value.astype(wide)
         return value
     kind = {"S": "U", "T": "U"}.get(dtype.kind, dtype.kind)
@@ -134,7 +142,7 @@ def on_device(value):
 
 
 def integer(value):
-    """Read one integer of Python, NumPy or a 0-d array as an int; None if it is not one."""
+    """Return an integer of Python, NumPy or a 0-d array as an int; None for anything else."""
     dtype = getattr(value, "dtype", np.dtype(int))
     if isinstance(value, bool) or not jnp.issubdtype(dtype, np.integer):
         return None

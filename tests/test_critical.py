@@ -90,7 +90,7 @@ def test_power_laws_at_criticality(activation, weight, bias, layernorm, exponent
     "call, message",
     [
         (lambda: critical_point("relu", 0.1), r"no critical sigma_w\^2 in \[0.01, 100"),
-        (lambda: jacobian_flow(NNGP(1, weight_var=[1, 2]), 1.0, 3), "the flow is that of equal"),
+        (lambda: jacobian_flow(NNGP(1, weight_var=[1, 2]), 1.0, 3), "all layers must be alike"),
         (lambda: jacobian_flow(NNGP(1, skip=1.0), 1.0, 3, residual=1.0), "leave residual out"),
         (lambda: jacobian_flow(NNGP(1, "step"), 1.0, 3), "step has no derivative"),
     ],

@@ -201,7 +201,7 @@ def test_partial_jacobians_follow_the_theory(name, weight, bias):
         (lambda X: relative_distance(X, X[:2]), r"K has shape \(7, 3\) and reference \(2, 3\)"),
         (
             lambda X: empirical_apjn(layers, [], X, 2, 1, key=jax.random.key(0)),
-            "layers are 2 and 1; give 0 <= start <= stop",
+            "start is 2 and stop is 1; give 0 <= start <= stop",
         ),
         (
             lambda X: empirical_apjn(lambda p, h, i, j: h[:, 0] if j else h, {}, X, 0, 1, key=0),
@@ -213,11 +213,11 @@ def test_partial_jacobians_follow_the_theory(name, weight, bias):
         ),
         (
             lambda X: empirical_ntk(lambda p, X: X @ p["w"], {"w": np.arange(3)}, X),
-            r"params\['w'\] is no array of floating-point numbers; close over",
+            r"params\['w'\] is not an array of floating-point numbers; give",
         ),
         (
             lambda X: empirical_ntk(lambda p, X: X[:, 0], {"act": jax.nn.relu}, X),
-            r"params\['act'\] is no array of floating-point numbers",
+            r"params\['act'\] is not an array of floating-point numbers",
         ),
         (lambda X: empirical_ntk(lambda p, X: X[:, 0], {}, X), "params has no arrays"),
     ],

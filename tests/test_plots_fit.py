@@ -116,7 +116,7 @@ def test_what_is_missing_or_does_not_fit_is_named():
     dt = fit_groups()
     alone = dt.copy()
     del alone["observed_data"]
-    with pytest.raises(ValueError, match="add them to the tree of the fit by dt.update"):
+    with pytest.raises(ValueError, match="add the predictions to the tree of the fit by dt.update"):
         plots.plot_fit(alone, backend="none")
     two = dt.copy()
     two["observed_data"] = dt["observed_data"].to_dataset().assign(other=("point", X[:, 0]))

@@ -225,7 +225,7 @@ def test_bad_input_is_named(call, message):
 
 
 def test_round_off_below_zero_is_clipped_with_a_warning():
-    with pytest.warns(UserWarning, match="1 eigenvalues are negative by round-off"):
+    with pytest.warns(UserWarning, match="1 eigenvalues are negative by rounding"):
         s = rg.effective_ridge([1.0, 0.5, -1e-14], 3, 0.1)
     np.testing.assert_allclose(s, rg.effective_ridge([1.0, 0.5, 0.0], 3, 0.1))
 

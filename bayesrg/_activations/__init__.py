@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Activation functions and their Gaussian moments: for kernels, networks and theory alike."""
+"""Activation functions and their Gaussian moments, shared by kernels, networks and theory."""
 
 from .duals import angle_between
 from .functions import (

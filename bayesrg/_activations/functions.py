@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The table of activation functions: adding one is one entry."""
+"""The table of activation functions. A new activation is one more entry of `ACTIVATIONS`."""
 
 from functools import lru_cache
 
@@ -16,13 +16,14 @@ from . import closed, duals
 
 
 def still_number(name, value):
-    """Make a field of one number: static, unless it is a JAX array."""
+    """Convert a number to a field of a module: a JAX array stays one, a float becomes static."""
     if isinstance(value, Array):
         return _checks.finite(name, value, ndim=0)
     return still(_checks.number(name, value))
 
 
 def _kinks(kinks):
+    """Convert kinks to a tuple of fields; an array (k,) counts as a list of k numbers."""
     given = list(kinks) if getattr(kinks, "ndim", 0) == 1 else kinks
     places = _checks.sequence("kinks", given, "numbers, where the function or a derivative jumps")
     return tuple(still_number("an entry of kinks", place) for place in places)
@@ -33,16 +34,19 @@ def _closed(function):
 
 
 class Activation(eqx.Module):
-    """An elementwise function and what is known about it.
+    """An elementwise function, with the closed forms of its Gaussian moments that are known.
 
     Attributes
     ----------
     function : callable
-        Elementwise, of JAX arrays. Arrays that it captured are parameters, as in any callable.
-    kinks : tuple of float or (), rising
-        Where it, or a derivative, jumps or turns sharply: quadrature has panels between them.
+        Acts on each element of a JAX array. Arrays that the function captured are parameters.
+    kinks : tuple of float or of arrays (), rising
+        Places where the function or a derivative jumps or turns sharply. Integrals are split
+        there.
     closed : callable (mean, variance) -> (E f, E f', E f'', E f^2 or None), optional
+        Moments at one Gaussian argument. Without it they are integrated.
     dual : Dual, optional
+        Moments at two Gaussian arguments of mean zero. Without it a Hermite series is used.
     """
 
     function: Held = eqx.field(converter=hold)
@@ -54,7 +58,7 @@ class Activation(eqx.Module):
         return repr(self.function)
 
 
-SLOPE = 0.2  # of the leaky relu
+SLOPE = 0.2  # of the leaky relu below zero, by default
 
 ACTIVATIONS = {
     "relu": Activation(jax.nn.relu, closed=closed.relu, dual=duals.RELU),
@@ -94,7 +98,11 @@ _NAMES = {entry.function.plan: name for name, entry in ACTIVATIONS.items()}
 
 
 def named(activation):
-    """Convert an activation to the field of a kernel: a static name, or an `Activation`."""
+    """Convert an activation to a field of a kernel: a static name if it has one.
+
+    A callable that is the function of a named activation becomes that name. Others become an
+    `Activation`.
+    """
     entry = resolve(activation)
     if isinstance(activation, str):
         return still(activation)
@@ -103,9 +111,9 @@ def named(activation):
 
 
 def resolve(activation):
-    """Find an activation by its name; an elementwise callable is checked and wrapped.
+    """Return the `Activation` of a name, or of an elementwise callable after checking it.
 
-    A callable that is the function of a named activation is that activation.
+    A callable that is the function of a named activation gives that activation.
 
     Raises
     ------
@@ -119,6 +127,7 @@ def resolve(activation):
                 f"elementwise callable, got {activation!r}"
             )
         return ACTIVATIONS[activation]
+
     if isinstance(activation, Activation):
         entry = activation
     elif callable(activation):
@@ -130,6 +139,8 @@ def resolve(activation):
             "activation must be a name or an elementwise callable, got "
             f"{_checks.shown(activation)}; the names are {', '.join(map(repr, ACTIVATIONS))}"
         )
+
+    # the functions of the table need no check
     if entry.function.plan not in _NAMES:
         _checks.finite("kinks", entry.kinks, ndim=1)
         _require_elementwise(entry.function)
@@ -140,20 +151,21 @@ _PROBE = np.array([[0.3, -1.2, 2.0], [-0.4, 0.0, 1.1]])
 
 
 def _require_elementwise(function):
+    """Raise unless a function acts on each element alone, judged from values on a small array."""
     try:
         whole, single = _both(function)
     except Exception as error:
         raise ValueError(
-            f"activation {function} fails on a traced array of shape (2, 3): {error}; write it "
-            "with jax.numpy alone, since JAX arrays that it captured are traced too"
+            f"activation {function} fails on a traced array of shape (2, 3): {error}; use only "
+            "jax.numpy in it, since JAX arrays that it captured are traced too"
         ) from error
     alone = single.shape == (1,) and whole.shape == (2, 3)
     traced = isinstance(whole, jax.ShapeDtypeStruct)
     if not alone or not (traced or np.allclose(whole[0, 1], single[0], rtol=1e-5, atol=1e-6)):
         if alone:
             raise ValueError(
-                f"activation {function} mixes the elements of its input, as a softmax does, and "
-                "units would not be alike; take a function of each element alone"
+                f"activation {function} mixes the elements of its input, as a softmax does, so "
+                "units would not be alike; give a function that acts on each element alone"
             )
         raise ValueError(
             f"activation {function} is not vectorised: it maps shape (2, 3) to {whole.shape} and "
@@ -162,8 +174,8 @@ def _require_elementwise(function):
 
 
 def _both(function):
-    """Values on an array (2, 3) and on one of its elements, (1,); shapes if it is traced."""
-    if not function.arrays:
+    """Return f of an array (2, 3) and of one of its elements (1,): values, or shapes if traced."""
+    if not function.arrays:  # depends on nothing but its plan: evaluated once, then kept
         return _both_fixed(function.plan)
     if function.traced:
         return tuple(jax.eval_shape(function, _PROBE[part]) for part in (..., (0, slice(1, 2))))
@@ -176,6 +188,7 @@ def _both_fixed(plan):
 
 
 def _evaluate(function):
+    """Values of a function that is not traced, on the probe (2, 3) and on one element (1,)."""
     with jax.ensure_compile_time_eval():
         return tuple(np.asarray(_apply(function, jnp.asarray(v))) for v in (_PROBE, _PROBE[0, 1:2]))
 
@@ -186,14 +199,15 @@ def _apply(function, x):
 
 
 def activation_function(activation):
-    """Elementwise function of a name, of an `Activation`, or of a callable, which is held."""
+    """Return the elementwise function of an activation: a name, an `Activation` or a callable."""
     return resolve(activation).function
 
 
 def is_odd(activation):
-    """Say whether ``f(-t) = -f(t)`` to 1e-12 of the largest value, on a grid to 8.
+    """Return whether an activation is odd, ``f(-t) = -f(t)``.
 
-    In 32-bit floats to 1e-6. None where it depends on values that are traced.
+    It counts as odd if both sides agree on a grid from 0 to 8, to 1e-12 of the largest value
+    (1e-6 in 32-bit floats). Returns None if that depends on values that are traced.
     """
     function = resolve(activation).function
     if function.traced:
@@ -215,7 +229,13 @@ def _odd(function):
 
 
 def one_a_layer(name, activations, layers):
-    """Repeat one activation for all layers, or check that there is one for each."""
+    """Return a tuple with one activation per layer, from one for all layers or a list.
+
+    Raises
+    ------
+    ValueError
+        For a list of another length; the message calls the argument ``name``.
+    """
     if isinstance(activations, str | Activation) or callable(activations):
         activations = (activations,) * layers
     if not isinstance(activations, tuple | list):

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-r"""Second Gaussian moments of any activation, as a Hermite series in the correlation.
+r"""Second moments of any activation at two Gaussian arguments, as a Hermite series.
 
 .. math:: h_k(a) = E f(\sqrt a z)\,\mathrm{He}_k(z)/\sqrt{k!}, \qquad
           V(a, b, c) = \sum_k h_k(a)\, h_k(b)\, \rho^k, \qquad \rho = c/\sqrt{ab}
 
-(Mehler). Coefficients are integrals over one argument, by the rule of `moments`, so that the
-series is smooth in the correlation up to 1, and kinks cost terms but no accuracy of a term. That
-of the derivative is the series of f'.
+(Mehler's formula) for variances a, b and covariance c. The coefficients are integrals over one
+argument, by the panels of `moments`; a function with kinks needs more terms, but each term is
+exact. The moments of the derivative, :math:`E f'(u) f'(v)`, are the series of f'.
 """
 
 from typing import NamedTuple
@@ -24,10 +24,10 @@ from .moments import _ends, _rule
 
 
 class Coefficients(NamedTuple):
-    """What a series needs of one argument's variance (...).
+    """Coefficients of the series of one argument, at each of its variances (...).
 
-    ``value`` and ``slope`` (..., order) are the coefficients of f and f', ``square`` and
-    ``slope_square`` (...) their mean squares.
+    ``value`` and ``slope`` (..., order) are the coefficients of f and f'. ``square`` and
+    ``slope_square`` (...) are the mean squares of f and f'.
     """
 
     variance: Array
@@ -38,15 +38,19 @@ class Coefficients(NamedTuple):
 
 
 class Series(NamedTuple):
-    """Dual of an activation that has none in closed form; it is used like a `duals.Dual`."""
+    """Second moments of an activation as a series of ``order`` terms, used like a `duals.Dual`.
+
+    What `Dual` calls variances a and b are here the `Coefficients` that ``prepare`` makes of them.
+    """
 
     activation: Activation
     order: int
     gaps: None = None
 
     def prepare(self, a):
-        """Coefficients of both series at variances ``a`` (...)."""
+        """Coefficients of the series of f and f' at variances ``a`` (...)."""
         s = safe_sqrt(a)
+        # If the only kink is at 0, the panels are equal for all variances: one rule serves.
         if not all(isinstance(k, Number) and k == 0 for k in self.activation.kinks):
             one = jax.checkpoint(lambda s: self._project(self._rule(s), s))
             found = lax.map(one, s.ravel(), batch_size=64)
@@ -56,26 +60,27 @@ class Series(NamedTuple):
         return Coefficients(a, *found)
 
     def covariance(self, p, q, c):
-        """``E f(u) f(v)`` for coefficients p and q and covariances c, broadcast together."""
+        """``E f(u) f(v)`` for coefficients p and q and covariances c (...), that broadcast."""
         return _sum(p.value, q.value, _correlation(p.variance, q.variance, c))
 
     def slope(self, p, q, c):
-        """``E f'(u) f'(v)``."""
+        """``E f'(u) f'(v)`` for coefficients p and q and covariances c (...), that broadcast."""
         return _sum(p.slope, q.slope, _correlation(p.variance, q.variance, c))
 
     def diagonal(self, p):
-        """``E f(u)^2``, by quadrature: nothing is truncated."""
+        """``E f(u)^2`` (...) for coefficients p; an integral, so that no term is left out."""
         return p.square
 
     def slope_diagonal(self, p):
-        """``E f'(u)^2``."""
+        """``E f'(u)^2`` (...) for coefficients p; an integral, so that no term is left out."""
         return p.slope_square
 
     def left_out(self, p):
-        """Shares of ``E f^2`` and ``E f'^2`` that the series leave out, and a sign of jumps.
+        """Shares of ``E f^2`` and ``E f'^2`` that the series leave out, and a measure of jumps.
 
-        The last is the relative difference between ``E f'`` and what integration by parts gives
-        for it, zero for functions that have a derivative.
+        The last is the relative difference between two values of ``E f'``: the mean of f', and the
+        integral by parts. They are equal unless f jumps. Each result has the shape of ``p``'s
+        variances (...).
         """
         tiny = jnp.finfo(p.square.dtype).tiny
 
@@ -88,7 +93,7 @@ class Series(NamedTuple):
         return share(p.square, p.value), share(p.slope_square, p.slope), jump
 
     def _rule(self, s):
-        """Points and weights of the standard normal between kinks, at standard deviation s ()."""
+        """Points and weights (m,) for a standard normal z, with kinks of ``f(s z)`` at s ()."""
         return _rule(_ends(self.activation.kinks, jnp.zeros_like(s), s), max(128, 2 * self.order))
 
     def _project(self, rule, s):
@@ -101,9 +106,9 @@ class Series(NamedTuple):
 
 
 def dual_of(activation, slope=SLOPE, order=64):
-    """Closed form of an activation's second moments, or its series with ``order`` terms.
+    """Return an activation's second moments in closed form, or as a series of ``order`` terms.
 
-    ``slope`` is that of the leaky relu below zero, and may be traced.
+    ``slope`` is the slope of the leaky relu below zero. It may be traced.
     """
     if isinstance(activation, str) and activation == "leaky_relu":
         return duals.leaky(slope if isinstance(slope, Array) else float(slope))
@@ -112,17 +117,18 @@ def dual_of(activation, slope=SLOPE, order=64):
 
 
 def _over(x, y):
+    """``x / y``; 0 where y is 0."""
     return jnp.where(y > 0, x / jnp.where(y > 0, y, 1.0), 0.0)
 
 
 def _correlation(a, b, c):
-    """``c / sqrt(ab)`` in [-1, 1], with the derivative of the ratio also at the ends."""
+    """``c / sqrt(ab)``, clipped to [-1, 1]; the derivative is that of the ratio before clipping."""
     rho = _over(c, safe_sqrt(a * b))
     return rho + lax.stop_gradient(jnp.clip(rho, -1.0, 1.0) - rho)
 
 
 def _hermite(z, order):
-    r"""Hermite polynomials :math:`\mathrm{He}_k(z)/\sqrt{k!}` for k < order: (order, q)."""
+    r"""Hermite polynomials :math:`\mathrm{He}_k(z)/\sqrt{k!}`, (order, m) at points z (m,)."""
 
     def step(carry, k):
         below, here = carry
@@ -134,6 +140,7 @@ def _hermite(z, order):
 
 
 def _horner(A, B, rho):
+    """``sum_k A_k B_k rho^k`` by Horner's rule, for A and B (..., order) and rho (...)."""
     shape = jnp.broadcast_shapes(A.shape[:-1], B.shape[:-1], rho.shape)
     A, B = (jnp.moveaxis(v, -1, 0) for v in (A, B))
 
@@ -145,13 +152,14 @@ def _horner(A, B, rho):
 
 @jax.custom_jvp
 def _sum(A, B, rho):
-    """``sum_k A_k B_k rho^k`` for A and B (..., order): leading axes broadcast with rho (...)."""
+    """``sum_k A_k B_k rho^k`` for A and B (..., order) and rho (...), with a lean derivative."""
     return _horner(A, B, rho)
 
 
 @_sum.defjvp
 def _sum_jvp(primals, tangents):
-    # Through the recursion itself every partial sum would be stored.
+    # JAX's own derivative of the loop would store every partial sum. The derivative in rho is
+    # again such a series, with coefficients (k + 1) A_{k+1} and B_{k+1}.
     A, B, rho = primals
     dA, dB, drho = tangents
     k = np.arange(1, A.shape[-1])

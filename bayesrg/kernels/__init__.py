@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Covariance functions: immutable pytrees that give Gram matrices."""
+"""Covariance functions (kernels). Each is an immutable pytree; calling it gives a Gram matrix."""
 
 from .adapter import adapt
 from .base import Constant, Kernel, MomentKernel, White

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Kernels of other packages, and plain functions, as kernels of this one."""
+"""Make kernels from plain functions and from kernels of other packages."""
 
 from collections.abc import Callable
 
@@ -11,7 +11,7 @@ from .base import Kernel
 
 
 class Adapted(Kernel):
-    """Kernel that calls a given function of two sets of inputs; see `adapt`."""
+    """Kernel that calls a function of two sets of inputs. Made by `adapt`."""
 
     function: Callable
     diagonal: Callable | None
@@ -21,8 +21,8 @@ class Adapted(Kernel):
         if K.shape != (X.shape[0], Z.shape[0]):
             raise ValueError(
                 f"kernel returned shape {K.shape} for inputs of shapes {X.shape} and {Z.shape}; "
-                "adapt takes a function of two sets of inputs, rows of (n, d) and (m, d), that "
-                "returns (n, m): wrap one of two single inputs in jax.vmap twice"
+                "adapt needs a function from (n, d) and (m, d) to (n, m): if yours takes two "
+                "single inputs, wrap it in jax.vmap twice"
             )
         return K
 
@@ -39,16 +39,16 @@ class Adapted(Kernel):
 
 
 def adapt(kernel: Callable, diag: Callable | None = None) -> Kernel:
-    """Make a kernel of any function that gives Gram matrices, such as a kernel of tinygp.
+    """Return a kernel made of any function that gives Gram matrices, such as a kernel of tinygp.
 
     Parameters
     ----------
     kernel : callable
-        From X (n, d) and Z (m, d) to their Gram matrix (n, m); it is always called with both.
-        Its parameters can be sampled and differentiated: the arrays of a pytree (a kernel of
-        tinygp, an `equinox.Module`), and those that a function captured.
+        Maps X (n, d) and Z (m, d) to their Gram matrix (n, m). It is always called with both.
+        Arrays inside it are parameters that can be sampled and differentiated: the leaves of a
+        pytree (a kernel of tinygp, an `equinox.Module`), and arrays that a function captured.
     diag : callable, optional
-        From X (n, d) to the diagonal (n,); by default every row is paired with itself.
+        Maps X (n, d) to the diagonal (n,). By default ``kernel`` is called for each row alone.
 
     Returns
     -------
@@ -57,12 +57,12 @@ def adapt(kernel: Callable, diag: Callable | None = None) -> Kernel:
     Raises
     ------
     ValueError
-        When called, for a result of another shape.
+        When the new kernel is called and the function returns another shape.
 
     Notes
     -----
-    That it is symmetric and positive semi-definite is taken on trust, and its derivatives at
-    coincident inputs are as good as the function's own.
+    The function must be symmetric and positive semi-definite; this is not checked. Derivatives at
+    equal inputs are those of the function itself.
 
     Examples
     --------

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every kernel is: an immutable pytree that gives Gram matrices and their diagonal."""
+"""The base class of all kernels, their sums, products and powers, and two constant kernels."""
 
 from abc import abstractmethod
 from collections.abc import Callable
@@ -19,37 +19,37 @@ from .rows import equal_rows
 
 
 class Kernel(eqx.Module):
-    """Positive semi-definite function of two inputs.
+    """Covariance function: a positive semi-definite function of two inputs.
 
-    ``kernel(X)`` is the (n, n) Gram matrix of X (n, d), exactly symmetric with an exact diagonal,
-    ``kernel(X, Z)`` the (n, m) one with Z (m, d), ``kernel.diag(X)`` its diagonal (n,). A vector of
-    inputs stands for one column. Kernels add and multiply, with each other and with numbers that
-    are not negative, and have whole powers: ``2.0 * k ** 2 + 1.0``.
+    ``kernel(X)`` is the Gram matrix (n, n) of inputs X (n, d). It is exactly symmetric, and its
+    diagonal equals ``kernel.diag(X)`` (n,). ``kernel(X, Z)`` is the Gram matrix (n, m) between X
+    and Z (m, d). Inputs of shape (n,) count as one column. Kernels can be added and multiplied,
+    with each other and with numbers >= 0, and raised to whole powers: ``2.0 * k ** 2 + 1.0``.
     """
 
     @abstractmethod
     def gram(
         self, X: Float[Array, "point feature"], Z: Float[Array, "point_new feature"]
     ) -> Float[Array, "point point_new"]:
-        """Gram matrix between X (n, d) and Z (m, d), in units of variance."""
+        """Gram matrix (n, m) between X (n, d) and Z (m, d), in units of variance."""
 
     @abstractmethod
     def gram_diag(self, X: Float[Array, "point feature"]) -> Float[Array, " point"]:
-        """Variance at each row of X (n, d), shape (n,)."""
+        """Variance (n,) at each row of X (n, d)."""
 
     def symmetric_gram(self, X: Float[Array, "point feature"]) -> Float[Array, "point point_bis"]:
-        """Gram matrix of X (n, d) with itself, exactly symmetric, with ``gram_diag`` on it."""
+        """Gram matrix (n, n) of X (n, d): exactly symmetric, with ``gram_diag`` on the diagonal."""
         K = self.gram(X, X)
-        K = 0.5 * (K + K.T)
+        K = 0.5 * (K + K.T)  # rounding of a matrix product need not be symmetric
         i = jnp.arange(X.shape[0])
         return K.at[i, i].set(self.gram_diag(X))
 
     def diag(self, X: ArrayLike) -> Float[Array, " point"]:
-        """Diagonal of ``kernel(X)``, (n,), without the matrix."""
+        """Diagonal (n,) of ``kernel(X)`` at X (n, d), computed without the matrix."""
         return self.gram_diag(_checks.inputs("X", X))
 
     def __call__(self, X: ArrayLike, Z: ArrayLike | None = None) -> Array:
-        """Gram matrix of X (n, d) with Z (m, d): (n, m), or (n, n) without Z."""
+        """Gram matrix (n, m) between X (n, d) and Z (m, d), or (n, n) of X alone."""
         _checks.warn_32_bits("a kernel")
         X, Z = two_inputs(X, Z)
         return self.symmetric_gram(X) if Z is None else self.gram(X, Z)
@@ -73,21 +73,33 @@ class Kernel(eqx.Module):
         return Power(self, _checks.whole("exponent", exponent))
 
     def on(self, columns: int | list[int] | np.ndarray) -> "Kernel":
-        """Act on some columns of the inputs only; ``columns`` are their indices."""
+        """Return a kernel that sees only some columns of the inputs.
+
+        Parameters
+        ----------
+        columns : int or sequence of int
+            Indices of the columns, from 0.
+        """
         return Warped(self, _Columns(_checks.indices("columns", columns)))
 
     def warp(self, function: Callable) -> "Kernel":
-        """Act on ``function(X)``, which maps (n, d) to (n, e).
+        """Return a kernel of transformed inputs: ``kernel(function(X), function(Z))``.
 
-        Arrays that the function captured, or that an `equinox.Module` holds, are parameters: they
-        can be sampled and differentiated.
+        Parameters
+        ----------
+        function : callable
+            Maps X (n, d) to (n, e). Arrays that it captured, or that an `equinox.Module` holds,
+            are parameters: they can be sampled and differentiated.
         """
         _checks.function("function", function)
         return Warped(self, as_pytree(function))
 
 
 def two_inputs(X: ArrayLike, Z: ArrayLike | None) -> tuple[Array, Array | None]:
-    """Convert inputs X (n, d) and Z (m, d), or None, to one dtype; reject different columns."""
+    """Convert inputs X (n, d) and Z (m, d) to one dtype, and check that their columns agree.
+
+    Z may be None and is then returned as None.
+    """
     X = _checks.inputs("X", X)
     Z = Z if Z is None else _checks.inputs("Z", Z)
     if Z is not None and X.shape[1] != Z.shape[1]:
@@ -101,7 +113,7 @@ def two_inputs(X: ArrayLike, Z: ArrayLike | None) -> tuple[Array, Array | None]:
 
 
 class Sum(Kernel):
-    """Sum of two kernels: independent functions added."""
+    """Sum of two kernels: covariance of the sum of two independent functions."""
 
     left: Kernel
     right: Kernel
@@ -117,7 +129,7 @@ class Sum(Kernel):
 
 
 class Product(Kernel):
-    """Product of two kernels."""
+    """Product of two kernels, entry by entry."""
 
     left: Kernel
     right: Kernel
@@ -133,7 +145,7 @@ class Product(Kernel):
 
 
 class Scaled(Kernel):
-    """Kernel times a number."""
+    """Kernel times a number ``factor`` >= 0."""
 
     kernel: Kernel
     factor: Float[Array, ""]
@@ -149,7 +161,7 @@ class Scaled(Kernel):
 
 
 class Power(Kernel):
-    """Whole power of a kernel: the product with itself, entry by entry."""
+    """Kernel to a whole power ``exponent`` >= 1, entry by entry."""
 
     kernel: Kernel
     exponent: int = eqx.field(static=True)
@@ -165,9 +177,9 @@ class Power(Kernel):
 
 
 class Constant(Kernel):
-    """The same covariance ``variance`` () between any two inputs: an unknown constant.
+    """Kernel of an unknown constant: covariance ``variance`` () between any two inputs.
 
-    ``kernel + 1.0`` is ``kernel + Constant(1.0)``.
+    ``kernel + 1.0`` means ``kernel + Constant(1.0)``.
     """
 
     variance: Float[Array, ""] = eqx.field(
@@ -182,13 +194,13 @@ class Constant(Kernel):
 
 
 class White(Kernel):
-    """White noise over inputs: ``variance`` () between equal inputs, zero between others.
+    """Kernel of white noise over inputs: ``variance`` () at equal inputs, 0 between others.
 
-    Rows are equal if all of their entries are. So the Gram matrix of distinct rows is a multiple of
-    the identity, and ``kernel(X, Z)`` is zero except where a row of Z equals one of X. The value at
-    one input says nothing about any other input, but rows that repeat share it. Noise that two
-    measurements at one input do not share is the ridge of a likelihood, not a kernel. Derivatives
-    in the inputs are zero.
+    Two rows are equal if all their entries are. So the Gram matrix of distinct rows is a multiple
+    of the identity, and ``kernel(X, Z)`` is nonzero only where a row of Z equals a row of X. Rows
+    that repeat share one value of the noise. For measurement noise, which differs between two
+    measurements at the same input, use the ridge of a likelihood instead. Derivatives in the
+    inputs are zero.
     """
 
     variance: Float[Array, ""] = eqx.field(
@@ -203,6 +215,8 @@ class White(Kernel):
 
 
 class _Columns(eqx.Module):
+    """Function that picks columns of its input (n, d)."""
+
     columns: tuple[int, ...] = eqx.field(static=True)
 
     def __call__(self, X):
@@ -215,7 +229,7 @@ class _Columns(eqx.Module):
 
 
 class Warped(Kernel):
-    """Kernel of transformed inputs."""
+    """Kernel of transformed inputs. Made by `Kernel.warp` and `Kernel.on`."""
 
     kernel: Kernel
     function: Callable
@@ -239,26 +253,28 @@ class Warped(Kernel):
 
 
 class MomentKernel(Kernel):
-    """Kernel of the three inner products alone: x.x, z.z and x.z.
+    """Base class of kernels that depend on x.x, z.z and x.z only.
 
-    A subclass has one elementwise method, ``moments``; its Gram matrix then costs one matrix
-    product, and equal rows get the diagonal's value exactly, wherever they stand. Their
-    derivatives are those of ``moments``, of every order that it has there.
+    A subclass defines one elementwise method, ``moments``. The Gram matrix then costs one matrix
+    product. A pair of equal rows gets exactly the value of the diagonal; its derivatives are those
+    of ``moments``, up to the highest order that ``moments`` has there.
     """
 
     @abstractmethod
     def moments(self, xx: Array, zz: Array, xz: Array) -> Array:
-        """Kernel value from inner products, elementwise on arrays that broadcast."""
+        """Kernel value from inner products x.x, z.z and x.z, arrays (...) that broadcast."""
 
     def diag_moments(self, xx: Array) -> Array:
-        """Variance from x.x, elementwise; the default lets ``moments`` see one input twice."""
+        """Variance from x.x (...), elementwise. By default ``moments`` of one input twice."""
         return self.moments(xx, xx, xx)
 
     def gram(self, X, Z):
         xx, zz = (X**2).sum(-1)[:, None], (Z**2).sum(-1)[None, :]
         same = equal_rows(X, Z)
-        # The product may sum in another order than the squared lengths do: give equal rows one
-        # value for both. Derivatives of every order stay those of the product and of ``moments``.
+
+        # A matrix product may sum in another order than the squared lengths, so x.z of equal rows
+        # can differ from x.x by rounding. Replace the value, and the kernel's value below, and
+        # keep the derivatives of the product and of ``moments``.
         half, xz = 0.5 * (xx + zz), X @ Z.T
         K = self.moments(xx, zz, with_value(xz, jnp.where(same, half, xz)))
         K = jnp.broadcast_to(K, same.shape)

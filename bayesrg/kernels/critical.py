@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How signals and gradients grow with depth, and the initialisation at which they do not."""
+"""Growth of signals and gradients with depth, and the weight variance at which it stops."""
 
 from collections.abc import Callable
 from functools import partial
@@ -22,17 +22,18 @@ __all__ = ["JacobianFlow", "critical_point", "jacobian_flow"]
 
 
 class JacobianFlow(NamedTuple):
-    """Variances and gradients layer by layer, from the first pre-activations on.
+    """Variances and gradients per layer, beginning with the first pre-activations.
 
     Attributes
     ----------
     K : (depth + 1, ...)
-        Variance of pre-activations.
+        Variance of the pre-activations of a layer.
     chi : (depth + 1, ...)
-        Growth of squared gradients in the layer that follows, through its weights.
+        Factor by which the weights of the next layer multiply squared gradients.
     J : (depth + 1, ...)
-        Averaged partial Jacobian norm: mean squared derivative of a layer's pre-activation in
-        those of the first, summed over these.
+        Averaged partial Jacobian norm. Take the squared derivative of a pre-activation of this
+        layer in each pre-activation of the first layer, sum over those of the first, and average
+        over those of this layer.
     """
 
     K: Float[Array, "layer *batch"]
@@ -43,55 +44,60 @@ class JacobianFlow(NamedTuple):
 def jacobian_flow(
     network: NNGP, K0: ArrayLike, depth: int, *, residual: ArrayLike = 0.0
 ) -> JacobianFlow:
-    r"""Follow variance and averaged partial Jacobian norm through an infinitely wide network.
+    r"""Return variance and partial Jacobian norm of each layer of an infinitely wide network.
 
     .. math:: \chi_l = \sigma_w^2 E f'(\sqrt{K_l} z)^2, \quad
               K_{l+1} = \sigma_w^2 E f(\sqrt{K_l} z)^2 + \sigma_b^2 + \mu^2 K_l, \quad
               J_{l+1} = (\chi_l + \mu^2) J_l
 
-    With layer normalisation moments are at unit variance and :math:`\chi_l` is divided by
-    :math:`K_l`.
+    With layer normalisation the expectations are taken at variance 1, and :math:`\chi_l` is divided
+    by :math:`K_l`.
 
     Parameters
     ----------
     network : NNGP or NTK
-        Gives activation, variances, ``layernorm`` and ``skip``: blocks of strength alpha have
-        :math:`\mu = 1` and variances and chi times alpha squared. Its depth is not used.
+        Gives activation, variances, ``layernorm`` and ``skip``. Its depth is not used. Residual
+        blocks of strength alpha (``skip``) have :math:`\mu = 1`; their variances and chi are
+        multiplied by alpha squared.
     K0 : (...)
         Variance of the first pre-activations, ``weight_var |x|^2/d + bias_var``.
     depth : int
-        Layers to follow.
+        Number of layers after the first.
     residual : ()
-        Strength mu of a connection that skips a layer.
+        Strength mu of a connection that skips each layer.
 
     Returns
     -------
     JacobianFlow
-        (depth + 1, ...) each; J starts at 1.
+        Three arrays (depth + 1, ...). J starts at 1.
 
     Raises
     ------
     ValueError
-        For variances that differ between layers, or both ``skip`` and ``residual``.
+        If variances differ between layers, if the activation has no derivative, or if both
+        ``skip`` and ``residual`` are given.
 
     References
     ----------
     arXiv 2111.12143.
     """
     if not isinstance(network, NNGP):
-        raise ValueError(f"network must be an NNGP or NTK, got {type(network).__name__}; make one")
+        raise ValueError(
+            f"network must be an NNGP or NTK, got {type(network).__name__}; make one with "
+            "kernels.NNGP(depth, activation)"
+        )
     if network.weight_var.ndim or network.bias_var.ndim:
         raise ValueError(
             f"weight_var has shape {network.weight_var.shape} and bias_var "
-            f"{network.bias_var.shape}; the flow is that of equal layers: give one number each"
+            f"{network.bias_var.shape}, but all layers must be alike here; give one number each"
         )
     K0 = _checks.nonnegative("K0", K0)
     residual = _checks.finite("residual", residual, ndim=0)
     if network.skip is not None:
         if not _checks.known(residual) or residual != 0:
             raise ValueError(
-                "network has skip and residual is given as well; a block's own path counts as 1, "
-                "leave residual out"
+                "network has skip and residual is given as well; leave residual out: the skip "
+                "connection of a block already counts, with strength 1"
             )
         residual = jnp.ones_like(K0, shape=())
     return _follow(network, K0, _checks.whole("depth", depth, most=2**31 - 2), residual)
@@ -99,18 +105,21 @@ def jacobian_flow(
 
 @partial(jax.jit, static_argnames="depth")
 def _follow(network, K0, depth, residual):
+    """`JacobianFlow` of checked arguments."""
     dual = dual_of(network.activation, network.slope, network.order)
     if dual.slope is None:
         raise ValueError(f"{network.activation} has no derivative; take a continuous activation")
     strength = 1.0 if network.skip is None else network.skip**2
 
     def growth(K):
+        """Growth chi of squared gradients, and the variance that the branch of weights gives."""
         p = dual.prepare(jnp.ones_like(K) if network.layernorm else K)
         scale = jnp.where(K > 0, 1 / jnp.where(K > 0, K, 1.0), 0.0) if network.layernorm else 1.0
         chi = strength * network.weight_var * dual.slope_diagonal(p) * scale
         return chi, strength * (network.weight_var * dual.diagonal(p) + network.bias_var)
 
     def step(carry, _):
+        # K and J of this layer are kept, those of the next are carried on
         K, J = carry
         chi, branch = growth(K)
         return (branch + residual**2 * K, (chi + residual**2) * J), (K, chi, J)
@@ -126,19 +135,23 @@ def critical_point(
     slope: float = SLOPE,
     order: int = 64,
 ) -> float:
-    r"""Find the weight variance at which gradients neither grow nor decay with depth.
+    r"""Return the weight variance at which gradients neither grow nor decay with depth.
 
-    At the fixed point :math:`K^* = \sigma_w^2 E f^2 + \sigma_b^2` of the variance,
-    :math:`\chi^* = \sigma_w^2 E f'^2 = 1`.
+    It solves :math:`\chi^* = \sigma_w^2 E f'(x)^2 = 1` for x of variance :math:`K^*`, the fixed
+    point :math:`K^* = \sigma_w^2 E f(x)^2 + \sigma_b^2` of the variance.
 
     Parameters
     ----------
-    activation, slope, order
-        As in `NNGP`.
+    activation : str or callable
+        Name of an activation, or an elementwise function.
     bias_var : ()
-        Variance of a bias. At zero the fixed point of a function with f(0) = 0 is at K = 0.
+        Variance of a bias. At zero, a function with f(0) = 0 has its fixed point at K = 0.
     bracket : (low, high)
-        Weight variances that are allowed.
+        Smallest and largest weight variance that may be returned.
+    slope : float
+        Slope of "leaky_relu" below zero.
+    order : int
+        Number of terms of the Hermite series, for activations without closed form.
 
     Returns
     -------
@@ -147,12 +160,12 @@ def critical_point(
     Raises
     ------
     ValueError
-        If there is none in the bracket.
+        If no solution lies in the bracket.
 
     Notes
     -----
-    Of several the one with the smallest variance is returned. The fixed point may repel, as that
-    of gelu does: `jacobian_flow` tells.
+    If there are several solutions, the one with the smallest :math:`K^*` is returned. The fixed
+    point may be unstable, as that of gelu is: `jacobian_flow` shows whether K stays there.
 
     References
     ----------
@@ -174,21 +187,27 @@ def critical_point(
         return (float(v) for v in found)
 
     def weight(K):
+        """Weight variance at which chi is 1, if the variance is K."""
         _, slope = moments(K)
         return 1 / slope
 
     def imbalance(log_K):
+        """Relative distance of K from a fixed point, with the weight variance for chi = 1."""
         square, slope = moments(np.exp(log_K))
         return 1 - (square / slope + bias_var) / np.exp(log_K)
 
     found = []
     if bias_var == 0 and next(moments(0.0)) == 0:
         found.append(weight(0.0))
+
+    # There may be several roots: look for changes of sign on a grid.
     grid = np.linspace(np.log(1e-4), np.log(1e4), 161)
     values = [imbalance(g) for g in grid]
     for i in np.flatnonzero(np.diff(np.sign(values)) != 0):
+        # For a relu without bias every K is a fixed point: there only rounding changes the sign.
         if min(abs(values[i]), abs(values[i + 1])) > 1e-12:
             found.append(weight(np.exp(brentq(imbalance, grid[i], grid[i + 1], xtol=1e-14))))
+
     allowed = [w for w in found if low <= w <= high]
     if not allowed:
         raise ValueError(
@@ -200,6 +219,7 @@ def critical_point(
 
 @jax.jit
 def _moments(dual, K):
+    """``E f(x)^2`` and ``E f'(x)^2`` at variance K ()."""
     dual = dual.open()
     p = dual.prepare(K)
     return dual.diagonal(p), dual.slope_diagonal(p)

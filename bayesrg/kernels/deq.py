@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Kernels of infinitely wide deep equilibrium models: one layer, applied until nothing changes."""
+"""Kernels of infinitely wide deep equilibrium models: one layer, applied until it converges."""
 
 from functools import partial
 
@@ -21,38 +21,47 @@ from .tiles import BLOCK_BYTES, side, tiled
 
 __all__ = ["DEQ"]
 
-_STEPS = 200
+_STEPS = 200  # of Newton's method, at most
 
 
 class DEQ(Kernel):
-    r"""Kernel of the fixed point of one infinitely wide layer with tied Gaussian weights.
+    r"""Kernel of a deep equilibrium model: the fixed point of one infinitely wide random layer.
+
+    The layer is :math:`h = \sigma_w W f(h)/\sqrt N + \sigma_u U x/\sqrt d + \sigma_b b` with
+    standard normal W, U and b. Its covariance S and tangent kernel Theta solve, for every pair of
+    inputs,
 
     .. math:: S = \sigma_w^2 V(S) + \sigma_u^2\, x\cdot z/d + \sigma_b^2, \qquad
-              \Theta = \frac{S}{1 - \sigma_w^2 \dot V(S)}
+              \Theta = \frac{S}{1 - \sigma_w^2 \dot V(S)},
 
-    for :math:`h = \sigma_w W f(h)/\sqrt N + \sigma_u U x/\sqrt d + \sigma_b b`, entry by entry.
+    where :math:`V = E f(u) f(v)` and :math:`\dot V = E f'(u) f'(v)`.
 
     Parameters
     ----------
     activation : str or callable
-        As in `NNGP`.
+        Name of an activation, or an elementwise function with a derivative.
     weight_var, input_var, bias_var : ()
-        Variances of W and U times their fan-ins, and of b.
+        The variances :math:`\sigma_w^2`, :math:`\sigma_u^2` and :math:`\sigma_b^2`.
     train : "last" or "all"
-        "last" is S, the covariance; "all" the tangent kernel Theta of all parameters.
-    slope, order, block_bytes
-        As in `NNGP`.
+        "last": the covariance S. "all": the tangent kernel Theta of all parameters.
+    slope : () or float
+        Slope of "leaky_relu" below zero.
+    order : int
+        Number of terms of the Hermite series, for activations without closed form.
+    block_bytes : int
+        Memory in bytes for work arrays with one number per pair of inputs. Larger Gram matrices
+        are computed in tiles.
 
     Raises
     ------
     ValueError
-        When called, where :math:`\chi = \sigma_w^2 E f'^2` reaches 1 at an input: the layer does
+        When called with an input at which :math:`\chi = \sigma_w^2 E f'^2 \ge 1`: the layer does
         not contract.
 
     Notes
     -----
-    Derivatives are those of the equation at its solution; no iteration is differentiated. This
-    holds at equal rows too, where Theta of relu, leaky relu and abs has a cusp, as an `NTK` has.
+    Derivatives come from the equation at its solution, not from the iteration. At equal rows Theta
+    of relu, leaky relu and abs has a cusp; its derivatives there follow the convention of `NTK`.
 
     References
     ----------
@@ -71,8 +80,10 @@ class DEQ(Kernel):
     )
     train: str = eqx.field(
         converter=lambda v: _checks.choice("train", v, ("last", "all")),
-        static=True, default="last", kw_only=True,
-    )  # fmt: skip
+        static=True,
+        default="last",
+        kw_only=True,
+    )
     slope: float | Array = eqx.field(
         converter=partial(still_number, "slope"), default=SLOPE, kw_only=True
     )
@@ -84,7 +95,7 @@ class DEQ(Kernel):
         _checks.whole("block_bytes", self.block_bytes)
         if self._dual.slope is None:
             raise ValueError(
-                f"{self.activation} has no derivative, so that no layer of it contracts; take a "
+                f"{self.activation} has no derivative, so a layer of it never contracts; take a "
                 "continuous activation"
             )
 
@@ -106,16 +117,18 @@ class DEQ(Kernel):
         return S if self.train == "last" else theta
 
     def both(self, X: ArrayLike, Z: ArrayLike | None = None) -> tuple[Array, Array]:
-        """S and Theta, (n, m) each, between X (n, d) and Z (m, d) in one pass."""
+        """Return S and Theta, (n, m) each, between X (n, d) and Z (m, d)."""
         _checks.warn_32_bits("a kernel")
         X, Z = two_inputs(X, Z)
         self._require_contraction(*((X,) if Z is None else (X, Z)))
         return _gram(self, X, Z)
 
     def _require_contraction(self, *inputs):
+        """Raise if chi reaches 1 at a row of the inputs; traced values are not checked."""
         if not all(_checks.known(v) for v in (*inputs, *jax.tree.leaves(self))):
             return
         for X in inputs:
+            # chi of a pair is not larger than that of its rows, by Cauchy and Schwarz
             chi = float(np.max(_diag(self, X)[2]))
             if not chi < 1:
                 raise ValueError(
@@ -125,11 +138,12 @@ class DEQ(Kernel):
 
 
 def _settle(update, slope, start, args):
-    """Solve ``x = update(x, *args)`` entry by entry, by Newton's steps where the map contracts.
+    """Return the solution of ``x = update(x, *args)``, entry by entry, by Newton's method.
 
-    ``slope(x)`` is that of ``update``; the solution has derivatives of every order in ``args``.
+    ``slope(x)`` is the derivative of ``update`` in x. Where it is 1 or more, the step is the plain
+    iteration. The solution has derivatives of every order in ``args``.
     """
-    digits = 8 * float(jnp.finfo(start.dtype).eps)
+    digits = 8 * float(jnp.finfo(start.dtype).eps)  # a change this small is a rounding error
 
     def step(x):
         return x + (update(x, *args) - x) / _contraction(slope(x))
@@ -142,22 +156,25 @@ def _settle(update, slope, start, args):
         x, _, count = state
         return step(x), x, count + 1
 
+    # only the root is differentiated, by the implicit function theorem
     first = lax.stop_gradient(start)
     found, *_ = lax.while_loop(moving, advance, (step(first), first, 0))
     return implicit(lambda x, _: x - update(x, *args), found, (), _divide)
 
 
 def _contraction(rate):
+    """Slope ``1 - rate`` of the equation, or 1 where the map does not contract."""
     return jnp.where(rate < 1, 1 - rate, 1.0)
 
 
 def _divide(equation, x, change):
-    """Divide by the slope ``1 - rate`` of the equation, where the map contracts."""
+    """Return ``change`` divided by the slope of the equation at x, where this is positive."""
     slope = jax.jvp(equation, (x,), (jnp.ones_like(x),))[1]
     return change / jnp.where(slope > 0, slope, 1.0)
 
 
 def _diagonal(kernel, X):
+    """Variance S(x, x) (n,) of every row of X (n, d)."""
     dual, own = kernel._dual, kernel.input_var / X.shape[1] * (X**2).sum(-1) + kernel.bias_var
     args = dual, own, kernel.weight_var
 
@@ -168,16 +185,18 @@ def _diagonal(kernel, X):
 
 
 def _diagonal_update(a, dual, own, weight):
+    """Right-hand side of the equation for variances a (n,)."""
     return own + weight * dual.diagonal(prepared(dual, a))
 
 
 def _update(c, dual, inner, weight, p, q, rest):
+    """Right-hand side of the equation for covariances c (n, m)."""
     return inner + weight * (dual.covariance(p, q, c) + rest)
 
 
 @jax.jit
 def _diag(kernel, X):
-    """S, Theta and chi of every row."""
+    """S, Theta and chi, (n,) each, of every row of X (n, d) with itself."""
     a = _diagonal(kernel, X)
     chi = kernel.weight_var * kernel._dual.slope_diagonal(prepared(kernel._dual, a))
     return a, a / (1 - chi), chi
@@ -185,6 +204,7 @@ def _diag(kernel, X):
 
 @jax.jit
 def _gram(kernel, X, Z):
+    """S and Theta (n, m) in tiles; Z None means X."""
     dual = kernel._dual
 
     def points(X):
@@ -198,6 +218,7 @@ def _gram(kernel, X, Z):
         q = jax.tree.map(lambda v: v[None], q)
         same = same_rows(h, g)
         inner = kernel.input_var / x.shape[1] * x @ z.T + kernel.bias_var
+        # what a series leaves out of V and V' at equal rows, so that they agree with the diagonal
         rest, slope_rest = (beyond(dual, same, p, q, of) for of in ("value", "slope"))
 
         def slope(c):

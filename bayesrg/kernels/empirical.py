@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Kernels and partial Jacobians of finite networks, from their apply function."""
+"""Kernels and partial Jacobians of a given finite network, from the function that applies it."""
 
 from collections.abc import Callable
 from functools import partial
@@ -22,24 +22,29 @@ __all__ = ["empirical_apjn", "empirical_nngp", "empirical_ntk", "relative_distan
 def empirical_nngp(
     apply: Callable, params: PyTree, X: ArrayLike, Z: ArrayLike | None = None
 ) -> Float[Array, "n m"]:
-    """Average products of a network's outputs, f(x) f(z) over the c outputs.
+    """Return the mean over a network's c outputs of the products f(x) f(z).
 
     Parameters
     ----------
     apply : callable (params, X (n, d)) -> (n,) or (n, c)
+        The network. It must act on each row alone.
     params : pytree
+        Its parameters.
     X : (n, d)
     Z : (m, d), optional
+        By default X.
 
     Returns
     -------
     (n, m)
-        With independent random read-outs, its mean over them is the `NNGP` at infinite width.
+        At infinite width and with independent random read-out weights, the mean over these weights
+        is the `NNGP`.
 
     Raises
     ------
     ValueError
-        For outputs of another shape, or a network that mixes rows; see `empirical_ntk`.
+        If outputs have another shape, or if the outputs on two rows together differ from those on
+        each row alone. Traced values are not checked.
     """
     X, Z = two_inputs(X, Z)
     _checks.function("apply", apply)
@@ -50,6 +55,7 @@ def empirical_nngp(
 
 @jax.jit
 def _nngp(apply, params, X, Z):
+    """Kernel (n, m), and what `mixing` finds."""
     left = _outputs(apply, params, X)
     right = left if Z is None else _outputs(apply, params, Z)
     return left @ right.T / left.shape[1], mixing(apply, params, X)
@@ -64,20 +70,25 @@ def empirical_ntk(
     outputs: str = "mean",
     block_bytes: int = BLOCK_BYTES,
 ) -> Float[Array, "n m *outputs"]:
-    r"""Tangent kernel of a network, by default averaged over its outputs: :math:`J(x) J(z)^T/c`.
+    r"""Return the tangent kernel of a network, the inner products of its parameter gradients.
+
+    With the Jacobian J(x) (c, p) of the c outputs in the p parameters it is
+    :math:`\operatorname{tr} J(x) J(z)^T/c`, or :math:`J(x) J(z)^T` for ``outputs="full"``.
 
     Parameters
     ----------
     apply : callable (params, X (n, d)) -> (n,) or (n, c)
-        It must act on each row alone. Arrays that it captured, or that its module holds, are data.
+        The network. It must act on each row alone. Arrays that the function captured, or that its
+        module holds, are constants.
     params : pytree
-        Arrays that count as trained; close over others.
+        The parameters that are trained, arrays of floats.
     X : (n, d)
     Z : (m, d), optional
+        By default X.
     outputs : "mean" or "full"
-        Whether to average over outputs, or to give the kernel of each pair of them.
+        "mean": average over outputs. "full": the kernel of each pair of outputs.
     block_bytes : int
-        Memory for Jacobians: those of as many rows as fit, at least one, are held at once.
+        Memory in bytes for Jacobians. As many rows as fit are computed at once, at least one.
 
     Returns
     -------
@@ -88,14 +99,19 @@ def empirical_ntk(
     Raises
     ------
     ValueError
-        For parameters that are not arrays of floats, outputs of another shape, or a network that
-        mixes rows, such as batch normalisation in training mode: its outputs on two rows of X
-        differ from those on each row alone. Traced values are not checked.
+        If parameters are not arrays of floats, if outputs have another shape, or if the outputs on
+        two rows together differ from those on each row alone, as with batch normalisation in
+        training mode. Traced values are not checked.
 
     Notes
     -----
-    A tile of rows and columns computes its Jacobians again, so that the time is that of about
-    n / block rows passes of the whole Jacobian, and no (n, parameters) array exists.
+    Each tile of the result computes the Jacobians of its rows and columns again. So the array
+    (n, parameters) never exists, and with tiles of r rows the time is that of about n / r
+    Jacobians of all rows.
+
+    References
+    ----------
+    arXiv 1806.07572.
     """
     X, Z = two_inputs(X, Z)
     _checks.whole("block_bytes", block_bytes)
@@ -105,8 +121,9 @@ def empirical_ntk(
     c = jax.eval_shape(lambda p, x: _outputs(apply, p, x), params, X[:1]).shape[1]
     leaves = jax.tree.leaves(params)
     if not leaves:
-        raise ValueError(f"params has no arrays, got {params!r}; give those that count as trained")
+        raise ValueError(f"params has no arrays, got {params!r}; give those that are trained")
     row = (1 if full else c) * sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
+    # Jacobians of a tile's rows and of its columns are alive, and about as much again for work
     size = max(1, block_bytes // (3 * row))
     K, found = (_full_ntk if full else _ntk)(apply, params, X, Z, size)
     require_rows_apart(found)
@@ -115,12 +132,16 @@ def empirical_ntk(
 
 @partial(jax.jit, static_argnames="size")
 def _ntk(apply, params, X, Z, size):
+    """Kernel (n, m), averaged over outputs, in tiles of ``size`` rows; and what `mixing` finds."""
+
     def row(x):
+        """Jacobian at one row, a pytree of (c, ...)."""
         outputs, back = jax.vjp(lambda p: _outputs(apply, p, x[None])[0], params)
         return jax.vmap(back)(jnp.eye(outputs.size, dtype=outputs.dtype))[0]
 
     def pairs(X, Z):
         left, right = (jax.tree.leaves(jax.vmap(row)(points)) for points in (X, Z))
+        # each leaf as (rows, c, entries): sum the products over leaves, outputs and entries
         flat = [v.reshape(*v.shape[:2], -1) for v in (*left, *right)]
         half = len(left)
         total = sum(
@@ -134,7 +155,7 @@ def _ntk(apply, params, X, Z, size):
 
 @partial(jax.jit, static_argnames="size")
 def _full_ntk(apply, params, X, Z, size):
-    """Kernel (n, m, c, c): a Gram matrix whose points are the pairs of a row and an output."""
+    """Kernel (n, m, c, c) in tiles: a Gram matrix whose points are pairs of a row and an output."""
     c = jax.eval_shape(lambda p: _outputs(apply, p, X[:1]), params).shape[1]
 
     def gradient(x, output):
@@ -157,12 +178,14 @@ def _full_ntk(apply, params, X, Z, size):
 
 
 def relative_distance(K: ArrayLike, reference: ArrayLike, norm: str = "fro") -> Float[Array, ""]:
-    """Measure how far a kernel is from another, in units of that other's size.
+    """Return the norm of ``K - reference`` divided by the norm of ``reference``.
 
     Parameters
     ----------
     K, reference : (n, m)
+        Gram matrices at the same inputs.
     norm : "fro" or "spectral"
+        Frobenius norm, or largest singular value.
 
     Returns
     -------
@@ -194,27 +217,28 @@ def empirical_apjn(
     Parameters
     ----------
     apply : callable (params, h, start, stop) -> pre-activations (n, N_stop)
-        Takes pre-activations of layer ``start`` (n, N_start) to those of ``stop``, row by row;
-        those of layer 0 are the inputs.
+        Maps pre-activations of layer ``start`` (n, N_start) to those of layer ``stop``, each row
+        alone. The pre-activations of layer 0 are the inputs.
     params : pytree
+        Parameters of the network.
     X : (n, d)
     start, stop : int
         Layers, 0 <= start <= stop.
     key : JAX key, or int
     probes : int
-        Random signs that Hutchinson's estimate averages over, one backward pass each.
+        Number of vectors of random signs in Hutchinson's estimate, one backward pass each.
 
     Returns
     -------
     (n,)
-        One unbiased estimate a row, all with the same random signs; their mean over rows and
-        networks is J of `jacobian_flow`.
+        One unbiased estimate per row; all rows use the same random signs. The mean over rows and
+        over random networks estimates J of `jacobian_flow`.
 
     Raises
     ------
     ValueError
-        For layers out of range, outputs of another shape, or a network that mixes rows; see
-        `empirical_ntk`.
+        If layers are out of range, if outputs have another shape, or if the outputs on two rows
+        together differ from those on each row alone.
 
     References
     ----------
@@ -227,7 +251,7 @@ def empirical_apjn(
     params = _checks.parameters("params", params)
     start, stop = (_checks.whole(n, v, least=0) for n, v in (("start", start), ("stop", stop)))
     if start > stop:
-        raise ValueError(f"layers are {start} and {stop}; give 0 <= start <= stop")
+        raise ValueError(f"start is {start} and stop is {stop}; give 0 <= start <= stop")
     norms, found = _apjn(hold(apply), params, X, start, stop, jax.random.split(key, probes))
     require_rows_apart(found)
     return norms
@@ -235,6 +259,7 @@ def empirical_apjn(
 
 @partial(jax.jit, static_argnames=("start", "stop"))
 def _apjn(apply, params, X, start, stop, keys):
+    """Estimates (n,), one probe per key, and what `mixing` finds."""
     h = _checks.returned("apply", apply(params, X, 0, start))
     out, back = jax.vjp(lambda h: _checks.returned("apply", apply(params, h, start, stop)), h)
     if out.ndim != 2 or out.shape[0] != X.shape[0]:
@@ -251,7 +276,7 @@ def _apjn(apply, params, X, start, stop, keys):
 
 
 def _outputs(apply, params, X):
-    """Outputs as (n, c)."""
+    """Outputs of a network at X (n, d), as (n, c) also if it has only one."""
     f = _checks.returned("apply", apply(params, X))
     if f.ndim not in (1, 2) or f.shape[0] != X.shape[0]:
         raise ValueError(
@@ -261,10 +286,12 @@ def _outputs(apply, params, X):
 
 
 def mixing(apply, params, X):
-    """Compare outputs of two rows together with those of each alone: largest change and size, (2,).
+    """Compare outputs on two rows together with those on each row alone.
 
-    The two are the first row of X (n, d) and the one farthest from it.
+    Returns the largest difference and the largest output, (2,). The two rows are the first of
+    X (n, d) and the one farthest from it.
     """
+    # if all rows are equal, move one: equal rows would hide what mixing does
     far = X[jnp.argmax(((X - X[0]) ** 2).sum(-1))]
     both = jnp.stack([X[0], far + (far == X[0]).all()])
     together = _outputs(apply, params, both)
@@ -273,29 +300,30 @@ def mixing(apply, params, X):
 
 
 def require_rows_apart(found):
-    """Raise where `mixing` found that a function does not act on every row alone."""
+    """Raise if ``found`` (2,), a result of `mixing`, shows that a function mixes rows."""
     if not _checks.known(found):
         return
     gap, size = np.asarray(found)
     eps = float(jnp.finfo(found.dtype).eps)
+    # rounding differs between one row and two; mixing changes more than a quarter of the digits
     if np.isfinite(size) and not gap <= max(eps**0.25 * size, 1e3 * eps):
         raise ValueError(
             f"apply mixes rows: outputs of size {size:.3g} on two rows together differ by "
-            f"{gap:.3g} from those on each row alone, but kernels take rows one by one; "
-            "evaluate batch normalisation in inference mode, its statistics fixed, and leave "
-            "dropout out"
+            f"{gap:.3g} from those on each row alone, but a kernel needs each row alone; "
+            "evaluate batch normalisation in inference mode, with fixed statistics, and switch "
+            "dropout off"
         )
 
 
 def _trained(path, leaf):
-    """Convert a leaf of the parameters to an array of floats."""
+    """Convert a leaf of the parameters to an array of floats, or raise with its ``path``."""
     try:
         leaf = jnp.asarray(_checks.numbers("leaf", leaf))
     except ValueError:
         leaf = None
     if leaf is None or not jnp.issubdtype(leaf.dtype, jnp.floating):
         raise ValueError(
-            f"params{jax.tree_util.keystr(path)} is no array of floating-point numbers; close over "
-            "what is not trained"
+            f"params{jax.tree_util.keystr(path)} is not an array of floating-point numbers; give "
+            "in params what is trained, and let apply capture the rest"
         )
     return leaf

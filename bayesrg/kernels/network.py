@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Covariances and tangent kernels of infinitely wide networks."""
+"""Kernels of infinitely wide networks: the covariance (NNGP) and the tangent kernel (NTK)."""
 
 import warnings
 from functools import partial
@@ -33,17 +33,17 @@ class NNGP(Kernel):
     Parameters
     ----------
     depth : int
-        Hidden layers, zero or more; the linear read-out is one more step. With ``skip`` the number
-        of residual blocks.
+        Number of hidden layers, zero or more, not counting the linear read-out. With ``skip`` the
+        number of residual blocks.
     activation : str or callable
         "relu", "leaky_relu", "abs", "step", "sign", "erf", "erf_sqrt2", "sin", "cos" and "linear"
-        have closed forms. Other names, and elementwise functions, have a Hermite series. Arrays
-        that a function captured are parameters: they may be sampled and differentiated.
+        have closed forms. For other names and for elementwise functions a Hermite series is used.
+        Arrays that a function captured are parameters: they may be sampled and differentiated.
     weight_var : () or (depth + 1,)
-        Variance of a weight times its fan-in; one per layer if an array, the read-out last. With
-        ``skip`` (depth + 2,): input layer, blocks, read-out.
+        Variance of a weight times its fan-in: one for all layers, or one per layer, read-out last.
+        With ``skip`` (depth + 2,): input layer, blocks, read-out.
     bias_var : () or (depth + 1,)
-        Variance of a bias.
+        Variance of a bias, one for all layers or one per layer.
     skip : () or None
         Strength alpha of residual blocks :math:`h \to h + \alpha W f(h)`. They follow the input
         layer; the read-out has an activation before it.
@@ -52,12 +52,13 @@ class NNGP(Kernel):
     readout_bias : bool
         Whether the read-out has a bias.
     slope : () or float
-        That of the leaky relu below zero.
+        Slope of "leaky_relu" below zero.
     order : int
-        Terms of the Hermite series.
+        Number of terms of the Hermite series.
     block_bytes : int
-        Memory for work arrays with a number a pair: larger Gram matrices are made in tiles.
-        Those with a number an entry of X, or a point and term of a series, come on top.
+        Memory in bytes for work arrays with one number per pair of inputs. Larger Gram matrices
+        are computed in tiles. Arrays with one number per entry of X, or per row and term of a
+        series, are not counted.
 
     Warns
     -----
@@ -66,12 +67,16 @@ class NNGP(Kernel):
 
     Notes
     -----
-    First and second derivatives are right at equal, opposite and nearly equal inputs too; so are
-    all higher ones of smooth activations. One that does not exist is given as the mean over
-    opposite directions: at parallel inputs, third ones of relu, leaky relu and abs and all of step
-    and sign; at a zero input without bias, where these kernels are cones, all of these five. There
-    the derivative in the bias is infinite for these five, and given as 0; for a series the second
-    derivative in the bias is left to round-off. In 32-bit floats entries carry about six digits.
+    First and second derivatives in the inputs are exact, at equal, opposite and nearly equal inputs
+    too. For smooth activations all higher ones are exact as well. Where a derivative does not
+    exist, the mean over opposite directions is returned. At parallel inputs these are the third and
+    higher derivatives of relu, leaky relu and abs, and all derivatives of step and sign. At a zero
+    input without bias these are all derivatives of the five: there the kernel has the shape of a
+    cone.
+
+    At a zero input the derivative in a bias variance of zero is infinite for these five, and is
+    returned as 0. With a series the second derivative in it is dominated by rounding errors there.
+    With 32-bit floats entries have about six correct digits.
 
     References
     ----------
@@ -113,12 +118,13 @@ class NNGP(Kernel):
 
     @property
     def _steps(self):
-        """Layers after the first."""
+        """Number of layers after the first, read-out included."""
         return self.depth + (self.skip is not None)
 
     _tangent = False
 
     def _recursion(self):
+        """The recursion over layers, with one weight and bias variance per layer."""
         weights = jnp.broadcast_to(self.weight_var, (self._steps + 1,))
         biases = jnp.broadcast_to(self.bias_var, (self._steps + 1,))
         if not self.readout_bias:
@@ -130,7 +136,7 @@ class NNGP(Kernel):
         )
 
     def _choose(self, K, theta):
-        """The kernel's own value, of the covariance and the tangent kernel."""
+        """Pick the value of this kernel from the covariance K and the tangent kernel theta."""
         return K
 
     def gram(self, X, Z):
@@ -146,16 +152,22 @@ class NNGP(Kernel):
         return self._defined(_diag(self, X))
 
     def _defined(self, K):
+        """Raise if K has entries that are not numbers."""
         return _checks.defined("X, weight_var, bias_var or skip", K)
 
     def series_error(self, X: ArrayLike) -> Float[Array, " layer"]:
-        """Largest share of a variance that the series leaves out at inputs X (n, d), by layer.
+        """Largest share of a variance that the series leaves out at inputs X (n, d), per layer.
 
-        Zero for closed forms. For a tangent kernel that of the derivative's series, if larger.
+        Returns an array (layers,), zero for activations with a closed form. For a tangent kernel
+        it is the larger of the shares of f and of f'.
         """
         return _left_out(self, _checks.inputs("X", X))[0]
 
     def _warn_series(self, *inputs):
+        """Warn if a series leaves out too much at the inputs; traced values are not checked.
+
+        Raises for a tangent kernel if the activation jumps.
+        """
         leaves = (*inputs, *jax.tree.leaves(self))
         dual = dual_of(self.activation, self.slope, self.order)
         if not isinstance(dual, Series) or not all(_checks.known(v) for v in leaves):
@@ -179,19 +191,24 @@ class NNGP(Kernel):
 
 
 class NTK(NNGP):
-    r"""Neural tangent kernel: inner product of an infinitely wide network's parameter gradients.
+    r"""Tangent kernel of an infinitely wide network: inner product of its parameter gradients.
 
     .. math:: \Theta_1 = K_1, \qquad
               \Theta_{l+1} = K_{l+1} + \sigma_w^2\, E f'(u) f'(v)\, \Theta_l
 
-    K, the other arguments and further notes are those of `NNGP`.
+    with :math:`(u, v) \sim N(0, K_l)` and the covariance :math:`K_l` of `NNGP`.
 
     Parameters
     ----------
+    depth, activation, weight_var, bias_var, skip, layernorm, readout_bias
+        Depth, activation, variances and other properties of the network; `NNGP` explains each.
+    slope, order, block_bytes
+        Slope of "leaky_relu" below zero, number of terms of the series, memory for a tile.
     train : "all" or "last"
-        Parameters that are trained: all, or those of the read-out, whose kernel is the NNGP.
+        Which parameters are trained: all, or those of the read-out. The kernel of the latter is
+        the NNGP.
     train_bias : bool
-        Whether biases are among them.
+        Whether biases are trained too.
 
     Raises
     ------
@@ -200,10 +217,10 @@ class NTK(NNGP):
 
     Notes
     -----
-    Derivatives are as in `NNGP` for smooth activations. For relu, leaky relu and abs the kernel has
-    a cusp where inputs are parallel: no derivative in only one of two equal or opposite inputs
-    exists. The first is given as the mean from both sides; higher ones are wrong. Derivatives in
-    both inputs at once, as on a diagonal, and in variances exist and are right.
+    For smooth activations derivatives are exact. For relu, leaky relu and abs the kernel has a cusp
+    where inputs are parallel. There a derivative in only one of the two inputs does not exist: the
+    first is returned as the mean from both sides, and higher ones are wrong. Derivatives in both
+    inputs at once, as on the diagonal, and derivatives in variances exist and are exact.
 
     References
     ----------
@@ -212,8 +229,10 @@ class NTK(NNGP):
 
     train: str = eqx.field(
         converter=lambda v: _checks.choice("train", v, ("all", "last")),
-        static=True, default="all", kw_only=True,
-    )  # fmt: skip
+        static=True,
+        default="all",
+        kw_only=True,
+    )
     train_bias: bool = eqx.field(static=True, default=True, kw_only=True)
 
     def __check_init__(self):
@@ -236,7 +255,7 @@ class NTK(NNGP):
         return K - jnp.ravel(self.bias_var)[-1] if biased else K
 
     def both(self, X: ArrayLike, Z: ArrayLike | None = None) -> tuple[Array, Array]:
-        """Covariance and tangent kernel, (n, m) each, between X (n, d) and Z (m, d) in one pass."""
+        """Return NNGP and tangent kernel, (n, m) each, between X (n, d) and Z (m, d)."""
         _checks.warn_32_bits("a kernel")
         X, Z = two_inputs(X, Z)
         self._warn_series(*((X,) if Z is None else (X, Z)))
@@ -245,6 +264,7 @@ class NTK(NNGP):
 
 @partial(jax.jit, static_argnames="both")
 def _gram(kernel, X, Z, both):
+    """Gram matrix (n, m) in tiles, or with ``both`` covariance and Gram matrix; Z None means X."""
     recursion = kernel._recursion()
     left = recursion.points(X)
     right = left if Z is None else recursion.points(Z)
@@ -260,6 +280,7 @@ def _gram(kernel, X, Z, both):
 
 @jax.jit
 def _diag(kernel, X):
+    """Diagonal (n,) of the kernel at X (n, d)."""
     points = kernel._recursion().points(X)
     theta = points.theta
     return kernel._choose(points.K[:, -1], None if theta is None else theta[:, -1])
@@ -267,6 +288,7 @@ def _diag(kernel, X):
 
 @jax.jit
 def _left_out(kernel, X):
+    """Largest share of a variance left out by the series, and largest sign of a jump, per layer."""
     recursion = kernel._recursion()
     if not isinstance(recursion.dual, Series) or not kernel._steps:
         return jnp.zeros(kernel._steps), jnp.zeros(kernel._steps)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Random features: a network of one hidden layer, whose kernel is the infinite one on average."""
+"""Random features: a finite network whose kernel has the infinite one as its mean."""
 
 from functools import partial
 
@@ -15,27 +15,29 @@ from .network import NNGP
 
 
 class RandomFeatures(Kernel):
-    """Kernel of finitely many random features; see `random_features`.
+    """Kernel of finitely many random features. Made by `random_features`.
 
     Attributes
     ----------
+    base : NNGP
+        The kernel of infinite width, an `NNGP` or `NTK` of depth 1.
     weights : (d + 1, m)
-        Standard normal numbers, those of the hidden biases last.
+        Standard normal numbers: weights of the m hidden units, and their biases in the last row.
     """
 
     base: NNGP
     weights: Float[Array, "column unit"]
 
     def features(self, X: _checks.ArrayLike) -> Float[Array, "point feature"]:
-        """Columns F at X (n, d), whose products over rows are the kernel's values.
+        """Return features F (n, p) at X (n, d), such that F F^T is the Gram matrix.
 
-        Of an `NNGP` there are m, of an `NTK` m (d + 1), or m (d + 2) with hidden biases trained;
-        one more is the bias of the read-out.
+        For an `NNGP` p is m; for an `NTK` m (d + 1), or m (d + 2) if hidden biases are trained. A
+        bias of the read-out adds one.
         """
         X = _checks.inputs("X", X)
         values, slopes, inner, bias = self._parts(X)
         columns = [values]
-        if slopes is not None:
+        if slopes is not None:  # gradients in the hidden weights: products f'(h) times input
             columns.append((slopes[:, :, None] * inner[:, None]).reshape(X.shape[0], -1))
         if bias is not None:
             columns.append(jnp.broadcast_to(jnp.sqrt(bias), (X.shape[0], 1)))
@@ -45,6 +47,7 @@ class RandomFeatures(Kernel):
         (left, *more, bias), (right, *others, _) = self._parts(X), self._parts(Z)
         K = left @ right.T
         if more[0] is not None:
+            # features f'(h) times input need not be made: their Gram matrix is this product
             K = K + (more[0] @ others[0].T) * (more[1] @ others[1].T)
         return K if bias is None else K + bias
 
@@ -56,19 +59,26 @@ class RandomFeatures(Kernel):
         return K if bias is None else K + bias
 
     def _parts(self, X):
-        """Values (n, m), slopes (n, m) and inputs (n, d + 1) that they multiply, bias ()."""
+        """Parts of the features: values f(h) and slopes f'(h), scaled, inputs and bias.
+
+        Their shapes are (n, m), (n, m), (n, d + 1) and (). Slopes are None for an `NNGP`, the bias
+        is None if it is not a feature. Without trained biases the inputs are (n, d).
+        """
         base, d, units = self.base, self.weights.shape[0] - 1, self.weights.shape[1]
         if X.shape[1] != d:
-            raise ValueError(f"X has {X.shape[1]} columns; these features take inputs of {d}")
+            raise ValueError(f"X has {X.shape[1]} columns; these features need inputs with {d}")
         first, last = jnp.broadcast_to(base.weight_var, (2,))
         hidden_bias, bias = jnp.broadcast_to(base.bias_var, (2,))
         train_bias = getattr(base, "train_bias", True)
+
+        # the hidden bias is the weight of one more input, which is constant
         ones = jnp.ones((X.shape[0], 1), X.dtype)
         inner = jnp.concatenate([jnp.sqrt(first / d) * X, jnp.sqrt(hidden_bias) * ones], 1)
         function = resolve(base.activation).function
         if base.activation == "leaky_relu":
             slope = base.slope if isinstance(base.slope, Array) else float(base.slope)
             function = partial(_bent, slope)
+
         h = inner @ self.weights
         values, slopes = jax.jvp(function, (h,), (jnp.ones_like(h),))
         scale = jnp.sqrt(last / units)
@@ -81,40 +91,40 @@ class RandomFeatures(Kernel):
 
 
 def _bent(slope, h):
-    """Leaky relu of a given slope."""
+    """Leaky relu with the given slope below zero."""
     return jnp.where(h > 0, h, slope * h)
 
 
 def random_features(
     kernel: Kernel, columns: int, units: int, *, key: Array | int
 ) -> RandomFeatures:
-    r"""Draw a network of one hidden layer whose kernel is that of infinite width on average.
+    r"""Draw a network of one hidden layer and return its kernel, whose mean is ``kernel``.
 
-    With :math:`h = \sqrt{\sigma_w^2/d}\, XW + \sigma_b b` of m units the features of an `NNGP`
-    are :math:`\sqrt{\sigma_w^2/m}\, f(h)`, and an `NTK` has besides them
+    With :math:`h = \sqrt{\sigma_w^2/d}\, XW + \sigma_b b` for m hidden units the features of an
+    `NNGP` are :math:`\sqrt{\sigma_w^2/m}\, f(h)`. An `NTK` has further features
     :math:`\sqrt{\sigma_w^2/m}\, f'(h) \otimes (\sqrt{\sigma_w^2/d}\, x, \sigma_b)`.
 
     Parameters
     ----------
     kernel : NNGP or NTK
-        Of depth 1. Its variances may be sampled: the random numbers stay.
+        Kernel of infinite width, of depth 1. Its variances may be sampled; the random numbers stay
+        the same.
     columns : int
-        Columns d of the inputs (n, d).
+        Number d of columns of the inputs (n, d).
     units : int
-        Hidden units m. The error of an entry falls as :math:`m^{-1/2}`.
-    key : PRNG key, or int
+        Number m of hidden units. The error of an entry falls as :math:`m^{-1/2}`.
+    key : JAX key, or int
 
     Returns
     -------
     RandomFeatures
-        A kernel, whose ``features(X)`` (n, p) are the columns of
-        `bayesrg.gp.MercerNormal` with values 1 and ``orthonormal=False``: with p features for n
-        points a density costs :math:`O(np^2)`.
+        A kernel. Its ``features(X)`` (n, p) can be given to `bayesrg.gp.MercerNormal` as features,
+        with values 1 and ``orthonormal=False``. A density then costs :math:`O(np^2)`.
 
     Raises
     ------
     ValueError
-        For other kernels, residual blocks or normalised layers, and activations that jump.
+        If the kernel is of another kind or depth, or has residual blocks or normalised layers.
 
     References
     ----------
@@ -129,11 +139,14 @@ def random_features(
     (5, 501)
     """
     if not isinstance(kernel, NNGP):
-        raise ValueError(f"kernel must be an NNGP or an NTK, got a {type(kernel).__name__}")
+        raise ValueError(
+            f"kernel must be an NNGP or an NTK, got a {type(kernel).__name__}; make one with "
+            "kernels.NNGP(1, activation)"
+        )
     if kernel.depth != 1 or kernel.skip is not None or kernel.layernorm:
         raise ValueError(
             f"random features have one plain hidden layer, got depth={kernel.depth}, "
-            f"skip={kernel.skip}, layernorm={kernel.layernorm}; for other networks take "
+            f"skip={kernel.skip}, layernorm={kernel.layernorm}; for other networks use "
             "empirical_ntk"
         )
     columns, units = _checks.whole("columns", columns), _checks.whole("units", units)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pairs of rows that are equal, or so nearly that a matrix product would lose their difference."""
+"""Find equal rows, and compute distances of nearly equal rows without loss of digits."""
 
 import jax
 import jax.numpy as jnp
@@ -11,12 +11,13 @@ from jaxtyping import Bool, Float, UInt32
 from .._linalg import with_value
 
 _HASHED = 256  # rows that are hashed at once
-_SUBTRACTED = 16  # columns up to which all differences are taken
-_CENTRED = 15  # rows whose median is the centre
+_SUBTRACTED = 16  # up to so many columns, squared distances are sums of squared differences
+_CENTRED = 15  # number of rows whose median is the centre
 
 
 def row_hashes(X: Float[Array, "n d"]) -> UInt32[Array, "n two"]:
-    """Hash every row twice, to 32 bits; by blocks, as the words take twice the memory of X."""
+    """Return two hashes of 32 bits for every row of X (n, d), as (n, 2)."""
+    # in blocks of rows, since the words that are hashed take twice the memory of the rows
     X = lax.stop_gradient(X)
     n, size = X.shape[0], min(X.shape[0], _HASHED)
     if n == size:
@@ -32,7 +33,7 @@ def row_hashes(X: Float[Array, "n d"]) -> UInt32[Array, "n two"]:
 
 
 def _hashes(X):
-    """Hashes (n, 2) of rows: each word is mixed with a random number of its column, and summed."""
+    """Hashes (n, 2) of rows X (n, d): mix each word with a random number of its column, and add."""
     X = jnp.where(X == 0, 0.0, X)  # zeros of either sign are equal
     words = lax.bitcast_convert_type(X, jnp.uint32).reshape(X.shape[0], 1, -1)
     seeds = np.random.default_rng(0).integers(0, 2**32, (2, words.shape[-1]), dtype=np.uint32)
@@ -43,40 +44,45 @@ def _hashes(X):
 
 
 def same_rows(h: UInt32[Array, "n two"], g: UInt32[Array, "m two"]) -> Bool[Array, "n m"]:
-    """Say which rows have equal hashes."""
+    """Return which pairs of rows have equal hashes h (n, 2) and g (m, 2), as (n, m) booleans."""
     return (h[:, None, 0] == g[None, :, 0]) & (h[:, None, 1] == g[None, :, 1])
 
 
 def equal_rows(X: Float[Array, "n d"], Z: Float[Array, "m d"]) -> Bool[Array, "n m"]:
-    """Say which rows are equal, (n, m) booleans, at the cost of comparing two 32-bit hashes."""
+    """Return which rows of X (n, d) and Z (m, d) are equal, as (n, m) booleans.
+
+    Only two hashes of 32 bits are compared, not the d columns.
+    """
     return same_rows(row_hashes(X), row_hashes(Z))
 
 
 def least_share(dtype) -> float:
-    """Least difference, as a share of what it was taken from, that a product gives well.
+    """Return the smallest relative difference that may be computed by a matrix product.
 
-    Above it the difference keeps a little more than three quarters of all digits.
+    A squared distance |x|^2 + |z|^2 - 2 x.z larger than this share of |x|^2 + |z|^2 has a little
+    more than three quarters of all digits correct.
     """
     return 0.5 * float(jnp.finfo(dtype).eps) ** 0.25
 
 
 def subtracted(difference):
-    """Repair what a matrix product lost, by a function that subtracts.
+    """Return a function that computes rows again in which a matrix product lost digits.
 
     Parameters
     ----------
     difference : callable (row, others) -> pytree of (m,)
-        What belongs to a row, a pytree of (...), and to the others, a pytree of (m, ...).
+        Computes one row by subtraction. It takes a pytree of arrays (...) for the row and a pytree
+        of arrays (m, ...) for the m others.
 
     Returns
     -------
     callable (lost, multiplied, rows, others) -> pytree of (n, m)
-        The values ``multiplied``, but in every row that has a lost entry (n, m) those of
-        ``difference``. Rows are repaired one at a time, so that no memory is needed beyond the
+        Returns the values ``multiplied`` (n, m), but computes every row again in which an entry of
+        ``lost`` (n, m) is True. Rows are computed one at a time, to need no memory beyond the
         result. The values have no derivative.
     """
 
-    @sequential_vmap  # a condition that is batched would compute both of its sides
+    @sequential_vmap  # under vmap a condition would always compute both of its sides
     def repaired(lost, multiplied, rows, others):
         def one(row):
             lost, multiplied, row = row
@@ -95,23 +101,25 @@ _subtracted = subtracted(lambda x, Z: ((x - Z) ** 2).sum(-1))
 
 @jax.jit  # compiled, the differences are never stored
 def squared_distance(X: Float[Array, "n d"], Z: Float[Array, "m d"]) -> Float[Array, "n m"]:
-    """Squared Euclidean distances, exactly zero at equal rows.
+    """Squared Euclidean distances (n, m) between X (n, d) and Z (m, d), exactly 0 at equal rows.
 
-    Up to 16 columns are subtracted one by one, with no cancellation. From 17 on one product of
-    centred inputs is used; rows near others, where it would keep less than three quarters of the
-    digits, are subtracted from all. Derivatives are those of the polynomial, at equal rows too.
+    With up to 16 columns they are sums of squared differences, which lose no digits. With more, one
+    matrix product of centred inputs is used; rows that are so near to others that the product keeps
+    less than three quarters of the digits are subtracted from all. Derivatives are those of the
+    polynomial |x|^2 + |z|^2 - 2 x.z everywhere, also at equal rows.
     """
     if X.shape[1] <= _SUBTRACTED:
         return ((X[:, None] - Z[None]) ** 2).sum(-1)
     given = X, Z
-    # Any centre will do; that of a few rows in the middle of each column is not moved by outliers.
+    # The product loses fewer digits if inputs are near 0: subtract a centre. Any will do; the
+    # median of a few rows is cheap, and outliers do not move it.
     few = jnp.sort(lax.stop_gradient(Z[:: -(-Z.shape[0] // _CENTRED)]), 0)
     centre = few[few.shape[0] // 2]
     X, Z = X - centre, Z - centre
     total = (X**2).sum(-1)[:, None] + (Z**2).sum(-1)[None]
     squares = total - 2.0 * X @ Z.T
 
-    # equal rows are zero exactly; they need no repair
+    # equal rows are set to 0 and need no subtraction
     same = equal_rows(*given)
     lost = ~(squares >= least_share(X.dtype) * total) & ~same
     value = jnp.where(same, 0.0, _subtracted(lost, squares, *given))

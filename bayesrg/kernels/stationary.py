@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Kernels of the Euclidean distance between inputs, and the linear kernel."""
+"""Kernels that depend on the distance between inputs, and the linear kernel."""
 
 from abc import abstractmethod
 from functools import partial
@@ -22,9 +22,10 @@ _variance = partial(_checks.nonnegative, "variance", ndim=0)
 
 
 class Stationary(Kernel):
-    """Variance times a falling function of the squared distance in units of the lengthscale.
+    """Base class of kernels that depend on the distance: ``variance * profile(r^2)``.
 
-    A lengthscale (d,) gives every input column its own unit (automatic relevance determination).
+    r is the distance divided by the lengthscale. A lengthscale (d,) has one value per column
+    (automatic relevance determination). A subclass defines ``profile``.
     """
 
     lengthscale: Float[Array, "..."] = eqx.field(converter=_lengthscale)
@@ -32,18 +33,20 @@ class Stationary(Kernel):
 
     @abstractmethod
     def profile(self, r2: Array) -> Array:
-        """Correlation at squared distance ``r2``, elementwise; 1 at zero."""
+        """Correlation at squared distance ``r2`` (...), elementwise; 1 at ``r2`` = 0."""
 
     def gram(self, X, Z):
         self._require_columns(X)
         if self.lengthscale.ndim:
             r2 = squared_distance(X / self.lengthscale, Z / self.lengthscale)
         else:
+            # divide once, by the square; a tiny lengthscale must not make it 0/0
             unit = self.lengthscale**2
             r2 = squared_distance(X, Z) / jnp.maximum(unit, jnp.finfo(unit.dtype).tiny)
         return self.variance * self.profile(r2)
 
     def _require_columns(self, X):
+        """Raise if the lengthscale does not have one value per column of X (n, d)."""
         if self.lengthscale.ndim and self.lengthscale.shape[0] != X.shape[1]:
             raise ValueError(
                 f"lengthscale has shape {self.lengthscale.shape} but the inputs have "
@@ -55,9 +58,9 @@ class Stationary(Kernel):
 
 
 class RBF(Stationary):
-    """Squared-exponential kernel ``variance * exp(-r^2 / 2)``, r the distance / lengthscale.
+    """Squared-exponential kernel ``variance * exp(-r^2 / 2)``, with r = distance / lengthscale.
 
-    ``lengthscale`` () or (d,) in units of the inputs, ``variance`` () in units of y squared.
+    ``lengthscale`` () or (d,) is in units of the inputs, ``variance`` () in units of y squared.
     """
 
     def profile(self, r2):
@@ -66,12 +69,12 @@ class RBF(Stationary):
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _matern(p, u):
-    """Matern correlation of smoothness p + 1/2 at a distance whose square is u, in its own unit.
+    """Matern correlation of smoothness p + 1/2 at squared distances u (...), p = 0, 1 or 2.
 
-    Its derivative in u is a multiple of the Matern correlation of the smoothness below, p - 1/2,
-    which keeps all digits at zero.
+    u is (2p + 1) r^2. The derivative in u is a multiple of the Matern correlation of smoothness
+    p - 1/2. Used in place of the derivative of the formula, it keeps all digits at u = 0.
     """
-    u = jnp.minimum(u, 1e30)  # an infinite one would make the product nan
+    u = jnp.minimum(u, 1e30)  # at infinity the product would be infinity times 0
     r = safe_sqrt(u)
     polynomial = (1.0, 1.0 + r, 1.0 + r + u / 3.0)[p]
     return polynomial * jnp.exp(-r)
@@ -80,7 +83,7 @@ def _matern(p, u):
 @_matern.defjvp
 def _matern_jvp(p, primals, tangents):
     (u,), (du,) = primals, tangents
-    if p == 0:
+    if p == 0:  # -exp(-r)/(2 r), infinite at 0, where 0 is given instead
         r = safe_sqrt(u)
         slope = jnp.where(r > 0, -0.5 * jnp.exp(-r) / jnp.where(r > 0, r, 1.0), 0.0)
     else:
@@ -89,9 +92,10 @@ def _matern_jvp(p, primals, tangents):
 
 
 class Matern12(Stationary):
-    """Exponential kernel ``variance * exp(-r)``; arguments as in `RBF`.
+    """Matern kernel of smoothness 1/2: ``variance * exp(-r)``, with r = distance / lengthscale.
 
-    No derivative in the inputs exists at r = 0; there they are 0 by convention.
+    ``lengthscale`` () or (d,) is in units of the inputs, ``variance`` () in units of y squared. At
+    r = 0 the kernel has no derivative in the inputs; 0 is returned.
     """
 
     def profile(self, r2):
@@ -99,9 +103,11 @@ class Matern12(Stationary):
 
 
 class Matern32(Stationary):
-    """Matern kernel of smoothness 3/2; arguments as in `RBF`.
+    """Matern kernel of smoothness 3/2: ``variance * (1 + s) * exp(-s)``, with s = sqrt(3) r.
 
-    At r = 0 it has two derivatives in the inputs; higher ones are 0 there by convention.
+    r is distance / lengthscale. ``lengthscale`` () or (d,) is in units of the inputs, ``variance``
+    () in units of y squared. At r = 0 the kernel has two derivatives in the inputs; for higher
+    ones 0 is returned.
     """
 
     def profile(self, r2):
@@ -109,9 +115,11 @@ class Matern32(Stationary):
 
 
 class Matern52(Stationary):
-    """Matern kernel of smoothness 5/2; arguments as in `RBF`.
+    """Matern kernel of smoothness 5/2: ``variance * (1 + s + s^2 / 3) * exp(-s)``, s = sqrt(5) r.
 
-    At r = 0 it has four derivatives in the inputs; higher ones are 0 there by convention.
+    r is distance / lengthscale. ``lengthscale`` () or (d,) is in units of the inputs, ``variance``
+    () in units of y squared. At r = 0 the kernel has four derivatives in the inputs; for higher
+    ones 0 is returned.
     """
 
     def profile(self, r2):
@@ -119,9 +127,11 @@ class Matern52(Stationary):
 
 
 class RationalQuadratic(Stationary):
-    """Scale mixture of squared exponentials, ``variance * (1 + r^2 / 2 alpha)^-alpha``.
+    """Rational quadratic kernel ``variance * (1 + r^2 / (2 alpha))^-alpha``.
 
-    ``alpha`` () is positive and without unit; the other arguments are as in `RBF`.
+    It is a mixture of squared exponentials of many lengthscales; r is distance / lengthscale.
+    ``alpha`` () is positive and without unit. ``lengthscale`` () or (d,) is in units of the inputs,
+    ``variance`` () in units of y squared.
     """
 
     alpha: Float[Array, ""] = eqx.field(
@@ -129,15 +139,16 @@ class RationalQuadratic(Stationary):
     )
 
     def profile(self, r2):
+        # log1p keeps the digits of a small r2 / alpha, so that large alpha gives the RBF kernel
         return jnp.exp(-self.alpha * jnp.log1p(r2 / (2.0 * self.alpha)))
 
 
 class Periodic(Stationary):
     r"""Periodic kernel :math:`v \exp(-2 \sum_j \sin^2(\pi (x_j - z_j)/p_j)/\ell_j^2)`.
 
-    It is `RBF` on circles: every column runs around a circle of radius 1. ``period`` () or (d,) is
-    that of each column, in units of the inputs; ``lengthscale`` () or (d,) is without unit, and
-    ``variance`` () in units of y squared.
+    It is `RBF` of points on circles: each column of the inputs becomes an angle on a circle of
+    radius 1. ``period`` () or (d,), one for all columns or one per column, is in units of the
+    inputs. ``lengthscale`` () or (d,) is without unit, ``variance`` () in units of y squared.
     """
 
     period: Float[Array, "..."] = eqx.field(
@@ -165,9 +176,9 @@ class Periodic(Stationary):
 
 
 class Linear(MomentKernel):
-    """Linear kernel ``variance * x.z + bias``: Bayesian linear regression.
+    """Linear kernel ``variance * x.z + bias``, the prior of Bayesian linear regression.
 
-    ``variance`` () is that of a weight, ``bias`` () that of the intercept.
+    ``variance`` () is the prior variance of a weight, ``bias`` () that of the intercept.
     """
 
     variance: Float[Array, ""] = eqx.field(converter=_variance, default=1.0)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Plots: from a DataTree to a ``PlotCollection``, on any of ArviZ's backends.
+"""Plots. Every function makes a ``PlotCollection`` of a DataTree, on any of ArviZ's backends.
 
-``pc.savefig(file)`` writes one, ``pc.get_viz("plot")`` gives the axes to decorate further.
+``pc.savefig(file)`` writes a plot to a file, ``pc.get_viz("plot")`` returns its axes.
 """
 
 from .calibration import plot_calibration, plot_ridge_criteria

@@ -1,14 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Things that a reader needs and ArviZ leaves to Matplotlib; other backends skip them."""
+"""Ticks, legends and colour bars that need Matplotlib itself; other backends do without them."""
 
 import numpy as np
 from arviz import PlotCollection
 
-_DECADES = 2.5
+_DECADES = 2.5  # an axis of fewer decades is short
 
 
 def short_axes(pc: PlotCollection, scales: dict[str, str]):
-    """Label 1, 2 and 5 in each decade of a short logarithmic axis, as plain numbers."""
+    """Write plain numbers at 1, 2 and 5 of each decade, on every logarithmic axis that is short.
+
+    ``scales`` maps "x" and "y" to the scale of the axis, "log" or "linear".
+    """
     if pc.backend != "matplotlib":
         return
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
@@ -24,7 +27,7 @@ def short_axes(pc: PlotCollection, scales: dict[str, str]):
 
 
 def point_entries(pc: PlotCollection, by: str, names):
-    """Show entries of the legend that are points as points."""
+    """Show the entries ``names`` of the legend as points instead of lines."""
     if pc.backend != "matplotlib":
         return
     legend = pc.viz["legend"][by].item()
@@ -34,7 +37,7 @@ def point_entries(pc: PlotCollection, by: str, names):
 
 
 def colour_bars(pc: PlotCollection, name: str):
-    """Put a bar of colours beside each panel of contours drawn as ``name``."""
+    """Add a colour bar to each panel whose contours are stored as ``name``."""
     if pc.backend != "matplotlib":
         return
     from matplotlib.ticker import MaxNLocator

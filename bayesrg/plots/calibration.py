@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Calibration: errors over what the posterior expects, and ridges that suit one or the other."""
+"""Plots of calibration: test error over predictive variance, and the best ridges for two aims."""
 
 from collections.abc import Mapping
 
@@ -27,22 +27,23 @@ def plot_calibration(
     Parameters
     ----------
     dt : DataTree
-        With a group of calibration over n_train, as `bayesrg.io.label` makes of a
+        Has a group with the variable calibration (n_train), which `bayesrg.io.label` makes of a
         `bayesrg.theory.Equivalent`.
     group : str
+        Group of ``dt`` that is plotted.
     label : str
-        What it is called in the legend.
+        Name of its line in the legend.
     also : mapping, optional
-        Further lines, from their label to their group.
+        Further lines: a dictionary from label to group.
     backend : str, optional
-        "matplotlib", "bokeh", "plotly" or "none"; ArviZ's default otherwise.
+        "matplotlib", "bokeh", "plotly" or "none"; by default the backend that ArviZ uses.
     **pc_kwargs
         Passed to ``PlotCollection.wrap``.
 
     Returns
     -------
     PlotCollection
-        With a line at 1: above it errors are larger than expected.
+        A dashed line marks 1. Above it the error is larger than the posterior expects.
     """
     names = {label: group} | dict(also or {})
     parts = {name: over_sizes(dt, where, "calibration") for name, where in names.items()}
@@ -67,18 +68,21 @@ def plot_ridge_criteria(
     Parameters
     ----------
     dt : DataTree
-        With what `bayesrg.io.label` makes of two `bayesrg.theory.Optimum`, for test error and
-        evidence.
+        Has two groups that `bayesrg.io.label` makes of a `bayesrg.theory.Optimum`: one for the
+        test error, one for the evidence.
     n : float, optional
-        Number of points, the nearest there is; by default the first.
+        Number of training points. The nearest that the groups have is shown, by default the first.
     group, evidence : str
-        Groups of the test error and of the evidence.
-    backend, **pc_kwargs : as in `plot_calibration`
+        Groups for the test error and for the evidence.
+    backend : str, optional
+        "matplotlib", "bokeh", "plotly" or "none"; by default the backend that ArviZ uses.
+    **pc_kwargs
+        Passed to ``PlotCollection.wrap``.
 
     Returns
     -------
     PlotCollection
-        With a panel each, and both best ridges marked in both.
+        One panel for each criterion. Both best ridges are marked in both panels.
     """
     n = n if n is None else _checks.number("n", n)
     needed = ("grid_value", "ridge")
@@ -87,6 +91,7 @@ def plot_ridge_criteria(
     for name, found in panels.items():
         at = 0 if n is None else int(np.abs(found["n_train"].to_numpy() - float(n)).argmin())
         panels[name] = found.isel(n_train=at)
+
     names = list(panels)
     best = {name: float(found["ridge"]) for name, found in panels.items()}
     pc = open_panels(names, "best", names, backend=backend, **pc_kwargs)
@@ -94,12 +99,14 @@ def plot_ridge_criteria(
     shown = xr.concat(
         [xr.DataArray(v, dims=("plot_axis", "entry")) for v in values], "panel"
     ).assign_coords(panel=names, plot_axis=["x", "y"])
+
     unstyled = {"ignore_aes": "all", "color": "black", "width": 2}
     pc.map(visuals.line_xy, "curve", data=shown.to_dataset(name="curve"), **unstyled)
     marks = np.broadcast_to(list(best.values()), (len(names), len(names)))
     marks = xr.Dataset({"curve": (("panel", "best"), marks)}, {"panel": names, "best": names})
     pc.map(visuals.vline, "optimum", data=marks, width=1.5)
     pc.add_legend("best", title="best ridge for")
+
     size = float(panels["test error"]["n_train"])
     words = dict(zip(names, ("least", "greatest"), strict=True))
     title = {name: f"{words[name]} at ridge {best[name]:.3g}" for name in names}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training: how fast each mode is learnt."""
+"""Plots of training: how fast each mode is learnt."""
 
 from collections.abc import Sequence
 
@@ -20,40 +20,41 @@ def plot_mode_residuals(
     backend: str | None = None,
     **pc_kwargs,
 ) -> PlotCollection:
-    """Plot what is left of some modes against the steps: theory as lines, runs as points.
+    """Plot the residual of some modes against the training step: theory as lines, runs as points.
 
     Parameters
     ----------
     dt : DataTree
-        With a group that has remaining over algorithm, step and mode, and maybe draw: fractions
-        of a mode, as `bayesrg.dynamics.LinearDynamics.remaining` gives. Their sizes are drawn.
+        Has a group with the variable remaining (algorithm, step, mode), and maybe draw: the
+        fraction of each mode that is not yet learnt, as
+        `bayesrg.dynamics.LinearDynamics.remaining` returns it. Absolute values are drawn.
     group : str
-        The theory.
+        Group of the theory.
     experiment : str, optional
-        Group of the same for runs, drawn if it is there.
+        Group of runs, with the variable remaining on the axes above. It is drawn if it exists.
     modes : sequence, optional
-        Entries of the coordinate mode, by default the first four.
+        Entries of the coordinate mode; by default the first four.
     backend : str, optional
-        "matplotlib", "bokeh", "plotly" or "none"; ArviZ's default otherwise.
+        "matplotlib", "bokeh", "plotly" or "none"; by default the backend that ArviZ uses.
     **pc_kwargs
         Passed to ``PlotCollection.wrap``.
 
     Returns
     -------
     PlotCollection
-        The start, step 0, is left out.
+        Step 0 is not drawn, since the axis is logarithmic.
 
     Raises
     ------
     ValueError
-        For a mode that is not there, besides what is missing.
+        If a group, a variable or a mode is missing.
     """
     theory = group_of(dt, group, "remaining")
     there = theory["mode"].to_numpy().tolist()
     modes = there[:4] if modes is None else _checks.indices("modes", modes)
     for mode in modes:
         if mode not in there:
-            raise ValueError(f"there is no mode {mode!r}, only {there}")
+            raise ValueError(f"there is no mode {mode!r}, only {there}; choose modes of these")
     lines = _by_mode(theory, modes)
     points = {}
     if has(dt, experiment):
@@ -64,7 +65,7 @@ def plot_mode_residuals(
 
 
 def _by_mode(found, modes):
-    """A curve for each algorithm and mode, from step 1 on."""
+    """Return a curve for each algorithm and mode, from step 1 on."""
     found = abs(found["remaining"]).sortby("step")
     found = found.sel(step=found["step"] > 0)
     parts = {}
@@ -83,18 +84,23 @@ def plot_steps_to_tolerance(
     backend: str | None = None,
     **pc_kwargs,
 ) -> PlotCollection:
-    """Plot the steps that a mode takes against its frequency, a line for each algorithm.
+    """Plot the number of steps until a mode is learnt against its frequency, per algorithm.
 
     Parameters
     ----------
     dt : DataTree
-        With a group that has steps over algorithm and frequency, and maybe draw: counts of
-        `bayesrg.dynamics.step_count`, or of ``LinearDynamics.count``; inf, never, is left out.
+        Has a group with the variable steps (algorithm, frequency), and maybe draw: numbers of
+        steps from `bayesrg.dynamics.step_count` or ``LinearDynamics.count``. Infinite ones (the
+        mode is never learnt) are not drawn.
     group : str
-        The theory, drawn as lines.
+        Group of the theory, drawn as lines.
     experiment : str, optional
-        Group of the same for runs, drawn as points if it is there.
-    backend, **pc_kwargs : as in `plot_mode_residuals`
+        Group of runs, with the variable steps on the axes above. It is drawn as points if it
+        exists.
+    backend : str, optional
+        "matplotlib", "bokeh", "plotly" or "none"; by default the backend that ArviZ uses.
+    **pc_kwargs
+        Passed to ``PlotCollection.wrap``.
 
     Returns
     -------
@@ -110,6 +116,7 @@ def plot_steps_to_tolerance(
 
 
 def _by_algorithm(found):
+    """Return a curve of steps over frequency for each algorithm."""
     found = found["steps"].sortby("frequency")
     found = found.where(np.isfinite(found))
     return {

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What hidden layers have learnt: kernels, alignments, spectra, over what the prior shows."""
+"""Plots of what hidden layers have learnt: kernels, alignments and spectra, beside the prior's."""
 
 from importlib import import_module
 
@@ -37,32 +37,34 @@ def plot_alignment(
     backend: str | None = None,
     **pc_kwargs,
 ) -> PlotCollection:
-    """Plot a quantity of the kernels by depth: posterior and prior, median and credible band.
+    """Plot a quantity of the layers' kernels against the layer, for posterior and prior.
 
     Parameters
     ----------
     dt : DataTree
-        Of `bayesrg.diagnostics.feature.measure` or ``measure_deep_linear``.
+        Result of `bayesrg.diagnostics.feature.measure` or ``measure_deep_linear``.
     quantity : str
         A variable over layer: "target_alignment", "target_gain", "kernel_scale", ...
     theory : (L,), optional
-        A line to compare with, e.g. the gains of a saddle.
+        A further line, one value per layer, such as the gains at a saddle point.
     group : str
+        Group of ``dt`` that is plotted.
     prior : str, optional
-        Group of the baseline, drawn if it is there.
+        Group of the prior, for comparison. It is drawn if it exists.
     backend : str, optional
-        "matplotlib", "bokeh", "plotly" or "none"; ArviZ's default otherwise.
+        "matplotlib", "bokeh", "plotly" or "none"; by default the backend that ArviZ uses.
     **pc_kwargs
         Passed to ``PlotCollection.wrap``.
 
     Returns
     -------
     PlotCollection
+        Draws are shown by their median and credible band.
 
     Raises
     ------
     ValueError
-        For groups of different estimators, besides what is missing.
+        If a group or variable is missing, or if the groups were made with different estimators.
     """
     found = _with_prior(dt, group, prior, quantity)
     parts = {name: line(value) for name, value in found.items()}
@@ -87,21 +89,30 @@ def plot_spectrum_shift(
     backend: str | None = None,
     **pc_kwargs,
 ) -> PlotCollection:
-    """Plot how far the eigenvalues of a layer's kernel moved from those of its prior mean.
+    """Plot the eigenvalues of a layer's kernel minus those of its prior mean, mode by mode.
 
-    The prior's band is what a random kernel of that width does: its eigenvalues spread too.
+    The kernel of a random network of finite width also differs from the prior mean. The band of the
+    prior shows by how much.
 
     Parameters
     ----------
     dt : DataTree
-        As for `plot_alignment`.
+        Result of `bayesrg.diagnostics.feature.measure` or ``measure_deep_linear``.
     layer : int, optional
-        Entry of the coordinate layer, by default the last.
-    group, prior, backend, **pc_kwargs : as in `plot_alignment`
+        Entry of the coordinate layer; by default the last.
+    group : str
+        Group of ``dt`` that is plotted.
+    prior : str, optional
+        Group of the prior, for comparison. It is drawn if it exists.
+    backend : str, optional
+        "matplotlib", "bokeh", "plotly" or "none"; by default the backend that ArviZ uses.
+    **pc_kwargs
+        Passed to ``PlotCollection.wrap``.
 
     Returns
     -------
     PlotCollection
+        Draws are shown by their median and credible band.
     """
     found = _with_prior(dt, group, prior, "spectral_shift")
     layer = _layer(found["posterior"], layer)
@@ -111,7 +122,7 @@ def plot_spectrum_shift(
     pc = curves(parts, "law", backend=backend, **pc_kwargs)
     mark(pc, "none", y=0.0)
     title = f"spectrum of layer {layer}: shift from the prior mean"
-    text = "eigenvalue less that of the prior mean"
+    text = "eigenvalue minus that of the prior mean"
     return decorate(pc, x="mode", y=text, title=title, xscale="linear", yscale="linear")
 
 
@@ -125,21 +136,27 @@ def plot_kernel_change(
 ) -> PlotCollection:
     """Plot prior mean and posterior mean of a layer's kernel, and their difference.
 
-    Points are ordered by their first target. The two kernels have one scale of colours and the
-    difference has its own; each ends at the largest entry off the diagonal.
+    Points are ordered by their first target. Both kernels share one colour scale, the difference
+    has its own. A scale ends at the largest entry off the diagonal.
 
     Parameters
     ----------
     dt : DataTree
-        As for `plot_alignment`.
+        Result of `bayesrg.diagnostics.feature.measure` or ``measure_deep_linear``.
     layer : int, optional
-        Entry of the coordinate layer, by default the last.
-    group, backend, **pc_kwargs : as in `plot_alignment`
+        Entry of the coordinate layer; by default the last.
+    group : str
+        Group of ``dt`` that is plotted.
+    backend : str, optional
+        "matplotlib", "bokeh", "plotly" or "none"; by default the backend that ArviZ uses.
+    **pc_kwargs
+        Passed to ``PlotCollection.wrap``.
 
     Returns
     -------
     PlotCollection
-        With one panel each. Matplotlib adds colour bars; others name their ends in titles.
+        Three panels. Matplotlib adds colour bars; other backends write the ends of the colour
+        scale in the titles.
     """
     kernels = group_of(dt, group, "posterior", "prior_mean")
     layer = _layer(kernels["posterior"], layer)
@@ -147,6 +164,7 @@ def plot_kernel_change(
     order = np.arange(len(before))
     if "targets" in kernels:
         order = np.argsort(kernels["targets"].to_numpy()[:, 0], kind="stable")
+
     stack = np.stack([before, after, after - before])[:, order][:, :, order]
     dims = ("panel", "point", "point_bis")
     data = xr.Dataset({"curve": (dims, stack)}, coords={"panel": list(_PANELS)})
@@ -154,10 +172,11 @@ def plot_kernel_change(
     figure = {"figsize": (13.0, 3.6), "figsize_units": "inches"}
     if backend == "matplotlib":
         figure["layout"] = "constrained"
+    figure |= pc_kwargs.pop("figure_kwargs", {})
     pc = PlotCollection.wrap(
-        data, cols=["panel"], backend=backend,
-        figure_kwargs=figure | pc_kwargs.pop("figure_kwargs", {}), **pc_kwargs,
-    )  # fmt: skip
+        data, cols=["panel"], backend=backend, figure_kwargs=figure, **pc_kwargs
+    )
+
     aside = np.where(np.eye(len(before), dtype=bool), 0.0, stack)  # diagonals would hide the rest
     tops = [_largest(aside[:2], stack[:2])] * 2 + [_largest(aside[2], stack[2])]
     top = xr.DataArray(tops, dims="panel", coords={"panel": list(_PANELS)})
@@ -165,6 +184,7 @@ def plot_kernel_change(
     shown = data.clip(-top, top)
     pc.map(_cells, "curve", data=shown, ignore_aes="all", levels=levels, cmap="RdBu_r")
     colour_bars(pc, "curve")
+
     text = "point, by target" if "targets" in kernels else "point"
     pc.map(visuals.labelled_x, "xlabel", ignore_aes="all", text=text)
     pc.map(visuals.labelled_y, "ylabel", ignore_aes="all", text=text)
@@ -176,12 +196,13 @@ def plot_kernel_change(
 
 
 def _largest(*candidates):
-    """Return the largest absolute value of the first array that is not all zero, else 1."""
+    """Return the largest absolute value of the first array that is not all zero, or 1."""
     return next((top for top in (float(np.abs(c).max()) for c in candidates) if top), 1.0)
 
 
 def _cells(da, target, *, levels, cmap, **_):
-    """Draw a matrix as cells of even colour, by contours, which every backend has."""
+    """Draw a matrix as coloured cells, with the filled contours that every backend offers."""
+    # each entry twice, at both edges of its cell, so that the colour changes only between cells
     matrix = np.repeat(np.repeat(da.to_numpy(), 2, 0), 2, 1)
     edges = np.stack([np.arange(len(da)) - 0.499, np.arange(len(da)) + 0.499], 1).ravel()
     backend = visuals.backend_from_object(target)
@@ -190,11 +211,15 @@ def _cells(da, target, *, levels, cmap, **_):
 
 
 def _title(da, target, **_):
+    """Write the title of a panel."""
     return import_module(visuals.backend_from_object(target).__name__).title(da.item(), target)
 
 
 def _with_prior(dt, group, prior, quantity):
-    """The quantity of the posterior, and of the prior if it is there, of one estimator."""
+    """Return the quantity of the posterior, and of the prior if it exists, as a dictionary.
+
+    Raises if the two groups were made with different estimators.
+    """
     groups = {"posterior": group_of(dt, group, quantity)}
     if has(dt, prior):
         groups["prior"] = group_of(dt, prior, quantity)
@@ -203,8 +228,9 @@ def _with_prior(dt, group, prior, quantity):
 
 
 def _layer(variable, layer):
+    """Return an entry of the coordinate layer, by default the last, after checking it."""
     there = variable["layer"].to_numpy()
     layer = there[-1] if layer is None else _checks.whole("layer", layer, least=0)
     if layer not in there:
-        raise ValueError(f"there is no layer {layer!r}, only {there.tolist()}")
+        raise ValueError(f"there is no layer {layer!r}, only {there.tolist()}; choose one")
     return int(layer)

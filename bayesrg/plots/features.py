@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How Gaussian the mode functions are: a pair, quantiles, kurtosis."""
+"""Plots that show how Gaussian mode functions are: pairs, quantiles, kurtosis."""
 
 from collections.abc import Sequence
 
@@ -19,17 +19,18 @@ def plot_feature_pair(
     backend: str | None = None,
     **pc_kwargs,
 ) -> PlotCollection:
-    """Scatter one mode function against another, with the two-sigma circle of a Gaussian pair.
+    """Plot one mode function against another, with the two-sigma circle of a Gaussian pair.
 
     Parameters
     ----------
     dt : DataTree
-        With a group that has the variable features (point, mode).
+        Has a group with the variable features (point, mode).
     modes : sequence of int
         Two entries of the coordinate mode.
     group : str
+        Group of ``dt`` that is plotted.
     backend : str, optional
-        "matplotlib", "bokeh", "plotly" or "none"; ArviZ's default otherwise.
+        "matplotlib", "bokeh", "plotly" or "none"; by default the backend that ArviZ uses.
     **pc_kwargs
         Passed to ``PlotCollection.wrap``.
 
@@ -40,12 +41,14 @@ def plot_feature_pair(
     features = group_of(dt, group, "features")["features"]
     modes = _chosen(features, modes)
     if len(modes) != 2:
-        raise ValueError(f"modes must be two indices, got {modes}")
+        raise ValueError(f"modes must be two indices, got {modes}; a pair has two mode functions")
+
     first, second = modes
     x, y = (features.sel(mode=m).to_numpy() for m in (first, second))
     angle = np.linspace(0.0, 2 * np.pi, 200)
     circle = {"x": 2 * np.cos(angle), "y": 2 * np.sin(angle)}
     outside = float((x**2 + y**2 > 4).mean())
+
     names = ("data points", "two sigma")
     square = {"figsize": (5.5, 5.5), "figsize_units": "inches"}
     pc_kwargs["figure_kwargs"] = square | pc_kwargs.get("figure_kwargs", {})
@@ -65,15 +68,22 @@ def plot_feature_quantiles(
     backend: str | None = None,
     **pc_kwargs,
 ) -> PlotCollection:
-    """Plot quantiles of mode functions against those of a Gaussian, the straight line.
+    """Plot quantiles of mode functions against those of a standard normal variable.
+
+    A straight line shows where a Gaussian mode function would lie.
 
     Parameters
     ----------
     dt : DataTree
-        With the group that `bayesrg.io.label` makes of a `bayesrg.rg.FeatureCumulants`.
+        Has the group that `bayesrg.io.label` makes of a `bayesrg.rg.FeatureCumulants`.
     modes : sequence of int, optional
-        Entries of the coordinate mode; by default four, spread over the logarithm.
-    group, backend, **pc_kwargs : as in `plot_feature_pair`
+        Entries of the coordinate mode; by default four, evenly spread on a logarithmic scale.
+    group : str
+        Group of ``dt`` that is plotted.
+    backend : str, optional
+        "matplotlib", "bokeh", "plotly" or "none"; by default the backend that ArviZ uses.
+    **pc_kwargs
+        Passed to ``PlotCollection.wrap``.
 
     Returns
     -------
@@ -96,13 +106,18 @@ def plot_feature_quantiles(
 def plot_feature_kurtosis(
     dt: xr.DataTree, *, group: str = "features", backend: str | None = None, **pc_kwargs
 ) -> PlotCollection:
-    """Plot the excess kurtosis of every mode function, the heavy-tailed ones apart.
+    """Plot the excess kurtosis of every mode function, with heavy-tailed modes in another colour.
 
     Parameters
     ----------
     dt : DataTree
-        As for `plot_feature_quantiles`.
-    group, backend, **pc_kwargs : as in `plot_feature_pair`
+        Has the group that `bayesrg.io.label` makes of a `bayesrg.rg.FeatureCumulants`.
+    group : str
+        Group of ``dt`` that is plotted.
+    backend : str, optional
+        "matplotlib", "bokeh", "plotly" or "none"; by default the backend that ArviZ uses.
+    **pc_kwargs
+        Passed to ``PlotCollection.wrap``.
 
     Returns
     -------
@@ -121,13 +136,13 @@ def plot_feature_kurtosis(
 
 
 def _chosen(variable, modes):
-    """Check entries of the coordinate mode."""
+    """Return ``modes`` as a tuple of int, after checking that the variable has these entries."""
     there = variable["mode"].to_numpy()
     modes = _checks.indices("modes", modes)
     for mode in modes:
         if mode not in there:
             raise ValueError(
-                f"modes: there is no mode {mode}, only {there.min()} to {there.max()}; they are "
-                "counted from 0"
+                f"modes: there is no mode {mode}, only {there.min()} to {there.max()}; count modes "
+                "from 0"
             )
     return tuple(int(mode) for mode in modes)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Plot data and the predictions of a fitted model along one input."""
+"""Plot of data and predictions of a fitted model against one input."""
 
 import arviz as az
 import numpy as np
@@ -30,38 +30,38 @@ def plot_fit(
     Parameters
     ----------
     dt : DataTree
-        Of `bayesrg.fit`, with the groups that `bayesrg.predict` gives:
-        ``dt.update(predict(dt, ...).children)`` adds them.
+        Result of `bayesrg.fit`, with the groups of `bayesrg.predict` added:
+        ``dt.update(predict(dt, ...).children)``.
     x : str or int, optional
-        What runs along the axis, where X has several columns: an entry of its coordinate
-        ``feature`` (the number of a column, unless you gave it names), or the name of another
-        variable over the points of both groups of inputs.
+        The input on the horizontal axis, needed if X has several columns. Give an entry of the
+        coordinate ``feature`` of X (the number of a column, unless you named them), or the name of
+        another variable over the points.
     var_name : str
-        "f", the function, or "y", a new observation, whose band has the noise in it. The group
-        prior_predictive has the observed site alone.
+        "f": the function. "y": a new observation; its band contains the noise. The group
+        prior_predictive has only the observed site.
     site : str, optional
-        Observed site to show; needed where the model has several.
+        Observed site to show, needed if the model has several.
     group : str
-        "predictions"; "posterior_predictive" for predictions at the training inputs themselves,
-        "prior_predictive" for what `bayesrg.fit` drew there before it saw the data.
+        "predictions": at new inputs. "posterior_predictive": at the training inputs.
+        "prior_predictive": at the training inputs, drawn from the prior by `bayesrg.fit`.
     observed : str, optional
-        Group of the data; None draws the predictions alone.
+        Group of the data. With None only predictions are drawn.
     backend : str, optional
-        "matplotlib", "bokeh", "plotly" or "none"; ArviZ's default otherwise.
+        "matplotlib", "bokeh", "plotly" or "none"; by default the backend that ArviZ uses.
     **pc_kwargs
         Passed to ``PlotCollection.wrap``.
 
     Returns
     -------
     PlotCollection
-        With a panel for each output. The probability of the band is ArviZ's ``stats.ci_prob``.
-        Neighbouring points are drawn independently, so more draws smooth the curves.
+        One panel per output. The probability of the band is ArviZ's ``stats.ci_prob``. Each point
+        has its own Monte Carlo error; with more draws the curves become smoother.
 
     Raises
     ------
     ValueError
-        For several columns of which none is named, predictions in which other columns vary too,
-        and axes besides outputs and points.
+        If X has several columns and ``x`` is not given, if other columns of X vary as well, or if
+        the variables have axes besides points and outputs.
     """
     drawn = group_of(dt, group, var_name)[var_name]
     for what, value in (("site", site), ("observed", observed)):
@@ -69,14 +69,17 @@ def plot_fit(
     inputs = "predictions_constant_data" if "point_new" in drawn.dims else "constant_data"
     along, name = _along(dt, inputs, x, curve=True)
     drawn = _by_panel(var_name, drawn, along, SAMPLE).sortby(along)
+
     band = az.eti(drawn, dim=list(SAMPLE))
     model = f"mean and {rcParams['stats.ci_prob']:.0%} band"
     found = {
         model: {
-            "x": along.sortby(along), "y": drawn.mean(SAMPLE),
-            "y_bottom": band.sel(ci_bound="lower"), "y_top": band.sel(ci_bound="upper"),
+            "x": along.sortby(along),
+            "y": drawn.mean(SAMPLE),
+            "y_bottom": band.sel(ci_bound="lower"),
+            "y_top": band.sel(ci_bound="upper"),
         }
-    }  # fmt: skip
+    }
     what, label = _KINDS.get(var_name, var_name), var_name
     if observed is not None:
         at = _along(dt, "constant_data", x)[0]
@@ -85,6 +88,7 @@ def plot_fit(
         _same_panels(label, values, var_name, drawn)
         found["data"] = {"x": at, "y": values}
         what += " under the prior" if group.startswith("prior") else f" given {at.size} points"
+
     panels = drawn["panel"].to_numpy().tolist()
     pc = open_panels(panels, "part", list(found), backend=backend, **pc_kwargs)
     unstyled = pc.aes_set - {"color"}
@@ -101,7 +105,10 @@ def plot_fit(
 
 
 def _along(dt, group, x, curve=False):
-    """Return what runs along the axis, one number per point, and its name."""
+    """Return the values of the horizontal axis, one per point, and its name.
+
+    With ``curve`` the other columns of X must be constant.
+    """
     inputs = group_of(dt, group, "X")
     X = inputs["X"]
     if X.ndim == 1:
@@ -114,30 +121,31 @@ def _along(dt, group, x, curve=False):
     if isinstance(x, bool) or not np.isscalar(x) or x not in columns:
         raise ValueError(
             f"x must name one of the columns of X, {_listed(columns)}, or another variable over "
-            f"the points of group {group!r}, got {_checks.shown(x)}; the plot "
-            "has one horizontal axis"
+            f"the points of group {group!r}, got {_checks.shown(x)}; choose the one for the "
+            "horizontal axis"
         )
     others = X.drop_sel(feature=x)
     if curve and (others != others[0]).any():
         raise ValueError(
             f"a curve along {x!r} would join points that differ in other columns of X too; predict "
-            "at rows in which that column alone varies, or name as x a variable that orders them"
+            "at rows in which only that column varies, or give as x a variable that orders the rows"
         )
     name = x if isinstance(x, str) else "x" if len(columns) == 1 else f"column {x}"
     return X.sel(feature=x, drop=True), name
 
 
 def _listed(names, most=10):
+    """Return names as text; of more than ``most`` only the first ones and the last."""
     names = [repr(name) for name in names]
     return ", ".join(names if len(names) <= most else [*names[: most - 1], "..., " + names[-1]])
 
 
 def _data(dt, group, site):
-    """Name and values of the observed site."""
+    """Return name and values of the observed site in a group of the tree."""
     if group not in dt.children:
         raise ValueError(
-            f"the tree has no group {group!r}: the predictions came without the data; add them to "
-            "the tree of the fit by dt.update(predictions.children) and plot dt, or give "
+            f"the tree has no group {group!r}: it has predictions but no data; add the predictions "
+            "to the tree of the fit by dt.update(predictions.children) and plot dt, or give "
             "observed=None to draw no data"
         )
     there = group_of(dt, group)
@@ -149,11 +157,14 @@ def _data(dt, group, site):
 
 
 def _by_panel(name, values, along, lead=()):
-    """Rename the axis of the outputs to panel, and make one if there is none."""
+    """Return ``values`` with the axis of outputs renamed to panel, of length 1 if there is none.
+
+    ``along`` are the values of the horizontal axis, ``lead`` the axes of draws.
+    """
     (point,) = along.dims
     own = [d for d in values.dims if d not in lead][-1:]
     if point not in values.dims and [values.sizes[d] for d in own] == [along.size]:
-        # a plate over the points may be called otherwise
+        # the plate of the points may have another name in the model
         values = values.drop_vars(own, errors="ignore").rename({own[0]: point})
     rest = [d for d in values.dims if d not in (*lead, point)]
     missing = {*lead, point} - set(values.dims)
@@ -169,15 +180,16 @@ def _by_panel(name, values, along, lead=()):
 
 
 def _same_panels(name, values, other, drawn):
+    """Raise if data and predictions have different numbers of outputs."""
     if values.sizes["panel"] != drawn.sizes["panel"]:
         raise ValueError(
             f"{name!r} has {values.sizes['panel']} outputs and {other!r} {drawn.sizes['panel']}; "
-            "give the site that was predicted"
+            "give as site the one that was predicted"
         )
 
 
 def _stacked(found, part, panels, axes=("x", "y")):
-    """Dataset (panel, part, plot_axis, entry) of one part in every panel."""
+    """Return one part of the plot in every panel, as a Dataset (panel, part, plot_axis, entry)."""
     curves = [
         {axis: v.isel(panel=i, missing_dims="ignore").to_numpy() for axis, v in found[part].items()}
         for i in range(len(panels))

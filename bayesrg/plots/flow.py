@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The flow against the cutoff: ridges, rescaled ridge, evidence."""
+"""Plots of a flow against the cutoff: ridges, rescaled ridge, evidence."""
 
 from collections.abc import Mapping
 
@@ -22,16 +22,18 @@ _LABELS = {
 def plot_flow(
     dt: xr.DataTree, *, group: str = "flow", backend: str | None = None, **pc_kwargs
 ) -> PlotCollection:
-    """Plot every ridge of a flow against the cutoff, with the stop marked.
+    """Plot every ridge of a flow against the cutoff; a dashed line marks where the flow stops.
 
     Parameters
     ----------
     dt : DataTree
-        With the groups of `bayesrg.io.flow_to_datatree` or of `bayesrg.diagnostics.posterior_flow`,
-        of whose draws medians and credible bands are shown.
+        Has the groups of `bayesrg.io.flow_to_datatree`, or of
+        `bayesrg.diagnostics.posterior_flow`. Draws of the latter are shown by their median and
+        credible band.
     group : str
+        Group of ``dt`` that is plotted.
     backend : str, optional
-        "matplotlib", "bokeh", "plotly" or "none"; ArviZ's default otherwise.
+        "matplotlib", "bokeh", "plotly" or "none"; by default the backend that ArviZ uses.
     **pc_kwargs
         Passed to ``PlotCollection.wrap``.
 
@@ -59,19 +61,27 @@ def plot_rescaled_ridge(
     backend: str | None = None,
     **pc_kwargs,
 ) -> PlotCollection:
-    """Plot the ridge over cutoff times eigenvalue, which a power law drives to 1 / alpha.
+    """Plot the rescaled ridge, ridge / (cutoff * eigenvalue), against the cutoff.
+
+    For eigenvalues that fall as k^-(1 + alpha) it flows to the fixed point 1 / alpha.
 
     Parameters
     ----------
     dt : DataTree
-        As for `plot_flow`.
+        Has the groups of `bayesrg.io.flow_to_datatree`, or of
+        `bayesrg.diagnostics.posterior_flow`. Draws of the latter are shown by their median and
+        credible band.
     group : str
+        Group of ``dt`` that is plotted.
     alpha : float, optional
-        Decay exponent of the eigenvalues less one: a line marks the fixed point. By default the
-        group's attribute alpha, if it has one.
+        Decay exponent of the eigenvalues minus 1. A dashed line marks the fixed point. By default
+        the attribute alpha of the group, if it exists.
     also : mapping, optional
-        Further flows: from their label to their group.
-    backend, **pc_kwargs : as in `plot_flow`
+        Further flows: a dictionary from label to group.
+    backend : str, optional
+        "matplotlib", "bokeh", "plotly" or "none"; by default the backend that ArviZ uses.
+    **pc_kwargs
+        Passed to ``PlotCollection.wrap``.
 
     Returns
     -------
@@ -92,16 +102,20 @@ def plot_rescaled_ridge(
 def plot_evidence(
     dt: xr.DataTree, *, group: str = "flow", backend: str | None = None, **pc_kwargs
 ) -> PlotCollection:
-    """Plot the log evidence of the coarse model against the cutoff, a curve for each rule.
+    """Plot the log evidence of the coarse model against the cutoff, one curve per rule.
 
-    The vertical axis leaves out where truncation alone ends up.
+    The vertical axis covers the values of all rules but truncation, which can be far lower.
 
     Parameters
     ----------
     dt : DataTree
-        With the groups of `bayesrg.io.flow_to_datatree`, of a flow that was given a target.
+        Has the groups of `bayesrg.io.flow_to_datatree`, for a flow that was given targets.
     group : str
-    backend, **pc_kwargs : as in `plot_flow`
+        Group of ``dt`` that is plotted.
+    backend : str, optional
+        "matplotlib", "bokeh", "plotly" or "none"; by default the backend that ArviZ uses.
+    **pc_kwargs
+        Passed to ``PlotCollection.wrap``.
 
     Returns
     -------
@@ -125,16 +139,17 @@ def plot_evidence(
 
 
 def _kept(flow):
-    """Cutoffs that a logarithmic axis can show."""
+    """Return a flow without cutoff 0, which a logarithmic axis cannot show."""
     return flow.isel(cutoff=flow["cutoff"] > 0)
 
 
 def _stop(flow):
+    """Return the cutoff at which the flow stops, the median if it has draws."""
     return float(np.median(flow["stop"])) if "stop" in flow else flow.attrs["stop"]
 
 
 def _bare(flow):
-    """Label of a flow by its bare ridge."""
+    """Return a label for a flow: its bare ridge, unless it has draws."""
     if "ridge" in flow:
         return "posterior median and band"
     return f"bare ridge {flow.attrs['ridge']:.3g}"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Learning curves: theory, experiment, and slopes to compare with."""
+"""Plot of learning curves: theory, experiment, and slopes for comparison."""
 
 from collections.abc import Mapping, Sequence
 
@@ -36,25 +36,25 @@ def plot_learning_curve(
     Parameters
     ----------
     dt : DataTree
-        Groups that `bayesrg.io.label` makes of a `bayesrg.theory.Curve` or ``Equivalent`` and of
-        a `bayesrg.theory.CurveMC`.
+        Has groups that `bayesrg.io.label` makes of a `bayesrg.theory.Curve` or ``Equivalent``
+        and of a `bayesrg.theory.CurveMC`.
     group : str
-        The theory.
+        Group of the theory.
     quantity : str
-        A variable of both: "generalisation", "test", "train", "log_evidence", ...
+        A variable of both groups: "generalisation", "test", "train", "log_evidence", ...
     label : str
-        What the theory is called in the legend.
+        Name of the theory in the legend.
     experiment : str or mapping, optional
-        Group of the experiment, drawn with bars of one standard error if it is there; or from
-        labels to groups, whose points have the colour of the line of that label.
+        Group of the experiment, drawn with bars of one standard error if it exists. Or a
+        dictionary from label to group: points have the colour of the line with that label.
     also : mapping, optional
-        Further lines: from their label to their group, which holds ``quantity`` over n_train.
+        Further lines: a dictionary from label to group. A group has ``quantity`` over n_train.
     slopes : sequence of numbers
-        Exponents b: lines n^-b through the last point of the theory.
+        For each exponent b a line n^-b through the last point of the theory.
     rank : float, optional
-        Number of features, marked: without a ridge the error diverges there.
+        Number of features. A dashed line marks it; without a ridge the error diverges there.
     backend : str, optional
-        "matplotlib", "bokeh", "plotly" or "none"; ArviZ's default otherwise.
+        "matplotlib", "bokeh", "plotly" or "none"; by default the backend that ArviZ uses.
     **pc_kwargs
         Passed to ``PlotCollection.wrap``.
 
@@ -72,6 +72,7 @@ def plot_learning_curve(
     for slope in slopes:
         last = theory["y"][-1] * (theory["x"] / theory["x"][-1]) ** -float(slope)
         lines[f"slope {-slope:.3g}"] = {"x": theory["x"], "y": last}
+
     if not isinstance(experiment, Mapping):
         experiment = {"experiment": experiment} if has(dt, experiment) else {}
     points = {name: over_sizes(dt, where, quantity) for name, where in experiment.items()}
@@ -86,13 +87,13 @@ def plot_learning_curve(
 
 
 def over_sizes(dt, group, quantity):
-    """A curve of a group, sorted by the number of points, with bars where there are errors."""
+    """Return a quantity of a group over the number of points, with error bars if it has errors."""
     curve = group_of(dt, group, quantity).sortby("n_train")
     y = curve[quantity].to_numpy()
     part = {"x": curve["n_train"].to_numpy().astype(float), "y": y}
     if f"{quantity}_error" in curve:
         error = curve[f"{quantity}_error"].to_numpy()
-        # a bar that would reach zero ends at a tenth of its point, which a logarithm can show
+        # a logarithmic axis cannot show 0: bars end at a tenth of the value, or above
         low = y - error if quantity == "log_evidence" else np.maximum(y - error, 0.1 * y)
         part |= {"y_bottom": low, "y_top": y + error}
     return part

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The ridge that depends on the input, and how it re-weights the data."""
+"""Plot of the ridge that depends on the input, and of the weights it gives to the data."""
 
 import numpy as np
 import xarray as xr
@@ -11,18 +11,19 @@ from ._curves import curves, decorate, group_of, mark
 def plot_local_ridge(
     dt: xr.DataTree, *, group: str = "local_ridge", backend: str | None = None, **pc_kwargs
 ) -> PlotCollection:
-    """Plot local ridge, over its mean, and data weight, over the inputs.
+    """Plot the local ridge divided by its mean, and the weights of the data, against the input.
 
     Parameters
     ----------
     dt : DataTree
-        With a group of the variables ridge (point), weight (point), as `bayesrg.rg.local_ridge`
-        and `bayesrg.rg.data_weights` give them, and X (point) or (point, feature), optional:
-        ``io.label(local_ridge=xr.Dataset({"ridge": ("point", ridge), ...}))``. With one column
-        both are drawn against it, otherwise against the points in order of their ridge.
+        Has a group with the variables ridge (point) and weight (point), from
+        `bayesrg.rg.local_ridge` and `bayesrg.rg.data_weights`, and optionally X (point) or
+        (point, feature): ``io.label(local_ridge=xr.Dataset({"ridge": ("point", ridge), ...}))``.
+        If X has one column, it is the horizontal axis. Otherwise points are sorted by their ridge.
     group : str
+        Group of ``dt`` that is plotted.
     backend : str, optional
-        "matplotlib", "bokeh", "plotly" or "none"; ArviZ's default otherwise.
+        "matplotlib", "bokeh", "plotly" or "none"; by default the backend that ArviZ uses.
     **pc_kwargs
         Passed to ``PlotCollection.wrap``.
 
@@ -44,5 +45,5 @@ def plot_local_ridge(
     }
     pc = curves(parts, "quantity", backend=backend, **pc_kwargs)
     mark(pc, "mean", y=1.0)
-    title = f"local ridge, a variance of mean {ridge.mean():.3g}"
+    title = f"local ridge (a variance); its mean is {ridge.mean():.3g}"
     return decorate(pc, x=axis, y="relative to the mean", title=title, xscale="linear")

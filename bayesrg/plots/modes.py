@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Posterior of the low modes, of one model beside others."""
+"""Plot of the posterior of the low modes, for one or several models."""
 
 from collections.abc import Mapping
 
@@ -27,18 +27,20 @@ def plot_modes(
     Parameters
     ----------
     dt : DataTree
-        With ``var_name`` over chain, draw and mode in its group.
+        Has the variable ``var_name`` over chain, draw and mode.
     others : mapping, optional
-        Further trees to draw beside it, e.g. ``{"coarse": dt_coarse}``, from their label.
+        Further trees to draw beside ``dt``: a dictionary from label to tree, such as
+        ``{"coarse": dt_coarse}``.
     label : str
-        What ``dt`` itself is called, e.g. "full".
+        Name of ``dt`` in the legend, such as "full".
     var_name : str
         Site of the modes.
     modes : int, optional
-        How many to show; by default as many as the tree with the fewest has.
+        Number of modes to show; by default that of the tree with the fewest modes.
     group : str
+        Group of ``dt`` that is plotted.
     backend : str, optional
-        "matplotlib", "bokeh", "plotly" or "none"; ArviZ's default otherwise.
+        "matplotlib", "bokeh", "plotly" or "none"; by default the backend that ArviZ uses.
     **pc_kwargs
         Passed to ``PlotCollection.wrap``.
 
@@ -64,7 +66,8 @@ def plot_modes(
     found = {name: v.transpose(..., *SAMPLE) for name, v in found.items()}
     fewest = min(v.shape[0] for v in found.values())
     shown = fewest if modes is None else min(modes, fewest)
-    middle = (len(found) - 1) / 2
+
+    middle = (len(found) - 1) / 2  # models stand side by side around the number of the mode
     parts = {
         name: line(v[:shown], np.arange(1, shown + 1) + 0.15 * (i - middle))
         for i, (name, v) in enumerate(found.items())

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Kernels with another spectrum: eigenvalues, shape over the angle, and what a target asks for."""
+"""Plots of modified kernels: eigenvalues, shape over the angle, and the power of a target."""
 
 import numpy as np
 import xarray as xr
@@ -8,7 +8,7 @@ from arviz import PlotCollection
 from ._curves import curves, decorate, group_of, line, mark
 from ._panels import draw_panels, open_panels, scale_and_name
 
-_ROUND_OFF = 1e-15
+_ROUND_OFF = 1e-15  # of the total power of a target
 
 
 def plot_modified_spectrum(
@@ -18,24 +18,26 @@ def plot_modified_spectrum(
     backend: str | None = None,
     **pc_kwargs,
 ) -> PlotCollection:
-    """Plot eigenvalues after a map against those before it.
+    """Plot the eigenvalues of a modified kernel against those of its base kernel.
 
     Parameters
     ----------
     dt : DataTree
-        With a group of values over mode, those of the base, and modified over mode and maybe
-        chain and draw, those of a `bayesrg.spectrum.ModifiedKernel`; maybe with cutoff, a
-        variance, as an attribute or over chain and draw, whose median is marked.
+        Has a group with the variables values (mode), eigenvalues of the base kernel, and modified
+        (mode), eigenvalues of a `bayesrg.spectrum.ModifiedKernel`, and maybe chain and draw. The
+        group may have a cutoff (a variance), as an attribute or over chain and draw. Its median is
+        marked.
     group : str
+        Group of ``dt`` that is plotted.
     backend : str, optional
-        "matplotlib", "bokeh", "plotly" or "none"; ArviZ's default otherwise.
+        "matplotlib", "bokeh", "plotly" or "none"; by default the backend that ArviZ uses.
     **pc_kwargs
         Passed to ``PlotCollection.wrap``.
 
     Returns
     -------
     PlotCollection
-        Draws are shown by their median and credible band; values of zero are left out.
+        Draws are shown by their median and credible band. Eigenvalues of 0 are not drawn.
     """
     found = group_of(dt, group, "values", "modified").sortby("values")
     base, new = found["values"], found["modified"]
@@ -59,21 +61,25 @@ def plot_kernel_profile(
     backend: str | None = None,
     **pc_kwargs,
 ) -> PlotCollection:
-    r"""Plot kernels against the angle between two inputs, such as a kernel before and after a map.
+    """Plot kernels against the angle between two inputs, such as a kernel before and after a map.
 
     Parameters
     ----------
     dt : DataTree
-        With a group of profile over kernel and angle (radians), and maybe chain and draw: the
-        covariance of an input with that at the angle.
+        Has a group with the variable profile (kernel, angle), and maybe chain and draw: the
+        covariance of two inputs at that angle, in radians.
     group : str
-    backend, **pc_kwargs : as in `plot_modified_spectrum`
+        Group of ``dt`` that is plotted.
+    backend : str, optional
+        "matplotlib", "bokeh", "plotly" or "none"; by default the backend that ArviZ uses.
+    **pc_kwargs
+        Passed to ``PlotCollection.wrap``.
 
     Returns
     -------
     PlotCollection
-        Each kernel is divided by its value at the smallest angle, a draw by its own. Draws are
-        shown by their median and credible band.
+        Each kernel, and each of its draws, is divided by its own value at the smallest angle. Draws
+        are shown by their median and credible band.
 
     Raises
     ------
@@ -90,10 +96,9 @@ def plot_kernel_profile(
     shape = profile / start
     parts = {str(name): line(shape.sel(kernel=name)) for name in shape["kernel"].to_numpy()}
     pc = curves(parts, "kernel", backend=backend, **pc_kwargs)
-    return decorate(
-        pc, x="angle between inputs (radians)", y="kernel over its value at angle 0",
-        title="shape of the kernel", xscale="linear", yscale="linear",
-    )  # fmt: skip
+    x, y = "angle between inputs (radians)", "kernel over its value at angle 0"
+    title = "shape of the kernel"
+    return decorate(pc, x=x, y=y, title=title, xscale="linear", yscale="linear")
 
 
 def plot_target_power(
@@ -103,21 +108,26 @@ def plot_target_power(
     backend: str | None = None,
     **pc_kwargs,
 ) -> PlotCollection:
-    """Plot how much of a target each mode holds, and the share of the modes up to it.
+    """Plot the power of a target in each mode, and the share of the first modes in the total.
 
     Parameters
     ----------
     dt : DataTree
-        With a group of power over mode, of ``Spectrum.power``, and maybe over target; and of
-        total, the mean square of the target, over target if there are several.
+        Has a group with the variables power (mode), from ``Spectrum.power``, and total (), the mean
+        square of the target. With several targets both also have the axis target.
     group : str
-    backend, **pc_kwargs : as in `plot_modified_spectrum`
+        Group of ``dt`` that is plotted.
+    backend : str, optional
+        "matplotlib", "bokeh", "plotly" or "none"; by default the backend that ArviZ uses.
+    **pc_kwargs
+        Passed to ``PlotCollection.wrap``.
 
     Returns
     -------
     PlotCollection
-        With a panel of the power, without what is below 1e-15 of the total, and one of its sum
-        from the first mode on over the total, the coverage: what a fit by these modes can reach.
+        Two panels. One shows the power; values below 1e-15 of the total are not drawn. The other
+        shows the coverage: the sum of the power up to a mode, divided by the total. It is the share
+        of the target that a fit by these modes can explain.
     """
     found = group_of(dt, group, "power", "total")
     if "target" not in found["power"].dims:
@@ -126,6 +136,7 @@ def plot_target_power(
     share = power.cumsum("mode") / found["total"]
     x = power["mode"].to_numpy() + 1.0
     names = [str(name) for name in power["target"].to_numpy()]
+
     seen = power.where(power > _ROUND_OFF * found["total"])
     panels = {"power": seen.to_numpy(), "coverage": share.to_numpy()}
     parts = {

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Networks in theory: from lazy to rich, and evidence by depth."""
+"""Plots of the theory of networks: from lazy to rich features, and evidence against depth."""
 
 import numpy as np
 import xarray as xr
@@ -11,16 +11,17 @@ from ._curves import curves, decorate, group_of, lines_and_points
 def plot_lazy_to_rich(
     dt: xr.DataTree, *, group: str = "lazy_to_rich", backend: str | None = None, **pc_kwargs
 ) -> PlotCollection:
-    """Plot how much features grow with the richness, in the limit and at finite width.
+    """Plot the growth of features against the richness, for wide layers and at finite width.
 
     Parameters
     ----------
     dt : DataTree
-        With a group of growth over richness (the limit of wide layers) and maybe exact over
-        richness, and both maybe over layer.
+        Has a group with the variable growth (richness), the limit of wide layers, and maybe exact
+        (richness), drawn as points. Both may also have the axis layer.
     group : str
+        Group of ``dt`` that is plotted.
     backend : str, optional
-        "matplotlib", "bokeh", "plotly" or "none"; ArviZ's default otherwise.
+        "matplotlib", "bokeh", "plotly" or "none"; by default the backend that ArviZ uses.
     **pc_kwargs
         Passed to ``PlotCollection.wrap``.
 
@@ -39,15 +40,19 @@ def plot_lazy_to_rich(
 def plot_evidence_by_depth(
     dt: xr.DataTree, *, group: str = "depth", backend: str | None = None, **pc_kwargs
 ) -> PlotCollection:
-    """Plot the log evidence against the depth, a curve for each width.
+    """Plot the log evidence against the depth, one curve per width.
 
     Parameters
     ----------
     dt : DataTree
-        With a group of log_evidence over depth and maybe width; where effective_depth (points
-        times depth over width) has the same axes, it is the horizontal axis.
+        Has a group with the variable log_evidence (depth), or (depth, width). If the group also has
+        effective_depth (points times depth / width), it is the horizontal axis.
     group : str
-    backend, **pc_kwargs : as in `plot_lazy_to_rich`
+        Group of ``dt`` that is plotted.
+    backend : str, optional
+        "matplotlib", "bokeh", "plotly" or "none"; by default the backend that ArviZ uses.
+    **pc_kwargs
+        Passed to ``PlotCollection.wrap``.
 
     Returns
     -------
@@ -66,7 +71,10 @@ def plot_evidence_by_depth(
 
 
 def _by(variable, axis, label, x=None):
-    """Curves of a variable over one axis, a curve for each entry of ``axis`` if there is one."""
+    """Return one curve of a variable per entry of ``axis``, or one curve if it lacks this axis.
+
+    By default x is the coordinate of the other axis.
+    """
     entries = variable[axis].to_numpy() if axis in variable.dims else [None]
     parts = {}
     for i, entry in enumerate(entries):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Kernels of wide networks: critical initialisation, finite width."""
+"""Plots of kernels of wide networks: critical initialisation and effects of finite width."""
 
 from collections.abc import Sequence
 
@@ -20,19 +20,20 @@ def plot_phase_diagram(
     backend: str | None = None,
     **pc_kwargs,
 ) -> PlotCollection:
-    r"""Plot lines of equal growth of gradients in the plane of weight and bias variance.
+    r"""Plot contours of the growth of gradients in the plane of weight and bias variance.
 
     Parameters
     ----------
     dt : DataTree
-        With a group of chi over weight_var and bias_var: :math:`\chi^*`, the entry of a deep
-        layer of `bayesrg.kernels.jacobian_flow`.
+        Has a group with the variable chi (weight_var, bias_var): :math:`\chi^*`, the value at a
+        deep layer of `bayesrg.kernels.jacobian_flow`.
     group : str
+        Group of ``dt`` that is plotted.
     levels : sequence of float
-        Values of chi to draw; where chi is 1 initialisation is critical, below gradients vanish
-        with depth, above they explode.
+        Values of chi to draw. At chi = 1 the initialisation is critical; gradients vanish with
+        depth for smaller chi, and explode for larger.
     backend : str, optional
-        "matplotlib", "bokeh", "plotly" or "none"; ArviZ's default otherwise.
+        "matplotlib", "bokeh", "plotly" or "none"; by default the backend that ArviZ uses.
     **pc_kwargs
         Passed to ``PlotCollection.wrap``.
 
@@ -60,13 +61,13 @@ def plot_phase_diagram(
         low, high = float(chi.min()), float(chi.max())
         raise ValueError(
             f"levels are {tuple(levels)} and chi runs from {low:.4g} to {high:.4g}; give levels "
-            "in between"
+            "within this range"
         )
+
     pc = curves(parts, "chi", backend=backend, **pc_kwargs)
-    return decorate(
-        pc, x="variance of weights", y="variance of biases", xscale="linear", yscale="linear",
-        title="chi: growth of squared gradients in a deep layer",
-    )  # fmt: skip
+    x, y = "variance of weights", "variance of biases"
+    title = "chi: growth of squared gradients in a deep layer"
+    return decorate(pc, x=x, y=y, title=title, xscale="linear", yscale="linear")
 
 
 def plot_jacobian_flow(
@@ -82,20 +83,22 @@ def plot_jacobian_flow(
     Parameters
     ----------
     dt : DataTree
-        With what `bayesrg.io.label` makes of a `bayesrg.kernels.JacobianFlow`: J over layer and
-        batch; names of the networks may stand as coordinates of batch.
+        Has the group that `bayesrg.io.label` makes of a `bayesrg.kernels.JacobianFlow`, with the
+        variable J (layer, batch). Coordinates of batch are the names of the networks.
     group : str
-        The theory.
+        Group of the theory.
     experiment : str, optional
-        Group of J over layer, batch and maybe draw, of `bayesrg.kernels.empirical_apjn`, drawn if
-        it is there. As in theory, its layer 0 is that of the first pre-activations.
-    backend, **pc_kwargs : as in `plot_phase_diagram`
+        Group with J (layer, batch), and maybe draw, from `bayesrg.kernels.empirical_apjn`. It is
+        drawn if it exists. Layer 0 is that of the first pre-activations, in theory and experiment.
+    backend : str, optional
+        "matplotlib", "bokeh", "plotly" or "none"; by default the backend that ArviZ uses.
+    **pc_kwargs
+        Passed to ``PlotCollection.wrap``.
 
     Returns
     -------
     PlotCollection
-        The first pre-activations stand at depth 1. Draws are shown by their median and an error
-        bar.
+        The first pre-activations are at depth 1. Draws are shown by their median and an error bar.
     """
     lines = _by(group_of(dt, group, "J")["J"], "batch", "layer", first=1)
     points = {}
@@ -114,18 +117,21 @@ def plot_kernel_distance(
     backend: str | None = None,
     **pc_kwargs,
 ) -> PlotCollection:
-    """Plot the distance of networks' kernels to the infinitely wide one's against the width.
+    """Plot the distance between kernels of finite and infinite networks against the width.
 
     Parameters
     ----------
     dt : DataTree
-        With a group of distance over kernel and width, and maybe draw: a
-        `bayesrg.kernels.relative_distance` each.
+        Has a group with the variable distance (kernel, width), and maybe draw, from
+        `bayesrg.kernels.relative_distance`.
     group : str
+        Group of ``dt`` that is plotted.
     slope : float, optional
-        Exponent of a line that falls with the width through the last point; None for a line
-        through all.
-    backend, **pc_kwargs : as in `plot_phase_diagram`
+        Exponent b of a line width^-b through the last point. With None a line joins all points.
+    backend : str, optional
+        "matplotlib", "bokeh", "plotly" or "none"; by default the backend that ArviZ uses.
+    **pc_kwargs
+        Passed to ``PlotCollection.wrap``.
 
     Returns
     -------
@@ -145,7 +151,10 @@ def plot_kernel_distance(
 
 
 def _by(found, axis, along, first=0):
-    """A curve along one axis for each entry of another, which may be absent."""
+    """Return a curve over ``along`` for each entry of ``axis``, which may be absent.
+
+    ``first`` is added to the coordinate.
+    """
     found = found.expand_dims(axis) if axis not in found.dims else found
     found = found.assign_coords({along: found[along] + first}).sortby(along)
     names = found[axis].to_numpy() if axis in found.coords else range(found.sizes[axis])

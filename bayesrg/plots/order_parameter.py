@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Posterior of the order parameter of a deep linear network."""
+"""Plot of the posterior of the order parameter of a deep linear network."""
 
 import arviz as az
 import numpy as np
@@ -21,21 +21,23 @@ def plot_order_parameter(
     backend: str | None = None,
     **pc_kwargs,
 ) -> PlotCollection:
-    r"""Plot the posterior density of the logarithm of the order parameter over its prior.
+    """Plot posterior and prior density of the logarithm of the order parameter.
 
-    Its eigenvalues have a curve each. Infinite width is at zero.
+    With several outputs each eigenvalue has a curve. At infinite width the logarithm is 0.
 
     Parameters
     ----------
     dt : DataTree
-        Of `bayesrg.diagnostics.feature.measure_deep_linear`.
+        Result of `bayesrg.diagnostics.feature.measure_deep_linear`.
     saddle : () or (c,) positive, optional
-        Order parameter at the saddle point, or its eigenvalues: marked.
+        Order parameter at the saddle point, or its eigenvalues. Lines mark them.
     group : str
+        Group of ``dt`` that is plotted.
     prior : str, optional
-        Group of prior draws, used for several outputs: for one the density is exact.
+        Group of draws from the prior, used with several outputs. With one output the prior density
+        is computed exactly.
     backend : str, optional
-        "matplotlib", "bokeh", "plotly" or "none"; ArviZ's default otherwise.
+        "matplotlib", "bokeh", "plotly" or "none"; by default the backend that ArviZ uses.
     **pc_kwargs
         Passed to ``PlotCollection.wrap``.
 
@@ -65,7 +67,7 @@ def plot_order_parameter(
 
 
 def _densities(log_q, label):
-    """Kernel density of each eigenvalue that is finite and moves."""
+    """Return kernel density estimates of the eigenvalues that are finite and not constant."""
     parts = {}
     for i in range(log_q.sizes["output"]):
         one = log_q.isel(output=i, drop=True).transpose(*SAMPLE)
@@ -74,5 +76,8 @@ def _densities(log_q, label):
             name = label if log_q.sizes["output"] == 1 else f"{label}, eigenvalue {i + 1}"
             parts[name] = {axis: curve.sel(plot_axis=axis).to_numpy() for axis in ("x", "y")}
     if not parts:
-        raise ValueError(f"no order parameter of the {label} moves: there is no density to plot")
+        raise ValueError(
+            f"no order parameter of the {label} moves: all draws are equal or not finite, so there "
+            "is no density to plot; check the sampler"
+        )
     return parts

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Random networks: eigenvalues of their features, and errors of their linearised covariance."""
+"""Plots of random networks: eigenvalues of features, and errors of the linearised covariance."""
 
 import numpy as np
 import xarray as xr
@@ -22,30 +22,31 @@ def plot_spectral_density(
     backend: str | None = None,
     **pc_kwargs,
 ) -> PlotCollection:
-    """Plot the histogram of a sample covariance's eigenvalues and their density in theory.
+    """Plot the histogram of eigenvalues of a sample covariance, and their density in theory.
 
     Parameters
     ----------
     dt : DataTree
-        With what `bayesrg.io.label` makes of a `bayesrg.theory.Density`, and a group of values:
-        eigenvalues along any axes, zeros included.
+        Has the group that `bayesrg.io.label` makes of a `bayesrg.theory.Density`, and maybe a group
+        with the variable values: all eigenvalues of a sample, along any axes, zeros included.
     group : str
-        The theory.
+        Group of the theory.
     sample : str, optional
-        Group of the eigenvalues, drawn if it is there.
+        Group of the eigenvalues. It is drawn if it exists.
     bins : int
+        Number of bins of the histogram.
     log : bool
-        Whether the density is that of the natural logarithm of eigenvalues, for a spectrum of
-        several decades.
+        Whether to plot the density of the natural logarithm of eigenvalues. Use it for spectra
+        that span several decades.
     backend : str, optional
-        "matplotlib", "bokeh", "plotly" or "none"; ArviZ's default otherwise.
+        "matplotlib", "bokeh", "plotly" or "none"; by default the backend that ArviZ uses.
     **pc_kwargs
         Passed to ``PlotCollection.wrap``.
 
     Returns
     -------
     PlotCollection
-        Eigenvalues that are zero are counted in the title, and not drawn.
+        Eigenvalues of 0 are not drawn; the title has their share.
     """
     bins, log = _checks.whole("bins", bins, most=10**6), _checks.flag("log", log)
     theory = group_of(dt, group, "density")
@@ -59,6 +60,7 @@ def plot_spectral_density(
         if log:
             parts["sample"]["x"] = np.exp(parts["sample"]["x"])
         title += f", {1 - there.size / values.size:.1%} in the sample"
+    # the density of log x is x times the density of x
     parts["theory"] = {"x": x, "y": x * y if log else y}
     pc = canvas(list(parts), "law", styles=False, backend=backend, **pc_kwargs)
     draw(pc, "law", parts)
@@ -68,7 +70,10 @@ def plot_spectral_density(
 
 
 def _steps(values, bins, count):
-    """Histogram as a curve of steps over a band that fills it; its area is the share of count."""
+    """Return a histogram as a curve of steps over a filled band.
+
+    Its area is the number of values divided by ``count``.
+    """
     heights, edges = np.histogram(values, bins=bins)
     y = np.repeat(heights / (count * np.diff(edges)), 2)
     return {"x": np.repeat(edges, 2)[1:-1], "y": y, "y_bottom": np.zeros_like(y), "y_top": y}
@@ -77,20 +82,24 @@ def _steps(values, bins, count):
 def plot_linearisation_error(
     dt: xr.DataTree, *, group: str = "linearisation", backend: str | None = None, **pc_kwargs
 ) -> PlotCollection:
-    """Plot how much a linearised covariance errs against the width, by layer and method.
+    """Plot the relative error of a linearised covariance against the width, by layer and method.
 
     Parameters
     ----------
     dt : DataTree
-        With a group of error over method, layer and width: norms of the difference over that of
-        the true covariance.
+        Has a group with the variable error (method, layer, width): the norm of the difference
+        between linearised and true covariance, divided by the norm of the true one.
     group : str
-    backend, **pc_kwargs : as in `plot_spectral_density`
+        Group of ``dt`` that is plotted.
+    backend : str, optional
+        "matplotlib", "bokeh", "plotly" or "none"; by default the backend that ArviZ uses.
+    **pc_kwargs
+        Passed to ``PlotCollection.wrap``.
 
     Returns
     -------
     PlotCollection
-        With a panel for each layer.
+        One panel per layer.
     """
     error = group_of(dt, group, "error")["error"].sortby("width")
     error = error.transpose("layer", "method", "width")

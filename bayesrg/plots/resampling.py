@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Trained networks drawn anew: how well their features align, and their weights' spectra."""
+"""Plots of resampled networks: errors of aligned features, and spectra of weights."""
 
 import numpy as np
 import xarray as xr
@@ -8,24 +8,25 @@ from arviz import PlotCollection
 from .. import _checks
 from ._curves import curves, decorate, group_of, line, lines_and_points
 
-_NODES = 4000
-_ROUND_OFF = 1e-12
+_NODES = 4000  # of the integral over the law of Marchenko and Pastur
+_ROUND_OFF = 1e-12  # of the largest eigenvalue
 
 
 def plot_alignment_error(
     dt: xr.DataTree, *, group: str = "resampling", backend: str | None = None, **pc_kwargs
 ) -> PlotCollection:
-    """Plot the alignment error of resampled features against the width, a line for each layer.
+    """Plot the alignment error of resampled features against the width, one line per layer.
 
     Parameters
     ----------
     dt : DataTree
-        With a group of errors over width and layer, and maybe draw, as the fields of
-        `bayesrg.networks.Resampled`. If there is held_out over the same axes, lines are those,
-        and points the errors on the inputs that fixed the rotations.
+        Has a group with the variable errors (width, layer), and maybe draw, from the field of
+        `bayesrg.networks.Resampled`. If the group also has held_out on these axes, lines show
+        held_out, and points show errors on the inputs that determined the rotations.
     group : str
+        Group of ``dt`` that is plotted.
     backend : str, optional
-        "matplotlib", "bokeh", "plotly" or "none"; ArviZ's default otherwise.
+        "matplotlib", "bokeh", "plotly" or "none"; by default the backend that ArviZ uses.
     **pc_kwargs
         Passed to ``PlotCollection.wrap``.
 
@@ -53,35 +54,42 @@ def plot_weight_spectrum(
     backend: str | None = None,
     **pc_kwargs,
 ) -> PlotCollection:
-    r"""Plot eigenvalues of the weights' covariance, a curve for each network, by their rank.
+    r"""Plot the eigenvalues of the covariance of weights against their rank, one curve per network.
 
     Parameters
     ----------
     dt : DataTree
-        With a group of eigenvalues of `bayesrg.networks.weight_covariance` over network, layer
-        and mode, falling, and maybe draw; layers with fewer are filled up with nan. If there is
-        units over layer, the number of rows :math:`N_l`, the law of Marchenko and Pastur is
-        drawn too: what independent weights of variance :math:`1/N_{l-1}` have.
+        Has a group with the variable eigenvalues (network, layer, mode), and maybe draw:
+        eigenvalues of `bayesrg.networks.weight_covariance`, largest first. Layers with fewer are
+        padded with nan. If the group also has units (layer), the number of rows :math:`N_l`, the
+        law of Marchenko and Pastur is drawn. It holds for independent weights of variance
+        :math:`1/N_{l-1}`.
     layer : int, optional
-        Entry of the coordinate layer, by default the last.
-    group, backend, **pc_kwargs : as in `plot_alignment_error`
+        Entry of the coordinate layer; by default the last.
+    group : str
+        Group of ``dt`` that is plotted.
+    backend : str, optional
+        "matplotlib", "bokeh", "plotly" or "none"; by default the backend that ArviZ uses.
+    **pc_kwargs
+        Passed to ``PlotCollection.wrap``.
 
     Returns
     -------
     PlotCollection
-        On a linear scale, where what training has lifted out of the bulk is seen; eigenvalues of
-        zero are left out.
+        The linear scale shows the eigenvalues that training has lifted out of the bulk.
+        Eigenvalues of 0 are not drawn.
 
     Raises
     ------
     ValueError
-        For a layer that is not there, besides what is missing.
+        If a group, a variable or the layer is missing.
     """
     found = group_of(dt, group, "eigenvalues")
     there = found["layer"].to_numpy()
     layer = there[-1] if layer is None else _checks.whole("layer", layer, least=0)
     if layer not in there:
-        raise ValueError(f"there is no layer {layer!r}, only {there.tolist()}")
+        raise ValueError(f"there is no layer {layer!r}, only {there.tolist()}; choose one")
+
     found = found.sel(layer=layer)
     values = found["eigenvalues"]
     columns = int(np.isfinite(values).any([d for d in values.dims if d != "mode"]).sum())
@@ -99,11 +107,12 @@ def plot_weight_spectrum(
 
 
 def marchenko_pastur(columns: int, rows: int) -> np.ndarray:
-    r"""Typical eigenvalues, falling, of :math:`Z^TZ/N` for white Z (N, q), those above zero.
+    r"""Return the typical nonzero eigenvalues of :math:`Z^TZ/N`, largest first.
 
-    With :math:`r = q/N` and :math:`x = 1 + r + 2\sqrt r\cos\theta` the density is
-    :math:`2\sin^2\theta/(\pi x)` per unit of angle; the k-th value has the share
-    :math:`(k - 1/2)/q` above it.
+    Z (N, q) has independent standard normal entries, N = ``rows`` and q = ``columns``. With
+    :math:`r = q/N` and :math:`x = 1 + r + 2\sqrt r\cos\theta` the law of Marchenko and Pastur has
+    the density :math:`2\sin^2\theta/(\pi x)` in the angle. Above the k-th typical value lies the
+    share :math:`(k - 1/2)/q` of all eigenvalues.
     """
     ratio = columns / rows
     angle = (np.arange(_NODES) + 0.5) * np.pi / _NODES
@@ -113,5 +122,5 @@ def marchenko_pastur(columns: int, rows: int) -> np.ndarray:
 
 
 def _by_layer(errors):
-    """Curves over width, one per layer."""
+    """Return a curve over width for each layer."""
     return {f"layer {i}": line(errors.sel(layer=i)) for i in errors["layer"].to_numpy()}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Spectrum of a kernel: what a data set can learn of it."""
+"""Plots of the spectrum of a kernel, and of how much of it a data set can learn."""
 
 import numpy as np
 import xarray as xr
@@ -13,15 +13,16 @@ from ._curves import curves, decorate, group_of, line, mark
 def plot_spectrum(
     dt: xr.DataTree, *, group: str = "spectrum", backend: str | None = None, **pc_kwargs
 ) -> PlotCollection:
-    """Plot eigenvalues, learnable ones apart, and the running ridge over n at the stop.
+    """Plot eigenvalues, with learnable ones in another colour, and the ridge / n at the stop.
 
     Parameters
     ----------
     dt : DataTree
-        With the groups of `bayesrg.io.flow_to_datatree`.
+        Has the groups of `bayesrg.io.flow_to_datatree`.
     group : str
+        Group of ``dt`` that is plotted.
     backend : str, optional
-        "matplotlib", "bokeh", "plotly" or "none"; ArviZ's default otherwise.
+        "matplotlib", "bokeh", "plotly" or "none"; by default the backend that ArviZ uses.
     **pc_kwargs
         Passed to ``PlotCollection.wrap``.
 
@@ -50,20 +51,25 @@ def plot_learnability(
     backend: str | None = None,
     **pc_kwargs,
 ) -> PlotCollection:
-    """Plot the learnability of every mode, a curve for each number of points.
+    """Plot the learnability of every mode, one curve per number of training points.
 
     Parameters
     ----------
     dt : DataTree
-        With a group of learnability over n_train and mode, as `bayesrg.io.label` makes of a
-        `bayesrg.theory.Curve`; over mode alone, as in the group spectrum of a flow; or over
-        chain, draw and mode, of which median and credible band are shown.
+        Has a group with the variable learnability. Its axes are (n_train, mode), as
+        `bayesrg.io.label` makes of a `bayesrg.theory.Curve`; or (mode), the group spectrum of a
+        flow; or (chain, draw, mode), of which median and credible band are shown.
     group : str
+        Group of ``dt`` that is plotted.
     threshold : float, optional
-        Level to mark; None for none.
+        Level that a dashed line marks. With None there is no line.
     n : (s,), optional
-        Numbers of points to show, the nearest there are; by default all, up to six spread evenly.
-    backend, **pc_kwargs : as in `plot_spectrum`
+        Numbers of training points to show. For each the nearest in the group is drawn. By default
+        all are drawn, or six of them, evenly spread.
+    backend : str, optional
+        "matplotlib", "bokeh", "plotly" or "none"; by default the backend that ArviZ uses.
+    **pc_kwargs
+        Passed to ``PlotCollection.wrap``.
 
     Returns
     -------

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether samplers can be trusted: an identity of layers, agreement of routes, ranks."""
+"""Plots that test samplers: an identity of layers, agreement of samplers, ranks."""
 
 import numpy as np
 import xarray as xr
@@ -18,15 +18,16 @@ def plot_layer_identity(
     backend: str | None = None,
     **pc_kwargs,
 ) -> PlotCollection:
-    """Plot the excess of every layer with its Monte Carlo error, and the number all must equal.
+    """Plot the excess of each layer with its Monte Carlo error, and the value that all must equal.
 
     Parameters
     ----------
     dt : DataTree
-        Of `bayesrg.diagnostics.feature.measure_deep_linear`.
+        Result of `bayesrg.diagnostics.feature.measure_deep_linear`.
     group : str
+        Group of ``dt`` that is plotted.
     backend : str, optional
-        "matplotlib", "bokeh", "plotly" or "none"; ArviZ's default otherwise.
+        "matplotlib", "bokeh", "plotly" or "none"; by default the backend that ArviZ uses.
     **pc_kwargs
         Passed to ``PlotCollection.wrap``.
 
@@ -39,6 +40,7 @@ def plot_layer_identity(
     x = found["level"].to_numpy().astype(float)
     excess, error = found["excess"].to_numpy(), found["mcse"].to_numpy()
     points = {"layers": {"x": x, "y": excess} | _around(excess, error)}
+
     ends = np.array([x[0] - 0.5, x[-1] + 0.5])
     drive = np.full(2, float(found["drive"]))
     line = {"drive": {"x": ends, "y": drive} | _around(drive, float(found["drive_mcse"]))}
@@ -46,26 +48,31 @@ def plot_layer_identity(
     draw(pc, "side", line, legend=False)
     draw(pc, "side", points, scatter=True, size=30)
     title = f"layer identity: off by at most {float(found['spread']):.1f} Monte Carlo errors"
-    text = "squared weights less their number"
+    text = "squared weights minus their number"
     return decorate(pc, x="layer", y=text, title=title, xscale="linear", yscale="linear")
 
 
 def plot_route_agreement(
     dt: xr.DataTree, *, group: str = "routes", backend: str | None = None, **pc_kwargs
 ) -> PlotCollection:
-    """Plot by how many Monte Carlo errors different samplers of one posterior disagree.
+    """Plot differences between samplers of one posterior, in units of their Monte Carlo error.
 
     Parameters
     ----------
     dt : DataTree
-        With a group of z over route and quantity.
+        Has a group with the variable z (route, quantity): the difference of a quantity between two
+        samplers (a route), divided by its Monte Carlo error.
     group : str
-    backend, **pc_kwargs : as in `plot_layer_identity`
+        Group of ``dt`` that is plotted.
+    backend : str, optional
+        "matplotlib", "bokeh", "plotly" or "none"; by default the backend that ArviZ uses.
+    **pc_kwargs
+        Passed to ``PlotCollection.wrap``.
 
     Returns
     -------
     PlotCollection
-        With lines at plus and minus four.
+        Dashed lines mark -4 and 4.
     """
     z = group_of(dt, group, "z")["z"].transpose("route", "quantity")
     x = np.arange(1.0, z.sizes["quantity"] + 1)
@@ -88,22 +95,27 @@ def plot_sbc_ranks(
     backend: str | None = None,
     **pc_kwargs,
 ) -> PlotCollection:
-    """Plot histograms of ranks of true values among draws, and the envelope of uniform ranks.
+    """Plot histograms of the ranks of true values among draws, and the envelope of uniform ranks.
 
     Parameters
     ----------
     dt : DataTree
-        With a group of rank over simulation, from 0 to the attribute draws, and maybe over
-        quantity.
+        Has a group with the variable rank (simulation), or (simulation, quantity): numbers from 0
+        to the attribute draws of the group, as `bayesrg.inference.sbc` returns.
     bins : int
-        A divisor of draws + 1, so that uniform ranks fill them evenly.
+        Number of bins. Take a divisor of draws + 1, so that all bins contain equally many ranks.
     group : str
-    backend, **pc_kwargs : as in `plot_layer_identity`
+        Group of ``dt`` that is plotted.
+    backend : str, optional
+        "matplotlib", "bokeh", "plotly" or "none"; by default the backend that ArviZ uses.
+    **pc_kwargs
+        Passed to ``PlotCollection.wrap``.
 
     Returns
     -------
     PlotCollection
-        The envelope holds each count with ArviZ's stats.envelope_prob.
+        If ranks are uniform, a count lies in the envelope with the probability
+        ``stats.envelope_prob`` of ArviZ.
     """
     bins = _checks.whole("bins", bins, most=10**6)
     found = group_of(dt, group, "rank")
@@ -112,16 +124,17 @@ def plot_sbc_ranks(
         rank = rank.expand_dims(quantity=["rank"])
     top = float(found.attrs["draws"]) if "draws" in found.attrs else float(rank.max())
     share = (rank + 0.5) / (top + 1.0)
+
     middles, simulations = (np.arange(bins) + 0.5) / bins, rank.sizes["simulation"]
     parts = {}
     for q in rank["quantity"].to_numpy():
         counts, _ = np.histogram(share.sel(quantity=q), bins=bins, range=(0.0, 1.0))
         parts[str(q)] = {"x": middles, "y": counts.astype(float)}
+
     low, high = binom.interval(rcParams["stats.envelope_prob"], simulations, 1.0 / bins)
     even = np.full(bins, simulations / bins)
-    parts["uniform"] = {"x": middles, "y": even} | {
-        "y_bottom": np.full(bins, low), "y_top": np.full(bins, high)
-    }  # fmt: skip
+    band = {"y_bottom": np.full(bins, low), "y_top": np.full(bins, high)}
+    parts["uniform"] = {"x": middles, "y": even} | band
     pc = curves(parts, "quantity", backend=backend, **pc_kwargs)
     title = f"ranks of {simulations} simulations and the envelope of uniform ones"
     text = "simulations in the bin"
@@ -129,4 +142,5 @@ def plot_sbc_ranks(
 
 
 def _around(middle, error):
+    """Return the ends of error bars."""
     return {"y_bottom": middle - error, "y_top": middle + error}
