@@ -76,7 +76,7 @@ def _load_model(name):
         except (Exception, SystemExit) as error:
             where = _line(error, spec.origin)
             raise ValueError(f"{name!r} does not load: {where}{_said(error)}") from error
-    # a model file may hold anything, so check for what every command needs
+
     else:
         module = importlib.import_module(f"bayesrg.models.{name}")
     if not callable(getattr(module, "model", None)):
@@ -155,6 +155,7 @@ def run(
             points = module.demo(data_key)
         else:
             raise ValueError(f"{model!r} has no demo data; name a data set, e.g. --data digits")
+
         start = time.perf_counter()
         dt = inference.coarse_grain(
             module.model,
@@ -217,6 +218,7 @@ def _print_report(name, dt, seconds):
             table.add_row(*row)
     table.add_row("seconds", f"{seconds:.0f}")
     console.print(table)
+
     if "rules" in dt.children:
         rules = Table("rule", title="at the posterior medians", title_justify="left")
         rules.add_column("log evidence", justify="right")

@@ -50,6 +50,7 @@ def model(
     options |= {"parametrisation": parametrisation, "richness": richness}
     net = network(widths, ridge, **options)
     y = check_observed(net, X, y, weights=True, force=force)
+
     white = [
         numpyro.sample(
             f"z{layer}", dist.Normal(0.0, 1.0).expand(shape).to_event(2),
@@ -58,8 +59,11 @@ def model(
         for layer, shape in enumerate(weight_shapes(net, X.shape[1]), 1)
     ]  # fmt: skip
     weights = scale_weights(net, white)
+
     with numpyro.plate("output", outputs, dim=-2), numpyro.plate("output_bis", outputs, dim=-1):
         numpyro.deterministic("Q", order_of_weights(net, weights))
+
+    # targets first, so that the points are the last axis
     f, noise = net.apply(weights, X).T, jnp.sqrt(net.noise_variance)
     columns = numpyro.plate("output", outputs, dim=-2) if outputs > 1 else nullcontext()
     with columns, numpyro.plate("point", X.shape[0], dim=-1):

@@ -52,14 +52,17 @@ def model(
     options = {"outputs": outputs, "weight_scales": weight_scales, "richness": richness}
     net = deep_linear.network(widths, ridge, parametrisation=parametrisation, **options)
     y, latents = check_observed(net, X, y, weights=False), {}
+
     for size in bartlett_sizes(net.widths, outputs):
         squares = dist.Gamma(jnp.asarray(size.pivots / 2), 0.5)
         latents |= _site(f"c{size.layer}", squares, "pivot")
         white = dist.Normal(0.0, 1.0).expand((size.entries,))
         latents |= _site(f"t{size.layer}", white, "entry")
+
     Q, chain = order_parameter(net.widths, outputs, latents)
     with numpyro.plate("output", outputs, dim=-2), numpyro.plate("output_bis", outputs, dim=-1):
         numpyro.deterministic("Q", Q)
+
     prior = input_kernel(net, X.shape[1]) if spectrum is None else spectrum
     noise, factor = net.noise_variance, chain[0] if chain else None
     if outputs == 1 and not noiseless(ridge):  # one output: a cut can use every rule

@@ -47,10 +47,12 @@ def model(
         latents |= _site(f"c{size.layer}", squares, "pivot")
         white = dist.Normal(0.0, 1.0).expand((size.entries,))
         latents |= _site(f"t{size.layer}", white, "entry")
+
     factor = net.order_factor(X.shape[2], latents)
     G, sites = factor[0], factor.shape[1]
     with numpyro.plate("site", sites, dim=-2), numpyro.plate("site_bis", sites, dim=-1):
         numpyro.deterministic("Q", G @ G.T)
+
     K = net.covariance(X, factor)[0, :, 0]
     none = jnp.zeros((X.shape[0], 0), K.dtype)  # no modes: the whole covariance is the residual
     law = brg.gp.MercerNormal(none, none[0], net.ridge, residual=K)

@@ -35,10 +35,12 @@ def model(X, y=None, *, base=None, moving=None, landmarks=None):
     """
     if (moving is None) != (landmarks is None):
         raise ValueError("moving and landmarks belong together; give both or neither")
+
     amplitude = numpyro.sample("amplitude", dist.LogNormal(0.0, 1.0))
     exponent = numpyro.sample("exponent", dist.LogNormal(0.0, 0.5))
     cutoff = numpyro.sample("cutoff", dist.LogNormal(jnp.log(0.02), 2.0))
     noise = numpyro.sample("noise", dist.HalfNormal(1.0))
+
     cut = maps.soft_cutoff(cutoff, 0.3)
     g = maps.combine(maps.scale(amplitude), maps.power(exponent), cut)
     if moving is None:

@@ -108,15 +108,18 @@ def coarse_grain(
     X, y = arrays(data)
     data = data._replace(X=X, y=y) if isinstance(data, Data) else Data(X, y)
     keys = jax.random.split(_checks.random_key(key), 4)
+
     with contextlib.nullcontext() if path is None else io.claim(path) as result:
         made = {} if prepare is None else prepare(data)
         _checks.instance("what prepare returned", made, Mapping, "a mapping from name to value")
         bound = bind(model, {**made, **hyper}, coarse_grain)
+
         say("sampling the full model")
         dt = sample(bound, X, y, keys[0], size, progress=progress)
         if result is not None:
             io.save(dt, result)  # so that a failure below does not lose these draws
         warn_if_poor(dt, stacklevel=3)
+
         try:
             cut = _cut(bound, data, dt, threshold)
             if cut is not None:
@@ -126,6 +129,7 @@ def coarse_grain(
             if result is not None:
                 say(f"the draws of the full model are in {result}")
             raise
+
         if result is not None and cut is not None:
             say(f"writing {path}")
             io.save(dt, result)

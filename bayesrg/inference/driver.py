@@ -104,7 +104,7 @@ def sample_in_blocks(
         over_steps = jax.vmap(sites)
         return state, ((jax.vmap(over_steps) if several else over_steps)(drawn), stats)
 
-    if devices > 1:
+    if devices > 1:  # chains are divided among devices, arguments are copied to all
         mesh = jax.make_mesh((devices,), ("chain",), axis_types=(AxisType.Auto,))
         chain, everywhere = jax.P("chain"), jax.P()
         state = jax.device_put(state, NamedSharding(mesh, chain))

@@ -105,6 +105,7 @@ def fit(
     X, y = arrays(data)
     key = _checks.random_key(key)
     bound = bind(model, hyper, fit)
+
     with contextlib.nullcontext() if path is None else io.claim(path) as result:
         dt = sample(bound, X, y, key, size, sampler=sampler, prior=prior, progress=progress)
         if result is not None:
@@ -122,6 +123,7 @@ def sample(bound, X, y, key, size, *, sampler=None, prior=0, progress=True) -> x
     for value in bound.hyper.values():
         if isinstance(value, Spectrum):
             value.warn_if_shared(X[:, None] if X.ndim == 1 else X)
+
     layout = layout_of(bound, X, y)
     if not layout.latents:
         raise ValueError("the model has no latent site, so there is nothing to sample; add one")
@@ -152,6 +154,7 @@ def sample(bound, X, y, key, size, *, sampler=None, prior=0, progress=True) -> x
         "jax": jax.__version__,
         "python": platform.python_version(),
     }
+
     with _progress(progress, size.warmup + size.draws) as after_block:
         args = (X, y, bound.arrays)
         samples, stats = sample_in_blocks(sampler, key, args, size, after_block)

@@ -90,6 +90,7 @@ def grid_posterior(
         if values.size < 2 or falls:
             raise ValueError(f"grid[{name!r}] must rise and have at least two values")
         axes.append(values)
+
     mesh = jnp.meshgrid(*axes, indexing="ij")
     points = {name: values.ravel() for name, values in zip(names, mesh, strict=True)}
 

@@ -152,6 +152,7 @@ def path_evidence(
             "the evidence"
         )
     key = _checks.random_key(key)
+
     # nodes u on (0, 1), powers u^k, and slope = d power / d x by which the weights are multiplied
     x, fine, coarse = np.concatenate([_RULE * [-1.0, 1.0, 1.0], _RULE[-2::-1]]).T
     u = 0.5 * (1.0 + x)
@@ -184,6 +185,7 @@ def path_evidence(
         powers = jnp.repeat(jnp.asarray(power), chains)
         return jax.vmap(lambda key, beta: at(key, beta, arrays))(keys, powers)
 
+    # powers and chains are one batch axis, powers first
     values = run(jax.random.split(key, power.size * chains), bound.arrays)
     values = np.asarray(values).reshape(power.size, chains, draws)
     dataset = xr.Dataset({"value": (("power", "chain", "draw"), values)})

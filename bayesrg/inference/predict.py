@@ -90,17 +90,21 @@ def predict(
             f"X_new has shape {X_new.shape} but the model was fitted on {X.shape}; give the same "
             "columns"
         )
+
     bound = bind(model, hyper)
     _same_hyper(dt, hyper)
     site = _site(dt, site)
     y = jnp.asarray(dt["observed_data"][site].to_numpy())
     key = _checks.random_key(key)
+
+    # a slash in a name becomes a dot in the result; `traced` is the name that the model uses
     sites = {s.name: s for s in layout_of(bound, X, None).sites}
     if site not in {name.replace("/", ".") for name in sites}:
         raise ValueError(
             f"model has no site {site!r}, which the fit observed; give the fit's model"
         )
-    traced = {name.replace("/", "."): name for name in sites}[site]  # as the model calls it
+    traced = {name.replace("/", "."): name for name in sites}[site]
+
     posterior = dt["posterior"].to_dataset()
     latents = {
         name: jnp.asarray(posterior[name.replace("/", ".")].to_numpy())
@@ -108,6 +112,7 @@ def predict(
         if name.replace("/", ".") in posterior and not s.deterministic
     }
     _no_function_sampled([sites[name] for name in latents])
+
     keys = jax.random.split(key, next(iter(latents.values())).shape[:2])
     rows = jnp.arange(X_new.shape[0])
     held, parts = hold(bound), []
@@ -116,6 +121,7 @@ def predict(
         drawn = _predicted(held, X, X_new[chunk], rows[chunk], y, latents, keys, traced)
         parts.append(jax.device_get(drawn))
     mean, variance, f, observed = (np.concatenate(x, -1) for x in zip(*parts, strict=True))
+
     own = X_new.shape == X.shape and bool((X_new == X).all())
     point = "point" if own else "point_new"
     dims = dt["observed_data"][site].dims
@@ -155,6 +161,7 @@ def _predicted(bound: Held, X, X_new, rows, y, latents, keys, site):
             mean, variance, noise = fn.krige(y)
             if fn.event_dim == 2:  # several outputs in one distribution: put the points last
                 mean, variance = (jnp.swapaxes(x, -1, -2) for x in (mean, variance))
+
             f, white = _draw(key, rows, mean, variance)
             observed = f + jnp.sqrt(noise) * white
             if hasattr(fn, "likelihood"):
@@ -162,12 +169,14 @@ def _predicted(bound: Held, X, X_new, rows, y, latents, keys, site):
                 whole = jnp.concatenate([jnp.zeros(mean.shape[:-1] + (n,)), observed], -1)
                 observed = fn.likelihood(whole).sample(key)[..., n:].astype(mean.dtype)
             return mean, variance, f, observed
+
         if fn.event_dim:
             raise ValueError(
                 f"site {site!r} is a {type(fn).__name__}, whose points depend on each other; "
                 "predict can condition only Gaussian processes of this package; use "
                 "gp.MercerNormal"
             )
+
         shape = y.shape[:-1] + together.shape[:1]
         observed = fn.expand(shape).sample(key)[..., n:].astype(X.dtype)
         mean = jnp.broadcast_to(fn.mean, shape)[..., n:].astype(X.dtype)

@@ -109,6 +109,7 @@ def sbc(
             _checks.function(f"quantities[{name!r}]", one, "a function of sites, y and key")
     if not quantities:
         raise ValueError("quantities is empty; give at least one function(sites, y, key)")
+
     X = _checks.inputs("X", X)
     key = _checks.random_key(key)
     fitted = bind(model, hyper)
@@ -167,6 +168,8 @@ def sbc(
 
     keys = random.split(key, simulations)
     true, rank, noise, lag, diverging = run(keys, X, source.arrays, fitted.arrays)
+
+    # a rank is one of draws + 1 integers; uniform noise makes it continuous for the test
     share = (np.asarray(rank) + np.asarray(noise)) / (draws + 1)
     both = ("simulation", "quantity")
     found = xr.Dataset(

@@ -106,6 +106,7 @@ def bind(model: Callable, hyper: dict, caller: Callable | None = None) -> Bound:
             f"the model takes {', '.join(map(repr, clash))}, which {caller.__name__} takes itself; "
             "rename it"
         )
+
     open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     names = list(parameters)[2:]
     for name in hyper:
@@ -117,6 +118,7 @@ def bind(model: Callable, hyper: dict, caller: Callable | None = None) -> Bound:
                 else f"; it takes {', '.join(names) or 'none'}"
             )
             raise ValueError(f"the model has no hyper-argument {name!r}{hint}")
+
     arrays, static = eqx.partition(hyper, eqx.is_array)
     return Bound(model, arrays, static)
 
@@ -135,13 +137,14 @@ def fingerprint(hyper: dict) -> str:
             entries[name] = f"{value.__module__}.{getattr(value, '__qualname__', value)}"
             continue
         leaves, structure = jax.tree.flatten(value)
+        # addresses in memory differ between runs
         digest = hashlib.sha256(re.sub(r" at 0x[0-9a-f]+", "", str(structure)).encode())
         for leaf in leaves:
             if isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(
                 leaf.dtype, jax.dtypes.prng_key
             ):
                 leaf = jax.random.key_data(leaf)
-            leaf = np.asarray(leaf)
+            leaf = np.asarray(leaf)  # shape and dtype too: equal bytes can be different arrays
             digest.update(f"{leaf.dtype}{leaf.shape}".encode() + leaf.tobytes())
         entries[name] = digest.hexdigest()
     return json.dumps(entries)
@@ -168,6 +171,7 @@ def layout_of(bound: Bound, X, y) -> Layout:
                 factors.add(name)
                 continue
             observed, deterministic = site.get("is_observed", False), site["type"] != "sample"
+
             dims = shapes.axes(name, site)
             sites.append(Site(name, dims, deterministic))
             sizes[name] = dict(zip(dims, jnp.shape(site["value"]), strict=False))
