@@ -1,19 +1,32 @@
 # SPDX-License-Identifier: Apache-2.0
 """Renormalisation group, Gaussian processes and deep-network posteriors for NumPyro.
 
-Import as ``import bayesrg as brg``. Importing changes no JAX setting, starts no backend, and
-loads a subpackage only when it is used.
+Use it as ``import bayesrg as brg``. The import changes no JAX setting and starts no JAX backend.
+Each subpackage is loaded when it is first used.
 """
 
 import importlib
 
 __version__ = "0.1.0"
 
+# functions and types that users reach as `brg.fit`, and the subpackages that hold them
 _HOME = {"Data": "data", "fit": "inference", "open_run": "io", "predict": "inference"}
 _SUBPACKAGES = (
-    "data", "deep_linear", "diagnostics", "dynamics", "gp", "inference", "io", "kernels", "models",
-    "networks", "plots", "rg", "spectrum", "theory",
-)  # fmt: skip
+    "data",
+    "deep_linear",
+    "diagnostics",
+    "dynamics",
+    "gp",
+    "inference",
+    "io",
+    "kernels",
+    "models",
+    "networks",
+    "plots",
+    "rg",
+    "spectrum",
+    "theory",
+)
 __all__ = sorted([*_HOME, *_SUBPACKAGES])
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command line: ``bayesrg models | run | show``."""
+"""The command line ``bayesrg``, with the commands ``models``, ``run`` and ``show``."""
 
 import ast
 import difflib
@@ -20,6 +20,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 
 
 def _print_version(wanted: bool):
+    """Print the version and end, if ``--version`` was given."""
     if wanted:
         typer.echo(f"bayesrg {__version__}")
         raise typer.Exit
@@ -29,14 +30,17 @@ def _print_version(wanted: bool):
 @app.callback()
 def options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Version.")
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
+        ),
     ] = False,
 ):
     """Bayesian renormalisation of Gaussian processes and deep networks."""
 
 
 def _model_files():
-    """Files of the package's models by name."""
+    """Return the files of the models in the package, a dict by model name."""
     from . import models
 
     found = pkgutil.iter_modules(models.__path__)
@@ -44,20 +48,20 @@ def _model_files():
 
 
 def _check_name(name):
-    """Refuse a name that no model has, before anything heavy is loaded."""
+    """Raise if no model has this name; done first, before slow imports."""
     path, names = Path(name), sorted(_model_files())
     if path.suffix == ".py" and not path.is_file():
         raise ValueError(f"no model file at {name!r}; give a path to a .py file")
     if path.suffix != ".py" and name not in names:
         near = difflib.get_close_matches(name, names, 3, 0.4) or names
         raise ValueError(
-            f"no model is called {name!r}; did you mean {', '.join(near)}? A file of your own is "
-            "given by its path, ending in .py"
+            f"no model is called {name!r}; did you mean {', '.join(near)}? For a file of your own "
+            "give its path, ending in .py"
         )
 
 
 def _load_model(name):
-    """Import a model by its name in the package, or a file by its path."""
+    """Import a model by its name in the package or by the path of its file; return the module."""
     import importlib
     import importlib.util
 
@@ -72,6 +76,7 @@ def _load_model(name):
         except (Exception, SystemExit) as error:
             where = _line(error, spec.origin)
             raise ValueError(f"{name!r} does not load: {where}{_said(error)}") from error
+
     else:
         module = importlib.import_module(f"bayesrg.models.{name}")
     if not callable(getattr(module, "model", None)):
@@ -80,20 +85,20 @@ def _load_model(name):
 
 
 def _said(error):
-    """Return the kind of an error and the first paragraph of its message, in one line."""
+    """Return the type of an error and the first paragraph of its message, in one line."""
     text = " ".join(str(error).partition("\n\n")[0].split())
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def _line(error, file):
-    """Say on which line of ``file`` an error passed last; nothing if it did not pass there."""
+    """Return the last line of ``file`` in the traceback of an error, as text, or ""."""
     frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == file]
     return f"line {frames[-1].lineno}, in {frames[-1].name}: " if frames else ""
 
 
 @app.command()
 def models():
-    """List the models of the package."""
+    """List the models of the package, one per line."""
     for name, file in sorted(_model_files().items()):
         doc = (ast.get_docstring(ast.parse(Path(file).read_text("utf-8"))) or "").splitlines()
         typer.echo(f"{name:16s} {doc[0] if doc else ''}")
@@ -102,20 +107,28 @@ def models():
 @app.command()
 def run(
     model: Annotated[str, typer.Argument(help="Name of a model, or path of a model file.")],
-    data: Annotated[str | None, typer.Option(help="Data set, else the model's own demo.")] = None,
-    n: Annotated[int | None, typer.Option(help="Training points of --data.")] = None,
-    task: Annotated[
-        str | None, typer.Option(help="even_odd, low_high, or two classes: 3,8")
+    data: Annotated[
+        str | None, typer.Option(help="Data set, e.g. digits. Default: the model's demo data.")
     ] = None,
-    draws: Annotated[int, typer.Option(help="Kept draws per chain.")] = 500,
+    n: Annotated[int | None, typer.Option(help="Number of training points of --data.")] = None,
+    task: Annotated[
+        str | None, typer.Option(help="Labels: even_odd, low_high, or two classes such as 3,8.")
+    ] = None,
+    draws: Annotated[int, typer.Option(help="Draws kept per chain.")] = 500,
     warmup: Annotated[int, typer.Option(help="Warm-up steps per chain.")] = 300,
-    chains: Annotated[int, typer.Option(help="Chains.")] = 4,
-    threshold: Annotated[float, typer.Option(help="Learnability that stops the flow.")] = 0.5,
-    seed: Annotated[int, typer.Option(help="Decides data split and sampling.")] = 0,
-    devices: Annotated[int | None, typer.Option(help="Devices to share the chains.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Run folder, else runs/MODEL.")] = None,
+    chains: Annotated[int, typer.Option(help="Number of chains.")] = 4,
+    threshold: Annotated[
+        float, typer.Option(help="Modes with a learnability below this are marginalised.")
+    ] = 0.5,
+    seed: Annotated[int, typer.Option(help="Random seed of data split and sampling.")] = 0,
+    devices: Annotated[
+        int | None, typer.Option(help="Number of devices that share the chains.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the results. Default: runs/MODEL.")
+    ] = None,
 ):
-    """Sample a model, find where its data stop the flow, coarse-grain, and compare."""
+    """Sample a model, find how many modes its data determine, coarse-grain it, and compare."""
     _check_name(model)
     if not -(2**63) <= seed < 2**63:
         raise ValueError(f"--seed must fit into 64 bits, got {seed}; give a smaller number")
@@ -123,6 +136,7 @@ def run(
         raise ValueError("--n and --task belong to --data; name a data set, e.g. --data digits")
     classes = _classes(task)
 
+    # imported here, so that the checks above and the other commands start quickly
     import numpyro
 
     numpyro.enable_x64()
@@ -141,6 +155,7 @@ def run(
             points = module.demo(data_key)
         else:
             raise ValueError(f"{model!r} has no demo data; name a data set, e.g. --data digits")
+
         start = time.perf_counter()
         dt = inference.coarse_grain(
             module.model,
@@ -160,6 +175,7 @@ def run(
         if where and Path(model).suffix == ".py":
             raise ValueError(f"{model}, {where}{_said(error)}") from error
         raise
+
     _print_report(model, dt, time.perf_counter() - start)
     if "flow" in dt.children:
         _save_plots(dt, folder)
@@ -167,7 +183,7 @@ def run(
 
 
 def _classes(task):
-    """Read two classes from a text such as 3,8; return another text as it is."""
+    """Return two classes (3, 8) for a text such as "3,8"; return any other text unchanged."""
     if task is None or "," not in task:
         return task
     try:
@@ -179,15 +195,16 @@ def _classes(task):
 
 
 def _free_folder(stem):
+    """Return a folder under runs/ that does not exist yet: STEM, STEM-2, STEM-3, ..."""
     folder, k = Path("runs") / stem, 1
-    while folder.exists():  # without a result it may belong to another run, or to a killed one
+    while folder.exists():  # even without a result: another run may be about to write to it
         k += 1
         folder = Path("runs") / f"{stem}-{k}"
     return folder
 
 
 def _print_report(name, dt, seconds):
-    """Print tables of what `inference.coarse_grain` found."""
+    """Print the result of `inference.coarse_grain` as tables."""
     from rich.console import Console
     from rich.table import Table
 
@@ -201,6 +218,7 @@ def _print_report(name, dt, seconds):
             table.add_row(*row)
     table.add_row("seconds", f"{seconds:.0f}")
     console.print(table)
+
     if "rules" in dt.children:
         rules = Table("rule", title="at the posterior medians", title_justify="left")
         rules.add_column("log evidence", justify="right")
@@ -213,7 +231,7 @@ def _print_report(name, dt, seconds):
 
 
 def _comparison(dt):
-    """One row for each number that tells the coarse model from the full one."""
+    """Yield table rows, name and text, that compare the coarse model with the full one."""
     flow, found = dt["flow"].attrs, dt["rules"].attrs
     after = dt["spectrum"].attrs["ridge_at_stop"]
     yield "cutoff", f"{flow['stop']} modes (rule running, threshold {flow['threshold']:g})"
@@ -228,7 +246,7 @@ def _comparison(dt):
 
 
 def _parameters(prefix, group):
-    """One row for each scalar parameter: mean, deviation, R-hat and effective sample size."""
+    """Yield a table row per scalar parameter: mean, deviation, R-hat, effective sample size."""
     import arviz as az
 
     draws = group.to_dataset()
@@ -243,6 +261,7 @@ def _parameters(prefix, group):
 
 
 def _save_plots(dt, folder):
+    """Write flow.png and spectrum.png to the folder."""
     from . import plots
 
     for name, plot in (("flow", plots.plot_flow), ("spectrum", plots.plot_spectrum)):
@@ -251,7 +270,7 @@ def _save_plots(dt, folder):
 
 @app.command()
 def show(run: Annotated[Path, typer.Argument(help="Run folder, or a result file.")]):
-    """Summarise a result."""
+    """Print a summary of a result: settings, groups, and a table of the posterior."""
     import arviz as az
 
     from .io import open_run
@@ -274,7 +293,7 @@ def show(run: Annotated[Path, typer.Argument(help="Run folder, or a result file.
 
 
 def main():
-    """Run the command line; a mistake of the user ends in one line, not a traceback."""
+    """Run the command line. A mistake of the user is reported in one line, without traceback."""
     with warnings.catch_warnings():
         warnings.showwarning = lambda text, *_: typer.echo(f"bayesrg: warning: {text}", err=True)
         try:
@@ -287,7 +306,7 @@ def main():
 
 
 def _rescue(tree):
-    """Save a result that could not be written to the temporary folder of the system."""
+    """Save a result to the system's temporary folder, if it could not be written elsewhere."""
     from .io import save
 
     file = Path(tempfile.mkdtemp(prefix="bayesrg-")) / "result.nc"

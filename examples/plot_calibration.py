@@ -3,9 +3,10 @@
 Is the posterior honest?
 ========================
 
-If weights are drawn from the prior that a model assumes, its predictive variance is its error, and
-the ridge of greatest evidence is that of least error. With a wrong prior both part. Theory says by
-how much, at any number of points.
+A model is calibrated if its predictive variance equals its mean squared error. It is, if the true
+weights come from the prior that it assumes; the ridge with the largest evidence then also has the
+smallest error. With a wrong prior neither holds. Theory predicts by how much, for any number of
+points.
 """
 
 import matplotlib.pyplot as plt
@@ -20,9 +21,9 @@ numpyro.enable_x64()
 # %%
 # Two targets
 # -----------
-# The features have variances 2/k, and the model assumes weights of variance 0.7 and noise of
-# variance 0.2: the ridge is their ratio. Weights of the first target have that variance. Those of
-# the second are 1/k, far smaller where the features are small.
+# The features have variances 2/k. The model assumes that weights have variance 0.7 and noise has
+# variance 0.2; the ridge is noise over weights. The weights of the first target have the variance
+# assumed. Those of the second are 1/k, so they fall with k, which the model does not expect.
 
 k, noise, prior = np.arange(1, 301.0), 0.2, 0.7
 values, ridge = 2 / k, noise / prior
@@ -32,16 +33,16 @@ unmatched = theory.spectral_moments(values, values / k**2, noise)
 # %%
 # Calibration
 # -----------
-# The ratio of test error to predictive variance is 1 for the matched target at every n. For the
-# other one the model expects errors up to 15 times as large as they are. The ridge of greatest
-# evidence repairs most of that, by a smaller prior variance, but still expects up to twice too
-# much: no one variance suits weights that fall.
+# The ratio of test error to predictive variance is 1 for the first target at every n. For the
+# second, the model expects errors up to 15 times larger than they are. The ridge of largest
+# evidence assumes a smaller prior variance, which repairs most of this. It still expects up to
+# twice the error: one variance for all weights does not fit weights that fall with k.
 
 n = np.geomspace(10, 1000, 60)
 
 
 def at(moments, ridge):
-    """Averages over data sets when the model's noise variance is right."""
+    """Return averages over data sets, for a model with the right noise variance."""
     return theory.ridge_equivalent(moments, n, ridge, noise_variance=noise)
 
 
@@ -64,9 +65,9 @@ brg.plots.plot_calibration(
 # %%
 # Two best ridges
 # ---------------
-# For the matched target both criteria choose the ratio of noise and prior variance, whatever n is.
-# For the other they part as data come in: at 600 points the least error takes three times the ridge
-# of greatest evidence. Yet that costs some 5 %: the error is flat around its minimum.
+# Choose the ridge by the smallest error or by the largest evidence. For the first target both give
+# noise over prior variance at every n. For the second they move apart as n grows: at 600 points the
+# ridge for the error is three times the other. This costs only 5 %, as the minimum is flat.
 
 sizes = np.array([60, 150, 300, 600])
 for name, moments in (("matched", matched), ("wrong", unmatched)):

@@ -3,9 +3,9 @@
 Classification, with the high modes sampled or integrated out
 =============================================================
 
-A hundred images of the digits 3 and 8 are told apart by a latent Gaussian process, y ~ Bernoulli
-with log odds f. No mode of f can be marginalised in closed form. So a cut has two versions: the
-high modes stay as white noise, which is exact, or Laplace's approximation integrates them out.
+A hundred images of the digits 3 and 8 are classified: y ~ Bernoulli with log odds f, a Gaussian
+process. No mode of f can be marginalised in closed form. So a cut has two versions: the high modes
+stay in the model as white noise (exact), or Laplace's approximation integrates them out.
 """
 
 import arviz as az
@@ -23,8 +23,8 @@ numpyro.enable_x64()
 # %%
 # The exact posterior, cut and uncut
 # ----------------------------------
-# Targets are 1 and 0. A cut of the latent function changes its coordinates and not its law:
-# amplitude and mean function agree within Monte Carlo error. ``fit`` warns of such short runs.
+# Targets are 1 and 0. A cut of f changes its coordinates, not its distribution: amplitude and mean
+# of f are the same within Monte Carlo error. The runs are short, and ``fit`` warns of that.
 
 data = brg.data.load("digits", n=100, task=(3, 8), key=0)
 y, y_test = (data.y + 1) / 2, np.asarray(data.y_test + 1) / 2
@@ -44,9 +44,9 @@ assert deviation["amplitude"] < 4 and deviation["f"].max() < 4.5
 # %%
 # The high modes integrated out
 # -----------------------------
-# ``LaplaceMarginal`` leaves eleven numbers to sample. At each draw the next order of its expansion
-# tells what its log evidence lacks there. Where that is not small beside 1, as here, the
-# approximation warns that the posterior can move.
+# With ``LaplaceMarginal`` eleven numbers are sampled. At each draw the next order of the expansion
+# estimates the error of its log evidence. If this is not small compared with 1, as here, the
+# posterior can be wrong, and a warning says so.
 
 laplace = gp_classification.laplace
 dt = brg.fit(laplace, (data.X, y), key=2, cutoff=10, **sampling)
@@ -67,8 +67,8 @@ assert jnp.abs(jnp.median(lacks)) > 0.5
 # %%
 # Test images
 # -----------
-# Draws of f are kriged to the test images; ``predict`` does the same for the Laplace version. The
-# warning was due: single chances move by up to 0.15, log loss from 0.11 to 0.13.
+# Draws of f are extended to the test images (kriging); ``predict`` does so for the Laplace version.
+# The warning was right: single probabilities change by up to 0.15, log loss from 0.11 to 0.13.
 
 both = jnp.concatenate([data.X, data.X_test])
 draws = [jnp.asarray(v.to_numpy()[:, ::5]).reshape(-1, *v.shape[2:]) for v in found[1].values()]

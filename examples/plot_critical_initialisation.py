@@ -3,9 +3,9 @@
 Critical initialisation
 =======================
 
-Whether a deep network can be trained is decided at its start. There each layer multiplies squared
-gradients by one number, chi: below one they vanish with depth, above one they explode, and in
-between there is a line in the plane of weight and bias variance on which they do neither.
+Whether a deep network can be trained depends on its random initial weights. Each layer multiplies
+squared gradients by one number, chi. If chi is below 1 they vanish with depth, above 1 they
+explode. On a line in the plane of weight and bias variance chi is 1; the start is called critical.
 """
 
 import jax
@@ -23,14 +23,14 @@ numpyro.enable_x64()
 
 
 def flow(weight, bias, depth, K0=1.0):
-    """Variance, growth and gradients in erf networks, layer by layer."""
+    """Return variance, chi and squared gradients of erf networks, layer by layer."""
     return jacobian_flow(NNGP(1, "erf", weight, bias), K0, depth)
 
 
 # %%
-# The variance of pre-activations has a fixed point, and chi there depends on both variances. Dots
-# on the critical line are `critical_point`. Off it gradients change e-fold over a number of layers,
-# 1 / abs(log(chi)): they fall over 17.6 at variances 1.2 and 0.05, and grow over 4.4 at 2.5.
+# The variance of pre-activations goes to a fixed point; the map shows chi there. The dots on the
+# critical line are from `critical_point`. Elsewhere squared gradients change by a factor e in
+# 1 / abs(log(chi)) layers. At bias variance 0.05: 17.6 (falling) at 1.2, 4.4 (growing) at 2.5.
 
 weight, bias = np.linspace(0.4, 3.0, 53), np.linspace(0.0, 0.5, 41)
 deep = jax.jit(jax.vmap(jax.vmap(lambda w, b: flow(w, b, 1000).chi[-1], (None, 0)), (0, None)))
@@ -45,11 +45,11 @@ for w, length in ((1.2, 17.595), (2.5, 4.369)):
     assert abs(1 / abs(np.log(flow(w, 0.05, 1000).chi[-1])) - length) < 1e-3
 
 # %%
-# Squared gradients against depth, at three starts with bias variance 0.05. Lines are infinite
-# width; points are 20 networks of 300 units, with bars that hold 89 % of them. In 23 layers they
-# fall to 0.005 in the ordered start and grow to 130 in the chaotic one. In the critical one they
-# fall to 0.52 while the variance goes to its fixed point, and stay there. Without biases that point
-# is at zero, reached as slowly as 1 / depth, and so do critical gradients fall.
+# Squared gradients against depth, at three starts with bias variance 0.05. Lines: infinite width.
+# Points: 20 networks of 300 units, with bars that hold 89 % of them. Over 23 layers gradients fall
+# to 0.005 in the ordered start and grow to 130 in the chaotic one. In the critical one they fall to
+# 0.52 while the variance goes to its fixed point; then they stay. Without biases this fixed point
+# is zero, and both the variance and the critical gradients fall slowly, as 1 / depth.
 
 width, depth, networks = 300, 24, 20
 starts = {"ordered": 0.9, "critical": critical_point("erf", 0.05), "chaotic": 2.5}
@@ -58,7 +58,7 @@ x *= np.sqrt(width) / np.linalg.norm(x)
 
 
 def layers(params, h, start, stop):
-    """Pre-activations of layer ``stop`` from those of layer ``start``; all are as wide."""
+    """Return the pre-activations of layer ``stop``, given those of layer ``start``."""
     scale, W, b = params
     for i in range(start, stop):
         h = scale * (h if i == 0 else erf(h)) @ W[i].T / width**0.5 + 0.05**0.5 * b[i]
@@ -67,7 +67,7 @@ def layers(params, h, start, stop):
 
 @jax.jit
 def measure(key, weight_var):
-    """Partial Jacobian norms of one random network from layer 1 on."""
+    """Return squared gradients of one random network from layer 1 to the layers ``stops``."""
     shapes = ((depth, width, width), (depth, width))
     W, b = (jax.random.normal(jax.random.fold_in(key, i), s) for i, s in enumerate(shapes))
     params = jnp.sqrt(weight_var), W, b

@@ -3,9 +3,9 @@
 Depth, width and the evidence
 =============================
 
-To leading order in the number of points the evidence of a wide deep linear network never falls
-with depth, as if infinite depth were best. The exact evidence of a finite number of points has a
-maximum at finite depth.
+For many points, the evidence of a wide deep linear network never falls with depth at leading order,
+as if infinite depth were best. For a finite number of points the exact evidence has a maximum at
+a finite depth.
 """
 
 import jax.numpy as jnp
@@ -19,9 +19,9 @@ from bayesrg.deep_linear import exact, infinite_depth, leading_log_evidence, wid
 numpyro.enable_x64()
 
 # %%
-# Without noise all that data say is their number P and their energy per point, r, the mean square
-# of the whitened targets: 3 in place of the 1 that the prior expects. Depth L and width N enter
-# as the effective depth, LP/N.
+# Without noise the data enter by two numbers: the number of points P, and their energy per point r,
+# the mean square of the whitened targets. Here r is 3; the prior expects 1. Depth L and width N
+# enter only as the effective depth LP/N.
 
 P, r = 40, 3.0
 X, y = jnp.sqrt(P) * jnp.eye(P), jnp.full(P, jnp.sqrt(r))
@@ -29,18 +29,18 @@ constant = P / 2 * np.log(2 * np.pi)
 
 
 def solve(depth, width):
-    """Solve a network without noise."""
+    """Return the exact posterior of a network without noise."""
     return exact(brg.networks.DeepLinear((width,) * depth, ridge=0.0), X, y)
 
 
 # %%
 # Depth
 # -----
-# Data of high energy want a larger order parameter q, the factor of the kernel. A deep prior is
-# broad in q and gives way. Once q has arrived at r there is nothing left to gain, and the evidence
-# pays for the breadth. With :math:`\lambda = LP/N` the prior of log q has mean
-# :math:`-\lambda/P` and variance :math:`2\lambda/P`; an integral around the root adds
-# :math:`-\frac12\log(1 + \lambda r/q) - \frac12\log q - \lambda/4P`, of lower order than P.
+# The order parameter q multiplies the kernel. Data of high energy need a larger q. The prior of a
+# deep network is broad in q and allows it. When q has reached r, more depth only makes the prior
+# broader, and the evidence falls. With :math:`\lambda = LP/N` log q has prior mean
+# :math:`-\lambda/P` and variance :math:`2\lambda/P`. Laplace's method around the root adds the next
+# order in P: :math:`-\frac12\log(1 + \lambda r/q) - \frac12\log q - \lambda/4P`.
 
 effective = np.array([0.1, 1.0, 5.0, 20.0, 60.0, 200.0])
 posts = [solve(round(d * 400 / P), 400) for d in effective]
@@ -55,8 +55,8 @@ print("less the exact evidence:", (leading - evidence).round(2), (corrected - ev
 assert abs(corrected - evidence).max() < 0.15 and corrected.argmax() == 3
 
 # %%
-# The posterior mean of q goes to that of infinitely many layers of this width, an inverse gamma law
-# around r: infinite depth chooses the signal variance by the data, as empirical Bayes would.
+# For infinitely many layers of this width the posterior of q is an inverse gamma distribution
+# around r. So infinite depth takes the variance of the signal from the data, like empirical Bayes.
 
 means = [post.moment(1) for post in posts]
 shape, scale = infinite_depth(400, P, r * P)
@@ -65,8 +65,8 @@ assert (np.diff(means) > 0).all() and abs(means[-1] - scale / (shape - 1)) < 0.0
 # %%
 # Width
 # -----
-# At one depth narrower is deeper. With five layers the best width is finite too. The dotted line is
-# the Gaussian process of infinite width, q = 1.
+# At fixed depth a narrower network has a larger effective depth. So with five layers the best width
+# is finite too. The dotted line is the Gaussian process of infinite width, q = 1.
 
 widths = np.array([2, 3, 4, 6, 8, 12, 16, 24, 32, 64, 128, 256, 1024, 4096])
 by_width = np.array([solve(5, int(width)).log_evidence for width in widths]) + constant

@@ -3,9 +3,10 @@
 Double descent of random features
 =================================
 
-Ridge regression on the features of a random network gets worse before it gets better: with a small
-ridge its error peaks where there are as many points as features. Theory gives the whole curve from
-the weights alone, without a data set.
+Take the last layer of a random network as features and fit a target by ridge regression. With more
+points the error first falls, then rises to a peak where there are as many points as features, and
+falls again. A large ridge removes the peak. Theory gives the whole curve from the weights of the
+network, without any data set.
 """
 
 import matplotlib.pyplot as plt
@@ -20,9 +21,10 @@ numpyro.enable_x64()
 # %%
 # The network, and the moments of its features
 # --------------------------------------------
-# Inputs are normal with a spectrum that falls, the target is linear with noise. Two random layers
-# of 200 error functions are linearised one by one: each passes on a fraction of its input and adds
-# what its non-linearity leaves over. What no read-out explains acts like label noise.
+# Inputs are normal with falling variances, the target is linear with noise. The network has two
+# random layers of 200 error functions. `linearise` replaces each layer by its linear part plus
+# independent noise for its non-linear part. The part of the target that no read-out can explain
+# acts like label noise.
 
 d, p, noise = 50, 200, 0.05
 spread = 3.0 * np.arange(1, d + 1) ** -0.3
@@ -38,8 +40,8 @@ print(f"unexplained: {moments.unexplained:.3f}, of which label noise {noise}")
 # %%
 # Theory
 # ------
-# A small ridge shows the peak, a large one does not. With the best ridge at every n more points
-# always help, and the error is nowhere above that of a fixed ridge.
+# A small ridge has the peak, a large one does not. With the best ridge at every n, more points
+# always lower the error, and it is never above that of a fixed ridge.
 
 n = np.unique(np.geomspace(20, 2000, 80).astype(int))
 ridges = {"ridge 0.01": 1e-2, "ridge 3": 3.0}
@@ -56,9 +58,9 @@ assert all((best.value <= curve.test * (1 + 1e-9)).all() for curve in groups.val
 # %%
 # Experiment
 # ----------
-# Each point averages 24 data sets, drawn from 30,000 inputs on all of which their errors are taken.
-# Within 30 % of the peak theory may be off by 15 %, the size of fluctuations at 200 features;
-# elsewhere by 5 %.
+# Each point is the mean of 24 data sets, drawn from 30,000 inputs; errors are measured on all of
+# these. If n is within 30 % of the peak we allow a deviation of 15 % from theory, about the
+# fluctuations at 200 features; elsewhere 5 %.
 
 rng = np.random.default_rng(2)
 X = rng.standard_normal((30_000, d)) * spread

@@ -3,9 +3,9 @@
 Exact coarse-graining
 =====================
 
-A Gaussian process can be cut at any cutoff: low modes stay as parameters, high ones are
-marginalised. Under the exact rule evidence and predictions do not change, on any data; other rules
-put a larger noise in place of what they eliminate. Here are both, on 24 points and 61 modes.
+A Gaussian process can be cut at any cutoff: the low modes stay as parameters, the high modes are
+marginalised. Under the exact rule evidence and predictions do not change, for any data. The other
+rules put a larger noise in place of the high modes. Here are both, on 24 points and 61 modes.
 """
 
 import arviz as az
@@ -24,8 +24,8 @@ y = jnp.sin(2 * jnp.pi * x) + 0.3 * jnp.cos(10 * jnp.pi * x) + 0.1 * jnp.cos(7 *
 spectrum = brg.spectrum.fourier(lambda j: (1 + j) ** -2.0, 61)
 
 # %%
-# ``split`` separates the first modes of a law of observations from the rest, ``krige`` conditions
-# on the first points and predicts the others, here also what the exact rule marginalised.
+# ``split`` separates the low modes of a distribution of observations from the rest. ``krige``
+# conditions on the first points and predicts the others, with the modes that were marginalised.
 
 at_data = brg.gp.marginal(spectrum, x, ridge)
 everywhere = brg.gp.marginal(spectrum, jnp.concatenate([x, x_new]), ridge)
@@ -33,7 +33,7 @@ full = at_data.log_prob(y), *everywhere.krige(y)[:2]
 
 
 def coarse(cutoff, rule):
-    """Log evidence, predictive mean and variance, the low modes integrated in closed form."""
+    """Return log evidence, predictive mean and variance; low modes are integrated exactly."""
     low = brg.rg.integrate_modes(*at_data.split(cutoff, rule), y)
     root, rest = everywhere.split(cutoff, rule, n=len(x))
     mean, variance, _ = rest.shift(root @ low.mean).krige(y)
@@ -48,18 +48,19 @@ for cutoff in (0, 5, 24, 61):
     assert max(change) < 1e-10
 
 # %%
-# From right to left each eliminated mode adds its variance to the universal ridge. The data stop
-# the flow where an eigenvalue reaches the running ridge over n. The noise that the eliminated modes
-# leave on these points has the universal ridge as arithmetic mean; the harmonic mean is lower
-# because some of those modes are learnable, and the dressed ridge follows it.
+# Read from right to left: each eliminated mode adds its variance to the universal ridge. The flow
+# stops where an eigenvalue reaches the ridge over n. The eliminated modes leave a noise matrix on
+# the points. The arithmetic mean of its eigenvalues is the universal ridge. Their harmonic mean is
+# lower, because some of these modes are learnable; the dressed ridge is close to it.
 
 flow = brg.rg.flow(spectrum, len(x), ridge, at=x, y=y)
 pc = brg.plots.plot_flow(brg.io.flow_to_datatree(flow), backend="matplotlib")
 
 # %%
-# Far below the stop the universal rule loses what the data could have said. The exact evidence is
-# flat; the other rules are other models, on either side of it, and meet it where what they
-# eliminate is negligible. (Fourier modes leave the same variance everywhere: local is universal.)
+# Far below the stop the universal rule treats modes as noise that the data could determine. The
+# exact evidence does not depend on the cutoff. The other rules are other models; their evidence may
+# be above or below, and agrees if they eliminate little. (With Fourier modes the eliminated
+# variance is the same at all inputs, so the local and the universal rule are equal.)
 
 fig, axes = plt.subplots(1, 3, figsize=(12, 3.6), layout="constrained")
 for ax, rule in zip(axes[:2], ("exact", "universal"), strict=True):
@@ -76,8 +77,8 @@ axes[2].set(title="log evidence", xlabel="modes kept", ylim=(-45, 0))
 axes[2].legend()
 
 # %%
-# In a NumPyro model ``coarsen`` makes the cut. With amplitude and noise sampled too, modes and
-# parameters agree with conjugate algebra and quadrature within four Monte Carlo errors.
+# In a NumPyro model ``coarsen`` makes the cut. Amplitude and noise are now sampled too. Their means
+# and those of the modes agree with exact results (quadrature) within four Monte Carlo errors.
 
 cut = brg.rg.Coarse(5, eigen=brg.gp.eigenpairs_of(spectrum, x, 5))
 model, data = brg.rg.coarsen(gp_regression.model, y=cut), brg.data.Data(x[:, None], y)

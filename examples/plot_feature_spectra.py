@@ -3,9 +3,9 @@
 Spectra of features
 ===================
 
-The eigenvalues of a sample covariance are spread far wider than those of the population, and with
-fewer rows than features many of them are zero. Their density follows from the weights of the
-network alone.
+The covariance of features, estimated from a sample, has eigenvalues that are spread far wider than
+those of the true covariance (of the population). If there are fewer rows than features, many of
+them are zero. Theory predicts their density from the weights of the network.
 """
 
 import matplotlib.pyplot as plt
@@ -21,8 +21,8 @@ numpyro.enable_x64()
 # %%
 # The population
 # --------------
-# A random layer of 400 rectified linear units on 300 normal inputs. Its features have means, which
-# would be one huge eigenvalue: here they are subtracted, as the linearised network knows them.
+# The features are a random layer of 400 relu units on 300 normal inputs. Their means would add one
+# huge eigenvalue. They are subtracted; `linearise` computes them.
 
 d, p = 300, 400
 net = brg.networks.Rainbow((p,), activations="relu")
@@ -33,14 +33,14 @@ print(f"population: eigenvalues from {values[0]:.3f} to {values[-1]:.3f}")
 
 
 def sample(n, draws=10):
-    """Eigenvalues (draws, p) of the sample covariance of n rows."""
+    """Return eigenvalues (draws, p) of sample covariances of n rows."""
     X = np.random.default_rng(n).standard_normal((draws, n, d))
     F = [np.asarray(net.apply(weights, x) - layer.mean) for x in X]
     return np.array([np.linalg.eigvalsh(f.T @ f / n) for f in F])
 
 
 def compare(n, grid):
-    """Largest distance of the distribution functions, and a tree to plot."""
+    """Return the largest distance of two distribution functions, and a tree to plot."""
     found, seen = theory.spectral_density(values, n, grid), sample(n)
     x, rho = np.asarray(found.grid), np.asarray(found.density)
     below = np.append(0.0, np.cumsum(np.diff(x) * (rho[1:] + rho[:-1]) / 2)) + float(found.atom)
@@ -55,9 +55,9 @@ def compare(n, grid):
 # %%
 # More rows than features
 # -----------------------
-# With three rows a feature the smallest eigenvalues are a third of the population's. The law is
-# that of Marchenko and Pastur for a population whose values differ: ten samples follow it to
-# 0.4 % of the distribution function. The plot has the density of the logarithm of eigenvalues.
+# With three rows per feature the smallest eigenvalues are a third of those of the population. The
+# density is that of Marchenko and Pastur, for a population of unequal eigenvalues. The distribution
+# function of ten samples is within 0.4 % of it. The plot shows the density of log eigenvalues.
 
 distance, dt = compare(1200, np.geomspace(0.01, 6, 600))
 lowest = float(dt["sample_spectrum"]["values"].min())
@@ -68,8 +68,8 @@ brg.plots.plot_spectral_density(dt, log=True, backend="matplotlib")
 # %%
 # Fewer rows than features
 # ------------------------
-# From 200 rows half of the eigenvalues are zero, an atom that the title states, and the largest
-# is more than twice the population's.
+# With 200 rows half of the eigenvalues are zero; the title states this share. The largest one is
+# more than twice that of the population.
 
 distance, dt = compare(200, np.geomspace(0.01, 6, 600))
 highest = float(dt["sample_spectrum"]["values"].max())

@@ -3,9 +3,9 @@
 Fit my data
 ===========
 
-From measurements in their units to a figure. Heights along two lines across the hills at
-Jacksboro, Tennessee, are measured at sixty places. A Gaussian process fits them; its lengthscale,
-amplitude and noise are sampled. The map knows the heights in between, so the band can be judged.
+From measurements in their own units to a figure. The data are heights at sixty places, along two
+lines across hills near Jacksboro, Tennessee. A Gaussian process fits them; its lengthscale,
+amplitude and noise are sampled. A map gives the true heights in between, to check the result.
 """
 
 import arviz as az
@@ -22,8 +22,8 @@ numpyro.enable_x64()
 # %%
 # Data
 # ----
-# Matplotlib ships an elevation map of 403 columns, 75 m apart. We take two of its rows, 13 km
-# apart, and give each height an error of 15 m, about that of a barometer.
+# Matplotlib comes with an elevation map whose 403 columns are 75 m apart. We take two of its rows,
+# 13 km apart, and add a random error of 15 m to each height, about that of a barometer.
 
 heights = cbook.get_sample_data("jacksboro_fault_dem.npz")["elevation"][[100, 244]].T.astype(float)
 distance = 0.0745 * np.arange(len(heights))  # km
@@ -35,12 +35,12 @@ centre, scale = y.mean(), y.std()
 # %%
 # Model
 # -----
-# Targets are standardised, so that their amplitude is about 1. Inputs keep their unit, so that the
-# lengthscale is in kilometres. Both lines share it. ``y.T`` puts the plate's axis first.
+# Targets are standardised, so their amplitude is about 1. Inputs keep their unit, so the
+# lengthscale is in kilometres. Both lines share it. ``y.T`` puts the axis of the plate first.
 
 
 def model(X, y=None):
-    """Sample the kernel's parameters and the noise; the function itself is integrated out."""
+    """Sample lengthscale, amplitude and noise; the function itself is integrated out."""
     lengthscale = numpyro.sample("lengthscale", dist.LogNormal(jnp.log(2.0), 1.0))
     amplitude = numpyro.sample("amplitude", dist.HalfNormal(2.0))
     noise = numpyro.sample("noise", dist.HalfNormal(1.0))
@@ -53,9 +53,9 @@ dt = brg.fit(model, (X, (y - centre) / scale), key=0, draws=300, warmup=200, pro
 az.summary(dt)
 
 # %%
-# Each parameter has a mean, a standard deviation and an interval. ``r_hat`` near 1 says that the
-# four chains agree, ``ess_bulk`` how many independent draws they are worth. Back in metres, the
-# interval of the noise holds the 15 m that we put in.
+# Each parameter has a mean, a standard deviation and an interval. If ``r_hat`` is near 1, the four
+# chains agree; ``ess_bulk`` is the number of independent draws that they are worth. In metres, the
+# interval of the noise contains the 15 m that we put in.
 
 noise = scale * dt["posterior"]["noise"]
 low, high = az.eti(noise, prob=0.99).to_numpy()
@@ -65,9 +65,9 @@ assert low < 15 < high
 # %%
 # Predictions
 # -----------
-# ``predict`` gives the function ``f`` and a new observation ``y`` at any inputs. They join the tree
-# of the fit, where one line of code brings them and the data back to metres. If the model is right,
-# about 89 of 100 true heights that were not measured lie within the 89 % band.
+# ``predict`` returns the function ``f`` and a new observation ``y`` at any inputs. We add them to
+# the tree of the fit; a loop brings them and the data back to metres. If the model is right, about
+# 89 of 100 true heights that were not measured lie within the 89 % band.
 
 every = np.arange(0, len(heights), 3)
 dt.update(brg.predict(dt, model, distance[every, None], key=1).children)
@@ -82,7 +82,7 @@ assert 0.8 < inside < 0.97
 # %%
 # Figure
 # ------
-# ``plot_fit`` draws data, mean and band, one panel per line. The black curves are the true heights.
+# ``plot_fit`` draws data, mean and band, in one panel per line. Black curves: the true heights.
 
 pc = brg.plots.plot_fit(dt, backend="matplotlib", col_wrap=1, figure_kwargs={"figsize": (9.0, 6.5)})
 for ax, truth in zip(pc.get_viz("plot").to_numpy(), heights.T, strict=True):

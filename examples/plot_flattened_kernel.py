@@ -3,9 +3,9 @@
 An image kernel with a flattened spectrum
 =========================================
 
-What do the eigenvalues of an image kernel do for it? Here the largest ones of a tangent kernel are
-made equal, more and more of them, while the eigenfunctions stay. The sample that eigenfunctions are
-made of turns out to decide whether the change means anything.
+How much do the eigenvalues of an image kernel matter? Here the largest eigenvalues of a tangent
+kernel are made equal, more and more of them, and the eigenfunctions stay. The answer depends on the
+sample from which the eigenfunctions are computed: training images or other images.
 """
 
 import jax
@@ -22,8 +22,9 @@ numpyro.enable_x64()
 RIDGE, N = 1e-3, 200
 
 # %%
-# Digits, 0 to 4 against 5 to 9. Eigenfunctions are those of 500 images apart, and for comparison
-# those of the 200 training images. The eigenvalues fall by a factor of 5 over the first two modes.
+# Digits, 0 to 4 against 5 to 9. Eigenfunctions are computed from 500 images that are not used
+# otherwise, and for comparison from the 200 training images. From the first to the second mode the
+# eigenvalues fall by a factor of 5.
 
 data = brg.data.load("digits", n=N, task="low_high", key=0)
 kernel = brg.kernels.NTK(2, bias_var=0.1)
@@ -37,21 +38,22 @@ tree = brg.io.label(modified_spectrum=group)
 brg.plots.plot_modified_spectrum(tree, backend="matplotlib")
 
 # %%
-# Evidence, at the kernel's best amplitude, and mean square error at 798 test images, for two
-# changes: the first modes made equal, and the decay raised to a power.
+# We compare the log evidence, at the best amplitude of each kernel, and the mean squared error at
+# 798 test images, for two changes: the first modes made equal, and the eigenvalues raised to a
+# power.
 #
-# With eigenfunctions of other images the two criteria agree. Four modes can be made equal at no
-# cost: the kernel knows which modes matter, not how they rank. From 16 on both get worse. A decay
-# slower than the kernel's own, by the power 0.75, is better by 7 in evidence and 4 % in error.
+# With eigenfunctions of other images evidence and error agree. Four modes can be made equal at no
+# cost: it matters which modes come first, not in which order. From 16 modes on both get worse. The
+# power 0.75, a slower decay, is better by 7 in log evidence and by 4 % in error.
 #
-# In modes of the training images the evidence moves as much, and prefers a decay by the power 1.5,
-# by 20; but the test error moves by less than 0.2 %. Without a ridge, a kernel modified in modes of
-# the training inputs interpolates them by the same function as its base: evidence chooses nothing.
+# With eigenfunctions of the training images the evidence changes as much, and prefers the power 1.5
+# by 20. But the test error changes by less than 0.2 %. The reason: without a ridge every such
+# kernel interpolates the training targets by the same function, so there is nothing to choose.
 
 
 @jax.jit
 def measure(kernel):
-    """Log evidence at the best amplitude, and test error."""
+    """Return the log evidence at the best amplitude, and the test error."""
     posterior = brg.gp.condition(kernel, data.X, data.y, RIDGE)
     size = data.y @ posterior.weight / N
     gain = 0.5 * N * (size - 1 - jnp.log(size))

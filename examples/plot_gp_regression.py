@@ -3,10 +3,10 @@
 Gaussian-process regression on handwritten digits
 =================================================
 
-Two hundred images of digits, even against odd, are regressed on a Gaussian process whose kernel is
-that of an infinitely wide network with one hidden layer. Its amplitude (a variance) and the noise
-(a standard deviation) are sampled, the function is integrated out. With two parameters the same
-posterior can be had by quadrature, so the sampler is checked against it.
+A Gaussian process is fitted to two hundred images of digits, even (+1) against odd (-1). Its kernel
+is that of an infinitely wide network with one hidden layer. Amplitude (a variance) and noise (a
+standard deviation) are sampled; the function is integrated out. Quadrature over the two parameters
+gives the posterior too, so the sampler can be checked.
 """
 
 import arviz as az
@@ -22,10 +22,10 @@ numpyro.enable_x64()
 # %%
 # Data and prior
 # --------------
-# ``load`` returns training and test points and a reference sample, disjoint from both. The modes
-# of the kernel are those of the reference sample; the prior is the whole kernel, because what the
-# modes leave out stays with them as a residual. The eigenpairs of its Gram matrix are made once,
-# and no step of the sampler factorises anything.
+# ``load`` returns training points, test points and a reference sample; no image is in two of them.
+# The modes of the kernel are computed from the reference sample. What they leave out is kept as a
+# residual, so the prior is the whole kernel. The eigenpairs of its Gram matrix are computed once;
+# no step of the sampler then factorises a matrix.
 
 data = brg.data.load("digits", n=200, key=0)
 spectrum = brg.spectrum.nystrom(brg.kernels.NNGP(1), data.X_ref)
@@ -43,7 +43,7 @@ az.summary(dt)
 # %%
 # Check
 # -----
-# ``exact`` in the model's file integrates the joint density over a grid. Every posterior mean
+# ``exact`` in the file of the model integrates the joint density over a grid. Every sampled mean
 # agrees with it within four Monte Carlo standard errors. The grey lines are the exact means.
 
 exact = gp_regression.exact(data, **hyper)
@@ -65,7 +65,8 @@ az.add_lines(pc, {name: float(exact[name]) for name in mean})
 # Predictions
 # -----------
 # ``predict`` conditions the process on the training targets at every draw. ``f`` is the function,
-# ``y`` an observation of it. Sorting the test images by their mean shows how far certainty goes.
+# ``y`` an observation of it. Test images are sorted by their mean; where the band crosses zero, the
+# model is not certain of the sign.
 
 X_test, y_test = data.X_test[:400], np.asarray(data.y_test[:400])
 predictions = brg.predict(dt, gp_regression.model, X_test, key=2, **hyper)

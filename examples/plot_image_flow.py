@@ -3,8 +3,8 @@
 The flow on images
 ==================
 
-How far does a theory for Gaussian features go on images, for kernels of infinitely wide networks
-with one and three hidden layers? Errors from theory and experiment, and where the flow stops.
+The theory assumes Gaussian features; those of images are not. How well does it predict errors, and
+where does the flow stop, for kernels of infinitely wide networks with one and three hidden layers?
 """
 
 import matplotlib.pyplot as plt
@@ -20,7 +20,7 @@ AXES = "mode", "mode", "normal quantile", "n", "n", "cutoff"
 # %%
 # Images
 # ------
-# MNIST and CIFAR-10 where their files are at hand, else the digits that scikit-learn ships.
+# MNIST and CIFAR-10 if their files are here, otherwise the digits that come with scikit-learn.
 images = {}
 for name in ("mnist", "cifar10"):
     try:
@@ -32,15 +32,15 @@ images = images or {"digits": brg.data.load("digits", n=200)}
 # %%
 # Theory, experiment and evidence
 # -------------------------------
-# Data sets are drawn from a population of at most 1000 images. Theory takes the population's own
-# eigenvalues and target power, so nothing is estimated: what deviates is that features are not
-# Gaussian and the population is finite. The error stays within 15 % of theory. The evidence is that
-# of one data set of 200 images, with modes from an independent reference sample: at the running
-# cutoff the universal ridge keeps it far closer to the exact one (dashed) than dropping modes does.
+# Data sets are drawn from a population of at most 1000 images. Theory receives the exact
+# eigenvalues and target power of this population, so deviations have two reasons: features are not
+# Gaussian, and the population is finite. The error is within 15 % of theory. The evidence is that
+# of 200 images, with modes from an independent reference sample. At the running cutoff the
+# universal ridge brings it far closer to the exact one (dashed) than dropping the modes does.
 
 
 def curves(kernel, X, y, ridge):
-    """Spectrum, features and errors in the population X, y."""
+    """Return spectrum, cumulants, theory, experiment and cutoffs for the population X, y."""
     spectrum = brg.spectrum.nystrom(kernel, X)
     given = spectrum.values, spectrum.power(y), SIZES, ridge
     theory, cutoffs = brg.theory.learning_curve(*given), brg.rg.cutoff(given[0], SIZES, ridge)
@@ -55,7 +55,7 @@ def curves(kernel, X, y, ridge):
 
 
 def evidence(kernel, data, ridge):
-    """Flow of one data set, and its log evidence under each rule."""
+    """Return the flow of one data set, and its log evidence under each rule."""
     spectrum = brg.spectrum.nystrom(kernel, data.X_ref[:1000], rank=400)
     levels = brg.spectrum.levels(spectrum, at=data.X_test[:1000])
     given = {"features": spectrum.features(data.X), "residual": spectrum.residual_cov(data.X)}

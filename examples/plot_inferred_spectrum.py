@@ -3,9 +3,9 @@
 A kernel whose spectrum is inferred
 ===================================
 
-A kernel fixes eigenfunctions and eigenvalues together. Here the tangent kernel of a network gives
-the eigenfunctions, and the eigenvalues are inferred: their size, decay and a cutoff below which
-modes fade. A step of the sampler costs O(n), since the eigenvectors never change.
+A kernel has eigenfunctions and eigenvalues. Here the eigenfunctions are those of the tangent kernel
+of a network, and the eigenvalues are inferred: their size, their decay, and a cutoff below which
+they are suppressed. A step of the sampler costs O(n), because the eigenvectors never change.
 """
 
 import arviz as az
@@ -23,8 +23,8 @@ from bayesrg.spectrum import maps
 numpyro.enable_x64()
 
 # %%
-# Two waves on a circle, seen at 60 points with noise of 0.2. Quadrature over the four parameters
-# checks the sampler.
+# The data are a sum of two waves on a circle, at 60 points with noise 0.2. The sampler is checked
+# by quadrature over the four parameters.
 
 data = spectrum_gp.demo(jax.random.key(0))
 hyper = spectrum_gp.prepare(data)
@@ -39,15 +39,15 @@ assert dt["sample_stats"]["diverging"].sum() == 0
 print(table)
 
 # %%
-# Every draw of the parameters is a spectrum. The inferred one keeps more than 35 % of the first
-# seven eigenvalues, up to the second wave, and less than 1 % of each from the 13th on: the base
-# kernel, with its slow decay, expects rougher functions. The band is an interval of 89 %.
+# Every draw of the parameters gives a spectrum; the band holds 89 % of them. The median keeps more
+# than 35 % of the first seven eigenvalues, which reach up to the faster wave, and less than 1 % of
+# each from the 13th on. The base kernel decays slowly, so it expects rougher functions.
 
 base = hyper["base"].values
 
 
 def new(amplitude, exponent, cutoff):
-    """Eigenvalues of the model's kernel."""
+    """Return the eigenvalues of the model for given parameters."""
     cut = maps.soft_cutoff(cutoff, 0.3)
     return maps.combine(maps.scale(amplitude), maps.power(exponent), cut)(base)
 
@@ -64,18 +64,18 @@ kept = jnp.median(modified, (0, 1)) / base
 assert kept[:7].min() > 0.35 and kept[12:].max() < 0.01
 
 # %%
-# The exponent can stand in for amplitude and cutoff: look at pairs before reading off a marginal.
+# The exponent is correlated with amplitude and cutoff: look at pairs before you read one alone.
 
 az.plot_pair(dt, var_names=names, backend="matplotlib")
 
 # %%
-# Is it worth it? The same model with the base kernel's spectrum, its amplitude and noise sampled,
-# has a log evidence lower by 7.6, priors of the two further parameters paid for. It explains part
-# of the noise as a rough function: 0.13 in place of 0.18.
+# Is it worth it? Compare with a model that samples only amplitude and noise and keeps the ratios of
+# the eigenvalues. Its log evidence is lower by 7.6, although it has two parameters fewer. It takes
+# part of the noise for a rough function: it infers a noise of 0.13 in place of 0.18.
 
 
 def plain(X, y=None, *, base):
-    """Leave all ratios of eigenvalues as the base kernel has them."""
+    """Sample amplitude and noise; the ratios of eigenvalues are those of the base kernel."""
     amplitude = numpyro.sample("amplitude", dist.LogNormal(0.0, 1.0))
     noise = numpyro.sample("noise", dist.HalfNormal(1.0))
     prior = brg.spectrum.modify(base, maps.scale(amplitude))

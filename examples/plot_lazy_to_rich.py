@@ -3,9 +3,9 @@
 Lazy to rich
 ============
 
-In the mean-field parametrisation outputs are divided by richness times the root of the width, so
-that features go on being learnt at infinite width. The order parameter is then fixed by the data:
-one root says how much every layer grows along the target. Exact finite widths approach it.
+In the standard parametrisation an infinitely wide network learns no features: it is lazy. Divide
+outputs by richness times the root of the width (mean field), and it learns them: it is rich. One
+number then gives the growth of every layer. Exact results at finite width approach it.
 """
 
 import matplotlib.pyplot as plt
@@ -18,20 +18,20 @@ from bayesrg.deep_linear import exact, saddle
 numpyro.enable_x64()
 
 # %%
-# Four points without noise, of energy :math:`s = y^TK^{-1}y = 2`. At infinite width L layers have
-# one factor u, the root of :math:`u^L(u - 1) = \gamma^2 s`, and the order parameter is u to the L.
+# The order parameter q multiplies the kernel K: :math:`q = u^L` for L layers of infinite width. For
+# richness :math:`\gamma` and no noise, :math:`u^L(u - 1) = \gamma^2 s`, :math:`s = y^TK^{-1}y = 2`.
 
 X, y = 2.0 * np.eye(4), np.full(4, np.sqrt(0.5))
 
 
 def network(richness, depth, width):
-    """Make a mean-field network without noise."""
+    """Return a mean-field network without noise."""
     options = {"ridge": 0.0, "parametrisation": "mean_field", "richness": richness}
     return brg.networks.DeepLinear((width,) * depth, **options)
 
 
 def factor(richness, depth):
-    """Solve for u, into which the width given does not enter."""
+    """Return u; it does not depend on the width, here 100."""
     return saddle(network(richness, depth, 100), X, y).rho[0]
 
 
@@ -43,8 +43,8 @@ for depth, known in {1: 2.405255888, 2: 1.918407015, 3: 1.694585880}.items():
 # %%
 # From lazy to rich
 # -----------------
-# A lazy network keeps u = 1. A rich one follows the power law :math:`(\gamma^2s)^{1/(L+1)}`, slower
-# the deeper it is, as more layers share the work.
+# A lazy network has u = 1. In a rich one u grows as :math:`(\gamma^2s)^{1/(L+1)}`: more slowly the
+# deeper the network is, because more layers share the work.
 
 gamma = np.geomspace(0.03, 100.0, 30)
 curves = {depth: np.array([factor(g, depth) for g in gamma]) for depth in (1, 2, 3)}
@@ -56,8 +56,8 @@ for depth, u in curves.items():
 # %%
 # Finite width
 # ------------
-# The exact mean order parameter of two layers approaches u squared as one over the width. Lazy
-# networks lie below u, one layer by P / N: without a signal, every point speaks for a smaller q.
+# For two layers the exact mean of q differs from :math:`u^2` by a term of order 1 / width. It is
+# smaller in lazy networks, with one layer by P / N.
 
 u = factor(1.3, 2)
 error = np.array([exact(network(1.3, 2, N), X, y).moment(1) - u**2 for N in (20, 200, 2000)])
@@ -68,8 +68,8 @@ np.testing.assert_allclose(error[:-1] / error[1:], 10.0, rtol=0.1)
 # %%
 # Layer by layer
 # --------------
-# The feature kernel of layer l grows along the target by u to the l: in a rich network the last
-# layers grow most. The exact gains at width 400 are the crosses.
+# The kernel of layer l grows along the target by the factor :math:`u^l`, its gain. So the last
+# layers grow most. Crosses in the right panel: exact gains at width 400.
 
 fig, axes = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
 for (depth, u), colour in zip(curves.items(), ("C0", "C1", "C2"), strict=True):

@@ -3,9 +3,9 @@
 Learning curves
 ===============
 
-How large is the error of a Gaussian process after n points, averaged over data sets? Theory says so
-from eigenvalues and the target's power alone. Experiments on Gaussian features agree with it; on
-images of digits they lie a little above.
+How large is the error of a Gaussian process after n points, averaged over data sets? Theory
+predicts it from the eigenvalues and from the power of the target in each mode. Experiments with
+Gaussian features agree; on images of digits the error is a little larger.
 """
 
 import matplotlib.pyplot as plt
@@ -22,7 +22,7 @@ numpyro.enable_x64()
 # Gaussian features
 # -----------------
 # Each experiment draws 96 data sets with independent normal features, solves the regression, and
-# takes the exact error of each. Theory is within 3 % and three standard errors of it.
+# computes the exact error of each. It agrees with theory within 3 % plus three standard errors.
 
 k, ridge = np.arange(1, 601.0), 0.05  # the noise variance, of model and labels
 values, target = k**-2, np.random.default_rng(1).choice([-1.0, 1.0], k.size) / k
@@ -30,7 +30,7 @@ points = np.unique([*np.geomspace(20, 400, 29), 50, 100, 200])
 
 
 def compare(title, seen, curve):
-    """Relative deviation of an experiment from theory, and its standard error."""
+    """Return the relative deviation of an experiment from theory, and its standard error."""
     expected = np.interp(seen.n, curve.n, curve.generalisation)
     off, error = seen.generalisation / expected - 1, seen.generalisation_error / expected
     for n, *row in zip(seen.n, expected, off, error, strict=True):
@@ -47,10 +47,10 @@ assert (np.abs(off) < 0.03 + 3 * error).all()
 # %%
 # Two stages
 # ----------
-# Now only modes above the running cutoff are kept, and all others join ridge and label noise. That
-# costs some accuracy, which theory knows too. The equivalent kernel alone takes the renormalised
-# ridge but forgets that a data set is finite. It lacks the overfitting of the kept modes, so it is
-# too optimistic, at 100 points by a factor of 1.6.
+# Now keep only the modes up to the running cutoff. The variance of the others is added to the
+# ridge, their part of the target to the label noise. This costs some accuracy, as theory predicts.
+# The equivalent kernel uses the larger ridge, but neglects that data are finite and that the kept
+# modes overfit. Its error is too small, at 100 points by a factor of 1.6.
 
 kept = rg.cutoff(values, points, ridge)
 ridges = rg.universal_ridge(values, ridge, kept)
@@ -74,9 +74,9 @@ brg.plots.plot_learning_curve(dt, also=also, backend="matplotlib")
 # %%
 # Digits
 # ------
-# All images but two are the population; theory takes its eigenvalues and the power of low digits
-# against high ones. Errors on it are 2 to 10 % above theory, which is for Gaussian features and an
-# infinite population: those of images are not Gaussian, and 400 points are a fifth of this one.
+# The population is all images but two; the target is low against high digits. Measured errors are 2
+# to 10 % above theory. Theory assumes Gaussian features and an infinite population: features of
+# images are not Gaussian, and 400 points are a fifth of this population.
 
 data = brg.data.load("digits", n=1795, task="low_high", key=0)
 spectrum = brg.spectrum.nystrom(0.5 * brg.kernels.NNGP(1), data.X)

@@ -3,8 +3,8 @@
 A ridge that depends on the input
 =================================
 
-Where mode functions are not Gaussian the eliminated modes leave more variance at some inputs than
-at others, and the ridge becomes a function. That re-weights the data. Here is when it helps.
+Eliminated modes add their variance to the ridge. In general it is larger at some inputs than at
+others, so the ridge depends on the input, and data there weigh less. When does this help?
 """
 
 import jax
@@ -20,9 +20,9 @@ numpyro.enable_x64()
 # %%
 # Sparse inputs carry the large ridge
 # -----------------------------------
-# A smooth kernel under normal inputs has modes in closed form. What lies above a cutoff is small in
-# the bulk of the inputs and nearly the whole prior variance, one, in the tails: a data point there
-# says little about the low modes, so it weighs little.
+# A smooth kernel with normal inputs has modes in closed form. The eliminated variance is small for
+# most inputs. For rare, large inputs it is nearly the whole prior variance, 1: a data point there
+# tells little about the low modes, so it has a small weight.
 
 spectrum = brg.spectrum.gaussian_rbf(0.5, 1.0, 40)
 for cutoff, last in ((4, 0.99881599), (8, 0.83414818)):
@@ -38,8 +38,8 @@ brg.plots.plot_local_ridge(brg.io.label(local_ridge=local), backend="matplotlib"
 # %%
 # Four theories of the mean predictor
 # -----------------------------------
-# They predict the mean of the regression over data sets of 20 noiseless points. Of 1000 of these
-# the equivalent kernel is furthest off; a scalar ridge is closer, the dressed local one closest.
+# Four theories of the mean prediction over data sets of 20 points without noise, against 1000 such
+# sets: the equivalent kernel errs most, a scalar ridge less, the dressed local ridge least.
 
 x, values, n, ridge = jnp.linspace(-4.0, 4.0, 401), spectrum.values, 20, 0.5
 modes, density = spectrum.features(x), jax.nn.softmax(-(x**2) / 2)
@@ -62,13 +62,13 @@ assert off.argmin() == 3 and off[3] < off[2] / 2 < off[0] / 4
 # %%
 # Where it helps, and where it harms
 # ----------------------------------
-# Functions come from the prior. With heavy tails (normal features times a factor per point, its
-# square 0.4 or 1.6) the local rule beats the universal one in the low modes' error and in evidence.
-# With the smooth kernel cut at 3 modes, far below the stop, evidence is better, the error worse.
+# Functions come from the prior. First case, heavy tails: normal features times a factor per point
+# whose square is 0.4 or 1.6. The local rule has smaller errors and more evidence than the universal
+# one. Second, the smooth kernel with only 3 modes kept: more evidence, but larger errors.
 
 
 def gain(features, key, values, ridge, cutoff):
-    """Squared error of the low modes and log evidence of one data set, local less universal."""
+    """Return squared error of the low modes and log evidence, local minus universal rule."""
     drawn, rows = jax.random.normal(key, (sum(features.shape),)), []
     w, noise = drawn[: values.size], drawn[values.size :] * ridge**0.5
     for rule in ("local", "universal"):

@@ -3,8 +3,8 @@ r"""
 Power laws
 ==========
 
-With eigenvalues :math:`k^{-(1+\alpha)}` everything has a closed form: the flow's fixed point, the
-generalisation error with its two slopes, and the threshold at which a sharp cutoff is exact.
+For eigenvalues :math:`k^{-(1+\alpha)}` many results have a closed form: the fixed point of the
+flow, the two slopes of the error, and the threshold at which a sharp cutoff is exact.
 """
 
 import jax.numpy as jnp
@@ -20,9 +20,9 @@ numpyro.enable_x64()
 # %%
 # Fixed point
 # -----------
-# The ridge over cutoff times eigenvalue flows, from right to left, to :math:`1/\alpha`: whatever
-# the bare ridge was, it does not matter once few modes are left. Without one the flow is at its
-# fixed point from the start. (At a handful of modes the sum over modes is no longer an integral.)
+# Read from right to left: the rescaled ridge, ridge / (cutoff * eigenvalue), flows to
+# :math:`1/\alpha`. If few modes are left, the bare ridge no longer matters. Without a ridge the
+# flow is at the fixed point from the start, except at a handful of modes (a sum, not an integral).
 
 law = brg.rg.power_law(1.0)
 np.testing.assert_allclose(law.rescaled_ridge([10, 100], 0.0), [0.951663, 0.995017], rtol=1e-6)
@@ -38,11 +38,11 @@ brg.plots.plot_rescaled_ridge(dt, group="bare ridge 0", alpha=1.0, also=also, ba
 # %%
 # Slopes and matching
 # -------------------
-# A function drawn from the prior is learnt with an error that is the effective ridge less the
-# noise. It falls as :math:`n^{-\alpha}` without noise and as :math:`n^{-\alpha/(1+\alpha)}` where
-# noise dominates: slopes by least squares from 1000 to 8000 points, on sums over a million modes. A
-# sharp cutoff stands for the whole problem where the eliminated variance is just that error, ratio
-# one. This happens at a matching threshold; at one half the ratio is far off.
+# A function drawn from the prior is learnt with an error equal to the effective ridge minus the
+# noise. The error falls as :math:`n^{-\alpha}` without noise, and as :math:`n^{-\alpha/(1+\alpha)}`
+# if noise dominates. The slopes are fitted from 1000 to 8000 points, with a million modes. A sharp
+# cutoff gives the same error if the eliminated variance equals it (ratio 1). This is so at the
+# matching threshold; at one half the ratio is far from 1.
 
 TABLE = {  # alpha, ridge: slope, ratio at the matching threshold, ratio at one half
     (0.5, 1.0): (-0.3546, 1.004, 0.815), (0.5, 0.0): (-0.5233, 1.001, 0.746),
@@ -64,9 +64,9 @@ for (alpha, ridge), expected in TABLE.items():
 # %%
 # Crossover
 # ---------
-# With little noise the error follows the noiseless law first. The other one takes over around
-# :math:`n = \sigma^{-2/\alpha}` points, here 1000. The right panel shows how the eliminated
-# variance depends on the threshold, in the continuum and without noise.
+# With little noise the error first falls as without noise. The other slope takes over at about
+# :math:`n = \sigma^{-2/\alpha}` points, here 1000. Right: the eliminated variance over the error
+# depends on the threshold (without noise, sums replaced by integrals).
 
 law, ridge, points = brg.rg.power_law(1.0), 1e-3, np.geomspace(10, 1e5, 41)
 local = np.gradient(np.log(law.error(points, ridge)), np.log(points))  # slope

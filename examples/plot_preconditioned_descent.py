@@ -3,9 +3,9 @@
 Frequencies learnt by gradient descent
 ======================================
 
-Networks learn a target's low frequencies first: the residual of a mode falls by one minus the step
-size times its eigenvalue of the tangent kernel, and eigenvalues fall with the frequency. A
-preconditioner in the space of outputs sets these rates, and leaves alone where they lead.
+Networks learn low frequencies first. At each step of gradient descent the residual of a mode is
+multiplied by 1 minus step size times eigenvalue of the tangent kernel, and eigenvalues fall with
+the frequency. A preconditioner changes these rates but not the limit of the descent.
 """
 
 import jax
@@ -24,14 +24,14 @@ X = np.sqrt(2) * np.stack([np.cos(t), np.sin(t)], 1)
 
 
 def network(params, X):
-    """Two hidden layers of relu units."""
+    """Return the output of two hidden layers of relu units."""
     for W, b in params[:2]:
         X = jax.nn.relu(2**0.5 * X @ W.T / W.shape[1] ** 0.5 + 0.1**0.5 * b)
     return 2**0.5 * X @ params[2] / width**0.5
 
 
 def outputs(params, X):
-    """Difference from the outputs at the start."""
+    """Return the difference of outputs from those at the start."""
     return network(params, X) - network(start, X)
 
 
@@ -42,10 +42,10 @@ analytic = brg.kernels.NTK(2, "relu", 2.0, 0.1, readout_bias=False)(X)
 own, eta = brg.kernels.empirical_ntk(network, start, X), 1 / np.linalg.norm(analytic, 2)
 
 # %%
-# The preconditioner lifts all modes of the analytic kernel of infinite width and needs no Jacobian.
-# Points are runs of 512 units on small targets of one frequency, until 5 % is left; lines are
-# linear theory with the network's own kernel. Plain descent needs a hundred times more steps for
-# frequency 8 than for 1, preconditioned descent 10 to 13 for all. At infinite width it takes nine.
+# The preconditioner is made from the kernel of infinite width and lifts all modes to the same rate.
+# Points are runs of 512 units on small targets of one frequency, until 5 % is left. Lines are
+# linear theory with the kernel of this network. Plain descent needs a hundred times more steps for
+# frequency 8 than for 1; preconditioned descent needs 10 to 13 for each (9 at infinite width).
 
 S, tol = dynamics.preconditioner(analytic, brg.spectrum.maps.lift(n)), 0.05
 rules = {"plain": (None, eta, 20), "preconditioned": (S, 0.3 * eta, 1)}
@@ -69,9 +69,9 @@ assert found[0, -1] > 100 * found[0, 0] and 10 <= found[1].min() <= found[1].max
 assert (np.abs(found - theory) <= np.maximum(1, 0.05 * theory)).all()
 
 # %%
-# All four frequencies in one target: plain descent learns them in turn, preconditioned descent
-# together. Where the network's kernel differs from the limit's, frequencies mix: a curve dips where
-# its residual changes sign. Theory with the own kernel is off by less than 1 % of a mode.
+# All four frequencies in one target: plain descent learns one after the other, preconditioned
+# descent all together. The kernel of the network differs from its limit, so frequencies mix, and
+# curves dip where residuals change sign. Theory with the kernel of the network errs by under 1 %.
 
 waves = np.cos(frequency * t[:, None])
 y, left = 0.001 * waves.sum(1), ([], [])

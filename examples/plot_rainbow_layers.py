@@ -3,9 +3,9 @@
 Layers that depend on each other
 ================================
 
-In a trained network no layer is independent of the others. A rainbow network keeps that: here the
-first layer contains the teacher's, the second equals the first, and the third is drawn with a
-covariance that is made of it. Given the weights, learning curves follow without any data.
+In a trained network layers depend on each other. In a rainbow network weights are random, and their
+covariance may depend on other layers. Here the first layer contains that of a teacher, the second
+equals the first, and both give the covariance of the third. Theory needs only the weights, no data.
 """
 
 import matplotlib.pyplot as plt
@@ -20,20 +20,20 @@ numpyro.enable_x64()
 # %%
 # Teacher and students
 # --------------------
-# The teacher is a layer of hyperbolic tangents with a random read-out. Half of a student's first
-# layer is the teacher's, half is noise whose spectrum falls with the power gamma.
+# The teacher is a layer of tanh units with a random read-out. The first layer of a student is half
+# the layer of the teacher plus half a random layer, whose spectrum falls with the power gamma.
 
 d, sizes, ridge = 200, np.array([50, 100, 200, 400]), 1e-3
 index, identity = np.arange(1.0, d + 1), np.eye(d)
 
 
 def layer(key, C):
-    """Draw one layer whose rows have covariance C / d."""
+    """Return a random layer whose rows have covariance C / d."""
     return brg.networks.Rainbow((d,), cov=[C]).init(key, d)[0]
 
 
 def student(gamma):
-    """Draw three layers, the second tied to the first and the third whitened by it."""
+    """Return three layers: the second equals the first, the third has a covariance from it."""
     W1 = 0.5 * layer(1, np.diag(index**-gamma)) + 0.5 * teacher
     return W1, W1, layer(2, np.linalg.inv(W1 @ W1.T + identity / 2))
 
@@ -48,13 +48,13 @@ net = brg.networks.Rainbow((d, d, d), activations="tanh")
 # %%
 # Theory without data
 # -------------------
-# `linearise` follows the covariance of the student's features, `cross_linearise` their moment with
-# the teacher's. Rows of teacher and student are paired, since they share a half. Experiments draw
-# data sets from 20,000 inputs, on all of which they measure errors.
+# `linearise` computes the covariance of the features of the student, `cross_linearise` that between
+# student and teacher. Their rows are paired, since they share a part. Experiments draw data sets
+# from 20,000 inputs, and measure errors on all of these.
 
 
 def curves(gamma):
-    """Learning curve of a student in theory and experiment."""
+    """Return the learning curve of a student in theory and in experiment."""
     weights = student(gamma)
     features = theory.linearise(weights, "tanh", identity)[-1].Omega
     one = (teacher, None, None)  # the teacher has no more layers
@@ -68,7 +68,7 @@ def curves(gamma):
 # %%
 # More of the teacher's structure, lower error
 # --------------------------------------------
-# Experiments lie within 5 % and three standard errors of theory, around the peak within 15 %.
+# Experiments agree with theory within 5 % (15 % near the peak) plus three standard errors.
 
 groups, tests = {}, []
 for gamma in (0.01, 0.2, 0.5, 0.8):

@@ -3,9 +3,9 @@ r"""
 Posterior of a rainbow network
 ==============================
 
-In a rainbow network the weights of a layer have a covariance that may depend on the layers below.
-Here are two layers of five units, whose second one avoids directions in which the first has large
-weights: :math:`C_2 = (W_1W_1^T + I/2)^{-1}`. NUTS samples both, with the read-out integrated out.
+In a rainbow network the covariance of the weights of a layer may depend on the layers below. Here
+are two layers of five units. The second avoids directions in which the first has large weights:
+:math:`C_2 = (W_1W_1^T + I/2)^{-1}`. Both are sampled; the read-out is integrated out.
 """
 
 import jax
@@ -24,7 +24,7 @@ numpyro.enable_x64()
 
 
 def avoiding(weights):
-    """Covariance of the second layer, given the weights of the first."""
+    """Return the covariance of the second layer, given the weights of the first."""
     W = weights[0]
     return jnp.linalg.inv(W @ W.T + 0.5 * jnp.eye(len(W)))
 
@@ -35,9 +35,9 @@ how = {"draws": 150, "warmup": 150, "chains": 2, "block": 150, "prior": 300, "pr
 dt = brg.fit(model, data, key=1, **how, net=net)
 
 # %%
-# The data are 25 noisy values of a sine of the first of three inputs. The kernels of both layers
-# have turned to the targets; that of the second is far outside of what weights from the prior do.
-# Units may be swapped, so ``fit`` warns that weights do not mix: look at kernels instead.
+# The data are 25 noisy values of a sine of the first of three inputs. In the posterior the kernels
+# of both layers are aligned with the targets, in the second far more than in any prior draw. Units
+# can be swapped without effect, so chains of weights do not agree (``fit`` warns). Look at kernels.
 
 dt = feature.measure(layers.add_kernels(dt, net))
 grown, error = feature.compare(dt)["target_alignment"][2:].to_numpy()  # difference and its MCSE
@@ -46,10 +46,10 @@ brg.plots.plot_alignment(dt, backend="matplotlib")
 brg.plots.plot_kernel_change(dt, backend="matplotlib")
 
 # %%
-# A network's kernel moves with the weights, and so do its modes. Functionals are fixed by a
-# reference kernel, that of wide networks, and mean the same at any weights. `rg.Coarse` makes sites
-# of the first three. At fixed weights that leaves the evidence: all that the density of the cut
-# model has more is the law of these modes given the data.
+# The kernel changes with the weights, and so do its modes. Fixed linear functionals of the function
+# mean the same at all weights; they are made from a reference kernel, that of wide networks.
+# `rg.Coarse` makes three of them sites. Check: at fixed weights, the density of the cut model is
+# that of the whole model times the density of these modes given the data.
 
 wide = brg.spectrum.nystrom(brg.kernels.NNGP(2, "erf"), data.X_test)
 cut = {"net": net, "functionals": brg.spectrum.functionals(wide, 3)}
@@ -59,7 +59,7 @@ coarse = brg.rg.coarsen(model, y=brg.rg.Coarse(3))
 @jax.jit
 @jax.vmap
 def difference(weights, modes):
-    """Log density of the cut model less those of the whole one and of modes given the data."""
+    """Return the log density of the cut model minus those of the whole one and of the modes."""
     known = numpyro.handlers.substitute(numpyro.handlers.seed(model, 0), weights)
     law = numpyro.handlers.trace(known).get_trace(data.X, **cut)["y"]["fn"]
     low = brg.rg.integrate_modes(*law.split(3), data.y)
@@ -73,7 +73,7 @@ change = difference(weights, np.random.default_rng(0).normal(size=(150, 3)))
 assert abs(change).max() < 1e-8
 
 # %%
-# Predictions, the read-out in closed form at each draw. The prior holds functions below the peaks.
+# Predictions. The prior favours small functions, so the mean stays below the peaks of the truth.
 x = np.linspace(-2.5, 2.5, 80)
 X_new = np.concatenate([np.outer(x, [1, 0, 0]), data.X_test])
 found = brg.predict(dt, model, X_new, key=2, net=net)["predictions"].to_dataset()

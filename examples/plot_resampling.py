@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-A trained network drawn anew
-============================
+A trained network, drawn again at random
+========================================
 
-What of the weights of a trained network matters? If it is their covariances, a network drawn from
-these layer by layer does as well. On digits, even against odd, two layers of relu units come near
-to that as they get wider, if every layer is turned to fit the features that are really below it.
+What matters in the weights of a trained network? If only their covariances do, then new random
+weights with the same covariances, drawn layer by layer, work as well. This nearly holds for wide
+networks, here two layers of relu units on digits. Each new layer must be rotated to match the
+features below it.
 """
 
 import jax.numpy as jnp
@@ -27,7 +28,7 @@ errors, wrong = np.empty((2, len(WIDTHS), DRAWS, 2)), np.empty((5, len(WIDTHS), 
 
 
 def share(weights, readout=None):
-    """Share of test images that the read-out, or a new one by ridge regression, gets wrong."""
+    """Return the share of wrong test images; without ``readout`` a new one is fitted."""
     F, F_test = (net.apply(weights, part) / p**0.5 for part in (X, X_test))
     w = brg.gp.readout_posterior(F, y, RIDGE).mean if readout is None else readout[0]
     return ((F_test @ w > 0) != (y_test > 0)).mean()
@@ -49,9 +50,9 @@ for i, p in enumerate(WIDTHS):
         wrong[4, i, seed] = share(back, readout)
 
 # %%
-# Networks drawn anew are wrong on 4 % of the images at 400 units, with a new read-out on fewer, and
-# they improve with the width. Random weights are far behind. Layers that are not turned do not fit
-# each other: that is chance. Bands span four draws.
+# At 400 units, networks drawn anew are wrong on 4 % of the images, and on fewer with a new
+# read-out. They improve with the width. Random weights are far worse. Layers that are not rotated
+# do not match each other: the result is as good as guessing. Bands span four draws.
 
 fig, ax = plt.subplots(figsize=(8, 4), layout="constrained")
 for name, values in zip(KINDS, wrong, strict=True):
@@ -65,8 +66,8 @@ assert (first < new_readout).all() and (new_readout < turned).all() and (turned 
 assert (np.diff(turned) < 0).all() and turned[-1] < 0.05 and (abs(chance - 0.5) < 0.2).all()
 
 # %%
-# Features of the two networks differ less the wider they are. The images that fixed the rotations
-# flatter that, more so where 900 of them fix a rotation of 400 units.
+# The wider the networks, the less their features differ. On the images from which the rotations
+# were computed the difference is too small, above all if 900 images fix a rotation of 400 units.
 
 axes, coords = ("width", "draw", "layer"), {"width": list(WIDTHS), "layer": [1, 2]}
 pair = {"errors": (axes, errors[0]), "held_out": (axes, errors[1])}
@@ -76,8 +77,9 @@ fitted, held_out = errors.mean(2)
 assert (np.diff(held_out, axis=0) < 0).all() and (fitted / held_out)[2].max() < 0.9
 
 # %%
-# Training has lifted a few eigenvalues of the second layer out of the bulk of random weights, that
-# of Marchenko and Pastur, and hardly changed the others. A new draw spreads the bulk once more.
+# Eigenvalues of the weight covariance in the second layer. Random weights have a bulk, the law of
+# Marchenko and Pastur. Training has raised a few eigenvalues above it and hardly changed the
+# others. A new draw is random again and spreads the bulk further.
 
 stack = {"initial": start[0], "trained": weights, "drawn anew": new.weights}
 found = [np.linalg.eigvalsh(networks.weight_covariance(Ws[1]))[::-1] for Ws in stack.values()]

@@ -3,8 +3,9 @@
 What a spectral map does to a kernel
 ====================================
 
-A map replaces the eigenvalues of a kernel and keeps its eigenfunctions. Seen over the angle between
-two inputs that is another kernel; seen by a target it is another order in which modes are learnt.
+A spectral map changes the eigenvalues of a kernel and keeps its eigenfunctions. The first figure
+shows the kernel as a function of the angle between two inputs, before and after. The second shows
+which targets the kept modes can represent.
 """
 
 import jax.numpy as jnp
@@ -19,14 +20,15 @@ from bayesrg.spectrum import maps, modify, nystrom
 numpyro.enable_x64()
 
 # %%
-# The tangent kernel of two relu layers on a circle. At equispaced points its eigenfunctions are
-# waves, and all but the first come in pairs, so a hard cutoff belongs between two pairs.
+# The tangent kernel of two relu layers on a circle. At equidistant points its eigenfunctions are
+# waves. All but the first come in pairs of equal eigenvalue, so put a hard cutoff between two
+# pairs.
 
 n, kept = 128, 9
 
 
 def circle(angle):
-    """Points of length sqrt(2)."""
+    """Return points of length sqrt(2) at given angles."""
     return jnp.sqrt(2.0) * jnp.stack([jnp.cos(angle), jnp.sin(angle)], -1)
 
 
@@ -41,9 +43,10 @@ kernels = {
 kernels["the same, flattened"] = modify(kernels["hard cutoff"], maps.flatten(kept - 1))
 
 # %%
-# The cusp at angle zero is the slow decay of the eigenvalues: every one of these maps rounds it
-# off. A cut changes little else, since it takes little variance. With equal eigenvalues its sharp
-# edge rings: the kernel is that of Dirichlet.
+# The kernel has a sharp peak at angle zero, because its eigenvalues decay slowly; each of these
+# maps makes it round. The cut changes little else, since the modes that it removes have little
+# variance. With equal eigenvalues the sharp cutoff makes the kernel oscillate: it is the Dirichlet
+# kernel.
 
 angle = t[: n // 2 + 1]
 profile = np.stack([k(circle(angle[:1]), circle(angle))[0] for k in kernels.values()])
@@ -58,8 +61,9 @@ slope = (profile[:, 1] - profile[:, 0]) / (profile[:, 0] * float(angle[1]))
 assert slope[0] < -0.3 and np.abs(slope[1:]).max() < 0.3
 
 # %%
-# What a target asks for. A sum of three waves lies within the first nine modes but for its fastest;
-# a step, whose power falls with the square of the frequency, is never complete.
+# How much of a target do the kept modes hold? The first nine modes hold a sum of three waves,
+# except the fastest. A step is never complete: its power falls only as one over the frequency
+# squared.
 
 targets = {
     "three waves": jnp.sin(t) + 0.5 * jnp.cos(3 * t) + 0.3 * jnp.sin(7 * t),
@@ -73,8 +77,8 @@ group = xr.Dataset({"power": (("target", "mode"), np.stack(list(power.values()))
 brg.plots.plot_target_power(brg.io.label(target_power=group), backend="matplotlib")
 
 # %%
-# The coverage is what a fit by these modes can reach. With the cut kernel and next to no ridge the
-# error on the training points is the power outside of the nine modes, 6.7 % and 8.6 % of the total.
+# The coverage is the share of the power in the kept modes. With the cut kernel and almost no ridge,
+# the error on the training points is the power outside of them, 6.7 % and 8.6 % of the total.
 
 for name, y in targets.items():
     fit = brg.gp.condition(kernels["hard cutoff"], circle(t), y, 1e-5)

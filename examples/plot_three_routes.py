@@ -3,9 +3,9 @@
 Three routes to one posterior
 =============================
 
-The posterior of a deep linear network can be had in three ways: sample all its weights; sample its
-order parameter q, one number per layer at any width; or, with one output, integrate over q on a
-grid. Here are all three, on five points and hidden layers of 3 and 4 units.
+The posterior of a deep linear network can be computed in three ways: sample all its weights; sample
+its order parameter q, with one number per layer at any width; or, with one output, integrate over q
+on a grid. Here are all three, for five points and hidden layers of 3 and 4 units.
 """
 
 import arviz as az
@@ -28,8 +28,8 @@ data, hyper = brg.data.Data(X, y), {"widths": (3, 4), "ridge": 0.1}
 net = brg.networks.DeepLinear(**hyper)
 
 # %%
-# Given q the network is a Gaussian process of kernel qK. The exact solver has the law of q, with it
-# evidence, function and the mean feature kernel :math:`\Phi_l = H_lH_l^T/N_l` of every layer.
+# Given q the network is a Gaussian process with kernel qK. The exact solver computes the posterior
+# of q, evidence, function, and the mean kernel :math:`\Phi_l = H_lH_l^T/N_l` of each layer.
 
 solved = exact(net, X, y)
 names = ("f 1", "f 2", "log q", "trace 1", "trace 2")
@@ -38,7 +38,7 @@ expected = *solved.predict(X_new)[0], solved.mean_log_q, *traces
 np.testing.assert_allclose(solved.log_evidence, -7.7819142, rtol=0, atol=1e-8)
 
 # %%
-# All weights. Function, order parameter and layers are functions of the draws.
+# All weights. Function, order parameter and layers are computed from the draws.
 
 strict = lambda model: NUTS(model, target_accept_prob=0.9)  # noqa: E731
 run = hyper | {"key": 0, "draws": 2000, "sampler": strict, "progress": False}
@@ -50,7 +50,7 @@ sampled = *np.moveaxis(layers[3][..., 5:, 0], -1, 0), np.log(draws["Q"][..., 0, 
 routes = {"all weights": dict(zip(names, map(np.asarray, sampled), strict=True))}
 
 # %%
-# The order parameter. Function and kernels enter by their means given q, which have less noise.
+# The order parameter. We use the means of function and kernels given q, which have less noise.
 
 model, eigen = deep_linear_collapsed.model, deep_linear_collapsed.prepare(data, **hyper)
 tree = brg.fit(model, data, **run, **eigen)
@@ -73,7 +73,7 @@ for route, draws in routes.items():
         assert abs(deviation) < 4
 
 # %%
-# The data want a larger kernel than an infinitely wide network's, q = 1; the saddle is close.
+# The data favour q above 1, the value of an infinitely wide network. The saddle point is close.
 
 point = saddle(net, X, y).q
 assert 1 < point and abs(np.log(point) - solved.mean_log_q) < 0.1

@@ -3,9 +3,9 @@
 Learning curves of a trained network
 ====================================
 
-Train a network, freeze its features, and fit a new read-out by ridge regression on n images: how
-large is its error? Theory says so from second moments of features and target, for whatever weights.
-Here they are those of two layers of 30 relu units at three epochs, on digits, even against odd.
+Train a network, keep its hidden layers fixed, and fit a new read-out to n images by ridge
+regression. How large is its error? Theory predicts it from second moments of features and target,
+for any weights. Here: two layers of 30 relu units at three epochs, digits, even against odd.
 """
 
 import jax.numpy as jnp
@@ -23,7 +23,7 @@ net = brg.networks.Rainbow((P, P), activations="relu")
 
 
 def apply(params, X):
-    """Output of the network."""
+    """Return the output of the network."""
     return net.apply(params[0], X) @ params[1] / jnp.sqrt(P)
 
 
@@ -34,9 +34,9 @@ trained = brg.networks.train(apply, start, data.X[:300], data.y[:300], **how)
 # %%
 # Four parts
 # ----------
-# 300 images trained the weights; of the others one half gives the moments, N/p = 25 a feature.
-# Read-outs are fitted on n of the rest and tested on what then remains, for ten divisions. The 64
-# pixels are features too, those of linear regression, with N/p = 12.
+# 300 images train the weights. Half of the others give the moments, about 25 rows per feature. Of
+# the rest, n images fit the read-out, and what remains tests it. There are ten divisions. The 64
+# pixels are features too, those of linear regression, with 12 rows per feature.
 
 X, y = np.asarray(data.X[300:]), np.asarray(data.y[300:])
 half, rng = len(y) // 2, np.random.default_rng(0)
@@ -45,14 +45,14 @@ curve, sizes = np.geomspace(10, 600, 60), np.array([15, 30, 60, 120, 300, 600])
 
 
 def measure(F, y, n):
-    """Test error of ridge regression on n of the rows of F, on all others."""
+    """Return the test error of ridge regression: n rows of F train, all others test."""
     fit, test = np.split(rng.permutation(len(y)), [n])
     weights = np.linalg.solve(F[fit].T @ F[fit] + RIDGE * np.eye(F.shape[1]), F[fit].T @ y[fit])
     return ((F[test] @ weights - y[test]) ** 2).mean()
 
 
 def compare(F):
-    """Theory (division, n), measured errors of 20 read-outs each, and the moments."""
+    """Return theory (division, n), mean measured errors (division, n), and moments."""
     moments = [brg.theory.moments(F[rows[:half]], y[rows[:half]]) for rows in divisions]
     theory = np.array([brg.theory.ridge_equivalent(m, curve, RIDGE).test for m in moments])
     rest = [(F[rows[half:]], y[rows[half:]]) for rows in divisions]
@@ -63,10 +63,10 @@ def compare(F):
 # %%
 # Theory and experiment
 # ---------------------
-# Training moves the target into two modes, and so lowers the whole curve; at 600 images the error
-# is a third of that of the pixels. At epoch 0 theory is off by 3 % at most. Trained features and
-# pixels err by up to 15 % more than it says: they are not Gaussian, and moments of a finite sample
-# make any features look better than they are. Bars are standard deviations over divisions.
+# Training moves the target into two modes, which lowers the whole curve: at 600 images the error is
+# a third of that with pixels. At epoch 0 theory errs by 3 % at most. With trained features and
+# pixels, errors are up to 15 % above theory, for two reasons: these are not Gaussian, and moments
+# of a finite sample are too optimistic. Bars: standard deviations over divisions.
 
 features = {"pixels": X}
 for epoch in EPOCHS:

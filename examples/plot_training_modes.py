@@ -3,9 +3,9 @@
 The trap of training modes
 ==========================
 
-That eliminated modes renormalise the ridge is a statement about modes of the population. In modes
-made from the training inputs themselves no ridge is renormalised, and whoever does it all the same
-counts the eliminated modes twice. Here is what goes wrong then, on digits, and what does not.
+Eliminated modes raise the ridge of the others. This holds for modes of the population. It does not
+hold for modes computed from the training inputs themselves: there the ridge stays, and whoever
+raises it counts the eliminated modes twice. Here is what then goes wrong, on digits, and what not.
 """
 
 import warnings
@@ -23,8 +23,8 @@ RIDGE, N, KEPT = 0.01, 200, 50
 # Two bases
 # ---------
 # One kernel, with modes from the 200 training images and with modes from 799 others. The library
-# warns as soon as the former meet the points that they were made from. As laws of the observations
-# the two are the same.
+# warns if training modes are evaluated at the training points. Both give the observations the same
+# distribution.
 
 data = brg.data.load("digits", n=N, task="low_high", key=0)
 kernel = 0.5 * brg.kernels.NNGP(1)
@@ -41,10 +41,10 @@ assert abs(same - evidence) < 1e-8
 # %%
 # What the low modes see
 # ----------------------
-# Fifty modes are kept. The others leave a noise R on the data, and the i-th low mode, normalised,
-# sees the ridge one over its element of the inverse of R. Training modes are orthogonal on the
-# data: low and high ones do not meet in R, and each low mode sees the bare ridge. Modes of the
-# population are not, and each sees a ridge several times as large, up to about the universal one.
+# Fifty modes are kept; the others act as noise with a covariance R. The ridge that a low mode u
+# (normalised) sees is :math:`1/(u^TR^{-1}u)`. Training modes are orthogonal on the data, so high
+# modes do not disturb low ones, and each low mode sees the bare ridge. Modes of the population are
+# not orthogonal there; each sees a ridge several times as large, up to about the universal one.
 
 fig, ax = plt.subplots(figsize=(6, 4), layout="constrained")
 for color, (name, law) in zip(("C1", "C0"), laws.items(), strict=True):
@@ -65,10 +65,10 @@ ax.legend()
 # %%
 # What counting twice does
 # ------------------------
-# Under the universal ridge training modes look far less certain than they are: the posterior
-# variance of mode 50 is seven times the exact one, in modes of the population a third too large.
-# The evidence, too, is further off. What hardly changes is the test error of the low modes: it
-# would be easy to miss the mistake. In modes of the population the renormalisation lowers it.
+# With the universal ridge training modes look far less certain than they are: the posterior
+# variance of mode 50 is seven times the exact one; with modes of the population it is a third too
+# large. The evidence, too, is further from the exact one. The test error of the low modes hardly
+# changes, so the mistake is easy to miss. With modes of the population the larger ridge lowers it.
 
 found = {}
 fig, ax = plt.subplots(figsize=(6, 4), layout="constrained")

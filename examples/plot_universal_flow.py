@@ -3,9 +3,9 @@
 The universal flow
 ==================
 
-Each eliminated mode adds its prior variance to the ridge. Against the number of modes kept every
-kernel has a flow of its own; against the eliminated variance all flows are one straight line of
-slope one. Here are five spectra, how far the line is right, and what composes exactly.
+Each eliminated mode adds its prior variance to the ridge. Plotted over the number of modes kept,
+every kernel has its own curve. Plotted over the eliminated variance, all curves are one straight
+line of slope 1. Here are five spectra, and how good the approximation behind the line is.
 """
 
 import jax.numpy as jnp
@@ -22,8 +22,8 @@ N, RIDGE = 50, 0.01
 # Spectra
 # -------
 # Two power laws on Fourier modes, two network kernels on images of digits, and a network kernel on
-# a sphere in eight dimensions, whose levels hold many modes each. What a finite spectrum leaves out
-# counts as eliminated from the start. All are scaled to a prior variance of one.
+# a sphere in eight dimensions, where many modes share each eigenvalue. The variance outside of a
+# finite spectrum counts as eliminated from the start. All kernels are scaled to prior variance 1.
 
 digits = brg.data.load("digits", n=N, key=0)
 spectra, bent = {}, {}
@@ -38,9 +38,9 @@ spectra["sphere, depth 1"] = brg.spectrum.sphere(brg.kernels.NNGP(1), 8, 12), jn
 # %%
 # Flows
 # -----
-# The universal ridge is noise plus eliminated variance, to rounding. The dressed ridge (dotted)
-# counts what the data could have said about the eliminated modes. So it bends below the line once
-# learnable modes go, and where this happens depends on the spectrum.
+# The universal ridge is noise plus eliminated variance, up to rounding. The dressed ridge (dotted)
+# takes into account that data determine part of the eliminated modes. It falls below the line when
+# learnable modes are eliminated; where this happens depends on the spectrum.
 
 fig, axes = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
 for i, (name, (spectrum, X)) in enumerate(spectra.items()):
@@ -64,11 +64,11 @@ for ax, x in zip(axes, ("modes kept", "eliminated variance c"), strict=True):
 # %%
 # Two stages
 # ----------
-# The effective ridge s of a whole problem can be had in two stages: eliminate the high modes, then
-# solve for the low ones on top of the universal ridge. With a threshold T of learnability at the
-# cutoff the error falls as its square. Far below the stop neither number is right: the universal
-# ridge gives too much, the dressed one too little. What flows exactly is a function, from bare to
-# dressed ridge: at the bare ridge raised by what the low modes leave, it is the effective ridge.
+# The effective ridge s can be computed in two stages: eliminate the high modes, then solve for the
+# low modes with the universal ridge. If the learnability at the cutoff is T, the error falls as
+# :math:`T^2`. Far below the stop s is too large with the universal ridge and too small with the
+# dressed one. Exact is the dressed ridge as a function of the bare ridge: take the bare ridge plus
+# the variance of the low modes that is not learnt, and it gives s.
 
 values, T = jnp.arange(1, 1001.0) ** -2, np.array([0.5, 0.2, 0.1, 0.05])
 s = brg.rg.effective_ridge(values, N, RIDGE)

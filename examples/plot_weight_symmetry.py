@@ -3,9 +3,10 @@
 Why chains of weights look unconverged
 ======================================
 
-To rotate the units of a hidden layer, and the weights above them back, leaves a linear network as
-it is. Its posterior has this symmetry too, so a chain of weights has no place to settle: R-hat of a
-weight can be bad while function and order parameter have converged. Judge by invariants only.
+Rotate the units of a hidden layer, and rotate the weights above them back: a linear network then
+computes the same function. So its posterior does not change either, and weights are not determined.
+R-hat of a weight can be bad although function and order parameter have converged. So check only
+quantities that do not change under such rotations.
 """
 
 import arviz as az
@@ -25,12 +26,13 @@ y = X @ [1, -0.7, 0.4, 0.2] + 0.1 * rng.standard_normal(5)
 
 
 # %%
-# One hidden unit has two signs, which are two modes apart; two units turn around a circle. Little
-# noise makes the way from one sign to the other long. The exact solver gives the means.
+# With one hidden unit only its sign is free: the posterior of a weight has two separate peaks, and
+# with little noise a chain rarely crosses from one to the other. With two units weights can turn
+# around a circle. The exact solver gives the means.
 
 
 def sample(width):
-    """Draw all weights of one hidden layer, by four chains."""
+    """Return draws of all weights with one hidden layer, four chains, and the exact solution."""
     strict = lambda model: NUTS(model, target_accept_prob=0.95)  # noqa: E731
     hyper = {"widths": (width,), "ridge": 0.01}
     run = {"key": 1, "draws": 1000, "sampler": strict, "progress": False}
@@ -41,10 +43,10 @@ def sample(width):
 runs = {width: sample(width) for width in (1, 2)}
 
 # %%
-# Function and order parameter Q agree with their exact means within four Monte Carlo errors, and
-# have a good R-hat, at either width. The weights of the narrow network do not: every chain sits at
-# one sign, and ``fit`` warns of it. By symmetry the posterior mean of every weight is zero, which
-# no chain knows.
+# At both widths the function and the order parameter Q agree with their exact means within four
+# Monte Carlo errors, and have a good R-hat. The weights of the narrow network have not: every chain
+# stays at one sign, and ``fit`` warns. By symmetry the posterior mean of every weight is zero, but
+# no chain shows this.
 
 for width, (draws, solved) in runs.items():
     rhat = {name: float(values.max()) for name, values in az.rhat(draws).items()}
@@ -55,9 +57,9 @@ for width, (draws, solved) in runs.items():
     assert min(rhat["z1"], rhat["z2"]) > 1.2 if width == 1 else rhat["z1"] < 1.05
 
 # %%
-# Left: the readout weight of a single unit, a chain a colour, draw by draw. Centre: an output in
-# the same chains. Right: the two readout weights of two units, on the circle they turn around. Here
-# weights mix as well, but what they say is in their length only.
+# Left: the readout weight of a single unit, draw by draw, with one colour per chain. Centre: an
+# output in the same chains. Right: the two readout weights of two units, on a circle. Here the
+# weights mix well, but only their length means something, not their direction.
 
 (narrow, _), (pair, _) = runs[1], runs[2]
 assert (abs(narrow["z2"].mean("draw")) > 1).all()

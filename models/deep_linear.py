@@ -3,10 +3,11 @@
 
 z_l ~ Normal(0, 1)                                  (N_l, N_{l-1}), l = 1..L+1
 f = X W_1^T ... W_{L+1}^T,  W_l = s_l z_l / sqrt(N_{l-1})
-y | f ~ Normal(f, ridge)
+y | f ~ Normal(f, sqrt(ridge))
 
-Weights may be rotated between layers, so chains are judged by f and Q, not by z. The same density
-with the order parameter Q alone is deep_linear_collapsed.
+The density does not change if hidden units are rotated, so check the convergence of f and Q, not of
+z. The model deep_linear_collapsed samples the order parameter Q in place of the weights and gives Q
+and f the same posterior. arXiv 2406.03260.
 """
 
 from contextlib import nullcontext
@@ -21,25 +22,34 @@ from bayesrg.deep_linear import check_observed, order_of_weights
 
 
 def model(
-    X, y=None, *, widths=(8, 6), ridge=0.1, outputs=1, weight_scales=1.0,
-    parametrisation="standard", richness=1.0, force=False,
-):  # fmt: skip
-    """Wire the sites.
+    X,
+    y=None,
+    *,
+    widths=(8, 6),
+    ridge=0.1,
+    outputs=1,
+    weight_scales=1.0,
+    parametrisation="standard",
+    richness=1.0,
+    force=False,
+):
+    """Sample the weights z1, z2, ... and observe y; Q and f are deterministic sites.
 
     Parameters
     ----------
     X : (n, d)
     y : (n,) for one output, (n, c) for several, optional
-    widths : (N_1, ..., N_L)
+    widths : (N_1, ..., N_L), units of the hidden layers
     ridge : noise variance
-    outputs : c
-    weight_scales, parametrisation, richness : of `bayesrg.networks.DeepLinear`
-    force : sample however small the noise is next to y, which is slow
+    outputs : number c of outputs
+    weight_scales, parametrisation, richness : see `bayesrg.networks.DeepLinear`
+    force : sample even if the noise is so small relative to y that sampling is slow
     """
     options = {"outputs": outputs, "weight_scales": weight_scales}
     options |= {"parametrisation": parametrisation, "richness": richness}
     net = network(widths, ridge, **options)
     y = check_observed(net, X, y, weights=True, force=force)
+
     white = [
         numpyro.sample(
             f"z{layer}", dist.Normal(0.0, 1.0).expand(shape).to_event(2),
@@ -48,8 +58,11 @@ def model(
         for layer, shape in enumerate(net.white_shapes(X.shape[1]), 1)
     ]  # fmt: skip
     weights = net.weights(white, X.shape[1])
+
     with numpyro.plate("output", outputs, dim=-2), numpyro.plate("output_bis", outputs, dim=-1):
         numpyro.deterministic("Q", order_of_weights(net, weights))
+
+    # targets first, so that the points are the last axis
     f, noise = net.apply(weights, X).T, jnp.sqrt(net.noise_variance)
     columns = numpyro.plate("output", outputs, dim=-2) if outputs > 1 else nullcontext()
     with columns, numpyro.plate("point", X.shape[0], dim=-1):
@@ -58,7 +71,7 @@ def model(
 
 
 def demo(key):
-    """A noisy linear function of six inputs."""
+    """Return data of a noisy linear function of six inputs."""
     inputs, noise = jax.random.split(key)
     X = jax.random.normal(inputs, (40, 6))
     y = X @ jnp.array([1.0, -0.7, 0.4, 0.2, 0.0, 0.0])
@@ -67,12 +80,12 @@ def demo(key):
 
 
 def exact(data, *, force=False, **hyper):
-    """Posterior means of the order parameter and of the function, and the evidence."""
+    """Return the log evidence and the posterior means of Q and f, for one output."""
     posterior = brg.deep_linear.exact(network(**hyper), data.X, data.y)
     means = {"Q": posterior.moment(1), "f": posterior.predict(data.X)[0]}
     return means | {"log_evidence": posterior.log_evidence}
 
 
 def network(widths=(8, 6), ridge=0.1, **options):
-    """Return the network that hyper-arguments of the model describe."""
+    """Return the network that the hyper-arguments of the model describe."""
     return brg.networks.DeepLinear(widths, ridge=ridge, **options)

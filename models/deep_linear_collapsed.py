@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Deep linear network, its order parameter alone sampled: as many latents at any width.
+"""Deep linear network, weights integrated out: only the order parameter is sampled.
 
 c_l ~ Gamma((N_l - i) / 2, 1/2), t_l ~ Normal(0, 1)     Bartlett factor B_l, l = L..1
 G_l = G_{l+1} B_l / sqrt(N_l),  Q = G_1 G_1^T
 y | Q ~ Normal(0, K (x) Q + ridge I)                    K = S X X^T / N_0
 
-The density is that of deep_linear with the weights integrated out.
+K (x) Q is the Kronecker product, (N_0, N_1, ...) are the widths and S is the product of all s_l^2.
+The number of latent variables does not depend on the widths. y has the same density as in
+deep_linear. arXiv 2406.03260.
 """
 
 import jax.numpy as jnp
@@ -19,38 +21,48 @@ demo = deep_linear.demo
 
 
 def model(
-    X, y=None, *, widths=(8, 6), ridge=0.1, outputs=1, weight_scales=1.0,
-    parametrisation="standard", richness=1.0, spectrum=None, eigen=None,
-):  # fmt: skip
-    """Wire the sites.
+    X,
+    y=None,
+    *,
+    widths=(8, 6),
+    ridge=0.1,
+    outputs=1,
+    weight_scales=1.0,
+    parametrisation="standard",
+    richness=1.0,
+    spectrum=None,
+    eigen=None,
+):
+    """Sample the Bartlett factors c1, t1, c2, ... of the order parameter Q and observe y.
 
     Parameters
     ----------
     X : (n, d)
     y : (n,) for one output, (n, c) for several, optional
-    widths : (N_1, ..., N_L)
+    widths : (N_1, ..., N_L), units of the hidden layers
     ridge : noise variance
-    outputs : c
-    weight_scales, parametrisation, richness : of `bayesrg.networks.DeepLinear`
-    spectrum : of the input kernel, optional; then `bayesrg.rg.Coarse` can cut its modes
-    eigen : from `prepare`, optional; spares a factorisation at every step
+    outputs : number c of outputs
+    weight_scales, parametrisation, richness : see `bayesrg.networks.DeepLinear`
+    spectrum : spectrum of the input kernel, optional; with it `bayesrg.rg.Coarse` can cut modes
+    eigen : eigenpairs from `prepare`, optional; no step of the sampler then factorises a matrix
     """
     options = {"outputs": outputs, "weight_scales": weight_scales, "richness": richness}
     net = deep_linear.network(widths, ridge, parametrisation=parametrisation, **options)
     y, latents = brg.deep_linear.check_observed(net, X, y, weights=False), {}
+
     for size in brg.deep_linear.bartlett_sizes(net.widths, outputs):
         squares = dist.Gamma(jnp.asarray(size.pivots / 2), 0.5)
         latents |= _site(f"c{size.layer}", squares, "pivot")
         white = dist.Normal(0.0, 1.0).expand((size.entries,))
         latents |= _site(f"t{size.layer}", white, "entry")
+
     Q, chain = brg.deep_linear.order_parameter(net.widths, outputs, latents)
     with numpyro.plate("output", outputs, dim=-2), numpyro.plate("output_bis", outputs, dim=-1):
         numpyro.deterministic("Q", Q)
+
     prior = brg.deep_linear.input_kernel(net, X.shape[1]) if spectrum is None else spectrum
     noise, factor = net.noise_variance, chain[0] if chain else None
-    if outputs == 1 and not brg.deep_linear.noiseless(
-        ridge
-    ):  # the law that every rule of a cut knows
+    if outputs == 1 and not brg.deep_linear.noiseless(ridge):  # a cut can use every rule
         law = brg.gp.marginal(prior, X, noise, scale=Q[0, 0], eigen=eigen)
     else:
         law = brg.gp.matrix_marginal(prior, X, noise, Q, factor=factor, eigen=eigen)
@@ -58,13 +70,14 @@ def model(
 
 
 def _site(name, fn, dim):
+    """Sample a vector; return it in a dict, which is empty if the vector has no entry."""
     if fn.batch_shape == (0,):
         return {}
     return {name: numpyro.sample(name, fn.to_event(1), infer={"event_dims": [dim]})}
 
 
 def prepare(data, *, spectrum=None, **hyper):
-    """Eigenpairs of the input kernel at X, made once, outside the sampler."""
+    """Return the eigenpairs of the input kernel at X as a hyper-argument, made once."""
     if spectrum is not None:
         return {"eigen": brg.gp.eigenpairs_of(spectrum, data.X)}
     prior = brg.deep_linear.input_kernel(deep_linear.network(**hyper), data.X.shape[1])
@@ -72,7 +85,7 @@ def prepare(data, *, spectrum=None, **hyper):
 
 
 def exact(data, *, eigen=None, **hyper):
-    """Posterior means of the order parameter and its factors, and the evidence."""
+    """Return the log evidence and the posterior means of Q, f and the pivots, for one output."""
     net = deep_linear.network(**hyper)
     excess = brg.deep_linear.exact(net, data.X, data.y).layer_excess
     factors = {f"c{i}": excess + width for i, width in enumerate(net.widths, 1)}

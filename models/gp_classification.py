@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Gaussian-process classification: the latent function cut into low modes and white noise.
+"""Gaussian-process classification: the latent function written as low modes plus white noise.
 
 amplitude ~ LogNormal(1, 1)                            variance of the prior
 f_modes, f_white ~ Normal(0, 1)                        one per kept mode, one per point
-f = sum of kept modes + what the others make of f_white
+f = sum of kept modes + root of the covariance of the other modes, times f_white
 y | f ~ Bernoulli(sigmoid(f))                          0 or 1; labels -1 become 0
 
-The law of f does not depend on the cutoff. `laplace` integrates f_white out, approximately.
+Under the exact rule the prior of f does not depend on the cutoff. The function `laplace` is this
+model with f_white integrated out, approximately.
 """
 
 import jax
@@ -18,18 +19,18 @@ import bayesrg as brg
 
 
 def model(X, y=None, *, cutoff=5, rule="exact", spectrum=None, eigen=None, jitter=1e-6):
-    """Wire the sites of the exact model.
+    """Sample the amplitude and the latent function, as f_modes and f_white, and observe y.
 
     Parameters
     ----------
     X : (n, d)
     y : (n,) of 0 and 1, or of -1 and 1, optional
-    cutoff : int, modes of the latent function kept explicit
-    rule : what becomes of the others, see `bayesrg.rg.Coarse`
-    spectrum : Spectrum
-        The prior at amplitude 1; by default 31 Fourier modes on [0, 1], values (1 + j)^-2.
-    eigen : from `bayesrg.gp.eigenpairs_of` at X and the cutoff, optional, for the exact rule
-        Spares a factorisation at every step.
+    cutoff : number of modes in f_modes
+    rule : how the other modes are replaced, see `bayesrg.rg.Coarse`
+    spectrum : Spectrum, optional
+        The prior at amplitude 1; by default 31 Fourier modes on [0, 1] with values (1 + j)^-2.
+    eigen : eigenpairs from `bayesrg.gp.eigenpairs_of` at X and the cutoff, optional
+        Only for the exact rule; no step of the sampler then factorises a matrix.
     jitter : variance of an independent part of the function at each point
     """
     coarse = brg.rg.Coarse(cutoff, rule, eigen=eigen, centered=False)
@@ -37,7 +38,10 @@ def model(X, y=None, *, cutoff=5, rule="exact", spectrum=None, eigen=None, jitte
 
 
 def laplace(X, y=None, *, cutoff=5, rule="exact", spectrum=None, jitter=1e-6):
-    """Wire the same sites, all but the kept modes integrated out by Laplace's approximation."""
+    """Sample amplitude and low modes and observe y; f_white is integrated out, approximately.
+
+    Laplace's approximation is used. X, y, cutoff, rule, spectrum and jitter are those of `model`.
+    """
     coarse = brg.rg.Coarse(cutoff, rule)
     brg.rg.coarsen(_marginal, y=coarse)(X, y, spectrum, jitter)
 
@@ -64,12 +68,12 @@ def _zero_one(y):
 
 
 def likelihood(f):
-    """Law of the labels given the log odds f (n,)."""
+    """Return the distribution of the labels for given log odds f (n,)."""
     return dist.Bernoulli(logits=f)
 
 
 def demo(key):
-    """Two classes whose log odds are a periodic function, seen at 60 points."""
+    """Return 60 training points of two classes whose log odds are a periodic function."""
     inputs, labels = jax.random.split(key)
     x = jax.random.uniform(inputs, (120, 1))
     logits = 3 * jnp.sin(2 * jnp.pi * x[:, 0]) + 2 * jnp.cos(6 * jnp.pi * x[:, 0])

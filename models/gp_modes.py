@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Gaussian-process regression, coarse-grained: its low modes explicit, the others marginalised.
+"""Gaussian-process regression, coarse-grained: low modes sampled, the others marginalised.
 
-    y_modes ~ Normal(0, 1)                                  one a kept mode
-    y | y_modes, ... ~ Normal(sum of kept modes, what the others and the noise leave)
+    y_modes ~ Normal(0, 1)                                  one per kept mode
+    y | y_modes, ... ~ Normal(sum of kept modes, covariance of the other modes and the noise)
 
-Amplitude and noise are those of gp_regression, and under the exact rule so is their posterior.
+Amplitude and noise are those of gp_regression. Under the exact rule they have the same posterior.
 """
 
 import jax
@@ -15,17 +15,18 @@ from bayesrg.models import gp_regression
 
 
 def model(X, y=None, *, cutoff=5, rule="exact", spectrum=None, eigen=None):
-    """Wire the sites.
+    """Sample amplitude, noise and the low modes y_modes, and observe y.
 
     Parameters
     ----------
     X : (n, d)
     y : (n,), optional
-    cutoff : int, modes kept
-    rule : what becomes of the others, see `bayesrg.rg.Coarse`
-    spectrum : Spectrum
-        The prior; by default 61 Fourier modes on [0, 1] with values (1 + j)^-2.
-    eigen : from `bayesrg.gp.eigenpairs_of` at X and the cutoff, optional, for the exact rule
+    cutoff : number of modes that are kept
+    rule : how the other modes are replaced, see `bayesrg.rg.Coarse`
+    spectrum : Spectrum, optional
+        The prior at amplitude 1; by default 61 Fourier modes on [0, 1] with values (1 + j)^-2.
+    eigen : eigenpairs from `bayesrg.gp.eigenpairs_of` at X and the cutoff, optional
+        Only for the exact rule; no step of the sampler then factorises a matrix.
     """
     spectrum = _default() if spectrum is None else spectrum
     coarse = brg.rg.Coarse(cutoff, rule, eigen=eigen)
@@ -33,7 +34,7 @@ def model(X, y=None, *, cutoff=5, rule="exact", spectrum=None, eigen=None):
 
 
 def demo(key):
-    """A smooth periodic function seen at 24 points."""
+    """Return 24 noisy training points of a smooth periodic function."""
     inputs, errors = jax.random.split(key)
     x, noise = jax.random.uniform(inputs, (48, 1)), 0.2 * jax.random.normal(errors, (48,))
     y = jnp.sin(2 * jnp.pi * x[:, 0]) + 0.3 * jnp.cos(10 * jnp.pi * x[:, 0]) + noise
@@ -41,7 +42,10 @@ def demo(key):
 
 
 def exact(data, *, cutoff=5, spectrum=None):
-    """Evidence and posterior means: modes conjugate, the two parameters by quadrature."""
+    """Return the log evidence and the posterior means.
+
+    At fixed amplitude and noise the modes have a closed form; both are integrated by quadrature.
+    """
     spectrum = _default() if spectrum is None else spectrum
     grid = {"amplitude": jnp.geomspace(0.02, 50.0, 80), "noise": jnp.geomspace(1e-4, 10.0, 120)}
     hyper = {"spectrum": spectrum}

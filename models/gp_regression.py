@@ -14,16 +14,16 @@ import bayesrg as brg
 
 
 def model(X, y=None, *, spectrum=None, eigen=None):
-    """Wire the sites.
+    """Sample amplitude and noise and observe y.
 
     Parameters
     ----------
     X : (n, d)
     y : (n,), optional
-    spectrum : Spectrum or Kernel
-        The prior; a network of one hidden relu layer by default.
-    eigen : from `bayesrg.gp.eigenpairs_of` at X, optional
-        Spares a factorisation at every step.
+    spectrum : Spectrum or Kernel, optional
+        The prior at amplitude 1; by default that of a wide network with one hidden relu layer.
+    eigen : eigenpairs from `bayesrg.gp.eigenpairs_of` at X, optional
+        With them no step of the sampler factorises a matrix.
     """
     prior = brg.kernels.NNGP(1) if spectrum is None else spectrum
     amplitude = numpyro.sample("amplitude", dist.LogNormal(0.0, 1.0))
@@ -33,18 +33,18 @@ def model(X, y=None, *, spectrum=None, eigen=None):
 
 
 def demo(key):
-    """Handwritten digits, even against odd."""
+    """Return 200 handwritten digits for training, even against odd."""
     return brg.data.load("digits", n=200, key=key)
 
 
 def prepare(data):
-    """Hyper-arguments made once, outside the sampler; the spectrum is that of the reference."""
+    """Return the spectrum on the reference sample and its eigenpairs at X, made once."""
     spectrum = brg.spectrum.nystrom(brg.kernels.NNGP(1), data.X_ref)
     return {"spectrum": spectrum, "eigen": brg.gp.eigenpairs_of(spectrum, data.X)}
 
 
 def exact(data, **hyper):
-    """Evidence and posterior means by quadrature over both parameters."""
+    """Return the log evidence and the posterior means, by quadrature over both parameters."""
     grid = {"amplitude": jnp.geomspace(0.02, 50.0, 80), "noise": jnp.geomspace(1e-4, 10.0, 120)}
     posterior = brg.inference.grid_posterior(model, data, grid, **hyper)
     return posterior.mean | {"log_evidence": posterior.log_evidence}

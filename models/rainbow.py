@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rainbow network: weights with a structured covariance, all sampled, and a linear read-out.
+"""Rainbow network: weights with a structured covariance and a linear read-out, all sampled.
 
 z_l ~ Normal(0, 1)                                  (N_l, r_l), l = 1..L
 x_l = act(W_l x_{l-1}),  W_l = z_l R_l^T / sqrt(N_{l-1}),  R_l R_l^T = C_l(W_1, ..., W_{l-1})
@@ -7,8 +7,8 @@ w ~ Normal(0, sqrt(alpha))                          (N_L,)
 f = x_L w / sqrt(N_L)
 y ~ Normal(f, noise)
 
-Units may be permuted, so chains are judged by f and the feature kernels. The same density with
-the read-out integrated out is rainbow_collapsed.
+The density does not change if units are permuted, so check the convergence of f and of the feature
+kernels, not of z. The model rainbow_collapsed integrates the read-out w out. arXiv 2402.13999.
 """
 
 import jax
@@ -22,15 +22,15 @@ NET = brg.networks.Rainbow((6, 6))
 
 
 def model(X, y=None, *, net=NET, alpha=1.0, noise=0.3):
-    """Wire the sites.
+    """Sample the weights z1, z2, ... and the read-out w, and observe y.
 
     Parameters
     ----------
     X : (n, d)
     y : (n,), optional
     net : bayesrg.networks.Rainbow
-    alpha : prior variance of the function for features of unit size, or a distribution of it
-    noise : standard deviation, or a distribution of it
+    alpha : prior variance of f if each feature has mean square 1; a number or a distribution
+    noise : standard deviation of an observation; a number or a distribution
     """
     brg.data.one_target(X, y)
     F = features(X, net)
@@ -43,7 +43,7 @@ def model(X, y=None, *, net=NET, alpha=1.0, noise=0.3):
 
 
 def features(X, net):
-    """Sample the weights and return features (n, N_L) of unit order at any width."""
+    """Sample the weights and return features (n, N_L), scaled so that f does not grow with N_L."""
     white = [
         numpyro.sample(
             f"z{layer}", dist.Normal(0.0, 1.0).expand(shape).to_event(2),
@@ -56,12 +56,12 @@ def features(X, net):
 
 
 def given_or_drawn(name, value):
-    """Sample what is given as a distribution."""
+    """Return a number as it is; if ``value`` is a distribution, sample a site ``name`` from it."""
     return numpyro.sample(name, value) if isinstance(value, dist.Distribution) else value
 
 
 def demo(key):
-    """A sine of the first of three inputs."""
+    """Return 25 training points of a noisy sine of the first of three inputs."""
     inputs, noise = jax.random.split(key)
     X = jax.random.normal(inputs, (50, 3))
     y = jnp.sin(1.5 * X[:, 0]) + 0.3 * jax.random.normal(noise, (50,))

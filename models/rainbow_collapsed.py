@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rainbow network with its read-out integrated out: the hidden weights alone are sampled.
+"""Rainbow network with its read-out integrated out: only the hidden weights are sampled.
 
 z_l ~ Normal(0, 1)                                  (N_l, r_l), l = 1..L
 x_l = act(W_l x_{l-1}),  W_l = z_l R_l^T / sqrt(N_{l-1}),  R_l R_l^T = C_l(W_1, ..., W_{l-1})
 y | z ~ Normal(0, alpha F F^T + noise^2 I),  F = x_L / sqrt(N_L)
 
-The density is that of rainbow with w integrated out. With functionals, the likelihood's first
-columns are white modes of the function that mean the same at every draw of the weights, and
-`bayesrg.rg.Coarse` can cut there.
+z and y have the same density as in the model rainbow. With the argument functionals the first
+columns of F belong to fixed linear functionals of the function. They mean the same at every draw of
+the weights, so `bayesrg.rg.Coarse` can keep some of them. arXiv 2402.13999.
 """
 
 import jax.numpy as jnp
@@ -20,15 +20,15 @@ demo = rainbow.demo
 
 
 def model(X, y=None, *, net=rainbow.NET, alpha=1.0, noise=0.3, functionals=None):
-    """Wire the sites.
+    """Sample the weights z1, z2, ... and observe y.
 
     Parameters
     ----------
     X : (n, d)
     y : (n,), optional
     net : bayesrg.networks.Rainbow
-    alpha : prior variance of the function for features of unit size, or a distribution of it
-    noise : standard deviation, or a distribution of it
+    alpha : prior variance of f if each feature has mean square 1; a number or a distribution
+    noise : standard deviation of an observation; a number or a distribution
     functionals : from `bayesrg.spectrum.functionals` of a reference kernel, optional
     """
     brg.data.one_target(X, y)

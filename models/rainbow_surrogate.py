@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Gaussian-equivalent surrogate of a rainbow network: weights given, non-linearities as noise.
+"""Gaussian equivalent of a rainbow network: a linear network with noise for its non-linearity.
 
 xi_l ~ Normal(0, 1)                                 (n, N_l), l = 1..L
 x_l = E x_l + k1_l W_l (x_{l-1} - E x_{l-1}) + sqrt(ks2_l) xi_l
@@ -7,7 +7,9 @@ w ~ Normal(0, sqrt(alpha))                          (N_L,)
 f = x_L w / sqrt(N_L)
 y ~ Normal(f, noise)
 
-For prior and posterior predictive checks: where it predicts like the network, its theory holds.
+The weights W_l are fixed; k1_l and ks2_l are the moments of the activation in layer l. Use it for
+predictive checks: if it predicts what the network predicts, the theory of learning curves holds.
+arXiv 2402.13999.
 """
 
 import jax.numpy as jnp
@@ -23,17 +25,17 @@ demo = rainbow.demo
 
 
 def model(X, y=None, *, net=rainbow.NET, weights=None, layers=None, alpha=1.0, noise=0.3):
-    """Wire the sites.
+    """Sample the noise xi1, xi2, ... of the layers and the read-out w, and observe y.
 
     Parameters
     ----------
     X : (n, d), centred
     y : (n,), optional
     net : bayesrg.networks.Rainbow
-    weights : of its layers; by default a draw from the prior
-    layers : their moments, from `bayesrg.theory.linearise`; by default for inputs of covariance I
-    alpha : prior variance of the function for features of unit size, or a distribution of it
-    noise : standard deviation, or a distribution of it
+    weights : weights of the layers of ``net``; by default a draw from the prior
+    layers : moments from `bayesrg.theory.linearise`; by default for inputs of covariance I
+    alpha : prior variance of f if each feature has mean square 1; a number or a distribution
+    noise : standard deviation of an observation; a number or a distribution
     """
     brg.data.one_target(X, y)
     (n, d), weights = X.shape, net.init(0, X.shape[1]) if weights is None else weights

@@ -117,7 +117,7 @@ def named(*names, plate=None):
         (kept(lambda X, mean: mean), y, r"'kept' has shape \(\).*'point' of size 12"),
         (kept(lambda X, mean: X.T), None, None),
         (kept(lambda X, mean: X[:5]), y, r"shape \(5, 2\).*'point' of size 12"),
-        (needs_targets, y, "fails where y is None.*no attribute 'T'.*obs=None if y is None"),
+        (needs_targets, y, "fails with y=None.*no attribute 'T'.*obs=None if y is None"),
         (named("a.b", "a/b"), y, "'a/b' is stored as 'a.b', like site 'a.b'"),
         (named("X"), y, "'X' is stored as 'X', like the inputs"),
         (named(plate="chain"), y, r"'w' has the axes \('chain',\): 'chain' is taken"),

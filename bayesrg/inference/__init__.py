@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sampling, quadrature and prediction."""
+"""Sample the posterior of a model, check the sampler, estimate the evidence, and predict."""
 
 from .coarse_graining import coarse_grain
 from .convergence import SamplingWarning

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The main job: sample a model, see where its data stop the flow, coarse-grain, compare."""
+"""The main job: sample a model, find its cutoff, sample the coarse model, compare the two."""
 
 import contextlib
 import os
@@ -38,51 +38,51 @@ def coarse_grain(
     say: Callable[[str], None] = lambda text: None,
     **hyper,
 ) -> xr.DataTree:
-    """Sample a model, cut it where its data stop the flow, sample the coarse model, and compare.
+    """Sample a model and its coarse-grained form; return the draws of both and a comparison.
 
-    The ridge flows at the posterior medians of the parameters, by the rule "running" of
-    `bayesrg.rg.flow`. The coarse model keeps the modes above the stop and marginalises the others
-    exactly, so its parameters have the same posterior.
+    First the full model is sampled. At the posterior medians of its parameters the flow of the
+    ridge gives the cutoff (rule "running" of `bayesrg.rg.flow`). The coarse model keeps the modes
+    up to the cutoff and marginalises the others exactly, so its parameters have the same posterior
+    as those of the full model.
 
     Parameters
     ----------
     model : callable
-        ``model(X, y, **hyper)``, as in `bayesrg.fit`.
+        NumPyro model, called as ``model(X, y, **hyper)``.
     data : Data or (X, y)
-        X (n, d), y (n,). With test points in `Data`, predictions are compared too.
+        X (n, d), y (n,). If `Data` holds test points, predictions are compared too.
     key : JAX key or int
     draws, warmup, chains : int
-        Kept and discarded steps per chain, and chains, of both models.
+        Steps kept and steps discarded per chain, and number of chains; for both models.
     devices : int, optional
-        Devices to share the chains among; by default as many as divide them evenly.
+        Number of devices that share the chains; by default the largest that divides them evenly.
     threshold : float
         Learnability at which the flow stops, between 0 and 1.
     prepare : callable, optional
-        From data to more hyper-arguments, such as ``prepare`` of a model file. It is called after
-        all arguments are checked.
+        Function from `Data` to a mapping of more hyper-arguments, such as ``prepare`` of a model
+        file. It is called after all arguments have been checked.
     path : path, optional
-        Run folder that receives ``result.nc``, with the full model's draws as soon as there are
-        any; one that has a result already is refused.
+        Folder for ``result.nc``. The draws of the full model are written as soon as they exist.
     progress : bool
         Show progress bars on the terminal.
     say : callable
-        Called with one line of text before each long step, for instance ``print``.
+        Function that receives one line of text before each long step, for instance ``print``.
     **hyper
         Hyper-arguments of the model.
 
     Returns
     -------
     DataTree
-        What `bayesrg.fit` returns for the full model. If the model observes one Gaussian process
-        that is not cut yet, also the groups
+        The tree that `bayesrg.fit` returns for the full model. If the model observes exactly one
+        Gaussian process, and this is not cut yet, the tree has four more groups:
 
         - ``flow`` and ``spectrum``: see `bayesrg.io.flow_to_datatree`;
         - ``coarse_posterior``: draws of the coarse model;
-        - ``rules``: at the medians, for the full model and the coarse model under every rule, the
-          ``log_evidence``, and with test points the mean squared ``test_error``. Attributes:
-          ``modes_learnt``, the sum of all learnabilities; ``evidence_change``, the largest
-          difference of log evidence between full and coarse model over 100 draws; with test points
-          ``test_error_full`` and ``test_error_coarse``, those of the posterior means.
+        - ``rules``: ``log_evidence`` (nats) and, with test points, the mean squared ``test_error``,
+          of the full model and of the coarse model under every rule, all at the medians.
+          Attributes: ``modes_learnt``, the sum of all learnabilities; ``evidence_change``, the
+          largest difference of log evidence between full and coarse model over 100 draws;
+          ``test_error_full`` and ``test_error_coarse``, the errors of the posterior means.
 
     Raises
     ------
@@ -92,12 +92,12 @@ def coarse_grain(
     FileExistsError
         If ``path`` holds a result, is a file, or another run writes there.
     bayesrg.io.SaveError
-        If the result cannot be written; its attribute ``tree`` is the result.
+        If the result cannot be written; the attribute ``tree`` of the error is the result.
 
     Warns
     -----
     SamplingWarning
-        Once per model, if its draws may not be trusted.
+        Once per model, if its draws should not be trusted.
     """
     _checks.threshold(threshold)
     size = check_size(draws, warmup, chains, devices)
@@ -108,15 +108,18 @@ def coarse_grain(
     X, y = arrays(data)
     data = data._replace(X=X, y=y) if isinstance(data, Data) else Data(X, y)
     keys = jax.random.split(_checks.random_key(key), 4)
+
     with contextlib.nullcontext() if path is None else io.claim(path) as result:
         made = {} if prepare is None else prepare(data)
         _checks.instance("what prepare returned", made, Mapping, "a mapping from name to value")
         bound = bind(model, {**made, **hyper}, coarse_grain)
+
         say("sampling the full model")
         dt = sample(bound, X, y, keys[0], size, progress=progress)
         if result is not None:
-            io.save(dt, result)  # safe, whatever happens to the rest
+            io.save(dt, result)  # so that a failure below does not lose these draws
         warn_if_poor(dt, stacklevel=3)
+
         try:
             cut = _cut(bound, data, dt, threshold)
             if cut is not None:
@@ -126,6 +129,7 @@ def coarse_grain(
             if result is not None:
                 say(f"the draws of the full model are in {result}")
             raise
+
         if result is not None and cut is not None:
             say(f"writing {path}")
             io.save(dt, result)
@@ -133,9 +137,9 @@ def coarse_grain(
 
 
 class _Cut(NamedTuple):
-    """The flow at the medians of the parameters, and the law of the site that can be cut.
+    """The site to cut, its distribution ``fn`` and its flow, both at the posterior medians.
 
-    ``moving`` says whether its modes change with the parameters.
+    ``moving`` is True if the modes of the site change with the parameters.
     """
 
     site: str
@@ -146,17 +150,19 @@ class _Cut(NamedTuple):
 
 
 def _cut(bound, data, dt, threshold):
-    """Let the ridge flow at the posterior medians; None for a model without modes to cut."""
+    """Compute the flow at the posterior medians; return a `_Cut`, or None if nothing can be cut."""
     names = list(dt["observed_data"].data_vars)
     if f"{names[0]}_modes" in dt["posterior"]:
         return None  # cut already
+
     posterior = dt["posterior"].to_dataset()
     medians = {k: jnp.asarray(v) for k, v in posterior.median(("chain", "draw")).items()}
     fn = law(bound, bound.arrays, data.X, medians, names[0])
     if len(names) != 1 or not isinstance(fn, gp.MercerNormal) or fn.features.shape[1] == 0:
         return None
     if fn.batch_shape or fn.ridge.shape != (1,):
-        return None
+        return None  # the flow is that of one target with one ridge
+
     n = data.X.shape[0]
     residual = None if fn.residual is None else fn.scale * fn.residual
     k = fn.features.shape[1]
@@ -170,6 +176,8 @@ def _cut(bound, data, dt, threshold):
         y=data.y,
         tail=float(fn.prior_variance(k).mean()),
     )
+
+    # compare the modes at the medians with those at one draw: do they depend on the parameters?
     first = {k: jnp.asarray(v[0, 0]) for k, v in posterior.items()}
     other = law(bound, bound.arrays, data.X, first, names[0])
     parts = [(f.features, f.values, f.residual) for f in (fn, other)]
@@ -177,7 +185,10 @@ def _cut(bound, data, dt, threshold):
 
 
 def _coarse(model, site, cutoff):
-    """Return the model with one site cut, eigenpairs of the eliminated part as an argument."""
+    """Return the model with one site cut.
+
+    The eigenpairs of the eliminated part become its hyper-argument ``coarse_eigen``.
+    """
 
     def coarse(X, y=None, *, coarse_eigen, **hyper):
         sites = {site: rg.Coarse(cutoff, eigen=coarse_eigen)}
@@ -187,9 +198,9 @@ def _coarse(model, site, cutoff):
 
 
 def _compare(bound, data, dt, cut, keys, size, progress):
-    """Sample the coarse model, and add to ``dt`` what tells it from the full one."""
+    """Sample the coarse model; add its draws and its comparison with the full model to ``dt``."""
     fn, cutoff, flow = cut.fn, cut.flow.stop, cut.flow
-    eigen = None  # only where scale and ridge alone are sampled do eigenpairs stay what they are
+    eigen = None  # eigenpairs can be kept for all draws only if the modes do not move
     if not cut.moving:
         eigen = gp.eigenpairs(fn.features[:, cutoff:], fn.values[cutoff:], fn.residual)
     coarse = bind(_coarse(bound.model, cut.site, cutoff), bound.hyper | {"coarse_eigen": eigen})
@@ -206,13 +217,17 @@ def _compare(bound, data, dt, cut, keys, size, progress):
             out = predict(found, of.model, data.X_test, key=keys[2], **of.hyper)
             mean = out["predictive_moments"]["mean"].mean(("chain", "draw")).to_numpy()
             rules.attrs[f"test_error_{name}"] = _error(mean, data)
+
     dt.update(io.flow_to_datatree(flow).children)
     dt["coarse_posterior"] = coarse_dt["posterior"]
     dt["rules"] = xr.DataTree(rules)
 
 
 def _evidence_change(bound, data, cut, dt, eigen, key):
-    """Largest change of log p(y | parameters) over posterior draws, modes integrated out."""
+    """Return the largest difference of log p(y | parameters) between full and coarse model.
+
+    The maximum is over at most 100 posterior draws. The kept modes are integrated out.
+    """
     draws = {k: v.to_numpy().reshape((-1,) + v.shape[2:]) for k, v in dt["posterior"].items()}
     total = len(next(iter(draws.values())))
     chosen = jax.random.choice(key, total, (min(100, total),), replace=False)
@@ -231,8 +246,9 @@ def _evidence_change(bound, data, cut, dt, eigen, key):
 
 
 def _rules(bound, data, cut):
-    """Log evidence and test error of the coarse model under every rule, at the medians."""
+    """Return log evidence and test error of the full model and of every rule, at the medians."""
     n, cutoff = data.X.shape[0], cut.flow.stop
+    # a law at training and test points together predicts the second from the first
     both = jnp.concatenate([data.X, data.X_test]) if _tested(data) else data.X
     everywhere = law(bound, bound.arrays, both, cut.medians, cut.site)
     evidence, laws = [float(cut.fn.log_prob(data.y))], [everywhere]
@@ -240,7 +256,7 @@ def _rules(bound, data, cut):
         low = rg.integrate_modes(*cut.fn.split(cutoff, rule), data.y)
         root, rest = everywhere.split(cutoff, rule, n=n, max_dense=len(both))
         evidence.append(float(low.log_evidence))
-        laws.append(rest.shift(root @ low.mean))
+        laws.append(rest.shift(root @ low.mean))  # predict with the posterior mean of the low modes
     found = {"log_evidence": ("rule", evidence)}
     if _tested(data):
         errors = [_error(np.asarray(fn.krige(data.y)[0]), data) for fn in laws]

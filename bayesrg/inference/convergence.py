@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One warning at the end of a fit whose draws should not be trusted."""
+"""Checks of the draws of a fit, and the one warning if they should not be trusted."""
 
 import warnings
 
@@ -7,18 +7,24 @@ import arviz as az
 import numpy as np
 import xarray as xr
 
-R_HAT, ESS = 1.01, 100  # the second per chain
-_ENTRIES = 100
+R_HAT, ESS = 1.01, 100  # largest R-hat; smallest effective sample size per chain
+_ENTRIES = 100  # entries checked per site, so that a large site costs little
 
 
 class SamplingWarning(UserWarning):
-    """Draws may not be trusted: some diverged, chains differ, or too few are independent."""
+    """Draws should not be trusted: some diverged, chains differ, or too few are independent."""
 
 
 def warn_if_poor(dt: xr.DataTree, stacklevel: int) -> None:
-    """Warn once of divergent draws, R-hat above 1.01 and bulk ESS below 100 per chain.
+    """Warn once if draws diverged, R-hat is above 1.01, or bulk ESS is below 100 per chain.
 
-    R-hat needs two chains. At most a hundred entries of a site are checked, evenly spaced.
+    R-hat is checked if there are at least two chains. Of each site at most a hundred entries are
+    checked, evenly spaced.
+
+    Parameters
+    ----------
+    dt : result of a fit, with the groups posterior and sample_stats
+    stacklevel : number of calls between this function and the line that the warning shows
     """
     posterior, stats = dt["posterior"].to_dataset(), dt["sample_stats"]
     chains, draws = posterior.sizes["chain"], posterior.sizes["draw"]
@@ -39,6 +45,7 @@ def warn_if_poor(dt: xr.DataTree, stacklevel: int) -> None:
 
 
 def _found(some, chains):
+    """Yield one text for each diagnostic that is worse than its limit."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # a constant has no R-hat
         r_hat = _worst(az.rhat(some), max) if chains > 1 else None
@@ -66,7 +73,7 @@ def _some(posterior):
 
 
 def _worst(diagnostic, pick):
-    """Worst finite value and the site that has it; None where there is none."""
+    """Return the worst finite value of a diagnostic and its site, or None if none is finite."""
     finite = [
         (float(value), name)
         for name, values in diagnostic.items()

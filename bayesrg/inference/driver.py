@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run a sampler: the one loop over its steps, and that loop in compiled blocks for `fit`."""
+"""The loop over the steps of a sampler, and for `fit` this loop in compiled blocks."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -12,9 +12,14 @@ from .samplers import Sampler
 
 
 class Size(NamedTuple):
-    """How much to sample: steps per chain, chains, steps per block, devices that share the chains.
+    """How much to sample.
 
-    ``draws`` steps are kept, and the ``warmup`` steps before them are discarded.
+    Attributes
+    ----------
+    draws, warmup : steps per chain that are kept, and steps before these that are discarded
+    chains : number of chains
+    block : steps per compiled block
+    devices : number of devices that share the chains
     """
 
     draws: int
@@ -31,7 +36,10 @@ def scan(
     steps: int,
     keep: Callable[[Any], Any] = lambda state: None,
 ) -> tuple[Any, Any]:
-    """Take steps of a sampler; return the last state, and ``keep(state)`` of each, stacked."""
+    """Take ``steps`` steps of a sampler; return the last state and the kept values, stacked.
+
+    After each step ``keep(state)`` is kept. ``args`` are the arguments of the model.
+    """
 
     def step(state, _):
         state = sampler.step(state, args)
@@ -41,7 +49,7 @@ def scan(
 
 
 def _over_chains(sampler):
-    """Map the functions of a sampler of one chain over a leading axis of chains."""
+    """Return a sampler of many chains: the functions of ``sampler`` mapped over a leading axis."""
     if sampler.vectorised:
         return sampler
     return sampler._replace(
@@ -60,11 +68,12 @@ def sample_in_blocks(
     size: Size,
     after_block: Callable[[int, int], None],
 ) -> tuple[dict, dict]:
-    """Sample with several chains, all steps in scans of one length; return draws and statistics.
+    """Sample with one or more chains in blocks of steps; return draws and statistics.
 
-    On one device the draws of a NumPyro kernel equal those of ``numpyro.infer.MCMC`` with
-    ``chain_method="vectorized"`` and ``jit_model_args=True`` bit for bit: data enter as arguments,
-    not as constants of the program, so that large arrays cost no compile time.
+    All blocks have the same length, so one program is compiled for all of them. The data are
+    arguments of this program, not constants, so large arrays cost no compile time. On one device
+    the draws of a NumPyro kernel equal those of ``numpyro.infer.MCMC`` with
+    ``chain_method="vectorized"`` and ``jit_model_args=True`` bit for bit.
 
     Parameters
     ----------
@@ -72,12 +81,12 @@ def sample_in_blocks(
     key : JAX key
     args : arguments of the model, a pytree of arrays
     size : Size
-    after_block : called with the number of blocks done and of all blocks
+    after_block : called after each block with the number of blocks done and the number of all
 
     Returns
     -------
-    samples : from latent or deterministic site to (chain, draw, ...)
-    stats : from statistic to (chain, draw)
+    samples : dict from the name of a latent or deterministic site to draws (chain, draw, ...)
+    stats : dict from the name of a statistic to values (chain, draw)
     """
     draws, warmup, chains, block, devices = size
     several = chains > 1
@@ -95,7 +104,7 @@ def sample_in_blocks(
         over_steps = jax.vmap(sites)
         return state, ((jax.vmap(over_steps) if several else over_steps)(drawn), stats)
 
-    if devices > 1:
+    if devices > 1:  # chains are divided among devices, arguments are copied to all
         mesh = jax.make_mesh((devices,), ("chain",), axis_types=(AxisType.Auto,))
         chain, everywhere = jax.P("chain"), jax.P()
         state = jax.device_put(state, NamedSharding(mesh, chain))
@@ -113,14 +122,15 @@ def sample_in_blocks(
     collected = []
     for i in range(blocks):
         state, part = advance(state, args)
-        if (i + 1) * block > warmup:
+        if (i + 1) * block > warmup:  # the block has steps after the warm-up
             collected.append(jax.device_get(part))
         else:
             jax.block_until_ready(part)
         after_block(i + 1, blocks)
+    # steps of warm-up in the first block that was collected
     skip = warmup % block if warmup < blocks * block else 0
 
-    def join(*parts):
+    def join(*parts):  # steps lead in a block, chains lead in the result
         whole = np.concatenate(parts)[skip : skip + draws]
         return np.swapaxes(whole, 0, 1) if several else whole[None]
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sample the posterior of a model and hand it over to ArviZ."""
+"""Sample the posterior of a model into a tree for ArviZ."""
 
 import contextlib
 import os
@@ -40,40 +40,42 @@ def fit(
     devices: int | None = None,
     **hyper,
 ) -> xr.DataTree:
-    """Sample the posterior of a NumPyro model.
+    """Sample the posterior of a NumPyro model; return draws, densities and data as a tree.
 
     Parameters
     ----------
     model : callable
-        ``model(X, y, **hyper)``, wiring NumPyro sites.
+        NumPyro model, called as ``model(X, y, **hyper)``.
     data : Data or (X, y)
         X (n, d), y (n,) or (n, c).
     key : JAX key or int
     draws, warmup, chains : int
-        Kept and discarded steps per chain, and chains, which run vectorised.
+        Steps kept and steps discarded per chain, and number of chains; chains run side by side.
     block : int
-        Steps compiled together: the unit of progress.
+        Steps per compiled block; the progress bar advances once per block.
     sampler : callable, optional
-        From a model to a NumPyro kernel, e.g. ``lambda m: NUTS(m, dense_mass=True)``, or to an
-        `bayesrg.inference.Sampler`, which describes that of another library; NUTS by default.
+        Function from a model to a NumPyro kernel, e.g. ``lambda m: NUTS(m, dense_mass=True)``, or
+        to a `bayesrg.inference.Sampler`, which wraps the sampler of another library. By default
+        NUTS.
     prior : int
-        Draws from the prior to add.
+        Number of draws from the prior to add.
     path : path, optional
-        Run folder that receives ``result.nc``; one that has a result already is refused.
+        Folder for ``result.nc``; it must not hold a result already.
     progress : bool
         Show a progress bar on the terminal.
     devices : int, optional
-        Devices to share the chains among; by default as many as divide them evenly.
+        Number of devices that share the chains; by default the largest that divides them evenly.
     **hyper
         Hyper-arguments of the model; pytrees (a spectrum, a kernel) are allowed.
 
     Returns
     -------
     DataTree
-        Groups posterior, sample_stats, log_likelihood (pointwise; leave-one-out densities for
-        Gaussian-process sites, so that ``az.loo`` means what it says), observed_data,
-        constant_data, and prior and prior_predictive on request. Values in 64 bits; the sampler
-        itself runs in JAX's current precision.
+        Groups posterior, sample_stats, log_likelihood, observed_data and constant_data; with
+        ``prior`` also prior and prior_predictive. log_likelihood (nats) has one value per
+        observation. For a Gaussian process it is the density of this observation given all the
+        others, so ``az.loo`` estimates the leave-one-out error. All values have 64 bits; the
+        sampler runs in JAX's current precision.
 
     Raises
     ------
@@ -83,7 +85,7 @@ def fit(
     FileExistsError
         If ``path`` holds a result, is a file, or another run writes there.
     bayesrg.io.SaveError
-        If the result cannot be written; its attribute ``tree`` is the result.
+        If the result cannot be written; the attribute ``tree`` of the error is the result.
 
     Warns
     -----
@@ -94,8 +96,8 @@ def fit(
     Notes
     -----
     Names of sites and axes, shapes, the folder and the pointwise densities are checked before
-    sampling. Calls from several threads wait for each other, since NumPyro keeps one stack of
-    handlers.
+    sampling, so that mistakes show early. Calls from several threads wait for each other, because
+    NumPyro keeps one stack of handlers.
     """
     size = check_size(draws, warmup, chains, devices, block)
     _checks.whole("prior", prior, least=0)
@@ -103,6 +105,7 @@ def fit(
     X, y = arrays(data)
     key = _checks.random_key(key)
     bound = bind(model, hyper, fit)
+
     with contextlib.nullcontext() if path is None else io.claim(path) as result:
         dt = sample(bound, X, y, key, size, sampler=sampler, prior=prior, progress=progress)
         if result is not None:
@@ -112,11 +115,15 @@ def fit(
 
 
 def sample(bound, X, y, key, size, *, sampler=None, prior=0, progress=True) -> xr.DataTree:
-    """Sample a bound model: what `fit` does with arguments that have been checked."""
+    """Sample a bound model and return the tree of `fit`; the arguments have been checked.
+
+    ``bound`` comes from `bind`, ``X`` and ``y`` from `arrays`, ``size`` from `check_size`.
+    """
     sampler = sampler_of(NUTS if sampler is None else sampler, bound)
     for value in bound.hyper.values():
         if isinstance(value, Spectrum):
             value.warn_if_shared(X[:, None] if X.ndim == 1 else X)
+
     layout = layout_of(bound, X, y)
     if not layout.latents:
         raise ValueError("the model has no latent site, so there is nothing to sample; add one")
@@ -126,7 +133,7 @@ def sample(bound, X, y, key, size, *, sampler=None, prior=0, progress=True) -> x
     def of_prior():
         return Predictive(bound, num_samples=prior)(jax.random.fold_in(key, 1), X, None)
 
-    # trace what comes after sampling, so that its errors are raised before
+    # trace the steps after sampling now, so that their errors are raised before sampling
     kept = {
         name: jax.ShapeDtypeStruct((size.chains, size.draws, *latent.shape), latent.dtype)
         for name, latent in layout.latents.items()
@@ -147,9 +154,11 @@ def sample(bound, X, y, key, size, *, sampler=None, prior=0, progress=True) -> x
         "jax": jax.__version__,
         "python": platform.python_version(),
     }
+
     with _progress(progress, size.warmup + size.draws) as after_block:
         args = (X, y, bound.arrays)
         samples, stats = sample_in_blocks(sampler, key, args, size, after_block)
+
     latents = {name: jnp.asarray(samples[name]) for name in kept if name in samples}
     groups = {
         "posterior": samples,
@@ -168,7 +177,10 @@ def sample(bound, X, y, key, size, *, sampler=None, prior=0, progress=True) -> x
 
 
 def check_size(draws, warmup, chains, devices=None, block=100) -> Size:
-    """Check the numbers of steps and chains, and choose the number of devices if it is None."""
+    """Check the numbers of steps, chains and devices and return them as a `Size`.
+
+    If ``devices`` is None, the largest number of devices that divides the chains is chosen.
+    """
     return Size(
         _checks.whole("draws", draws),
         _checks.whole("warmup", warmup, least=0),
@@ -179,7 +191,7 @@ def check_size(draws, warmup, chains, devices=None, block=100) -> Size:
 
 
 def arrays(data):
-    """Return the inputs and targets of `Data` or a pair, checked."""
+    """Check `Data` or a pair (X, y) and return the arrays X (n, d) or (n,), and y (n, ...)."""
     if not isinstance(data, Data) and not (isinstance(data, tuple | list) and len(data) == 2):
         raise ValueError(f"data must be a Data or a pair (X, y), got {type(data).__name__}")
     X, y = data[0], data[1]
@@ -201,7 +213,10 @@ def _devices(devices, chains):
 
 
 def _pointwise(bound, X, values):
-    """Return the function from latent sites' draws to the log density of each observed value."""
+    """Return a function from draws of the latent sites to log densities of the observed values.
+
+    A Gaussian process gives leave-one-out densities (method ``loo``), another site its log density.
+    """
 
     @eqx.filter_jit
     def pointwise(latents, arrays):
@@ -212,9 +227,9 @@ def _pointwise(bound, X, values):
                     fn = law(bound, arrays, X, draw | values, name)
                 except Exception as error:
                     raise ValueError(
-                        "the model fails where y is None, which is how densities and predictions "
-                        f"ask for its law ({type(error).__name__}: {error}); write obs=None if y "
-                        "is None else y.T, say"
+                        "the model fails with y=None, and densities and predictions call it so "
+                        f"({type(error).__name__}: {error}); make it accept None, e.g. with "
+                        "obs=None if y is None else y.T"
                     ) from error
                 result[name] = fn.loo(value) if hasattr(fn, "loo") else fn.log_prob(value)
             return result
@@ -226,6 +241,7 @@ def _pointwise(bound, X, values):
 
 @contextlib.contextmanager
 def _progress(show, steps):
+    """Show a progress bar and give the function that advances it after each block."""
     if not show:
         yield lambda done, blocks: None
         return

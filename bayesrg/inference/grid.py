@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Posteriors of a few positive parameters by quadrature: the check on every sampler."""
+"""Posteriors of a few positive parameters by quadrature; samplers are checked against them."""
 
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
@@ -20,14 +20,21 @@ from .sites import bind, layout_of, one_at_a_time
 
 
 class GridPosterior(NamedTuple):
-    """Posterior on a grid: ``points`` of each parameter (g,), ``weights`` (g,), evidence."""
+    """Posterior on a grid of g points, from `grid_posterior`.
+
+    Attributes
+    ----------
+    points : dict from each parameter to its value at every point (g,)
+    weights : (g,) posterior probability of each point; they sum to 1
+    log_evidence : () log evidence, in nats
+    """
 
     points: dict[str, Array]
     weights: Float[Array, " grid"]
     log_evidence: Float[Array, ""]
 
     def expect(self, function: Callable[[dict], Array]) -> Array:
-        """Posterior mean of a function of the parameters, a dict of scalars."""
+        """Return the posterior mean of ``function``, which receives a dict of scalars."""
         _checks.function("function", function, "a function of the parameters")
         values = jax.lax.map(
             lambda theta: _checks.returned("function", function(theta)), self.points, batch_size=64
@@ -36,7 +43,7 @@ class GridPosterior(NamedTuple):
 
     @property
     def mean(self) -> dict[str, Array]:
-        """Posterior mean of each parameter."""
+        """Posterior mean of each parameter, a dict of scalars."""
         return {name: self.weights @ values for name, values in self.points.items()}
 
 
@@ -44,21 +51,24 @@ class GridPosterior(NamedTuple):
 def grid_posterior(
     model: Callable, data: Data | tuple, grid: dict[str, ArrayLike], **hyper
 ) -> GridPosterior:
-    """Integrate the joint density of a model over a grid of all its latent sites.
+    """Integrate the density of a model over a grid; return its posterior and evidence.
+
+    The integral runs over the logarithms of all latent sites, by the trapezoidal rule.
 
     Parameters
     ----------
     model : callable
+        NumPyro model, called as ``model(X, y, **hyper)``; all latent sites are positive scalars.
     data : Data or (X, y)
+        X (n, d), y (n,) or (n, c).
     grid : mapping
-        From every latent site, a positive scalar, to rising values (s,) that cover its
-        posterior; the trapezoidal rule runs in their logarithms.
+        From the name of every latent site to rising values (s,) that cover its posterior.
     **hyper : hyper-arguments of the model
 
     Returns
     -------
     GridPosterior
-        The error is that of the rule: double the grid to see it.
+        To see the error of the quadrature, double the number of grid values.
 
     Raises
     ------
@@ -80,6 +90,7 @@ def grid_posterior(
         if values.size < 2 or falls:
             raise ValueError(f"grid[{name!r}] must rise and have at least two values")
         axes.append(values)
+
     mesh = jnp.meshgrid(*axes, indexing="ij")
     points = {name: values.ravel() for name, values in zip(names, mesh, strict=True)}
 
@@ -90,6 +101,7 @@ def grid_posterior(
 
         return jax.lax.map(at, points, batch_size=64)
 
+    # weights of the trapezoidal rule in log theta; d theta = theta d log theta
     widths = [jnp.gradient(jnp.log(v)) for v in axes]
     ends = [w.at[jnp.array([0, -1])].multiply(0.5) for w in widths]
     volume = jnp.meshgrid(*ends, indexing="ij")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Evidence of any model by thermodynamic integration from prior to posterior."""
+"""Log evidence of any model, by thermodynamic integration from the prior to the posterior."""
 
 from collections.abc import Callable
 
@@ -22,8 +22,9 @@ from .fit import arrays, check_size
 from .samplers import Sampler, sampler_of
 from .sites import bind, layout_of, one_at_a_time
 
-# The Gauss-Kronrod rule of 15 points on (-1, 1), from the right edge to the middle: each node, its
-# weight, and its weight in the Gauss rule of every second node.
+# Gauss-Kronrod rule with 15 nodes on (-1, 1). It is symmetric, so only the nodes from 1 down to 0
+# are listed. Columns: node, its weight, and its weight in the coarser Gauss rule, which uses every
+# second node. The difference of the two rules estimates the error.
 _RULE = np.array(
     [
         (0.991455371120812640, 0.022935322010529225, 0.0),
@@ -39,17 +40,17 @@ _RULE = np.array(
 
 
 class PathEvidence(eqx.Module):
-    """Thermodynamic integral of a log evidence; see `path_evidence`.
+    """Log evidence by thermodynamic integration, with its errors; made by `path_evidence`.
 
     Attributes
     ----------
-    log_evidence : its value
-    standard_error : Monte Carlo error, from that of each mean
-    quadrature_error : difference from the coarser rule of every second power
+    log_evidence : log evidence, in nats
+    standard_error : Monte Carlo error of ``log_evidence``
+    quadrature_error : difference from the coarser rule, which uses every second power
     power : (p,) powers of the likelihood, rising
-    mean : (p,) mean log likelihood at each
-    mcse : (p,) its Monte Carlo error
-    r_hat : (p,) its convergence over chains
+    mean : (p,) mean log likelihood at each power
+    mcse : (p,) Monte Carlo error of each mean
+    r_hat : (p,) R-hat of the log likelihood at each power; nan with one chain
     """
 
     log_evidence: float
@@ -64,7 +65,8 @@ class PathEvidence(eqx.Module):
 class _Temper(Messenger):
     """Raise the densities of the sites ``names`` to a power.
 
-    Names, as the Jacobian of a change of coordinates is an observed site for NumPyro too.
+    The sites are chosen by name and not by "is observed": if NumPyro changes coordinates, it adds
+    the Jacobian as one more observed site, and this must not be raised to the power.
     """
 
     def __init__(self, fn, names, power):
@@ -78,7 +80,10 @@ class _Temper(Messenger):
 
 
 def careful_nuts(model: Callable) -> MCMCKernel:
-    """Make a NUTS kernel with small steps: at low powers the posterior is often hard to follow."""
+    """Return a NUTS kernel that takes small steps.
+
+    At low powers of the likelihood the density is often hard to follow with larger ones.
+    """
     return NUTS(model, target_accept_prob=0.9)
 
 
@@ -95,38 +100,46 @@ def path_evidence(
     sampler: Callable[[Callable], MCMCKernel | Sampler] = careful_nuts,
     **hyper,
 ) -> PathEvidence:
-    r"""Integrate the mean log likelihood over powers of the likelihood from 0 to 1.
+    r"""Estimate the log evidence of a model by sampling at 15 powers of its likelihood.
 
-    :math:`\log p(y) = \int_0^1 E_\beta[\log p(y|\theta)]\,d\beta`, with the mean over
-    :math:`p(\theta)p(y|\theta)^\beta`, by the rule of Gauss and Kronrod with 15 points in
-    :math:`\beta^{1/k}`.
+    :math:`\log p(y) = \int_0^1 E_\beta[\log p(y|\theta)]\,d\beta`. The mean
+    :math:`E_\beta` is over the density proportional to :math:`p(\theta)p(y|\theta)^\beta`, which is
+    the prior at :math:`\beta = 0` and the posterior at 1. Each mean is sampled. The integral is
+    taken by the Gauss-Kronrod rule with 15 nodes in :math:`\beta^{1/k}`.
 
     Parameters
     ----------
     model : callable
-        ``model(X, y, **hyper)``, with continuous latent sites and a finite mean log likelihood
-        under the prior.
+        NumPyro model, called as ``model(X, y, **hyper)``. Its latent sites are continuous, and its
+        mean log likelihood under the prior is finite.
     data : Data or (X, y)
         X (n, d), y (n,) or (n, c).
     key : JAX key or int
     draws, warmup, chains : int
-        Kept and discarded steps per chain, and chains per power; all powers and chains run side by
-        side in one program.
+        Steps kept and steps discarded per chain, and number of chains per power. All powers and
+        chains run side by side in one program.
     crowding : float
-        The power k by which the nodes crowd at the prior, where the mean changes fast.
+        The exponent k above. A larger one puts more nodes near the prior, where the mean changes
+        fast.
     sampler : callable
-        From a model to a NumPyro kernel or a `Sampler`; NUTS with an acceptance of 0.9 by default.
+        Function from a model to a NumPyro kernel or a `Sampler`. By default NUTS with a target
+        acceptance of 0.9.
     **hyper
         Hyper-arguments of the model.
 
     Returns
     -------
     PathEvidence
+        The log evidence, its two errors, and the mean at each power.
 
     Raises
     ------
     ValueError
         For numbers out of range, or a model without latent sites.
+
+    References
+    ----------
+    Gelman and Meng (1998), Statistical Science 13, 163-185.
     """
     check_size(draws, warmup, chains)
     crowding = _checks.number("crowding", crowding, least=1.0)
@@ -139,6 +152,8 @@ def path_evidence(
             "the evidence"
         )
     key = _checks.random_key(key)
+
+    # nodes u on (0, 1), powers u^k, and slope = d power / d x by which the weights are multiplied
     x, fine, coarse = np.concatenate([_RULE * [-1.0, 1.0, 1.0], _RULE[-2::-1]]).T
     u = 0.5 * (1.0 + x)
     slope = 0.5 * crowding * u ** (crowding - 1.0)
@@ -152,7 +167,7 @@ def path_evidence(
     def at(key, beta, arrays):
         args = (X, y, arrays, beta)
 
-        def log_likelihood(draw):
+        def log_likelihood(draw):  # log density at power 1 minus log density at power 0
             values = sampler.sites(draw, args)
             values = {name: values[name] for name in layout.latents}
             total, prior = (
@@ -170,6 +185,7 @@ def path_evidence(
         powers = jnp.repeat(jnp.asarray(power), chains)
         return jax.vmap(lambda key, beta: at(key, beta, arrays))(keys, powers)
 
+    # powers and chains are one batch axis, powers first
     values = run(jax.random.split(key, power.size * chains), bound.arrays)
     values = np.asarray(values).reshape(power.size, chains, draws)
     dataset = xr.Dataset({"value": (("power", "chain", "draw"), values)})

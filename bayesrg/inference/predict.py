@@ -15,7 +15,7 @@ from .._callables import Held, hold
 from .._checks import ArrayLike
 from .sites import bind, fingerprint, law, layout_of, one_at_a_time, over_draws
 
-_ROWS = 500
+_ROWS = 500  # new rows predicted at a time, which bounds the memory
 
 
 @one_at_a_time
@@ -28,28 +28,31 @@ def predict(
     site: str | None = None,
     **hyper,
 ) -> xr.DataTree:
-    """Predict the function and new observations of a fitted model.
+    """Predict the function and observations of a fitted model at new inputs, for every draw.
 
     Parameters
     ----------
     dt : DataTree
-        From `fit`: its posterior draws, inputs and observations are used.
+        Result of `fit`. Its posterior draws, inputs and observations are used.
     model : callable
         The model that was fitted.
     X_new : (m, d)
+        New inputs.
     key : JAX key or int
     site : str, optional
-        Observed site to predict; needed where the model has several.
+        Name of the observed site to predict; needed if the model has several.
     **hyper
-        As given to `fit`.
+        The hyper-arguments that were given to `fit`.
 
     Returns
     -------
     DataTree
-        Group predictions with ``f``, the noiseless function, and ``y``, an observation of it,
-        (chain, draw, [output,] point_new); posterior_predictive with dimension point in place of
-        point_new if ``X_new`` is X itself. Group predictive_moments holds ``mean`` and
-        ``variance`` of f at each draw of the parameters, the function integrated out.
+        Two groups, with arrays (chain, draw, [output,] point_new):
+
+        - ``predictions``: ``f``, a draw of the function without noise, and ``y``, a draw of an
+          observation. If ``X_new`` is X itself, this group is ``posterior_predictive``, and the
+          last dimension is point.
+        - ``predictive_moments``: ``mean`` and ``variance`` of f at each draw of the parameters.
 
     Raises
     ------
@@ -59,13 +62,15 @@ def predict(
 
     Notes
     -----
-    Exact sites are conditioned on the observations, so the modes that a coarse model marginalised
-    are predicted with the rest; after another rule the low modes alone predict, and the variance
-    of the others is added. Each point is drawn from its own marginal, so a prediction does not
-    depend on the other rows; for joint draws see `bayesrg.gp.Posterior.sample`. A site that is no
-    Gaussian process gives its mean as ``f``. Other observed sites are drawn again. Under a
-    `bayesrg.gp.LaplaceMarginal` ``f`` is the latent function, and ``y`` an observation of its draw
-    by the likelihood.
+    - A coarse model with the exact rule is conditioned on the observations, so its marginalised
+      modes are predicted too. With another rule only the low modes predict, and the variance of
+      the others is added.
+    - Each point is drawn from its own marginal distribution, so a prediction does not depend on
+      the other rows. For joint draws see `bayesrg.gp.Posterior.sample`.
+    - For a site that is not a Gaussian process ``f`` is its mean. Other observed sites are drawn
+      again.
+    - For a `bayesrg.gp.LaplaceMarginal` ``f`` is the latent function, and ``y`` is drawn from the
+      likelihood at ``f``.
 
     References
     ----------
@@ -85,17 +90,21 @@ def predict(
             f"X_new has shape {X_new.shape} but the model was fitted on {X.shape}; give the same "
             "columns"
         )
+
     bound = bind(model, hyper)
     _same_hyper(dt, hyper)
     site = _site(dt, site)
     y = jnp.asarray(dt["observed_data"][site].to_numpy())
     key = _checks.random_key(key)
+
+    # a slash in a name becomes a dot in the result; `traced` is the name that the model uses
     sites = {s.name: s for s in layout_of(bound, X, None).sites}
     if site not in {name.replace("/", ".") for name in sites}:
         raise ValueError(
             f"model has no site {site!r}, which the fit observed; give the fit's model"
         )
-    traced = {name.replace("/", "."): name for name in sites}[site]  # as the model calls it
+    traced = {name.replace("/", "."): name for name in sites}[site]
+
     posterior = dt["posterior"].to_dataset()
     latents = {
         name: jnp.asarray(posterior[name.replace("/", ".")].to_numpy())
@@ -103,6 +112,7 @@ def predict(
         if name.replace("/", ".") in posterior and not s.deterministic
     }
     _no_function_sampled([sites[name] for name in latents])
+
     keys = jax.random.split(key, next(iter(latents.values())).shape[:2])
     rows = jnp.arange(X_new.shape[0])
     held, parts = hold(bound), []
@@ -111,6 +121,7 @@ def predict(
         drawn = _predicted(held, X, X_new[chunk], rows[chunk], y, latents, keys, traced)
         parts.append(jax.device_get(drawn))
     mean, variance, f, observed = (np.concatenate(x, -1) for x in zip(*parts, strict=True))
+
     own = X_new.shape == X.shape and bool((X_new == X).all())
     point = "point" if own else "point_new"
     dims = dt["observed_data"][site].dims
@@ -130,9 +141,10 @@ def predict(
 
 @eqx.filter_jit
 def _predicted(bound: Held, X, X_new, rows, y, latents, keys, site):
-    """Mean, variance and draw of the function at new rows, and an observation, for every draw.
+    """Return mean, variance and a draw of the function at new rows, and a draw of y.
 
-    A site that is no Gaussian process has no function: its mean stands for it.
+    Each has one entry per posterior draw. A site that is not a Gaussian process has no function:
+    its mean is returned for it.
     """
     bound = bound.open()
     together, n = jnp.concatenate([X, X_new]), X.shape[0]
@@ -144,22 +156,27 @@ def _predicted(bound: Held, X, X_new, rows, y, latents, keys, site):
             if fn.event_shape[:1] != together.shape[:1]:
                 raise ValueError(
                     f"site {site!r} has {fn.event_shape[0]} points at {together.shape[0]} inputs; "
-                    "the model must make its law from the X that it is given"
+                    "the model must make its distribution from the X that it receives"
                 )
             mean, variance, noise = fn.krige(y)
-            if fn.event_dim == 2:  # outputs of one law: points last, as everywhere here
+            if fn.event_dim == 2:  # several outputs in one distribution: put the points last
                 mean, variance = (jnp.swapaxes(x, -1, -2) for x in (mean, variance))
+
             f, white = _draw(key, rows, mean, variance)
             observed = f + jnp.sqrt(noise) * white
             if hasattr(fn, "likelihood"):
+                # the likelihood is one of all points: pad the n training points, then drop them
                 whole = jnp.concatenate([jnp.zeros(mean.shape[:-1] + (n,)), observed], -1)
                 observed = fn.likelihood(whole).sample(key)[..., n:].astype(mean.dtype)
             return mean, variance, f, observed
+
         if fn.event_dim:
             raise ValueError(
-                f"site {site!r} is a {type(fn).__name__}, whose points depend on each other in a "
-                "way that predict does not know; use gp.MercerNormal"
+                f"site {site!r} is a {type(fn).__name__}, whose points depend on each other; "
+                "predict can condition only Gaussian processes of this package; use "
+                "gp.MercerNormal"
             )
+
         shape = y.shape[:-1] + together.shape[:1]
         observed = fn.expand(shape).sample(key)[..., n:].astype(X.dtype)
         mean = jnp.broadcast_to(fn.mean, shape)[..., n:].astype(X.dtype)
@@ -169,7 +186,10 @@ def _predicted(bound: Held, X, X_new, rows, y, latents, keys, site):
 
 
 def _draw(key, rows, mean, variance):
-    """Draw the function at each row with a key of its own, and white noise for its observation."""
+    """Return a draw of the function at each row, and white noise for its observation.
+
+    Each row has its own key, made from its index, so a draw does not depend on the other rows.
+    """
 
     def row(index):
         return jax.random.normal(jax.random.fold_in(key, index), (2,) + mean.shape[:-1], mean.dtype)
@@ -179,17 +199,19 @@ def _draw(key, rows, mean, variance):
 
 
 def _no_function_sampled(sites):
+    """Raise if a latent site is a function at the training points: it has no value elsewhere."""
     for site in sites:
         if {"point", "white"} & set(site.dims):
             raise ValueError(
-                f"site {site.name!r} holds a function at the training points, so the model cannot "
-                "be asked at others; krige the draws of the function, e.g. with "
-                "gp.marginal(prior, [X, X_new], jitter).krige(f), or integrate it out with "
-                "gp.LaplaceMarginal"
+                f"site {site.name!r} holds a function at the training points, so the model has no "
+                "value at other points; condition on the draws of the function, e.g. with "
+                "gp.marginal(prior, [X, X_new], jitter).krige(f), or integrate the function out "
+                "with gp.LaplaceMarginal"
             )
 
 
 def _site(dt, site):
+    """Return the name of the observed site to predict: ``site``, or the only one there is."""
     names = list(dt["observed_data"].data_vars)
     if site is None and len(names) == 1:
         return names[0]
@@ -197,6 +219,7 @@ def _site(dt, site):
 
 
 def _same_hyper(dt, hyper):
+    """Raise if hyper-arguments differ from those whose fingerprint the fit stored."""
     was, now = json.loads(dt.attrs["hyper"]), json.loads(fingerprint(hyper))
     differing = sorted(k for k in was.keys() | now.keys() if was.get(k) != now.get(k))
     if differing:

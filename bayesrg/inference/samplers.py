@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `fit`, `sbc` and `path_evidence` ask of a sampler, and NumPyro's kernels in these terms."""
+"""`Sampler`, the form in which `fit`, `sbc` and `path_evidence` take samplers of any library."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -14,9 +14,10 @@ SAMPLER = "a function from a model to a NumPyro kernel, e.g. NUTS, or to an infe
 
 
 class Sampler(NamedTuple):
-    """A Markov chain that samples the latent sites of a model.
+    """Five functions that run a Markov chain over the latent sites of a model.
 
-    A state is any pytree of arrays. It holds whatever the next step needs, random key included.
+    The state of a chain is any pytree of arrays. It holds all that the next step needs, also the
+    random key.
 
     Attributes
     ----------
@@ -24,11 +25,12 @@ class Sampler(NamedTuple):
         steps before its draws are kept; ``args`` are the arguments of the model.
     step : ``step(state, args)`` returns the next state.
     draw : ``draw(state)`` returns the part of a state that is kept at every step.
-    sites : ``sites(draw, args)`` returns the values of latent and deterministic sites, by name.
-    stats : ``stats(state)`` returns numbers about a step, by name. `fit` warns of ``diverging``
-        ones and `sbc` counts them.
-    vectorised : True if ``init`` takes one key per chain, and ``step``, ``draw`` and ``stats`` the
-        state of all chains. Otherwise these are functions of one chain, and are mapped over chains.
+    sites : ``sites(draw, args)`` returns a dict with the values of latent and deterministic sites.
+    stats : ``stats(state)`` returns a dict of numbers about the step. `fit` warns and `sbc` counts
+        if ``diverging`` is among them and true.
+    vectorised : False if the functions are those of one chain; they are then mapped over chains.
+        True if ``init`` takes one key per chain, and ``step``, ``draw`` and ``stats`` take the
+        state of all chains.
     """
 
     init: Callable
@@ -40,14 +42,14 @@ class Sampler(NamedTuple):
 
 
 def sampler_of(make: Callable, model: Callable) -> Sampler:
-    """Make the sampler of a model, from a function that returns a `Sampler` or a NumPyro kernel."""
+    """Call ``make(model)`` and return the result as a `Sampler`, also if it is a NumPyro kernel."""
     made = _checks.function("sampler", make, SAMPLER)(model)
     _checks.instance("sampler", made, MCMCKernel | Sampler, SAMPLER)
     return _of_numpyro(made) if isinstance(made, MCMCKernel) else made
 
 
 def _of_numpyro(kernel):
-    """Describe a NumPyro kernel as a `Sampler`."""
+    """Return a NumPyro kernel as a `Sampler`."""
     return Sampler(
         init=lambda key, warmup, args: kernel.init(key, warmup, None, args, {}),
         step=lambda state, args: kernel.sample(state, args, {}),
@@ -69,12 +71,12 @@ _STATISTICS = {
 
 
 def _statistics(state, max_tree_depth):
-    """Those statistics, under ArviZ's names, that the state of a NumPyro kernel holds."""
+    """Return the statistics that the state of a NumPyro kernel has, under their names in ArviZ."""
     found = {}
     for name, read in _STATISTICS.items():
         try:
             found[name] = read(state)
-        except AttributeError:
+        except AttributeError:  # this kernel has no such statistic
             continue
     if "n_steps" in found:
         found["tree_depth"] = jnp.ceil(jnp.log2(found["n_steps"] + 1.0)).astype(int)

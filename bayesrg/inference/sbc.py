@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Simulation-based calibration: ranks of true values among posterior draws."""
+"""Simulation-based calibration: ranks of true values that test a model and its sampler."""
 
 from collections.abc import Callable, Mapping
 
@@ -39,41 +39,50 @@ def sbc(
     sampler: Callable[[Callable], MCMCKernel | Sampler] = NUTS,
     **hyper,
 ) -> xr.DataTree:
-    """Rank true values of quantities among posterior draws, over data simulated from the prior.
+    """Simulate data from the prior, fit each set, and return ranks of the true values.
 
-    If data come from the model that is fitted, and the sampler is right, ranks are uniform.
+    For every simulated data set the posterior is sampled, and the true value of each quantity is
+    ranked among its posterior draws. If the data come from the model that is fitted, and the
+    sampler is right, the ranks are uniform.
 
     Parameters
     ----------
     model : callable
-        ``model(X, y, **hyper)``, fitted to every simulation.
+        NumPyro model, called as ``model(X, y, **hyper)``; it is fitted to every simulation.
     X : (n, d)
+        Inputs of all simulations.
     quantities : mapping
-        From name to ``function(sites, y, key)``, a number: of one draw's sites (deterministic
-        ones included), the simulated targets, and a JAX key for what remains to be drawn given
-        these. A pair holds one function for the truth and one for posterior draws.
+        From the name of a quantity to ``function(sites, y, key)``, which returns a number. The
+        function receives the values of all sites at one draw (deterministic ones too), the
+        simulated targets, and a JAX key for anything that must be drawn given these. In place of
+        one function a pair is allowed: the first for the truth, the second for posterior draws.
     key : JAX key or int
-    simulations, draws, warmup, thin : int
-        Data sets; draws ranked in each; steps before the first; steps from one draw to the next.
+    simulations, draws : int
+        Number of simulated data sets, and of posterior draws for each.
+    warmup, thin : int
+        Steps before the first draw, and steps from one draw to the next.
     batch : int
         Simulations that run side by side.
     truth : callable, optional
-        Model that simulates: by default ``model``. Another form of the same law tests both.
+        Model from which data are simulated, by default ``model``. If it is another form of the
+        same distribution, both forms are tested.
     truth_hyper : mapping, optional
-        Its hyper-arguments, by default ``hyper``.
+        Hyper-arguments of ``truth``, by default ``hyper``.
     observed : str or callable
-        Site of the truth that is handed over as y, or a function of its sites that makes y.
+        Name of the site of ``truth`` that is the simulated y, or a function from a dict of sites
+        to y.
     sampler : callable
-        From a model to a NumPyro kernel or a `Sampler`.
+        Function from a model to a NumPyro kernel or a `Sampler`.
     **hyper : hyper-arguments of the model
 
     Returns
     -------
     DataTree
-        Group sbc: over simulation and quantity the ``rank``, from 0 to the attribute draws, and
-        the ``true`` value; over quantity the ``p_value`` of a Kolmogorov-Smirnov test of uniform
-        ranks, ties broken at random, and ``autocorrelation``, the mean correlation of successive
-        draws: above 0.1 or so thin more; over simulation the number ``diverging``.
+        One group, sbc, whose attribute ``draws`` is the number of draws. Per simulation and
+        quantity: ``rank``, from 0 to ``draws``, and the ``true`` value. Per quantity: ``p_value``
+        of a Kolmogorov-Smirnov test of uniform ranks, ties broken at random, and
+        ``autocorrelation``, the mean correlation of successive draws; if it is above about 0.1,
+        raise ``thin``. Per simulation: ``diverging``, the number of divergent steps.
 
     Raises
     ------
@@ -99,7 +108,8 @@ def sbc(
         for one in value if isinstance(value, tuple) else (value,):
             _checks.function(f"quantities[{name!r}]", one, "a function of sites, y and key")
     if not quantities:
-        raise ValueError("quantities is empty; give a function of a draw's sites to be ranked")
+        raise ValueError("quantities is empty; give at least one function(sites, y, key)")
+
     X = _checks.inputs("X", X)
     key = _checks.random_key(key)
     fitted = bind(model, hyper)
@@ -109,6 +119,7 @@ def sbc(
         _checks.instance("truth_hyper", given, Mapping, "a mapping from names to values")
         source = bind(truth or model, dict(given))
     sampler = sampler_of(sampler, fitted)
+
     pairs = {name: f if isinstance(f, tuple) else (f, f) for name, f in quantities.items()}
 
     def simulated(key, X, arrays):
@@ -117,7 +128,9 @@ def sbc(
             return sites, observed(sites)
         if observed not in sites:
             names = ", ".join(map(repr, sites)) or "none"
-            raise ValueError(f"observed: truth has no site {observed!r}, only {names}")
+            raise ValueError(
+                f"observed must name a site of truth, got {observed!r}; truth has {names}"
+            )
         return sites, sites[observed]
 
     def check_shapes(key):
@@ -155,6 +168,8 @@ def sbc(
 
     keys = random.split(key, simulations)
     true, rank, noise, lag, diverging = run(keys, X, source.arrays, fitted.arrays)
+
+    # a rank is one of draws + 1 integers; uniform noise makes it continuous for the test
     share = (np.asarray(rank) + np.asarray(noise)) / (draws + 1)
     both = ("simulation", "quantity")
     found = xr.Dataset(
@@ -172,13 +187,13 @@ def sbc(
 
 
 def _prior_draw(bound, key, X, arrays):
-    """Values of all sites of one draw from the prior, y included."""
+    """Return the values of all sites, also of y, in one draw from the prior."""
     trace = handlers.trace(handlers.seed(bound, key)).get_trace(X, None, arrays)
     kinds = ("sample", "deterministic")
     return {name: site["value"] for name, site in trace.items() if site["type"] in kinds}
 
 
 def _lag_one(drawn):
-    """Correlation of successive draws (s, k), (k,)."""
+    """Return the correlation (k,) of successive draws (s, k)."""
     centred = drawn - drawn.mean(0)
     return (centred[1:] * centred[:-1]).sum(0) / (centred**2).sum(0)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Name the axes of sites, and refuse wrong shapes before anything is sampled."""
+"""Names of the axes of sites, and checks of shapes before anything is sampled."""
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +8,7 @@ import numpyro.distributions as dist
 from jax.extend.core import Var
 from numpyro.distributions import constraints
 
-# Supports without parameters, as NumPyro's distributions share them.
+# Supports that have no parameters. Each is one object, shared by all distributions of NumPyro.
 _FIXED = (
     constraints.boolean,
     constraints.nonnegative_integer,
@@ -27,7 +27,11 @@ def unwrap(fn):
 
 
 def axes(name, site):
-    """Name the axes of a site: plates where they stand, then event axes, from the right."""
+    """Return the names of the axes of a site.
+
+    Batch axes are named by their plates, event axes by ``event_dims``. These are aligned on the
+    right, so that if a name is missing, it is missing on the left.
+    """
     plates = {frame.dim: frame for frame in site["cond_indep_stack"]}
     event = site.get("infer", {}).get("event_dims", [])
     event = [event] if isinstance(event, str) else list(event)
@@ -42,7 +46,8 @@ def axes(name, site):
         names = [plates[i - batch].name if i - batch in plates else None for i in range(batch)]
         names += [None] * (fn.event_dim - len(event)) + event[max(0, len(event) - fn.event_dim) :]
 
-    # axes without a name get one of the site's, and the result can hold no slash and no name twice
+    # an axis without a name gets one made of the site's name; the result allows no slash in a name
+    # and no name twice
     missing = [i for i, given in enumerate(names) if given is None]
     for count, i in enumerate(missing):
         names[i] = unnamed + "_bis" * count
@@ -58,9 +63,9 @@ def axes(name, site):
 
 
 def _of_deterministic(name, shape, plates, event):
-    """Names of the axes of a deterministic site, None for an axis without a name.
+    """Return the names of the axes of a deterministic site, None for an axis without a name.
 
-    Plates lead its shape, or stand where they would stand in a sampled site.
+    Its value may have the axes of plates first, or where a sampled site would have them.
     """
     frames = [plates[dim] for dim in sorted(plates)]
     lead = tuple(frame.size for frame in frames)
@@ -81,7 +86,10 @@ def _of_deterministic(name, shape, plates, event):
 
 
 def refuse_broadcast(name, site):
-    """Require that an observed value has one entry for each term of its density."""
+    """Raise if an observed value does not have the shape of its distribution.
+
+    NumPyro would broadcast the two, and the density would count some values more than once.
+    """
     shape, law = jnp.shape(site["value"]), tuple(site["fn"].shape())
     try:
         if np.broadcast_shapes(shape, law) == shape:
@@ -94,27 +102,28 @@ def refuse_broadcast(name, site):
         hint = "leave out the last axis of y, y[:, 0]"
     elif within and site["fn"].event_dim and law[len(law) - len(shape) :] == shape:
         hint = (
-            f"take the site out of plate {', '.join(map(repr, within))}: the distribution has an "
-            "axis for its points already"
+            f"take the site out of plate {', '.join(map(repr, within))}, because the distribution "
+            "already has an axis for its points"
         )
     raise ValueError(
         f"site {name!r} is observed with shape {shape} but its distribution has shape {law}: "
-        f"NumPyro would broadcast them and may count numbers more than once; {hint}"
+        f"NumPyro would broadcast them and may count values more than once; {hint}"
     )
 
 
 def fixed_support(fn):
-    """Return the support of an unwrapped distribution if it depends on no parameter, else None."""
+    """Return the support of an unwrapped distribution, or None if it depends on parameters."""
     support = getattr(fn, "support", None)
-    while hasattr(support, "base_constraint"):  # one for each point of a vector
+    while hasattr(support, "base_constraint"):  # a vector whose entries have this support each
         support = support.base_constraint
     return support if any(support is fixed for fixed in _FIXED) else None
 
 
 def refuse_outside_support(name, kind, support, value):
-    """Require observed values of a site within a support: counts, labels 0 and 1, positive numbers.
+    """Raise if an observed value lies outside the support of its distribution.
 
-    ``kind`` names the distribution. Without a `fixed_support` nothing is checked.
+    Supports are counts, labels 0 and 1, or positive numbers. ``kind`` is the name of the
+    distribution. If ``support`` is None, nothing is checked.
     """
     value = np.asarray(value)
     outside = ~np.asarray(support(value)) if support is not None else np.zeros(())
@@ -127,24 +136,28 @@ def refuse_outside_support(name, kind, support, value):
 
 
 def at_points(fn):
-    """List the arrays of a Gaussian-process law that its kernel makes; they have no batch axis."""
+    """List the arrays of a Gaussian process that its kernel has computed at the points.
+
+    They have no batch axis: a plate shares them.
+    """
     fn = getattr(fn, "prior", fn)
-    names = ("features", "residual", "eigen")  # fields that the kernel and the points alone make
+    names = ("features", "residual", "eigen")  # fields made from the kernel and the points only
     return jax.tree.leaves([getattr(fn, name, None) for name in names])
 
 
 def refuse_shared_kernel(program, structure, plates):
-    """Refuse a kernel that a whole plate shares but that depends on what varies over the plate.
+    """Raise if one kernel is shared by a plate but depends on a site that varies over this plate.
 
-    If l (c,) is meant as one lengthscale per output and the inputs have c columns, then
-    ``kernels.RBF(l)`` reads it as one per column. The kernel cannot tell the two apart, but the
-    traced program that makes the kernel can: it shows whether the kernel depends on l.
+    Example: l (c,) is meant as one lengthscale per output, and the inputs happen to have c columns.
+    Then ``kernels.RBF(l)`` takes l as one lengthscale per column. The kernel cannot see the
+    mistake. The traced program can: it shows that the kernel depends on l.
 
     Parameters
     ----------
-    program : traced model, a Jaxpr
-    structure : of what it returns: latent sites and `at_points` of observed ones, by name, first
-    plates : dict from a site to the names of its plates
+    program : the traced model, a Jaxpr
+    structure : tree structure of what ``program`` returns. Its first two entries are dicts by name:
+        values of the latent sites, and `at_points` of the observed sites.
+    plates : dict from the name of a site to the names of its plates
     """
     latents, kernels, *_ = jax.tree.unflatten(structure, program.outvars)
     for site, parts in kernels.items():
@@ -153,20 +166,21 @@ def refuse_shared_kernel(program, structure, plates):
             if shared and _reach(program, variable, latents) & _known(parts):
                 raise ValueError(
                     f"site {site!r} stands in plate {shared[0]!r}, over which {latent!r} varies, "
-                    f"but its kernel is one for all and depends on {latent!r}: a kernel reads a "
-                    "vector as one number per column. Give each entry of the plate a site of its "
-                    f"own, or, if columns are meant, sample {latent!r} in another plate"
+                    f"but the whole plate shares one kernel that depends on {latent!r}: a kernel "
+                    "takes a vector as one number per column. Give each entry of the plate its own "
+                    f"site, or, if columns are meant, sample {latent!r} in another plate"
                 )
 
 
 def _known(variables):
+    """Return the set of ``variables`` without literals, which are no variables of a program."""
     return {v for v in variables if isinstance(v, Var)}
 
 
 def _reach(program, start, latents):
-    """Return the variables of a program that depend on ``start`` other than through latent sites.
+    """Return the variables of a program that depend on ``start``, but not via other latent sites.
 
-    A site whose prior depends on ``start`` has its own plates, which are looked at by themselves.
+    A latent site whose prior depends on ``start`` has its own plates and is checked by itself.
     """
     found = _known([start])
     stops = _known(latents.values()) - found
@@ -177,7 +191,7 @@ def _reach(program, start, latents):
 
 
 def refuse_names(sites):
-    """Refuse names that the result cannot tell apart, or that it uses itself."""
+    """Raise if two sites would have the same name in the result, or if one is called "X"."""
     stored = {"X": "the inputs"}
     for site in sites:
         name = site.name.replace("/", ".")

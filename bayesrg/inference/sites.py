@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the sites of a model are called, and the law of one of them given the others."""
+"""Names and axes of the sites of a model, and the distribution of one site given the others."""
 
 import difflib
 import functools
@@ -28,7 +28,10 @@ _KEYWORD = inspect.Parameter.KEYWORD_ONLY
 
 
 def one_at_a_time(function: Callable) -> Callable:
-    """Let calls from several threads wait for each other: NumPyro has one stack of handlers."""
+    """Return ``function`` such that calls from several threads wait for each other.
+
+    NumPyro keeps one stack of handlers, which two threads would mix up.
+    """
 
     @functools.wraps(function)
     def waits(*args, **kwargs):
@@ -47,14 +50,14 @@ class Site(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """What can be said of a model's sites without computing any.
+    """Sites of a model, found by tracing it without computing any value.
 
     Attributes
     ----------
-    sites : those that a result holds
-    latents : shape and dtype of each latent site, by name
-    likelihood : names of the observed sites and of the factors
-    observed : computes the values of the observed sites, by name, as the model sees them
+    sites : the sites that a result holds
+    latents : dict from the name of each latent site to its shape and dtype
+    likelihood : names of the observed sites and of the factors (`numpyro.factor`)
+    observed : function that computes the values of the observed sites, a dict by name
     """
 
     sites: list[Site]
@@ -64,7 +67,11 @@ class Layout(NamedTuple):
 
 
 class Bound(NamedTuple):
-    """A model with its hyper-arguments: arrays apart, so that they can enter a compiled program."""
+    """A model with its hyper-arguments.
+
+    Arrays among these are kept apart in ``arrays``, so that a compiled program can take them as
+    arguments; all else is in ``static``.
+    """
 
     model: Callable
     arrays: Any
@@ -72,7 +79,7 @@ class Bound(NamedTuple):
 
     @property
     def hyper(self) -> dict:
-        """The hyper-arguments as they were given."""
+        """All hyper-arguments, as they were given."""
         return eqx.combine(self.arrays, self.static)
 
     def __call__(self, X, y=None, arrays=None):
@@ -81,9 +88,10 @@ class Bound(NamedTuple):
 
 
 def bind(model: Callable, hyper: dict, caller: Callable | None = None) -> Bound:
-    """Check hyper-arguments against the model's signature and split off their arrays.
+    """Check hyper-arguments against the signature of the model; return both as a `Bound`.
 
-    Keywords of ``caller``, the public function that takes both, cannot be hyper-arguments.
+    ``caller`` is the public function that takes the model. The names of its own keywords cannot be
+    names of hyper-arguments.
     """
     _checks.function("model", model, "a NumPyro model, model(X, y)")
     parameters = inspect.signature(model).parameters
@@ -98,6 +106,7 @@ def bind(model: Callable, hyper: dict, caller: Callable | None = None) -> Bound:
             f"the model takes {', '.join(map(repr, clash))}, which {caller.__name__} takes itself; "
             "rename it"
         )
+
     open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     names = list(parameters)[2:]
     for name in hyper:
@@ -109,12 +118,16 @@ def bind(model: Callable, hyper: dict, caller: Callable | None = None) -> Bound:
                 else f"; it takes {', '.join(names) or 'none'}"
             )
             raise ValueError(f"the model has no hyper-argument {name!r}{hint}")
+
     arrays, static = eqx.partition(hyper, eqx.is_array)
     return Bound(model, arrays, static)
 
 
 def fingerprint(hyper: dict) -> str:
-    """Describe hyper-arguments in one JSON line: scalars as they are, arrays by SHA-256."""
+    """Return one line of JSON that identifies hyper-arguments.
+
+    Numbers and strings are stored as they are, functions by name, all else by its SHA-256.
+    """
     entries = {}
     for name, value in sorted(hyper.items()):
         if value is None or isinstance(value, bool | int | float | str):
@@ -124,25 +137,27 @@ def fingerprint(hyper: dict) -> str:
             entries[name] = f"{value.__module__}.{getattr(value, '__qualname__', value)}"
             continue
         leaves, structure = jax.tree.flatten(value)
+        # addresses in memory differ between runs
         digest = hashlib.sha256(re.sub(r" at 0x[0-9a-f]+", "", str(structure)).encode())
         for leaf in leaves:
             if isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(
                 leaf.dtype, jax.dtypes.prng_key
             ):
                 leaf = jax.random.key_data(leaf)
-            leaf = np.asarray(leaf)
+            leaf = np.asarray(leaf)  # shape and dtype too: equal bytes can be different arrays
             digest.update(f"{leaf.dtype}{leaf.shape}".encode() + leaf.tobytes())
         entries[name] = digest.hexdigest()
     return json.dumps(entries)
 
 
 def layout_of(bound: Bound, X, y) -> Layout:
-    """Trace a model once, without computing anything, and say what its sites are.
+    """Trace a model once, without computing anything; return its sites.
 
     Raises
     ------
     ValueError
-        For values that would be broadcast, and names that the result cannot hold.
+        If an observed value does not have the shape of its distribution, if a plate shares a kernel
+        that varies over it, or if the result cannot hold a name.
     """
     sites, sizes, plates, factors, supports = [], {}, {}, set(), {}
 
@@ -156,6 +171,7 @@ def layout_of(bound: Bound, X, y) -> Layout:
                 factors.add(name)
                 continue
             observed, deterministic = site.get("is_observed", False), site["type"] != "sample"
+
             dims = shapes.axes(name, site)
             sites.append(Site(name, dims, deterministic))
             sizes[name] = dict(zip(dims, jnp.shape(site["value"]), strict=False))
@@ -176,7 +192,7 @@ def layout_of(bound: Bound, X, y) -> Layout:
     shapes.refuse_names(sites)
 
     def observed():
-        # what these values do not need is dropped before anything is compiled
+        # run only the part of the program that these values need; the rest is never compiled
         run_again = jaxpr_as_fun(program)
         values = jax.jit(lambda: jax.tree.unflatten(structure, run_again())[2])()
         for name, value in values.items():
@@ -187,7 +203,10 @@ def layout_of(bound: Bound, X, y) -> Layout:
 
 
 def _told_apart(sites, sizes):
-    """Prefix an axis name with its site's where two sites give it different lengths."""
+    """Return the sites with distinct axis names.
+
+    If two sites give axes of the same name different lengths, the name of the site is prefixed.
+    """
     lengths: dict[str, set] = {}
     for axes in sizes.values():
         for name, size in axes.items():
@@ -203,13 +222,16 @@ def _told_apart(sites, sizes):
     for site in sites:
         if site.name.replace("/", ".") in axes:
             raise ValueError(
-                f"site {site.name!r} is called like an axis of the result; rename the site"
+                f"site {site.name!r} is called like an axis of the result; give it another name"
             )
     return sites
 
 
 def law(bound: Bound, arrays, X, latents: dict, site: str):
-    """Distribution of one site at inputs X with other sites' values given; plates unwrapped."""
+    """Return the distribution of one site at inputs X, given the values of the latent sites.
+
+    Plates and ``to_event`` around the distribution are removed.
+    """
 
     def value(message):
         if message["name"] == site:  # nothing is drawn there, only its law is wanted
@@ -222,9 +244,10 @@ def law(bound: Bound, arrays, X, latents: dict, site: str):
 
 
 def over_draws(function: Callable, draws: Any, batch: int = 64):
-    """Apply ``function`` to each draw of a pytree of arrays (chain, draw, ...), some at a time.
+    """Return ``function`` of each draw, stacked into arrays (chain, draw, ...).
 
-    What does not depend on the draw is computed once per batch.
+    ``draws`` is a pytree of arrays (chain, draw, ...). ``batch`` draws are computed at a time;
+    what does not depend on the draw is computed once per batch.
     """
     shape = jax.tree.leaves(draws)[0].shape[:2]
     flat = jax.tree.map(lambda v: v.reshape((-1,) + v.shape[2:]), draws)
