@@ -28,10 +28,8 @@ def read(name):
 
     Returns
     -------
-    images : (N, d)
-        Finite numbers, so small that their squares do not overflow.
-    labels : (N,)
-        Integers.
+    images : (N, d), finite numbers, so small that their squares do not overflow
+    labels : (N,), integers
     path : Path or str
         The file or folder, for messages.
     """

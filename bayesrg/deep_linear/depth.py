@@ -18,10 +18,8 @@ def wide_and_deep(energy: ArrayLike, effective_depth: ArrayLike) -> np.ndarray:
 
     Parameters
     ----------
-    energy : (...)
-        :math:`r = y^TK^{-1}y/P` for P points, positive.
-    effective_depth : (...)
-        :math:`\lambda = LP/N` for L layers of width N, at least 0.
+    energy : (...), :math:`r = y^TK^{-1}y/P` for P points, positive
+    effective_depth : (...), :math:`\lambda = LP/N` for L layers of width N, at least 0
 
     Returns
     -------
@@ -53,12 +51,9 @@ def leading_log_evidence(
 
     Parameters
     ----------
-    energy : (...)
-        :math:`r = y^TK^{-1}y/P`, positive.
-    effective_depth : (...)
-        :math:`\lambda = LP/N` for L layers of width N, at least 0.
-    points : (...)
-        Number of points P.
+    energy : (...), :math:`r = y^TK^{-1}y/P`, positive
+    effective_depth : (...), :math:`\lambda = LP/N` for L layers of width N, at least 0
+    points : (...), number of points P
 
     Returns
     -------
@@ -97,8 +92,7 @@ def infinite_depth(width: int, points: int, energy: ArrayLike):
         N, the width of every layer.
     points : int
         P, the number of points.
-    energy : ()
-        :math:`s = y^TK^{-1}y`, positive.
+    energy : (), :math:`s = y^TK^{-1}y`, positive
 
     Returns
     -------

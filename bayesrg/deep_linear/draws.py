@@ -17,14 +17,11 @@ class ExactDraws(eqx.Module):
 
     Attributes
     ----------
-    Q : (1, s, 1, 1)
-        Order parameter.
+    Q : (1, s, 1, 1), order parameter
     effective_ridge : (1, s)
         T / q; with the mean-field parametrisation T gamma^2 / q.
-    f : (1, s, n)
-        Outputs at the training inputs, in units of y.
-    exact : bool
-        Always true.
+    f : (1, s, n), outputs at the training inputs, in units of y
+    exact : bool, always true
     """
 
     Q: Float[np.ndarray, "chain draw output output_bis"]

@@ -30,16 +30,13 @@ class Evidence(eqx.Module):
 
     Attributes
     ----------
-    log_evidence : float
-        Log density of Y, in the units of Y.
+    log_evidence : float, log density of Y, in the units of Y
     standard_error : float
         Standard error of ``log_evidence``; zero where no draws are needed.
-    ess : float
-        Effective number of draws; infinite where no draws are needed.
+    ess : float, effective number of draws; infinite where no draws are needed
     pareto_k : float
         Tail index of the weights. Above 0.7 the estimate cannot be trusted.
-    method : str
-        "exact", "importance_prior" or "importance_laplace".
+    method : str, "exact", "importance_prior" or "importance_laplace"
     sample : Importance or None
         Weighted posterior draws of the factors of the order parameter; None where no draws are
         needed.
@@ -69,8 +66,7 @@ def evidence(
     Parameters
     ----------
     net : DeepLinear
-    X : (n, d)
-        Inputs.
+    X : (n, d), inputs
     Y : (n,), or (n, c) for c outputs
         Targets.
     method : "exact", "importance_prior" or "importance_laplace", optional
@@ -83,8 +79,7 @@ def evidence(
         "importance_prior" averages the likelihood over prior draws. It works for few data only.
     key : JAX key or int
         Randomness of the draws.
-    draws : int
-        Number of draws, at least 100.
+    draws : int, number of draws, at least 100
 
     Returns
     -------

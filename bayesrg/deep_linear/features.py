@@ -51,8 +51,7 @@ def drive(data: Problem, Q: ArrayLike) -> Float[Array, ""]:
     ----------
     data : Problem
         With JAX arrays.
-    Q : (c, c)
-        Order parameter.
+    Q : (c, c), order parameter
 
     Returns
     -------
@@ -98,8 +97,7 @@ def feature_means(
     ----------
     data : Problem
         With JAX arrays.
-    chain : (G_1, ..., G_L)
-        Factors (c, r_l) that `order_parameter` returns.
+    chain : (G_1, ..., G_L), factors (c, r_l) that `order_parameter` returns
 
     Returns
     -------

@@ -41,8 +41,7 @@ def weigh(
 
     Returns
     -------
-    log_q : (g,)
-        Equidistant.
+    log_q : (g,), equidistant
     log_weight : (g,)
         Logarithm of prior times likelihood times step, without :math:`q^k` and the factors.
 

@@ -17,10 +17,8 @@ class Importance(eqx.Module):
 
     Attributes
     ----------
-    latents : dict
-        From name of a site to its draws (s, ...).
-    log_weights : (s,)
-        Log ratios; the target density need not be normalised.
+    latents : dict, from name of a site to its draws (s, ...)
+    log_weights : (s,), log ratios; the target density need not be normalised
     """
 
     latents: dict[str, Array]

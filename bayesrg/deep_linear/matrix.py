@@ -26,12 +26,10 @@ class MatrixSaddle(eqx.Module):
     ----------
     problem : Problem
         The data in the eigenbasis of the kernel, in units of the standard parametrisation.
-    Q : (c, c)
-        Order parameter: the prior covariance of vec(f) is renormalised to Q times K.
+    Q : (c, c), order parameter: the prior covariance of vec(f) is renormalised to Q times K
     delta : (c,)
         For each eigenvalue q of Q, in rising order, the root d of prod(1 + d / N_l) = q.
-    rho : (L, c)
-        Factors 1 + d / N_l of the layers for each eigenvalue.
+    rho : (L, c), factors 1 + d / N_l of the layers for each eigenvalue
     action : float
         Value of the action, in units of the standard network. Minus infinity where Q is singular
         because a width is below the number of points.

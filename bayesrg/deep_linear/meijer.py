@@ -22,8 +22,7 @@ def log_meijer_g(log_z: ArrayLike, b: ArrayLike) -> np.ndarray:
 
     Parameters
     ----------
-    log_z : (...)
-        Logarithm of the argument, any real number.
+    log_z : (...), logarithm of the argument, any real number
     b : (m,)
         Parameters, any real numbers. Equal ones are grouped, so m may be thousands.
 

@@ -21,14 +21,11 @@ def check_observed(
     Parameters
     ----------
     net : DeepLinear
-    X : (n, d)
-        Inputs.
+    X : (n, d), inputs
     Y : (n,) for one output, (n, c) for several, or None
         Targets; None samples the prior.
-    weights : bool
-        True if all weights are sampled, False if only the order parameter is.
-    force : bool
-        Allow sampling of weights at any noise above zero.
+    weights : bool, True if all weights are sampled, False if only the order parameter is
+    force : bool, allow sampling of weights at any noise above zero
 
     Returns
     -------

@@ -76,8 +76,7 @@ def bartlett_sizes(widths: Sequence[int], outputs: int) -> tuple[Bartlett, ...]:
 
     Parameters
     ----------
-    widths : (N_1, ..., N_L)
-        Widths of the hidden layers.
+    widths : (N_1, ..., N_L), widths of the hidden layers
     outputs : int
         Number of outputs c. A layer narrower than c leaves only as many columns as its width to
         the layers below it.
@@ -142,10 +141,8 @@ def order_parameter(widths: Sequence[int], outputs: int, latents: Mapping[str, A
 
     Parameters
     ----------
-    widths : (N_1, ..., N_L)
-        Widths of the hidden layers.
-    outputs : int
-        Number of outputs c.
+    widths : (N_1, ..., N_L), widths of the hidden layers
+    outputs : int, number of outputs c
     latents : mapping
         For every layer l the squares ``c{l}`` (..., pivots) and the normal numbers ``t{l}``
         (..., entries), where there are any: sites of the collapsed model, or draws of them.
@@ -176,10 +173,8 @@ def latent_excess(
 
     Parameters
     ----------
-    widths : (N_1, ..., N_L)
-        Widths of the hidden layers.
-    outputs : int
-        Number of outputs c.
+    widths : (N_1, ..., N_L), widths of the hidden layers
+    outputs : int, number of outputs c
     latents : mapping
         For every layer l the squares ``c{l}`` (..., pivots) and the normal numbers ``t{l}``
         (..., entries), where there are any.
@@ -201,8 +196,7 @@ def order_moments(widths: Sequence[int]) -> Moments:
 
     Parameters
     ----------
-    widths : (N_1, ..., N_L)
-        Widths of the hidden layers.
+    widths : (N_1, ..., N_L), widths of the hidden layers
 
     Returns
     -------
@@ -223,10 +217,8 @@ def order_log_det(widths: Sequence[int], outputs: int) -> float:
 
     Parameters
     ----------
-    widths : (N_1, ..., N_L)
-        Widths of the hidden layers.
-    outputs : int
-        Number of outputs c.
+    widths : (N_1, ..., N_L), widths of the hidden layers
+    outputs : int, number of outputs c
 
     Returns
     -------

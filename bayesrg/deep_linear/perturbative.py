@@ -23,12 +23,10 @@ def perturbative_kernel(
     ----------
     net : DeepLinear
         A rich mean-field network is far from this limit.
-    X : (n, d)
-        Inputs.
+    X : (n, d), inputs
     Y : (n,), or (n, c) for D = c outputs
         Targets.
-    level : int
-        Layer l, from 0 (the inputs) to L.
+    level : int, layer l, from 0 (the inputs) to L
 
     Returns
     -------

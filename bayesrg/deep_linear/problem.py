@@ -31,14 +31,10 @@ class Problem(eqx.Module):
     ----------
     widths : :math:`(N_1, ..., N_L)`
         Widths of the hidden layers.
-    points : int
-        Number of points P; without noise the rank of the kernel.
-    values : (r,)
-        Positive eigenvalues :math:`\kappa` of the kernel.
-    vectors : (n, r)
-        Eigenvectors of the kernel.
-    targets : (r, c)
-        Targets in that basis.
+    points : int, number of points P; without noise the rank of the kernel
+    values : (r,), positive eigenvalues :math:`\kappa` of the kernel
+    vectors : (n, r), eigenvectors of the kernel
+    targets : (r, c), targets in that basis
     outside : (c,)
         Squared length of the part of the targets outside the range of the kernel, over T.
     log_det_outside : ()
@@ -51,12 +47,9 @@ class Problem(eqx.Module):
         X.
     loadings : (d, r) or None
         New inputs times the loadings are their covariances with the modes.
-    variance : ()
-        S / N_0: prior variance of an output per squared length of its input.
-    scales : (L + 1,)
-        Standard deviations of the weights.
-    output_scale : ()
-        Factor by which the targets were multiplied.
+    variance : (), S / N_0: prior variance of an output per squared length of its input
+    scales : (L + 1,), standard deviations of the weights
+    output_scale : (), factor by which the targets were multiplied
     """
 
     widths: tuple[int, ...] = eqx.field(static=True)
@@ -188,8 +181,7 @@ def prepare(
     ----------
     net : DeepLinear
         A mean-field network is replaced by the standard network with the same outputs.
-    X : (n, d)
-        Inputs.
+    X : (n, d), inputs
     y : (n,) or (n, c)
         Targets.
     kernel : Kernel, or (n, n), optional

@@ -24,12 +24,9 @@ class Saddle(eqx.Module):
     ----------
     problem : Problem
         The data in the eigenbasis of the kernel, in units of the standard parametrisation.
-    q : float
-        Order parameter: the kernel is renormalised to qK, the ridge to T/q.
-    rho : (L,)
-        Factors of the layers; their product is q.
-    delta : float
-        The number that all layers share, :math:`\rho_l = 1 + \Delta/N_l`.
+    q : float, order parameter: the kernel is renormalised to qK, the ridge to T/q
+    rho : (L,), factors of the layers; their product is q
+    delta : float, the number that all layers share, :math:`\rho_l = 1 + \Delta/N_l`
     action : float
         Least value of the action, in units of the standard network. Minus infinity if the action
         has no lower bound.
@@ -122,8 +119,7 @@ def saddle(
     Parameters
     ----------
     net : DeepLinear
-    X : (n, d)
-        Inputs.
+    X : (n, d), inputs
     y : (n,), or (n, c) for c outputs
         Targets.
     occam : bool, optional

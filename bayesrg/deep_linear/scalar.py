@@ -27,12 +27,9 @@ class Exact(eqx.Module):
     ----------
     problem : Problem
         The data in the eigenbasis of the kernel, in units of the standard parametrisation.
-    log_q : (g,)
-        Grid, equidistant, where the posterior has weight.
-    weights : (g,)
-        Posterior probability of each point of the grid.
-    log_evidence : float
-        Log density of y, in the units of y.
+    log_q : (g,), grid, equidistant, where the posterior has weight
+    weights : (g,), posterior probability of each point of the grid
+    log_evidence : float, log density of y, in the units of y
     """
 
     problem: Problem
@@ -99,8 +96,7 @@ class Exact(eqx.Module):
 
         Returns
         -------
-        within : (m,)
-            Mean over q of the variance given q.
+        within : (m,), mean over q of the variance given q
         between : (m,)
             Variance over q of the mean given q. It is zero without noise and at infinite width.
         """
@@ -266,10 +262,8 @@ def exact(
     ----------
     net : DeepLinear
         With one output; a ridge of zero interpolates.
-    X : (n, d)
-        Inputs.
-    y : (n,)
-        Targets.
+    X : (n, d), inputs
+    y : (n,), targets
     kernel : Kernel, or (n, n), optional
         Covariance K of an output at q = 1, in place of the kernel of the inputs, as if the network
         took fixed features of X as inputs. For a mean-field network it is the covariance of the
@@ -324,10 +318,8 @@ def prior_density(widths: ArrayLike, log_q: ArrayLike) -> Float[np.ndarray, "...
 
     Parameters
     ----------
-    widths : (L,)
-        Widths of at least one hidden layer, positive.
-    log_q : (...)
-        Logarithm of the order parameter.
+    widths : (L,), widths of at least one hidden layer, positive
+    log_q : (...), logarithm of the order parameter
 
     Returns
     -------

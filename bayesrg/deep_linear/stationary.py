@@ -17,16 +17,12 @@ class Stationary(eqx.Module):
 
     Attributes
     ----------
-    log_q, q : float
-        Order parameter and its logarithm.
-    delta : float
-        The number that all layers share, :math:`\rho_l = 1 + \Delta/N_l`.
+    log_q, q : float, order parameter and its logarithm
+    delta : float, the number that all layers share, :math:`\rho_l = 1 + \Delta/N_l`
     action : float
         Minus the log of the joint density of targets and layer factors, to leading order.
-    minimum : bool
-        True for a minimum, False for a maximum along :math:`\log q`.
-    log_evidence : float
-        Laplace's approximation around this point; nan at a maximum.
+    minimum : bool, True for a minimum, False for a maximum along :math:`\log q`
+    log_evidence : float, Laplace's approximation around this point; nan at a maximum
     sd_log_q : float
         Standard deviation of :math:`\log q` around this point; nan at a maximum.
     """

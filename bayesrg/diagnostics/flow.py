@@ -51,8 +51,7 @@ def posterior_flow(
     rule : "running" or "self_consistent"
         Rule for the number of modes kept, as `bayesrg.rg.cutoff` describes it. Its rule
         "posterior" is not possible here.
-    threshold : float
-        Learnability above which a mode is kept, between 0 and 1.
+    threshold : float, learnability above which a mode is kept, between 0 and 1
     cutoffs : (t,) integers, optional
         Cutoffs at which ridges are computed; by default about 24 from 1 to the number of modes.
     modes : (m,) integers, optional
@@ -60,8 +59,7 @@ def posterior_flow(
     values_fn : callable, optional
         Takes one draw, a dict of the posterior's arrays. Returns a Spectrum, Levels or falling
         eigenvalues (k,), and the ridge (). Used in place of ``scale`` and ``noise``; traced by JAX.
-    batch : int
-        Number of draws computed at once.
+    batch : int, number of draws computed at once
 
     Returns
     -------

@@ -26,16 +26,13 @@ def add_kernels(
 
     Parameters
     ----------
-    dt : DataTree
-        Draws of the models ``rainbow`` or ``rainbow_collapsed``.
-    net : Rainbow
-        The network of the fit.
+    dt : DataTree, draws of the models ``rainbow`` or ``rainbow_collapsed``
+    net : Rainbow, the network of the fit
     X : (n, d), optional
         Inputs; by default X in constant_data.
     groups : sequence of str
         Groups that get the variable; those that the tree does not have are skipped.
-    max_bytes : int
-        Most memory that the kernels of one group may take, in bytes.
+    max_bytes : int, most memory that the kernels of one group may take, in bytes
 
     Returns
     -------

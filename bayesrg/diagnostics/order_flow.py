@@ -32,15 +32,12 @@ def order_flow(
     ----------
     dt : DataTree
         With Q (chain, draw, output, output_bis) in its posterior, and X in constant_data.
-    net : DeepLinear
-        The network of the fit.
+    net : DeepLinear, the network of the fit
     spectrum : Spectrum, Levels, or eigenvalues (k,), optional
         Of the kernel of infinitely wide layers, under the distribution of the inputs. The default
         are the eigenvalues of the kernel matrix at the training inputs, divided by their number.
-    output : int
-        Index a of an eigenvalue of Q; 0 is the largest.
-    site : str
-        Name of Q in the posterior.
+    output : int, index a of an eigenvalue of Q; 0 is the largest
+    site : str, name of Q in the posterior
     **options
         Passed to `bayesrg.diagnostics.posterior_flow`: n, rule, threshold, cutoffs, modes, batch.
 

@@ -72,8 +72,7 @@ def noise_after(fn, cutoff, rule, n=None):
     Parameters
     ----------
     fn : MercerNormal
-    cutoff : int
-        Number of modes kept.
+    cutoff : int, number of modes kept
     rule : "local", "dressed", "universal" or "truncate"
         Formula for the noise variance; see the notes.
     n : int, optional
@@ -215,8 +214,7 @@ class EffectiveNormal(dist.Distribution):
 
         Parameters
         ----------
-        value : (..., n1)
-            Observations at the first n1 points.
+        value : (..., n1), observations at the first n1 points
 
         Returns
         -------

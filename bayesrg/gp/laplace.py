@@ -30,14 +30,10 @@ class Mode(NamedTuple):
 
     Attributes
     ----------
-    f : (..., n)
-        The mode.
-    weight : (..., n)
-        K^-1 (f - mean), for the prior covariance K.
-    steps : ()
-        Number of Newton steps.
-    converged : (...)
-        True if the gradient is small and the likelihood is log-concave at f.
+    f : (..., n), the mode
+    weight : (..., n), K^-1 (f - mean), for the prior covariance K
+    steps : (), number of Newton steps
+    converged : (...), True if the gradient is small and the likelihood is log-concave at f
     """
 
     f: Float[Array, "*batch point"]
@@ -162,10 +158,8 @@ class LaplaceMarginal(dist.Distribution):
 
         Parameters
         ----------
-        cutoff : int
-            Number of modes to split off.
-        rule : str
-            How the other modes enter the rest, as `MercerNormal.split` describes it.
+        cutoff : int, number of modes to split off
+        rule : str, how the other modes enter the rest, as `MercerNormal.split` describes it
         **options
             Further arguments of `MercerNormal.split`.
 
@@ -248,10 +242,8 @@ class LaplaceMarginal(dist.Distribution):
 
         Returns
         -------
-        mean : (..., n)
-            The mode of the function.
-        covariance : (..., n, n)
-            The inverse of ``K^-1 + W``.
+        mean : (..., n), the mode of the function
+        covariance : (..., n, n), the inverse of ``K^-1 + W``
         """
         at = self._expand(value)
         return at.f + at.doubt[..., None], at.covariance()
@@ -307,8 +299,7 @@ class LaplaceMarginal(dist.Distribution):
 
         Parameters
         ----------
-        value : (..., n1)
-            Observations at the first n1 of the n points.
+        value : (..., n1), observations at the first n1 of the n points
 
         Returns
         -------

@@ -28,12 +28,9 @@ def matrix_marginal(
     ----------
     prior : Kernel or Spectrum
         Prior of one output at order parameter 1. A spectrum has modes, which can be cut off.
-    X : (n, d)
-        Inputs.
-    ridge : (...)
-        Noise variance.
-    order : (..., c, c)
-        Order parameter.
+    X : (n, d), inputs
+    ridge : (...), noise variance
+    order : (..., c, c), order parameter
     factor : (..., c, r), optional
         Matrix F with F F^T = order, which `MatrixMercerNormal` describes.
     eigen : (vectors, values), optional

@@ -56,8 +56,7 @@ def maximise_evidence(
     theta0 : pytree of positive numbers or arrays
         First start. The search is in the logarithm of each number, except for the entry
         ``"mean"``.
-    X : (n, d)
-        Inputs.
+    X : (n, d), inputs
     y : (n,) or (n, c)
         Targets.
     ridge : () or (n,), optional

@@ -22,14 +22,11 @@ def readout_posterior(
 
     Parameters
     ----------
-    F : (n, p)
-        Features; the function at the n points is F w.
+    F : (n, p), features; the function at the n points is F w
     y : (n,) or (n, c)
         Targets.
-    ridge : ()
-        Noise variance :math:`\sigma^2`, above zero.
-    scale : ()
-        Prior variance :math:`\alpha` of a weight, above zero.
+    ridge : (), noise variance :math:`\sigma^2`, above zero
+    scale : (), prior variance :math:`\alpha` of a weight, above zero
 
     Returns
     -------

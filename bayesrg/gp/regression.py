@@ -23,23 +23,19 @@ class Posterior(eqx.Module):
 
     Attributes
     ----------
-    kernel : Kernel
-        Prior covariance K.
-    X : (n, d)
-        Training inputs.
+    kernel : Kernel, prior covariance K
+    X : (n, d), training inputs
     y : (n,) or (n, c)
         Training targets.
     ridge : () or (n,)
         Noise variance.
-    factor : (n, n)
-        Lower Cholesky factor of K(X, X) + ridge I.
+    factor : (n, n), lower Cholesky factor of K(X, X) + ridge I
     weight : (n,) or (n, c)
         (K(X, X) + ridge I)^-1 times the targets minus the prior mean.
     jitter : ()
         Number added to the ridge so that the matrix could be factorised; zero unless the matrix
         was singular.
-    prior_mean : callable
-        Takes inputs (m, d); returns the prior mean.
+    prior_mean : callable, takes inputs (m, d); returns the prior mean
     """
 
     kernel: Kernel
@@ -72,8 +68,7 @@ class Posterior(eqx.Module):
 
         Parameters
         ----------
-        Z : (m, d)
-            New inputs.
+        Z : (m, d), new inputs
         noise : bool
             Add the noise variance of a new observation; this needs one ridge for all points.
 
@@ -119,8 +114,7 @@ class Posterior(eqx.Module):
         Returns
         -------
         mean : (n,) or (n, c)
-        variance : (n,)
-            Noise is included.
+        variance : (n,), noise is included
 
         References
         ----------
@@ -165,10 +159,8 @@ def condition(
 
     Parameters
     ----------
-    kernel : Kernel
-        Prior covariance.
-    X : (n, d)
-        Inputs.
+    kernel : Kernel, prior covariance
+    X : (n, d), inputs
     y : (n,), or (n, c) for c independent targets that share kernel and noise
         Targets.
     ridge : () or (n,)

@@ -30,12 +30,9 @@ def units_of(gram, start, X, variance):
     ----------
     gram : callable
         Takes log parameters (p,) and inputs (m, d); returns a Gram matrix (m, m).
-    start : (p,)
-        Log parameters at which the kernel is tried.
-    X : (n, d)
-        Inputs.
-    variance : float
-        Variance of the targets.
+    start : (p,), log parameters at which the kernel is tried
+    X : (n, d), inputs
+    variance : float, variance of the targets
 
     Returns
     -------

@@ -27,10 +27,8 @@ class Diagnosis(NamedTuple):
 
     Attributes
     ----------
-    passed : bool
-        True if no check failed and at least one variable was checked.
-    reasons : tuple of str
-        One sentence per failed check.
+    passed : bool, True if no check failed and at least one variable was checked
+    reasons : tuple of str, one sentence per failed check
     table : Dataset
         Over variable: the largest r_hat and the least ess of its entries, the number of
         ``constant`` entries, and the status (passed, failed, constant, weights or exact).
@@ -51,10 +49,8 @@ def layer_identity(dt: xr.DataTree, *, group: str = "feature_learning") -> xr.Da
 
     Parameters
     ----------
-    dt : DataTree
-        Returned by `bayesrg.diagnostics.feature.measure_deep_linear`.
-    group : str
-        Group that contains layer_excess and drive.
+    dt : DataTree, returned by `bayesrg.diagnostics.feature.measure_deep_linear`
+    group : str, group that contains layer_excess and drive
 
     Returns
     -------
@@ -114,8 +110,7 @@ def diagnose(
     allow_weights : bool
         Put weights that ``var_names`` names into the table, with a warning. They do not change
         the result.
-    groups : sequence of str
-        Groups to read; those that are missing are skipped.
+    groups : sequence of str, groups to read; those that are missing are skipped
 
     Returns
     -------

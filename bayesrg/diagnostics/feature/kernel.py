@@ -34,14 +34,10 @@ def kernels(
     apply : callable
         Takes ``params`` and X; returns the sequence of hidden layers H_l (n, N_l), each of any
         width.
-    params : pytree
-        Parameters of one network, or of many along leading axes.
-    X : (n, d)
-        Inputs.
-    lead : sequence of str
-        Names of the leading axes, for instance ("chain", "draw").
-    max_bytes : int
-        Most memory that the kernels may take, in bytes.
+    params : pytree, parameters of one network, or of many along leading axes
+    X : (n, d), inputs
+    lead : sequence of str, names of the leading axes, for instance ("chain", "draw")
+    max_bytes : int, most memory that the kernels may take, in bytes
 
     Returns
     -------
@@ -100,18 +96,12 @@ class Reference(NamedTuple):
 
     Attributes
     ----------
-    kernels : (L, n, n)
-        Prior means :math:`K_l`.
-    values : (L, n)
-        Eigenvalues of the prior means, falling.
-    targets : (n, c)
-        Targets Y.
-    centred : (n, c)
-        Y minus its column means.
-    lifted : (L, n, c)
-        :math:`K_l^+Y`.
-    ridge : ()
-        :math:`\tau` of the effective dimension.
+    kernels : (L, n, n), prior means :math:`K_l`
+    values : (L, n), eigenvalues of the prior means, falling
+    targets : (n, c), targets Y
+    centred : (n, c), Y minus its column means
+    lifted : (L, n, c), :math:`K_l^+Y`
+    ridge : (), :math:`\tau` of the effective dimension
     """
 
     kernels: Float[Array, "layer point point_bis"]
@@ -145,12 +135,10 @@ def quantities(Phi: Float[Array, "layer point point_bis"], ref: Reference, modes
 
     Parameters
     ----------
-    Phi : (L, n, n)
-        Kernels of one draw.
+    Phi : (L, n, n), kernels of one draw
     ref : Reference
         Prior means K and targets Y.
-    modes : int
-        Number of eigenvalues whose shift is computed.
+    modes : int, number of eigenvalues whose shift is computed
 
     Returns
     -------
@@ -216,8 +204,7 @@ def walk(
         by JAX.
     ref : Reference
         Prior means and targets for `quantities`.
-    modes : int
-        Number of eigenvalues whose shift is computed.
+    modes : int, number of eigenvalues whose shift is computed
     keep : bool
         Return feature_kernel of every draw too. Otherwise only the mean kernels are in memory.
 

@@ -52,17 +52,14 @@ def measure(
         Targets; by default those of observed_data.
     ridge : ()
         :math:`\tau` of the effective dimension. For 0 the effective dimension is the rank.
-    var_name : str
-        Variable with the kernels, (chain, draw, layer, point, point_bis).
+    var_name : str, variable with the kernels, (chain, draw, layer, point, point_bis)
     estimator : "draw" or "rao_blackwell"
         Origin of the kernels: draws of all weights, or means given a draw of the order parameter.
         It is stored, so that `compare` does not mix the two.
-    group : str
-        Group of posterior draws.
+    group : str, group of posterior draws
     prior : str, optional
         Group of prior draws of a network of equal widths; None means no prior draws.
-    modes : int
-        Number of eigenvalues whose shift is stored.
+    modes : int, number of eigenvalues whose shift is stored
 
     Returns
     -------
@@ -135,8 +132,7 @@ def measure_deep_linear(
     dt : DataTree
         Draws of the model ``deep_linear`` or ``deep_linear_collapsed``, with prior draws unless
         ``prior`` is None.
-    net : DeepLinear
-        The network of the fit.
+    net : DeepLinear, the network of the fit
     kernel : "rao_blackwell" or "draw"
         Which kernels to measure. "rao_blackwell": means given a draw of the order parameter, which
         have less noise. "draw": kernels of a draw of all weights. The two agree in the expectation
@@ -151,16 +147,12 @@ def measure_deep_linear(
     ridge : (), optional
         :math:`\tau` of the effective dimension. The default is the noise variance T; in mean field
         T times :math:`\gamma^2`.
-    group : str
-        Group of posterior draws.
+    group : str, group of posterior draws
     prior : str, optional
         Group of prior draws of the network; None means no prior draws.
-    modes : int
-        Number of eigenvalues whose shift is stored.
-    keep_kernels : bool
-        Store feature_kernel (chain, draw, layer, point, point_bis) too.
-    max_bytes : int
-        Most memory that stored kernels may take, in bytes.
+    modes : int, number of eigenvalues whose shift is stored
+    keep_kernels : bool, store feature_kernel (chain, draw, layer, point, point_bis) too
+    max_bytes : int, most memory that stored kernels may take, in bytes
 
     Returns
     -------
@@ -242,12 +234,9 @@ def compare(dt: xr.DataTree, *, group: str = _GROUP, prior: str = _PRIOR) -> xr.
 
     Parameters
     ----------
-    dt : DataTree
-        Returned by `measure` or `measure_deep_linear`.
-    group : str
-        Group with the quantities of posterior draws.
-    prior : str
-        Group with the quantities of prior draws.
+    dt : DataTree, returned by `measure` or `measure_deep_linear`
+    group : str, group with the quantities of posterior draws
+    prior : str, group with the quantities of prior draws
 
     Returns
     -------

@@ -29,8 +29,7 @@ def sites(net: DeepLinear, group: xr.Dataset, inputs: int) -> dict[str, Array]:
     net : DeepLinear
     group : Dataset
         Draws; weights are read if it has all of them, otherwise factors.
-    inputs : int
-        Number of columns of X.
+    inputs : int, number of columns of X
 
     Returns
     -------
@@ -84,8 +83,7 @@ def at_draw(net: DeepLinear, data: Problem, kernel: str, X: Array) -> Callable:
         With JAX arrays.
     kernel : "rao_blackwell" or "draw"
         Means of the kernels given the order parameter, or kernels of a draw of all weights.
-    X : (n, d)
-        Inputs.
+    X : (n, d), inputs
 
     Returns
     -------
