@@ -37,7 +37,7 @@ def load(
     task: str | tuple[int, int] | None = None,
     key: Array | int | None = None,
 ) -> Data:
-    """Load labelled images as a regression problem with targets +1 and -1.
+    """Return labelled images as a regression problem with targets +1 and -1.
 
     The mean of the whole file is subtracted from each image, and each image is scaled to squared
     length d. The rows are then shuffled with ``key``: n of them are for training, and the rest is
@@ -54,10 +54,6 @@ def load(
         Which images get which target: the first of each pair gets +1.
     key : JAX key or int, optional
         Randomness of the split; 0 by default.
-
-    Returns
-    -------
-    Data
 
     Raises
     ------

@@ -52,10 +52,6 @@ def drive(data: Problem, Q: ArrayLike) -> Float[Array, ""]:
     data : Problem
         With JAX arrays.
     Q : (c, c), order parameter
-
-    Returns
-    -------
-    ()
     """
     Q = jnp.asarray(Q)
     V, _, _, total, signal = _given(data, Q)

@@ -81,10 +81,6 @@ def bartlett_sizes(widths: Sequence[int], outputs: int) -> tuple[Bartlett, ...]:
         Number of outputs c. A layer narrower than c leaves only as many columns as its width to
         the layers below it.
 
-    Returns
-    -------
-    tuple of Bartlett
-
     Notes
     -----
     In a layer narrower than the columns above it, the last diagonal entry has one degree of
@@ -111,8 +107,7 @@ def bartlett_factor(
     Parameters
     ----------
     size : Bartlett
-    squares : (..., rank) or (..., rank - 1)
-        Squared diagonal; None if there is none.
+    squares : (..., rank) or (..., rank - 1), squared diagonal; None if there is none
     normals : (..., k)
         Entries below the diagonal and those diagonal entries whose squares are not given, row by
         row; None if there are none.
@@ -147,10 +142,6 @@ def order_parameter(widths: Sequence[int], outputs: int, latents: Mapping[str, A
         For every layer l the squares ``c{l}`` (..., pivots) and the normal numbers ``t{l}``
         (..., entries), where there are any: sites of the collapsed model, or draws of them.
 
-    Returns
-    -------
-    Order
-
     References
     ----------
     arXiv 2406.03260.
@@ -169,19 +160,8 @@ def latent_excess(
     r"""Return the excess of every layer's factor over its prior mean, (..., L).
 
     Entry l is :math:`\|B_l\|^2 - N_l d_l` for the d_l rows of B_l. Its posterior mean is equal in
-    all layers: it is the posterior mean of `drive`.
-
-    Parameters
-    ----------
-    widths : (N_1, ..., N_L), widths of the hidden layers
-    outputs : int, number of outputs c
-    latents : mapping
-        For every layer l the squares ``c{l}`` (..., pivots) and the normal numbers ``t{l}``
-        (..., entries), where there are any.
-
-    Returns
-    -------
-    (..., L)
+    all layers: it is the posterior mean of `drive`. ``widths`` are (N_1, ..., N_L), ``outputs`` is
+    c, and ``latents`` maps ``c{l}`` and ``t{l}`` to the squares and normal numbers of layer l.
     """
     result = []
     for size in bartlett_sizes(widths, outputs)[::-1]:
@@ -192,20 +172,11 @@ def latent_excess(
 
 
 def order_moments(widths: Sequence[int]) -> Moments:
-    """Return second moments of the order parameter under the prior, whose mean is the identity.
+    """Return prior moments of the order parameter of hidden layers of ``widths`` (N_1, ..., N_L).
 
-    Parameters
-    ----------
-    widths : (N_1, ..., N_L), widths of the hidden layers
-
-    Returns
-    -------
-    Moments
-
-    Notes
-    -----
-    A layer of width N changes the moments (a, b, c) to a (1 + 2/N), b + 2c/N, c + (b + c)/N.
+    The mean of the order parameter is the identity.
     """
+    # A layer of width N changes the moments (a, b, c) to a (1 + 2/N), b + 2c/N, c + (b + c)/N.
     a, b, c = 1.0, 1.0, 0.0
     for width in widths[::-1]:
         a, b, c = a * (1 + 2 / width), b + 2 * c / width, c + (b + c) / width
@@ -213,17 +184,9 @@ def order_moments(widths: Sequence[int]) -> Moments:
 
 
 def order_log_det(widths: Sequence[int], outputs: int) -> float:
-    r"""Return the prior mean of :math:`\log\det Q`.
+    r"""Return the prior mean of :math:`\log\det Q` for hidden ``widths`` and c ``outputs``.
 
-    Parameters
-    ----------
-    widths : (N_1, ..., N_L), widths of the hidden layers
-    outputs : int, number of outputs c
-
-    Returns
-    -------
-    float
-        Minus infinity if a width is below c, because Q is then singular.
+    It is minus infinity if a width is below c, because Q is then singular.
     """
     if min(widths, default=outputs) < outputs:
         return -np.inf

@@ -189,10 +189,6 @@ def prepare(
     name : str
         What error messages call y.
 
-    Returns
-    -------
-    Problem
-
     Raises
     ------
     ValueError

@@ -20,7 +20,7 @@ def log_tilted(problem: Problem, k: float) -> float:
     ----------
     problem : Problem
         With ridge 0 and at least one hidden layer.
-    k : float, power, any real number
+    k : float, power of q, any real number
 
     Returns
     -------

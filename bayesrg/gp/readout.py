@@ -28,10 +28,6 @@ def readout_posterior(
     ridge : (), noise variance :math:`\sigma^2`, above zero
     scale : (), prior variance :math:`\alpha` of a weight, above zero
 
-    Returns
-    -------
-    LinearPosterior
-
     Raises
     ------
     RuntimeError

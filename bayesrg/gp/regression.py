@@ -169,10 +169,6 @@ def condition(
         Prior mean: takes inputs (m, d) and returns (m,) or (m, c); zero by default. Arrays that
         the function captured are parameters of the posterior.
 
-    Returns
-    -------
-    Posterior
-
     Raises
     ------
     RuntimeError

@@ -84,10 +84,6 @@ def save(dt: xr.DataTree, path: str | os.PathLike) -> Path:
 def open_run(path: str | os.PathLike) -> xr.DataTree:
     """Read the result in the run folder ``path``, or in a netCDF file, and return it in memory.
 
-    Returns
-    -------
-    DataTree
-
     Raises
     ------
     FileNotFoundError
