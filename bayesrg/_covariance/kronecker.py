@@ -135,7 +135,7 @@ class Blocks(NamedTuple):
         quad, log_det = quad_logdet(M, inside[..., None, :])
         terms = jnp.where(live, quad[..., 0] + log_det + c * np.log(2 * np.pi), 0.0)
 
-        # The n - r directions outside the eigenvectors have noise alone.
+        # Directions outside the given eigenvectors have noise alone.
         missing = n - self.kappa.shape[0]
         outside = 0.0 if outside is None else (outside**2).sum((-2, -1))
         ridge = jnp.where(self.ridge > 0, self.ridge, 1.0)

@@ -93,7 +93,7 @@ def _saddle(log_z, shift, count):
 
     The sum is concave and rises, so that Newton's method converges from below.
     """
-    # Start from the asymptotic inverse of psi: log d for a large d, and -1 / d for a small one.
+    # Start from the limits of psi(d): log(d - 1/2) for a large d, and psi(1) - 1/d for a small one.
     mean = log_z / count.sum()
     d = np.where(mean > -2.0, np.exp(np.maximum(mean, -2.0)) + 0.5, -1.0 / (mean - psi(1.0)))
     for _ in range(100):

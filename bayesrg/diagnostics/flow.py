@@ -47,11 +47,13 @@ def posterior_flow(
     noise : str, number or None
         Site of the noise (a standard deviation), or its value; None means zero.
     n : (), optional
-        Number of points that set the cutoff; by default the number of rows of X in constant_data.
-    rule : "running" or "self_consistent"
-        Rule for the number of modes kept, as `bayesrg.rg.cutoff` describes it. Its rule
-        "posterior" is not possible here.
-    threshold : float, learnability above which a mode is kept, between 0 and 1
+        Number of training points; by default the number of rows of X in constant_data.
+    rule : str
+        Rule for the number of modes kept: one of those that `bayesrg.rg.cutoff` lists, except
+        "posterior", which needs features at given points.
+    threshold : float
+        Strictly between 0 and 1: learnability from which on a mode is kept. The rules "dof" and
+        "match" ignore it.
     cutoffs : (t,) integers, optional
         Cutoffs at which ridges are computed; by default about 24 from 1 to the number of modes.
     modes : (m,) integers, optional
@@ -67,7 +69,7 @@ def posterior_flow(
         The groups of ``dt`` and ``flow``, which replaces a group of that name. Its variables have
         the axes chain and draw first: stop (number of modes kept), ridge (bare), effective_ridge,
         learnability over mode (at the effective ridge), total_learnability (its sum over all
-        modes), and over cutoff the ridges universal, dressed and rescaled of `bayesrg.rg.Flow`.
+        modes), and over cutoff universal, dressed and rescaled, which `bayesrg.rg.Flow` describes.
         ``az.summary(dt, group="flow", var_names=[...])`` tabulates it.
 
     Raises
