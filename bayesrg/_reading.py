@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Arrays from files that anybody may have written: nothing in them is run or trusted.
+"""Readers of arrays in files from untrusted sources. No content of a file is executed.
 
-What a header promises is compared with the length of the file before memory is taken, compressed
-content is inflated block by block up to what the header promises, and every error is one line that
-names the file.
+The size that a header declares is compared with the length of the file before memory is allocated.
+Compressed content is decompressed block by block, up to the declared size. Every error is one line
+that names the file.
 """
 
 import gzip
@@ -16,7 +16,8 @@ from contextlib import contextmanager
 import numpy as np
 
 _BLOCK = 1 << 20
-_FREE, _RATIO = 16 << 20, 32  # images and draws do not shrink more than thirty-fold
+# A file may hold 16 MiB, plus 32 times its size on disk: images and draws compress less than that.
+_FREE, _RATIO = 16 << 20, 32
 _DIRECTORY = 1 << 16  # bytes of an archive's table of contents: about a thousand names
 # The header that numpy writes for numbers; objects, records and anything else do not match.
 _NPY = re.compile(
@@ -27,10 +28,13 @@ _NPY = re.compile(
 
 @contextmanager
 def reading(path, what):
-    """Turn whatever is raised while ``path`` is read into one line that names it."""
+    """Turn any exception raised while ``path`` is read into one line that names it.
+
+    ``what`` names the kind of file in the message.
+    """
     try:
         yield
-    except Exception as error:  # parsers of formats raise anything
+    except Exception as error:  # libraries that parse files raise exceptions of any class
         text, from_system = str(error), getattr(error, "errno", None) is not None
         if (isinstance(error, ValueError) or from_system) and str(path) in text:
             raise
@@ -39,44 +43,41 @@ def reading(path, what):
 
 
 def plausible(path, size, stored):
-    """Raise if ``size`` bytes are more than ``stored`` bytes of a file can sensibly hold."""
+    """Raise ValueError if a file of ``stored`` bytes declares an implausible ``size`` in bytes."""
     if size > _FREE + _RATIO * stored:
         raise ValueError(
-            f"{path} says that it holds {size:,} bytes but has {stored:,} on disk; it is damaged "
-            "or made to fill the memory: fetch it again"
+            f"{path} declares {size:,} bytes but has {stored:,} on disk; it is damaged or made to "
+            "fill the memory: fetch it again"
         )
 
 
 def idx(path, rank):
-    """Read an IDX file of bytes, plain or .gz: two zeros, type 8, rank, lengths, data.
+    """Read an IDX file of bytes, plain or .gz, and return an array of bytes with ``rank`` axes.
 
-    Returns
-    -------
-    array of bytes
-        With ``rank`` axes.
+    The file contains two zeros, the type 8, the rank, the lengths of the axes, and the data.
     """
     opened = gzip.open if path.suffix == ".gz" else open
     with reading(path, "an IDX file"), opened(path, "rb") as stream:
         head = stream.read(4 + 4 * rank)
         if head[:4] != bytes([0, 0, 8, rank]) or len(head) != 4 + 4 * rank:
-            raise ValueError(f"{path} is no IDX file of bytes with {rank} axes; fetch it again")
+            raise ValueError(f"{path} is not an IDX file of bytes with {rank} axes; fetch it again")
         shape = struct.unpack(f">{rank}I", head[4:])
         return _fill(path, stream, np.dtype(np.uint8), shape, path.stat().st_size)
 
 
 def records(path, size):
-    """Read a file of records of ``size`` bytes each, as rows."""
+    """Read a file of records of ``size`` bytes each, and return them as rows, (N, size)."""
     stored = path.stat().st_size
     if stored == 0 or stored % size:
         raise ValueError(
-            f"{path} has {stored} bytes, not a multiple of {size}, a record's; fetch it again"
+            f"{path} has {stored} bytes, not a multiple of a record's {size}; fetch it again"
         )
     with reading(path, "records of bytes"):
         return np.fromfile(path, np.uint8).reshape(-1, size)
 
 
 def npz(path, names):
-    """Read the arrays of numbers called ``names`` from an npz file."""
+    """Read an npz file, and return the list of its arrays called ``names``."""
     with reading(path, "an npz file"):
         _short_directory(path)
         with zipfile.ZipFile(path) as archive:
@@ -93,35 +94,38 @@ def npz(path, names):
 
 
 def _short_directory(path):
-    """Raise unless a zip archive ends as `numpy.savez` ends it, with a short table of contents."""
-    # The end record has 22 bytes: in bytes 12 to 15 the size of the table, in the last two the
-    # length of a comment, here zero. A zip64 file has a locator of 20 bytes before it.
+    """Raise unless a zip archive ends with a short table of contents, as numpy writes it."""
+    # The end record has 22 bytes. Bytes 12 to 15 are the size of the table, and the last two are
+    # the length of a comment, here zero. In a zip64 file a locator of 20 bytes comes before it.
     with path.open("rb") as stream:
         stream.seek(max(path.stat().st_size - 42, 0))
         tail = stream.read()
     if tail[-22:-18] != b"PK\x05\x06" or tail[-2:] != b"\0\0":
-        raise ValueError(f"{path} is no npz file, or only the start of one; fetch it again")
+        raise ValueError(f"{path} is not an npz file, or only the start of one; fetch it again")
     if tail[-42:-38] == b"PK\x06\x07" or struct.unpack("<I", tail[-10:-6])[0] > _DIRECTORY:
         raise ValueError(f"{path} holds too many arrays; save it with images and labels alone")
 
 
 def _member(path, archive, info):
-    """Read one array: a magic string, the version, the length of the header, header, numbers."""
+    """Read one array of an npz file and return it.
+
+    It contains a magic string, the version, the length of the header, the header, and numbers.
+    """
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise ValueError(f"{path} is not packed as numpy does it; save it with np.savez")
+        raise ValueError(f"{path} is compressed in an unknown way; save it with np.savez")
     with archive.open(info) as stream:
         start = stream.read(8)
         # versions 2 and 3 have 4 bytes for the length of the header
         wide = start[6:7] in (b"\2", b"\3")
         length = stream.read(4 if wide else 2)
         if start[:6] != b"\x93NUMPY" or len(length) != (4 if wide else 2):
-            raise ValueError(f"{path}: {info.filename} is no array; save it with np.savez")
+            raise ValueError(f"{path}: {info.filename} is not an array; save it with np.savez")
         length = int.from_bytes(length, "little")
         header = stream.read(min(length, 1000)).decode("latin1")
         found = _NPY.fullmatch(header) if len(header) == length else None
         if found is None:
             raise ValueError(
-                f"{path}: {info.filename} is no array of numbers, header {header[:80]!r}; save "
+                f"{path}: {info.filename} is not an array of numbers, header {header[:80]!r}; save "
                 "arrays of integers or floating-point numbers with np.savez"
             )
         dtype, shape = np.dtype(found[1]), tuple(int(m) for m in re.findall(r"\d+", found[3]))
@@ -131,7 +135,7 @@ def _member(path, archive, info):
 
 
 def _fill(path, stream, dtype, shape, stored, order="C"):
-    """Read an array of just this shape from what is left of ``stream``."""
+    """Read an array of ``shape`` from the rest of ``stream``, which must have exactly its size."""
     size = math.prod(shape) * dtype.itemsize
     plausible(path, size, stored)
     if size == 0:

@@ -155,13 +155,13 @@ def spoilt(array, row, value):
         (spoilt(IMAGES, 5, -np.inf), LABELS, "1 of 12 images hold pixels .*infinite.*: rows 5;"),
         (spoilt(IMAGES, 5, 1e200), LABELS, r"1 of 12 images hold pixels .*beyond 1e\+100: rows 5;"),
         (spoilt(IMAGES, 5, IMAGES[np.arange(12) != 5].mean(0)), LABELS,
-         "1 of 12 images equal the mean of all, which leaves them no direction: rows 5;"),
+         "1 of 12 images equal the mean of all images and cannot be scaled: rows 5;"),
         (IMAGES * 0, LABELS, "12 of 12 images equal the mean .*: rows 0, 1, 2, 3, 4, ...;"),
         (IMAGES * 0 + 0.1, LABELS, "12 of 12 images equal the mean"),
         (IMAGES, spoilt(LABELS, 3, 0.5), "1 of 12 images have labels .*such as 0.5: rows 3;"),
         (IMAGES, spoilt(LABELS, 3, np.nan), "1 of 12 images have labels .*such as nan: rows 3;"),
         (IMAGES, spoilt(LABELS, 3, 1e300), "1 of 12 images have labels .*such as 1e.300: rows 3;"),
-        (IMAGES, LABELS * 2, r"the labels \[0, 2, 4, 6, 8\] alone, one class of .*'even_odd'"),
+        (IMAGES, LABELS * 2, r"only the labels \[0, 2, 4, 6, 8\], one class of .*'even_odd'"),
         (IMAGES, LABELS[:, None], r"labels of shape \(12, 1\); give one label per image"),
         (IMAGES[0, 0, :2], LABELS[:2], "give one label per image"),
         (IMAGES[:2], LABELS[:2], "has 2 images for this task; give three or more"),
@@ -205,7 +205,7 @@ def test_damaged_files_are_named(folder):
     with pytest.raises(ValueError, match="t10k-images-idx3-ubyte holds 239 bytes for shape"):
         load("mnist")
     path.write_bytes(b"<html>")
-    with pytest.raises(ValueError, match="t10k-images-idx3-ubyte is no IDX file"):
+    with pytest.raises(ValueError, match="t10k-images-idx3-ubyte is not an IDX file"):
         load("mnist")
     path.write_bytes(idx(images_and_labels(19, 4, 3)[0]))
     with pytest.raises(ValueError, match=r"shape \(19, 4, 3\) but labels of shape \(20,\)"):

@@ -361,7 +361,10 @@ def low_rank():
         (lambda: run(deep_linear.model, widths=(4, 0)), "positive integer, got 0"),
         (lambda: run(deep_linear.model, ridge=-0.1), "ridge must be non-negative, got -0.1"),
         (lambda: run(deep_linear.model, weight_scales=-1.0), "weight_scales must be positive"),
-        (lambda: run(deep_linear.model, ridge=0.0), "zero noise has no density in weight space"),
+        (
+            lambda: run(deep_linear.model, ridge=0.0),
+            "without noise weights have no posterior density",
+        ),
         (
             lambda: run(deep_linear_collapsed.model, ridge=0.0, widths=(4, 1)),
             "width 1 is below the 2 outputs: Q is singular.*below rank 2: interpolation impossible",

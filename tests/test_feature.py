@@ -264,7 +264,7 @@ def test_draws_of_the_prior_do_not_share_it(collapsed, measured):
 
 def test_weights_are_no_invariants(raw):
     verdict = feature.diagnose(raw)
-    assert not verdict.passed and "nothing was found to pass" in verdict.reasons[-1]
+    assert not verdict.passed and "nothing to check" in verdict.reasons[-1]
     refused = feature.diagnose(raw, var_names=["z1"])
     assert "z1 refused: the posterior of weights is invariant under rotations" in refused.reasons[0]
     with pytest.warns(UserWarning, match="z1, z3: the posterior of weights is invariant"):
@@ -395,7 +395,7 @@ def test_trees_that_lack_something_are_told():
         ValueError, match="the draws of feature_learning have no variable 'Phi', only"
     ):
         feature.measure(dt, var_name="Phi")
-    with pytest.raises(ValueError, match=r"shape \(2, 5, 5\) a draw and prior_mean \(1, 5, 5\)"):
+    with pytest.raises(ValueError, match=r"shape \(2, 5, 5\) per draw and prior_mean \(1, 5, 5\)"):
         feature.measure(dt, prior_mean=K[:1])
     with pytest.raises(ValueError, match="no y in observed_data; give Y="):
         feature.measure(dt.drop_nodes("observed_data"), prior_mean=K)

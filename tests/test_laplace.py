@@ -315,7 +315,7 @@ def test_draws_are_observations():
 
 def test_bad_input_is_named():
     prior = MercerNormal(p.Phi, p.values, 1e-2)
-    with pytest.raises(ValueError, match=r"log densities of shape \(\) .* no to_event"):
+    with pytest.raises(ValueError, match=r"log densities of shape \(\) .* without to_event"):
         LaplaceMarginal(prior, lambda f: dist.Bernoulli(logits=f).to_event(1))
     with pytest.raises(ValueError, match=r"prior must be a gp.MercerNormal, got Normal"):
         LaplaceMarginal(dist.Normal(0.0, 1.0), bernoulli)

@@ -100,7 +100,7 @@ def test_two_minima():
     """A lazy and a rich one: both are found, and the exact grid covers both."""
     X, y = isotropic(20, 1000.0)
     net = DeepLinear((20,) * 4, ridge=100.0)
-    with pytest.warns(UserWarning, match="several minima of like depth.*q 83.69.*q 1.770"):
+    with pytest.warns(UserWarning, match="several minima of similar depth.*q 83.69.*q 1.770"):
         found = saddle(net, X, y)
     rich, lazy, top = found.stationary
     numbers = [rich.log_q, lazy.log_q, top.log_q]
@@ -320,7 +320,7 @@ def test_a_kernel_in_place_of_that_of_the_inputs():
         matrix = saddle(net, X, y, kernel=X @ X.T / 5)
         assert_allclose([given.action, matrix.action], found.action, rtol=1e-9)
         assert_allclose(given.predict(X_new), found.predict(X_new), rtol=0, atol=1e-7)
-        with pytest.raises(ValueError, match="says nothing about new inputs; give a Kernel"):
+        with pytest.raises(ValueError, match="has no value at new inputs; give a Kernel"):
             matrix.predict(X_new)
     net = DeepLinear((7,), ridge=0.15)
     curved = exact(net, X, Y[:, 0], kernel=kernels.RBF(2.0))

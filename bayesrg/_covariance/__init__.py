@@ -1,18 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """Three algebras for one covariance matrix ``C``: dense, low rank plus diagonal, eigenpairs.
 
-`Covariance` holds what a covariance is made of, and picks one by shape.
+`Covariance` holds the parts of a covariance matrix and chooses an algebra by their shapes.
 
-Each offers the same verbs, with batches in front: ``quad_logdet(r)`` for rows ``r`` (..., m, n),
-``solve(B)``, ``multiply(B)`` and ``quad(B)`` = diag(B^T C^-1 B) for columns ``B`` (..., n, m),
-``inverse_diag()`` = diag(C^-1) (..., n), ``curved(s)``, the algebra of ``I + diag(s) C diag(s)``,
-and two square roots of ``C`` applied to white noise: ``colour(z)``, the cheapest, which takes
-``white_size()`` numbers, and ``root(z)``, which takes n of them. Both are continuous in ``C``.
+All algebras have these methods, with batch axes in front:
 
-Outside a JAX transformation factors are judged: one that failed raises an error, and one that lost
-half of its digits gives a warning; see `_linalg.judge`.
+- ``quad_logdet(r)``: r^T C^-1 r for rows ``r`` (..., m, n), and ln|C|
+- ``solve(B)`` = C^-1 B and ``multiply(B)`` = C B for columns ``B`` (..., n, m)
+- ``quad(B)`` = diag(B^T C^-1 B), (..., m)
+- ``inverse_diag()`` = diag(C^-1), (..., n)
+- ``curved(s)``: the algebra of ``I + diag(s) C diag(s)``
+- ``colour(z)`` and ``root(z)``: two square roots of ``C`` times white noise. ``colour`` is the
+  cheapest and takes ``white_size()`` numbers; ``root`` takes n numbers. Both are continuous in C.
 
-Several outputs that an order parameter correlates have an algebra of their own, `Blocks`.
+Outside a JAX transformation every Cholesky factor is checked: one that failed raises an error, and
+one that lost half of its digits gives a warning (`_linalg.judge`).
+
+`Blocks` is the algebra of several outputs that an order parameter correlates.
 """
 
 from .dense import Dense

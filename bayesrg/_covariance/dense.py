@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The matrix itself, and what the algebras share."""
+"""Algebra of a covariance that is stored as a matrix, and helpers of all algebras."""
 
 import warnings
 from typing import NamedTuple
@@ -24,23 +24,24 @@ def transpose(A):
 
 
 def warn_if_lost(what, share, remedy=_linalg.LARGER):
-    """Warn if half of the digits of a difference are lost.
+    """Warn if a difference has lost half of its digits.
 
-    ``share`` is the difference over the number from which something was subtracted.
+    ``what`` names the difference and ``share`` is the difference over the number from which
+    something was subtracted.
     """
     if not known(share) or not share.size:
         return
     least = float(np.asarray(share).min())
     if least < np.sqrt(float(np.finfo(share.dtype).eps)):
         warnings.warn(
-            f"{what} is a difference that leaves {max(least, 0.0):.1e} of what it is taken from, "
+            f"{what} is a difference of nearly equal numbers, {max(least, 0.0):.1e} of their size, "
             f"so half of its digits are lost or more; {remedy}",
             stacklevel=3,
         )
 
 
 class Dense(NamedTuple):
-    """The matrix itself: cubic in the number of points."""
+    """Algebra of a ``matrix`` (..., n, n), by Cholesky factors; the cost is cubic in n."""
 
     matrix: Array
 

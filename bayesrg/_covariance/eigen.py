@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Eigenpairs that are made once, and need no factorisation."""
+"""Algebra of a covariance with known eigenpairs, which needs no factorisation."""
 
 from typing import NamedTuple
 
@@ -16,12 +16,17 @@ from .low_rank import LowRank
 from .moving import held, matrix_moves
 from .parts import Covariance
 
-_NO_DRAWS = "draws by eigen have no derivative in features, values and residual; leave eigen out"
+_NO_DRAWS = (
+    "draws that use eigen have no derivative in features, values and residual; leave eigen out"
+)
 
 
 @eqx.filter_custom_jvp
 def _by_pairs(verb, pairs, *args):
-    """Call a verb of `Eigen`; if the matrix moves, take the derivative from the matrix."""
+    """Call a method of `Eigen`; if the matrix depends on the parameter, differentiate the matrix.
+
+    Eigenvectors have no derivative where eigenvalues coincide.
+    """
     return getattr(pairs, "_" + verb)(*args)
 
 
@@ -33,7 +38,8 @@ def _by_pairs_jvp(primals, tangents):
         if matrix_moves(d_source.prior, d_pairs.U, d_pairs.eigenvalues):
             return _by_matrix(verb, pairs, args, d_source, d_args)
 
-    # the matrix is fixed in this derivative; a later one in the matrix must not pass unseen
+    # The matrix is constant in this derivative. A second derivative in the matrix would be wrong,
+    # so mark the eigenpairs to raise an error then.
     if source is not None:
         given = (pairs.U, pairs.eigenvalues, source.prior)
         U, eigenvalues = held(*given, _linalg.FIRST_ONLY, False)
@@ -46,10 +52,11 @@ def _by_pairs_jvp(primals, tangents):
 
 
 def _by_matrix(verb, pairs, args, d_source, d_args):
-    """Take the value from eigenpairs, the derivative from the algebra without them."""
+    """Return the value by eigenpairs and the derivative by the algebra without eigenpairs."""
     source = pairs.source
 
-    # the derivative divides by that algebra's factor: let it warn or raise while numbers are known
+    # The derivative divides by the factor of that algebra. Compute the factor once where numbers
+    # can be read, so that a bad one warns or raises.
     if all(known(x) for x in jax.tree.leaves(source)):
         source.algebra().inverse_diag()
 
@@ -61,12 +68,12 @@ def _by_matrix(verb, pairs, args, d_source, d_args):
 
 
 class Eigen(NamedTuple):
-    """``U diag(l) U^T + ridge I``: no factorisation at all.
+    """Algebra of ``U diag(l) U^T + ridge I``.
 
-    ``U`` is (..., n, r) with orthonormal columns, ``l`` (..., r), ``ridge`` (..., 1). Directions
-    outside the columns of a thin ``U`` carry the ridge alone. Derivatives in the matrix come from
-    ``source``, the same matrix as a `Covariance`, because eigenvectors have none where eigenvalues
-    meet. With a source, ``l`` are eigenvalues before its scale multiplies them.
+    ``U`` is (..., n, r) with orthonormal columns, ``eigenvalues`` (..., r) and ``ridge`` (..., 1).
+    If r < n, directions outside the columns of ``U`` have the ridge alone. ``source`` is this
+    matrix as a `Covariance`. Derivatives in the matrix come from it, because eigenvectors have no
+    derivative where eigenvalues coincide. With a source, l are the eigenvalues times its scale.
     """
 
     U: Array
@@ -84,10 +91,11 @@ class Eigen(NamedTuple):
         )
 
     def judged(self, margin=1.0, dense=False):
-        """Return itself, with a warning if round-off of the matrix is not below the ridge.
+        """Return this algebra, after a warning if the matrix has round-off as large as the ridge.
 
-        Eigenpairs made from columns have no such limit, unless ``dense`` says that the matrix
-        itself is used too.
+        Eigenpairs computed from columns do not have this round-off. They are checked only if the
+        matrix is used too (``dense``). The result loses ``margin`` times more digits than a
+        quadratic form.
         """
         residual = None if self.source is None else self.source.prior.residual
         if dense or (residual is not None and residual.ndim == 2):
@@ -99,7 +107,7 @@ class Eigen(NamedTuple):
         return self
 
     def _parts(self, B):
-        """Split columns into coordinates in ``U`` and the rest, None if ``U`` is square."""
+        """Split columns B into coordinates in ``U`` and the rest, which is None if U is square."""
         inside = transpose(self.U) @ B
         complete = self.U.shape[-1] == self.U.shape[-2]
         return inside, None if complete else B - self.U @ inside
@@ -149,7 +157,7 @@ class Eigen(NamedTuple):
 
     def root(self, z):
         U = self.U if self.source is None else _linalg.once(self.U, self.source.prior, _NO_DRAWS)
-        noise = jnp.sqrt(self.ridge)  # of the directions outside a thin U
+        noise = jnp.sqrt(self.ridge)  # for all directions; those in U get the difference
         weights = jnp.sqrt(self.levels + self.ridge) - noise
         inside = weights[..., None] * (transpose(U) @ z[..., None])
         return (U @ inside)[..., 0] + noise * z

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The covariance of several correlated outputs: one small block per eigenvalue of the kernel."""
+"""Algebra of several correlated outputs: one small block per eigenvalue of the kernel."""
 
 from typing import NamedTuple
 
@@ -16,13 +16,13 @@ from .._numbers import known
 from .moving import held, matrix_moves
 from .noiseless import RANGE, check_range
 
-_RANK = 1e-10  # eigenvalues below this part of the largest are none, where there is no noise
+_RANK = 1e-10  # without noise, eigenvalues below this share of the largest count as zero
 
 
 class Kronecker(NamedTuple):
-    """Columns of low modes and what mixes the outputs: ``root @ w`` is left w right^T.
+    """Linear map from modes w (..., k, c) to functions ``left w right^T`` (..., n, c).
 
-    ``left`` is (n, k) and ``right`` (..., c, c), the modes w are (..., k, c).
+    ``left`` (n, k) holds the columns of the low modes; ``right`` (..., c, c) mixes the outputs.
     """
 
     left: Float[Array, "point mode"]
@@ -30,7 +30,7 @@ class Kronecker(NamedTuple):
 
     @property
     def dtype(self):
-        """Precision of the columns."""
+        """Floating-point type of the columns."""
         return self.left.dtype
 
     def __matmul__(self, modes):
@@ -39,11 +39,11 @@ class Kronecker(NamedTuple):
 
 @eqx.filter_custom_jvp
 def log_density(prior, blocks, r):
-    """Log density of r (..., n, c) by the ``blocks`` of a `Prior`, with its derivative in K.
+    """Return the log density of r (..., n, c), with a derivative in the kernel matrix K.
 
-    It is not taken through eigenvectors, which have none where eigenvalues meet. The derivative is
-    half of the inner product of dK with ``a Q a^T - P``, where a = C^-1 r and P is the trace of
-    C^-1 (I x Q) over outputs.
+    ``blocks`` are the `Blocks` of the `Prior` with matrix K. The derivative does not use
+    eigenvectors, which have no derivative where eigenvalues coincide. It is half the inner product
+    of dK with ``a Q a^T - P``, where a = C^-1 r and P is the trace of C^-1 (I x Q) over outputs.
     """
     return blocks.log_density(r)
 
@@ -51,6 +51,8 @@ def log_density(prior, blocks, r):
 @log_density.def_jvp
 def _log_density_jvp(primals, tangents):
     (prior, blocks, r), (d_prior, d_blocks, dr) = primals, tangents
+
+    # First the derivative in everything but K, with constant eigenpairs.
     blocks = blocks.held(prior)
     pairs = (None, None) if d_blocks is None else (d_blocks.vectors, d_blocks.kappa)
     moved = matrix_moves(d_prior, *pairs)
@@ -60,6 +62,7 @@ def _log_density_jvp(primals, tangents):
         lambda blocks, r: blocks.log_density(r), (blocks, r), (d_blocks, dr)
     )
 
+    # Then the derivative in K: 1/2 <a Q a^T - P, dK>.
     if moved:
         inverses, U = blocks.inverses(), blocks.vectors
         a = blocks.solve(r, inverses)
@@ -79,11 +82,12 @@ _HELD = (
 
 
 class Blocks(NamedTuple):
-    r"""``K_ij Q_ab + ridge I`` in eigenvectors of K, where it is ``M_i = kappa_i Q + ridge I``.
+    r"""Algebra of ``K_ij Q_ab + ridge I``: blocks ``M_i = kappa_i Q + ridge I`` per eigenvector.
 
-    ``vectors`` is (n, r), None for the identity, ``kappa`` (r,), ``order`` (..., c, c) and
-    ``ridge`` (...). Nothing here diagonalises Q, so all is smooth where its eigenvalues coincide.
-    Directions that have neither variance nor noise are left out.
+    ``vectors`` (n, r) are eigenvectors of K, None for the identity. ``kappa`` (r,) are its
+    eigenvalues, ``order`` (..., c, c) is Q, and ``ridge`` is (...). Q is not diagonalised, so that
+    all results are smooth where its eigenvalues coincide. Directions without variance and without
+    noise do not contribute.
     """
 
     vectors: Array | None
@@ -92,14 +96,17 @@ class Blocks(NamedTuple):
     ridge: Float[Array, "*batch"]
 
     def held(self, prior):
-        """Return blocks that refuse a derivative in the prior whose eigenvectors they hold."""
+        """Return blocks that raise an error in a derivative with respect to ``prior``."""
         if self.vectors is None:
             return self
         vectors, kappa = held(self.vectors, self.kappa, prior, _HELD, True)
         return self._replace(vectors=vectors, kappa=kappa)
 
     def matrices(self):
-        """Return the blocks (..., r, c, c), and which of them have any variance (..., r)."""
+        """Return the blocks (..., r, c, c), and a mask (..., r) of those that are not zero.
+
+        Blocks that are zero are replaced by the identity, so that all of them have an inverse.
+        """
         noise = self.ridge[..., None]
         live = (noise > 0) | (self.kappa > _RANK * jnp.max(self.kappa, initial=0.0))
         eye = jnp.eye(self.order.shape[-1], dtype=self.order.dtype)
@@ -107,7 +114,7 @@ class Blocks(NamedTuple):
         return jnp.where(live[..., None, None], M, eye), live
 
     def coordinates(self, r):
-        """Coordinates of r (..., n, c) in the eigenvectors, and what is left, None if nothing."""
+        """Return coordinates of r (..., n, c) in the eigenvectors, and the rest (or None)."""
         if self.vectors is None:
             return r, None
         inside = self.vectors.T @ r
@@ -115,7 +122,10 @@ class Blocks(NamedTuple):
         return inside, None if complete else r - self.vectors @ inside
 
     def log_density(self, r):
-        """Log density of centred observations (..., n, c), with all batch axes in front."""
+        """Return the log density (...) of centred observations r (..., n, c).
+
+        Without noise, observations outside the range of K have density zero.
+        """
         n, c = r.shape[-2:]
         inside, outside = self.coordinates(r)
         M, live = self.matrices()
@@ -124,10 +134,14 @@ class Blocks(NamedTuple):
         M = jnp.broadcast_to(M, r.shape[:-2] + M.shape[-3:])
         quad, log_det = quad_logdet(M, inside[..., None, :])
         terms = jnp.where(live, quad[..., 0] + log_det + c * np.log(2 * np.pi), 0.0)
+
+        # Directions outside the given eigenvectors have noise alone.
         missing = n - self.kappa.shape[0]
         outside = 0.0 if outside is None else (outside**2).sum((-2, -1))
         ridge = jnp.where(self.ridge > 0, self.ridge, 1.0)
         null = missing * c * jnp.log(2 * np.pi * ridge) + outside / ridge
+
+        # Without noise nothing may lie outside, or in a direction without variance.
         stray = outside + jnp.where(live, 0.0, (inside**2).sum(-1)).sum(-1)
         stray = stray > RANGE**2 * (r**2).sum((-2, -1))
         _refuse_outside(stray, self.ridge, missing + (~live).sum(-1), n)
@@ -135,7 +149,7 @@ class Blocks(NamedTuple):
         return -0.5 * (terms.sum(-1) + null)
 
     def inverses(self):
-        """Inverse blocks (..., r, c, c), zero where there is no variance."""
+        """Return the inverse blocks (..., r, c, c), zero where a block is zero."""
         M, live = self.matrices()
         eye = jnp.broadcast_to(jnp.eye(M.shape[-1], dtype=M.dtype), M.shape)
         return cho_solve((factor(M), True), eye) * live[..., None, None]
@@ -145,7 +159,7 @@ class Blocks(NamedTuple):
         return jnp.where(positive, 1.0 / jnp.where(positive, self.ridge, 1.0), 0.0)
 
     def solve(self, r, inverses):
-        """Inverse covariance times r (..., n, c)."""
+        """Return the inverse covariance times r (..., n, c), given the inverse blocks."""
         inside, outside = self.coordinates(r)
         weight = (inverses @ inside[..., None])[..., 0]
         if self.vectors is not None:
@@ -155,7 +169,7 @@ class Blocks(NamedTuple):
         return weight + outside * self._precision()[..., None, None]
 
     def inverse_diag(self, inverses):
-        """Blocks on the diagonal of the inverse covariance, (..., n, c, c)."""
+        """Return the diagonal blocks of the inverse covariance, (..., n, c, c)."""
         if self.vectors is None:
             return inverses
         inside = jnp.einsum("ij,...jab->...iab", self.vectors**2, inverses)
@@ -166,7 +180,10 @@ class Blocks(NamedTuple):
 
 
 def _refuse_outside(stray, ridge, null, n):
-    """Without noise and with a kernel of rank below n, require observations in its range."""
+    """Without noise, check that observations lie in the range of a kernel of rank below n.
+
+    ``stray`` says which observations do not, ``null`` is n minus the rank.
+    """
     if not all(known(part) for part in (stray, ridge, null)):
         return
     null = np.where(np.asarray(ridge) == 0, np.asarray(null), 0)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Few columns plus a diagonal, in the space of the columns' weights."""
+"""Algebra of a low-rank covariance plus a diagonal, in the space of the columns' weights."""
 
 from functools import partial
 from typing import NamedTuple
@@ -16,7 +16,7 @@ from .dense import REMEDY, transpose, warn_if_lost
 
 
 def _system(F, w, D):
-    """``A = F diag(w)``, ``D^-1 A``, and a factor of ``I + A^T D^-1 A``."""
+    """Return ``A = F diag(w)``, ``D^-1 A``, and the Cholesky factor of ``M = I + A^T D^-1 A``."""
     A = F * w[..., None, :]
     scaled = A / D[..., :, None]
     inner = transpose(A) @ scaled + jnp.eye(A.shape[-1], dtype=A.dtype)
@@ -24,7 +24,7 @@ def _system(F, w, D):
 
 
 def _back(L, rows):
-    """Inverse of ``L L^T`` times rows (..., m, k)."""
+    """Return the inverse of ``L L^T`` times each of the rows (..., m, k)."""
     batch = jnp.broadcast_shapes(L.shape[:-2], rows.shape[:-2])
     L = jnp.broadcast_to(L, batch + L.shape[-2:])
     white = solve_triangular(
@@ -34,10 +34,11 @@ def _back(L, rows):
 
 
 def _weights(A, scaled, back, b):
-    """Weights u of rows b, refined by one step, and residuals ``b - A u``.
+    """Return the weights u of rows b and the residuals ``b - A u``.
 
-    ``back`` applies the inverse of the inner matrix to rows.
+    ``back`` multiplies rows by the inverse of M.
     """
+    # One step of iterative refinement removes most of the round-off of the factor.
     u = back(b @ scaled)
     u = u + back((b - u @ transpose(A)) @ scaled - u)
     return u, b - u @ transpose(A)
@@ -45,10 +46,10 @@ def _weights(A, scaled, back, b):
 
 @jax.custom_jvp
 def _regress(F, w, D, b):
-    """Weights u (..., m, k) that minimise ``|b - A u|^2 / D + |u|^2``, ``A = F diag(w)``.
+    """Return the weights u that minimise ``|b - A u|^2 / D + |u|^2``, and the residuals b - A u.
 
-    ``F`` is (..., p, k), ``w`` (..., k), ``D`` (..., p) or (..., 1) and ``b`` (..., m, p). The
-    residuals ``b - A u`` (..., m, p) come with them.
+    ``A = F diag(w)`` with ``F`` (..., p, k) and ``w`` (..., k); ``D`` is (..., p) or (..., 1) and
+    ``b`` (..., m, p). The weights are (..., m, k), the residuals (..., m, p).
     """
     A, scaled, L = _system(F, w, D)
     return _weights(A, scaled, partial(_back, L), b)
@@ -56,7 +57,10 @@ def _regress(F, w, D, b):
 
 @_regress.defjvp
 def _regress_jvp(primals, tangents):
-    """Write ``A^T D^-1 e`` as u, its value at the minimum: the sum cancels where D is small."""
+    """Derivative of `_regress`, with ``A^T D^-1 e`` written as u.
+
+    The two are equal at the minimum, but the sum loses digits where D is small.
+    """
     (F, w, D, b), (dF, dw, dD, db) = primals, tangents
     A, scaled, L = _system(F, w, D)
     u, e = _weights(A, scaled, partial(_back, L), b)
@@ -76,17 +80,18 @@ def _regress_jvp(primals, tangents):
 
 
 def _pull(w, u):
-    """``F^T D^-1 e`` of the regression, which is u / w and set to 0 where w is 0, (..., m, k)."""
+    """Return ``F^T D^-1 e`` of the regression as u / w, and 0 where w is 0, (..., m, k)."""
     w = w[..., None, :]
     return jnp.where(w != 0, u / jnp.where(w != 0, w, 1.0), 0.0)
 
 
 @jax.custom_jvp
 def _fit(F, w, D, b):
-    """Least value of ``|b - A u|^2 / D + |u|^2`` for every row, and ``ln|I + A^T D^-1 A|``.
+    """Return the least value of ``|b - A u|^2 / D + |u|^2`` per row, and ``ln|I + A^T D^-1 A|``.
 
-    This is the quadratic form of ``A A^T + D`` as a sum of positive terms, while Woodbury's formula
-    is a difference. Shapes as in `_regress`.
+    The least value is the quadratic form of ``A A^T + D``, here as a sum of positive terms;
+    Woodbury's formula is a difference. ``A = F diag(w)`` with ``F`` (..., p, k) and ``w``
+    (..., k); ``D`` is (..., p) or (..., 1), ``b`` (..., m, p) and the values are (..., m).
     """
     A, scaled, L = _system(F, w, D)
     u, e = _weights(A, scaled, partial(_back, L), b)
@@ -101,7 +106,7 @@ def _fit_jvp(primals, tangents):
     u, e = _weights(A, scaled, lambda rows: rows @ inverse, b)
     slope = scaled @ inverse
 
-    # u minimises the quadratic form, so only F, w, D and b change it at first order
+    # u minimises the quadratic form, so that its change is of second order: keep F, w, D and b
     steep = e / D[..., None, :]
     moved = dF * w[..., None, :]
     d_quad = 2.0 * (steep * (db - u @ transpose(moved))).sum(-1)
@@ -117,20 +122,23 @@ def _fit_jvp(primals, tangents):
 
 @jax.custom_jvp
 def _precision(F, w, D):
-    """Diagonal of the inverse of ``C = A A^T + D``, (..., p)."""
+    """Return the diagonal of the inverse of ``C = A A^T + D``, (..., p)."""
     A, scaled, L = _system(F, w, D)
     return (1.0 - (A * _back(L, scaled)).sum(-1)) / D
 
 
 @_precision.defjvp
 def _precision_jvp(primals, tangents):
-    """Write out minus the diagonal of ``C^-1 dC C^-1``, where ``C^-1 A = D^-1 A M^-1 = T``."""
+    """Return `_precision` and minus the diagonal of ``C^-1 dC C^-1``.
+
+    All products are of thin matrices, with ``T = C^-1 A = D^-1 A M^-1``.
+    """
     (F, w, D), (dF, dw, dD) = primals, tangents
     A, scaled, L = _system(F, w, D)
     T, moved = _back(L, scaled), dF * w[..., None, :]
     known = (A * T).sum(-1)  # C^-1 has the diagonal (1 - known) / D
 
-    # dC = dA A^T + A dA^T + dD, where dA = dF w + A dw/w; each part by products of thin matrices
+    # dC = dA A^T + A dA^T + dD with dA = dF w + A dw/w: parts by columns, by values and by noise.
     ratio = jnp.where(w != 0, dw / jnp.where(w != 0, w, 1.0), 0.0)
     by_columns = ((moved / D[..., None] - T @ (transpose(scaled) @ moved)) * T).sum(-1)
     by_values = (T**2 * ratio[..., None, :]).sum(-1)
@@ -143,7 +151,10 @@ def _precision_jvp(primals, tangents):
 
 
 def _by_qr(F, w, D, r):
-    """`_fit` at constant ``D`` (..., 1), in which only products of F and r are linear in n."""
+    """Return the results of `_fit` for a constant ``D`` (..., 1) and rows r (..., m, n).
+
+    With F = Q R the fit runs in the k coordinates of Q; only products of F and r are linear in n.
+    """
     Q, R = jnp.linalg.qr(F)
     b = r @ Q
     quad, log_det = _fit(R, w, D, b)
@@ -161,11 +172,12 @@ def _reduced_jvp(primals, tangents):
 
 
 class LowRank(NamedTuple):
-    """``A A^T + diag(D)``, ``A = F diag(w)``, in weight space: cubic only in the columns of ``F``.
+    """Algebra of ``A A^T + diag(D)`` with ``A = F diag(w)``; cubic only in the columns of ``F``.
 
     ``F`` is (..., n, k), ``w`` (..., k), ``D`` (..., n) or (..., 1), ``gram`` = ``F^T F`` (k, k) if
-    it is known. If ``D`` is constant over points, only products of ``F`` and the observations are
-    linear in n. A sampler does not move these, so they are computed once, outside its loop.
+    it is known. If ``D`` is constant over points, only products of ``F`` and the observations have
+    a cost linear in n. They do not depend on sampled parameters, so that a compiled sampler
+    computes them once, outside its loop.
     """
 
     F: Array
@@ -200,7 +212,7 @@ class LowRank(NamedTuple):
         return _fit(self.F, self.w, self.D, transpose(B))[0]
 
     def leverage(self, A):
-        """Variance of ``A @ w`` given observations, (..., m), for rows ``A`` (..., m, k)."""
+        """Return the variance of ``A @ w`` given observations, (..., m), for rows A (..., m, k)."""
         L = factor(self._inner(), REMEDY)
         batch = jnp.broadcast_shapes(L.shape[:-2], A.shape[:-2])
         L = jnp.broadcast_to(L, batch + L.shape[-2:])
@@ -213,7 +225,7 @@ class LowRank(NamedTuple):
         return precision
 
     def expected(self, r, A):
-        """Mean of ``A @ w`` (..., m) given one row r (..., n) of observations."""
+        """Return the mean of ``A @ w`` (..., m) given one row r (..., n) of observations."""
         u = _regress(self.F, self.w, self.D, r[..., None, :])[0]
         return (u @ transpose(A))[..., 0, :]
 
@@ -225,8 +237,9 @@ class LowRank(NamedTuple):
         return (self.A @ z[..., :k, None])[..., 0] + jnp.sqrt(self.D) * z[..., k:]
 
     def root(self, z):
-        # With B = D^-1/2 A and any S S^T = I + B^T B, the matrix W = I + B (I + S)^-1 B^T has
-        # W W^T = I + B B^T: both sides of (I + S)(I + S)^T = 2 I + S + S^T + B^T B.
+        # A root that takes n numbers. With B = D^-1/2 A and any S S^T = I + B^T B, the matrix
+        # W = I + B (I + S)^-1 B^T has W W^T = I + B B^T. To see it, multiply out and use
+        # (I + S)(I + S)^T = 2 I + S + S^T + B^T B.
         noise = jnp.sqrt(self.D)
         if self.F.shape[-1] == 0:
             return noise * z

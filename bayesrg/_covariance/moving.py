@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which derivative a law of eigenpairs takes: in its matrix, or in other arguments alone.
+"""Derivatives of functions of eigenpairs: with respect to the matrix, or to other arguments.
 
-Eigenvectors have no derivative where eigenvalues meet, so they are constants. If the matrix moves,
-the derivative is that of the matrix.
+Eigenvectors have no derivative where eigenvalues coincide, so that they are treated as constants.
+If the matrix depends on the parameter, the derivative is computed from the matrix instead.
 """
 
 import equinox as eqx
@@ -11,9 +11,10 @@ import jax.numpy as jnp
 
 
 def matrix_moves(d_prior, d_vectors, d_values):
-    """Say whether a derivative is in the matrix, by the tangents of its parts and eigenpairs.
+    """Return whether the matrix has a derivative, given the tangents of its parts and eigenpairs.
 
-    If eigenvalues move alone, with fixed vectors, the formula of the pairs has the derivative.
+    If only the eigenvalues have a tangent and the vectors do not, the answer is no: the formula in
+    terms of eigenpairs then gives the derivative.
     """
     alone = d_vectors is None and d_values is not None
     return bool(jax.tree.leaves(d_prior)) and not alone
@@ -21,10 +22,10 @@ def matrix_moves(d_prior, d_vectors, d_values):
 
 @eqx.filter_custom_jvp
 def held(vectors, values, prior, message, fixed):
-    """Return eigenpairs that refuse a derivative in the parts of their matrix.
+    """Return the eigenpairs, marked so that a derivative in the parts of ``prior`` is an error.
 
-    The error has the text ``message``. Eigenvalues may move alone; vectors may move with them,
-    unless they are ``fixed``.
+    The NotImplementedError has the text ``message``. A derivative in the eigenvalues is allowed;
+    one in the vectors too, unless ``fixed``.
     """
     return vectors, values
 

@@ -1,25 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Observations without noise: they have a density on the range of the kernel matrix only."""
+"""Check of observations without noise, which need a kernel matrix whose range contains them."""
 
 import warnings
 
-RANGE = 1e-8  # how far observations may stand off the range, relative to their length
+RANGE = 1e-8  # largest distance of observations from the range, relative to their length
 
 
 def check_range(points, rank, outside):
-    """Check observations without noise against the rank of the kernel matrix of ``points`` rows.
+    """Raise or warn if a kernel matrix of ``points`` rows has a smaller ``rank``.
 
-    ``outside`` says whether they leave the range of the matrix.
+    ``outside`` is whether the observations lie outside the range of the matrix.
 
     Raises
     ------
     ValueError
-        If they do: their density is zero.
+        If observations lie outside the range: their density is zero.
 
     Warns
     -----
     UserWarning
-        If the rank is below the number of points: the density is that on the range.
+        If they lie in the range and the rank is below the number of points: the density is then
+        a density on the range.
     """
     if rank == points:
         return
@@ -27,7 +28,7 @@ def check_range(points, rank, outside):
     if outside:
         raise ValueError(
             f"{where}: targets outside its range have zero density; give a positive ridge, or "
-            "targets that a function can meet"
+            "targets in the range of the kernel matrix"
         )
     warnings.warn(
         f"{where}; the targets lie in its range, and the density is that on its range", stacklevel=4

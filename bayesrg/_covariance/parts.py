@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the covariance of a law is made of, and which algebra suits it."""
+"""Parts of the covariance of a distribution, and the choice of an algebra for it."""
 
 from typing import NamedTuple
 
@@ -12,9 +12,10 @@ from .low_rank import LowRank
 
 
 class Prior(NamedTuple):
-    """``features diag(values) features^T + residual``, the covariance of the functions.
+    """Covariance ``features diag(values) features^T + residual`` of a function at n points.
 
-    ``features`` is (n, k), ``values`` (..., k) and ``residual`` None, (n,) or (n, n).
+    ``features`` is (n, k) and ``values`` (..., k). ``residual`` is None, a diagonal (n,) or a
+    matrix (n, n).
     """
 
     features: Array
@@ -22,7 +23,7 @@ class Prior(NamedTuple):
     residual: Array | None
 
     def matrix(self):
-        """The matrix, (..., n, n)."""
+        """Return the matrix, (..., n, n)."""
         K = (self.features * self.values[..., None, :]) @ self.features.T
         if self.residual is None:
             return K
@@ -30,9 +31,10 @@ class Prior(NamedTuple):
 
 
 class Covariance(NamedTuple):
-    """``scale prior + ridge I`` by its parts.
+    """Covariance ``scale prior + diag(ridge)`` of observations at n points.
 
-    ``scale`` is (...), ``ridge`` (..., 1) or (..., n) and ``gram`` None or ``features^T features``.
+    ``scale`` is (...) and ``ridge`` (..., 1) or (..., n). ``gram`` is ``features^T features``, or
+    None if it has not been computed.
     """
 
     prior: Prior
@@ -41,19 +43,19 @@ class Covariance(NamedTuple):
     gram: Array | None = None
 
     def matrix(self):
-        """The matrix, (..., n, n)."""
+        """Return the matrix, (..., n, n)."""
         K = self.prior.matrix()
         noise = self.ridge[..., None] * jnp.eye(K.shape[-1], dtype=K.dtype)
         return self.scale[..., None, None] * K + noise
 
     @property
     def thin(self):
-        """Whether the columns are fewer than the points, and all else is diagonal."""
+        """True if there are fewer columns than points and all other parts are diagonal."""
         n, k = self.prior.features.shape
         return k < n and (self.prior.residual is None or self.prior.residual.ndim == 1)
 
     def algebra(self):
-        """Low rank where the prior is thin, else dense."""
+        """Return a `LowRank` algebra if the prior is thin, else a `Dense` one."""
         if not self.thin:
             return Dense(self.matrix())
         noise = self.ridge
@@ -62,5 +64,5 @@ class Covariance(NamedTuple):
         return LowRank(self.prior.features, self.amplitude(), noise, self.gram)
 
     def amplitude(self):
-        """Prior standard deviation of the modes, (..., k)."""
+        """Return the prior standard deviations of the modes, (..., k)."""
         return _linalg.safe_sqrt(self.scale)[..., None] * _linalg.safe_sqrt(self.prior.values)

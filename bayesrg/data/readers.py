@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Find files of labelled images and read them: ``images`` (N, ...) and ``labels`` (N,)."""
+"""Readers that find files of labelled images and return ``images`` and ``labels``."""
 
 import importlib.util
 import os
@@ -12,7 +12,8 @@ from .. import _reading
 
 _VARIABLE = "BAYESRG_DATA"
 _DEBIAN = Path("/usr/share/datasets/fashion-mnist")
-_PIXELS, _NOTES, _LARGEST = 1 << 20, 8, np.float64(1e100)
+_PIXELS, _NOTES = 1 << 20, 8  # at most, of one image: pixels, and compressed text notes
+_LARGEST = np.float64(1e100)  # size of a pixel
 _CONVERT = (
     "import pathlib, pickle, numpy as np; "
     "b = [pickle.loads(pathlib.Path(f).read_bytes(), encoding='bytes') for f in {files}]; "
@@ -23,14 +24,12 @@ _CONVERT = (
 
 
 def read(name):
-    """Read the images called ``name``, and check that they are numbers with a class each.
+    """Read the data set called ``name``, check it, and return its images and labels.
 
     Returns
     -------
-    images : (N, d)
-        Finite numbers, and no square of one overflows.
-    labels : (N,)
-        Integers.
+    images : (N, d), finite numbers, so small that their squares do not overflow
+    labels : (N,), integers
     path : Path or str
         The file or folder, for messages.
     """
@@ -47,12 +46,12 @@ def read(name):
         refuse_rows(path, ~sound, f"hold pixels that are nan, infinite or beyond {_LARGEST:g}")
     whole = np.isfinite(labels) & (np.abs(labels.astype(float)) < 2.0**53)
     whole &= labels == np.rint(np.where(whole, labels, 0))
-    refuse_rows(path, ~whole, "have labels that are no whole numbers", labels)
+    refuse_rows(path, ~whole, "have labels that are not whole numbers", labels)
     return images, labels.astype(int), path
 
 
 def refuse_rows(path, wrong, what, values=None):
-    """Raise if any image is ``wrong``, and name the first of them."""
+    """Raise ValueError if any image is ``wrong`` (N,); the message says ``what`` and which rows."""
     rows = np.flatnonzero(wrong)
     if len(rows):
         shown = f", such as {values[rows[0]]}" if values is not None else ""
@@ -110,13 +109,13 @@ def _cifar10():
             )
     raise FileNotFoundError(
         "no CIFAR-10; put the folder cifar-10-batches-bin, a file cifar10.npz with arrays images "
-        "and labels, or a folder cifar10 with one folder of images a class into a folder, and "
+        "and labels, or a folder cifar10 with one folder of images per class into a folder, and "
         f"name that in the environment variable {_VARIABLE} (now {os.environ.get(_VARIABLE)!r})"
     )
 
 
 def _folders(name):
-    """Folder ``name`` of the data folder, as a list that is empty where none is set."""
+    """Return a list with the folder ``name`` of the data folder; empty if that is not set."""
     root = os.environ.get(_VARIABLE)
     return [] if root is None else [Path(root, name)]
 
@@ -126,7 +125,10 @@ def _found(folder, pattern):
 
 
 def _idx_pair(folders, remedy):
-    """Images and labels of the test set, or of the training set, from the first folder with one."""
+    """Return images, labels and path of the first test set found in ``folders``, or training set.
+
+    ``remedy`` is a further way to get the files, for the message.
+    """
     for stem in ("t10k", "train"):
         for folder in folders:
             paths = [_idx_path(folder, f"{stem}-{what}-ubyte") for what in _IDX_FILES]
@@ -148,16 +150,22 @@ def _idx_path(folder, name):
 
 
 def _batches(folder, files):
-    """Read binary batches: a record is a label, then 1024 red, 1024 green and 1024 blue pixels."""
+    """Read binary batches of CIFAR-10 and return images, labels and folder.
+
+    A record is a label, then 1024 red, 1024 green and 1024 blue pixels.
+    """
     rows = [_reading.records(file, 3073) for file in files]
     for file, part in zip(files, rows, strict=True):
-        refuse_rows(file, part[:, 0] > 9, "have labels that are no class from 0 to 9", part[:, 0])
+        refuse_rows(file, part[:, 0] > 9, "have labels that are not from 0 to 9", part[:, 0])
     rows = np.concatenate(rows)
     return rows[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), rows[:, 0], folder
 
 
 def _class_folders(folder):
-    """Images in one folder per class; the classes count from 0 in the order of their names."""
+    """Read images in one folder per class and return images, labels and folder.
+
+    Classes are numbered from 0 in the order of their names.
+    """
     classes = sorted(path for path in folder.iterdir() if path.is_dir())
     images, labels, size, stored = [], [], 0, 0
     for label, path in enumerate(classes):
@@ -181,18 +189,18 @@ def _class_folders(folder):
 
 
 def _pixels(file):
-    """Read one image of 8 bits per colour, grey (h, w) or in colour (h, w, 3)."""
+    """Read one image of 8 bits per colour and return it, grey (h, w) or in colour (h, w, 3)."""
     from PIL import Image, UnidentifiedImageError
 
     content = file.read_bytes()
-    if content.count(b"zTXt") + content.count(b"iTXt") > _NOTES:  # one may inflate to a megabyte
-        raise ValueError(f"{file} has more than {_NOTES} packed notes; save the pixels alone")
+    if content.count(b"zTXt") + content.count(b"iTXt") > _NOTES:  # each may inflate to a megabyte
+        raise ValueError(f"{file} has more than {_NOTES} compressed notes; save the pixels alone")
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:  # by content: a file named .png may be a PostScript program
             opened = Image.open(file, formats=("PNG", "JPEG"))
         except UnidentifiedImageError as error:
-            raise ValueError(f"{file} is no PNG or JPEG image inside; convert it") from error
+            raise ValueError(f"{file} does not contain a PNG or JPEG image; convert it") from error
     with opened as image:
         if image.width * image.height > _PIXELS:
             raise ValueError(

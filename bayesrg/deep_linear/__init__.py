@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The posterior of one given data set under a deep linear network: exact, and in its limits."""
+"""Posterior of a deep linear network for one given data set: exact, and in its limits."""
 
 from .convolution import (
     ConvLinear,

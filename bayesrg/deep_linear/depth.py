@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Depth limits of a deep linear network of one output without noise."""
+"""Limits of many layers, for a deep linear network of one output without noise."""
 
 import numpy as np
 from scipy.optimize import brentq
@@ -10,20 +10,21 @@ from .._checks import ArrayLike
 
 
 def wide_and_deep(energy: ArrayLike, effective_depth: ArrayLike) -> np.ndarray:
-    r"""Order parameter of many points and wide layers at fixed effective depth.
+    r"""Return the order parameter q for many points and wide layers at fixed effective depth.
 
-    The root of :math:`\log q = \lambda(r/q - 1)`: 1 in a shallow network, r in a very deep one,
-    which is the signal variance that maximises the evidence of the shallow model.
+    q is the root of :math:`\log q = \lambda(r/q - 1)`. It is 1 in a shallow network and r in a very
+    deep one. The value r is also the signal variance that maximises the evidence of the shallow
+    model.
 
     Parameters
     ----------
-    energy : (...) positive, :math:`r = y^TK^{-1}y/P`
-    effective_depth : (...) :math:`\lambda = LP/N`, not negative
+    energy : (...), :math:`r = y^TK^{-1}y/P` for P points, positive
+    effective_depth : (...), :math:`\lambda = LP/N` for L layers of width N, at least 0
 
     Returns
     -------
     (...)
-        On the host; the error is of order 1/P.
+        NumPy array in float64. Its error is of order 1/P.
 
     References
     ----------
@@ -34,30 +35,36 @@ def wide_and_deep(energy: ArrayLike, effective_depth: ArrayLike) -> np.ndarray:
     depth = _checks.on_64_bits("effective_depth", effective_depth, _checks.nonnegative)
     _checks.fit(energy=r.shape, effective_depth=depth.shape)
     safe = np.where(depth > 0, depth, 1.0)
-    log_q = wrightomega(np.log(safe * r) + safe) - safe  # x + log x = log(depth r) + depth
+    # With x = depth r/q the equation reads x + log x = log(depth r) + depth: x is Wright's omega,
+    # and log q = x - depth.
+    log_q = wrightomega(np.log(safe * r) + safe) - safe
     return np.where(depth > 0, np.exp(log_q), 1.0)
 
 
 def leading_log_evidence(
     energy: ArrayLike, effective_depth: ArrayLike, points: ArrayLike
 ) -> np.ndarray:
-    r"""Log evidence at the order of P, up to a constant: it never falls with depth.
+    r"""Return the leading part of the log evidence, proportional to P, up to a constant.
 
-    :math:`-P[(\log q)^2/4\lambda + (\log q)/2 + r/2q]` at the root of `wide_and_deep`.
+    :math:`-P[(\log q)^2/4\lambda + (\log q)/2 + r/2q]`, where q is the root that `wide_and_deep`
+    finds.
 
     Parameters
     ----------
-    energy, effective_depth : (...) as in `wide_and_deep`
-    points : (...) number P of them
+    energy : (...), :math:`r = y^TK^{-1}y/P`, positive
+    effective_depth : (...), :math:`\lambda = LP/N` for L layers of width N, at least 0
+    points : (...), number of points P
 
     Returns
     -------
     (...)
+        NumPy array in float64.
 
     Notes
     -----
-    Do not select a depth by it. The next order holds :math:`-\frac12\log(1 + \lambda r/q)`, so that
-    the exact evidence has a maximum at finite depth: use `exact`.
+    Do not select a depth by this number: it never falls with depth. The next order contains
+    :math:`-\frac12\log(1 + \lambda r/q)`, which gives the exact evidence a maximum at finite
+    depth. Use `exact` instead.
 
     References
     ----------
@@ -74,20 +81,23 @@ def leading_log_evidence(
 
 
 def infinite_depth(width: int, points: int, energy: ArrayLike):
-    r"""Posterior of the order parameter of infinitely many layers of one width.
+    r"""Return shape and scale of the posterior of q for infinitely many layers of one width.
 
-    Inverse gamma, of shape P/2 + c and scale s/2, with :math:`\psi(N/2 + c) = \log(N/2)`.
+    The posterior of the order parameter q is an inverse gamma distribution of shape P/2 + c and
+    scale s/2, where c solves :math:`\psi(N/2 + c) = \log(N/2)`.
 
     Parameters
     ----------
-    width : N
-    points : P
-    energy : () positive, :math:`s = y^TK^{-1}y`
+    width : int
+        N, the width of every layer.
+    points : int
+        P, the number of points.
+    energy : (), :math:`s = y^TK^{-1}y`, positive
 
     Returns
     -------
     shape, scale : float
-        The mean of q is scale / (shape - 1), infinite for one point.
+        The mean of q is scale / (shape - 1); it is infinite for one point.
 
     References
     ----------

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Draws from an exact posterior, laid out as those of a sampler."""
+"""Draws from an exact posterior, in arrays shaped like the draws of a sampler."""
 
 import equinox as eqx
 import numpy as np
@@ -10,16 +10,18 @@ from .problem import Problem
 
 
 class ExactDraws(eqx.Module):
-    """Stratified draws, in one chain; ``bayesrg.io.label(posterior=draws)`` makes a tree.
+    """Stratified draws from an exact posterior, stored as one chain.
 
-    Their effective sample size means nothing, as they are spread evenly.
+    ``bayesrg.io.label(posterior=draws)`` makes a DataTree of them. Their effective sample size has
+    no meaning, because they are spread evenly over the posterior.
 
     Attributes
     ----------
-    Q : (1, s, 1, 1) order parameter
-    effective_ridge : (1, s) T / q, in mean field T gamma^2 / q
-    f : (1, s, n) outputs at the training inputs, in units of y
-    exact : always true
+    Q : (1, s, 1, 1), order parameter
+    effective_ridge : (1, s)
+        T / q; with the mean-field parametrisation T gamma^2 / q.
+    f : (1, s, n), outputs at the training inputs, in units of y
+    exact : bool, always true
     """
 
     Q: Float[np.ndarray, "chain draw output output_bis"]
@@ -29,16 +31,26 @@ class ExactDraws(eqx.Module):
 
 
 def stratified(problem: Problem, log_q, weights, count, seed) -> ExactDraws:
-    """Invert the distribution function of ``log_q`` (g,) of ``weights`` (g,), in random order."""
+    """Draw ``count`` values of log q, and outputs given each, from a posterior on a grid.
+
+    The grid ``log_q`` (g,) has the probabilities ``weights`` (g,). One value comes from each of
+    ``count`` equal parts of the posterior, in random order.
+    """
     count, seed = _checks.whole("count", count), _checks.whole("seed", seed, least=0)
     rng = np.random.default_rng(seed)
     u = rng.permutation((np.arange(count) + rng.random(count)) / count)
+
+    # The weight of a node is spread evenly over its cell, whose edges lie halfway to its
+    # neighbours: the distribution function is then linear between the edges.
     if log_q.size > 1:
         middle = 0.5 * (log_q[1:] + log_q[:-1])
         edges = np.concatenate([2 * log_q[:1] - middle[:1], middle, 2 * log_q[-1:] - middle[-1:]])
         x = np.interp(u, np.append(0.0, np.cumsum(weights)), edges)
     else:
         x = np.full(count, log_q[0])
+
+    # Given q the outputs in the eigenbasis are independent: mean a y and variance T a, for the
+    # share a = kappa q / (kappa q + T).
     learnt = problem.learnt(x)
     noise = rng.standard_normal(learnt.shape)
     inside = learnt * problem.target + np.sqrt(problem.ridge * learnt) * noise

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Evidence of deep linear networks of any number of outputs, by importance sampling."""
+"""Evidence of deep linear networks with any number of outputs, by importance sampling."""
 
 import warnings
 
@@ -20,22 +20,26 @@ from .scalar import exact
 
 _METHODS = ("exact", "importance_prior", "importance_laplace")
 _AT_ONCE = 4096  # draws whose likelihoods are computed together
-_LEAST = 100  # effective draws
-_DEFENCE = 0.1  # part of the draws that the prior makes
-_DOF = 5.0
+_LEAST = 100  # effective draws that an estimate needs
+_DEFENCE = 0.1  # part of the draws that come from the prior
+_DOF = 5.0  # degrees of freedom of the t distribution
 
 
 class Evidence(eqx.Module):
-    """Estimate of a log evidence; see `evidence`.
+    """Estimate of a log evidence, as `evidence` returns it.
 
     Attributes
     ----------
-    log_evidence : log density of Y, in the units of Y
-    standard_error : its standard error; zero where no draws are needed
-    ess : effective number of draws; infinite where none are needed
-    pareto_k : tail index of the weights, untrustworthy above 0.7
-    method : how it was found
-    sample : weighted posterior draws of the order parameter's factors; None if exact
+    log_evidence : float, log density of Y, in the units of Y
+    standard_error : float
+        Standard error of ``log_evidence``; zero where no draws are needed.
+    ess : float, effective number of draws; infinite where no draws are needed
+    pareto_k : float
+        Tail index of the weights. Above 0.7 the estimate cannot be trusted.
+    method : str, "exact", "importance_prior" or "importance_laplace"
+    sample : Importance or None
+        Weighted posterior draws of the factors of the order parameter; None where no draws are
+        needed.
     """
 
     log_evidence: float
@@ -55,46 +59,52 @@ def evidence(
     key: Array | int = 0,
     draws: int = 100_000,
 ) -> Evidence:
-    r"""Integrate the order parameter out: :math:`p(Y) = E_Q\,N(Y; 0, Q\otimes K + T)`.
+    r"""Return the log evidence of a deep linear network, the order parameter integrated out.
+
+    :math:`p(Y) = E_Q\,N(Y; 0, Q\otimes K + T)`, an average over the prior of the order parameter Q.
 
     Parameters
     ----------
     net : DeepLinear
-    X : (n, d)
+    X : (n, d), inputs
     Y : (n,), or (n, c) for c outputs
+        Targets.
     method : "exact", "importance_prior" or "importance_laplace", optional
-        By default "exact" for one output, where quadrature has all digits, and else
-        "importance_laplace": nine tenths of the draws of the Bartlett factors come from a t
-        distribution of 5 degrees of freedom, at the mode of the joint density and with its
-        curvature, the others from the prior, so that no weight is large. "importance_prior"
-        takes the average likelihood of prior draws, which is good for few data only.
+        "exact" is quadrature to all digits and needs one output; it is then the default.
+
+        "importance_laplace" is the default for several outputs. Nine tenths of its draws of the
+        Bartlett factors come from a t distribution of 5 degrees of freedom, with the mode and the
+        curvature of the joint density. The others come from the prior, so that no weight is large.
+
+        "importance_prior" averages the likelihood over prior draws. It works for few data only.
     key : JAX key or int
-    draws : int, at least 100
+        Randomness of the draws.
+    draws : int, number of draws, at least 100
 
     Returns
     -------
     Evidence
-        For wide networks the error falls as one over the square root of the draws, and for
-        "importance_laplace" with the width too.
+        The error falls as one over the square root of the number of draws. For
+        "importance_laplace" it also falls with the width.
 
     Raises
     ------
     ValueError
-        For an unknown method, mismatched shapes or non-finite data; without noise where there is
+        For an unknown method, mismatched shapes or non-finite data; without noise, where there is
         no density or the evidence diverges; for "importance_prior" with fewer than 100 effective
         draws.
     NotImplementedError
-        For the method "exact" and several outputs.
+        For the method "exact" with several outputs.
 
     Warns
     -----
     UserWarning
-        If the tail index of the weights is above 0.7, or effective draws are few, so that the
-        standard error cannot be trusted.
+        If the tail index of the weights is above 0.7 or there are fewer than 100 effective draws:
+        the standard error then cannot be trusted.
 
     Notes
     -----
-    Thermodynamic integration, which works where proposals fail, needs a sampler:
+    Where importance sampling fails, use thermodynamic integration:
     ``bayesrg.inference.path_evidence`` with the model ``deep_linear_collapsed``.
 
     References
@@ -159,7 +169,10 @@ def _from_prior(joint: Joint, key, draws):
 
 @eqx.filter_jit
 def _from_mode(joint: Joint, key, mode, precision, draws):
-    """Weigh draws of a mixture of t distribution and prior, which bounds the weights."""
+    """Draw from a mixture of a t distribution and the prior; return points and log weights.
+
+    The prior's part bounds the weights: none exceeds the likelihood over the share of that part.
+    """
     local, far = jax.random.split(key)
     law = Student(mode, jnp.linalg.cholesky(precision), _DOF)
     few = int(_DEFENCE * draws)

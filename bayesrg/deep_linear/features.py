@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Posterior feature kernels of every layer of a deep linear network, from its order parameter."""
+"""Posterior feature kernels of all layers of a deep linear network, given its order parameter."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -17,14 +17,18 @@ from .problem import Problem
 
 
 class Features(NamedTuple):
-    """One posterior draw: ``f`` (n, c) and the feature ``kernels`` (L, n, n) of all layers."""
+    """One posterior draw: the function ``f`` (n, c) and feature ``kernels`` (L, n, n)."""
 
     f: Float[Array, "point output"]
     kernels: Float[Array, "layer point point_bis"]
 
 
 def _given(data, Q):
-    """Posterior of f at an order parameter: V, and means and variances (r, c) in both bases."""
+    """Posterior of f given the order parameter Q, in the eigenbases of the kernel and of Q.
+
+    Returns the eigenvectors V (c, c) of Q, then the mean and variance of f, the variance of the
+    targets and that of the signal, each (r, c): both bases together make all entries independent.
+    """
     q, V = eigh(Q)
     q = jnp.clip(q, 0.0)
     signal = data.values[:, None] * q
@@ -34,21 +38,20 @@ def _given(data, Q):
 
 
 def drive(data: Problem, Q: ArrayLike) -> Float[Array, ""]:
-    r"""Drive :math:`\Delta(Q)` of the order parameter by the data.
+    r"""Return the drive :math:`\Delta(Q)`: how strongly the data change the order parameter.
 
     .. math:: \Delta(Q) = \sum_{ia}\left[\kappa_i q_a R_{ia}^2/C_{ia}^2 - \kappa_i q_a/C_{ia}
-              \right],\qquad C_{ia} = \kappa_i q_a + T.
+              \right],\qquad C_{ia} = \kappa_i q_a + T,
 
-    Its posterior mean equals that of the excess of every layer, at any width: a test of samplers.
+    where R are the targets in the eigenbases of the kernel and of Q. The posterior mean of the
+    drive equals the posterior mean of the excess of every layer, at any width. This identity is a
+    test of samplers.
 
     Parameters
     ----------
-    data : Problem, of JAX arrays
-    Q : (c, c)
-
-    Returns
-    -------
-    ()
+    data : Problem
+        With JAX arrays.
+    Q : (c, c), order parameter
     """
     Q = jnp.asarray(Q)
     V, _, _, total, signal = _given(data, Q)
@@ -58,16 +61,16 @@ def drive(data: Problem, Q: ArrayLike) -> Float[Array, ""]:
 
 
 def _left_inverse(G):
-    """Pseudo-inverse (r, c) of a factor (c, r); one of full size is a lower triangle."""
+    """Pseudo-inverse (r, c) of a factor G (c, r); a square G is lower triangular."""
     if G.shape[-1] == G.shape[-2]:
         return solve_triangular(G, jnp.eye(G.shape[-1], dtype=G.dtype), lower=True)
     return jnp.linalg.pinv(G)
 
 
 def prior_features(data: Problem) -> Float[Array, "layer point point_bis"]:
-    r"""Prior means :math:`s_1^2\cdots s_l^2 XX^T/N_0` of the feature kernels of ``data``.
+    r"""Return the prior means of the feature kernels of ``data``, (L, n, n).
 
-    (L, n, n), l = 1..L.
+    Entry l = 1..L is :math:`s_1^2\cdots s_l^2 XX^T/N_0`.
     """
     X = (data.vectors * data.input_values) @ data.vectors.T
     return jnp.cumprod(data.scales[:-1] ** 2)[:, None, None] * X
@@ -76,22 +79,26 @@ def prior_features(data: Problem) -> Float[Array, "layer point point_bis"]:
 def feature_means(
     data: Problem, chain: Sequence[ArrayLike]
 ) -> Float[Array, "layer point point_bis"]:
-    r"""Posterior means of all feature kernels given the chain of the order parameter.
+    r"""Return the posterior means of all feature kernels, given the chain of factors G_l.
 
     .. math:: M_l = (1 - r_l/N_l) s_l^2 M_{l-1}
-              + E[f Q_{l+1}^+ f^T | chain, Y]/(N_l t_l),\qquad M_0 = XX^T/N_0.
+              + E[f Q_{l+1}^+ f^T | chain, Y]/(N_l t_l),\qquad M_0 = XX^T/N_0,
 
-    Averaged over posterior draws of the chain it is the mean of :math:`\Phi_l = H_l H_l^T/N_l`
-    with less noise than the average of `feature_draw` (Rao-Blackwell).
+    with :math:`Q_{l+1} = G_l G_l^T` and :math:`t_l` the product of the squared scales above layer
+    l. The average of :math:`M_l` over posterior draws of the chain is the posterior mean of
+    :math:`\Phi_l = H_l H_l^T/N_l`. It has less noise than an average over draws of :math:`\Phi_l`
+    (Rao-Blackwell).
 
     Parameters
     ----------
-    data : Problem, of JAX arrays
-    chain : (G_1, ..., G_L), factors (c, r_l) of `order_parameter`
+    data : Problem
+        With JAX arrays.
+    chain : (G_1, ..., G_L), factors (c, r_l) that `order_parameter` returns
 
     Returns
     -------
     (L, n, n)
+        Means for l = 1..L.
 
     References
     ----------
@@ -104,9 +111,12 @@ def feature_means(
     U, scales = data.vectors, data.scales
     M, result = (U * data.input_values) @ U.T, []
     for layer, (G, width) in enumerate(zip(chain, data.widths, strict=True)):
+        # The r_l units that f depends on: square of their mean, plus the spread of f given Q.
         side = _left_inverse(G) @ V
         low = U @ (mean @ side.T)
         spread = (U * (variance @ (side**2).sum(0))) @ U.T
+
+        # The other N_l - r_l units keep the prior given the layer below.
         above = (scales[layer + 1 :] ** 2).prod()
         free = (1.0 - G.shape[1] / width) * scales[layer] ** 2
         M = free * M + (low @ low.T + spread) / (width * above)
@@ -115,22 +125,25 @@ def feature_means(
 
 
 def feature_draw(key: Array, data: Problem, chain: Sequence[ArrayLike]) -> Features:
-    r"""Draw the function and all feature kernels given the chain of the order parameter.
+    r"""Draw the function and all feature kernels, given the chain of factors G_l.
 
-    In every layer the units along the weights above are fixed by f; the others stay at the prior:
-    :math:`N_l\Phi_l = Z_l Z_l^T + W_P(N_l - r_l, s_l^2\Phi_{l-1})`, :math:`W_P` a Wishart matrix.
+    In every layer f fixes the :math:`r_l` combinations of units that the weights above read. The
+    other combinations keep their prior: :math:`N_l\Phi_l = Z_l Z_l^T + W_l`, where :math:`W_l` is
+    a Wishart matrix of :math:`N_l - r_l` degrees of freedom and scale :math:`s_l^2\Phi_{l-1}`.
     The cost does not depend on the widths.
 
     Parameters
     ----------
     key : JAX key
-    data : Problem, of JAX arrays
-    chain : (G_1, ..., G_L), factors (c, r_l) of `order_parameter`, one posterior draw
+    data : Problem
+        With JAX arrays.
+    chain : (G_1, ..., G_L)
+        Factors (c, r_l) that `order_parameter` returns, of one posterior draw.
 
     Returns
     -------
     Features
-        With the law of f and kernels under a draw of all weights.
+        Distributed as f and the kernels of a posterior draw of all weights.
 
     References
     ----------
@@ -143,6 +156,8 @@ def feature_draw(key: Array, data: Problem, chain: Sequence[ArrayLike]) -> Featu
     keys = random.split(key, 3)
     f = mean + jnp.sqrt(variance) * random.normal(keys[0], mean.shape, mean.dtype)
     f = U @ f @ V.T
+
+    # Every layer is a factor A with kernel A A^T, of at most n + r_l columns, whatever the width.
     A, result = U * jnp.sqrt(data.input_values), []
     factors = _white_factors(keys[1:], data.widths, chain, A)
     for layer, (G, width, B) in enumerate(zip(chain, data.widths, factors, strict=True)):
@@ -154,7 +169,7 @@ def feature_draw(key: Array, data: Problem, chain: Sequence[ArrayLike]) -> Featu
 
 
 def _white_factors(keys, widths, chain, A):
-    """Factors of unit Wishart matrices, one per layer, for the units that f does not see."""
+    """Draw factors of unit Wishart matrices, one per layer, for the units that f leaves free."""
     sizes, columns = [], A.shape[1]
     for layer, (G, width) in enumerate(zip(chain, widths, strict=True), 1):
         sizes.append(Bartlett(layer, width - G.shape[1], columns))
@@ -162,6 +177,8 @@ def _white_factors(keys, widths, chain, A):
     dof = np.concatenate([np.empty(0), *(size.dof for size in sizes)])
     squares = 2.0 * random.gamma(keys[0], dof / 2.0, dtype=A.dtype)
     normals = random.normal(keys[1], (sum(size.normals for size in sizes),), A.dtype)
+
+    # One draw serves all layers; cut it into their parts.
     first = np.cumsum([0] + [size.rank for size in sizes])
     other = np.cumsum([0] + [size.normals for size in sizes])
     return [

@@ -10,15 +10,16 @@ from .meijer import log_meijer_g
 from .problem import Problem
 from .stationary import stationary_points
 
-_EDGE = np.log(1e-14)  # relative weight at which a tail ends; an edge has many steps beyond it
-_MOST = 200_000
+_EDGE = np.log(1e-14)  # a tail ends where one node has this share of the total weight
+_MOST = 200_000  # points of a grid
 _AT_ONCE = 2_000_000  # numbers held in memory together
 
 
 def log_prior(log_q, shapes):
-    r"""Log density of :math:`\log q`, (g,), for q the product of independent Gamma(b) / b.
+    r"""Return the prior log density of :math:`\log q` at ``log_q`` (g,), as (g,).
 
-    It is :math:`G(q\prod b_l\,|\,b)/\prod\Gamma(b_l)`; ``shapes`` are the b (L,).
+    q is a product of independent variables Gamma(b) / b with the ``shapes`` b (L,). The density is
+    :math:`G(q\prod b_l\,|\,b)/\prod\Gamma(b_l)` (arXiv 2212.14457).
     """
     shapes = np.asarray(shapes, float)
     return log_meijer_g(log_q + np.log(shapes).sum(), shapes) - gammaln(shapes).sum()
@@ -27,21 +28,22 @@ def log_prior(log_q, shapes):
 def weigh(
     problem: Problem, tilt: float = 0.0, factors: Callable | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    r"""Lay a grid over all of :math:`q^k p(q) p(y|q)`, and weigh it by the trapezoid rule.
+    r"""Return a grid over all of :math:`q^k p(q) p(y|q)` and weights of the trapezoid rule.
 
     Parameters
     ----------
     problem : Problem
-    tilt : power k; where the integral diverges the caller must not ask
+    tilt : float
+        Power k. The integral must converge; this is not checked.
     factors : callable, optional
-        From log q (g,) to logarithms (g, m) of m further factors: the grid covers the product
-        with each of them.
+        From log q (g,) to the logarithms (g, m) of m further factors. The grid then covers the
+        product of the integrand with each of them.
 
     Returns
     -------
-    log_q : (g,) equidistant
+    log_q : (g,), equidistant
     log_weight : (g,)
-        Logarithm of prior times likelihood times step, without :math:`q^k`.
+        Logarithm of prior times likelihood times step, without :math:`q^k` and the factors.
 
     Raises
     ------
@@ -50,13 +52,14 @@ def weigh(
 
     Notes
     -----
-    The grid covers the prior, 12 standard deviations around every minimum of the action (there
-    may be two, far apart), and then as much as is needed until both edges weigh nothing. Six
-    points a standard deviation give all digits, as the integrand is analytic.
+    The grid first covers the prior, and 12 standard deviations around every minimum of the action
+    (there may be two, far apart). It then grows until both ends have a weight below 1e-14 of the
+    total. Six points per standard deviation give all digits, because the integrand is analytic.
     """
     b = problem.shapes
     if not b.size:  # no hidden layer: the order parameter is one
         return np.zeros(1), problem.log_likelihood(np.zeros(1))
+
     mean, sd = (psi(b) - np.log(b)).sum(), np.sqrt(polygamma(1, b).sum())
     low, high, finest = mean - max(10.0 * sd, 30.0 / b.min()), mean + 8.0 * sd, sd
     for point in stationary_points(problem):
@@ -77,6 +80,7 @@ def weigh(
         pieces = [problem.log_likelihood(x[i : i + size]) for i in range(0, x.size, size)]
         return x, log_prior(x, b) + np.concatenate(pieces) + np.log(step)
 
+    # Nodes are integers times the step, so that a part added at an end continues the grid.
     first, last = int(np.floor(low / step)), int(np.ceil(high / step)) + 1
     x, w = evaluate(first, last)
     while True:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Weighted draws: averages, their errors, and whether the weights can be trusted."""
+"""Weighted draws: averages, their standard errors, and a check of the weights."""
 
 import equinox as eqx
 import jax
@@ -13,12 +13,12 @@ from .._checks import ArrayLike
 
 
 class Importance(eqx.Module):
-    """Draws from a proposal with logarithms of the ratios of target to proposal.
+    """Draws from a proposal, with the log ratio of target to proposal density for each.
 
     Attributes
     ----------
-    latents : from site to draws (s, ...)
-    log_weights : (s,) of an unnormalised target
+    latents : dict, from name of a site to its draws (s, ...)
+    log_weights : (s,), log ratios; the target density need not be normalised
     """
 
     latents: dict[str, Array]
@@ -26,7 +26,7 @@ class Importance(eqx.Module):
 
     @property
     def log_mean(self) -> float:
-        """Logarithm of the mean weight: that of the target's normalisation."""
+        """Logarithm of the mean weight, which estimates the log integral of the target."""
         return float(jax.scipy.special.logsumexp(self.log_weights) - np.log(self.log_weights.size))
 
     @property
@@ -37,23 +37,23 @@ class Importance(eqx.Module):
 
     @property
     def ess(self) -> float:
-        """Effective number of draws, the squared sum of the weights over the sum of squares."""
+        """Effective number of draws: the squared sum of the weights over the sum of squares."""
         w = self.weights
         return float(1.0 / (w**2).sum())
 
     @property
     def pareto_k(self) -> float:
-        """Tail index of the weights, as in `pareto_k`; above 0.7 errors cannot be trusted."""
+        """Tail index of the weights. Above 0.7 averages and errors cannot be trusted."""
         return pareto_k(self.log_weights)
 
     @property
     def weights(self) -> Float[np.ndarray, " draw"]:
-        """Weights that add up to one, (s,)."""
+        """Weights, scaled to add up to one, (s,)."""
         w = np.exp(np.asarray(self.log_weights) - np.asarray(self.log_weights).max())
         return w / w.sum()
 
     def expect(self, values: ArrayLike):
-        """Average ``values`` (s, ...) of the draws under the target, with standard errors.
+        """Return averages of ``values`` (s, ...) under the target, and their standard errors.
 
         Returns
         -------
@@ -67,17 +67,18 @@ class Importance(eqx.Module):
 
 
 def pareto_k(log_weights: ArrayLike) -> float:
-    """Fit a generalised Pareto tail to importance weights, and return its shape.
+    """Return the tail index of importance weights: the shape of a fitted generalised Pareto law.
 
     Parameters
     ----------
-    log_weights : (s,), at least 25
+    log_weights : (s,)
+        At least 25 log weights; a constant added to all of them changes nothing.
 
     Returns
     -------
     float
-        Below 0.5 the weights have a variance; above 0.7 a mean of them cannot be trusted; minus
-        infinity for weights that are all the same.
+        Below 0.5 the weights have a finite variance. Above 0.7 their mean cannot be trusted. Minus
+        infinity if the largest weights are all equal.
 
     References
     ----------
@@ -88,11 +89,15 @@ def pareto_k(log_weights: ArrayLike) -> float:
     log_w = np.sort(np.asarray(log_weights, float))
     if log_w.size < 25:
         raise ValueError(f"log_weights has {log_w.size} entries; a tail needs at least 25")
+
+    # Excess x of the m largest weights over the next one.
     m = int(np.ceil(min(0.2 * log_w.size, 3.0 * np.sqrt(log_w.size))))
     w = np.exp(log_w - log_w[-1])
     x = w[-m:] - w[-m - 1]
     if x[-1] <= 0:
         return -np.inf
+
+    # Posterior mean of b = -shape / scale, on a grid weighed by the profile likelihood.
     grid = 30 + int(np.sqrt(m))
     b = 1.0 - np.sqrt(grid / (np.arange(1, grid + 1) - 0.5))
     b = b / (3.0 * max(x[int(m / 4 + 0.5) - 1], 1e-300)) + 1.0 / x[-1]
@@ -101,14 +106,14 @@ def pareto_k(log_weights: ArrayLike) -> float:
     posterior = np.exp(profile - profile.max())
     b = (b * posterior).sum() / posterior.sum()
     shape = np.log1p(-b * x).mean()
-    return float((m * shape + 5.0) / (m + 10.0))  # a weak prior at one half
+    return float((m * shape + 5.0) / (m + 10.0))  # a weak prior: ten weights of shape one half
 
 
 class Student(eqx.Module):
-    """Multivariate t distribution around ``loc`` (k,).
+    """Multivariate t distribution around ``loc`` (k,) with ``dof`` degrees of freedom.
 
-    ``factor`` (k, k) is the lower Cholesky factor of the precision of the Gaussian that it is with
-    infinite ``dof``.
+    ``factor`` (k, k) is the lower Cholesky factor of the inverse scale matrix, which is the
+    precision of the Gaussian in the limit of infinite ``dof``.
     """
 
     loc: Float[Array, " k"]
@@ -116,7 +121,7 @@ class Student(eqx.Module):
     dof: float
 
     def sample(self, key, draws):
-        """Draw points (s, k)."""
+        """Draw ``draws`` points, (s, k)."""
         normal, chi = jax.random.split(key)
         z = jax.random.normal(normal, (draws, self.loc.size), self.loc.dtype)
         scale = 2.0 * jax.random.gamma(chi, self.dof / 2.0, (draws,), self.loc.dtype) / self.dof
@@ -124,7 +129,7 @@ class Student(eqx.Module):
         return self.loc + jax.scipy.linalg.solve_triangular(self.factor.T, z.T, lower=False).T
 
     def log_prob(self, x):
-        """Log density at points (s, k)."""
+        """Return the log density at points ``x`` (s, k), as (s,)."""
         k, half = self.loc.size, 0.5 * (self.dof + self.loc.size)
         z = (x - self.loc) @ self.factor
         front = jax.lax.lgamma(half) - jax.lax.lgamma(self.dof / 2.0)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Joint density of several outputs' targets and the random factors of their order parameter."""
+"""Joint density of the targets of several outputs and the factors of their order parameter."""
 
 from functools import partial
 
@@ -18,32 +18,33 @@ from .problem import Problem
 
 
 class Joint(eqx.Module):
-    r"""Density of targets and Bartlett factors in coordinates without bounds.
+    r"""Joint density of targets and Bartlett factors, in coordinates without bounds.
 
-    A point x (k,) holds for l = L..1 the logarithms of the squared diagonal ``c{l}`` and then the
-    entries ``t{l}`` below it, :math:`k = LD(D+1)/2` for D outputs at any widths from D on.
+    A point x (k,) holds, for l = L..1, the logarithms of the squared diagonal ``c{l}`` and then the
+    entries ``t{l}`` below the diagonal. For D outputs :math:`k = LD(D+1)/2` if all widths are at
+    least D.
 
     Attributes
     ----------
     problem : Problem
-        With arrays of JAX in 64 bits; see `joint_of`.
+        With JAX arrays in 64 bits, as `joint_of` makes them.
     """
 
     problem: Problem
 
     @property
     def sizes(self):
-        """Sizes of the random factors, from the readout down."""
+        """Sizes of the random factors, from the last hidden layer to the first."""
         return bartlett_sizes(self.problem.widths, self.problem.outputs)
 
     @property
     def dof(self) -> Float[np.ndarray, " pivot"]:
-        """Degrees of freedom of all squared diagonals, in their order in x."""
+        """Degrees of freedom of all squared diagonals, (k',), in their order in x."""
         return np.concatenate([np.empty(0), *(size.dof for size in self.sizes)])
 
     @property
     def squared(self) -> np.ndarray:
-        """Which coordinates are logarithms of squared diagonals, (k,)."""
+        """True for the coordinates that are logarithms of squared diagonals, (k,)."""
         parts = [np.arange(size.rank + size.normals) < size.rank for size in self.sizes]
         return np.concatenate([np.empty(0, bool), *parts])
 
@@ -53,16 +54,16 @@ class Joint(eqx.Module):
         return self.squared.size
 
     def split(self, x):
-        """Logarithms of the squared diagonals and entries below them of x (..., k), both flat."""
+        """Split x (..., k) into logarithms of squared diagonals and entries below diagonals."""
         return x[..., self.squared], x[..., ~self.squared]
 
     def join(self, logs, normals):
-        """Undo `split`."""
+        """Join logarithms of squared diagonals and entries below diagonals to points (..., k)."""
         places = np.concatenate([np.flatnonzero(self.squared), np.flatnonzero(~self.squared)])
         return jnp.concatenate([logs, normals], -1)[..., np.argsort(places)]
 
     def latents(self, x) -> dict[str, Array]:
-        """Squared diagonals ``c{l}``, all of them, and entries ``t{l}`` at x (..., k)."""
+        """Return the squared diagonals ``c{l}`` and the entries ``t{l}`` at x (..., k), a dict."""
         result, start = {}, 0
         for size in self.sizes:
             middle, end = start + size.rank, start + size.rank + size.normals
@@ -73,35 +74,37 @@ class Joint(eqx.Module):
         return result
 
     def log_prior(self, x):
-        """Log density of x (k,), the Jacobian of the logarithms included."""
+        """Return the prior log density of x (k,), with the Jacobian of the logarithms."""
         logs, normals = self.split(x)
         half = jnp.asarray(self.dof / 2.0)
         gamma = half * (logs - np.log(2.0)) - 0.5 * jnp.exp(logs) - jax.lax.lgamma(half)
         return gamma.sum() - 0.5 * (normals**2 + np.log(2 * np.pi)).sum()
 
     def terms(self, x):
-        """Squared targets over their variances, and log determinant of these, at x (k,)."""
+        """Return the two terms of -2 log likelihood at x (k,): quadratic form, log determinant."""
         problem = self.problem
         Q, _ = order_parameter(problem.widths, problem.outputs, self.latents(x))
         noise = problem.ridge * jnp.eye(problem.outputs, dtype=Q.dtype)
         M = problem.values[:, None, None] * Q + noise
         quad, log_det = quad_logdet(M, problem.targets[:, None, :])
+
+        # Add what the range of the kernel leaves out, where there is only noise.
         log_det = log_det.sum() + problem.outputs * problem.log_det_outside
         log_det = log_det + problem.targets.size * np.log(2 * np.pi)
         return quad.sum() + problem.outside.sum(), log_det
 
     def log_likelihood(self, x):
-        """Log density of the targets given x (k,), in the units in which they were given."""
+        """Return the log density of the targets given x (k,), in the units of the user's Y."""
         misfit, log_det = self.terms(x)
         units = self.problem.points * self.problem.outputs * jnp.log(self.problem.output_scale)
         return units - 0.5 * (misfit + log_det)
 
     def log_density(self, x):
-        """Log density of targets and x (k,) together."""
+        """Return the joint log density of the targets and x (k,)."""
         return self.log_prior(x) + self.log_likelihood(x)
 
     def mode(self) -> tuple[Float[np.ndarray, " k"], Float[np.ndarray, "k k_bis"]]:
-        """Return the highest point found from two starts, and minus the Hessian there.
+        """Return the highest point found from two starts, and minus the Hessian at that point.
 
         Returns
         -------
@@ -114,7 +117,11 @@ class Joint(eqx.Module):
         return x, (V * np.clip(root, 1e-6 * np.abs(root).max(initial=0.0), None)) @ V.T
 
     def starts(self, logs):
-        """Two points: of the prior with ``logs`` for its logarithms, and on the targets' scale."""
+        """Return two points to start a search from.
+
+        The first has the logarithms ``logs`` of squared diagonals. In the second they are shifted
+        so that the order parameter has the scale of the targets.
+        """
         problem = self.problem
         energies = np.asarray(problem.targets**2 / problem.values[:, None])
         typical = np.log(max(energies.mean() if energies.size else 0.0, 1e-8))
@@ -123,7 +130,7 @@ class Joint(eqx.Module):
         return [self.join(logs, normals), self.join(logs + shift, normals)]
 
     def laplace(self) -> float:
-        """Log evidence by Laplace's method at the `mode`, in the units of the targets."""
+        """Return the log evidence by Laplace's method at the `mode`, in units of the user's Y."""
         if not self.problem.widths:
             return float(self.log_density(jnp.zeros(0)))
         x, precision = self.mode()
@@ -133,7 +140,7 @@ class Joint(eqx.Module):
 
 
 def joint_of(problem: Problem) -> Joint:
-    """Return the `Joint` density of a problem on the host; it needs 64-bit floats."""
+    """Return the `Joint` density of a problem that has NumPy arrays; it needs 64-bit floats."""
     _checks.require_x64("deep_linear with several outputs")
     return Joint(problem.as_jax())
 

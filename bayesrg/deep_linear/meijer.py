@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The Meijer G function of products of Gamma variables, by a rule on its saddle path."""
+"""Meijer's G function for products of Gamma variables, by quadrature through the saddle point."""
 
 import numpy as np
 from scipy.special import loggamma, polygamma, psi
@@ -7,28 +7,29 @@ from scipy.special import loggamma, polygamma, psi
 from .. import _checks
 from .._checks import ArrayLike
 
-_STEP = 0.05  # of w; halving it changes no digit that is kept
-_SWAMPED = 1e10  # an exponent whose round-off exceeds what the rule adds up
-_BEND = 0.5  # tangent of the angle by which the path leans to the left far out
+_STEP = 0.05  # in w; half of it gives the same digits
+_SWAMPED = 1e10  # size of an exponent whose round-off exceeds the sum that the rule computes
+_BEND = 0.5  # far out, the path goes this much to the left per unit upwards
 _AT_ONCE = 4096  # values of z whose nodes are held in memory together
 
 
 def log_meijer_g(log_z: ArrayLike, b: ArrayLike) -> np.ndarray:
-    r"""Logarithm of the Meijer function :math:`G^{m,0}_{0,m}(z\,|\,b_1..b_m)`.
+    r"""Return the logarithm of Meijer's function :math:`G^{m,0}_{0,m}(z\,|\,b_1..b_m)`.
 
     :math:`G = \frac{1}{2\pi i}\int \prod_k\Gamma(b_k + t)\, z^{-t}\, dt`, along a path through the
-    saddle point. It is the density of a product of Gamma variables: with :math:`q/c` their
-    product, :math:`p(\log q) = G(q/c|b)/\prod\Gamma(b_k)`.
+    saddle point. It gives the density of a product of Gamma variables: if the product is
+    :math:`q/c`, then :math:`p(\log q) = G(q/c|b)/\prod\Gamma(b_k)`.
 
     Parameters
     ----------
-    log_z : (...) logarithm of the argument, any real number
-    b : (m,) parameters, any real numbers; equal ones are grouped, so m may be thousands
+    log_z : (...), logarithm of the argument, any real number
+    b : (m,)
+        Parameters, any real numbers. Equal ones are grouped, so m may be thousands.
 
     Returns
     -------
     (...)
-        In float64, on the host. Absolute error about 1e-12, or the round-off of
+        NumPy array in float64. The absolute error is about 1e-12, or the round-off of
         :math:`\sum\log\Gamma(b_k)` where that is larger.
 
     Raises
@@ -38,11 +39,11 @@ def log_meijer_g(log_z: ArrayLike, b: ArrayLike) -> np.ndarray:
 
     Notes
     -----
-    Nodes are :math:`t_0 + \sigma[i\sinh w - \tau(\cosh w - 1)]` with :math:`t_0` the saddle,
-    :math:`\sigma` its width and w equidistant: a hyperbola that leaves the saddle upright and
-    bends to the left, as the path of steepest descent does. On the upright line the step must be
-    finer than the distance to the nearest pole, which shrinks like :math:`1/|\log z|`; here the
-    number of nodes does not depend on z.
+    The nodes are :math:`t_0 + \sigma[i\sinh w - \tau(\cosh w - 1)]` with the saddle :math:`t_0`,
+    its width :math:`\sigma` and equidistant w. They lie on a hyperbola that leaves the saddle
+    vertically and bends to the left, like the path of steepest descent. A vertical line would need
+    a step smaller than the distance to the nearest pole, which shrinks like :math:`1/|\log z|`. On
+    the hyperbola the number of nodes does not depend on z.
 
     References
     ----------
@@ -59,7 +60,7 @@ def log_meijer_g(log_z: ArrayLike, b: ArrayLike) -> np.ndarray:
 
 
 def _rule(log_z, b):
-    """Log G at log_z (n,): the trapezoid rule in w, on the upper half of the path."""
+    """Return log G at log_z (n,) by the trapezoid rule in w, on the upper half of the path."""
     b, count = np.unique(b, return_counts=True)
     shift = b - b.min()
     d = _saddle(log_z, shift, count)[:, None]  # distance of the saddle from the nearest pole
@@ -67,8 +68,8 @@ def _rule(log_z, b):
     reach = np.arcsinh(14.0 + 60.0 / (count.sum() * width)).max()
     if not np.isfinite(reach):
         raise ValueError(
-            f"log_z (of a prior log_q) runs from {log_z.min():.3g} to {log_z.max():.3g}, beyond "
-            "what the rule resolves; G is zero or infinite there in 64 bits"
+            f"log_z runs from {log_z.min():.3g} to {log_z.max():.3g} (in prior_density, log_q plus "
+            "a constant), where G is zero or infinite in 64 bits; give values nearer to zero"
         )
     w = np.linspace(0.0, reach, int(np.ceil(reach / _STEP)) + 1)
     t = d + width[:, None] * (1j * np.sinh(w) - _BEND * (np.cosh(w) - 1.0))
@@ -76,7 +77,10 @@ def _rule(log_z, b):
     for s, m in zip(shift, count, strict=True):
         exponent += m * loggamma(t + s)
     top = exponent.real[:, :1]
-    lost = np.abs(top) > _SWAMPED  # there the saddle alone has all digits
+
+    # Where round-off swamps the sum, take the Gaussian integral around the saddle: it is exact
+    # to all digits that the exponent itself has.
+    lost = np.abs(top) > _SWAMPED
     fall = np.where(lost, 0.0, exponent - top)
     terms = (np.exp(fall) * (1j * np.cosh(w) - _BEND * np.sinh(w))).imag
     terms[:, 0] *= 0.5
@@ -85,10 +89,11 @@ def _rule(log_z, b):
 
 
 def _saddle(log_z, shift, count):
-    """Root d > 0 of ``sum_k count_k psi(d + shift_k) = log z``, for every entry of log_z.
+    """Return the root d > 0 of ``sum_k count_k psi(d + shift_k) = log z``, for every log_z.
 
-    The sum is concave and rises, so Newton's method arrives from below.
+    The sum is concave and rises, so that Newton's method converges from below.
     """
+    # Start from the limits of psi(d): log(d - 1/2) for a large d, and psi(1) - 1/d for a small one.
     mean = log_z / count.sum()
     d = np.where(mean > -2.0, np.exp(np.maximum(mean, -2.0)) + 0.5, -1.0 / (mean - psi(1.0)))
     for _ in range(100):

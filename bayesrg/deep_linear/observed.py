@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a deep linear network refuses to be fitted to."""
+"""Checks of data before a deep linear network is fitted to them."""
 
 import numpy as np
 from jax import Array
@@ -16,39 +16,39 @@ SMALL = 1e-3  # noise variance over mean squared target below which weights mix 
 def check_observed(
     net: DeepLinear, X: ArrayLike, Y: ArrayLike | None, *, weights: bool, force: bool = False
 ) -> Array | None:
-    """Check data against a network before its posterior is sampled.
+    """Check data for a network whose posterior is to be sampled, and return the targets.
 
     Parameters
     ----------
     net : DeepLinear
-    X : (n, d)
+    X : (n, d), inputs
     Y : (n,) for one output, (n, c) for several, or None
-    weights : bool
-        Whether weights are sampled, and not the order parameter alone.
-    force : bool
-        Whether to let weights be sampled at any noise above zero.
+        Targets; None samples the prior.
+    weights : bool, True if all weights are sampled, False if only the order parameter is
+    force : bool, allow sampling of weights at any noise above zero
 
     Returns
     -------
     (n,) for one output, (n, c) for several, or None
+        The targets.
 
     Raises
     ------
     ValueError
-        For mismatched shapes or non-finite numbers; for sampled weights with a noise variance
-        below a thousandth of the mean squared target; and without noise for sampled weights, a
-        layer narrower than the outputs, targets outside the range of the kernel, or targets of
-        too low a rank for the evidence to exist.
+        For mismatched shapes or non-finite numbers. For sampled weights with a noise variance
+        below a thousandth of the mean squared target. Without noise: for sampled weights, a layer
+        narrower than the number of outputs, targets outside the range of the kernel, or targets
+        of so low a rank that the evidence diverges.
 
     Warns
     -----
     UserWarning
         Without noise, if the kernel is singular and the targets lie in its range: the density is
-        that on the range.
+        then a density on that range.
 
     Notes
     -----
-    Numbers are looked at where they can be read, that is, outside compiled programs.
+    Inside a compiled program numbers cannot be read, and only shapes are checked.
     """
     X = _checks.finite("X", X)
     Y = Y if Y is None else _checks.finite("y", Y)
@@ -73,12 +73,12 @@ def check_observed(
 
 
 def noiseless(ridge: ArrayLike) -> bool:
-    """Say whether the number ``ridge`` is zero, inside compiled programs too.
+    """Return whether ``ridge`` is the number 0; a value that cannot be read counts as positive.
 
     Raises
     ------
     ValueError
-        For a zero in a JAX array, which compiled programs could not tell from another number.
+        For a zero in a JAX array, because compiled programs cannot read it.
     """
     if not _checks.known(ridge) or np.any(np.asarray(ridge) != 0):
         return False
@@ -96,7 +96,7 @@ def _refuse_no_noise(net, weights):
         return
     if weights:
         raise ValueError(
-            "ridge is 0, and zero noise has no density in weight space; use the model "
+            "ridge is 0, and without noise weights have no posterior density; use the model "
             "deep_linear_collapsed, or deep_linear.exact for one output"
         )
 
@@ -108,7 +108,7 @@ def _refuse_small_noise(net, Y):
     if noise < SMALL * power:
         raise ValueError(
             f"the noise variance {noise:.3g} is below {SMALL:g} of the mean squared target "
-            f"{power:.3g}: weights are then confined to a thin curved sheet, which samplers cross "
+            f"{power:.3g}: weights then lie close to a curved surface, along which samplers move "
             "slowly; use the model deep_linear_collapsed, or force=True"
         )
 
@@ -121,17 +121,21 @@ def _refuse_divergence(net, X, Y):
     U = singular(X)[0]
     points = U.shape[1]
     least = min(net.widths, default=c)
+
     if least < c:
         more = f"; width {least} below rank {rank}: interpolation impossible, evidence is zero"
         raise ValueError(
             f"ridge is 0 and width {least} is below the {c} outputs: Q is singular, no zero-noise "
             f"density{more if least < rank else ''}; give a positive ridge or wider layers"
         )
+
+    # The integral over the c - rank directions without targets must converge at Q = 0.
     if rank < c and net.widths and least <= points + c - rank - 1:
         raise ValueError(
             f"ridge is 0, y has rank {rank} with {c} outputs, and the smallest width {least} is "
             f"not above {points} + {c} - {rank} - 1: the evidence diverges; give a positive ridge, "
             "wider layers, or drop outputs that are zero or repeated"
         )
+
     stray = np.linalg.norm(Y - U @ (U.T @ Y)) > RANGE * np.linalg.norm(Y)
     check_range(X.shape[0], points, stray)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The order parameter of a deep linear network: its chain of Wishart factors, and its prior."""
+"""Order parameter of a deep linear network: its chain of Wishart factors, and its prior."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -14,12 +14,12 @@ from .._checks import ArrayLike
 
 
 class Bartlett(NamedTuple):
-    """Size of one random factor: the lower trapezoid (rows, rank) of a layer of some width.
+    """Size of the random factor of one layer: a lower trapezoid (rows, rank).
 
-    Squares on its diagonal are chi-squared with ``dof`` (rank,) degrees of freedom; the
-    ``normals`` numbers below it are standard normal. Models sample the squares ``pivots`` and
-    ``entries`` normal numbers: a last pivot of one degree of freedom above other rows, whose
-    column may have either sign, is a normal number itself.
+    The squares on its diagonal are chi-squared with ``dof`` (rank,) degrees of freedom. The
+    ``normals`` numbers below the diagonal are standard normal. Models sample a square for each of
+    the ``pivots``, and ``entries`` normal numbers. A last diagonal entry of one degree of freedom
+    with rows below it is sampled as a normal number, because its column may have either sign.
     """
 
     layer: int
@@ -55,8 +55,8 @@ class Bartlett(NamedTuple):
 class Order(NamedTuple):
     """Order parameter ``Q`` (..., c, c) and its ``chain`` of factors (G_1, ..., G_L).
 
-    ``G_l`` is (..., c, r_l) with ``G_l G_l^T`` the order parameter seen by layer l + 1, and
-    ``Q = G_1 G_1^T``.
+    ``G_l`` is (..., c, r_l). ``G_l G_l^T`` is the order parameter of the network that takes layer
+    l - 1 as its inputs; ``Q = G_1 G_1^T``.
     """
 
     Q: Float[Array, "*batch output output_bis"]
@@ -64,7 +64,7 @@ class Order(NamedTuple):
 
 
 class Moments(NamedTuple):
-    """Prior moments ``E Q_aa^2``, ``E Q_aa Q_bb`` and ``E Q_ab^2`` for a different from b."""
+    """Prior moments ``E Q_aa^2``, ``E Q_aa Q_bb``, ``E Q_ab^2`` of two different outputs a, b."""
 
     diagonal: float
     product: float
@@ -72,23 +72,21 @@ class Moments(NamedTuple):
 
 
 def bartlett_sizes(widths: Sequence[int], outputs: int) -> tuple[Bartlett, ...]:
-    """List the factors of the chain in the order L, ..., 1 in which they multiply.
+    """Return the sizes of the L random factors, in the order L, ..., 1 in which they multiply.
 
     Parameters
     ----------
-    widths : (N_1, ..., N_L)
-    outputs : c
-        A layer that is narrower than what stands above it leaves that many columns.
-
-    Returns
-    -------
-    tuple of Bartlett, L of them
+    widths : (N_1, ..., N_L), widths of the hidden layers
+    outputs : int
+        Number of outputs c. A layer narrower than c leaves only as many columns as its width to
+        the layers below it.
 
     Notes
     -----
-    In a layer narrower than what stands above it the last pivot has one degree of freedom, and a
-    column of either sign gives the same Q. A pivot above zero folds both signs together, and a
-    chain that wants the other one is caught at zero; sampled with its sign, it has no boundary.
+    In a layer narrower than the columns above it, the last diagonal entry has one degree of
+    freedom, and its column may have either sign without changing Q. If this entry had to be
+    positive, a chain would stop at zero on its way to the other sign. With its sign, it has no
+    boundary.
 
     References
     ----------
@@ -104,15 +102,15 @@ def bartlett_sizes(widths: Sequence[int], outputs: int) -> tuple[Bartlett, ...]:
 def bartlett_factor(
     size: Bartlett, squares: ArrayLike | None, normals: ArrayLike | None
 ) -> Float[Array, "*batch row rank"]:
-    """Assemble the lower trapezoid B of a layer.
+    """Return the lower trapezoid B of a layer, made of its squares and normal numbers.
 
     Parameters
     ----------
     size : Bartlett
-    squares : (..., rank) or (..., rank - 1), squared diagonal; None where there are none
-    normals : (..., k), row by row
-        The entries below the diagonal, and with it those whose squares are not given; None where
-        there are none.
+    squares : (..., rank) or (..., rank - 1), squared diagonal; None if there is none
+    normals : (..., k)
+        Entries below the diagonal and those diagonal entries whose squares are not given, row by
+        row; None if there are none.
 
     Returns
     -------
@@ -125,25 +123,24 @@ def bartlett_factor(
     B = B.at[..., i, i].set(jnp.sqrt(squares))
     if normals is None:
         return B
+
     rows, columns = np.tril_indices(size.rows, 0, size.rank)
     free = (rows > columns) | (columns >= i.size)
     return B.at[..., rows[free], columns[free]].set(jnp.asarray(normals))
 
 
 def order_parameter(widths: Sequence[int], outputs: int, latents: Mapping[str, ArrayLike]) -> Order:
-    r"""Multiply the chain: :math:`G_l = G_{l+1} B_l/\sqrt{N_l}`, and :math:`Q = G_1 G_1^T`.
+    r"""Return the order parameter and its chain of factors.
+
+    :math:`G_l = G_{l+1} B_l/\sqrt{N_l}` from the identity down to :math:`Q = G_1 G_1^T`.
 
     Parameters
     ----------
-    widths : (N_1, ..., N_L)
-    outputs : c
+    widths : (N_1, ..., N_L), widths of the hidden layers
+    outputs : int, number of outputs c
     latents : mapping
-        Of ``c{l}`` (..., pivots) and ``t{l}`` (..., entries), where there are any, for every
-        layer: the sites of the collapsed model, or its posterior draws.
-
-    Returns
-    -------
-    Order
+        For every layer l the squares ``c{l}`` (..., pivots) and the normal numbers ``t{l}``
+        (..., entries), where there are any: sites of the collapsed model, or draws of them.
 
     References
     ----------
@@ -160,10 +157,11 @@ def order_parameter(widths: Sequence[int], outputs: int, latents: Mapping[str, A
 def latent_excess(
     widths: Sequence[int], outputs: int, latents: Mapping[str, ArrayLike]
 ) -> Float[Array, "*batch layer"]:
-    r"""Excess :math:`\|B_l\|^2 - N_l d_l` over its prior mean, for l = 1..L: (..., L).
+    r"""Return the excess of every layer's factor over its prior mean, (..., L).
 
-    Given data its mean is the same in every layer, that of `drive`. ``widths``, ``outputs`` and
-    ``latents`` as in `order_parameter`.
+    Entry l is :math:`\|B_l\|^2 - N_l d_l` for the d_l rows of B_l. Its posterior mean is equal in
+    all layers: it is the posterior mean of `drive`. ``widths`` are (N_1, ..., N_L), ``outputs`` is
+    c, and ``latents`` maps ``c{l}`` and ``t{l}`` to the squares and normal numbers of layer l.
     """
     result = []
     for size in bartlett_sizes(widths, outputs)[::-1]:
@@ -174,17 +172,11 @@ def latent_excess(
 
 
 def order_moments(widths: Sequence[int]) -> Moments:
-    """Second moments of the order parameter under the prior, for ``widths`` (N_1, ..., N_L).
+    """Return prior moments of the order parameter of hidden layers of ``widths`` (N_1, ..., N_L).
 
-    Returns
-    -------
-    Moments
-        Of two different outputs; the mean of Q is the identity.
-
-    Notes
-    -----
-    One step a layer of width N: a -> a (1 + 2/N), b -> b + 2c/N, c -> c + (b + c)/N.
+    The mean of the order parameter is the identity.
     """
+    # A layer of width N changes the moments (a, b, c) to a (1 + 2/N), b + 2c/N, c + (b + c)/N.
     a, b, c = 1.0, 1.0, 0.0
     for width in widths[::-1]:
         a, b, c = a * (1 + 2 / width), b + 2 * c / width, c + (b + c) / width
@@ -192,16 +184,9 @@ def order_moments(widths: Sequence[int]) -> Moments:
 
 
 def order_log_det(widths: Sequence[int], outputs: int) -> float:
-    r"""Prior mean of :math:`\log\det Q`, minus infinity with a bottleneck.
+    r"""Return the prior mean of :math:`\log\det Q` for hidden ``widths`` and c ``outputs``.
 
-    Parameters
-    ----------
-    widths : (N_1, ..., N_L)
-    outputs : c
-
-    Returns
-    -------
-    float
+    It is minus infinity if a width is below c, because Q is then singular.
     """
     if min(widths, default=outputs) < outputs:
         return -np.inf

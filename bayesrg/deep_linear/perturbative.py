@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Feature kernels of wide layers to first order in one over the width."""
+"""Feature kernels of wide layers, to first order in one over the width."""
 
 import numpy as np
 from jaxtyping import Float
@@ -12,30 +12,31 @@ from .problem import check_level, prepare
 def perturbative_kernel(
     net: DeepLinear, X: ArrayLike, Y: ArrayLike, level: int
 ) -> Float[np.ndarray, "point point_bis"]:
-    r"""Posterior mean of :math:`H_lH_l^T/N_l` up to terms of order one over the width squared.
+    r"""Return the posterior mean of :math:`H_lH_l^T/N_l` to first order in one over the width.
 
-    :math:`K_l + \frac{1}{t_l}\sum_{k\le l}\frac{1}{N_k}(E[ff^T|Y] - DK)` with the Gaussian process
-    of infinite width, K its kernel, :math:`K_l = K/t_l` and :math:`t_l` the product of the squared
-    scales above layer l. For equal widths the change is linear in depth, and without noise it
-    points along the targets.
+    It is :math:`K_l + \frac{1}{t_l}\sum_{k\le l}\frac{1}{N_k}(E[ff^T|Y] - DK)`. The average is over
+    the posterior Gaussian process of infinite width, with kernel K. :math:`t_l` is the product of
+    the squared scales above layer l, and :math:`K_l = K/t_l`. For equal widths the change is
+    linear in depth; without noise it points along the targets.
 
     Parameters
     ----------
     net : DeepLinear
         A rich mean-field network is far from this limit.
-    X : (n, d)
+    X : (n, d), inputs
     Y : (n,), or (n, c) for D = c outputs
-    level : l, from 0 (the inputs) to L
+        Targets.
+    level : int, layer l, from 0 (the inputs) to L
 
     Returns
     -------
     (n, n)
-        In float64, on the host.
+        NumPy array in float64.
 
     Raises
     ------
     ValueError
-        For mismatched shapes, non-finite data or a level that is not there.
+        For mismatched shapes, non-finite data, or a level outside 0..L.
 
     References
     ----------
@@ -43,7 +44,8 @@ def perturbative_kernel(
     """
     problem = prepare(net, X, Y, name="Y")
     check_level(level, len(problem.widths))
-    learnt = problem.learnt(0.0)
+
+    learnt = problem.learnt(0.0)  # infinite width is log q = 0
     mean = learnt[:, None] * problem.targets
     second = mean @ mean.T + problem.outputs * np.diag(problem.ridge * learnt)
     rate = sum(1.0 / width for width in problem.widths[:level])

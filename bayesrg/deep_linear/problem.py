@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The data of a deep linear network in the eigenbasis of its kernel, and their likelihoods.
+"""Data of a deep linear network in the eigenbasis of its kernel, and their likelihood.
 
-Everything is NumPy in float64 on the host; `Problem.as_jax` is for what is compiled.
+All arrays are NumPy arrays in float64. `Problem.as_jax` converts them for compiled programs.
 """
 
 import equinox as eqx
@@ -21,28 +21,35 @@ _SOLVER = "a solver of deep_linear"
 
 
 class Problem(eqx.Module):
-    r"""Data of a deep linear network, in units of the standard parametrisation; see `prepare`.
+    r"""Data of a deep linear network, in units of the standard parametrisation, from `prepare`.
 
-    Given the order parameter Q, the targets of each mode are independent of the others, with
-    covariance :math:`\kappa_i Q + T` over outputs. Methods that take :math:`\log q` (g,) are for
-    one output, of variances :math:`C_i = \kappa_i q + T`.
+    Given the order parameter Q, the targets of different modes are independent. Those of mode i
+    have covariance :math:`\kappa_i Q + T` over outputs. Methods that take :math:`\log q` (g,) are
+    for one output, where the variance is :math:`C_i = \kappa_i q + T`.
 
     Attributes
     ----------
     widths : :math:`(N_1, ..., N_L)`
-    points : P; the rank of the kernel where there is no noise
-    values : (r,) positive eigenvalues :math:`\kappa` of the kernel
-    vectors : (P, r) its eigenvectors
-    targets : (r, c) targets in that basis
-    outside : (c,) squared length of the targets outside the range of the kernel, over T
-    log_det_outside : () their sum of :math:`\log 2\pi T`, for each output
-    ridge : () T, times :math:`\gamma^2` in mean field
-    kernel : of an output in place of that of the inputs; None for the latter
-    inputs : (n, d) X
-    loadings : (d, r), whose product with new inputs is their covariance with the modes
-    variance : () S / N_0, prior variance of an output per squared length of its input
-    scales : (L + 1,) standard deviations of the weights
-    output_scale : () what targets were multiplied by
+        Widths of the hidden layers.
+    points : int, number of points P; without noise the rank of the kernel
+    values : (r,), positive eigenvalues :math:`\kappa` of the kernel
+    vectors : (n, r), eigenvectors of the kernel
+    targets : (r, c), targets in that basis
+    outside : (c,)
+        Squared length of the part of the targets outside the range of the kernel, over T.
+    log_det_outside : ()
+        Sum of :math:`\log 2\pi T` over the dimensions outside that range, per output.
+    ridge : ()
+        T; with the mean-field parametrisation T times :math:`\gamma^2`.
+    kernel : Kernel or None
+        Kernel that replaces the kernel of the inputs.
+    inputs : (n, d)
+        X.
+    loadings : (d, r) or None
+        New inputs times the loadings are their covariances with the modes.
+    variance : (), S / N_0: prior variance of an output per squared length of its input
+    scales : (L + 1,), standard deviations of the weights
+    output_scale : (), factor by which the targets were multiplied
     """
 
     widths: tuple[int, ...] = eqx.field(static=True)
@@ -61,7 +68,7 @@ class Problem(eqx.Module):
     output_scale: float | Float[Array, ""]
 
     def as_jax(self) -> "Problem":
-        """Return the problem with arrays of JAX, which enter a compiled program as arguments."""
+        """Return the problem with JAX arrays, which compiled programs take as arguments."""
         return jax.tree.map(jnp.asarray, self)
 
     @property
@@ -86,41 +93,44 @@ class Problem(eqx.Module):
 
     @property
     def power(self):
-        r"""Energy of the targets in the kernel, :math:`s = y^T K^+ y`, where the order is 1."""
+        r"""Energy :math:`s = y^T K^+ y` of the targets, for K at order parameter 1."""
         return float((self.target**2 / self.values).sum())
 
     def logs(self, log_q):
-        r"""Logarithms of :math:`\kappa_i q` and of C, both (g, r)."""
+        r"""Return the logarithms of :math:`\kappa_i q` and of C, both (g, r)."""
         signal = np.log(self.values) + np.asarray(log_q)[..., None]
         if self.ridge == 0:
             return signal, signal
         return signal, np.logaddexp(signal, np.log(self.ridge))
 
     def learnt(self, log_q):
-        r"""Shares :math:`\kappa_i q/C_i` of the targets that the posterior mean keeps, (g, r)."""
+        r"""Return the share :math:`\kappa_i q/C_i` of each target in the posterior mean, (g, r)."""
         signal, total = self.logs(log_q)
         return np.exp(signal - total)
 
     def misfit(self, log_q):
-        r"""Squared targets over their variances, :math:`\sum_i \tilde y_i^2/C_i`, (g,)."""
+        r"""Return the sum of squared targets over their variances, (g,).
+
+        :math:`\sum_i \tilde y_i^2/C_i`, with the part outside the range of the kernel.
+        """
         _, total = self.logs(log_q)
         with np.errstate(over="ignore", divide="ignore"):
             quad = np.exp(np.log(self.target**2) - total).sum(-1)
         return quad + self.outside[0]
 
     def log_det(self, log_q):
-        r"""Sum of :math:`\log 2\pi C_i` over all points, (g,)."""
+        r"""Return the sum of :math:`\log 2\pi C_i` over all P dimensions, (g,)."""
         _, total = self.logs(log_q)
         return total.sum(-1) + self.values.size * np.log(2 * np.pi) + self.log_det_outside
 
     def log_likelihood(self, log_q):
-        """Log density of the targets given q, (g,)."""
+        """Return the log density of the targets given q, (g,)."""
         return -0.5 * (self.misfit(log_q) + self.log_det(log_q))
 
     def excess(self, log_q, occam=True):
-        r"""Drive :math:`\Delta(q) = 2\,\partial_{\log q}\log p(y|q)` of the order parameter, (g,).
+        r"""Return the drive :math:`\Delta(q) = 2\,\partial_{\log q}\log p(y|q)`, (g,).
 
-        Without ``occam`` the part of the determinant is left out.
+        Without ``occam`` the determinant of the likelihood does not contribute.
         """
         signal, total = self.logs(log_q)
         with np.errstate(over="ignore", divide="ignore"):
@@ -128,7 +138,10 @@ class Problem(eqx.Module):
         return pull - self.learnt(log_q).sum(-1) if occam else pull
 
     def curvature(self, log_q, occam=True):
-        r"""Second derivative of :math:`-\log p(y|q)` in :math:`\log q`, (g,)."""
+        r"""Return the second derivative of :math:`-\log p(y|q)` with respect to log q, (g,).
+
+        Without ``occam`` the determinant of the likelihood does not contribute.
+        """
         signal, total = self.logs(log_q)
         a = np.exp(signal - total)
         quad = self.target**2 * np.exp(-total)
@@ -136,7 +149,7 @@ class Problem(eqx.Module):
         return data + 0.5 * (a * (1.0 - a)).sum(-1) if occam else data
 
     def covariances(self, X_new):
-        """Prior covariance of new outputs with the modes (m, r), and prior variances (m,)."""
+        """Return prior covariances of new outputs with the modes (m, r), and variances (m,)."""
         _checks.on_host("a posterior of deep_linear", X_new)
         X_new = _checks.squares("X_new", _checks.on_64_bits("X_new", X_new, _checks.inputs))
         X_new = X_new[:, None] if X_new.ndim == 1 else X_new
@@ -150,7 +163,7 @@ class Problem(eqx.Module):
             return cross @ self.vectors, np.asarray(self.kernel.diag(X_new), float)
         if self.loadings is None:
             raise ValueError(
-                "kernel was given as a matrix, which says nothing about new inputs; give a Kernel"
+                "kernel was given as a matrix, which has no value at new inputs; give a Kernel"
             )
         return X_new @ self.loadings, self.variance * (X_new**2).sum(-1)
 
@@ -162,33 +175,31 @@ def prepare(
     kernel: Kernel | ArrayLike | None = None,
     name: str = "y",
 ) -> Problem:
-    r"""Rotate the data into the eigenbasis of :math:`K = S XX^T/N_0`, once.
+    r"""Check the data, rotate them into the eigenbasis of the kernel, and return the `Problem`.
 
     Parameters
     ----------
     net : DeepLinear
-        Mean field is mapped to the standard network of the same law.
-    X : (n, d)
+        A mean-field network is replaced by the standard network with the same outputs.
+    X : (n, d), inputs
     y : (n,) or (n, c)
+        Targets.
     kernel : Kernel, or (n, n), optional
-        In place of K.
-    name : what messages call y
-
-    Returns
-    -------
-    Problem
+        Replaces the kernel :math:`K = S XX^T/N_0`.
+    name : str
+        What error messages call y.
 
     Raises
     ------
     ValueError
-        For mismatched shapes or non-finite data, or without noise for targets outside the range
-        of the kernel, which have no density.
+        For mismatched shapes or non-finite data; without noise, for targets outside the range of
+        the kernel, which have no density.
 
     Warns
     -----
     UserWarning
-        Without noise, if the kernel is singular and the targets lie in its range: everything is
-        said about that range.
+        Without noise, if the kernel is singular and the targets lie in its range: the density is
+        then a density on that range.
     """
     _checks.warn_32_bits("deep_linear")
     _checks.instance("net", net, DeepLinear, _checks.NET)
@@ -218,6 +229,8 @@ def prepare(
     y = y * output_scale
     targets = U.T @ y
     outside, log_det_outside = np.zeros(net.outputs), 0.0
+
+    # Outside the range of the kernel the targets are noise alone; without noise they must be zero.
     if rank < n:
         outside = ((y - U @ targets) ** 2).sum(0)
         if ridge == 0:
@@ -227,6 +240,7 @@ def prepare(
             log_det_outside = (n - rank) * float(np.log(2 * np.pi * ridge))
             with np.errstate(over="ignore"):
                 outside = outside / ridge
+
     return Problem(
         widths=net.widths,
         points=n,
@@ -246,14 +260,14 @@ def prepare(
 
 
 def singular(X):
-    """Singular values of X (n, d) above round-off, with U (n, r) before and W (r, d) after them."""
+    """Return X (n, d) = U diag(s) W with the singular values s (r,) above round-off: U, s, W."""
     U, root, W = np.linalg.svd(X, full_matrices=False)
     kept = root > max(X.shape) * np.finfo(float).eps * root.max(initial=0.0)
     return U[:, kept], root[kept], W[kept]
 
 
 def _diagonalise(kernel, X):
-    """Positive eigenvalues, falling, and eigenvectors of a kernel at X (n, d), or of a matrix."""
+    """Return positive eigenvalues, falling, and eigenvectors of a kernel at X (n, d) or matrix."""
     _checks.require_x64("deep_linear with a kernel")
     K = kernel(X) if isinstance(kernel, Kernel) else _checks.finite("kernel", kernel, ndim=2)
     _checks.on_host(_SOLVER, K)
@@ -273,5 +287,5 @@ def _diagonalise(kernel, X):
 
 
 def check_level(level, depth, least=0):
-    """Require an integer from ``least`` to ``depth``; level l is that of the l-th hidden layer."""
+    """Return ``level``, an integer from ``least`` to ``depth``: l is the l-th hidden layer."""
     return _checks.whole("level", level, least=least, most=depth)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Kernel renormalisation: the posterior of a deep linear network at its saddle point."""
+"""Posterior of a wide deep linear network at its saddle point: kernel renormalisation."""
 
 import warnings
 
@@ -18,19 +18,23 @@ from .zero_noise import collapsed
 
 
 class Saddle(eqx.Module):
-    r"""Posterior of wide networks at one value of the order parameter; see `saddle`.
+    r"""Posterior of a wide network of one output at its saddle point, from `saddle`.
 
     Attributes
     ----------
     problem : Problem
         The data in the eigenbasis of the kernel, in units of the standard parametrisation.
-    q : order parameter: the kernel is renormalised to qK, the ridge to T/q
-    rho : (L,) factors of the layers, whose product q is
-    delta : the number that all layers share, :math:`\rho_l = 1 + \Delta/N_l`
-    action : its least value, in units of the standard network; minus infinity if it has none
-    stationary : every stationary point, least action first; empty if q is zero
-    log_evidence : Laplace's approximation, summed over the minima, in the units of y; infinite if
-        q is zero, where the evidence diverges
+    q : float, order parameter: the kernel is renormalised to qK, the ridge to T/q
+    rho : (L,), factors of the layers; their product is q
+    delta : float, the number that all layers share, :math:`\rho_l = 1 + \Delta/N_l`
+    action : float
+        Least value of the action, in units of the standard network. Minus infinity if the action
+        has no lower bound.
+    stationary : list of Stationary
+        All stationary points, least action first; empty if q is zero.
+    log_evidence : float
+        Laplace's approximation, summed over the minima, in the units of y. Infinite if q is zero,
+        because the evidence then diverges.
     """
 
     problem: Problem
@@ -60,11 +64,14 @@ class Saddle(eqx.Module):
         return mean, np.clip(variance, 0.0, None) / problem.output_scale**2
 
     def gain(self, level: int) -> float:
-        r"""Growth of a feature kernel along the target, as in `Exact.gain`, in the wide limit.
+        r"""Return the gain of layer ``level``: how much its kernel grows along the target.
 
-        With equal widths, no noise and :math:`\alpha = P/N` it is
-        :math:`1 + (u - 1 + \alpha)(u^l - 1)/(u - 1)`, and in mean field :math:`u^l`, with
-        :math:`u = \rho`. ``level`` is l, from 0 to L.
+        :math:`y^TK_l^+E[\Phi_l]K_l^+y / y^TK_l^+y` with the prior mean :math:`K_l`, in the limit of
+        wide layers: 1 under the prior, nan without targets. ``level`` is l, from 0 to L.
+
+        For equal widths, no noise and :math:`\alpha = P/N` the gain is
+        :math:`1 + (u - 1 + \alpha)(u^l - 1)/(u - 1)` with :math:`u = \rho`. For mean field it is
+        :math:`u^l`.
         """
         problem = self.problem
         if self.q == 0 or problem.power == 0:
@@ -74,9 +81,10 @@ class Saddle(eqx.Module):
         return 1.0 + along * sum(self._pulls(level))
 
     def feature_kernel(self, level: int) -> Float[np.ndarray, "point point_bis"]:
-        r"""Posterior mean of :math:`H_l H_l^T/N_l`, (n, n), to leading order in the width.
+        r"""Return the posterior mean of :math:`H_l H_l^T/N_l`, (n, n), to leading order in width.
 
-        The prior kernel and a rank-one part along the mean predictor; ``level`` is l, 0 to L.
+        It is the prior kernel plus a rank-one part along the mean predictor. ``level`` is l, from
+        0 (the inputs) to L.
         """
         problem, squares = self.problem, self.problem.scales**2
         above = squares[level:].prod()
@@ -89,7 +97,7 @@ class Saddle(eqx.Module):
         return prior + pulls / above * np.outer(mean, mean)
 
     def _pulls(self, level):
-        """One over width and 1 / q_(l), for every layer up to ``level``."""
+        """Return 1 / (N_l q_(l)) for every layer l up to ``level``."""
         check_level(level, self.rho.size)
         factors = np.cumprod(self.rho[::-1])[::-1]
         return [1.0 / (self.problem.widths[i] * factors[i]) for i in range(level)]
@@ -103,7 +111,7 @@ def saddle(
     occam: bool | None = None,
     kernel: Kernel | ArrayLike | None = None,
 ) -> Saddle | MatrixSaddle:
-    r"""Take the limit of wide layers: every stationary point of the action, and the least.
+    r"""Return the posterior in the limit of wide layers, at the least minimum of the action.
 
     :math:`A = \sum_l \frac{N_l}{2}(\rho_l - 1 - \log\rho_l) + \frac12\sum_i[\log 2\pi C_i +
     \tilde y_i^2/C_i]`, :math:`C_i = \kappa_i q + T`, at :math:`q = \prod\rho_l`.
@@ -111,35 +119,37 @@ def saddle(
     Parameters
     ----------
     net : DeepLinear
-    X : (n, d)
+    X : (n, d), inputs
     y : (n,), or (n, c) for c outputs
+        Targets.
     occam : bool, optional
-        Whether the determinant moves the saddle. By default it does in the standard
-        parametrisation (as many points as units), and does not in mean field, whose limit is that
-        of wide layers at a fixed number of points.
+        Keep the determinant of the likelihood, :math:`\log 2\pi C_i`, in the action. The default
+        is True for the standard parametrisation (as many points as units). It is False for mean
+        field, whose limit is that of wide layers at a fixed number of points.
     kernel : Kernel, or (n, n), optional
-        As in `exact`. With the kernel of a wide non-linear network of odd activation this is the
-        effective action of one hidden layer, and for more layers an approximation (stacked
-        Wishart matrices).
+        Covariance K of an output at q = 1, in place of the kernel of the inputs. With the kernel
+        of a wide non-linear network of odd activation, A is the effective action of one hidden
+        layer, and an approximation for more layers (stacked Wishart matrices). A matrix does not
+        allow predictions at new inputs.
 
     Returns
     -------
     Saddle, or MatrixSaddle for several outputs
-        In float64. Its error is of the order of 1 / width. For several outputs the search is for
-        the least action, and other stationary points are not listed.
+        In float64, with an error of order 1 / width. For several outputs only the point of least
+        action is returned, not the other stationary points.
 
     Raises
     ------
     ValueError
-        For mismatched shapes or non-finite data, or without noise for targets outside the range
-        of the kernel; for several outputs also for a width below their number.
+        For mismatched shapes or non-finite data; without noise, for targets outside the range of
+        the kernel; for several outputs, for a width below their number.
 
     Warns
     -----
     UserWarning
-        If another minimum lies within log(1000) of the least, so that both matter; or if the
-        order parameter is zero, of one output or along a direction of several: no noise, no
-        targets, and a width not above the number of points.
+        If another minimum lies within log(1000) of the least one, so that both matter. If the
+        order parameter is zero, for one output or along a direction of several: without noise,
+        without targets, and with a width not above the number of points.
 
     References
     ----------
@@ -154,6 +164,7 @@ def saddle(
         return matrix_saddle(problem, occam)
     points = stationary_points(problem, occam)
     widths = np.asarray(problem.widths, float)
+
     if not points:
         warnings.warn(
             f"ridge is 0, the targets are zero and the least width is {min(problem.widths)} for "
@@ -162,14 +173,15 @@ def saddle(
         )
         rho, action = collapsed(problem)
         return Saddle(problem, 0.0, rho, -float(problem.points), action, [], float("inf"))
+
     minima = [point for point in points if point.minimum]
     best = minima[0]
     near = [point for point in minima if point.action < best.action + np.log(1e3)]
     if len(near) > 1:
         listed = "; ".join(f"q {point.q:.6g} at action {point.action:.6g}" for point in near)
         warnings.warn(
-            f"the action has several minima of like depth ({listed}); the least is taken, and "
-            "exact(...) weighs them all",
+            f"the action has several minima of similar depth ({listed}); the least is taken; use "
+            "exact(...), which includes all of them",
             stacklevel=2,
         )
     log_evidence = float(np.logaddexp.reduce([point.log_evidence for point in minima]))

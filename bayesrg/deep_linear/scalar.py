@@ -18,18 +18,18 @@ from .zero_noise import log_tilted
 
 
 class Exact(eqx.Module):
-    r"""Posterior of a deep linear network of one output; see `exact`.
+    r"""Posterior of a deep linear network of one output, from `exact`.
 
-    Given the order parameter q the posterior is that of a Gaussian process of kernel qK: kernel
-    ridge regression of effective ridge T/q. All else is an average over q.
+    Given the order parameter q the posterior is that of a Gaussian process with kernel qK: kernel
+    ridge regression with the effective ridge T/q. All other results are averages over q.
 
     Attributes
     ----------
     problem : Problem
         The data in the eigenbasis of the kernel, in units of the standard parametrisation.
-    log_q : (g,) grid, equidistant where the posterior has weight
-    weights : (g,) posterior probability of each of its points
-    log_evidence : log density of y, in the units of y
+    log_q : (g,), grid, equidistant, where the posterior has weight
+    weights : (g,), posterior probability of each point of the grid
+    log_evidence : float, log density of y, in the units of y
     """
 
     problem: Problem
@@ -49,24 +49,24 @@ class Exact(eqx.Module):
 
     @property
     def effective_ridge(self) -> Float[np.ndarray, " node"]:
-        r"""Ridge T/q on the kernel of wide layers at every point of the grid, (g,).
+        r"""Ridge T/q for the kernel of infinitely wide layers, at every point of the grid, (g,).
 
-        In mean field :math:`T\gamma^2/q`, on the kernel with an ``output_scale`` of 1. Its
-        posterior probabilities are ``weights``.
+        The posterior probabilities are ``weights``. In mean field it is :math:`T\gamma^2/q`, for
+        the kernel with an ``output_scale`` of 1.
         """
         return self.problem.ridge * np.exp(-self.log_q)
 
     @property
     def layer_excess(self) -> float:
-        r"""Posterior mean of :math:`\Delta(q)`, by which every layer departs from its prior.
+        r"""Posterior mean of :math:`\Delta(q)`: the change of every layer from its prior.
 
-        It equals :math:`E\|z_l\|^2 - N_l N_{l-1}` of every layer's standardised weights, and
-        :math:`N_l(E\rho_l - 1)`, at any widths and any noise.
+        At any widths and any noise it equals :math:`E\|z_l\|^2 - N_l N_{l-1}` for the standardised
+        weights of every layer, and :math:`N_l(E\rho_l - 1)`.
         """
         return float(self.weights @ self.problem.excess(self.log_q))
 
     def moment(self, k: ArrayLike) -> float:
-        """Posterior mean of ``q**k`` for a real k; infinite where it diverges."""
+        """Return the posterior mean of ``q**k`` for a real k; infinite where it diverges."""
         _checks.on_host("a posterior of deep_linear", k)
         _checks.finite("k", k, ndim=0)
         problem, k = self.problem, float(k)
@@ -92,19 +92,19 @@ class Exact(eqx.Module):
         return mean, sum(self.variance_parts(X_new))
 
     def variance_parts(self, X_new: ArrayLike):
-        """Return the posterior variance at X_new (m, d) within and between order parameters.
+        """Return the two parts of the posterior variance at X_new (m, d), given q and due to q.
 
         Returns
         -------
-        within : (m,) mean of the variance given q
+        within : (m,), mean over q of the variance given q
         between : (m,)
-            Variance of the mean given q: what the width adds; zero without noise and at infinite
-            width.
+            Variance over q of the mean given q. It is zero without noise and at infinite width.
         """
         cross, prior = self.problem.covariances(X_new)
         q, units = np.exp(self.log_q), self.problem.output_scale**2
         share = self.problem.learnt(self.log_q) / self.problem.values
         within = (self.weights @ q) * prior - cross**2 @ (self.weights @ (q[:, None] * share))
+
         coefficients = self._coefficients()
         centred = coefficients - self.weights @ coefficients
         covariance = centred.T @ (self.weights[:, None] * centred)
@@ -114,10 +114,10 @@ class Exact(eqx.Module):
         return np.clip(within, 0.0, None) / units, np.clip(between, 0.0, None) / units
 
     def log_density(self, X_new: ArrayLike, y_new: ArrayLike) -> Float[np.ndarray, " point_new"]:
-        """Log density of new observations, noise included, each by itself.
+        """Return the log density of each new observation ``y_new`` (m,) at ``X_new`` (m, d), (m,).
 
-        ``X_new`` is (m, d) and ``y_new`` (m,); the result (m,). Without noise an input whose
-        output is certain has no density, and raises ValueError.
+        Noise is included. Without noise an input whose output is certain has no density, and
+        raises ValueError.
         """
         problem = self.problem
         cross, prior = problem.covariances(X_new)
@@ -139,13 +139,14 @@ class Exact(eqx.Module):
             deviation = y_new - share * problem.target @ cross.T
             return -0.5 * (deviation**2 / variance + np.log(2 * np.pi * variance))
 
-        # a remote observation is decided at order parameters of which the data see nothing
+        # An unlikely observation has its weight at order parameters that are unlikely given the
+        # data, so that the grid must cover the product.
         log_q, log_weight = weigh(problem, factors=terms)
         mixed = logsumexp(terms(log_q) + log_weight[:, None], axis=0) - logsumexp(log_weight)
         return mixed + np.log(problem.output_scale)
 
     def feature_kernel(self, level) -> Float[np.ndarray, "point point_bis"]:
-        r"""Posterior mean of :math:`H_l H_l^T/N_l`, (n, n), at the training inputs.
+        r"""Return the posterior mean of :math:`H_l H_l^T/N_l` at the training inputs, (n, n).
 
         ``level`` is l, from 0 (the inputs) to L.
         """
@@ -155,6 +156,8 @@ class Exact(eqx.Module):
         inner = np.diag(problem.input_values)
         share = problem.learnt(self.log_q)
         mean = share * problem.target
+
+        # Layer by layer: N - 1 of N units keep the prior given the layer below, one follows f.
         for i, width in enumerate(problem.widths[:level]):
             weight = self._inverse(i + 1)
             second = mean.T @ (weight[:, None] * mean) + np.diag(weight @ (problem.ridge * share))
@@ -163,10 +166,10 @@ class Exact(eqx.Module):
         return problem.vectors @ inner @ problem.vectors.T
 
     def gain(self, level) -> float:
-        r"""Growth of a feature kernel along the target, 1 a priori and at infinite width.
+        r"""Return the gain of layer ``level``: how much its kernel grows along the target.
 
-        :math:`y^TK_l^+E[\Phi_l]K_l^+y / y^TK_l^+y` with :math:`K_l` the prior mean; ``level`` is
-        l, from 0 to L. Without targets it is nan.
+        :math:`y^TK_l^+E[\Phi_l]K_l^+y / y^TK_l^+y` with the prior mean :math:`K_l`. The gain is 1
+        under the prior and at infinite width, and nan without targets. ``level`` is l, from 0 to L.
         """
         problem = self.problem
         check_level(level, len(problem.widths))
@@ -181,50 +184,57 @@ class Exact(eqx.Module):
         return float(gain)
 
     def inverse_factor(self, level) -> float:
-        r"""Posterior mean of :math:`1/q_{(l)}`, q_(l) the product of the factors from l up.
+        r"""Return the posterior mean of :math:`1/q_{(l)}`, for the factors of layers l and above.
 
-        ``level`` is l, from 1 to L; at 1 it is the mean of 1/q. Infinite where it diverges, with
-        noise and a width of 1 or 2 at or above that layer.
+        :math:`q_{(l)}` is the product of the factors of the layers l..L, so that level 1 gives the
+        mean of 1/q. ``level`` is l, from 1 to L. The mean is infinite with noise and a width of 1
+        or 2 in one of these layers.
         """
         problem = self.problem
         check_level(level, len(problem.widths), least=1)
-        if problem.ridge > 0 or problem.power == 0:  # nothing keeps q from zero but the widths
+        # Only the prior suppresses small q if the likelihood is finite at q = 0, or even grows
+        # there because all targets are zero without noise.
+        if problem.ridge > 0 or problem.power == 0:
             steepness = 2 + (0 if problem.ridge else problem.points)
             if min(problem.widths[level - 1 :]) <= steepness:
                 return float("inf")
         if level == 1:
             return self.moment(-1.0)
-        b = problem.shapes  # how steeply prior and mean fall together towards zero
+
+        # Towards small q the prior falls as q^b with the least b, and with 1 / q_(l) the b of the
+        # layers from l on are one less.
+        b = problem.shapes
         steep = min(b[: level - 1].min(), b[level - 1 :].min() - 1.0)
         log_q, log_weight = weigh(problem, steep - b.min())
         log_inverse = _log_inverse(problem, log_q, level)
         return float(np.exp(logsumexp(log_weight + log_inverse) - logsumexp(log_weight)))
 
     def draws(self, count: int, *, seed: int = 0) -> ExactDraws:
-        """Draw ``count`` order parameters, and outputs at the training inputs given each.
+        """Draw ``count`` order parameters, and the outputs at the training inputs given each.
 
         Returns
         -------
         ExactDraws
-            One from each of ``count`` equal parts of the posterior of q, in random order, made
-            from the integer ``seed``.
+            One draw from each of ``count`` equal parts of the posterior of q, in random order. The
+            integer ``seed`` makes them reproducible.
         """
         return stratified(self.problem, self.log_q, self.weights, count, seed)
 
     def _inverse(self, level):
-        """Posterior probability times the mean of 1 / q_(l) given q, (g,)."""
+        """Return the posterior probability of q times the mean of 1 / q_(l) given q, (g,)."""
         return np.exp(np.log(self.weights) + _log_inverse(self.problem, self.log_q, level))
 
     def _coefficients(self):
-        """Weights of the modes in the mean predictor, given each q, (g, r)."""
+        """Return the weights of the modes in the mean predictor given each q, (g, r)."""
         problem = self.problem
         return problem.learnt(self.log_q) * (problem.target / problem.values)
 
 
 def _log_inverse(problem, log_q, level):
-    r"""Log mean of 1 / q_(l) given q, (g,): a ratio of two densities.
+    r"""Return the log of the mean of 1 / q_(l) given q, (g,), as a ratio of two densities.
 
-    :math:`\prod_{k\ge l} b_k\, G(q/c\,|\,b_k - 1 \text{ for } k\ge l) / G(q/c\,|\,b)`.
+    :math:`\prod_{k\ge l} b_k\, G(q/c\,|\,b_k - 1 \text{ for } k\ge l) / G(q/c\,|\,b)` with
+    :math:`1/c = \prod b_k`.
     """
     if level == 1:
         return -log_q
@@ -241,37 +251,37 @@ def exact(
     *,
     kernel: Kernel | ArrayLike | None = None,
 ) -> Exact:
-    r"""Solve a deep linear network of one output exactly, at any widths.
+    r"""Return the exact posterior of a deep linear network of one output, at any widths.
 
     The order parameter :math:`q = \prod_l \chi^2_{N_l}/N_l` has the prior density
-    :math:`p(\log q) = G(q\prod b_l|b)/\prod\Gamma(b_l)`, :math:`b_l = N_l/2`, and given q the
-    targets are normal with covariance :math:`qK + T`. What is left is one integral over
-    :math:`\log q`; without noise it is done in closed form.
+    :math:`p(\log q) = G(q\prod b_l|b)/\prod\Gamma(b_l)` with :math:`b_l = N_l/2`. Given q, the
+    targets are normal with covariance :math:`qK + T`. One integral over :math:`\log q` remains;
+    without noise the evidence has a closed form.
 
     Parameters
     ----------
     net : DeepLinear
         With one output; a ridge of zero interpolates.
-    X : (n, d)
-    y : (n,)
+    X : (n, d), inputs
+    y : (n,), targets
     kernel : Kernel, or (n, n), optional
-        Covariance K of an output at q = 1 in place of that of the network's inputs, as if it read
-        fixed features of them; of the standard network where the network is mean field. A matrix
-        is not known at new inputs.
+        Covariance K of an output at q = 1, in place of the kernel of the inputs, as if the network
+        took fixed features of X as inputs. For a mean-field network it is the covariance of the
+        standard network. A matrix does not allow predictions at new inputs.
 
     Returns
     -------
     Exact
-        In float64, on the host.
+        With NumPy arrays in float64.
 
     Raises
     ------
     NotImplementedError
         For several outputs.
     ValueError
-        For mismatched shapes or non-finite data; without noise for targets outside the range of
-        the kernel, or for targets that are all zero if a width is not above the number of points,
-        as the evidence then diverges.
+        For mismatched shapes or non-finite data. Without noise: for targets outside the range of
+        the kernel; for targets that are all zero if a width is not above the number of points,
+        because the evidence then diverges.
 
     References
     ----------
@@ -280,7 +290,7 @@ def exact(
     _checks.instance("net", net, DeepLinear, _checks.NET)
     if net.outputs > 1:
         raise NotImplementedError(
-            f"the network has {net.outputs} outputs, and this solver knows one; sample the "
+            f"the network has {net.outputs} outputs and this solver needs one; sample the "
             "collapsed model (deep_linear_collapsed) for several"
         )
     problem = prepare(net, X, y, kernel)
@@ -291,6 +301,7 @@ def exact(
                 f"{min(problem.widths)}: the evidence diverges unless every width exceeds the "
                 "number of targets; give a ridge above zero"
             )
+
     log_q, log_weight = weigh(problem)
     if problem.ridge == 0 and problem.widths:
         log_evidence = log_tilted(problem, 0.0)
@@ -303,17 +314,17 @@ def exact(
 
 
 def prior_density(widths: ArrayLike, log_q: ArrayLike) -> Float[np.ndarray, "..."]:
-    r"""Prior density of :math:`\log q` of a network of one output.
+    r"""Return the prior density of :math:`\log q` for a network of one output.
 
     Parameters
     ----------
-    widths : (L,) positive, L at least 1
-    log_q : (...)
+    widths : (L,), widths of at least one hidden layer, positive
+    log_q : (...), logarithm of the order parameter
 
     Returns
     -------
     (...)
-        Density in :math:`\log q`; divide by q for that of q.
+        Density with respect to :math:`\log q`. Divide it by q for the density of q.
 
     References
     ----------

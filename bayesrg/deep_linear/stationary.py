@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""All stationary points of the action of a scalar order parameter."""
+"""All stationary points of the action of the order parameter of one output."""
 
 import equinox as eqx
 import numpy as np
@@ -8,21 +8,23 @@ from scipy.special import gammaln
 
 from .problem import Problem
 
-_RESOLUTION = 0.02  # of the scan, in log q
+_RESOLUTION = 0.02  # largest step of the scan, in log q
 _AT_ONCE = 2_000_000  # numbers held in memory together
 
 
 class Stationary(eqx.Module):
-    r"""Stationary point of the action in :math:`\log q`.
+    r"""One stationary point of the action.
 
     Attributes
     ----------
-    log_q, q : order parameter
-    delta : the number that all layers share, :math:`\rho_l = 1 + \Delta/N_l`
-    action : minus the logarithm of the density of targets and layer factors, to leading order
-    minimum : whether it is a minimum, else a maximum along :math:`\log q`
-    log_evidence : Laplace's approximation around it; nan at a maximum
-    sd_log_q : standard deviation of :math:`\log q` there; nan at a maximum
+    log_q, q : float, order parameter and its logarithm
+    delta : float, the number that all layers share, :math:`\rho_l = 1 + \Delta/N_l`
+    action : float
+        Minus the log of the joint density of targets and layer factors, to leading order.
+    minimum : bool, True for a minimum, False for a maximum along :math:`\log q`
+    log_evidence : float, Laplace's approximation around this point; nan at a maximum
+    sd_log_q : float
+        Standard deviation of :math:`\log q` around this point; nan at a maximum.
     """
 
     log_q: float
@@ -35,26 +37,29 @@ class Stationary(eqx.Module):
 
 
 def stationary_points(problem: Problem, occam: bool = True) -> list[Stationary]:
-    r"""Find every root of :math:`\Delta = \Delta(q)`, :math:`q = \prod_l(1 + \Delta/N_l)`.
+    r"""Return all stationary points of the action.
+
+    They are the roots of :math:`\Delta = \Delta(q)` with :math:`q = \prod_l(1 + \Delta/N_l)`.
 
     Parameters
     ----------
     problem : Problem
     occam : bool
-        Keep the determinant of the likelihood, else leave it to the evidence as a prefactor
-        (mean-field limit).
+        Keep the determinant of the likelihood in the action. If False, the determinant is a
+        prefactor of the evidence (mean-field limit).
 
     Returns
     -------
     list of Stationary
-        Least action first; empty where q goes to zero (no noise, no targets, a width not above
-        the number of points).
+        Least action first. Empty where q goes to zero: without noise, without targets and with a
+        width not above the number of points.
 
     Notes
     -----
-    The path :math:`\Delta = N_{min}(e^u - 1)` gives :math:`\log q` at every u without a root, with
-    slope at most L. Without noise the root is unique; with noise the scan takes steps of at most
-    0.02 in :math:`\log q` between exact bounds, and refines every change of sign.
+    The search is along :math:`\Delta = N_{min}(e^u - 1)`, where :math:`\log q` is an explicit
+    function of u, with a slope of at most L. Without noise the root is unique. With noise the scan
+    takes steps of at most 0.02 in :math:`\log q` between exact bounds, and refines every change of
+    sign.
     """
     widths = np.asarray(problem.widths, float)
     if not widths.size:
@@ -73,6 +78,7 @@ def stationary_points(problem: Problem, occam: bool = True) -> list[Stationary]:
         degenerate = occam and problem.values.size >= least
         delta = -float(problem.values.size) if occam else 0.0
         return [] if degenerate else [_point(problem, widths, delta, True, occam)]
+
     low = high = 0.0
     while slope(low) >= 0:
         low = 2.0 * low - 1.0
@@ -81,7 +87,8 @@ def stationary_points(problem: Problem, occam: bool = True) -> list[Stationary]:
             high = 2.0 * high + 1.0
         ends = [(low, high, True)]
     else:
-        # Delta(q) >= -min(rank, q tr K / T), and it is at most sum y^2 / 4T.
+        # Bounds of the roots: Delta(q) is at least -min(rank, q tr K / T) and, since the product
+        # kappa q T is at most C^2 / 4, at most sum y^2 / 4T.
         trace = problem.values.sum() / problem.ridge if occam else 0.0
         rank = float(problem.values.size)
         while least * np.expm1(low) > -min(rank, np.exp(log_q(low)) * trace):
@@ -95,6 +102,7 @@ def stationary_points(problem: Problem, occam: bool = True) -> list[Stationary]:
         ends = [
             (u[i], u[i + 1], bool(rises[i + 1])) for i in np.flatnonzero(rises[1:] != rises[:-1])
         ]
+
     points = []
     for a, b, minimum in ends:
         u = brentq(slope, a, b, xtol=1e-15, rtol=1e-14)
@@ -103,12 +111,15 @@ def stationary_points(problem: Problem, occam: bool = True) -> list[Stationary]:
 
 
 def _point(problem, widths, delta, minimum, occam):
-    """Action, width and evidence at a point; all Hessians are a diagonal plus a rank one."""
+    """Return the stationary point at ``delta``, with its action, width and evidence."""
     rho = 1.0 + delta / widths
     log_q = float(np.log(rho).sum())
     rate = float((widths / 2.0 * (rho - 1.0 - np.log(rho))).sum())
     prefactor = -0.5 * float(problem.log_det(log_q))
     action = rate + 0.5 * float(problem.misfit(log_q)) - (prefactor if occam else 0.0)
+
+    # In the logarithms of the layer factors the Hessian is this diagonal plus a rank-one matrix
+    # (the curvature of the likelihood, which depends on their sum alone).
     b, diagonal = widths / 2.0, widths * rho / 2.0
     spread = float((1.0 / diagonal).sum())
     stretch = 1.0 + float(problem.curvature(log_q, occam)) * spread
@@ -122,5 +133,5 @@ def _point(problem, widths, delta, minimum, occam):
 
 
 def _units(problem):
-    """Log Jacobian from the targets of the standard network to those that were given."""
+    """Return the log Jacobian from the user's targets to those of the standard network."""
     return problem.points * float(np.log(problem.output_scale))

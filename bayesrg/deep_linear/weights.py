@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the weights of a deep linear network say of its order parameter and its prior."""
+"""What the weights of a deep linear network determine: order parameter and prior excess."""
 
 from collections.abc import Sequence
 
@@ -13,9 +13,10 @@ from ..networks import DeepLinear
 
 
 def order_of_weights(net: DeepLinear, weights: Sequence[ArrayLike]) -> Float[Array, "..."]:
-    r"""Order parameter :math:`Q = AA^T`, :math:`A = W_{L+1}\cdots W_2/(s_{L+1}\cdots s_2)`.
+    r"""Return the order parameter Q (c, c) of ``weights``, matrices (N_l, N_{l-1}).
 
-    ``weights`` are matrices (N_l, N_{l-1}); the result is (c, c), the identity without layers.
+    :math:`Q = AA^T` with :math:`A = W_{L+1}\cdots W_2/(s_{L+1}\cdots s_2)`; the identity if there
+    are no hidden layers.
     """
     A = jnp.eye(net.outputs)
     for W, scale in zip(weights[:0:-1], net.scales[:0:-1], strict=True):
@@ -24,11 +25,14 @@ def order_of_weights(net: DeepLinear, weights: Sequence[ArrayLike]) -> Float[Arr
 
 
 def weight_excess(white: Sequence[ArrayLike]) -> Float[Array, "*batch level"]:
-    r"""Excess :math:`\|z_l\|^2 - N_l N_{l-1}` of ``white`` (..., N_l, N_{l-1}): (..., L + 1)."""
+    r"""Return the excess :math:`\|z_l\|^2 - N_l N_{l-1}` of all layers, (..., L + 1).
+
+    ``white`` holds the standardised weights z_l (..., N_l, N_{l-1}).
+    """
     white = [jnp.asarray(z) for z in white]
     return jnp.stack([(z**2).sum((-2, -1)) - z.shape[-2] * z.shape[-1] for z in white], -1)
 
 
 def input_kernel(net: DeepLinear, inputs: int) -> Linear:
-    """Kernel of one output at order parameter 1 for ``inputs`` columns of X; K is (n, n)."""
+    """Return the kernel of one output at order parameter 1, for ``inputs`` columns of X."""
     return Linear(net.kernel(jnp.eye(1, inputs))[0, 0])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Diagnostics: from a DataTree of draws to a DataTree that says what they mean."""
+"""Diagnostics: add groups to a DataTree of draws that describe what was learnt."""
 
 from . import feature, layers
 from .flow import posterior_flow

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Posterior of the flow: cutoff, ridges and learnabilities for each draw."""
+"""Posterior of the flow: cutoff, ridges and learnabilities per draw."""
 
 from collections.abc import Callable
 
@@ -13,7 +13,7 @@ from .._checks import ArrayLike
 from ..spectrum import Levels, Spectrum, levels
 from ..spectrum.levels import LevelsLike
 
-_CUTOFFS = 24
+_CUTOFFS = 24  # number of default cutoffs, before equal ones are merged
 
 
 def posterior_flow(
@@ -30,53 +30,56 @@ def posterior_flow(
     values_fn: Callable | None = None,
     batch: int = 64,
 ) -> xr.DataTree:
-    r"""Let the ridge flow for every posterior draw.
+    r"""Compute cutoff, ridges and learnabilities for every posterior draw, in a new group flow.
 
-    A draw with amplitude a and noise s has a times the levels of ``spectrum`` and ridge
-    :math:`s^2`, unless ``values_fn`` says otherwise.
+    A draw with amplitude a and noise s has a times the levels of ``spectrum`` and the ridge
+    :math:`s^2`. A function ``values_fn`` replaces this rule.
 
     Parameters
     ----------
     dt : DataTree
         With a group posterior.
     spectrum : Spectrum, Levels, or eigenvalues (k,)
-        Of the prior at amplitude one. A spectrum that does not know its tail measures it at the
-        training inputs, X in constant_data.
+        Of the prior at amplitude one. For a Spectrum without a tail, the tail is measured at the
+        training inputs (X in constant_data).
     scale : str, number or None
-        Site of the amplitude, a variance; or its value; None for one.
+        Site of the amplitude (a variance), or its value; None means one.
     noise : str, number or None
-        Site of the noise, a standard deviation; or its value; None for zero.
+        Site of the noise (a standard deviation), or its value; None means zero.
     n : (), optional
-        Points that stop the flow; by default the training points, the rows of X in constant_data.
-    rule, threshold : as in `bayesrg.rg.cutoff`
-        But for the rule "posterior", which belongs to given points.
+        Number of training points; by default the number of rows of X in constant_data.
+    rule : str
+        Rule for the number of modes kept: one of those that `bayesrg.rg.cutoff` lists, except
+        "posterior", which needs features at given points.
+    threshold : float
+        Strictly between 0 and 1: learnability from which on a mode is kept. The rules "dof" and
+        "match" ignore it.
     cutoffs : (t,) integers, optional
-        Where to evaluate ridges; by default some 24 from 1 to the number of modes.
+        Cutoffs at which ridges are computed; by default about 24 from 1 to the number of modes.
     modes : (m,) integers, optional
-        Modes whose learnability is kept, all by default.
+        Modes whose learnability is stored; by default all.
     values_fn : callable, optional
-        From one draw, a dict of the posterior's arrays, to a Spectrum, Levels or eigenvalues (k,),
-        falling, and the ridge (); in place of ``scale`` and ``noise``. Traced by JAX.
-    batch : int, draws computed at once
+        Takes one draw, a dict of the posterior's arrays. Returns a Spectrum, Levels or falling
+        eigenvalues (k,), and the ridge (). Used in place of ``scale`` and ``noise``; traced by JAX.
+    batch : int, number of draws computed at once
 
     Returns
     -------
     DataTree
-        The groups of ``dt`` and ``flow``, all of whose variables begin with chain and draw: stop
-        (modes kept), ridge (bare), effective_ridge, learnability over mode (at the effective
-        ridge), its sum total_learnability over all modes, and universal, dressed and rescaled
-        over cutoff as in `bayesrg.rg.Flow`.
-        ``az.summary(dt, group="flow", var_names=[...])`` reads it. A group flow of ``dt`` is
-        replaced.
+        The groups of ``dt`` and ``flow``, which replaces a group of that name. Its variables have
+        the axes chain and draw first: stop (number of modes kept), ridge (bare), effective_ridge,
+        learnability over mode (at the effective ridge), total_learnability (its sum over all
+        modes), and over cutoff universal, dressed and rescaled, which `bayesrg.rg.Flow` describes.
+        ``az.summary(dt, group="flow", var_names=[...])`` tabulates it.
 
     Raises
     ------
     ValueError
-        For a missing group or site, a site that is no scalar, or the rule "posterior".
+        For a missing group or site, a site that is not a scalar, or the rule "posterior".
 
     References
     ----------
-    arXiv 2405.06008, equations 33, 34 and 37, for each draw.
+    arXiv 2405.06008, equations 33, 34 and 37, applied to each draw.
     """
     _checks.instance("dt", dt, xr.DataTree, _checks.TREE)
     batch = _checks.whole("batch", batch)
@@ -89,6 +92,7 @@ def posterior_flow(
             'rule "posterior" needs features at given points, which a draw does not have; use '
             '"running" or "self_consistent"'
         )
+
     if "posterior" not in dt.children:
         groups = ", ".join(map(repr, dt.children)) or "none"
         raise ValueError(f"the tree has no group 'posterior', only {groups}; give what fit returns")
@@ -117,8 +121,8 @@ def posterior_flow(
                 moved = _checks.returned("values_fn", moved)
                 if not single:
                     raise ValueError(
-                        "values_fn returns no degeneracy, but the values of the spectrum stand for "
-                        "many modes; return Levels or a Spectrum"
+                        "values_fn returns no degeneracy, but values of the spectrum stand for "
+                        "several modes; return Levels or a Spectrum"
                     )
             return levels(moved), _checks.returned("values_fn", ridge)
 
@@ -126,6 +130,7 @@ def posterior_flow(
     for name in names:
         array = posterior[name].transpose("chain", "draw", ...).to_numpy()
         draws[name] = jnp.asarray(array.reshape(-1, *array.shape[2:]))
+
     first, ridge = given({name: v[0] for name, v in draws.items()})
     _checks.nonnegative("ridge", ridge, ndim=0)
     size, total = len(first), round(float(first.degeneracy.sum()))
@@ -141,6 +146,7 @@ def posterior_flow(
         whole, ridge = given(draw)
         learnt = rg.learnability(whole, n, ridge)
         universal = rg.universal_ridge(whole, ridge, cutoffs)
+        # Eigenvalue of the last mode below each cutoff, by the level that the mode belongs to.
         level = jnp.searchsorted(jnp.cumsum(whole.degeneracy) - 1, cutoffs - 1)
         edge = whole.values[jnp.clip(level, 0, size - 1)]
         return {
@@ -160,6 +166,7 @@ def posterior_flow(
     batch = min(batch, lead[0] * lead[1])
     result = jax.jit(lambda draws: jax.lax.map(one, draws, batch_size=batch))(draws)
     result = {name: np.asarray(v).reshape(lead + v.shape[1:]) for name, v in result.items()}
+
     axes = dict.fromkeys(("universal", "dressed", "rescaled"), ("cutoff",))
     group = xr.Dataset(
         {
@@ -177,7 +184,7 @@ def posterior_flow(
 
 
 def _inputs(dt):
-    """Training inputs (n, d), or None."""
+    """Return the training inputs (n, d), or None if the tree has none."""
     there = "constant_data" in dt.children and "X" in dt["constant_data"]
     return dt["constant_data"]["X"].to_numpy() if there else None
 
@@ -185,22 +192,22 @@ def _inputs(dt):
 def _points(dt):
     X = _inputs(dt)
     if X is None:
-        raise ValueError("the tree has no X in constant_data to count the points of; give n=")
+        raise ValueError("the tree has no X in constant_data to count points in; give n=")
     return len(X)
 
 
 def levels_of(spectrum, dt):
-    """Levels of the prior at amplitude one."""
+    """Return the levels of the prior at amplitude one, with the tail measured at X if unknown."""
     unknown = isinstance(spectrum, Spectrum) and spectrum.tail is None
     found = levels(spectrum, at=_inputs(dt) if unknown else None)
     if found.values.ndim != 1 or found.tail.ndim or not len(found):
         shape = found.values.shape
-        raise ValueError(f"spectrum has values of shape {shape}; give (k,), k above zero")
+        raise ValueError(f"spectrum has values of shape {shape}; give (k,) with k above zero")
     return found
 
 
 def _read(posterior, argument, value):
-    """Check the name of a site, or return the number that stands in its place."""
+    """Return the number given as ``value``; for a name, check that it is a scalar site."""
     if isinstance(value, str):
         if value not in posterior:
             names = ", ".join(map(repr, posterior))

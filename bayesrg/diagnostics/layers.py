@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From draws of white noise to the kernels of a network's layers."""
+"""Kernels of the layers of a network, from draws of its white noise."""
 
 from collections.abc import Sequence
 
@@ -20,30 +20,30 @@ def add_kernels(
     groups: Sequence[str] = ("posterior", "prior"),
     max_bytes: int = MAX_BYTES,
 ) -> xr.DataTree:
-    r"""Add feature_kernel, :math:`\Phi_l = x_lx_l^T/N_l` of every draw, to draws of a network.
+    r"""Add the variable feature_kernel to draws of a network, and return the new tree.
+
+    The feature kernel of layer l is :math:`\Phi_l = x_lx_l^T/N_l`, computed for every draw.
 
     Parameters
     ----------
-    dt : DataTree
-        Of the models ``rainbow`` or ``rainbow_collapsed``.
-    net : Rainbow
-        The network of the fit.
+    dt : DataTree, draws of the models ``rainbow`` or ``rainbow_collapsed``
+    net : Rainbow, the network of the fit
     X : (n, d), optional
-        By default that of constant_data.
+        Inputs; by default X in constant_data.
     groups : sequence of str
-        Those of them that the tree has get the variable.
-    max_bytes : int
-        What the kernels of one group may take.
+        Groups that get the variable; those that the tree does not have are skipped.
+    max_bytes : int, most memory that the kernels of one group may take, in bytes
 
     Returns
     -------
     DataTree
-        A copy, over chain, draw, layer, point and point_bis: what `feature.measure` takes.
+        A copy of ``dt`` where feature_kernel has the axes chain, draw, layer, point and point_bis,
+        as `feature.measure` needs it.
 
     Raises
     ------
     ValueError
-        For a group without the sites z1, ..., or kernels that exceed ``max_bytes``.
+        For a group without the sites z1, ..., or kernels larger than ``max_bytes``.
 
     References
     ----------

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The order parameter as a ridge: the flow of a deep linear network, draw by draw."""
+"""Flow of a deep linear network for every draw: its order parameter acts as a ridge."""
 
 import jax.numpy as jnp
 import xarray as xr
@@ -21,26 +21,23 @@ def order_flow(
     site: str = "Q",
     **options,
 ) -> xr.DataTree:
-    r"""Let the effective ridge T/q of every posterior draw flow.
+    r"""Compute the flow of the effective ridge T/q for every posterior draw, in a new group flow.
 
-    Given its order parameter a deep linear network is kernel ridge regression on the kernel of
-    wide layers, of ridge :math:`T/q_a` along the a-th eigenvector of Q (in mean field
-    :math:`T\gamma^2/q_a`): the posterior is a mixture over ridges, and a coarse-graining moves
-    each of them.
+    Given the order parameter Q, a deep linear network is kernel ridge regression with the kernel
+    of infinitely wide layers. Along the a-th eigenvector of Q, with eigenvalue :math:`q_a`, the
+    ridge is :math:`T/q_a` (in mean field :math:`T\gamma^2/q_a`). So the posterior is a mixture
+    over ridges, and coarse-graining renormalises each of them.
 
     Parameters
     ----------
     dt : DataTree
         With Q (chain, draw, output, output_bis) in its posterior, and X in constant_data.
-    net : DeepLinear
-        The network of the fit.
+    net : DeepLinear, the network of the fit
     spectrum : Spectrum, Levels, or eigenvalues (k,), optional
-        Of the kernel of wide layers under the measure of the inputs; by default under the
-        training inputs, the eigenvalues of its matrix over their number.
-    output : int
-        Which eigenvalue of Q, the largest first.
-    site : str
-        Name of Q.
+        Of the kernel of infinitely wide layers, under the distribution of the inputs. The default
+        are the eigenvalues of the kernel matrix at the training inputs, divided by their number.
+    output : int, index a of an eigenvalue of Q; 0 is the largest
+    site : str, name of Q in the posterior
     **options
         Passed to `bayesrg.diagnostics.posterior_flow`: n, rule, threshold, cutoffs, modes, batch.
 
@@ -52,11 +49,12 @@ def order_flow(
     Raises
     ------
     ValueError
-        For a missing group or site, or an output that is not there.
+        For a missing group or site, or an output that does not exist.
 
     References
     ----------
-    arXiv 2406.03260 for the mixture; the reading as a ridge is the package's own.
+    arXiv 2406.03260 for the mixture. That coarse-graining acts on each ridge is this package's
+    own result.
     """
     _checks.instance("dt", dt, xr.DataTree, _checks.TREE)
     _checks.instance("net", net, DeepLinear, _checks.NET)

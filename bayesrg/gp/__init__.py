@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Gaussian processes: the marginal likelihood as a distribution, and conditioning."""
+"""Gaussian processes: marginal likelihoods as distributions, and posteriors."""
 
 from .._posterior import LinearPosterior
 from .effective import EffectiveNormal

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a coarse-graining step makes of the modes it eliminates: a larger, diagonal noise."""
+"""Diagonal noise that replaces the modes which coarse-graining eliminates."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -26,7 +26,7 @@ def _row_mean(fn, cutoff, n):
 
 
 def _tail(fn, n):
-    """Population variance outside the columns, scaled: (..., 1)."""
+    """Return the prior variance outside the columns, under the data measure, (..., 1)."""
     if fn.tail is not None:
         return (fn.scale * fn.tail)[..., None]
     if fn.residual is None:
@@ -67,14 +67,16 @@ RULES = ("exact", *_RULES)
 
 
 def noise_after(fn, cutoff, rule, n=None):
-    r"""Noise variance of the low modes' regression once the others are eliminated.
+    r"""Return the noise variance for the low modes, after the other modes are eliminated.
 
     Parameters
     ----------
     fn : MercerNormal
-    cutoff : int, modes kept
+    cutoff : int, number of modes kept
     rule : "local", "dressed", "universal" or "truncate"
-    n : int, training points among the rows; all of them by default
+        Formula for the noise variance; see the notes.
+    n : int, optional
+        Number of training points among the rows; all of them by default.
 
     Returns
     -------
@@ -82,35 +84,45 @@ def noise_after(fn, cutoff, rule, n=None):
 
     Notes
     -----
-    With :math:`e_k` the eliminated eigenvalues: local is :math:`\sigma^2 + K_>(x_i, x_i)`,
-    universal :math:`\sigma^2 + \sum_k e_k` plus the tail, dressed the root of
-    :math:`s = \sigma^2 + \sum_k e_k s/(s + n e_k)`, truncate :math:`\sigma^2`.
+    With the bare ridge :math:`\sigma^2` and the eliminated eigenvalues :math:`e_k`:
+
+    - local: :math:`\sigma^2 + K_>(x_i, x_i)`, one value per point
+    - universal: :math:`\sigma^2 + \sum_k e_k` plus the tail
+    - dressed: the root s of :math:`s = \sigma^2 + \sum_k e_k s/(s + n e_k)`, with the tail
+    - truncate: :math:`\sigma^2`
 
     References
     ----------
     arXiv 2405.06008, equations 33 and 34 (universal).
     """
     if _checks.choice("rule", rule, RULES) == "exact":
-        raise ValueError('rule "exact" has no diagonal noise; use split')
+        raise ValueError('rule "exact" has no diagonal noise; call split, or choose another rule')
     noise = _RULES[rule](fn, cutoff, fn.event_shape[0] if n is None else n)
     if _checks.known(noise) and not (np.asarray(noise) > 0).all():
-        raise ValueError(f'rule {rule!r} leaves no noise; give a positive ridge, or rule="exact"')
+        raise ValueError(f'rule {rule!r} gives zero noise; give a positive ridge, or rule="exact"')
     return noise
 
 
 class EffectiveNormal(dist.Distribution):
-    """Independent observations whose noise stands for the modes eliminated from a `MercerNormal`.
+    """Independent normal observations, with noise that replaces eliminated modes.
+
+    It is what remains of a `MercerNormal` when the low modes are given and the high modes are
+    treated as noise.
 
     Parameters
     ----------
     loc : (..., n) or (..., 1)
-    noise : (..., n) or (..., 1), variance under which the observations are judged
-    ridge : (..., n) or (..., 1), variance of the observation noise alone
-    eliminated : (..., n), prior variance of the eliminated modes at each point, for prediction
+        Mean.
+    noise : (..., n) or (..., 1)
+        Variance of an observation in ``log_prob``.
+    ridge : (..., n) or (..., 1)
+        Variance of the observation noise alone.
+    eliminated : (..., n)
+        Prior variance of the eliminated modes at each point, for prediction.
 
     Notes
     -----
-    Event shape (n,). Runs in the precision of its arguments.
+    The event shape is (n,). Results have the precision of the arguments.
     """
 
     support = constraints.real_vector
@@ -121,10 +133,9 @@ class EffectiveNormal(dist.Distribution):
         self.loc, self.noise = _checks.finite("loc", loc), _checks.positive("noise", noise)
         self.ridge = _checks.nonnegative("ridge", ridge)
         self.eliminated = _checks.finite("eliminated", eliminated)
-        shape = _checks.fit(
-            loc=self.loc.shape, noise=self.noise.shape, ridge=self.ridge.shape,
-            eliminated=self.eliminated.shape,
-        )  # fmt: skip
+        parts = {"loc": self.loc, "noise": self.noise, "ridge": self.ridge}
+        parts["eliminated"] = self.eliminated
+        shape = _checks.fit(**{name: part.shape for name, part in parts.items()})
         if self.eliminated.shape[-1:] != shape[-1:] or not shape:
             raise ValueError(
                 f"eliminated has shape {self.eliminated.shape}; give one entry per point, {shape}"
@@ -132,27 +143,27 @@ class EffectiveNormal(dist.Distribution):
         super().__init__(shape[:-1], shape[-1:], validate_args=validate_args)
 
     def shift(self, mean: ArrayLike) -> "EffectiveNormal":
-        """Add ``mean`` (..., n) to the location."""
+        """Return this distribution with ``mean`` (..., n) added to its mean."""
         mean = at_points("means", mean, self.event_shape)
         return EffectiveNormal(self.loc + mean, self.noise, self.ridge, self.eliminated)
 
     @property
     def mean(self) -> Float[Array, "*batch point"]:
-        """The mean, (..., n)."""
+        """Mean of the observations, (..., n)."""
         return jnp.broadcast_to(self.loc, self.shape())
 
     @property
     def variance(self) -> Float[Array, "*batch point"]:
-        """The noise, (..., n)."""
+        """Variance of the observations, (..., n)."""
         return jnp.broadcast_to(self.noise, self.shape())
 
     @validate_sample
     def log_prob(self, value: ArrayLike) -> Float[Array, "*batch"]:
-        """Log density of observations (..., n)."""
+        """Return the log density of observations ``value`` (..., n)."""
         return self.loo(value).sum(-1)
 
     def loo(self, value: ArrayLike) -> Float[Array, "*batch point"]:
-        """Log density of each observation, (..., n); the others say nothing about it."""
+        """Return the log density of each observation, (..., n); the others do not change it."""
         r = at_points("observations", value, self.event_shape) - self.loc
         terms = -0.5 * (r**2 / self.noise + jnp.log(self.noise) + np.log(2 * np.pi))
         return jnp.broadcast_to(terms, jnp.broadcast_shapes(terms.shape, self.shape()))
@@ -160,30 +171,29 @@ class EffectiveNormal(dist.Distribution):
     def sample(self, key: Array, sample_shape: tuple[int, ...] = ()):
         """Draw observations, ``sample_shape + batch_shape + (n,)``."""
         key = _checks.random_key(key)
-        return self.colour(
-            random.normal(
-                key, check_sample_shape(sample_shape) + self.shape(), self.eliminated.dtype
-            )
-        )
+        shape = check_sample_shape(sample_shape) + self.shape()
+        return self.colour(random.normal(key, shape, self.eliminated.dtype))
 
     def colour(self, white: ArrayLike) -> Float[Array, "*batch point"]:
-        """Turn standard normal ``white`` (..., n) into observations."""
+        """Return observations made of standard normal numbers ``white`` (..., n)."""
         return self.loc + jnp.sqrt(self.noise) * jnp.asarray(white)
 
     def _algebra(self):
-        return LowRank(jnp.zeros(self.event_shape + (0,), self.eliminated.dtype),
-                       jnp.zeros(0, self.eliminated.dtype), self.variance)  # fmt: skip
+        """Return the algebra of the covariance: no columns, and the noise on the diagonal."""
+        dtype = self.eliminated.dtype
+        columns, values = jnp.zeros(self.event_shape + (0,), dtype), jnp.zeros(0, dtype)
+        return LowRank(columns, values, self.variance)
 
     def solve(self, B: ArrayLike) -> Float[Array, "*batch point column"]:
-        """Inverse covariance times columns B (..., n, c)."""
+        """Return the inverse covariance times columns B (..., n, c)."""
         return jnp.asarray(B) / self.variance[..., None]
 
     def prior_variance(self) -> Float[Array, "*batch point"]:
-        """Variance of the eliminated modes at each point, noise left out."""
+        """Return the prior variance of the eliminated modes at each point, without noise."""
         return self.eliminated
 
     def _ahead(self, n):
-        """Laws of the first n points and of the others, between which nothing is left."""
+        """Return the distributions at the first n points and at the others, and zero covariance."""
 
         def take(rows):
             parts = (self.loc, self.noise, self.ridge)
@@ -194,20 +204,24 @@ class EffectiveNormal(dist.Distribution):
         return take(slice(None, n)), take(slice(n, None)), between
 
     def _missed(self, rest, cross, gain, noise=0.0):
-        """Variance of ``rest`` at other points, which observations do not change."""
+        """Return the variance of ``rest`` at other points; observations do not change it."""
         return rest.prior_variance()
 
     def krige(self, value: ArrayLike):
-        """Predict at the last points: the low modes alone, with the eliminated variance added.
+        """Return a prediction at the last points, given observations at the first points.
+
+        The mean is that of the low modes; the variance is that of the eliminated modes.
 
         Parameters
         ----------
-        value : (..., n1), observations at the first points
+        value : (..., n1), observations at the first n1 points
 
         Returns
         -------
-        mean, variance : (..., n - n1) of the noiseless function
-        ridge : noise variance there
+        mean, variance : (..., n - n1)
+            Of the function without noise, at the other points.
+        ridge : (..., n - n1) or (..., 1)
+            Noise variance at the other points.
         """
         value = at_points("observations", value, self.event_shape, first=True)
         n = value.shape[-1]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Observations that are not Gaussian, the function integrated out by Laplace's approximation."""
+"""Distribution of observations that are not Gaussian, by Laplace's approximation."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -26,7 +26,15 @@ _STEPS, _HALVINGS = 100, 30
 
 
 class Mode(NamedTuple):
-    """Mode of a latent function: ``f``, ``weight`` = K^-1 (f - mean), and how it was found."""
+    """Mode of a latent function, as `LaplaceMarginal.mode` returns it.
+
+    Attributes
+    ----------
+    f : (..., n), the mode
+    weight : (..., n), K^-1 (f - mean), for the prior covariance K
+    steps : (), number of Newton steps
+    converged : (...), True if the gradient is small and the likelihood is log-concave at f
+    """
 
     f: Float[Array, "*batch point"]
     weight: Float[Array, "*batch point"]
@@ -35,7 +43,10 @@ class Mode(NamedTuple):
 
 
 class _Expansion(NamedTuple):
-    """Second-order expansion about the mode; ``doubt`` is nan where there is none, else 0."""
+    """Second-order expansion of the log integrand about the mode.
+
+    ``doubt`` is 0, or nan if no mode was found; it is added to results.
+    """
 
     head: dist.Distribution
     terms: Callable
@@ -46,13 +57,15 @@ class _Expansion(NamedTuple):
     doubt: Array
 
     def covariance(self):
-        """The inverse of ``K^-1 + W``, (..., n, n)."""
+        """Return the inverse of ``K^-1 + W``, (..., n, n)."""
         eye = jnp.eye(self.root.shape[-1], dtype=self.root.dtype)
         K = self.head._algebra().multiply(eye)
         side = self.root[..., None] * K
         solved = self.algebra.solve(side)
-        # Use the likelihood's formula at points that the likelihood fixes, the prior's at others:
-        # then no entry is a small difference of large numbers.
+
+        # S = K - K W^1/2 B^-1 W^1/2 K with B = I + W^1/2 K W^1/2 cancels if W is large. There the
+        # equal expression W^-1/2 B^-1 W^1/2 K does not, so use that in rows and columns where the
+        # likelihood is stronger than the prior.
         strong = _strong(self.head, self.root)
         S = K - jnp.swapaxes(side, -1, -2) @ solved
         fixed = solved / jnp.where(strong, self.root, 1.0)[..., None]
@@ -61,15 +74,15 @@ class _Expansion(NamedTuple):
 
 
 def _derivative(function):
-    """Derivative of a function that acts on each entry by itself."""
+    """Return the derivative of a function that acts on every entry independently."""
     return lambda f: jax.jvp(function, (f,), (jnp.ones_like(f),))[1]
 
 
 class LaplaceMarginal(dist.Distribution):
-    r"""Observations of a latent Gaussian function, which is integrated out approximately.
+    r"""Distribution of observations of a latent Gaussian function, integrated out approximately.
 
-    The density is :math:`\int N(f; m, K) \prod_i p(y_i | f_i)\, df` with the integrand's logarithm
-    expanded to second order about its mode :math:`\hat f`:
+    The density is :math:`\int N(f; m, K) \prod_i p(y_i | f_i)\, df`, where the logarithm of the
+    integrand is expanded to second order about its mode :math:`\hat f`:
 
     .. math:: \ln p(y|\hat f) - \tfrac12 (\hat f - m)^T K^{-1} (\hat f - m)
               - \tfrac12 \ln |I + W^{1/2} K W^{1/2}|, \qquad W = -\nabla^2 \ln p(y|\hat f).
@@ -77,26 +90,27 @@ class LaplaceMarginal(dist.Distribution):
     Parameters
     ----------
     prior : MercerNormal or EffectiveNormal
-        Law of the latent function at the n points, one function. Its ridge is an independent
-        part of the function at each point (a jitter that the user states, 1e-6 for instance).
+        Distribution of one latent function at the n points. Its ridge is the variance of an
+        independent part of the function at each point: a jitter, for instance 1e-6.
     likelihood : callable
-        From f (..., n) to a NumPyro distribution of that batch shape, the points independent;
-        log-concave and four times differentiable in f, e.g. ``lambda f: Bernoulli(logits=f)``.
-        Arrays that it captured are parameters.
+        Takes f (..., n); returns a NumPyro distribution with the batch shape of f, so that the
+        points are independent, for instance ``lambda f: Bernoulli(logits=f)``. It must be
+        log-concave and four times differentiable in f. Arrays that the function captured are
+        parameters.
 
     Raises
     ------
     ValueError
-        For a prior of another kind, or a likelihood whose batch shape is not that of f.
+        For a prior of another class, or a likelihood whose batch shape differs from that of f.
 
     Notes
     -----
-    Event shape (n,); rows of observations (..., n) share the prior. The approximation is exact
-    for a Gaussian likelihood and states its error otherwise: `correction` is the next order of
-    the expansion, which ``log_prob`` leaves out. Where Newton's method does not converge, or the
-    likelihood is not log-concave at the mode, ``log_prob`` is nan, which a sampler rejects;
-    `mode` says so. The first derivative in all parameters is exact: the last Newton step is
-    differentiated. Second derivatives are not.
+    The event shape is (n,); rows of observations (..., n) share the prior. The approximation is
+    exact for a Gaussian likelihood. Otherwise `correction` estimates its error: the next order of
+    the expansion, which ``log_prob`` leaves out. ``log_prob`` is nan, which a sampler rejects, if
+    Newton's method does not converge or the likelihood is not log-concave at the mode; `mode`
+    reports it. The first derivative in all parameters is exact, because the last Newton step is
+    differentiated. Second derivatives are not exact.
 
     References
     ----------
@@ -116,7 +130,7 @@ class LaplaceMarginal(dist.Distribution):
         if not isinstance(prior, MercerNormal | EffectiveNormal):
             raise ValueError(
                 f"prior must be a gp.MercerNormal, got {type(prior).__name__}; make one with "
-                "gp.marginal(prior, X, ridge), the ridge a small jitter"
+                "gp.marginal(prior, X, ridge), where ridge is a small jitter"
             )
         _checks.function("likelihood", likelihood, "a function that gives a distribution")
         self.prior, self.likelihood = prior, as_pytree(likelihood)
@@ -130,48 +144,66 @@ class LaplaceMarginal(dist.Distribution):
         if shape.shape != prior.shape():
             raise ValueError(
                 f"likelihood gives log densities of shape {shape.shape} for a function of shape "
-                f"{prior.shape()}; return one independent distribution a point, with no to_event"
+                f"{prior.shape()}; return one independent distribution per point, without to_event"
             )
         super().__init__(prior.batch_shape, prior.event_shape, validate_args=validate_args)
 
     @constraints.dependent_property(event_dim=1)
     def support(self):
-        """What the likelihood supports, at each point."""
+        """Support of the likelihood, at each point."""
         return constraints.independent(self.likelihood(self.prior.mean).support, 1)
 
     def split(self, cutoff, rule="exact", **options):
-        """Separate the first modes, as `MercerNormal.split`; the rest stays integrated out."""
+        """Split off the first ``cutoff`` modes; the other modes stay integrated out.
+
+        Parameters
+        ----------
+        cutoff : int, number of modes to split off
+        rule : str, how the other modes enter the rest, as `MercerNormal.split` describes it
+        **options
+            Further arguments of `MercerNormal.split`.
+
+        Returns
+        -------
+        root : (..., n, cutoff)
+            Given modes ``w ~ Normal(0, 1)`` the observations follow ``rest.shift(root @ w)``.
+        rest : LaplaceMarginal
+            Distribution of the observations with the other modes integrated out.
+        """
         root, rest = self.prior.split(cutoff, rule, **options)
         return root, LaplaceMarginal(rest, self.likelihood)
 
     def shift(self, mean: ArrayLike) -> "LaplaceMarginal":
-        """Add ``mean`` (..., n) to the mean of the function."""
+        """Return this distribution with ``mean`` (..., n) added to the mean of the function."""
         return LaplaceMarginal(self.prior.shift(mean), self.likelihood)
 
     def _terms(self, value):
-        """Log-likelihood of each observation as a function of f, at the first points."""
+        """Return a function from f to the log-likelihood of each observation.
+
+        Observations may be at the first points only. The likelihood may need all n points, so that
+        f and the observations are padded.
+        """
         value = jnp.asarray(value)
-        absent = self.event_shape[0] - value.shape[-1]  # a likelihood may know all the points
+        absent = self.event_shape[0] - value.shape[-1]
 
         def pad(x):
             return jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, absent)], mode="edge")
 
         def terms(f):
-            # NumPyro writes some logits with |f|, whose second derivative is lost at zero.
+            # Some likelihoods of NumPyro contain |f|, whose second derivative is wrong at zero.
             f = f + jnp.where(f == 0, 1e-30, 0.0)
             return self.likelihood(pad(f)).log_prob(pad(value))[..., : value.shape[-1]]
 
         return terms
 
     def mode(self, value: ArrayLike) -> Mode:
-        """Find the mode of the function given observations (..., n), by Newton's method.
+        """Return the mode of the function given observations ``value`` (..., n).
 
         Returns
         -------
         Mode
-            With ``converged`` (...), whether the gradient is small in the metric of the
-            curvature: its square, twice what a further step could gain, is at most n eps^0.75.
-            ``steps`` is the number of Newton steps.
+            ``converged`` (...) is True if the squared gradient, in the metric of the curvature, is
+            at most n eps^0.75. It is twice what one more step can gain.
         """
         value = self._checked(value)
         prior = self.prior
@@ -181,11 +213,14 @@ class LaplaceMarginal(dist.Distribution):
         return at_points("observations", value, self.event_shape)
 
     def _expand(self, value, head=None):
-        """Expand about the mode, whose last Newton step carries its derivatives."""
+        """Return the expansion about the mode, with the derivatives of the last Newton step."""
         if head is None:
             head, value = self.prior, self._checked(value)
         terms = self._terms(value)
         algebra = head._algebra()
+
+        # Find the mode without derivatives. One further step from there does not move it, and the
+        # derivative of this step is that of the mode.
         fixed = jax.tree.map(lax.stop_gradient, head)
         found = _mode(fixed, fixed._algebra(), terms, jnp.shape(value))
         f = jnp.where(found.converged[..., None], found.f, head.loc)
@@ -196,31 +231,31 @@ class LaplaceMarginal(dist.Distribution):
 
     @validate_sample
     def log_prob(self, value: ArrayLike) -> Float[Array, "*batch"]:
-        """Laplace's log evidence of observations (..., n); nan where no mode was found."""
+        """Return the log density of observations ``value`` (..., n); nan if no mode was found."""
         at = self._expand(value)
         log_det = at.algebra.quad_logdet(jnp.zeros_like(at.f)[..., None, :])[1]
         quad = (at.weight * (at.f - at.head.loc)).sum(-1)
         return at.terms(at.f).sum(-1) - 0.5 * (quad + log_det) + at.doubt
 
     def posterior(self, value: ArrayLike):
-        """Gaussian approximation of the function's posterior given observations (..., n).
+        """Return the Gaussian approximation of the posterior given observations (..., n).
 
         Returns
         -------
-        mean : (..., n), the mode
+        mean : (..., n), the mode of the function
         covariance : (..., n, n), the inverse of ``K^-1 + W``
         """
         at = self._expand(value)
         return at.f + at.doubt[..., None], at.covariance()
 
     def correction(self, value: ArrayLike) -> Float[Array, "*batch"]:
-        r"""Leading correction to ``log_prob`` at observations (..., n): its error, to next order.
+        r"""Return the leading correction to ``log_prob`` at observations (..., n).
 
         .. math:: \tfrac18 \sum_i l''''_i S_{ii}^2 + \tfrac1{24} \sum_{ij} l'''_i l'''_j
                   (3 S_{ii} S_{ij} S_{jj} + 2 S_{ij}^3)
 
-        with S the posterior covariance and l the log-likelihood at the mode. Where it is not
-        small beside 1, the approximation is not to be trusted.
+        with the posterior covariance S and the derivatives of the log-likelihood l at the mode. If
+        the correction is not much smaller than 1, do not trust the approximation.
 
         References
         ----------
@@ -236,17 +271,22 @@ class LaplaceMarginal(dist.Distribution):
         return (fourth * own**2).sum(-1) / 8 + chain / 8 + sunset / 12
 
     def loo(self, value: ArrayLike, *, order: int = 201) -> Float[Array, "*batch point"]:
-        """Log density of each observation given all the others, (..., n).
+        """Return the log density of each observation given all the others, (..., n).
 
-        The observation's own Gaussian factor is taken out of the posterior, which leaves a cavity,
-        and its true one integrated over that by the trapezoid rule with ``order`` nodes, which lie
-        close where the posterior is and reach to the ends of the cavity.
+        The posterior is divided by the Gaussian factor of the observation. This leaves a cavity
+        distribution, over which the true likelihood is integrated by the trapezoid rule with
+        ``order`` nodes. The nodes are dense in the range of the posterior and extend to the ends
+        of the cavity.
         """
         order = _checks.whole("order", order, least=3)
         at = self._expand(value)
         own = jnp.diagonal(at.covariance(), axis1=-2, axis2=-1)
         cavity = own / at.algebra.inverse_diag()
-        centre = at.f - cavity * at.weight  # the weight is the slope, without its cancellation
+        # The weight equals the slope of the log-likelihood at the mode, computed without
+        # cancellation.
+        centre = at.f - cavity * at.weight
+
+        # x = f + sd sinh(u) with equidistant u, from end to end of the cavity.
         unit = jnp.linspace(-1.0, 1.0, order).reshape((-1,) + (1,) * at.f.ndim)
         reach = jnp.arcsinh((jnp.abs(centre - at.f) + 9.0 * jnp.sqrt(cavity)) / jnp.sqrt(own))
         x = at.f + jnp.sqrt(own) * jnp.sinh(reach * unit)
@@ -255,7 +295,7 @@ class LaplaceMarginal(dist.Distribution):
         return jax.nn.logsumexp(at.terms(x) + density + jnp.log(step), axis=0)
 
     def krige(self, value: ArrayLike):
-        """Predict the function at the last points from observations at the first.
+        """Return a prediction of the function at the last points given observations at the first.
 
         Parameters
         ----------
@@ -263,8 +303,10 @@ class LaplaceMarginal(dist.Distribution):
 
         Returns
         -------
-        mean, variance : (..., n - n1) of the function without its jitter, at the other points
-        ridge : the jitter's variance there
+        mean, variance : (..., n - n1)
+            Of the function without its jitter, at the other points.
+        ridge : (..., n - n1) or (..., 1)
+            Variance of the jitter at the other points.
 
         References
         ----------
@@ -284,7 +326,7 @@ class LaplaceMarginal(dist.Distribution):
         return mean, jnp.broadcast_to(jnp.clip(variance, 0.0), mean.shape), rest.ridge
 
     def sample(self, key: Array, sample_shape: tuple[int, ...] = ()):
-        """Draw a function, then observations of it: ``sample_shape + batch_shape + (n,)``."""
+        """Draw functions, then observations of them: ``sample_shape + batch_shape + (n,)``."""
         key = _checks.random_key(key)
         first, second = random.split(key)
         return self.likelihood(self.prior.sample(first, sample_shape)).sample(second)
@@ -295,14 +337,15 @@ def _root_curvature(terms, f):
 
 
 def _strong(prior, root):
-    """Say at which points the likelihood fixes the function more tightly than the prior."""
+    """Return a mask of the points where the likelihood is narrower than the prior."""
     return root**2 * prior.variance > 1.0
 
 
 def _newton(prior, algebra, terms, f):
-    """Take one Newton step from f: the new f, its weight, and the root of the curvature at f.
+    """Take one Newton step from f; return the new f, its weight, and W^1/2 at the old f.
 
-    Where the likelihood is strong, it acts as an observation with noise 1/W, and nothing cancels.
+    At points where the likelihood is strong it is treated as an observation of
+    f + slope / W with noise variance 1 / W. Then no small difference of large numbers is formed.
     """
     slope, root = _derivative(terms)(f), _root_curvature(terms, f)
     strong = _strong(prior, root)
@@ -316,7 +359,10 @@ def _newton(prior, algebra, terms, f):
 
 
 def _mode(prior, algebra, terms, shape):
-    """Newton's method with step halving, which a log-concave likelihood lets converge."""
+    """Return the `Mode`, found by Newton's method with step halving.
+
+    It converges for every log-concave likelihood.
+    """
     f = jnp.broadcast_to(prior.loc, jnp.broadcast_shapes(prior.mean.shape[:-1] + (1,), shape))
     eps = jnp.finfo(f.dtype).eps
 
@@ -328,8 +374,9 @@ def _mode(prior, algebra, terms, shape):
         count, f, weight, _ = state
         f_new, weight_new, root = _newton(prior, algebra, terms, f)
         df, dw = f_new - f, weight_new - weight
-        # the squared gradient in the metric of the curvature; absolute values, since round-off may
-        # change the sign of the first term
+
+        # The squared gradient in the metric of the curvature. The absolute value is needed because
+        # round-off may change the sign of the first term.
         decrement = jnp.abs((df * dw).sum(-1)) + ((root * df) ** 2).sum(-1)
         done = decrement <= f.shape[-1] * eps**0.75
         before = gain(f, weight)

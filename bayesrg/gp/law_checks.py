@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checks of the laws of this package: of what is given to them, and whether they have a density.
+"""Checks of the distributions of this package: their arguments, and whether they have a density.
 
-Outside compiled programs they look at numbers: is the covariance singular, do cached eigenpairs
-belong to the features?
+Some checks need concrete numbers and run only outside compiled programs: is the covariance
+singular, do cached eigenpairs belong to these features?
 """
 
 import jax
@@ -16,14 +16,14 @@ from .._numbers import on_device
 def _same_trace(name, got, expected):
     if abs(got - expected) > 1e-5 * abs(expected) + 1e-30:
         raise ValueError(
-            f"{name} belongs to other modes: its trace is {got:.6g} where these features, values "
-            f"and residual have {expected:.6g}; compute it from them, after a cut from what is "
-            "eliminated (gp.eigenpairs_of(spectrum, X, cutoff))"
+            f"{name} belongs to other modes: its trace is {got:.6g}, and that of these features, "
+            f"values and residual is {expected:.6g}; compute it from them. After a cut, compute it "
+            "for the eliminated modes (gp.eigenpairs_of(spectrum, X, cutoff))"
         )
 
 
 def refuse_stale(fn):
-    """Reject eigenpairs or a Gram matrix that belong to other modes, by their traces."""
+    """Raise ValueError if eigenpairs or a Gram matrix belong to other modes, by their traces."""
     given = (fn.features, fn.values, fn.residual, fn.eigen, fn.gram)
     if not all(_checks.known(part) for part in jax.tree.leaves(given)):
         return
@@ -40,7 +40,7 @@ def refuse_stale(fn):
 
 
 def check_eigen(pairs):
-    """Convert eigenvectors (n, r) and eigenvalues (r,) to arrays; None stays."""
+    """Return eigenvectors (n, r) and eigenvalues (r,) as arrays, or None for None."""
     if pairs is None:
         return None
     _checks.several("eigen", pairs, "vectors, eigenvalues")
@@ -48,21 +48,22 @@ def check_eigen(pairs):
     if vectors.ndim != 2 or values.shape[-1:] != vectors.shape[1:]:
         raise ValueError(
             f"eigen has vectors of shape {vectors.shape} and eigenvalues of shape {values.shape}; "
-            "give what gp.eigenpairs makes, (n, r) and (r,)"
+            "give what gp.eigenpairs returns, (n, r) and (r,)"
         )
     return vectors, values
 
 
 def check_sample_shape(shape):
-    """Convert the shape of several draws to a tuple of whole numbers, as zero or more."""
+    """Return the shape of several draws as a tuple of whole numbers of at least zero."""
     shape = _checks.sequence("sample_shape", shape, "whole numbers, one per axis of draws")
     return tuple(_checks.whole("an entry of sample_shape", size, least=0) for size in shape)
 
 
 def at_points(name, value, event, *, first=False):
-    """Convert to an array whose last axes are ``event``, or with ``first`` its first points.
+    """Return ``value`` as an array whose last axes have the shape ``event``.
 
-    Integers stay integers: a likelihood may count with them.
+    With ``first`` the array may have values at the first points only. Integers stay integers,
+    because a likelihood may need counts.
     """
     _checks.finite(name, value)
     value = on_device(_checks.numbers(name, value))
@@ -80,7 +81,7 @@ def at_points(name, value, event, *, first=False):
 
 
 def refuse_singular(fn):
-    """Require a density: a positive ridge, or a prior of full rank."""
+    """Raise ValueError unless there is a density: a positive ridge, or a prior of full rank."""
     parts = (fn.ridge, fn.features, fn.values, fn.scale, fn.residual)
     if not all(part is None or _checks.known(part) for part in parts):
         return
@@ -92,6 +93,9 @@ def refuse_singular(fn):
     if fn.residual is not None:
         residual = np.asarray(fn.residual)
         prior = prior + (np.diag(residual) if residual.ndim == 1 else residual)
+
+    # Eigenvalues below the round-off of the trace count as zero. The low-rank algebra divides by a
+    # diagonal residual, so that this must not contain a zero.
     smallest = np.linalg.eigvalsh(np.asarray(fn.scale)[..., None, None] * prior)[..., 0]
     floor = n * np.finfo(prior.dtype).eps * np.trace(prior, axis1=-2, axis2=-1)
     diagonal = fn.residual is not None and fn.residual.ndim == 1 and k < n
@@ -103,7 +107,7 @@ def refuse_singular(fn):
 
 
 def refuse_order(order, ridge):
-    """Require an order parameter (..., c, c) that is a covariance, of full rank without noise."""
+    """Raise ValueError unless ``order`` (..., c, c) is a covariance, of full rank without noise."""
     if not _checks.known(order):
         return
     host = np.asarray(order)
@@ -124,10 +128,10 @@ def refuse_order(order, ridge):
 
 
 def judge_pairs(kappa, order, ridge):
-    """Warn if round-off of a dense kernel matrix is not small compared with the noise.
+    """Warn if the round-off of a dense kernel matrix is not small compared with the noise.
 
-    Eigenvalues ``kappa`` (n,) of the matrix are known to the round-off of the largest. The noise
-    counts relative to the order parameter, which multiplies them.
+    The eigenvalues ``kappa`` (n,) have the round-off of the largest one. The order parameter
+    multiplies them, so that the noise is compared with their product.
     """
     if not all(_checks.known(part) for part in (kappa, order, ridge)) or not kappa.size:
         return

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a prior and inputs to the law of several outputs that an order parameter correlates."""
+"""Joint distribution of several outputs with one prior, correlated by an order parameter."""
 
 import jax.numpy as jnp
 
@@ -19,21 +19,27 @@ def matrix_marginal(
     factor: ArrayLike | None = None,
     eigen: tuple[ArrayLike, ArrayLike] | None = None,
 ) -> MatrixMercerNormal:
-    """Marginalise several functions of one prior that an order parameter correlates.
+    """Return the distribution of observations of several outputs with one prior.
+
+    An order parameter correlates the outputs: the covariance of outputs a and b is ``order[a, b]``
+    times that of the prior.
 
     Parameters
     ----------
     prior : Kernel or Spectrum
-        Of one output at order parameter 1; a spectrum brings modes that can be cut.
-    X : (n, d)
+        Prior of one output at order parameter 1. A spectrum has modes, which can be cut off.
+    X : (n, d), inputs
     ridge : (...), noise variance
     order : (..., c, c), order parameter
-    factor : (..., c, r), a factor of it, as in `MatrixMercerNormal`
-    eigen : from `eigenpairs_of` the prior at X, optional
+    factor : (..., c, r), optional
+        Matrix F with F F^T = order, which `MatrixMercerNormal` describes.
+    eigen : (vectors, values), optional
+        Eigenpairs of the prior at X, from `eigenpairs_of`.
 
     Returns
     -------
     MatrixMercerNormal
+        With event shape (n, c).
     """
     _checks.instance("prior", prior, Kernel | Spectrum, _checks.PRIOR)
     X = _checks.inputs("X", X, wide=True)

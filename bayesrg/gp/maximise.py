@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Point estimates of hyper-parameters: the maximum of the evidence."""
+"""Point estimates of hyper-parameters, by maximising the evidence."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -19,13 +19,16 @@ from ..kernels import Kernel
 from .regression import Posterior, _shaped, condition
 from .units import units_of
 
-_TRIED = 16  # points tried for every restart
-_RANGE = 10 * np.log(10.0)  # of a logarithm, searched on either side without bounds
-_CURVED = 1e-4  # least curvature in a logarithm that fixes it, to a width of a hundred
+_TRIED = 16  # points tried per restart
+_RANGE = 10 * np.log(10.0)  # range of a logarithm on either side, where no bounds are given
+_CURVED = 1e-4  # least curvature that fixes a logarithm: a standard deviation of 100
 
 
 class Maximum(NamedTuple):
-    """Hyper-parameters of greatest evidence, the posterior there, and whether it was reached."""
+    """Hyper-parameters ``theta`` of greatest evidence, and the ``posterior`` given them.
+
+    ``converged`` is True if ``theta`` is a strict maximum.
+    """
 
     theta: Any
     posterior: Posterior
@@ -44,35 +47,39 @@ def maximise_evidence(
     restarts: int = 4,
     key: jax.Array | int = 0,
 ) -> Maximum:
-    """Maximise the log evidence over positive hyper-parameters, on the host.
+    """Maximise the log evidence over positive hyper-parameters, and return the best point found.
 
     Parameters
     ----------
     make_kernel : callable
-        From hyper-parameters, a pytree like ``theta0``, to a kernel.
+        Takes hyper-parameters, a pytree like ``theta0``; returns a kernel.
     theta0 : pytree of positive numbers or arrays
-        Where to start. All are searched in their logarithm, except the entry ``"mean"``.
-    X : (n, d)
+        First start. The search is in the logarithm of each number, except for the entry
+        ``"mean"``.
+    X : (n, d), inputs
     y : (n,) or (n, c)
+        Targets.
     ridge : () or (n,), optional
-        Noise variance, held fixed. By default it is the entry ``"ridge"`` of the mapping
-        ``theta0`` and is searched too.
+        Noise variance, held fixed. If it is not given, the mapping ``theta0`` needs an entry
+        ``"ridge"``, which is searched too.
     mean : number, or callable (theta, X) -> (n,) or (n, c)
-        Prior mean. The entry ``"mean"`` of the mapping ``theta0`` holds its parameters, any real
-        numbers or arrays. They are searched without a logarithm, from their least squares fit on.
+        Prior mean. Its parameters are the entry ``"mean"`` of the mapping ``theta0``: any real
+        numbers or arrays, searched without a logarithm. They start from their least squares fit.
     bounds : (low, high), optional
         Positive numbers, or pytrees like ``theta0`` without its ``"mean"``. By default ten decades
         on either side.
     restarts : int
-        Further starts, spread over the scales of the data: the best of 16 times as many points.
-    key : seed of the restarts
+        Number of further starts. They are the best of 16 times as many points, which are spread
+        over the scales of the data.
+    key : JAX key or int
+        Randomness of the restarts.
 
     Returns
     -------
     Maximum
-        ``theta``, ``posterior``, ``converged``: the best of all starts. ``converged`` says that
-        the evidence has a strict maximum there: inside the bounds, with no step left to take. It
-        is False where a hyper-parameter runs to zero or infinity, or the data do not fix it.
+        ``theta``, ``posterior`` and ``converged`` of the best start. ``converged`` is True if
+        theta is a strict maximum inside the bounds, where Newton's method has stopped. It is False
+        if a hyper-parameter goes to zero or infinity, or if the data do not determine it.
 
     Raises
     ------
@@ -82,9 +89,10 @@ def maximise_evidence(
 
     Notes
     -----
-    Units do not matter where the kernel's parameters can follow them: changes of the parameters
-    that undo a change of the inputs' scale, or put a factor before the kernel, are found by
-    trial, and restarts are placed along them. A kernel without a variance has no such factor.
+    The search runs on the host, with NumPy and SciPy. Its result does not depend on the units of
+    inputs and targets, if parameters of the kernel can follow a change of units. The changes of
+    parameters that undo a rescaling of the inputs, or multiply the kernel by a factor, are found
+    by trial; restarts are spread along them. A kernel without a variance has no such factor.
 
     References
     ----------
@@ -98,7 +106,7 @@ def maximise_evidence(
     restarts = _checks.whole("restarts", restarts, least=0)
     if ridge is None and not (isinstance(theta0, Mapping) and "ridge" in theta0):
         raise ValueError(
-            'there is no ridge: give ridge= to hold it fixed, or an entry "ridge" in theta0 to '
+            'there is no ridge: give ridge= to keep it fixed, or an entry "ridge" in theta0 to '
             "search it"
         )
     _checks.function("make_kernel", make_kernel, "a function of theta that gives a kernel")
@@ -112,14 +120,14 @@ def maximise_evidence(
     eye = jnp.eye(X.shape[0], dtype=X.dtype)
 
     def missed(theta):
-        """What the mean leaves of the targets, (n, c)."""
+        """Return the targets minus the prior mean, (n, c)."""
         return (y - _shaped(mean(theta, X), y)).reshape(X.shape[0], -1)
 
     kernel = make_kernel(space.theta(space.start))
     _checks.instance("what make_kernel returned", kernel, Kernel, _checks.KERNEL)
-    # user functions may close over traced values, which their results show
+    # Functions of the user may have captured traced values; then their results are traced.
     _checks.on_host(what, missed(space.theta(space.start)), kernel)
-    space.fit_mean(missed, y)  # before ``loss`` is compiled, which reads the fit
+    space.fit_mean(missed, y)  # before `loss` is compiled, because it uses the fit
     variance = float((missed(space.theta(space.start)) ** 2).mean()) or 1.0
 
     @jax.jit
@@ -146,6 +154,7 @@ def maximise_evidence(
             return 1e300, np.zeros_like(x)
         return float(value), np.asarray(gradient)
 
+    # Start from theta0 and from the best of the points tried.
     tried = np.clip(tried, *box)
     best = np.argsort([objective(x)[0] for x in tried], stable=True)[:restarts]
     starts = [np.clip(np.asarray(space.start), *box), *tried[best]]
@@ -164,7 +173,10 @@ def _constant(value):
 
 
 class _Space:
-    """Search variables: logarithms of what is positive, then the mean's parameters in units."""
+    """Search variables x (p,): logarithms of positive numbers, then scaled parameters of the mean.
+
+    ``size`` counts the logarithms. A parameter of the mean is ``centre + unit * x``.
+    """
 
     def __init__(self, theta0, has_mean):
         self.free = has_mean and isinstance(theta0, Mapping) and "mean" in theta0
@@ -183,14 +195,17 @@ class _Space:
         self.start = jnp.concatenate([logs, jnp.zeros_like(centre)])
 
     def theta(self, x):
-        """Hyper-parameters at x (p,)."""
+        """Return the hyper-parameters at x (p,), a pytree like theta0."""
         theta = jax.tree.map(jnp.exp, self.unravel(x[: self.size]))
         if not self.free:
             return theta
         return {**theta, "mean": self.unravel_mean(self.centre + self.unit * x[self.size :])}
 
     def fit_mean(self, missed, y):
-        """Start the mean's parameters at their least squares fit, in units of what it leaves."""
+        """Set the centre of the mean's parameters to their least squares fit, and their units.
+
+        ``missed`` takes hyper-parameters and returns targets minus mean.
+        """
         if not self.centre.size:
             return
         head = self.start[: self.size]
@@ -198,8 +213,8 @@ class _Space:
         def residual(z):
             return missed(self.theta(jnp.concatenate([head, z]))).ravel()
 
-        # one least squares step, which is exact if the mean is linear in its parameters; columns
-        # are scaled to one size, and the step is kept if it lowers the squares
+        # One least squares step is exact if the mean is linear in its parameters. Scale columns to
+        # equal size first. Keep the step only if it lowers the sum of squares.
         zero = jnp.zeros_like(self.centre)
         J, r = np.asarray(jax.jacfwd(residual)(zero)), np.asarray(residual(zero))
         size = np.sqrt((J**2).mean(0))
@@ -209,12 +224,12 @@ class _Space:
         if bool((fitted**2).sum() < (r**2).sum()):
             self.centre, r = self.centre + step, np.asarray(fitted)
 
-        # a parameter's unit moves the mean by the spread of what the fit leaves
+        # One unit of a parameter changes the mean by the standard deviation of the residuals.
         spread = float(np.sqrt((r**2).mean())) or float(jnp.abs(y).max()) or 1.0
         self.unit = jnp.asarray(np.where(size > 0, spread / np.where(size > 0, size, 1.0), 1.0))
 
     def ridge_index(self):
-        """Say which search variables belong to the ridge, (p,)."""
+        """Return a mask (p,) of the search variables that belong to the ridge."""
         if not (isinstance(self.positive, Mapping) and "ridge" in self.positive):
             return np.zeros(self.start.size, bool)
         marked = {k: jax.tree.map(jnp.zeros_like, v) for k, v in self.positive.items()}
@@ -223,14 +238,19 @@ class _Space:
         return np.r_[np.asarray(ravel_pytree(marked)[0]) > 0, np.zeros(self.centre.size, bool)]
 
     def box(self, bounds, centres):
-        """Lowest and highest search variables, (p,) each."""
+        """Return the least and the largest search variables, (p,) each.
+
+        Without ``bounds`` they are ten decades from the ``centres`` (m, size).
+        """
         if bounds is None:
             low, high = centres.min(0) - _RANGE, centres.max(0) + _RANGE
         else:
             bounds = _checks.several("bounds", bounds, "low, high")
             low, high = (self._logs(bound) for bound in bounds)
             if not (low < high).all():
-                raise ValueError(f"bounds must be low < high, got {bounds[0]} and {bounds[1]}")
+                raise ValueError(
+                    f"bounds must have low < high, got {bounds[0]} and {bounds[1]}; exchange them"
+                )
         endless = np.full(self.centre.size, np.inf)
         return np.r_[low, -endless], np.r_[high, endless]
 
@@ -246,10 +266,11 @@ class _Space:
 
 
 def _spread(units, space, variance, count, key):
-    """Find logs that suit the scales of the data, and points around them to try, (count, p).
+    """Return logarithms that suit the scales of the data, and random points (count, p) around them.
 
-    Lengths vary over three decades, a variance over two, ridges from the variance of the targets
-    down to 1e-5 of it, and parameters that follow no unit over four decades.
+    Parameters that follow a unit vary by a factor of 30 on either side together, and by 3 on
+    either side on their own. Other parameters vary by a factor of 100 on either side. Ridges vary
+    from the variance of the targets down to 1e-5 of it.
     """
     ridge = space.ridge_index()
     logs = ridge[: space.size]
@@ -265,11 +286,15 @@ def _spread(units, space, variance, count, key):
 
 
 def _finish(objective, x, box):
-    """Take Newton steps from the point of L-BFGS; say if it is a strict maximum inside the box."""
+    """Take Newton steps from the result x of L-BFGS; return x and whether it is a strict maximum.
+
+    ``objective`` is minus the log evidence. A maximum at a bound of the box does not count.
+    """
     value, gradient = objective(x)
     for _ in range(8):
         curvature, V = np.linalg.eigh(hessian(objective, x))
-        # by the absolute curvature, so that the step goes down at a saddle too, and is not endless
+        # Divide by the absolute curvature, at least _CURVED: then the step decreases the objective
+        # at a saddle too, and its length is bounded.
         step = -V @ (V.T @ gradient / np.maximum(np.abs(curvature), _CURVED))
         new = np.clip(x + step / max(1.0, np.abs(step).max()), *box)
         after, slope = objective(new)
@@ -277,7 +302,7 @@ def _finish(objective, x, box):
             break
         x, value, gradient = new, after, slope
 
-    # a strict maximum: not at a bound, curved in all directions, and no step left
+    # A strict maximum is not at a bound, is curved in all directions, and the last step was small.
     inside = ((x > box[0] + 1e-6) & (x < box[1] - 1e-6)).all()
     settled = curvature[0] > _CURVED and np.abs(step).max() < 1e-4
     return x, bool(inside and settled and value < 1e300)

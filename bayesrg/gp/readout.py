@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Posterior of a linear read-out over fixed features, in closed form."""
+"""Posterior of the weights of fixed features (a linear read-out), in closed form."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -14,31 +14,27 @@ from .._posterior import LinearPosterior
 def readout_posterior(
     F: ArrayLike, y: ArrayLike, ridge: ArrayLike, *, scale: ArrayLike = 1.0
 ) -> LinearPosterior:
-    r"""Condition the read-out :math:`w\sim N(0, \alpha I)` of features on noisy observations.
+    r"""Return the posterior of the weights w of features, given noisy observations.
 
-    :math:`w|y \sim N(A^{-1}F^Ty, \sigma^2A^{-1})`, :math:`A = F^TF + (\sigma^2/\alpha)I`: its mean
-    is the ridge estimate. It can be mapped over draws of features.
+    With the prior :math:`w\sim N(0, \alpha I)` it is
+    :math:`w|y \sim N(A^{-1}F^Ty, \sigma^2A^{-1})`, :math:`A = F^TF + (\sigma^2/\alpha)I`. The mean
+    is the ridge estimate. The function can be mapped (`jax.vmap`) over draws of features.
 
     Parameters
     ----------
-    F : (n, p) features, as they multiply w
+    F : (n, p), features; the function at the n points is F w
     y : (n,) or (n, c)
-    ridge : ()
-        Noise variance :math:`\sigma^2`, above zero.
-    scale : ()
-        Prior variance :math:`\alpha` of a weight, above zero.
-
-    Returns
-    -------
-    LinearPosterior
+        Targets.
+    ridge : (), noise variance :math:`\sigma^2`, above zero
+    scale : (), prior variance :math:`\alpha` of a weight, above zero
 
     Raises
     ------
     RuntimeError
         With 64-bit floats off.
     ValueError
-        For mismatched shapes, numbers out of range, or a ridge that round-off hides where there
-        are more features than points.
+        For mismatched shapes or numbers out of range; with more features than points, for a ridge
+        that is as small as the round-off of F^T F.
 
     References
     ----------
@@ -50,6 +46,7 @@ def readout_posterior(
     y = _checks.targets("y", y, n)
     ridge = _checks.positive("ridge", ridge, ndim=0)
     scale = _checks.positive("scale", scale, ndim=0)
+
     square = F.T @ F
     factor = jnp.linalg.cholesky(square + ridge / scale * jnp.eye(p))
     if _checks.known(factor) and n < p:
@@ -58,15 +55,19 @@ def readout_posterior(
             raise ValueError(
                 f"ridge / scale = {float(ridge / scale):.3g} is at the round-off of F^T F, which "
                 f"has rank {n} for {p} features; give a larger ridge, or use gp.MercerNormal, "
-                "whose algebra is that of the points"
+                f"which solves a system of {n} points instead"
             )
     judge(factor)
+
     mean = solve(factor, F.T @ y)
+
+    # The exponent at its maximum, and ln|alpha F F^T + sigma^2 I| by Sylvester's identity.
     quadratic = ((y - F @ mean) ** 2).sum() / ridge + (mean**2).sum() / scale
     log_det = (
         2 * jnp.log(jnp.diagonal(factor)).sum() + p * jnp.log(scale) + (n - p) * jnp.log(ridge)
     )
     targets = 1 if y.ndim == 1 else y.shape[1]
     log_evidence = -0.5 * (quadratic + targets * (log_det + n * np.log(2 * np.pi)))
+
     root = jnp.sqrt(ridge) * solve_triangular(factor, jnp.eye(p), lower=True).T
     return LinearPosterior(mean, root, log_evidence)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Gaussian-process regression at fixed hyper-parameters, in closed form."""
+"""Gaussian-process regression with fixed hyper-parameters, in closed form."""
 
 import warnings
 from collections.abc import Callable
@@ -20,13 +20,23 @@ from ..kernels.products import by_rows, product
 
 
 class Posterior(eqx.Module):
-    """Law of a function given its kernel and noisy observations; see `condition`.
+    """Posterior of a function given its kernel and noisy observations, from `condition`.
 
     Attributes
     ----------
-    ridge : () or (n,), noise variance
+    kernel : Kernel, prior covariance K
+    X : (n, d), training inputs
+    y : (n,) or (n, c)
+        Training targets.
+    ridge : () or (n,)
+        Noise variance.
+    factor : (n, n), lower Cholesky factor of K(X, X) + ridge I
+    weight : (n,) or (n, c)
+        (K(X, X) + ridge I)^-1 times the targets minus the prior mean.
     jitter : ()
-        What had to be added to the ridge to factorise; zero unless the matrix was singular.
+        Number added to the ridge so that the matrix could be factorised; zero unless the matrix
+        was singular.
+    prior_mean : callable, takes inputs (m, d); returns the prior mean
     """
 
     kernel: Kernel
@@ -43,13 +53,13 @@ class Posterior(eqx.Module):
         return _checks.columns("Z", Z, self.X.shape[1], "the training inputs")
 
     def mean(self, Z: ArrayLike) -> Float[Array, "point_new *output"]:
-        """Posterior mean of the function at Z (m, d): (m,) or (m, c)."""
+        """Return the posterior mean of the function at Z (m, d), (m,) or (m, c)."""
         Z = self._new(Z)
         mean = product(self.kernel, Z, self.X, self.weight)
         return mean + _shaped(self.prior_mean(Z), mean)
 
     def cov(self, Z: ArrayLike) -> Float[Array, "point_new point_new_bis"]:
-        """Posterior covariance of the function at Z (m, d): (m, m), the same for all targets."""
+        """Return the posterior covariance of the function at Z (m, d), (m, m), for each target."""
         Z = self._new(Z)
         white = solve_triangular(self.factor, self.kernel(self.X, Z), lower=True)
         return self.kernel(Z) - white.T @ white
@@ -59,8 +69,9 @@ class Posterior(eqx.Module):
 
         Parameters
         ----------
+        Z : (m, d), new inputs
         noise : bool
-            Add the variance of a new observation; needs one ridge for all points.
+            Add the noise variance of a new observation; this needs one ridge for all points.
 
         Returns
         -------
@@ -71,17 +82,17 @@ class Posterior(eqx.Module):
         Z = self._new(Z)
         if noise and self.ridge.ndim:
             raise ValueError(
-                "noise=True needs one ridge for all points, and this posterior has one a training "
-                "point; add the noise variance of the new points yourself"
+                "noise=True needs one ridge for all points, and this posterior has one per "
+                "training point; add the noise variance of the new points yourself"
             )
         mean, variance = by_rows(_marginals, self, Z, self.X.shape[0])
         mean = mean + _shaped(self.prior_mean(Z), mean)
         return mean, variance + self.ridge if noise else variance
 
     def sample(self, key: Array | int, Z: ArrayLike, draws: int) -> Array:
-        """Draw the function at all rows of Z (m, d) jointly: (draws, m) or (draws, m, c).
+        """Draw the function at all rows of Z (m, d) jointly, (draws, m) or (draws, m, c).
 
-        Draws of one key are continuous in all parameters, and have first derivatives.
+        For a fixed key the draws are continuous in all parameters and have first derivatives.
         """
         key, draws = _checks.random_key(key), _checks.whole("draws", draws)
         mean = self.mean(Z)
@@ -91,7 +102,7 @@ class Posterior(eqx.Module):
 
     @property
     def log_evidence(self) -> Float[Array, ""]:
-        """Log marginal likelihood, summed over targets."""
+        """Log marginal likelihood of the observations, summed over targets."""
         r = self.y - _shaped(self.prior_mean(self.X), self.y)
         log_det = 2.0 * jnp.log(jnp.diagonal(self.factor)).sum()
         n = self.X.shape[0]
@@ -99,12 +110,12 @@ class Posterior(eqx.Module):
         return -0.5 * ((r * self.weight).sum() + targets * (log_det + n * np.log(2 * np.pi)))
 
     def loo_predict(self):
-        """Predict each observation from all the others, in closed form.
+        """Return mean and variance of each observation given all the others, in closed form.
 
         Returns
         -------
         mean : (n,) or (n, c)
-        variance : (n,), noise included
+        variance : (n,), noise is included
 
         References
         ----------
@@ -116,7 +127,7 @@ class Posterior(eqx.Module):
         return self.y - (self.weight.T * variance).T, variance
 
     def loo(self) -> Float[Array, "point *output"]:
-        """Log density of each observation given all the others, (n,) or (n, c)."""
+        """Return the log density of each observation given all the others, (n,) or (n, c)."""
         mean, variance = self.loo_predict()
         r = (self.y - mean).T
         return (-0.5 * (r**2 / variance + jnp.log(2 * np.pi * variance))).T
@@ -131,7 +142,7 @@ def _marginals(posterior, Z):
 
 
 def _shaped(mean, like):
-    """Give a prior mean (), (n,) or (n, c) the shape of the targets (n,) or (n, c)."""
+    """Return a prior mean (), (n,) or (n, c) in a shape that fits targets (n,) or (n, c)."""
     mean = _checks.returned("mean", mean)
     if mean.shape not in ((), like.shape[:1], like.shape):
         raise ValueError(
@@ -153,22 +164,19 @@ def condition(
     *,
     mean: Callable[[Array], Array] | None = None,
 ) -> Posterior:
-    """Condition a Gaussian process on noisy observations.
+    """Return the posterior of a Gaussian process given noisy observations.
 
     Parameters
     ----------
-    kernel : Kernel
-    X : (n, d)
+    kernel : Kernel, prior covariance
+    X : (n, d), inputs
     y : (n,), or (n, c) for c independent targets that share kernel and noise
+        Targets.
     ridge : () or (n,)
         Noise variance, added to the diagonal of the Gram matrix.
     mean : callable, optional
-        Prior mean, from inputs (m, d) to (m,) or (m, c); zero by default. Arrays that it captured
-        are parameters of the posterior.
-
-    Returns
-    -------
-    Posterior
+        Prior mean: takes inputs (m, d) and returns (m,) or (m, c); zero by default. Arrays that
+        the function captured are parameters of the posterior.
 
     Raises
     ------
@@ -181,8 +189,9 @@ def condition(
     Warns
     -----
     UserWarning
-        If jitter was needed: it is a ridge shift, kept in ``Posterior.jitter``. If the condition
-        number of the matrix costs half of the digits or more.
+        If jitter was needed. It acts as an additional ridge and is stored in
+        ``Posterior.jitter``. Also if the matrix is so ill-conditioned that half of the digits or
+        more are lost.
 
     References
     ----------
@@ -198,6 +207,7 @@ def condition(
     ridge = _checks.nonnegative("ridge", ridge, ndim=(0, 1))
     if ridge.shape not in ((), (n,)):
         raise ValueError(f"ridge has shape {ridge.shape} for {n} points; give () or ({n},)")
+
     prior_mean = as_pytree(_zero if mean is None else mean)
     factor, jitter = cholesky(kernel(X) + ridge * jnp.eye(n, dtype=X.dtype))
     if _checks.known(factor):
@@ -214,5 +224,6 @@ def condition(
             )
         else:
             judge(factor)
+
     weight = solve(factor, y - _shaped(prior_mean(X), y))
     return Posterior(kernel, X, y, ridge, factor, weight, jitter, prior_mean)

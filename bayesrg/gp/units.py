@@ -1,21 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Find by trial how a kernel's parameters follow the units of inputs and targets."""
+"""Search, by trial, for the changes of a kernel's parameters that correspond to units."""
 
 from typing import NamedTuple
 
 import numpy as np
 
-_DECADES = np.arange(-12, 13) * np.log(10)  # of the inputs, at which the kernel is tried
-_STEP = 1e-3  # of a logarithm, in differences
-_COLUMNS = 32  # at most, whose units are tried one by one
-_SAME = 1e-4  # relative, of two changes that count as equal
+_DECADES = np.arange(-12, 13) * np.log(10)  # log scales of the inputs at which the kernel is tried
+_STEP = 1e-3  # step of a logarithm in finite differences
+_COLUMNS = 32  # with more input columns, they are not tried one by one
+_SAME = 1e-4  # relative difference up to which two changes count as equal
 
 
 class Units(NamedTuple):
-    """Directions in log parameters (p,) that stand for a change of units; see `units_of`.
+    """Directions in log parameters that correspond to a change of units, from `units_of`.
 
-    At the parameters ``anchor`` (p,) the kernel varies on the scale of the inputs and has the
-    variance of the targets. Each of the ``directions`` (m, p) rescales inputs or kernel.
+    At the log parameters ``anchor`` (p,) the kernel varies on the scale of the inputs and has the
+    variance of the targets. A step along one of the ``directions`` (m, p) rescales the inputs or
+    the kernel.
     """
 
     anchor: np.ndarray
@@ -23,28 +24,28 @@ class Units(NamedTuple):
 
 
 def units_of(gram, start, X, variance):
-    """Find which changes of the parameters undo a change of units.
+    """Find the changes of the parameters that undo a change of units, and return them as `Units`.
 
     Parameters
     ----------
     gram : callable
-        From log parameters (p,) and inputs (m, d) to a Gram matrix (m, m).
-    start : (p,)
-    X : (n, d)
-    variance : float, of the targets
+        Takes log parameters (p,) and inputs (m, d); returns a Gram matrix (m, m).
+    start : (p,), log parameters at which the kernel is tried
+    X : (n, d), inputs
+    variance : float, variance of the targets
 
     Returns
     -------
     Units
-        A kernel without such a change, for instance one of fixed length, has no direction for it,
-        and its parameters stay at ``start``.
+        If no parameter can undo a change of units (for instance of a kernel of fixed length),
+        there is no direction for that change, and the anchor stays at ``start``.
 
     Notes
     -----
     Let K be the Gram matrix, t the log parameters and s the log scale of the inputs. A change of t
-    along b undoes a rescaling of the inputs if dK/dt b = -dK/ds in every entry, whatever the
-    inputs; it multiplies the kernel if dK/dt b = K. Both are solved by least squares over a few
-    rows, with inputs at 25 powers of ten.
+    along b undoes a rescaling of the inputs if dK/dt b = -dK/ds for all entries and all inputs. It
+    multiplies the kernel by a factor if dK/dt b = K. Both equations are solved by least squares
+    over up to 8 rows of X, rescaled by 25 powers of ten.
     """
     n, d = X.shape
     spread = X.std(0)
@@ -52,7 +53,7 @@ def units_of(gram, start, X, variance):
     rows = X[np.unique(np.linspace(0, n - 1, 8).astype(int))] / spread
 
     def log_change(t, scale, vary):
-        """Derivative of the Gram matrix by central differences."""
+        """Return the derivative of the Gram matrix, by central differences."""
         up, down = vary(t, scale, _STEP), vary(t, scale, -_STEP)
         return (gram(*up) - gram(*down)).ravel() / (2 * _STEP)
 
@@ -70,7 +71,7 @@ def units_of(gram, start, X, variance):
     kinds = [parameter(i) for i in range(start.size)] + [together]
     kinds += [column(j) for j in range(d)] if each else []
 
-    # decades at which the kernel is zero, infinite or not a number tell nothing
+    # Skip decades at which the kernel is zero, infinite or not a number.
     blocks, values, scales = [], [], []
     for scale in _DECADES:
         K = np.asarray(gram(start, rows * np.exp(scale))).ravel()
@@ -87,21 +88,23 @@ def units_of(gram, start, X, variance):
     by_parameter = blocks[..., : start.size].reshape(-1, start.size)
     by_input = blocks[..., start.size :]
     undo = [_exponents(by_parameter, -by_input[..., i].ravel()) for i in range(by_input.shape[-1])]
-    # every column has parameters of its own, or else all columns share them
+
+    # Either every column has parameters of its own, or all columns share them.
     apart = undo[1:] if each and all(b is not None for b in undo[1:]) else None
 
     anchor, directions = start.copy(), []
     for i, b in enumerate(apart or undo[:1]):
         if b is None or not b.any():
             continue
-        # the decade at which the kernel changes most is the one that suits it
+
+        # The kernel at `start` suits inputs of the decade at which it changes most.
         weight = np.abs(by_input[..., i + 1 if apart else 0]).max(-1) ** 2
         suits = (weight * scales).sum() / weight.sum()
         size = np.log(spread[i]) if apart else np.log(spread).mean()
         anchor += (size - suits) * b
         directions.append(b)
 
-    # the variance last: at parameters whose lengths suit the inputs
+    # The variance comes last: measure it at parameters whose lengths suit the inputs.
     amplitude = _exponents(by_parameter, values)
     if amplitude is not None:
         K = np.asarray(gram(anchor, X[np.unique(np.linspace(0, n - 1, 8).astype(int))]))
@@ -113,12 +116,13 @@ def units_of(gram, start, X, variance):
 
 
 def _exponents(changes, aim):
-    """Solve ``changes @ b = aim`` by least squares; None unless b solves it."""
+    """Return the solution b of ``changes @ b = aim``, or None if there is no solution."""
     if not changes.shape[1] or not np.abs(aim).max() > 0:
         return None
     b = np.linalg.lstsq(changes, aim, rcond=1e-5)[0]
     if np.linalg.norm(changes @ b - aim) > _SAME * np.linalg.norm(aim):
         return None
-    # exponents of common kernels are halves: remove the error of the differences
+
+    # Exponents of common kernels are multiples of 1/2: round, to remove the error of differences.
     halves = np.round(2 * b) / 2
     return halves if np.abs(b - halves).max() < 1e-3 else b

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one hand-over to ArviZ, and files of results."""
+"""Labelled trees for ArviZ, and files of results."""
 
 from .labels import flow_to_datatree, label, to_datatree
 from .runs import SaveError, open_run, save

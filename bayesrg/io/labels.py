@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Trees of labelled arrays, as ArviZ reads them."""
+"""Functions that turn arrays and results into labelled trees for ArviZ."""
 
 from collections.abc import Mapping, Sequence
 
@@ -29,13 +29,13 @@ def to_datatree(
     *,
     attrs: Mapping[str, str | int | float] | None = None,
 ) -> xr.DataTree:
-    """Label arrays and gather them as ArviZ reads them.
+    """Label the axes of arrays, and return a tree that ArviZ can read.
 
     Parameters
     ----------
     groups : mapping
-        From group name to mapping from variable to array. Arrays of a sampled group (posterior,
-        prior, predictions, ...) begin with the axes chain and draw.
+        From name of a group to a mapping from variable to array. Arrays of a sampled group
+        (posterior, prior, predictions, ...) begin with the axes chain and draw.
     dims : mapping
         From variable to the names of its other axes. An axis without a name is called after its
         variable: ``theta_axis``, ``theta_axis_bis``.
@@ -45,12 +45,13 @@ def to_datatree(
     Returns
     -------
     DataTree
-        Floating-point arrays in 64 bits, whatever they were sampled in.
+        Floating-point arrays are in 64 bits, in whatever precision they were sampled.
 
     Raises
     ------
     ValueError
-        If an array has fewer axes than names, or two variables give one name two lengths.
+        If an array has fewer axes than names, or two variables of a group have axes of one name
+        but different lengths.
     """
     attrs = {} if attrs is None else attrs
     for given, value in (("groups", groups), ("dims", dims), ("attrs", attrs)):
@@ -81,7 +82,7 @@ def to_datatree(
 def _names(variable, axes, names):
     if axes < len(names):
         raise ValueError(
-            f"{variable!r} has {axes} axes but the names {names}; give one name an axis"
+            f"{variable!r} has {axes} axes but the names {names}; give one name per axis"
         )
     extra = axes - len(names)
     if extra == 0:
@@ -92,7 +93,7 @@ def _names(variable, axes, names):
 
 
 def _hints(annotated):
-    """Annotations of a class and of those that it inherits from, theirs first."""
+    """Return the annotations of a class and of its base classes, base classes first."""
     return {
         name: hint
         for base in reversed(annotated.__mro__)
@@ -101,7 +102,11 @@ def _hints(annotated):
 
 
 def _axes(hint, ndim, stars):
-    """Names of axes, by the annotation that fits ``ndim`` and the lengths of variadic axes."""
+    """Return the names of axes in the part of an annotation that fits ``ndim`` axes.
+
+    ``stars`` holds the number of axes that each variadic name (``*batch``) stands for. A name seen
+    for the first time is added to it.
+    """
     options = getattr(hint, "__args__", (hint,))
     options = [o.dim_str.split() for o in options if hasattr(o, "dim_str")] or [[]]
 
@@ -117,28 +122,30 @@ def _axes(hint, ndim, stars):
 
 
 def label(**groups: eqx.Module | tuple | xr.Dataset) -> xr.DataTree:
-    """Label results of the numerical layers and gather them as ArviZ reads them.
+    """Label results of this package, and return a tree that ArviZ can read.
 
     Parameters
     ----------
     **groups
-        From group name to an `equinox.Module` or named tuple whose fields are annotated arrays,
-        or to a Dataset, which is passed through. ``dt.update(label(...).children)`` adds them to
-        the result of a fit.
+        From name of a group to a result: an `equinox.Module` or named tuple whose fields are
+        annotated arrays, or a Dataset, which is copied. ``dt.update(label(...).children)`` adds
+        the groups to the result of a fit.
 
     Returns
     -------
     DataTree
-        Axes are named by the annotations of the fields; a variadic axis that is not there gets
-        length one, so that a group has the same axes for one entry as for many. Coordinates are
-        the field called like the axis, or like its part before the underscore (``n`` for
-        ``n_train``); names that a tuple called like the axis in the plural holds; else indices,
-        where those of ``high`` go on from ``low``. Scalars become attributes.
+        Axes are named by the annotations of the fields. A variadic axis that an array does not
+        have gets length one, so that a group has equal axes for one entry and for many.
+
+        The coordinate of an axis is the field called like the axis, or like its part before the
+        underscore (``n`` for ``n_train``). If there is no such field, a tuple called like the
+        plural of the axis gives names. Otherwise the coordinate counts from 0; that of ``high``
+        continues where ``low`` ends. Scalars become attributes.
 
     Raises
     ------
     ValueError
-        For a group of another kind.
+        For a group that is neither a result nor a Dataset.
     """
     tree = {}
     for name, value in groups.items():
@@ -155,15 +162,14 @@ def label(**groups: eqx.Module | tuple | xr.Dataset) -> xr.DataTree:
 
 
 def group_of(module, skip: Sequence[str] = ()) -> xr.Dataset:
-    """Turn the array fields of ``module`` into a Dataset as in `label`, but for those in ``skip``.
+    """Return a Dataset of the array fields of ``module``, except those in ``skip``.
 
-    Returns
-    -------
-    Dataset
+    Axes and coordinates are named as `label` describes.
     """
     arrays, coordinates, attrs, stars = {}, {}, {}, {}
     for name, hint, value in _fields(module):
         axes = _axes(hint, np.ndim(value), stars)
+
         if name in skip or isinstance(value, eqx.Module) or callable(value):
             continue
         if isinstance(value, str) or (np.ndim(value) == 0 and not axes and value is not None):
@@ -178,6 +184,7 @@ def group_of(module, skip: Sequence[str] = ()) -> xr.Dataset:
                 arrays[name] = (names, value)
         elif isinstance(value, tuple) and name.endswith("s"):
             coordinates[name.removesuffix("s")] = list(value)
+
     dataset = xr.Dataset(arrays, attrs=attrs)
     for axis, size in dataset.sizes.items():
         first = dataset.sizes.get("low", 0) if axis == "high" else 0
@@ -197,7 +204,10 @@ def _fields(module):
 
 
 def _variadic(name, axes, value):
-    """Names of the axes of ``value``, and the value, with one axis where a variadic has none."""
+    """Return names of the axes of ``value``, and the value.
+
+    A variadic name that stands for no axis gets one of length one.
+    """
     names = []
     for position, axis in enumerate(axes):
         if axis.startswith("*"):
@@ -211,13 +221,14 @@ def _variadic(name, axes, value):
 
 
 def flow_to_datatree(flow) -> xr.DataTree:
-    """Label ``flow``, a `bayesrg.rg.Flow`.
+    """Label the axes of ``flow``, a `bayesrg.rg.Flow`, and return a tree that ArviZ can read.
 
     Returns
     -------
     DataTree
-        Group ``flow``: ridges and evidence over the coordinate cutoff. Group ``spectrum``:
-        values and running learnability over mode. Attributes: n, ridge, stop, rule, threshold.
+        The group ``flow`` has ridges and evidence over the coordinate cutoff. The group
+        ``spectrum`` has values and running learnability over mode. Attributes are n, ridge, stop,
+        rule and threshold.
     """
     if not {"cutoff", "universal", "values", "learnability"} <= set(dir(flow)):
         raise ValueError(f"flow must be an rg.Flow, got {_checks.shown(flow)}; see rg.flow")

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Check a netCDF file before it is loaded: it must be an HDF5 file of plain numbers and names.
+"""Check of a netCDF file before it is loaded: an HDF5 file of plain numbers and names.
 
-HDF5 can point to other files, to itself and to nothing. It can declare, or inflate to, far more
-than it stores. The tables of the file show all this before a library loads what they promise.
+An HDF5 file can point to other files, to itself and to nothing. It can declare, or decompress to,
+far more bytes than it stores. The tables inside the file show this before a library loads the data.
 """
 
 import math
@@ -16,18 +16,19 @@ import numpy as np
 
 from .._reading import plausible
 
-_DEPTH, _OBJECTS, _STRINGS = 20, 2000, 1 << 16
+_DEPTH, _OBJECTS, _STRINGS = 20, 2000, 1 << 16  # at most: nested groups, objects, names of a table
 _DEFLATE, _FLETCHER = h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_FLETCHER32
 _FILTERS = (_DEFLATE, _FLETCHER, h5py.h5z.FILTER_SHUFFLE)
 
 
 def check(path):
-    """Raise unless the netCDF file ``path`` can be loaded, in memory that fits its size.
+    """Raise unless the netCDF file ``path`` can be loaded into memory in proportion to its size.
 
     Raises
     ------
     ValueError
-        For links, types and filters that no result has, and for sizes that the file cannot hold.
+        For links, types and filters that results do not have, and for declared sizes that are
+        implausible for the length of the file.
     OSError
         If it is not an HDF5 file.
     """
@@ -40,7 +41,8 @@ def check(path):
             place = h5py.h5o.get_info(node.id).addr
             if place in seen or depth > _DEPTH or len(seen) == _OBJECTS:
                 raise ValueError(
-                    f"{path} has groups that hold themselves, or too many; it is no result"
+                    f"{path} has groups that contain themselves, or too many groups; it is not a "
+                    "result"
                 )
             seen.add(place)
             group = isinstance(node, h5py.Group)
@@ -53,11 +55,11 @@ def check(path):
 
 
 def _heaps(path):
-    """Raise if a heap of names has an entry of length zero, on which HDF5 would loop for ever.
+    """Raise if a heap of names has an entry of length zero, with which HDF5 would loop for ever.
 
-    A heap begins with GCOL, its version and, from byte 8, its size; entries begin at byte 16. An
-    entry has a head of 16 bytes, with its index first and its size last, and content in steps of 8
-    bytes. Index 0 is free space, whose size includes the head.
+    A heap begins with GCOL and its version; its size is at byte 8 and its entries begin at byte
+    16. An entry has a head of 16 bytes (index first, size last) and content in steps of 8 bytes.
+    Index 0 is free space, whose size includes the head.
     """
     with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as file:
         heap = -1
@@ -73,21 +75,21 @@ def _heaps(path):
 
 
 def _child(path, group, name):
-    """Return what the group holds under a name; refuse what does not lie in this file."""
+    """Return the group or variable called ``name``; raise if it is not in this file."""
     link = group.get(name, getlink=True)
     node = group[name] if isinstance(link, h5py.HardLink) else None
     if not isinstance(node, h5py.Group | h5py.Dataset):
-        raise ValueError(f"{path}: {name!r} is no group or variable of this file; remove it")
+        raise ValueError(f"{path}: {name!r} is not a group or variable in this file; remove it")
     return node
 
 
 def _attributes(path, node, stored):
-    """Bytes of names in each attribute, after a check that they can be read."""
+    """Yield the bytes of names in each attribute, after a check that they can be read."""
     for name in node.attrs:
         space = node.attrs.get_id(name)
         kind = space.get_type()
 
-        # many names without a fixed length may point to the same bytes: at worst, to the whole file
+        # Names of variable length may all point to the same bytes, at worst to the whole file.
         if kind.detect_class(h5py.h5t.VLEN) or kind.detect_class(h5py.h5t.STRING):
             plausible(path, math.prod(space.shape) * stored, stored)
         value = np.ravel(np.asarray(node.attrs[name], dtype=object))
@@ -95,26 +97,28 @@ def _attributes(path, node, stored):
 
 
 def _sizes(path, variable, stored):
-    """Bytes that a variable takes, after a check that it is plain."""
+    """Yield the bytes that a variable takes, after a check that it holds numbers or names."""
     name, dtype, shape = variable.name, variable.dtype, variable.shape
     strings = h5py.check_string_dtype(dtype)
     if shape is None or (dtype.kind not in "biufS" and strings is None):
-        raise ValueError(f"{path}: {name!r} holds {dtype}, no numbers or names; remove it")
+        raise ValueError(f"{path}: {name!r} holds {dtype}, not numbers or names; remove it")
     if variable.is_virtual or variable.external:
-        raise ValueError(f"{path}: {name!r} takes its numbers from other files; load and save it")
+        raise ValueError(f"{path}: {name!r} reads numbers from other files; load it and save it")
+
     count = math.prod(shape)
     yield count * dtype.itemsize
     if variable.chunks is not None:
         chunk = math.prod(variable.chunks) * dtype.itemsize
         yield chunk
         _chunks(path, variable, chunk, stored)
+
     if strings is not None and strings.length is None:
         if count > _STRINGS:
             raise ValueError(f"{path}: {name!r} has {count} names, more than {_STRINGS}; drop it")
         place = variable.id.get_offset()
 
-        # An entry of the table is a length and a place in a heap, 16 bytes. HDF5 allocates that
-        # length unchecked, so add up the lengths, and then read the names one at a time.
+        # An entry of the table has 16 bytes: a length and a place in a heap. HDF5 allocates this
+        # length without a check. So add up the lengths first, then read the names one by one.
         if place is not None:
             with path.open("rb") as stream:
                 table = np.fromfile(stream, "<u4", 4 * count, offset=place)
@@ -123,20 +127,21 @@ def _sizes(path, variable, stored):
 
 
 def _chunks(path, variable, size, stored):
-    """Raise unless each packed chunk inflates to the ``size`` that it declares."""
+    """Raise unless each compressed chunk has exactly the declared ``size`` when decompressed."""
     plan = variable.id.get_create_plist()
     filters = [plan.get_filter(i)[0] for i in range(plan.get_nfilters())]
     if not set(filters) <= {*_FILTERS} or len(filters) > len(set(filters)):
         raise ValueError(
-            f"{path}: {variable.name!r} is packed by filters {filters}; save it with shuffle, "
-            "deflate and fletcher32 alone"
+            f"{path}: {variable.name!r} is compressed by filters {filters}; save it with no "
+            "filters other than shuffle, deflate and fletcher32"
         )
+
     found, packed = [], filters.index(_DEFLATE) if _DEFLATE in filters else None
-    inner = size + 4 * (_FLETCHER in filters[:packed])  # the checksum is packed too
+    inner = size + 4 * (_FLETCHER in filters[:packed])  # the checksum may be compressed too
     variable.id.chunk_iter(lambda info: found.append((info.chunk_offset, info.size)))
     for offset, length in found:
         sound = length <= min(stored, 2 * size + 1024)
-        if sound and packed is not None:  # inflate one byte more than declared, at most
+        if sound and packed is not None:  # decompress at most one byte more than declared
             mask, raw = variable.id.read_direct_chunk(offset)
             if not mask & 1 << packed:  # a bit in the mask: this chunk skips that filter
                 sound = len(zlib.decompressobj().decompress(raw, inner + 1)) == inner

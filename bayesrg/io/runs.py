@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run folders and files of results."""
+"""Functions that write results to run folders and files, and read them."""
 
 import contextlib
 import os
@@ -30,18 +30,18 @@ class SaveError(OSError):
 
 @contextlib.contextmanager
 def claim(path):
-    """Hold the run folder ``path`` for one writer, and give the path of its result file.
+    """Lock the run folder ``path`` inside a ``with`` block, and return the path of its result file.
 
-    The folder is made at once, and removed if it is still empty at the end.
+    The folder is made at once. If it is still empty at the end of the block, it is removed.
 
     Raises
     ------
     ValueError
         If ``path`` is not a path.
     FileExistsError
-        If it holds a result, is a file, or is held by another writer.
+        If ``path`` has a result already, is a file, or is locked by another writer.
     OSError
-        If it cannot be made or written to.
+        If the folder cannot be made or written to.
     """
     file = _path(path) / "result.nc"
     with writing.hold(file.parent):
@@ -53,47 +53,44 @@ def claim(path):
 
 
 def save(dt: xr.DataTree, path: str | os.PathLike) -> Path:
-    """Write the tree ``dt`` to the netCDF file ``path`` and return it.
+    """Write the tree ``dt`` to the netCDF file ``path``, and return the path.
 
-    The bytes are made in memory and written under a temporary name, so that a file of the right
-    name is never half-written.
+    The content is made in memory and written under a temporary name, so that a file called
+    ``path`` is never incomplete.
 
     Raises
     ------
     SaveError
-        If that fails, for instance because the disk is full; its attribute ``tree`` is ``dt``.
+        If writing fails, for instance because the disk is full. The attribute ``tree`` of the
+        error is ``dt``.
     """
     _checks.instance("dt", dt, xr.DataTree, _checks.TREE)
     path = _path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with BytesIO() as buffer:  # HDF5 itself crashes the interpreter when a disk is full
+        with BytesIO() as buffer:  # HDF5 crashes the interpreter if it meets a full disk
             dt.to_netcdf(buffer, engine="h5netcdf")
             with buffer.getbuffer() as content:
                 writing.write(path, content)
     except Exception as error:
         raise SaveError(
             f"the result was not written to {str(path)!r}: {error}; it is the attribute tree of "
-            "this error, which bayesrg.io.save writes elsewhere",
+            "this error, and bayesrg.io.save can write it elsewhere",
             dt,
         ) from error
     return path
 
 
 def open_run(path: str | os.PathLike) -> xr.DataTree:
-    """Read the result of the run folder ``path``, or one netCDF file, whole into memory.
-
-    Returns
-    -------
-    DataTree
+    """Read the result in the run folder ``path``, or in a netCDF file, and return it in memory.
 
     Raises
     ------
     FileNotFoundError
         If there is no result.
     ValueError
-        If the file is not a result, is damaged, points to other files, or declares far more than
-        it stores. This is checked before it is loaded.
+        If the file is not a result, is damaged, points to other files, or declares far more bytes
+        than it stores. This is checked before the file is loaded.
     """
     path = _path(path)
     file = path / "result.nc" if path.is_dir() else path

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Folders that one writer holds, and files that are written whole or not at all."""
+"""Folders locked for one writer, and files that are written completely or not at all."""
 
 import contextlib
 import errno
@@ -16,30 +16,31 @@ except ImportError:  # Windows has no such locks
 
 @contextlib.contextmanager
 def hold(folder):
-    """Make ``folder``, see that it can be written to, and keep other writers out meanwhile.
+    """Make ``folder``, check that it can be written to, and lock it inside a ``with`` block.
 
-    The lock is the system's, on the folder itself: it leaves no file behind and ends with the
-    process, however that ends. Windows and some network drives have no such locks; there nothing is
-    locked. Folders that were made here and are still empty at the end are removed.
+    The lock is a lock of the operating system on the folder itself: it leaves no file behind and
+    ends when the process ends, even after a crash. Windows and some network drives do not have
+    such locks; nothing is locked there. Folders that were made here and are still empty at the end
+    are removed.
 
     Raises
     ------
     FileExistsError
-        If ``folder`` or a part of its path is a file, or another writer holds it.
+        If ``folder`` or a part of its path is a file, or another writer has locked it.
     OSError
-        If it cannot be made or written to.
+        If the folder cannot be made or written to.
     """
     missing = [part for part in (folder, *folder.parents) if not os.path.exists(part)]
     descriptor = _lock(folder)
     try:
-        try:  # a trial: permissions say nothing of a read-only drive
+        try:  # write a file: permissions do not show that a drive is read-only
             with tempfile.TemporaryFile(dir=folder):
                 pass
         except OSError as error:
             raise _explained(error, f"cannot write to the folder {str(folder)!r}") from error
         yield
     finally:
-        for made in missing:  # the deepest first; one that holds something stays
+        for made in missing:  # the deepest first; a folder that is not empty stays
             with contextlib.suppress(OSError):
                 made.rmdir()
         if descriptor is not None:
@@ -47,12 +48,12 @@ def hold(folder):
 
 
 def _explained(error, what):
-    """Return an error of the same class that says what was tried."""
+    """Return an error of the class of ``error`` whose message says ``what`` failed."""
     return type(error)(f"{what}: {error.strerror or error}; give another path")
 
 
 def _lock(folder):
-    """Make and lock a folder; return a descriptor that holds the lock, None without locks."""
+    """Make and lock a folder; return a descriptor that keeps the lock, or None without locks."""
     while True:
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -78,7 +79,7 @@ def _lock(folder):
                 ) from error
             return None  # this file system has no locks
 
-        # the last holder may have removed the folder before we locked it: then begin again
+        # Another writer may have removed the folder before it was locked here: then start again.
         with contextlib.suppress(OSError):
             if os.path.samestat(os.stat(folder), os.fstat(descriptor)):
                 return descriptor
@@ -86,15 +87,15 @@ def _lock(folder):
 
 
 def write(path, content):
-    """Write bytes to ``path``, so that a file of that name is always whole.
+    """Write the bytes ``content`` to ``path``, so that a file of that name is always complete.
 
-    A temporary file comes first. Its name is random, and it must be new: neither a symbolic link
-    nor another writer can lead it elsewhere.
+    The bytes go to a temporary file first, which is then renamed. Its name is random and the file
+    must be new, so that no symbolic link and no other writer can redirect it.
 
     Raises
     ------
     OSError
-        If there is too little space, or writing fails; nothing is left behind then.
+        If there is too little space, or writing fails. No temporary file is left behind.
     """
     free = shutil.disk_usage(path.parent).free
     if len(content) > free:

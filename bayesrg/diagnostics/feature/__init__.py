@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the hidden layers of a network have learnt, beside what their prior would show.
+"""Measures of what the hidden layers of a network have learnt, compared with their prior.
 
-The functions take a DataTree of draws with layer kernels, of any model, and those that need a
-network say so.
+The functions take a DataTree of draws with layer kernels, from any model. `measure_deep_linear`
+computes these kernels itself.
 """
 
 from .judge import Diagnosis, diagnose, layer_identity, mcse

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether chains of a network can be trusted: an exact identity, and R-hat of invariants alone."""
+"""Convergence of chains of a network: an exact identity, and R-hat of rotation invariants."""
 
 import re
 import warnings
@@ -12,25 +12,26 @@ import xarray as xr
 
 from ... import _checks
 
-R_HAT = 1.01
-SPREAD = 4.0
+R_HAT = 1.01  # largest R-hat that passes
+SPREAD = 4.0  # largest deviation from the layer identity that passes, in standard errors
 _UNIT = re.compile(r"(^|_)unit(_bis)?$")
 _SAMPLE = ("chain", "draw")
 _SYMMETRY = (
     "the posterior of weights is invariant under rotations of the units of every hidden layer, so "
-    "that their R-hat says nothing of convergence"
+    "that their R-hat does not measure convergence"
 )
 
 
 class Diagnosis(NamedTuple):
-    """Verdict on a tree of draws.
+    """Result of `diagnose` for a tree of draws.
 
     Attributes
     ----------
-    passed : whether nothing failed and something was judged
-    reasons : what speaks against it, in words
-    table : Dataset over variable: worst r_hat and least ess of its entries, how many of them are
-        ``constant``, and status: passed, failed, constant, weights or exact
+    passed : bool, True if no check failed and at least one variable was checked
+    reasons : tuple of str, one sentence per failed check
+    table : Dataset
+        Over variable: the largest r_hat and the least ess of its entries, the number of
+        ``constant`` entries, and the status (passed, failed, constant, weights or exact).
     """
 
     passed: bool
@@ -39,26 +40,26 @@ class Diagnosis(NamedTuple):
 
 
 def layer_identity(dt: xr.DataTree, *, group: str = "feature_learning") -> xr.Dataset:
-    r"""Test a sampler by the number that all layers of a deep linear network must share.
+    r"""Compare the two sides of an identity that every layer of a deep linear network obeys.
 
     .. math:: E[\|z_l\|^2|Y] - N_lN_{l-1} = E[\|B_l\|^2|Y] - N_ld_l = E[\Delta(Q)|Y]
 
-    for the white weights z of every layer and the Bartlett factors B of the order parameter, at
-    any widths and noise.
+    holds for the standardised weights z_l of every layer and for the Bartlett factors B_l of the
+    order parameter, at any widths and noise. Draws that violate it have not converged.
 
     Parameters
     ----------
-    dt : DataTree
-        Of `bayesrg.diagnostics.feature.measure_deep_linear`.
-    group : str
+    dt : DataTree, returned by `bayesrg.diagnostics.feature.measure_deep_linear`
+    group : str, group that contains layer_excess and drive
 
     Returns
     -------
     Dataset
-        Over level: excess, the left-hand side, and its mcse; z, the mean difference from
-        :math:`\Delta(Q)` of the same draws in units of its Monte Carlo error, nan where draws
-        are constant; drive and drive_mcse, the right-hand side; spread, the largest size of z.
-        Above 4 the sampler has not converged.
+        Over level: excess (the left-hand side), its Monte Carlo error mcse, and z. For every layer
+        z is the mean of the excess minus :math:`\Delta(Q)` of the same draw, over its Monte Carlo
+        error; nan where draws are constant. Without level: drive (the right-hand side),
+        drive_mcse, and spread, the largest absolute value of z. If spread is above 4, the sampler
+        has not converged.
 
     Raises
     ------
@@ -95,38 +96,42 @@ def diagnose(
     allow_weights: bool = False,
     groups: Sequence[str] = ("posterior", "feature_learning"),
 ) -> Diagnosis:
-    """Judge chains of a network by what does not change when hidden units are rotated.
+    """Check the convergence of chains of a network, and return a `Diagnosis`.
+
+    The check uses only variables that do not change when the units of a hidden layer are rotated.
 
     Parameters
     ----------
     dt : DataTree
-        With draws in its ``groups``; divergences are read from sample_stats.
+        With draws in its ``groups``. Divergences are read from sample_stats.
     var_names : sequence of str, optional
-        Variables to judge; by default all but weights, which have an axis of units, and whole
-        kernels, whose traces and gains stand for them.
+        Variables to check. By default all except weights (variables with an axis of units) and
+        whole kernels (their traces and gains are checked instead).
     allow_weights : bool
-        Whether to tabulate weights in ``var_names``, with a warning; the verdict ignores them.
-    groups : sequence of str
-        Where to look; those that are missing are passed over.
+        Put weights that ``var_names`` names into the table, with a warning. They do not change
+        the result.
+    groups : sequence of str, groups to read; those that are missing are skipped
 
     Returns
     -------
     Diagnosis
-        Not passed for divergences, an R-hat above 1.01, a `layer_identity` off by more than four
-        errors, variables that never move, whose R-hat is not defined, weights, and if nothing was
-        judged. Draws of a group with the attribute ``exact`` come from no chain and pass without
-        R-hat or effective size. It never raises.
+        Not passed if there are divergences, an R-hat above 1.01, a `layer_identity` violated by
+        more than four standard errors, variables that never move (their R-hat is not defined),
+        weights without ``allow_weights``, or no variable to check. Draws in a group with the
+        attribute ``exact`` do not come from a chain: they pass without R-hat or effective size. A
+        failed check never raises an error.
 
     Warns
     -----
     UserWarning
-        For weights that are allowed, naming the symmetry.
+        For weights in the table: their R-hat does not measure convergence.
     """
     _checks.instance("dt", dt, xr.DataTree, _checks.TREE)
     _checks.flag("allow_weights", allow_weights)
     if var_names is not None:
         for name in _checks.sequence("var_names", var_names, "names of variables"):
             _checks.instance("an entry of var_names", name, str, "the name of a variable")
+
     found, reasons, certain = {}, [], set()
     for group in groups:
         if group in dt.children:
@@ -144,15 +149,17 @@ def diagnose(
     else:
         chosen = [name for name in var_names if name in found]
         reasons += [f"{name}: no such variable" for name in var_names if name not in found]
+
     weights = [name for name in chosen if _weights(found[name])]
     if weights and allow_weights:
         warnings.warn(f"{', '.join(weights)}: {_SYMMETRY}", stacklevel=2)
     elif weights:
         reasons.append(
-            f"{', '.join(weights)} refused: {_SYMMETRY}; judge f, Q and feature_learning, or give "
+            f"{', '.join(weights)} refused: {_SYMMETRY}; check f, Q and feature_learning, or give "
             "allow_weights=True"
         )
         chosen = [name for name in chosen if name not in weights]
+
     rows = {
         name: (np.nan, np.nan, 0, "exact")
         if name in certain
@@ -165,17 +172,18 @@ def diagnose(
         elif status == "constant":
             reasons.append(
                 f"{name}: constant over all {constant} entries, so that R-hat is undefined; the "
-                "sampler does not move, or the model fixes it: then leave it out of var_names"
+                "sampler does not move, or the model fixes this variable: then leave it out of "
+                "var_names"
             )
     reasons += _divergences(dt) + _identity(dt, groups)
     judged = any(row[-1] in ("passed", "exact") for row in rows.values())
     if not judged:
-        reasons.append("nothing was found to pass: no variable of chain and draw that moves")
+        reasons.append("nothing to check: no variable with axes chain and draw moves")
     return Diagnosis(not reasons, tuple(reasons), _table(rows))
 
 
 def mcse(draws: xr.Dataset) -> xr.Dataset:
-    """Monte Carlo errors of means, by the effective sample size for means; nan where infinite."""
+    """Return Monte Carlo standard errors of the means of ``draws``; nan for infinite entries."""
     what = "a Dataset of draws, dt[group].to_dataset()"
     _checks.instance("draws", draws, xr.Dataset | xr.DataArray, what)
     with warnings.catch_warnings():
@@ -188,7 +196,7 @@ def _weights(variable):
 
 
 def _row(variable, weights):
-    """Worst R-hat, least ESS, constant entries and status of one variable."""
+    """Return largest R-hat, least ESS, number of constant entries and status of one variable."""
     values = variable.transpose(*_SAMPLE, ...).to_numpy().astype(float)
     values = values.reshape(*values.shape[:2], -1)
     first = values[:1, :1]
@@ -196,11 +204,14 @@ def _row(variable, weights):
     moving = xr.Dataset({"v": ((*_SAMPLE, "entry"), values[..., ~same])})
     if same.all():
         return np.nan, np.nan, int(same.sum()), "weights" if weights else "constant"
+
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
         r_hat = np.asarray(az.rhat(moving)["v"], float)
         ess = np.asarray(az.ess(moving)["v"], float)
-    finite = np.isfinite(moving["v"]).all(_SAMPLE) & np.isfinite(r_hat)  # else a chain stands still
+
+    # R-hat is not finite if one of the chains does not move, which is a failure.
+    finite = np.isfinite(moving["v"]).all(_SAMPLE) & np.isfinite(r_hat)
     r_hat = np.where(finite, r_hat, np.inf)
     status = "passed" if (r_hat <= R_HAT).all() else "failed"
     worst, least = float(r_hat.max()), float(np.where(np.isfinite(ess), ess, 0.0).min())

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Feature kernels of networks, measured against their prior means and against the targets."""
+"""Feature kernels of networks, compared with their prior means and with the targets."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
@@ -27,24 +27,23 @@ def kernels(
     lead: Sequence[str] = (),
     max_bytes: int = MAX_BYTES,
 ) -> xr.Dataset:
-    r"""Compute the feature kernels :math:`\Phi_l = H_lH_l^T/N_l` of a network that is there.
+    r"""Return the feature kernels :math:`\Phi_l = H_lH_l^T/N_l` of given networks.
 
     Parameters
     ----------
     apply : callable
-        From ``params`` and X to the sequence of hidden layers (n, N_l), each of any width.
-    params : pytree
-        Of one network, or of many along leading axes.
-    X : (n, d)
-    lead : sequence of str
-        Names of these axes, e.g. ("chain", "draw").
-    max_bytes : int
+        Takes ``params`` and X; returns the sequence of hidden layers H_l (n, N_l), each of any
+        width.
+    params : pytree, parameters of one network, or of many along leading axes
+    X : (n, d), inputs
+    lead : sequence of str, names of the leading axes, for instance ("chain", "draw")
+    max_bytes : int, most memory that the kernels may take, in bytes
 
     Returns
     -------
     Dataset
-        feature_kernel (..., layer, point, point_bis), layers counted from 1. With the axes chain
-        and draw, a group of it is what `measure` takes.
+        feature_kernel (..., layer, point, point_bis), with layers counted from 1. With the axes
+        chain and draw it can be a group of the tree that `measure` takes.
 
     Raises
     ------
@@ -83,7 +82,7 @@ def _over(function):
 
 
 def guard(draws, one, max_bytes):
-    """Raise if kernels like ``one`` of so many draws exceed ``max_bytes``."""
+    """Raise ValueError if ``draws`` kernels, each like ``one``, exceed ``max_bytes``."""
     size = draws * int(np.prod(one.shape)) * one.dtype.itemsize
     if size > max_bytes:
         raise ValueError(
@@ -93,15 +92,16 @@ def guard(draws, one, max_bytes):
 
 
 class Reference(NamedTuple):
-    r"""What kernels are measured against; see `reference`.
+    r"""Prior means and targets with which kernels are compared, from `reference`.
 
     Attributes
     ----------
-    kernels : (L, n, n) prior means :math:`K_l`
-    values : (L, n) their eigenvalues, falling
-    targets : (n, c) Y, and ``centred``, Y without its column means
-    lifted : (L, n, c) :math:`K_l^+Y`
-    ridge : () :math:`\tau` of the effective dimension
+    kernels : (L, n, n), prior means :math:`K_l`
+    values : (L, n), eigenvalues of the prior means, falling
+    targets : (n, c), targets Y
+    centred : (n, c), Y minus its column means
+    lifted : (L, n, c), :math:`K_l^+Y`
+    ridge : (), :math:`\tau` of the effective dimension
     """
 
     kernels: Float[Array, "layer point point_bis"]
@@ -113,14 +113,14 @@ class Reference(NamedTuple):
 
 
 class Walk(NamedTuple):
-    """Quantities of every draw, (chain, draw, ...), and the mean kernel (L, n, n)."""
+    """Quantities of every draw, (chain, draw, ...), and the mean kernels (L, n, n) of all draws."""
 
     quantities: dict[str, np.ndarray]
     mean: np.ndarray
 
 
 def reference(kernels: Array, targets: Array, ridge: Array) -> Reference:
-    """Diagonalise the prior means (L, n, n) once; targets are (n, c), the ridge ()."""
+    """Return the `Reference` for prior mean ``kernels`` (L, n, n), ``targets`` (n, c), ridge ()."""
     values, vectors = jnp.linalg.eigh(kernels)
     least = max(_RANK, 10 * kernels.shape[-1] * float(jnp.finfo(values.dtype).eps))
     floor = least * values.max(-1, keepdims=True)
@@ -131,27 +131,29 @@ def reference(kernels: Array, targets: Array, ridge: Array) -> Reference:
 
 
 def quantities(Phi: Float[Array, "layer point point_bis"], ref: Reference, modes: int) -> dict:
-    r"""Measure the kernels ``Phi`` of all layers.
+    r"""Return scalars that compare the kernels ``Phi`` of all layers with a reference.
 
     Parameters
     ----------
-    Phi : (L, n, n)
+    Phi : (L, n, n), kernels of one draw
     ref : Reference
-    modes : int, eigenvalues whose shift is kept
+        Prior means K and targets Y.
+    modes : int, number of eigenvalues whose shift is computed
 
     Returns
     -------
     dict
-        Of arrays (L,), but for spectral_shift (L, modes). Without targets, alignments and gain
-        are nan.
+        Arrays (L,); spectral_shift is (L, modes). Without targets, alignments and gain are nan.
 
-        kernel_scale :math:`\mathrm{tr}\Phi/\mathrm{tr}K`; target_alignment
-        :math:`\langle\Phi, YY^T\rangle/\|\Phi\|\|YY^T\|`, and centred_alignment the same of
-        centred kernels and targets; target_gain :math:`\mathrm{tr}Y^TK^+\Phi K^+Y/
-        \mathrm{tr}Y^TK^+Y`; participation_ratio :math:`(\mathrm{tr}\Phi)^2/\mathrm{tr}\Phi^2`;
-        effective_dimension :math:`\mathrm{tr}\,\Phi(\Phi+\tau)^{-1}`; top_eigenvalue;
-        spectral_shift :math:`\lambda_k(\Phi) - \lambda_k(K)`; lazy_distance
-        :math:`\|\Phi - K\|_F/\|K\|_F`.
+        - kernel_scale: :math:`\mathrm{tr}\Phi/\mathrm{tr}K`
+        - target_alignment: :math:`\langle\Phi, YY^T\rangle/\|\Phi\|\|YY^T\|`
+        - centred_alignment: target_alignment of centred kernels and targets
+        - target_gain: :math:`\mathrm{tr}Y^TK^+\Phi K^+Y/\mathrm{tr}Y^TK^+Y`
+        - participation_ratio: :math:`(\mathrm{tr}\Phi)^2/\mathrm{tr}\Phi^2`
+        - effective_dimension: :math:`\mathrm{tr}\,\Phi(\Phi+\tau)^{-1}`
+        - top_eigenvalue: largest eigenvalue of :math:`\Phi`
+        - spectral_shift: :math:`\lambda_k(\Phi) - \lambda_k(K)`
+        - lazy_distance: :math:`\|\Phi - K\|_F/\|K\|_F`
     """
     values = jnp.linalg.eigvalsh(Phi)[..., ::-1]
     trace, norm = jnp.trace(Phi, axis1=-2, axis2=-1), _norm(Phi)
@@ -180,7 +182,7 @@ def _norm(kernels):
 
 def _alignment(Phi, Y):
     along = (Y * (Phi @ Y)).sum((-2, -1))
-    return along / (_norm(Phi) * _norm(Y.T @ Y))  # both Grams of Y have one norm
+    return along / (_norm(Phi) * _norm(Y.T @ Y))  # Y^T Y and Y Y^T have equal norms
 
 
 def walk(
@@ -190,22 +192,29 @@ def walk(
     modes: int,
     keep: bool = False,
 ) -> dict[str, Walk]:
-    """Measure the kernels of every draw; only their mean is held in memory, unless ``keep``.
+    """Return the quantities of the kernels of every draw, and the mean kernels, per group.
 
     Parameters
     ----------
     groups : mapping
-        From group to mapping of arrays (chain, draw, ...), at least one, the same in each group.
+        From name of a group to a mapping of at least one array (chain, draw, ...). All groups have
+        arrays of equal names.
     at : callable
-        From one draw, a dict, to further quantities, a dict, and its kernels (L, n, n). Traced.
-    ref, modes : as in `quantities`
-    keep : whether feature_kernel is among the quantities
+        Takes one draw, a dict. Returns further quantities, a dict, and kernels (L, n, n). Traced
+        by JAX.
+    ref : Reference
+        Prior means and targets for `quantities`.
+    modes : int, number of eigenvalues whose shift is computed
+    keep : bool
+        Return feature_kernel of every draw too. Otherwise only the mean kernels are in memory.
 
     Returns
     -------
     dict
-        Of a Walk for each group.
+        From name of a group to its Walk.
     """
+    # All groups run through one compiled scan, in blocks. The last draw is repeated to fill the
+    # last block, with weight zero; row i of `weight` says to which group draw i belongs.
     leads = [next(iter(draws.values())).shape[:2] for draws in groups.values()]
     ends = np.cumsum([chains * draws for chains, draws in leads])
     blocks = -(-int(ends[-1]) // _AT_ONCE)

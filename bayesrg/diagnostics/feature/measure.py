@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From draws of layer kernels, or of a deep linear network, to what the layers have learnt."""
+"""Measures of feature learning from draws of layer kernels or of a deep linear network."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -40,36 +40,36 @@ def measure(
     prior: str | None = "prior",
     modes: int = 10,
 ) -> xr.DataTree:
-    r"""Measure layer kernels that the draws of any model carry, and those of its prior.
+    r"""Measure the layer kernels in the draws of any model, and return the tree with new groups.
 
     Parameters
     ----------
     dt : DataTree
+        With layer kernels of posterior draws and, unless ``prior`` is None, of prior draws.
     prior_mean : (L, n, n), optional
         Prior means :math:`K_l` of the kernels; by default the means of the prior draws.
     Y : (n,) or (n, c), optional
         Targets; by default those of observed_data.
     ridge : ()
-        :math:`\tau` of the effective dimension; at 0 the rank is counted.
-    var_name : str
-        Variable (chain, draw, layer, point, point_bis).
+        :math:`\tau` of the effective dimension. For 0 the effective dimension is the rank.
+    var_name : str, variable with the kernels, (chain, draw, layer, point, point_bis)
     estimator : "draw" or "rao_blackwell"
-        What the kernels are: of a draw of all weights, or conditional means.
-    group : str
+        Origin of the kernels: draws of all weights, or means given a draw of the order parameter.
+        It is stored, so that `compare` does not mix the two.
+    group : str, group of posterior draws
     prior : str, optional
-        Group of prior draws, of the same widths; None to go without a baseline.
-    modes : int
-        Eigenvalues whose shift is kept.
+        Group of prior draws of a network of equal widths; None means no prior draws.
+    modes : int, number of eigenvalues whose shift is stored
 
     Returns
     -------
     DataTree
-        The groups of ``dt`` and: feature_learning, over chain, draw, layer (and mode), of
-        kernel_scale, target_alignment, centred_alignment, target_gain, participation_ratio,
-        effective_dimension, top_eigenvalue, spectral_shift and lazy_distance;
-        feature_learning_prior, the same of prior draws; feature_kernels, the mean kernels
-        posterior and prior and the prior_mean, over layer, point and point_bis. ``az.summary(dt,
-        group="feature_learning")`` reads the first two.
+        The groups of ``dt`` and three more. feature_learning has, over chain, draw, layer (and
+        mode), the variables kernel_scale, target_alignment, centred_alignment, target_gain,
+        participation_ratio, effective_dimension, top_eigenvalue, spectral_shift and lazy_distance.
+        feature_learning_prior has these variables for the prior draws. feature_kernels has the
+        mean kernels ``posterior`` and ``prior``, and ``prior_mean``, over layer, point and
+        point_bis. ``az.summary(dt, group="feature_learning")`` tabulates the first two.
 
     Raises
     ------
@@ -101,7 +101,7 @@ def measure(
     K = _checks.finite("prior_mean", K, ndim=3)
     if Phi.shape[2:] != K.shape:
         raise ValueError(
-            f"{var_name!r} has shape {Phi.shape[2:]} a draw and prior_mean {K.shape}; give both "
+            f"{var_name!r} has shape {Phi.shape[2:]} per draw and prior_mean {K.shape}; give both "
             "as (layer, point, point)"
         )
     ref = reference(K, targets_of(dt, Y, K.shape[-1]), _checks.nonnegative("ridge", ridge, ndim=0))
@@ -125,44 +125,50 @@ def measure_deep_linear(
     keep_kernels: bool = False,
     max_bytes: int = MAX_BYTES,
 ) -> xr.DataTree:
-    r"""Measure what a deep linear network has learnt, from draws of either of its models.
+    r"""Measure what a deep linear network has learnt, and return the tree with new groups.
 
     Parameters
     ----------
     dt : DataTree
-        Of the models ``deep_linear`` or ``deep_linear_collapsed``, with prior draws.
-    net : DeepLinear
-        The network of the fit.
+        Draws of the model ``deep_linear`` or ``deep_linear_collapsed``, with prior draws unless
+        ``prior`` is None.
+    net : DeepLinear, the network of the fit
     kernel : "rao_blackwell" or "draw"
-        Means of the kernels given a draw of the order parameter, which are less noisy; or the
-        kernels of a draw of all weights. Expectations of kernel_scale and target_gain agree,
-        those of the others do not: a draw of N units has rank N at most.
+        Which kernels to measure. "rao_blackwell": means given a draw of the order parameter, which
+        have less noise. "draw": kernels of a draw of all weights. The two agree in the expectation
+        of kernel_scale and target_gain, but not of the other quantities: for instance the kernel
+        of a draw has at most rank N, the number of units.
     key : JAX key, or int
-        For draws of kernels from the collapsed model.
-    X, Y : (n, d), and (n,) or (n, c), optional
-        By default those of constant_data and observed_data.
+        Randomness of the kernels, needed for "draw" with the collapsed model.
+    X : (n, d), optional
+        Inputs; by default X in constant_data.
+    Y : (n,) or (n, c), optional
+        Targets; by default y in observed_data.
     ridge : (), optional
-        :math:`\tau` of the effective dimension, by default the noise variance T, in mean field
-        times :math:`\gamma^2`.
-    group, prior, modes : as in `measure`
-        Prior kernels know no data.
-    keep_kernels : bool
-        Whether feature_kernel (chain, draw, layer, point, point_bis) is kept too.
-    max_bytes : int
-        What kept kernels may take.
+        :math:`\tau` of the effective dimension. The default is the noise variance T; in mean field
+        T times :math:`\gamma^2`.
+    group : str, group of posterior draws
+    prior : str, optional
+        Group of prior draws of the network; None means no prior draws.
+    modes : int, number of eigenvalues whose shift is stored
+    keep_kernels : bool, store feature_kernel (chain, draw, layer, point, point_bis) too
+    max_bytes : int, most memory that stored kernels may take, in bytes
 
     Returns
     -------
     DataTree
-        As `measure`, and in both groups order_parameter (output, output_bis), log_q_eig and
-        effective_ridge :math:`T/q_a` (output), largest q first, layer_excess over level, one for
-        every matrix that was sampled, and drive, of which see `layer_identity`.
+        The groups of ``dt`` and three more. feature_learning has the variables that `measure`
+        lists, and for every draw order_parameter (output, output_bis), log_q_eig and
+        effective_ridge :math:`T/q_a` (output, largest q first), layer_excess (one value per
+        sampled matrix, over level) and drive; `layer_identity` compares the last two.
+        feature_learning_prior has these variables for the prior draws. feature_kernels has the
+        mean kernels ``posterior`` and ``prior``, and ``prior_mean``.
 
     Raises
     ------
     ValueError
-        For a missing group or site, draws of another network, a missing key, or kernels that
-        exceed ``max_bytes``.
+        For a missing group or site, draws of another network, a missing key, or kernels larger
+        than ``max_bytes``.
 
     References
     ----------
@@ -175,12 +181,14 @@ def measure_deep_linear(
     modes, max_bytes = _checks.whole("modes", modes), _checks.whole("max_bytes", max_bytes)
     X = inputs_of(dt, X)
     Y = targets_of(dt, Y, X.shape[0])
+
     data = prepare(net, X, Y, name="Y").as_jax()
     K = prior_features(data)
     T = data.ridge if ridge is None else _checks.nonnegative("ridge", ridge, ndim=0)
     ref, modes = reference(K, Y, T), min(modes, K.shape[-1])
     groups = {_GROUP: _read(dt, group)} | ({} if prior is None else {_PRIOR: _read(dt, prior)})
     key = None if key is None else _checks.random_key(key)
+
     draws = {}
     for name, dataset in groups.items():
         draws[name] = found = sites(net, dataset, X.shape[1])
@@ -201,10 +209,11 @@ def measure_deep_linear(
             f"one of the groups {group!r} and {prior!r} holds weights and the other factors of the "
             "order parameter; draw the prior with the model of the fit"
         )
+
     walks = walk(draws, at_draw(net, data, kernel, X), ref, modes, keep_kernels)
     for found in walks.values():
         log_q = found.quantities["log_q_eig"]
-        with np.errstate(invalid="ignore"):  # no noise and no order parameter
+        with np.errstate(invalid="ignore"):  # 0 times infinity if both T and q are zero
             found.quantities["effective_ridge"] = float(data.ridge) * np.exp(-log_q)
     attrs = {
         "estimator": kernel,
@@ -218,22 +227,23 @@ def measure_deep_linear(
 
 
 def compare(dt: xr.DataTree, *, group: str = _GROUP, prior: str = _PRIOR) -> xr.Dataset:
-    r"""Subtract the prior's means from the posterior's: what was learnt, with its error.
+    r"""Return posterior means, prior means and their difference, with its Monte Carlo error.
 
-    A finite network has random kernels before it has seen data; only the difference from draws
-    of the same widths is learning.
+    A finite network has random kernels before it has seen data. Only the difference from prior
+    draws of equal widths is learning.
 
     Parameters
     ----------
-    dt : DataTree
-        Of `measure` or `measure_deep_linear`.
-    group, prior : str
+    dt : DataTree, returned by `measure` or `measure_deep_linear`
+    group : str, group with the quantities of posterior draws
+    prior : str, group with the quantities of prior draws
 
     Returns
     -------
     Dataset
-        Of the variables that both groups have, without chain and draw, over a new axis statistic:
-        posterior, prior, difference, and mcse :math:`\sqrt{mcse_1^2 + mcse_2^2}`.
+        The variables that both groups have, averaged over chain and draw. The new axis statistic
+        has the entries posterior, prior, difference, and mcse
+        :math:`\sqrt{mcse_1^2 + mcse_2^2}`.
 
     Raises
     ------
@@ -254,7 +264,7 @@ def compare(dt: xr.DataTree, *, group: str = _GROUP, prior: str = _PRIOR) -> xr.
 
 
 def same_estimator(*groups: xr.Dataset):
-    """Raise unless all ``groups`` measure the same kind of kernels."""
+    """Raise ValueError unless all ``groups`` were measured with one estimator."""
     kinds = {group.attrs.get("estimator", "unknown") for group in groups}
     if len(kinds) > 1:
         raise ValueError(
@@ -264,14 +274,14 @@ def same_estimator(*groups: xr.Dataset):
 
 
 def _gather(dt, walks, groups, ref, attrs):
-    """Add the groups to a copy of the tree."""
+    """Return a copy of the tree with the groups of quantities and of mean kernels."""
     tree, mean = dt.copy(), {"prior_mean": ref.kernels}
     for name, found in walks.items():
         lead = ("chain", "draw")
         arrays = {k: (lead + _AXES.get(k, ("layer",)), v) for k, v in found.quantities.items()}
         dataset = xr.Dataset(arrays, attrs={"sample_dims": list(lead)} | attrs)
         dataset = dataset.assign_coords({d: np.arange(s) for d, s in dataset.sizes.items()})
-        for axis in ("layer", "level"):  # as in the formulas
+        for axis in ("layer", "level"):  # counted from 1, as in the formulas
             if axis in dataset.dims:
                 dataset = dataset.assign_coords({axis: dataset[axis] + 1})
         tree[name] = xr.DataTree(dataset.assign_coords({d: groups[name][d] for d in lead}))
@@ -299,7 +309,7 @@ def _read(dt, group):
 
 
 def inputs_of(dt: xr.DataTree, X: ArrayLike | None) -> Array:
-    """Check ``X`` (n, d), or read that of constant_data."""
+    """Return ``X`` (n, d), checked; if None, X in constant_data of the tree."""
     _checks.instance("dt", dt, xr.DataTree, _checks.TREE)
     if X is None and ("constant_data" not in dt.children or "X" not in dt["constant_data"]):
         raise ValueError("the tree has no X in constant_data; give X=")
@@ -307,7 +317,7 @@ def inputs_of(dt: xr.DataTree, X: ArrayLike | None) -> Array:
 
 
 def targets_of(dt: xr.DataTree, Y: ArrayLike | None, n: int) -> Array:
-    """Check ``Y`` (n,) or (n, c), or read that of observed_data, as (n, c)."""
+    """Return ``Y``, checked, as (n, c); if None, y in observed_data of the tree."""
     if Y is None:
         if "observed_data" not in dt.children or "y" not in dt["observed_data"]:
             raise ValueError("the tree has no y in observed_data; give Y=")

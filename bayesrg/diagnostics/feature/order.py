@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Order parameter and layer kernels of a deep linear network, from a draw of either model."""
+"""Order parameter and layer kernels of a deep linear network, from draws of either model."""
 
 from collections.abc import Callable
 
@@ -17,18 +17,24 @@ from ...networks import DeepLinear
 
 
 def sites(net: DeepLinear, group: xr.Dataset, inputs: int) -> dict[str, Array]:
-    """Read the draws (chain, draw, ...) of the weights, or else of the order parameter's factors.
+    """Return draws (chain, draw, ...) of the weights or of the factors of the order parameter.
 
     Parameters
     ----------
     net : DeepLinear
     group : Dataset
-    inputs : columns of X
+        Draws; weights are read if it has all of them, otherwise factors.
+    inputs : int, number of columns of X
+
+    Returns
+    -------
+    dict
+        From name of a site to its draws.
 
     Raises
     ------
     ValueError
-        If the group has neither, or shapes are not those of the network.
+        If the group has neither, or if shapes differ from those of the network.
     """
     weights = {f"z{i}": shape for i, shape in enumerate(net.white_shapes(inputs), 1)}
     factors = {}
@@ -50,33 +56,36 @@ def sites(net: DeepLinear, group: xr.Dataset, inputs: int) -> dict[str, Array]:
         value = group[name].transpose("chain", "draw", ...).to_numpy()
         if value.shape[2:] != shape:
             raise ValueError(
-                f"{name!r} has shape {value.shape[2:]} a draw and the network needs {shape}; give "
-                f"the network of the fit, not widths {net.widths} with {net.outputs} output(s)"
+                f"{name!r} has shape {value.shape[2:]} per draw and the network needs {shape}; "
+                f"give the network of the fit, not widths {net.widths} with {net.outputs} output(s)"
             )
         found[name] = jnp.asarray(value)
     return found
 
 
 def no_data(data: Problem) -> Array:
-    """Return a ridge so large that the posterior given it is the prior."""
+    """Return a ridge so large that the posterior equals the prior."""
     return jnp.sqrt(jnp.finfo(data.values.dtype).max).astype(data.values.dtype)
 
 
 def at_draw(net: DeepLinear, data: Problem, kernel: str, X: Array) -> Callable:
-    """Make the function from a draw of the sites to its quantities and kernels (L, n, n).
+    """Return a function that takes a draw and returns its quantities and kernels (L, n, n).
 
     Parameters
     ----------
     net : DeepLinear
-    data : Problem, of JAX arrays
+    data : Problem
+        With JAX arrays.
     kernel : "rao_blackwell" or "draw"
-    X : (n, d)
+        Means of the kernels given the order parameter, or kernels of a draw of all weights.
+    X : (n, d), inputs
 
     Returns
     -------
     callable
-        A draw needs an entry ``ridge``, that of the data or `no_data` for the prior, and for the
-        kernel "draw" of the order parameter's factors an entry ``key``.
+        Its argument is a dict of sites with one more entry ``ridge``: that of the data, or
+        `no_data` for the prior. If the sites are factors of the order parameter and ``kernel`` is
+        "draw", the dict also needs an entry ``key``.
     """
 
     def at(draw):
@@ -99,6 +108,8 @@ def at_draw(net: DeepLinear, data: Problem, kernel: str, X: Array) -> Callable:
                 if known
                 else feature_draw(draw["key"], given, chain).kernels
             )
+
+        # With a bottleneck Q has a lower rank: set eigenvalues that are only round-off to zero.
         q = jnp.clip(jnp.linalg.eigvalsh(Q)[::-1], 0.0)
         rank = min((*net.widths, net.outputs))
         q = jnp.where(np.arange(net.outputs) < rank, q, 0.0)
@@ -113,11 +124,10 @@ def at_draw(net: DeepLinear, data: Problem, kernel: str, X: Array) -> Callable:
 
 
 def _chain(net, weights):
-    r"""Factors G_l of all products of upper weights: any with :math:`G_lG_l^T = A_lA_l^T`."""
+    r"""Return factors G_l (c, r_l) with :math:`G_lG_l^T = A_lA_l^T`, A_l the upper weights."""
     A, chain, rank = jnp.eye(net.outputs), [], net.outputs
-    for W, scale, width in zip(
-        weights[:0:-1], net.scales[:0:-1], net.widths[::-1], strict=True
-    ):  # fmt: skip
+    layers = zip(weights[:0:-1], net.scales[:0:-1], net.widths[::-1], strict=True)
+    for W, scale, width in layers:
         A, rank = A @ W / scale, min(rank, width)
         if rank == net.outputs:
             chain.append(jnp.linalg.qr(A.T)[1].T)
