@@ -34,6 +34,7 @@ class Stationary(Kernel):
     def profile(self, r2: Array) -> Array:
         """Correlation at squared distance ``r2``, elementwise; 1 at zero."""
 
+    @eqx.filter_jit
     def gram(self, X, Z):
         self._require_columns(X)
         if self.lengthscale.ndim:
@@ -147,6 +148,7 @@ class Periodic(Stationary):
     def profile(self, r2):
         return jnp.exp(-0.5 * r2)
 
+    @eqx.filter_jit
     def gram(self, X, Z):
         return self.variance * self.profile(squared_distance(self._circles(X), self._circles(Z)))
 
