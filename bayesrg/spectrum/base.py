@@ -5,11 +5,25 @@ from abc import abstractmethod
 from typing import ClassVar
 
 import equinox as eqx
+import jax
+import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
 from .. import _checks
 from .._checks import ArrayLike
+
+
+@jax.jit
+def left_out(variance, features, values):
+    """What is left of a variance (n,) without modes: their features (n, k), values (k,)."""
+    return jnp.clip(variance - features**2 @ values, 0.0)
+
+
+@jax.jit
+def add_modes(K, left, values, right):
+    """Add modes to a covariance (n, m): features (n, k) and (m, k), values (k,)."""
+    return K + (left * values) @ right.T
 
 
 class Spectrum(eqx.Module):

@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Callable
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -14,8 +15,9 @@ from .. import _checks
 from .._callables import as_pytree
 from .._checks import ArrayLike
 from .._linalg import matrix_function
+from .._numbers import on_device
 from ..kernels import Kernel
-from .base import Spectrum
+from .base import Spectrum, add_modes
 from .groups import groups
 from .maps import Map, Pointwise
 from .nystrom import NystromSpectrum
@@ -41,7 +43,8 @@ class ModifiedKernel(Kernel):
         rest = self.tail * self.spectrum.residual_cov(X, Z)
         if _whole_levels(self.spectrum):
             return rest + self.spectrum._sum(self.values * self.spectrum.degeneracy, X, Z)
-        return rest + (self.spectrum.features(X) * self.values) @ self.spectrum.features(Z).T
+        left, right = (self.spectrum.features(A) for A in (X, Z))
+        return add_modes(rest, left, self.values, right)
 
     def gram_diag(self, X):
         rest = self.tail * self.spectrum.residual(X)
@@ -249,13 +252,19 @@ class MovingModifiedKernel(Kernel):
 
     def gram(self, X, Z):
         X, Z = (_checks.inputs(name, A, wide=True) for name, A in (("X", X), ("Z", Z)))
-        left, right = (self.kernel(A, self.X_ref) @ self.vectors for A in (X, Z))
-        return self.tail * self.kernel(X, Z) + left @ self.weights @ right.T
+        sides = (self.kernel(A, self.X_ref) for A in (X, Z))
+        return _moved(self.tail * self.kernel(X, Z), *sides, self.vectors, self.weights)
 
     def gram_diag(self, X):
         X = _checks.inputs("X", X, wide=True)
         left = self.kernel(X, self.X_ref) @ self.vectors
         return self.tail * self.kernel.diag(X) + ((left @ self.weights) * left).sum(-1)
+
+
+@jax.jit
+def _moved(K, left, right, V, W):
+    """Add ``left V W (right V)^T`` to K (n, m)."""
+    return K + (left @ V) @ W @ (right @ V).T
 
 
 def modify_kernel(
@@ -314,14 +323,16 @@ def modify_kernel(
     tail, n = _fraction(tail), X_ref.shape[0]
     K, f = kernel(X_ref), _Correction(as_pytree(g), tail, n)
     if _checks.known(K):
-        values = jnp.linalg.eigvalsh(K) / n
-        floor = n * jnp.finfo(K.dtype).eps * values[-1]
-        _checks.eigenvalues(jnp.where(jnp.abs(values) <= floor, 0.0, values)[::-1])
+        values = np.asarray(jnp.linalg.eigvalsh(K)) / n
+        floor = n * np.finfo(K.dtype).eps * values[-1]
+        _checks.eigenvalues(np.where(np.abs(values) <= floor, 0.0, values)[::-1])
         kept = values[values > floor]
-        new = f.new(kept, values[-1])
+        new = f.new(on_device(kept), values[-1])
         if _checks.known(new):
-            _refuse(np.asarray(kept), np.asarray(new))
-            if len(kept) > 1 and not np.allclose(f.new(kept[:-1], values[-1]), new[:-1], 1e-9, 0):
+            new = np.asarray(new)
+            _refuse(kept, new)
+            fewer = np.asarray(f.new(on_device(kept[:-1]), values[-1]))
+            if len(kept) > 1 and not np.allclose(fewer, new[:-1], 1e-9, 0):
                 raise ValueError(
                     "g maps an eigenvalue by what the others are, and its derivative would be "
                     "wrong; refer to the largest by maps.power, or use spectrum.modify"
