@@ -231,6 +231,7 @@ class _Correction(eqx.Module):
     tail: Float[Array, ""]
     n: int = eqx.field(static=True)
 
+    @eqx.filter_jit
     def new(self, lam, largest):
         if isinstance(self.g, Pointwise):
             return self.g.at(lam, largest)
