@@ -31,11 +31,11 @@ class PowerLaw(eqx.Module):
     def values(self, modes: int) -> Float[Array, " mode"]:
         """First ``modes`` eigenvalues, (modes,); `tail` at that cutoff is what they leave out."""
         modes = _checks.whole("modes", modes)
-        return self.first * jnp.arange(1, modes + 1.0) ** (-1 - self.alpha)
+        return _values(modes, self)
 
     def tail(self, cutoff: ArrayLike) -> Array:
         """Variance above a cutoff (...): Hurwitz zeta of 1 + alpha at cutoff + 1, exact."""
-        return self.first * zeta(1 + self.alpha, _checks.nonnegative("cutoff", cutoff) + 1.0)
+        return _tail(self, _checks.nonnegative("cutoff", cutoff))
 
     @property
     def fixed_point(self) -> Array:
@@ -49,7 +49,7 @@ class PowerLaw(eqx.Module):
         irrelevant towards few modes.
         """
         cutoff, ridge = _checks.positive("cutoff", cutoff), _checks.nonnegative("ridge", ridge)
-        return (ridge + self.tail(cutoff)) / (self.first * cutoff ** (-self.alpha))
+        return _rescaled_ridge(self, cutoff, ridge)
 
     @property
     def constant(self) -> Array:
@@ -79,24 +79,7 @@ class PowerLaw(eqx.Module):
         """  # noqa: E501
         n, ridge = _checks.positive("n", n), _checks.nonnegative("ridge", ridge)
         _checks.fit(n=n.shape, ridge=ridge.shape)
-        n, ridge = jnp.broadcast_arrays(n, ridge)
-        front = self.first * self.constant * (n * self.first) ** -self.exponents[0]
-        args = front, self.alpha, ridge
-
-        def excess(error, args):
-            front, alpha, ridge = args
-            return error - front * (ridge + error) ** (alpha / (1 + alpha))
-
-        fixed, alpha, bare = jax.lax.stop_gradient(args)
-        power = alpha / (1 + alpha)
-        # Newton's method falls to the root from above, for the equation is convex.
-        bounds = fixed * (2 * bare) ** power, (2**power * fixed) ** (1 + alpha)
-
-        def step(_, error):
-            value = fixed * (bare + error) ** power
-            return error - (error - value) / (1 - power * value / (bare + error))
-
-        return implicit(excess, jax.lax.fori_loop(0, 60, step, jnp.maximum(*bounds)), args)
+        return _error(self, n, ridge)
 
     def ridge_error(self, n: ArrayLike, ridge: ArrayLike) -> Array:
         """Limit of `error` at many points (...), where the ridge dominates."""
@@ -123,29 +106,73 @@ class PowerLaw(eqx.Module):
                 "threshold must lie strictly between 0 and 1, got "
                 f"{np.asarray(threshold).max()}; the usual choice is 0.5"
             )
-        reach = n * (1 - threshold) / threshold
-        reach, ratio = jnp.broadcast_arrays(reach, ridge / self.first)
-        args = reach, ratio, self.alpha
-
-        def excess(kept, args):
-            reach, ratio, alpha = args
-            return kept * (1 / alpha + ratio * kept**alpha) - reach
-
-        fixed = jax.lax.stop_gradient(args)
-        reach, ratio, alpha = fixed
-        bounded = ratio > 0
-        by_ridge = (reach / jnp.where(bounded, ratio, 1.0)) ** (1 / (1 + alpha))
-        start = jnp.minimum(alpha * reach, jnp.where(bounded, by_ridge, jnp.inf))
-
-        def step(_, kept):
-            slope = 1 / alpha + (1 + alpha) * ratio * kept**alpha
-            return kept - excess(kept, fixed) / slope
-
-        return implicit(excess, jax.lax.fori_loop(0, 60, step, start), args)
+        return _stop(self, n, ridge, threshold)
 
     def mismatched_exponent(self, beta: ArrayLike) -> Array:
         """Ridgeless exponent for target power k^-(1 + beta): the least of beta, 2 + 2 alpha."""
         return jnp.minimum(_checks.positive("beta", beta), 2 * (1 + self.alpha))
+
+
+@partial(jax.jit, static_argnums=0)
+def _values(modes, law):
+    return law.first * jnp.arange(1, modes + 1.0) ** (-1 - law.alpha)
+
+
+@jax.jit
+def _tail(law, cutoff):
+    return law.first * zeta(1 + law.alpha, cutoff + 1.0)
+
+
+@jax.jit
+def _rescaled_ridge(law, cutoff, ridge):
+    return (ridge + _tail(law, cutoff)) / (law.first * cutoff ** (-law.alpha))
+
+
+@jax.jit
+def _error(law, n, ridge):
+    """Solve the equation of `PowerLaw.error`."""
+    n, ridge = jnp.broadcast_arrays(n, ridge)
+    front = law.first * law.constant * (n * law.first) ** -law.exponents[0]
+    args = front, law.alpha, ridge
+
+    def excess(error, args):
+        front, alpha, ridge = args
+        return error - front * (ridge + error) ** (alpha / (1 + alpha))
+
+    fixed, alpha, bare = jax.lax.stop_gradient(args)
+    power = alpha / (1 + alpha)
+    # Newton's method falls to the root from above, for the equation is convex.
+    bounds = fixed * (2 * bare) ** power, (2**power * fixed) ** (1 + alpha)
+
+    def step(_, error):
+        value = fixed * (bare + error) ** power
+        return error - (error - value) / (1 - power * value / (bare + error))
+
+    return implicit(excess, jax.lax.fori_loop(0, 60, step, jnp.maximum(*bounds)), args)
+
+
+@jax.jit
+def _stop(law, n, ridge, threshold):
+    """Solve the equation of `PowerLaw.stop`."""
+    reach = n * (1 - threshold) / threshold
+    reach, ratio = jnp.broadcast_arrays(reach, ridge / law.first)
+    args = reach, ratio, law.alpha
+
+    def excess(kept, args):
+        reach, ratio, alpha = args
+        return kept * (1 / alpha + ratio * kept**alpha) - reach
+
+    fixed = jax.lax.stop_gradient(args)
+    reach, ratio, alpha = fixed
+    bounded = ratio > 0
+    by_ridge = (reach / jnp.where(bounded, ratio, 1.0)) ** (1 / (1 + alpha))
+    start = jnp.minimum(alpha * reach, jnp.where(bounded, by_ridge, jnp.inf))
+
+    def step(_, kept):
+        slope = 1 / alpha + (1 + alpha) * ratio * kept**alpha
+        return kept - excess(kept, fixed) / slope
+
+    return implicit(excess, jax.lax.fori_loop(0, 60, step, start), args)
 
 
 def power_law(alpha: ArrayLike, first: ArrayLike = 1.0) -> PowerLaw:
