@@ -2,6 +2,7 @@
 """Observations that are not Gaussian, the function integrated out by Laplace's approximation."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -17,7 +18,8 @@ from .. import _checks
 from .._callables import as_pytree
 from .._checks import ArrayLike
 from .._covariance import LowRank
-from .._linalg import safe_sqrt
+from .._covariance.dense import REMEDY, warn_if_lost
+from .._linalg import LEFT_OUT, judge, safe_sqrt
 from . import sound
 from .effective import EffectiveNormal
 from .mercer import MercerNormal
@@ -44,6 +46,10 @@ class _Expansion(NamedTuple):
     root: Array  # of the curvature W
     algebra: tuple  # of I + W^1/2 K W^1/2
     doubt: Array
+
+    def factor(self):
+        """Cholesky factor of what is inverted, to be judged outside the compiled program."""
+        return jnp.linalg.cholesky(lax.stop_gradient(self.algebra.inner()))
 
     def covariance(self):
         """The inverse of ``K^-1 + W``, (..., n, n)."""
@@ -173,17 +179,14 @@ class LaplaceMarginal(dist.Distribution):
             curvature: its square, twice what a further step could gain, is at most n eps^0.75.
             ``steps`` is the number of Newton steps.
         """
-        value = self._checked(value)
-        prior = self.prior
-        return _mode(prior, prior._algebra(), self._terms(value), value.shape)
+        return _found(self, self._checked(value))
 
     def _checked(self, value):
         return sound.at_points("observations", value, self.event_shape)
 
     def _expand(self, value, head=None):
         """Expand about the mode, whose last Newton step carries its derivatives."""
-        if head is None:
-            head, value = self.prior, self._checked(value)
+        head = self.prior if head is None else head
         terms = self._terms(value)
         algebra = head._algebra()
         fixed = jax.tree.map(lax.stop_gradient, head)
@@ -197,10 +200,7 @@ class LaplaceMarginal(dist.Distribution):
     @validate_sample
     def log_prob(self, value: ArrayLike) -> Float[Array, "*batch"]:
         """Laplace's log evidence of observations (..., n); nan where no mode was found."""
-        at = self._expand(value)
-        log_det = at.algebra.quad_logdet(jnp.zeros_like(at.f)[..., None, :])[1]
-        quad = (at.weight * (at.f - at.head.loc)).sum(-1)
-        return at.terms(at.f).sum(-1) - 0.5 * (quad + log_det) + at.doubt
+        return _judged(*_log_prob(self, self._checked(value)))
 
     def posterior(self, value: ArrayLike):
         """Gaussian approximation of the function's posterior given observations (..., n).
@@ -210,8 +210,7 @@ class LaplaceMarginal(dist.Distribution):
         mean : (..., n), the mode
         covariance : (..., n, n), the inverse of ``K^-1 + W``
         """
-        at = self._expand(value)
-        return at.f + at.doubt[..., None], at.covariance()
+        return _judged(*_posterior(self, self._checked(value)))
 
     def correction(self, value: ArrayLike) -> Float[Array, "*batch"]:
         r"""Leading correction to ``log_prob`` at observations (..., n): its error, to next order.
@@ -226,14 +225,7 @@ class LaplaceMarginal(dist.Distribution):
         ----------
         Shun and McCullagh (1995), J. R. Statist. Soc. B 57, 749.
         """
-        at = self._expand(value)
-        S = at.covariance()
-        third_order = _derivative(_derivative(_derivative(at.terms)))
-        third, fourth = third_order(at.f), _derivative(third_order)(at.f)
-        own = jnp.diagonal(S, axis1=-2, axis2=-1)
-        chain = jnp.einsum("...i,...ij,...j->...", third * own, S, third * own)
-        sunset = jnp.einsum("...i,...ij,...j->...", third, S**3, third)
-        return (fourth * own**2).sum(-1) / 8 + chain / 8 + sunset / 12
+        return _judged(*_correction(self, self._checked(value)))
 
     def loo(self, value: ArrayLike, *, order: int = 201) -> Float[Array, "*batch point"]:
         """Log density of each observation given all the others, (..., n).
@@ -243,16 +235,10 @@ class LaplaceMarginal(dist.Distribution):
         close where the posterior is and reach to the ends of the cavity.
         """
         order = _checks.whole("order", order, least=3)
-        at = self._expand(value)
-        own = jnp.diagonal(at.covariance(), axis1=-2, axis2=-1)
-        cavity = own / at.algebra.inverse_diag()
-        centre = at.f - cavity * at.weight  # the weight is the slope, without its cancellation
-        unit = jnp.linspace(-1.0, 1.0, order).reshape((-1,) + (1,) * at.f.ndim)
-        reach = jnp.arcsinh((jnp.abs(centre - at.f) + 9.0 * jnp.sqrt(cavity)) / jnp.sqrt(own))
-        x = at.f + jnp.sqrt(own) * jnp.sinh(reach * unit)
-        step = jnp.sqrt(own) * reach * jnp.cosh(reach * unit) * 2.0 / (order - 1)
-        density = -0.5 * ((x - centre) ** 2 / cavity + jnp.log(2 * np.pi * cavity))
-        return jax.nn.logsumexp(at.terms(x) + density + jnp.log(step), axis=0)
+        (result, share), *rest = _loo(order, self, self._checked(value))
+        if share is not None:
+            warn_if_lost("the inverse's diagonal", share)
+        return _judged(result, *rest, margin=LEFT_OUT)
 
     def krige(self, value: ArrayLike):
         """Predict the function at the last points from observations at the first.
@@ -271,23 +257,85 @@ class LaplaceMarginal(dist.Distribution):
         Rasmussen and Williams (2006), equations 3.21 and 3.24.
         """
         value = sound.at_points("observations", value, self.event_shape, first=True)
-        head, rest, cross = self.prior._ahead(value.shape[-1])
-        at = self._expand(value, head)
-        mean = rest.loc + (jnp.swapaxes(cross, -1, -2) @ at.weight[..., None])[..., 0]
-        mean = mean + at.doubt[..., None]
-        if isinstance(at.algebra, LowRank) and isinstance(head, MercerNormal):
-            variance = at.algebra.leverage(rest._columns) + rest._own
-        else:
-            solved = at.algebra.solve(at.root[..., None] * cross)
-            noise = (solved**2).sum(-2)
-            variance = head._missed(rest, cross, at.root[..., None] * solved, noise)
-        return mean, jnp.broadcast_to(jnp.clip(variance, 0.0), mean.shape), rest.ridge
+        return _judged(*_krige(self, value))
 
     def sample(self, key: Array, sample_shape: tuple[int, ...] = ()):
         """Draw a function, then observations of it: ``sample_shape + batch_shape + (n,)``."""
         key = _checks.random_key(key)
         first, second = random.split(key)
         return self.likelihood(self.prior.sample(first, sample_shape)).sample(second)
+
+
+def _judged(result, factor, margin=1.0):
+    """Return ``result``, which was compiled, once the factor it rests on is judged."""
+    judge(factor, REMEDY, margin)
+    return result
+
+
+@jax.jit
+def _found(law, value):
+    prior = law.prior
+    return _mode(prior, prior._algebra(), law._terms(value), value.shape)
+
+
+@jax.jit
+def _log_prob(law, value):
+    at = law._expand(value)
+    log_det = at.algebra.quad_logdet(jnp.zeros_like(at.f)[..., None, :])[1]
+    quad = (at.weight * (at.f - at.head.loc)).sum(-1)
+    return at.terms(at.f).sum(-1) - 0.5 * (quad + log_det) + at.doubt, at.factor()
+
+
+@jax.jit
+def _posterior(law, value):
+    at = law._expand(value)
+    return (at.f + at.doubt[..., None], at.covariance()), at.factor()
+
+
+@jax.jit
+def _correction(law, value):
+    at = law._expand(value)
+    S = at.covariance()
+    third_order = _derivative(_derivative(_derivative(at.terms)))
+    third, fourth = third_order(at.f), _derivative(third_order)(at.f)
+    own = jnp.diagonal(S, axis1=-2, axis2=-1)
+    chain = jnp.einsum("...i,...ij,...j->...", third * own, S, third * own)
+    sunset = jnp.einsum("...i,...ij,...j->...", third, S**3, third)
+    return (fourth * own**2).sum(-1) / 8 + chain / 8 + sunset / 12, at.factor()
+
+
+@partial(jax.jit, static_argnums=0)
+def _loo(order, law, value):
+    at = law._expand(value)
+    own = jnp.diagonal(at.covariance(), axis1=-2, axis2=-1)
+    precision = at.algebra.inverse_diag()
+    cavity = own / precision
+    centre = at.f - cavity * at.weight  # the weight is the slope, without its cancellation
+
+    unit = jnp.linspace(-1.0, 1.0, order).reshape((-1,) + (1,) * at.f.ndim)
+    reach = jnp.arcsinh((jnp.abs(centre - at.f) + 9.0 * jnp.sqrt(cavity)) / jnp.sqrt(own))
+    x = at.f + jnp.sqrt(own) * jnp.sinh(reach * unit)
+    step = jnp.sqrt(own) * reach * jnp.cosh(reach * unit) * 2.0 / (order - 1)
+    density = -0.5 * ((x - centre) ** 2 / cavity + jnp.log(2 * np.pi * cavity))
+    result = jax.nn.logsumexp(at.terms(x) + density + jnp.log(step), axis=0)
+    share = precision * at.algebra.D if isinstance(at.algebra, LowRank) else None
+    return (result, share), at.factor()
+
+
+@jax.jit
+def _krige(law, value):
+    head, rest, cross = law.prior._ahead(value.shape[-1])
+    at = law._expand(value, head)
+    mean = rest.loc + (jnp.swapaxes(cross, -1, -2) @ at.weight[..., None])[..., 0]
+    mean = mean + at.doubt[..., None]
+    if isinstance(at.algebra, LowRank) and isinstance(head, MercerNormal):
+        variance = at.algebra.leverage(rest._columns) + rest._own
+    else:
+        solved = at.algebra.solve(at.root[..., None] * cross)
+        noise = (solved**2).sum(-2)
+        variance = head._missed(rest, cross, at.root[..., None] * solved, noise)
+    variance = jnp.broadcast_to(jnp.clip(variance, 0.0), mean.shape)
+    return (mean, variance, rest.ridge), at.factor()
 
 
 def _root_curvature(terms, f):
