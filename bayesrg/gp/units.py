@@ -28,7 +28,7 @@ def units_of(gram, start, X, variance):
     Parameters
     ----------
     gram : callable
-        From log parameters (p,) and inputs (m, d) to a Gram matrix (m, m).
+        From log parameters (p,) and inputs (m, d) to a Gram matrix (m, m), in NumPy.
     start : (p,)
     X : (n, d)
     variance : float, of the targets
@@ -73,7 +73,7 @@ def units_of(gram, start, X, variance):
     # decades at which the kernel is zero, infinite or not a number tell nothing
     blocks, values, scales = [], [], []
     for scale in _DECADES:
-        K = np.asarray(gram(start, rows * np.exp(scale))).ravel()
+        K = gram(start, rows * np.exp(scale)).ravel()
         change = np.stack([log_change(start, scale, vary) for vary in kinds], 1)
         size = np.abs(K).max()
         if np.isfinite(change).all() and np.isfinite(size) and size > 0:
@@ -104,7 +104,7 @@ def units_of(gram, start, X, variance):
     # the variance last: at parameters whose lengths suit the inputs
     amplitude = _exponents(by_parameter, values)
     if amplitude is not None:
-        K = np.asarray(gram(anchor, X[np.unique(np.linspace(0, n - 1, 8).astype(int))]))
+        K = gram(anchor, X[np.unique(np.linspace(0, n - 1, 8).astype(int))])
         typical = np.diagonal(K).mean()
         if np.isfinite(typical) and typical > 0:
             anchor = anchor + np.log(variance / typical) * amplitude
