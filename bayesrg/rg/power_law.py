@@ -52,18 +52,21 @@ class PowerLaw(eqx.Module):
         return _rescaled_ridge(self, cutoff, ridge)
 
     @property
+    @jax.jit
     def constant(self) -> Array:
         r"""The number :math:`C_\alpha = (\pi/(1+\alpha))/\sin(\pi/(1+\alpha))`."""
         angle = jnp.pi / (1 + self.alpha)
         return angle / jnp.sin(angle)
 
     @property
+    @jax.jit
     def matching_threshold(self) -> Array:
         """Threshold at which a sharp cutoff leaves just the effective ridge, from 0 to 1."""
         odds = (self.alpha * self.constant) ** ((1 + self.alpha) / self.alpha)
         return odds / (1 + odds)
 
     @property
+    @jax.jit
     def exponents(self) -> tuple[Array, Array]:
         """Learning-curve exponents: with a ridge alpha / (1 + alpha), without one alpha."""
         return self.alpha / (1 + self.alpha), self.alpha
@@ -84,13 +87,12 @@ class PowerLaw(eqx.Module):
     def ridge_error(self, n: ArrayLike, ridge: ArrayLike) -> Array:
         """Limit of `error` at many points (...), where the ridge dominates."""
         n, ridge = _checks.positive("n", n), _checks.positive("ridge", ridge)
-        power = self.exponents[0]
-        return self.first * self.constant * (n * self.first / ridge) ** -power
+        return _ridge_error(self, n, ridge)
 
     def ridgeless_error(self, n: ArrayLike) -> Array:
         """Limit of `error` at ridge zero, (...)."""
         n = _checks.positive("n", n)
-        return self.first * self.constant ** (1 + self.alpha) * n**-self.alpha
+        return _ridgeless_error(self, n)
 
     def stop(self, n: ArrayLike, ridge: ArrayLike, threshold: ArrayLike = 0.5) -> Array:
         r"""Cutoff (...) at which the running learnability is the threshold, continuum limit.
@@ -149,6 +151,16 @@ def _error(law, n, ridge):
         return error - (error - value) / (1 - power * value / (bare + error))
 
     return implicit(excess, jax.lax.fori_loop(0, 60, step, jnp.maximum(*bounds)), args)
+
+
+@jax.jit
+def _ridge_error(law, n, ridge):
+    return law.first * law.constant * (n * law.first / ridge) ** -law.exponents[0]
+
+
+@jax.jit
+def _ridgeless_error(law, n):
+    return law.first * law.constant ** (1 + law.alpha) * n**-law.alpha
 
 
 @jax.jit

@@ -16,14 +16,14 @@ from .._checks import ArrayLike
 
 @jax.jit
 def left_out(variance, features, values):
-    """What is left of a variance (n,) without modes: their features (n, k), values (k,)."""
+    """What is left of a variance (n,) without modes: features (n, k), values (k,)."""
     return jnp.clip(variance - features**2 @ values, 0.0)
 
 
 @jax.jit
-def add_modes(K, left, values, right):
-    """Add modes to a covariance (n, m): features (n, k) and (m, k), values (k,)."""
-    return K + (left * values) @ right.T
+def left_out_cov(K, left, values, right):
+    """What is left of a covariance (n, m) without modes: features (n, k), (m, k), values (k,)."""
+    return K - (left * values) @ right.T
 
 
 class Spectrum(eqx.Module):

@@ -18,7 +18,7 @@ from .._checks import ArrayLike
 from .._linalg import cholesky
 from .._numbers import on_device
 from ..kernels import Kernel
-from .base import Spectrum, add_modes, left_out
+from .base import Spectrum, left_out, left_out_cov
 from .nystrom import NystromSpectrum
 
 
@@ -59,7 +59,7 @@ class FunctionalSpectrum(Spectrum):
         X = _checks.inputs("X", X, wide=True)
         left = self.features(X)
         right = left if Z is None else self.features(Z)
-        return add_modes(self.kernel(X, Z), left, -self.values, right)
+        return left_out_cov(self.kernel(X, Z), left, self.values, right)
 
     warn_if_shared = NystromSpectrum.warn_if_shared
 

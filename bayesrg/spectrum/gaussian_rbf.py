@@ -11,7 +11,7 @@ from jaxtyping import Float
 from .. import _checks
 from .._checks import ArrayLike
 from ..kernels import RBF
-from .base import Spectrum, add_modes, left_out
+from .base import Spectrum, left_out, left_out_cov
 
 
 class GaussianRBFSpectrum(Spectrum):
@@ -40,7 +40,7 @@ class GaussianRBFSpectrum(Spectrum):
     def residual_cov(self, X, Z=None):
         left = self.features(X)
         right = left if Z is None else self.features(Z)
-        return add_modes(self.kernel(X, Z), left, -self.values, right)
+        return left_out_cov(self.kernel(X, Z), left, self.values, right)
 
 
 def _rates(lengthscale, scale):

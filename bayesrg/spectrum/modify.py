@@ -17,7 +17,7 @@ from .._checks import ArrayLike
 from .._linalg import matrix_function
 from .._numbers import on_device
 from ..kernels import Kernel
-from .base import Spectrum, add_modes
+from .base import Spectrum
 from .groups import groups
 from .maps import Map, Pointwise
 from .nystrom import NystromSpectrum
@@ -40,17 +40,19 @@ class ModifiedKernel(Kernel):
     tail: Float[Array, ""]
 
     def gram(self, X, Z):
-        rest = self.tail * self.spectrum.residual_cov(X, Z)
+        rest = self.spectrum.residual_cov(X, Z)
         if _whole_levels(self.spectrum):
-            return rest + self.spectrum._sum(self.values * self.spectrum.degeneracy, X, Z)
+            return self.tail * rest + self.spectrum._sum(
+                self.values * self.spectrum.degeneracy, X, Z
+            )
         left, right = (self.spectrum.features(A) for A in (X, Z))
-        return add_modes(rest, left, self.values, right)
+        return _modified(self.tail, rest, left, self.values, right)
 
     def gram_diag(self, X):
-        rest = self.tail * self.spectrum.residual(X)
+        rest = self.spectrum.residual(X)
         if _whole_levels(self.spectrum):
-            return rest + self.values @ self.spectrum.degeneracy
-        return rest + self.spectrum.features(X) ** 2 @ self.values
+            return self.tail * rest + self.values @ self.spectrum.degeneracy
+        return _modified(self.tail, rest, self.spectrum.features(X), self.values)
 
     @property
     def eigen(self) -> tuple[Float[Array, "point mode"], Float[Array, " mode"]]:
@@ -79,6 +81,14 @@ class ModifiedKernel(Kernel):
             )
         vectors = spectrum.projection * (np.sqrt(n) * spectrum.values)
         return vectors, n * self.values
+
+
+@jax.jit
+def _modified(tail, rest, left, values, right=None):
+    """``tail * rest`` and the modes: (n, m), or (n,) without features (m, k) on the right."""
+    if right is None:
+        return tail * rest + left**2 @ values
+    return tail * rest + (left * values) @ right.T
 
 
 def _whole_levels(spectrum):

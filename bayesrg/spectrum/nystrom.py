@@ -15,7 +15,7 @@ from .. import _checks
 from .._checks import ArrayLike
 from .._numbers import on_device
 from ..kernels import Kernel
-from .base import Spectrum, add_modes, left_out
+from .base import Spectrum, left_out, left_out_cov
 
 
 class NystromSpectrum(Spectrum):
@@ -49,7 +49,7 @@ class NystromSpectrum(Spectrum):
         Z = None if Z is None else _checks.inputs("Z", Z, wide=True)
         left = self.features(X)
         right = left if Z is None else self.features(Z)
-        return add_modes(self.kernel(X, Z), left, -self.values, right)
+        return left_out_cov(self.kernel(X, Z), left, self.values, right)
 
     def warn_if_shared(self, X):
         if not (_checks.known(X) and _checks.known(self.X_ref)):
