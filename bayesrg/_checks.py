@@ -310,15 +310,15 @@ def symmetric(name, K):
     K = finite(name, K, ndim=2).astype(float)
     if K.shape[0] != K.shape[1] or not K.size:
         raise ValueError(f"{name} has shape {K.shape}; give a square matrix, one row per point")
+    host = np.asarray(K) if known(K) else K
     if known(K):
-        host = np.asarray(K)
         gap = np.abs(host - host.T).max() / max(np.abs(host).max(), np.finfo(host.dtype).tiny)
         if gap > 1e-8:
             raise ValueError(
                 f"{name} is not symmetric: entries differ by {gap:.2g} of the largest from those "
                 f"across the diagonal; find out why, or give 0.5 * ({name} + {name}.T)"
             )
-    return 0.5 * (K + K.T)
+    return on_device(0.5 * (host + host.T))
 
 
 def cutoff(value, modes, name="cutoff"):
@@ -411,4 +411,4 @@ def eigenvalues(values, *, falling=True):
             "floats resolve; call numpyro.enable_x64() before the first array is made",
             stacklevel=4,
         )
-    return jnp.clip(values, 0.0)
+    return on_device(host.clip(0.0)) if (host < 0).any() else values

@@ -382,6 +382,11 @@ def matrix_function(A, f):
     ----------
     Daleckii and Krein (1965); Higham (2008), theorem 3.11.
     """
+    return _matrix_function(A, f)
+
+
+@eqx.filter_jit
+def _matrix_function(A, f):
     e, V = jnp.linalg.eigh(jax.lax.stop_gradient(A))
     largest = V[:, -1] @ A @ V[:, -1]
     kept = e > A.shape[0] * jnp.finfo(A.dtype).eps * e[-1]

@@ -45,6 +45,9 @@ class Dense(NamedTuple):
 
     matrix: Array
 
+    def inner(self):
+        return self.matrix
+
     def quad_logdet(self, r):
         if not known(self.matrix):
             return quad_logdet(self.matrix, r)

@@ -189,7 +189,7 @@ class LowRank(NamedTuple):
     def A(self):
         return self.F * self.w[..., None, :]
 
-    def _inner(self):
+    def inner(self):
         if self.D.shape[-1] == 1:
             gram = transpose(self.F) @ self.F if self.gram is None else self.gram
             inner = self.w[..., :, None] * gram * self.w[..., None, :] / self.D[..., None]
@@ -213,7 +213,7 @@ class LowRank(NamedTuple):
 
     def leverage(self, A):
         """Return the variance of ``A @ w`` given observations, (..., m), for rows A (..., m, k)."""
-        L = factor(self._inner(), REMEDY)
+        L = factor(self.inner(), REMEDY)
         batch = jnp.broadcast_shapes(L.shape[:-2], A.shape[:-2])
         L = jnp.broadcast_to(L, batch + L.shape[-2:])
         A = jnp.broadcast_to(A, batch + A.shape[-2:])
@@ -244,7 +244,7 @@ class LowRank(NamedTuple):
         if self.F.shape[-1] == 0:
             return noise * z
         inside = (transpose(self.A) @ (z / noise)[..., None])[..., 0]
-        S = factor(self._inner(), REMEDY)
+        S = factor(self.inner(), REMEDY)
         S = S + jnp.eye(S.shape[-1], dtype=S.dtype)
         if S.ndim == 2:  # one factor for the whole batch
             rows = inside.reshape(-1, S.shape[-1])

@@ -53,10 +53,13 @@ class LinearDynamics(eqx.Module):
 
     def modes(self, r0: ArrayLike) -> Array:
         """Coordinates (n,) or (n, c) of a residual ``r0`` of this shape in the basis."""
+        return _modes(self.basis, self._fits(r0))
+
+    def _fits(self, r0):
         r0, n = _checks.finite("r0", r0), self.rates.size
         if r0.ndim not in (1, 2) or r0.shape[0] != n:
             raise ValueError(f"r0 has shape {r0.shape} for {n} points; give ({n},) or ({n}, c)")
-        return self.basis.T @ r0
+        return r0
 
     def remaining(self, t: ArrayLike) -> Float[Array, "*time mode"]:
         r"""Factor of every mode's distance from its limit, :math:`(1 - \eta g)^t`."""
@@ -79,10 +82,8 @@ class LinearDynamics(eqx.Module):
         -------
         (..., m) or (..., m, c)
         """
-        modes = self.modes(r0)
-        done = self._learn(t, modes.reshape(modes.shape[0], -1))
-        change = -(self._left(K_new) @ done)
-        return change[..., 0] if modes.ndim == 1 else change
+        self._fits(r0)
+        return _change(self, _checks.finite("r0", r0), self._times(t), self._new(K_new))
 
     def residual(self, r0: ArrayLike, t: ArrayLike) -> Array:
         """Residual (..., n) or (..., n, c) at times t, from that at the start, ``r0``."""
@@ -93,7 +94,7 @@ class LinearDynamics(eqx.Module):
 
         ``K_new`` (m, n) as in `change`.
         """
-        return jnp.swapaxes(self.basis @ self._learn(t, self._left(K_new).T), -1, -2)
+        return _smoother(self, self._times(t), self._new(K_new))
 
     def count(self, r0: ArrayLike, tol: ArrayLike, most: int = 100_000) -> Float[Array, ""]:
         """Count steps until the residual's norm is ``tol`` () of that of ``r0`` (n,) or (n, c).
@@ -103,8 +104,7 @@ class LinearDynamics(eqx.Module):
         if self.step_size is None:
             raise ValueError("a flow has no steps; give linear_dynamics a step_size")
         most = _checks.whole("most", most)
-        self.modes(r0)
-        return _count(self, _checks.finite("r0", r0), fraction("tol", tol), most)
+        return _count(self, self._fits(r0), fraction("tol", tol), most)
 
     def _times(self, t):
         given = _checks.numbers("t", t)
@@ -121,21 +121,36 @@ class LinearDynamics(eqx.Module):
                 )
         return t
 
-    def _left(self, K_new):
-        """``K_new @ basis``, (m, n)."""
+    def _new(self, K_new):
         K = self.K if K_new is None else _checks.finite("K_new", K_new)
         if K.ndim != 2 or K.shape[1] != self.rates.size:
             raise ValueError(
                 f"K_new has shape {K.shape} for {self.rates.size} points; give k(X_new, X), "
                 f"(m, {self.rates.size})"
             )
-        return K @ self.basis
+        return K
 
     def _learn(self, t, c):
-        return _learn(self.turned, self.vectors, self.rates, self.step_size, self._times(t), c)
+        return learn(self.turned, self.vectors, self.rates, self.step_size, t, c)
 
 
-_learn = jax.jit(learn)
+@jax.jit
+def _modes(basis, r0):
+    return basis.T @ r0
+
+
+@jax.jit
+def _change(dynamics, r0, t, K):
+    modes = dynamics.basis.T @ r0
+    done = dynamics._learn(t, modes.reshape(len(modes), -1))
+    change = -(K @ dynamics.basis @ done)
+    return change[..., 0] if modes.ndim == 1 else change
+
+
+@jax.jit
+def _smoother(dynamics, t, K):
+    learnt = dynamics._learn(t, (K @ dynamics.basis).T)
+    return jnp.swapaxes(dynamics.basis @ learnt, -1, -2)
 
 
 @jax.jit
@@ -146,7 +161,7 @@ def _factors(g, step_size, t):
 @eqx.filter_jit
 def _count(dynamics, r0, tol, most):
     goal = (tol**2) * (r0**2).sum()
-    image, modes = dynamics.K @ dynamics.basis, dynamics.modes(r0)
+    image, modes = dynamics.K @ dynamics.basis, dynamics.basis.T @ r0
 
     def far(t):
         done = _factors(dynamics.rates, dynamics.step_size, t.astype(r0.dtype))[1]
@@ -246,19 +261,28 @@ def _decompose(K, S, ridge, weight_decay):
     _checks.require_x64("dynamics.linear_dynamics")
     ridge = _checks.nonnegative("ridge", ridge, ndim=0)
     weight_decay = _checks.nonnegative("weight_decay", weight_decay, ndim=0)
-    root = _root(S, K.shape[0])
+    values, *found = _eigenpairs(K, _root(S, K.shape[0]), ridge, weight_decay)
+    if _checks.known(values):
+        host = np.asarray(values)
+        if host[-1] < -1e-10 * np.abs(host).max():
+            raise ValueError(
+                f"K has a negative eigenvalue, {host[-1]:.3g} with S and ridge; give a Gram "
+                "matrix, which is positive semi-definite"
+            )
+    return found
+
+
+@jax.jit
+def _eigenpairs(K, root, ridge, weight_decay):
+    """Eigenvalues without decay, then basis, rates, matrix and eigenvectors of the dynamics."""
     B = K + ridge * jnp.eye(K.shape[0], dtype=K.dtype)
     if root is not None:
         B = root @ (root @ B).T
     B = 0.5 * (B + B.T)
     values, U = jnp.linalg.eigh(lax.stop_gradient(B))
     values, U = values[::-1], U[:, ::-1]
-    if _checks.known(values) and values[-1] < -1e-10 * jnp.abs(values).max():
-        raise ValueError(
-            f"K has a negative eigenvalue, {float(values[-1]):.3g} with S and ridge; give a Gram "
-            "matrix, which is positive semi-definite"
-        )
-    return (U if root is None else root @ U), eigenvalues(B, U, values) + weight_decay, B, U
+    basis = U if root is None else root @ U
+    return values, basis, eigenvalues(B, U, values) + weight_decay, B, U
 
 
 def _root(S, n):
@@ -273,12 +297,17 @@ def _root(S, n):
     S = _checks.symmetric("S", S)
     if S.shape[0] != n:
         raise ValueError(f"S has shape {S.shape} and K acts on {n} points; make S ({n}, {n})")
-    root, values = square_root(S)
-    if _checks.known(values) and values[0] < -1e-10 * values[-1]:
-        raise ValueError(
-            f"S has a negative eigenvalue, {float(values[0]):.3g}; give one that is positive"
-        )
+    root, values = _square_root(S)
+    if _checks.known(values):
+        host = np.asarray(values)
+        if host[0] < -1e-10 * host[-1]:
+            raise ValueError(
+                f"S has a negative eigenvalue, {host[0]:.3g}; give one that is positive"
+            )
     return root
+
+
+_square_root = jax.jit(square_root)
 
 
 def _check_step(step_size, rates):

@@ -2,6 +2,7 @@
 """Distribution of observations that are not Gaussian, by Laplace's approximation."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -17,7 +18,8 @@ from .. import _checks
 from .._callables import as_pytree
 from .._checks import ArrayLike
 from .._covariance import LowRank
-from .._linalg import safe_sqrt
+from .._covariance.dense import REMEDY, warn_if_lost
+from .._linalg import LEFT_OUT, judge, safe_sqrt
 from .effective import EffectiveNormal
 from .law_checks import at_points
 from .mercer import MercerNormal
@@ -55,6 +57,10 @@ class _Expansion(NamedTuple):
     root: Array  # of the curvature W
     algebra: tuple  # of I + W^1/2 K W^1/2
     doubt: Array
+
+    def factor(self):
+        """Cholesky factor of what is inverted, to be judged outside the compiled program."""
+        return jnp.linalg.cholesky(lax.stop_gradient(self.algebra.inner()))
 
     def covariance(self):
         """Return the inverse of ``K^-1 + W``, (..., n, n)."""
@@ -205,17 +211,14 @@ class LaplaceMarginal(dist.Distribution):
             ``converged`` (...) is True if the squared gradient, in the metric of the curvature, is
             at most n eps^0.75. It is twice what one more step can gain.
         """
-        value = self._checked(value)
-        prior = self.prior
-        return _mode(prior, prior._algebra(), self._terms(value), value.shape)
+        return _found(self, self._checked(value))
 
     def _checked(self, value):
         return at_points("observations", value, self.event_shape)
 
     def _expand(self, value, head=None):
         """Return the expansion about the mode, with the derivatives of the last Newton step."""
-        if head is None:
-            head, value = self.prior, self._checked(value)
+        head = self.prior if head is None else head
         terms = self._terms(value)
         algebra = head._algebra()
 
@@ -232,10 +235,7 @@ class LaplaceMarginal(dist.Distribution):
     @validate_sample
     def log_prob(self, value: ArrayLike) -> Float[Array, "*batch"]:
         """Return the log density of observations ``value`` (..., n); nan if no mode was found."""
-        at = self._expand(value)
-        log_det = at.algebra.quad_logdet(jnp.zeros_like(at.f)[..., None, :])[1]
-        quad = (at.weight * (at.f - at.head.loc)).sum(-1)
-        return at.terms(at.f).sum(-1) - 0.5 * (quad + log_det) + at.doubt
+        return _judged(*_log_prob(self, self._checked(value)))
 
     def posterior(self, value: ArrayLike):
         """Return the Gaussian approximation of the posterior given observations (..., n).
@@ -245,8 +245,7 @@ class LaplaceMarginal(dist.Distribution):
         mean : (..., n), the mode of the function
         covariance : (..., n, n), the inverse of ``K^-1 + W``
         """
-        at = self._expand(value)
-        return at.f + at.doubt[..., None], at.covariance()
+        return _judged(*_posterior(self, self._checked(value)))
 
     def correction(self, value: ArrayLike) -> Float[Array, "*batch"]:
         r"""Return the leading correction to ``log_prob`` at observations (..., n).
@@ -261,14 +260,7 @@ class LaplaceMarginal(dist.Distribution):
         ----------
         Shun and McCullagh (1995), J. R. Statist. Soc. B 57, 749.
         """
-        at = self._expand(value)
-        S = at.covariance()
-        third_order = _derivative(_derivative(_derivative(at.terms)))
-        third, fourth = third_order(at.f), _derivative(third_order)(at.f)
-        own = jnp.diagonal(S, axis1=-2, axis2=-1)
-        chain = jnp.einsum("...i,...ij,...j->...", third * own, S, third * own)
-        sunset = jnp.einsum("...i,...ij,...j->...", third, S**3, third)
-        return (fourth * own**2).sum(-1) / 8 + chain / 8 + sunset / 12
+        return _judged(*_correction(self, self._checked(value)))
 
     def loo(self, value: ArrayLike, *, order: int = 201) -> Float[Array, "*batch point"]:
         """Return the log density of each observation given all the others, (..., n).
@@ -279,20 +271,10 @@ class LaplaceMarginal(dist.Distribution):
         of the cavity.
         """
         order = _checks.whole("order", order, least=3)
-        at = self._expand(value)
-        own = jnp.diagonal(at.covariance(), axis1=-2, axis2=-1)
-        cavity = own / at.algebra.inverse_diag()
-        # The weight equals the slope of the log-likelihood at the mode, computed without
-        # cancellation.
-        centre = at.f - cavity * at.weight
-
-        # x = f + sd sinh(u) with equidistant u, from end to end of the cavity.
-        unit = jnp.linspace(-1.0, 1.0, order).reshape((-1,) + (1,) * at.f.ndim)
-        reach = jnp.arcsinh((jnp.abs(centre - at.f) + 9.0 * jnp.sqrt(cavity)) / jnp.sqrt(own))
-        x = at.f + jnp.sqrt(own) * jnp.sinh(reach * unit)
-        step = jnp.sqrt(own) * reach * jnp.cosh(reach * unit) * 2.0 / (order - 1)
-        density = -0.5 * ((x - centre) ** 2 / cavity + jnp.log(2 * np.pi * cavity))
-        return jax.nn.logsumexp(at.terms(x) + density + jnp.log(step), axis=0)
+        (result, share), *rest = _loo(order, self, self._checked(value))
+        if share is not None:
+            warn_if_lost("the inverse's diagonal", share)
+        return _judged(result, *rest, margin=LEFT_OUT)
 
     def krige(self, value: ArrayLike):
         """Return a prediction of the function at the last points given observations at the first.
@@ -313,23 +295,85 @@ class LaplaceMarginal(dist.Distribution):
         Rasmussen and Williams (2006), equations 3.21 and 3.24.
         """
         value = at_points("observations", value, self.event_shape, first=True)
-        head, rest, cross = self.prior._ahead(value.shape[-1])
-        at = self._expand(value, head)
-        mean = rest.loc + (jnp.swapaxes(cross, -1, -2) @ at.weight[..., None])[..., 0]
-        mean = mean + at.doubt[..., None]
-        if isinstance(at.algebra, LowRank) and isinstance(head, MercerNormal):
-            variance = at.algebra.leverage(rest._columns) + rest._own
-        else:
-            solved = at.algebra.solve(at.root[..., None] * cross)
-            noise = (solved**2).sum(-2)
-            variance = head._missed(rest, cross, at.root[..., None] * solved, noise)
-        return mean, jnp.broadcast_to(jnp.clip(variance, 0.0), mean.shape), rest.ridge
+        return _judged(*_krige(self, value))
 
     def sample(self, key: Array, sample_shape: tuple[int, ...] = ()):
         """Draw functions, then observations of them: ``sample_shape + batch_shape + (n,)``."""
         key = _checks.random_key(key)
         first, second = random.split(key)
         return self.likelihood(self.prior.sample(first, sample_shape)).sample(second)
+
+
+def _judged(result, factor, margin=1.0):
+    """Return ``result``, which was compiled, once the factor it rests on is judged."""
+    judge(factor, REMEDY, margin)
+    return result
+
+
+@jax.jit
+def _found(law, value):
+    prior = law.prior
+    return _mode(prior, prior._algebra(), law._terms(value), value.shape)
+
+
+@jax.jit
+def _log_prob(law, value):
+    at = law._expand(value)
+    log_det = at.algebra.quad_logdet(jnp.zeros_like(at.f)[..., None, :])[1]
+    quad = (at.weight * (at.f - at.head.loc)).sum(-1)
+    return at.terms(at.f).sum(-1) - 0.5 * (quad + log_det) + at.doubt, at.factor()
+
+
+@jax.jit
+def _posterior(law, value):
+    at = law._expand(value)
+    return (at.f + at.doubt[..., None], at.covariance()), at.factor()
+
+
+@jax.jit
+def _correction(law, value):
+    at = law._expand(value)
+    S = at.covariance()
+    third_order = _derivative(_derivative(_derivative(at.terms)))
+    third, fourth = third_order(at.f), _derivative(third_order)(at.f)
+    own = jnp.diagonal(S, axis1=-2, axis2=-1)
+    chain = jnp.einsum("...i,...ij,...j->...", third * own, S, third * own)
+    sunset = jnp.einsum("...i,...ij,...j->...", third, S**3, third)
+    return (fourth * own**2).sum(-1) / 8 + chain / 8 + sunset / 12, at.factor()
+
+
+@partial(jax.jit, static_argnums=0)
+def _loo(order, law, value):
+    at = law._expand(value)
+    own = jnp.diagonal(at.covariance(), axis1=-2, axis2=-1)
+    precision = at.algebra.inverse_diag()
+    cavity = own / precision
+    centre = at.f - cavity * at.weight  # the weight is the slope, without its cancellation
+
+    unit = jnp.linspace(-1.0, 1.0, order).reshape((-1,) + (1,) * at.f.ndim)
+    reach = jnp.arcsinh((jnp.abs(centre - at.f) + 9.0 * jnp.sqrt(cavity)) / jnp.sqrt(own))
+    x = at.f + jnp.sqrt(own) * jnp.sinh(reach * unit)
+    step = jnp.sqrt(own) * reach * jnp.cosh(reach * unit) * 2.0 / (order - 1)
+    density = -0.5 * ((x - centre) ** 2 / cavity + jnp.log(2 * np.pi * cavity))
+    result = jax.nn.logsumexp(at.terms(x) + density + jnp.log(step), axis=0)
+    share = precision * at.algebra.D if isinstance(at.algebra, LowRank) else None
+    return (result, share), at.factor()
+
+
+@jax.jit
+def _krige(law, value):
+    head, rest, cross = law.prior._ahead(value.shape[-1])
+    at = law._expand(value, head)
+    mean = rest.loc + (jnp.swapaxes(cross, -1, -2) @ at.weight[..., None])[..., 0]
+    mean = mean + at.doubt[..., None]
+    if isinstance(at.algebra, LowRank) and isinstance(head, MercerNormal):
+        variance = at.algebra.leverage(rest._columns) + rest._own
+    else:
+        solved = at.algebra.solve(at.root[..., None] * cross)
+        noise = (solved**2).sum(-2)
+        variance = head._missed(rest, cross, at.root[..., None] * solved, noise)
+    variance = jnp.broadcast_to(jnp.clip(variance, 0.0), mean.shape)
+    return (mean, variance, rest.ridge), at.factor()
 
 
 def _root_curvature(terms, f):

@@ -5,13 +5,16 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 from jax.flatten_util import ravel_pytree
 from scipy.optimize import minimize
 
 from .. import _checks
+from .._callables import hold
 from .._checks import ArrayLike
 from .._fixedpoint import hessian
 from .._linalg import quad_logdet
@@ -45,7 +48,7 @@ def maximise_evidence(
     mean: ArrayLike | Callable[[Any, Any], Any] = 0.0,
     bounds: tuple[Any, Any] | None = None,
     restarts: int = 4,
-    key: jax.Array | int = 0,
+    key: Array | int = 0,
 ) -> Maximum:
     """Maximise the log evidence over positive hyper-parameters, and return the best point found.
 
@@ -117,31 +120,22 @@ def maximise_evidence(
     space = _Space(theta0, callable(mean))
     if not callable(mean):
         mean = _constant(_checks.finite("mean", mean, ndim=0))
-    eye = jnp.eye(X.shape[0], dtype=X.dtype)
 
     def missed(theta):
         """Return the targets minus the prior mean, (n, c)."""
-        return (y - _shaped(mean(theta, X), y)).reshape(X.shape[0], -1)
+        return _missed(theta, mean, X, y)
 
     kernel = make_kernel(space.theta(space.start))
     _checks.instance("what make_kernel returned", kernel, Kernel, _checks.KERNEL)
     # Functions of the user may have captured traced values; then their results are traced.
     _checks.on_host(what, missed(space.theta(space.start)), kernel)
-    space.fit_mean(missed, y)  # before `loss` is compiled, because it uses the fit
+    space = space.fit_mean(missed, y)
     variance = float((missed(space.theta(space.start)) ** 2).mean()) or 1.0
 
-    @jax.jit
-    @jax.value_and_grad
-    def loss(x):
-        theta = space.theta(x)
-        noise = theta["ridge"] if ridge is None else ridge
-        rows = missed(theta).T
-        quad, log_det = quad_logdet(make_kernel(theta)(X) + noise * eye, rows)
-        return 0.5 * (quad.sum() + rows.shape[0] * (log_det + X.shape[0] * np.log(2 * np.pi)))
+    held, held_mean = hold(make_kernel), hold(mean)
 
-    @jax.jit
     def gram(t, rows):
-        return make_kernel(space.theta(jnp.concatenate([t, space.start[space.size :]])))(rows)
+        return np.asarray(_gram(t, rows, space, held))
 
     logs = np.asarray(space.start[: space.size])
     kernel_units = units_of(gram, logs, np.asarray(X), variance)
@@ -149,7 +143,7 @@ def maximise_evidence(
     box = space.box(bounds, np.stack([logs, anchor]))
 
     def objective(x):
-        value, gradient = loss(x)
+        value, gradient = _loss(x, space, held, held_mean, X, y, ridge)
         if not np.isfinite(value) or not np.isfinite(gradient).all():
             return 1e300, np.zeros_like(x)
         return float(value), np.asarray(gradient)
@@ -168,15 +162,45 @@ def maximise_evidence(
     return Maximum(theta, posterior, converged)
 
 
+def _missed(theta, mean, X, y):
+    """What the mean leaves of the targets, (n, c)."""
+    return (y - _shaped(mean(theta, X), y)).reshape(X.shape[0], -1)
+
+
+@jax.jit
+@jax.value_and_grad
+def _loss(x, space, make_kernel, mean, X, y, ridge):
+    """Minus the log evidence at x (p,), and its derivative there."""
+    theta, n = space.theta(x), X.shape[0]
+    noise = theta["ridge"] if ridge is None else ridge
+    rows = _missed(theta, mean, X, y).T
+    quad, log_det = quad_logdet(make_kernel(theta)(X) + noise * jnp.eye(n, dtype=X.dtype), rows)
+    return 0.5 * (quad.sum() + rows.shape[0] * (log_det + n * np.log(2 * np.pi)))
+
+
+@jax.jit
+def _gram(t, rows, space, make_kernel):
+    return make_kernel(space.theta(jnp.concatenate([t, space.start[space.size :]])))(rows)
+
+
 def _constant(value):
     return lambda theta, X: jnp.full(X.shape[0], value, X.dtype)
 
 
-class _Space:
+class _Space(eqx.Module):
     """Search variables x (p,): logarithms of positive numbers, then scaled parameters of the mean.
 
     ``size`` counts the logarithms. A parameter of the mean is ``centre + unit * x``.
     """
+
+    positive: Any
+    start: Array
+    centre: Array
+    unit: Array
+    unravel: Callable = eqx.field(static=True)
+    unravel_mean: Callable | None = eqx.field(static=True)
+    size: int = eqx.field(static=True)
+    free: bool = eqx.field(static=True)
 
     def __init__(self, theta0, has_mean):
         self.free = has_mean and isinstance(theta0, Mapping) and "mean" in theta0
@@ -207,7 +231,7 @@ class _Space:
         ``missed`` takes hyper-parameters and returns targets minus mean.
         """
         if not self.centre.size:
-            return
+            return self
         head = self.start[: self.size]
 
         def residual(z):
@@ -220,13 +244,14 @@ class _Space:
         size = np.sqrt((J**2).mean(0))
         step = -np.linalg.lstsq(J / np.where(size > 0, size, 1.0), r)[0]
         step = jnp.asarray(step / np.where(size > 0, size, 1.0))
-        fitted = residual(step)
-        if bool((fitted**2).sum() < (r**2).sum()):
-            self.centre, r = self.centre + step, np.asarray(fitted)
+        centre, fitted = self.centre, np.asarray(residual(step))
+        if (fitted**2).sum() < (r**2).sum():
+            centre, r = centre + step, fitted
 
         # One unit of a parameter changes the mean by the standard deviation of the residuals.
         spread = float(np.sqrt((r**2).mean())) or float(jnp.abs(y).max()) or 1.0
-        self.unit = jnp.asarray(np.where(size > 0, spread / np.where(size > 0, size, 1.0), 1.0))
+        unit = jnp.asarray(np.where(size > 0, spread / np.where(size > 0, size, 1.0), 1.0))
+        return eqx.tree_at(lambda space: (space.centre, space.unit), self, (centre, unit))
 
     def ridge_index(self):
         """Return a mask (p,) of the search variables that belong to the ridge."""

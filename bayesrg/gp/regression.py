@@ -3,8 +3,10 @@
 
 import warnings
 from collections.abc import Callable
+from functools import partial
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, random
@@ -14,7 +16,7 @@ from jaxtyping import Float
 from .. import _checks
 from .._callables import as_pytree
 from .._checks import ArrayLike
-from .._linalg import LEFT_OUT, cholesky, judge, solve, square_root
+from .._linalg import LEFT_OUT, cholesky, judge, log_det, solve, square_root
 from ..kernels import Kernel
 from ..kernels.products import by_rows, product
 
@@ -61,8 +63,7 @@ class Posterior(eqx.Module):
     def cov(self, Z: ArrayLike) -> Float[Array, "point_new point_new_bis"]:
         """Return the posterior covariance of the function at Z (m, d), (m, m), for each target."""
         Z = self._new(Z)
-        white = solve_triangular(self.factor, self.kernel(self.X, Z), lower=True)
-        return self.kernel(Z) - white.T @ white
+        return _left(self.factor, self.kernel(self.X, Z), self.kernel(Z))
 
     def predict(self, Z: ArrayLike, noise: bool = False):
         """Return posterior mean and variance at Z (m, d).
@@ -95,19 +96,13 @@ class Posterior(eqx.Module):
         For a fixed key the draws are continuous in all parameters and have first derivatives.
         """
         key, draws = _checks.random_key(key), _checks.whole("draws", draws)
-        mean = self.mean(Z)
-        root, _ = square_root(self.cov(Z))
-        white = random.normal(key, (draws,) + mean.shape, mean.dtype)
-        return mean + jnp.einsum("ij,sj...->si...", root, white)
+        return _draws(draws, key, self.mean(Z), self.cov(Z))
 
     @property
     def log_evidence(self) -> Float[Array, ""]:
         """Log marginal likelihood of the observations, summed over targets."""
         r = self.y - _shaped(self.prior_mean(self.X), self.y)
-        log_det = 2.0 * jnp.log(jnp.diagonal(self.factor)).sum()
-        n = self.X.shape[0]
-        targets = self.y.size // n
-        return -0.5 * ((r * self.weight).sum() + targets * (log_det + n * np.log(2 * np.pi)))
+        return _log_evidence(self.factor, self.weight, r)
 
     def loo_predict(self):
         """Return mean and variance of each observation given all the others, in closed form.
@@ -122,15 +117,56 @@ class Posterior(eqx.Module):
         Rasmussen and Williams (2006), equations 5.10 to 5.12.
         """
         judge(self.factor, margin=LEFT_OUT)
-        inverse = solve(self.factor, jnp.eye(self.X.shape[0], dtype=self.factor.dtype))
-        variance = 1.0 / jnp.diagonal(inverse)
-        return self.y - (self.weight.T * variance).T, variance
+        return _left_out(self.factor, self.weight, self.y)
 
     def loo(self) -> Float[Array, "point *output"]:
         """Return the log density of each observation given all the others, (n,) or (n, c)."""
         mean, variance = self.loo_predict()
-        r = (self.y - mean).T
-        return (-0.5 * (r**2 / variance + jnp.log(2 * np.pi * variance))).T
+        return _log_density(self.y - mean, variance)
+
+
+@jax.jit
+def _left(factor, cross, prior):
+    """What observations leave of a prior covariance (m, m), or of variances (m,)."""
+    white = solve_triangular(factor, cross, lower=True)
+    if prior.ndim == 1:
+        return jnp.clip(prior - (white**2).sum(0), 0.0)
+    return prior - white.T @ white
+
+
+@partial(jax.jit, static_argnums=0)
+def _draws(draws, key, mean, cov):
+    root, _ = square_root(cov)
+    white = random.normal(key, (draws,) + mean.shape, mean.dtype)
+    return mean + jnp.einsum("ij,sj...->si...", root, white)
+
+
+@jax.jit
+def _log_evidence(factor, weight, r):
+    targets = r.size // len(factor)
+    size = log_det(factor) + len(factor) * np.log(2 * np.pi)
+    return -0.5 * ((r * weight).sum() + targets * size)
+
+
+@jax.jit
+def _left_out(factor, weight, y):
+    variance = 1.0 / jnp.diagonal(solve(factor, jnp.eye(len(y), dtype=factor.dtype)))
+    return y - (weight.T * variance).T, variance
+
+
+@jax.jit
+def _log_density(r, variance):
+    return (-0.5 * (r.T**2 / variance + jnp.log(2 * np.pi * variance))).T
+
+
+@jax.jit
+def _factor(K, ridge):
+    return cholesky(K + ridge * jnp.eye(len(K), dtype=K.dtype))
+
+
+@jax.jit
+def _weight(factor, y, mean):
+    return solve(factor, y - mean)
 
 
 def _marginals(posterior, Z):
@@ -209,9 +245,9 @@ def condition(
         raise ValueError(f"ridge has shape {ridge.shape} for {n} points; give () or ({n},)")
 
     prior_mean = as_pytree(_zero if mean is None else mean)
-    factor, jitter = cholesky(kernel(X) + ridge * jnp.eye(n, dtype=X.dtype))
+    factor, jitter = _factor(kernel(X), ridge)
     if _checks.known(factor):
-        if not bool(jnp.isfinite(factor).all()):
+        if not np.isfinite(np.asarray(factor)).all():
             raise ValueError(
                 "K(X, X) + ridge I is not positive definite; give a larger ridge, or check that "
                 "the kernel is positive semi-definite"
@@ -224,6 +260,5 @@ def condition(
             )
         else:
             judge(factor)
-
-    weight = solve(factor, y - _shaped(prior_mean(X), y))
+    weight = _weight(factor, y, _shaped(prior_mean(X), y))
     return Posterior(kernel, X, y, ridge, factor, weight, jitter, prior_mean)

@@ -29,7 +29,7 @@ def units_of(gram, start, X, variance):
     Parameters
     ----------
     gram : callable
-        Takes log parameters (p,) and inputs (m, d); returns a Gram matrix (m, m).
+        Takes log parameters (p,) and inputs (m, d); returns a Gram matrix (m, m) of NumPy.
     start : (p,), log parameters at which the kernel is tried
     X : (n, d), inputs
     variance : float, variance of the targets
@@ -74,7 +74,7 @@ def units_of(gram, start, X, variance):
     # Skip decades at which the kernel is zero, infinite or not a number.
     blocks, values, scales = [], [], []
     for scale in _DECADES:
-        K = np.asarray(gram(start, rows * np.exp(scale))).ravel()
+        K = gram(start, rows * np.exp(scale)).ravel()
         change = np.stack([log_change(start, scale, vary) for vary in kinds], 1)
         size = np.abs(K).max()
         if np.isfinite(change).all() and np.isfinite(size) and size > 0:
@@ -107,7 +107,7 @@ def units_of(gram, start, X, variance):
     # The variance comes last: measure it at parameters whose lengths suit the inputs.
     amplitude = _exponents(by_parameter, values)
     if amplitude is not None:
-        K = np.asarray(gram(anchor, X[np.unique(np.linspace(0, n - 1, 8).astype(int))]))
+        K = gram(anchor, X[np.unique(np.linspace(0, n - 1, 8).astype(int))])
         typical = np.diagonal(K).mean()
         if np.isfinite(typical) and typical > 0:
             anchor = anchor + np.log(variance / typical) * amplitude

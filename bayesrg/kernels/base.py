@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -39,10 +40,7 @@ class Kernel(eqx.Module):
 
     def symmetric_gram(self, X: Float[Array, "point feature"]) -> Float[Array, "point point_bis"]:
         """Gram matrix (n, n) of X (n, d): exactly symmetric, with ``gram_diag`` on the diagonal."""
-        K = self.gram(X, X)
-        K = 0.5 * (K + K.T)  # rounding of a matrix product need not be symmetric
-        i = jnp.arange(X.shape[0])
-        return K.at[i, i].set(self.gram_diag(X))
+        return _symmetric(self.gram(X, X), self.gram_diag(X))
 
     def diag(self, X: ArrayLike) -> Float[Array, " point"]:
         """Diagonal (n,) of ``kernel(X)`` at X (n, d), computed without the matrix."""
@@ -93,6 +91,13 @@ class Kernel(eqx.Module):
         """
         _checks.function("function", function)
         return Warped(self, as_pytree(function))
+
+
+@jax.jit
+def _symmetric(K, diagonal):
+    """Make a matrix (n, n) exactly symmetric, with ``diagonal`` (n,) on it."""
+    i = jnp.arange(K.shape[0])
+    return (0.5 * (K + K.T)).at[i, i].set(diagonal)
 
 
 def two_inputs(X: ArrayLike, Z: ArrayLike | None) -> tuple[Array, Array | None]:
@@ -207,6 +212,7 @@ class White(Kernel):
         converter=partial(_checks.nonnegative, "variance", ndim=0), default=1.0
     )
 
+    @eqx.filter_jit
     def gram(self, X, Z):
         return jnp.where(equal_rows(X, Z), self.variance, 0.0)
 
@@ -268,6 +274,7 @@ class MomentKernel(Kernel):
         """Variance from x.x (...), elementwise. By default ``moments`` of one input twice."""
         return self.moments(xx, xx, xx)
 
+    @eqx.filter_jit
     def gram(self, X, Z):
         xx, zz = (X**2).sum(-1)[:, None], (Z**2).sum(-1)[None, :]
         same = equal_rows(X, Z)
@@ -280,5 +287,6 @@ class MomentKernel(Kernel):
         K = jnp.broadcast_to(K, same.shape)
         return with_value(K, jnp.where(same, self.diag_moments(half), K))
 
+    @eqx.filter_jit
     def gram_diag(self, X):
         return self.diag_moments((X**2).sum(-1))

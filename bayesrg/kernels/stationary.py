@@ -35,6 +35,7 @@ class Stationary(Kernel):
     def profile(self, r2: Array) -> Array:
         """Correlation at squared distance ``r2`` (...), elementwise; 1 at ``r2`` = 0."""
 
+    @eqx.filter_jit
     def gram(self, X, Z):
         self._require_columns(X)
         if self.lengthscale.ndim:
@@ -158,6 +159,7 @@ class Periodic(Stationary):
     def profile(self, r2):
         return jnp.exp(-0.5 * r2)
 
+    @eqx.filter_jit
     def gram(self, X, Z):
         return self.variance * self.profile(squared_distance(self._circles(X), self._circles(Z)))
 

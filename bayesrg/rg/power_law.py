@@ -32,7 +32,7 @@ class PowerLaw(eqx.Module):
     def values(self, modes: int) -> Float[Array, " mode"]:
         """First ``modes`` eigenvalues, (modes,); `tail` at that cutoff is what they leave out."""
         modes = _checks.whole("modes", modes)
-        return self.first * jnp.arange(1, modes + 1.0) ** (-1 - self.alpha)
+        return _values(modes, self)
 
     def levels(self, modes: int) -> Levels:
         """First ``modes`` eigenvalues as `bayesrg.spectrum.Levels`, (modes,), with their tail."""
@@ -41,7 +41,7 @@ class PowerLaw(eqx.Module):
 
     def tail(self, cutoff: ArrayLike) -> Array:
         """Variance above a cutoff (...): Hurwitz zeta of 1 + alpha at cutoff + 1, exact."""
-        return self.first * zeta(1 + self.alpha, _checks.nonnegative("cutoff", cutoff) + 1.0)
+        return _tail(self, _checks.nonnegative("cutoff", cutoff))
 
     @property
     def fixed_point(self) -> Array:
@@ -55,21 +55,24 @@ class PowerLaw(eqx.Module):
         irrelevant towards few modes.
         """
         cutoff, ridge = _checks.positive("cutoff", cutoff), _checks.nonnegative("ridge", ridge)
-        return (ridge + self.tail(cutoff)) / (self.first * cutoff ** (-self.alpha))
+        return _rescaled_ridge(self, cutoff, ridge)
 
     @property
+    @jax.jit
     def constant(self) -> Array:
         r"""The number :math:`C_\alpha = (\pi/(1+\alpha))/\sin(\pi/(1+\alpha))`."""
         angle = jnp.pi / (1 + self.alpha)
         return angle / jnp.sin(angle)
 
     @property
+    @jax.jit
     def matching_threshold(self) -> Array:
         """Threshold at which a sharp cutoff leaves just the effective ridge, from 0 to 1."""
         odds = (self.alpha * self.constant) ** ((1 + self.alpha) / self.alpha)
         return odds / (1 + odds)
 
     @property
+    @jax.jit
     def exponents(self) -> tuple[Array, Array]:
         """Learning-curve exponents: with a ridge alpha / (1 + alpha), without one alpha."""
         return self.alpha / (1 + self.alpha), self.alpha
@@ -85,34 +88,17 @@ class PowerLaw(eqx.Module):
         """  # noqa: E501
         n, ridge = _checks.positive("n", n), _checks.nonnegative("ridge", ridge)
         _checks.fit(n=n.shape, ridge=ridge.shape)
-        n, ridge = jnp.broadcast_arrays(n, ridge)
-        front = self.first * self.constant * (n * self.first) ** -self.exponents[0]
-        args = front, self.alpha, ridge
-
-        def excess(error, args):
-            front, alpha, ridge = args
-            return error - front * (ridge + error) ** (alpha / (1 + alpha))
-
-        fixed, alpha, bare = jax.lax.stop_gradient(args)
-        power = alpha / (1 + alpha)
-        bounds = fixed * (2 * bare) ** power, (2**power * fixed) ** (1 + alpha)
-
-        def newton(error):
-            value = fixed * (bare + error) ** power
-            return error - (error - value) / (1 - power * value / (bare + error))
-
-        return implicit(excess, descend(newton, jnp.maximum(*bounds))[0], args)
+        return _error(self, n, ridge)
 
     def ridge_error(self, n: ArrayLike, ridge: ArrayLike) -> Array:
         """Limit of `error` at many points (...), where the ridge dominates."""
         n, ridge = _checks.positive("n", n), _checks.positive("ridge", ridge)
-        power = self.exponents[0]
-        return self.first * self.constant * (n * self.first / ridge) ** -power
+        return _ridge_error(self, n, ridge)
 
     def ridgeless_error(self, n: ArrayLike) -> Array:
         """Limit of `error` at ridge zero, (...)."""
         n = _checks.positive("n", n)
-        return self.first * self.constant ** (1 + self.alpha) * n**-self.alpha
+        return _ridgeless_error(self, n)
 
     def stop(self, n: ArrayLike, ridge: ArrayLike, threshold: ArrayLike = 0.5) -> Array:
         r"""Cutoff (...) at which the running learnability is the threshold, continuum limit.
@@ -128,29 +114,82 @@ class PowerLaw(eqx.Module):
                 "threshold must lie strictly between 0 and 1, got "
                 f"{np.asarray(threshold).max()}; the usual choice is 0.5"
             )
-        reach = n * (1 - threshold) / threshold
-        reach, ratio = jnp.broadcast_arrays(reach, ridge / self.first)
-        args = reach, ratio, self.alpha
-
-        def excess(kept, args):
-            reach, ratio, alpha = args
-            return kept * (1 / alpha + ratio * kept**alpha) - reach
-
-        fixed = jax.lax.stop_gradient(args)
-        reach, ratio, alpha = fixed
-        bounded = ratio > 0
-        by_ridge = (reach / jnp.where(bounded, ratio, 1.0)) ** (1 / (1 + alpha))
-        start = jnp.minimum(alpha * reach, jnp.where(bounded, by_ridge, jnp.inf))
-
-        def newton(kept):
-            slope = 1 / alpha + (1 + alpha) * ratio * kept**alpha
-            return kept - excess(kept, fixed) / slope
-
-        return implicit(excess, descend(newton, start)[0], args)
+        return _stop(self, n, ridge, threshold)
 
     def mismatched_exponent(self, beta: ArrayLike) -> Array:
         """Ridgeless exponent for target power k^-(1 + beta): the least of beta, 2 + 2 alpha."""
         return jnp.minimum(_checks.positive("beta", beta), 2 * (1 + self.alpha))
+
+
+@partial(jax.jit, static_argnums=0)
+def _values(modes, law):
+    return law.first * jnp.arange(1, modes + 1.0) ** (-1 - law.alpha)
+
+
+@jax.jit
+def _tail(law, cutoff):
+    return law.first * zeta(1 + law.alpha, cutoff + 1.0)
+
+
+@jax.jit
+def _rescaled_ridge(law, cutoff, ridge):
+    return (ridge + _tail(law, cutoff)) / (law.first * cutoff ** (-law.alpha))
+
+
+@jax.jit
+def _error(law, n, ridge):
+    """Solve the equation of `PowerLaw.error`."""
+    n, ridge = jnp.broadcast_arrays(n, ridge)
+    front = law.first * law.constant * (n * law.first) ** -law.exponents[0]
+    args = front, law.alpha, ridge
+
+    def excess(error, args):
+        front, alpha, ridge = args
+        return error - front * (ridge + error) ** (alpha / (1 + alpha))
+
+    fixed, alpha, bare = jax.lax.stop_gradient(args)
+    power = alpha / (1 + alpha)
+    bounds = fixed * (2 * bare) ** power, (2**power * fixed) ** (1 + alpha)
+
+    def newton(error):
+        value = fixed * (bare + error) ** power
+        return error - (error - value) / (1 - power * value / (bare + error))
+
+    return implicit(excess, descend(newton, jnp.maximum(*bounds))[0], args)
+
+
+@jax.jit
+def _ridge_error(law, n, ridge):
+    return law.first * law.constant * (n * law.first / ridge) ** -law.exponents[0]
+
+
+@jax.jit
+def _ridgeless_error(law, n):
+    return law.first * law.constant ** (1 + law.alpha) * n**-law.alpha
+
+
+@jax.jit
+def _stop(law, n, ridge, threshold):
+    """Solve the equation of `PowerLaw.stop`."""
+    reach = n * (1 - threshold) / threshold
+    reach, ratio = jnp.broadcast_arrays(reach, ridge / law.first)
+    args = reach, ratio, law.alpha
+
+    def excess(kept, args):
+        reach, ratio, alpha = args
+        return kept * (1 / alpha + ratio * kept**alpha) - reach
+
+    fixed = jax.lax.stop_gradient(args)
+    reach, ratio, alpha = fixed
+    bounded = ratio > 0
+    by_ridge = (reach / jnp.where(bounded, ratio, 1.0)) ** (1 / (1 + alpha))
+    start = jnp.minimum(alpha * reach, jnp.where(bounded, by_ridge, jnp.inf))
+
+    def newton(kept):
+        slope = 1 / alpha + (1 + alpha) * ratio * kept**alpha
+        return kept - excess(kept, fixed) / slope
+
+    return implicit(excess, descend(newton, start)[0], args)
 
 
 def power_law(alpha: ArrayLike, first: ArrayLike = 1.0) -> PowerLaw:

@@ -5,12 +5,25 @@ from abc import abstractmethod
 from typing import ClassVar
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
 from .. import _checks
 from .._checks import ArrayLike
+
+
+@jax.jit
+def left_out(variance, features, values):
+    """What is left of a variance (n,) without modes: features (n, k), values (k,)."""
+    return jnp.clip(variance - features**2 @ values, 0.0)
+
+
+@jax.jit
+def left_out_cov(K, left, values, right):
+    """What is left of a covariance (n, m) without modes: features (n, k), (m, k), values (k,)."""
+    return K - (left * values) @ right.T
 
 
 class Spectrum(eqx.Module):

@@ -2,9 +2,11 @@
 """Low modes that keep their meaning when the kernel moves: fixed functionals of the function."""
 
 import warnings
+from functools import partial
 from typing import ClassVar
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
@@ -14,9 +16,10 @@ from jaxtyping import Float
 from .. import _checks
 from .._checks import ArrayLike
 from .._linalg import cholesky
+from .._numbers import on_device
 from ..kernels import Kernel
 from ..kernels.products import product
-from .base import Spectrum
+from .base import Spectrum, left_out, left_out_cov
 from .nystrom import NystromSpectrum
 
 
@@ -47,19 +50,25 @@ class FunctionalSpectrum(Spectrum):
     def features(self, X):
         X = _checks.inputs("X", X, wide=True)
         _checks.columns("X", X, self.X_ref.shape[1], "the reference sample")
-        projected = product(self.kernel, X, self.X_ref, self.V)
-        return solve_triangular(self.factor, projected.T, lower=True).T
+        return _white(self.factor, product(self.kernel, X, self.X_ref, self.V))
 
     def residual(self, X):
         X = _checks.inputs("X", X, wide=True)
-        return jnp.clip(self.kernel.diag(X) - (self.features(X) ** 2).sum(-1), 0.0)
+        return left_out(self.kernel.diag(X), self.features(X), self.values)
 
     def residual_cov(self, X, Z=None):
         X = _checks.inputs("X", X, wide=True)
         left = self.features(X)
-        return self.kernel(X, Z) - left @ (left if Z is None else self.features(Z)).T
+        right = left if Z is None else self.features(Z)
+        return left_out_cov(self.kernel(X, Z), left, self.values, right)
 
     warn_if_shared = NystromSpectrum.warn_if_shared
+
+
+@jax.jit
+def _white(factor, projected):
+    """Columns (n, k) of the functionals: ``K V L^-T`` with ``projected`` = K V and L the factor."""
+    return solve_triangular(factor, projected.T, lower=True).T
 
 
 class Functionals(eqx.Module):
@@ -117,8 +126,7 @@ class Functionals(eqx.Module):
         """
         _checks.require_x64("Functionals.at")
         _checks.instance("kernel", kernel, Kernel, _checks.KERNEL)
-        covariance = self.V.T @ kernel(self.X_ref) @ self.V
-        factor, jitter = cholesky(covariance)
+        factor, jitter = _factor(self.V, kernel(self.X_ref))
         if _checks.known(factor):
             if not np.isfinite(np.asarray(factor)).all():
                 raise ValueError(
@@ -132,7 +140,7 @@ class Functionals(eqx.Module):
                     "was added, so the last ones hold noise; keep fewer",
                     stacklevel=2,
                 )
-        ones = jnp.ones(self.V.shape[1], self.V.dtype)
+        ones = on_device(np.ones(self.V.shape[1], self.V.dtype))
         return FunctionalSpectrum(kernel, self.X_ref, self.V, factor, jitter, ones, ones)
 
     def features(self, kernel: Kernel, X: ArrayLike) -> Float[Array, "point mode"]:
@@ -167,14 +175,31 @@ class Functionals(eqx.Module):
                 f"there are {k} functionals and {p} features, whose kernel has lower rank; keep "
                 f"at most {p} functionals"
             )
-        projected = F_ref.T @ self.V
-        pivots = jnp.abs(jnp.diagonal(jnp.linalg.qr(lax.stop_gradient(projected), mode="r")))
-        lost = pivots.min() < 1e-10 * pivots.max()  # such as a unit that is zero on all of X_ref
-        more = jnp.where(lost, 1e-8 * pivots.max(), 0.0) * jnp.eye(p, k, dtype=projected.dtype)
-        G, R = jnp.linalg.qr(projected + more)  # any orthonormal columns split exactly
-        G = G * jnp.where(jnp.diagonal(R) < 0, -1.0, 1.0)  # as Cholesky's factor would have it
-        low = F @ G
-        return jnp.concatenate([low, F - low @ G.T], 1)
+        return _split(F, F_ref, self.V)
+
+
+@jax.jit
+def _factor(V, K):
+    return cholesky(V.T @ K @ V)
+
+
+@jax.jit
+def _split(F, F_ref, V):
+    """Columns (n, k + p) of features F (n, p): see `Functionals.columns`."""
+    projected = F_ref.T @ V
+    pivots = jnp.abs(jnp.diagonal(jnp.linalg.qr(lax.stop_gradient(projected), mode="r")))
+    lost = pivots.min() < 1e-10 * pivots.max()  # such as a unit that is zero on all of X_ref
+    eye = jnp.eye(*projected.shape, dtype=projected.dtype)
+    more = jnp.where(lost, 1e-8 * pivots.max(), 0.0) * eye
+    G, R = jnp.linalg.qr(projected + more)  # any orthonormal columns split exactly
+    G = G * jnp.where(jnp.diagonal(R) < 0, -1.0, 1.0)  # as Cholesky's factor would have it
+    low = F @ G
+    return jnp.concatenate([low, F - low @ G.T], 1)
+
+
+@partial(jax.jit, static_argnums=0)
+def _weights(k, projection, values):
+    return projection[:, :k] * jnp.sqrt(values[:k])
 
 
 def functionals(spectrum: Spectrum, k: int) -> Functionals:
@@ -226,5 +251,4 @@ def functionals(spectrum: Spectrum, k: int) -> Functionals:
             "functionals are weights of a reference sample, which only that has"
         )
     k = _checks.whole("k", k, most=len(spectrum))
-    V = spectrum.projection[:, :k] * jnp.sqrt(spectrum.values[:k])
-    return Functionals(V, spectrum.X_ref)
+    return Functionals(_weights(k, spectrum.projection, spectrum.values), spectrum.X_ref)

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from .. import _checks
 from .._checks import ArrayLike
 from ..kernels import RBF
-from .base import Spectrum
+from .base import Spectrum, left_out, left_out_cov
 
 
 class GaussianRBFSpectrum(Spectrum):
@@ -35,12 +35,12 @@ class GaussianRBFSpectrum(Spectrum):
         return _functions(len(self), self.kernel.lengthscale, self.scale, X[:, 0])
 
     def residual(self, X):
-        return jnp.clip(1.0 - self.features(X) ** 2 @ self.values, 0.0)
+        return left_out(1.0, self.features(X), self.values)
 
     def residual_cov(self, X, Z=None):
         left = self.features(X)
         right = left if Z is None else self.features(Z)
-        return self.kernel(X, Z) - (left * self.values) @ right.T
+        return left_out_cov(self.kernel(X, Z), left, self.values, right)
 
 
 def _rates(lengthscale, scale):

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Groups of eigenvalues that a finite sample cannot tell apart."""
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Int
@@ -34,6 +35,11 @@ def groups(values: ArrayLike, n: ArrayLike, width: float = 3.0) -> Int[Array, " 
     values = _checks.eigenvalues(values)
     n = _checks.positive("n", n, ndim=0)
     width = _checks.nonnegative("width", width, ndim=0)
+    return _groups(values, n, width)
+
+
+@jax.jit
+def _groups(values, n, width):
     gap = values[:-1] - values[1:]
     apart = (gap >= width * values[:-1] / jnp.sqrt(n)) & (gap > 0)
     return jnp.concatenate([jnp.zeros(min(1, len(values)), int), jnp.cumsum(apart)])

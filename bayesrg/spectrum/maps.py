@@ -7,6 +7,7 @@ Counts r are fixed integers; on a spectrum of whole levels they count levels.
 """
 
 from abc import abstractmethod
+from functools import partial
 
 import equinox as eqx
 import jax
@@ -47,7 +48,12 @@ class Pointwise(Map):
         values = jnp.asarray(values)
         if values.shape[-1] == 0:
             return values
-        return self.at(values, values.max(-1, keepdims=True))
+        return _pointwise(self, values)
+
+
+@eqx.filter_jit
+def _pointwise(g, values):
+    return g.at(values, values.max(-1, keepdims=True))
 
 
 def _where_positive(values, function):
@@ -131,11 +137,16 @@ class _Level(Map):
                 "those that a sample's spectrum dropped are rounding, and lifting would amplify "
                 "it: lower r, or take a larger reference sample"
             )
-        first = jnp.arange(values.shape[-1]) < self.r
-        return jnp.where(first, values[..., self.index, None], values)
+        return _level(self.r, self.index, values)
 
     def edge(self, values):
         return self.r if self.index == 0 else None
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _level(r, index, values):
+    first = jnp.arange(values.shape[-1]) < r
+    return jnp.where(first, values[..., index, None], values)
 
 
 class _Table(Map):

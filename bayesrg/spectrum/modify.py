@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Callable
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -14,6 +15,7 @@ from .. import _checks
 from .._callables import as_pytree
 from .._checks import ArrayLike
 from .._linalg import matrix_function
+from .._numbers import on_device
 from ..kernels import Kernel
 from ..kernels.products import product
 from .base import Spectrum
@@ -39,16 +41,19 @@ class ModifiedKernel(Kernel):
     tail: Float[Array, ""]
 
     def gram(self, X, Z):
-        rest = self.tail * self.spectrum.residual_cov(X, Z)
+        rest = self.spectrum.residual_cov(X, Z)
         if _whole_levels(self.spectrum):
-            return rest + self.spectrum._sum(self.values * self.spectrum.degeneracy, X, Z)
-        return rest + (self.spectrum.features(X) * self.values) @ self.spectrum.features(Z).T
+            return self.tail * rest + self.spectrum._sum(
+                self.values * self.spectrum.degeneracy, X, Z
+            )
+        left, right = (self.spectrum.features(A) for A in (X, Z))
+        return _modified(self.tail, rest, left, self.values, right)
 
     def gram_diag(self, X):
-        rest = self.tail * self.spectrum.residual(X)
+        rest = self.spectrum.residual(X)
         if _whole_levels(self.spectrum):
-            return rest + self.values @ self.spectrum.degeneracy
-        return rest + self.spectrum.features(X) ** 2 @ self.values
+            return self.tail * rest + self.values @ self.spectrum.degeneracy
+        return _modified(self.tail, rest, self.spectrum.features(X), self.values)
 
     @property
     def eigen(self) -> tuple[Float[Array, "point mode"], Float[Array, " mode"]]:
@@ -77,6 +82,14 @@ class ModifiedKernel(Kernel):
             )
         vectors = spectrum.projection * (np.sqrt(n) * spectrum.values)
         return vectors, n * self.values
+
+
+@jax.jit
+def _modified(tail, rest, left, values, right=None):
+    """``tail * rest`` and the modes: (n, m), or (n,) without features (m, k) on the right."""
+    if right is None:
+        return tail * rest + left**2 @ values
+    return tail * rest + (left * values) @ right.T
 
 
 def _whole_levels(spectrum):
@@ -229,6 +242,7 @@ class _Correction(eqx.Module):
     tail: Float[Array, ""]
     n: int = eqx.field(static=True)
 
+    @eqx.filter_jit
     def new(self, lam, largest):
         if isinstance(self.g, Pointwise):
             return self.g.at(lam, largest)
@@ -250,13 +264,19 @@ class MovingModifiedKernel(Kernel):
 
     def gram(self, X, Z):
         X, Z = (_checks.inputs(name, A, wide=True) for name, A in (("X", X), ("Z", Z)))
-        left, right = (product(self.kernel, A, self.X_ref, self.vectors) for A in (X, Z))
-        return self.tail * self.kernel(X, Z) + left @ self.weights @ right.T
+        sides = (product(self.kernel, A, self.X_ref, self.vectors) for A in (X, Z))
+        return _moved(self.tail * self.kernel(X, Z), *sides, self.weights)
 
     def gram_diag(self, X):
         X = _checks.inputs("X", X, wide=True)
         left = product(self.kernel, X, self.X_ref, self.vectors)
         return self.tail * self.kernel.diag(X) + ((left @ self.weights) * left).sum(-1)
+
+
+@jax.jit
+def _moved(K, left, right, W):
+    """Add ``left W right^T`` to K (n, m)."""
+    return K + left @ W @ right.T
 
 
 def modify_kernel(
@@ -315,14 +335,16 @@ def modify_kernel(
     tail, n = _fraction(tail), X_ref.shape[0]
     K, f = kernel(X_ref), _Correction(as_pytree(g), tail, n)
     if _checks.known(K):
-        values = jnp.linalg.eigvalsh(K) / n
-        floor = n * jnp.finfo(K.dtype).eps * values[-1]
-        _checks.eigenvalues(jnp.where(jnp.abs(values) <= floor, 0.0, values)[::-1])
+        values = np.asarray(jnp.linalg.eigvalsh(K)) / n
+        floor = n * np.finfo(K.dtype).eps * values[-1]
+        _checks.eigenvalues(np.where(np.abs(values) <= floor, 0.0, values)[::-1])
         kept = values[values > floor]
-        new = f.new(kept, values[-1])
+        new = f.new(on_device(kept), values[-1])
         if _checks.known(new):
-            _refuse(np.asarray(kept), np.asarray(new))
-            if len(kept) > 1 and not np.allclose(f.new(kept[:-1], values[-1]), new[:-1], 1e-9, 0):
+            new = np.asarray(new)
+            _refuse(kept, new)
+            fewer = np.asarray(f.new(on_device(kept[:-1]), values[-1]))
+            if len(kept) > 1 and not np.allclose(fewer, new[:-1], 1e-9, 0):
                 raise ValueError(
                     "g maps an eigenvalue by what the others are, and its derivative would be "
                     "wrong; refer to the largest by maps.power, or use spectrum.modify"

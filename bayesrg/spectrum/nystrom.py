@@ -13,9 +13,10 @@ from jaxtyping import Float
 
 from .. import _checks
 from .._checks import ArrayLike
+from .._numbers import on_device
 from ..kernels import Kernel
 from ..kernels.products import product
-from .base import Spectrum
+from .base import Spectrum, left_out, left_out_cov
 
 
 class NystromSpectrum(Spectrum):
@@ -42,14 +43,14 @@ class NystromSpectrum(Spectrum):
 
     def residual(self, X):
         X = _checks.inputs("X", X, wide=True)
-        return jnp.clip(self.kernel.diag(X) - self.features(X) ** 2 @ self.values, 0.0)
+        return left_out(self.kernel.diag(X), self.features(X), self.values)
 
     def residual_cov(self, X, Z=None):
         X = _checks.inputs("X", X, wide=True)
         Z = None if Z is None else _checks.inputs("Z", Z, wide=True)
         left = self.features(X)
         right = left if Z is None else self.features(Z)
-        return self.kernel(X, Z) - (left * self.values) @ right.T
+        return left_out_cov(self.kernel(X, Z), left, self.values, right)
 
     def warn_if_shared(self, X):
         if not (_checks.known(X) and _checks.known(self.X_ref)):
@@ -138,10 +139,10 @@ def nystrom(
     rtol = float(M * jnp.finfo(K.dtype).eps) if rtol is None else _checks.number("rtol", rtol)
     if not 0 <= rtol < 1:
         raise ValueError(f"rtol must be at least 0 and below 1, got {rtol!r}; 1e-12 is usual")
-    values, vectors = jnp.linalg.eigh(K)
+    values, vectors = map(np.asarray, jnp.linalg.eigh(K))
     values, vectors = values[::-1] / M, vectors[:, ::-1]
     floor = rtol * values[0]
-    _checks.eigenvalues(jnp.where(jnp.abs(values) <= floor, 0.0, values))
+    _checks.eigenvalues(np.where(np.abs(values) <= floor, 0.0, values))
     usable = int((values > floor).sum())
     kept = usable if rank is None else _checks.whole("rank", rank, least=0, most=M)
     if kept > usable:
@@ -152,14 +153,14 @@ def nystrom(
         )
         kept = usable
     if 0 < kept < usable:
-        _warn_inside_level(np.asarray(values[:usable]), int(kept))
+        _warn_inside_level(values[:usable], kept)
     values, vectors = values[:kept], vectors[:, :kept]
     return NystromSpectrum(
         kernel=kernel,
         X_ref=X_ref,
-        values=values,
-        degeneracy=jnp.ones_like(values),
-        projection=vectors / (np.sqrt(M) * values),
+        values=on_device(values),
+        degeneracy=on_device(np.ones_like(values)),
+        projection=on_device(vectors / (np.sqrt(M) * values)),
         dropped=M - usable,
     )
 
@@ -192,11 +193,11 @@ class _Entries(Kernel):
     K: Float[Array, "row row_bis"]
 
     def gram(self, X, Z):
-        return self.K[self._rows(X)[:, None], self._rows(Z)]
+        return _entries(self.K, self._rows(X)[:, None], self._rows(Z))
 
     def gram_diag(self, X):
         rows = self._rows(X)
-        return self.K[rows, rows]
+        return _entries(self.K, rows, rows)
 
     def _rows(self, X):
         n = self.K.shape[0]
@@ -205,7 +206,12 @@ class _Entries(Kernel):
                 f"the inputs of a kernel matrix are numbers of its rows, 0 to {n - 1}, shape "
                 f"(n, 1); got shape {X.shape} from {jnp.min(X)} to {jnp.max(X)}"
             )
-        return X[:, 0].astype(int)
+        return X[:, 0]
+
+
+@jax.jit
+def _entries(K, rows, columns):
+    return K[rows.astype(int), columns.astype(int)]
 
 
 def decompose(
@@ -240,5 +246,5 @@ def decompose(
     """
     _checks.require_x64("spectrum.decompose")
     K = _checks.symmetric("K", K)
-    rows = jnp.arange(K.shape[0], dtype=K.dtype)
+    rows = np.arange(K.shape[0], dtype=K.dtype)
     return nystrom(_Entries(K), rows, rank, rtol=rtol)

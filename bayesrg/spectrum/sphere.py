@@ -2,9 +2,10 @@
 """Kernels on the sphere under uniform inputs: levels of spherical harmonics."""
 
 import math
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -12,6 +13,7 @@ from jaxtyping import Float, Int
 
 from .. import _checks
 from .._checks import ArrayLike
+from .._numbers import on_device
 from ..kernels import Kernel
 from .base import Spectrum
 from .harmonics import harmonics, legendre, legendre_sum, multiplicity
@@ -49,7 +51,7 @@ class SphereSpectrum(Spectrum):
                 "the values of this spectrum stand for whole levels, so it has no mode functions; "
                 "use .level(X, Z, i), or build it with sphere(..., explicit=True)"
             )
-        return harmonics(self.degrees, self._unit("X", X))[:, self.order]
+        return _harmonics(self.degrees, self.order, self.radius, self._on_sphere("X", X))
 
     def level(self, X: ArrayLike, Z: ArrayLike | None, i: int) -> Array:
         r"""Sum of :math:`\phi(x)\phi(z)` over all modes of one level, by the addition theorem.
@@ -70,9 +72,8 @@ class SphereSpectrum(Spectrum):
         i = _checks.whole("i", i, least=-len(self), most=len(self) - 1)
         if not -len(self) <= i < len(self):
             raise ValueError(f"i must be an integer from 0 to {len(self) - 1}, got {i}")
-        sizes = [float(multiplicity(self.dim, k)) for k in range(self.degrees + 1)]
-        size = jnp.asarray(sizes, self.values.dtype)[self.degree[i]]
-        return self._sum(jnp.where(jnp.arange(len(self)) == i % len(self), size, 0.0), X, Z)
+        sizes = _sizes(self.dim, self.degrees, self.values.dtype)
+        return self._sum(_only(i % len(self), sizes, self.degree), X, Z)
 
     @property
     def tail(self) -> Float[Array, ""]:
@@ -81,11 +82,10 @@ class SphereSpectrum(Spectrum):
 
     def residual(self, X):
         X = self._on_sphere("X", X)
-        return jnp.clip(self.kernel.diag(X) - self.values @ self.degeneracy, 0.0)
+        return _rest(self.kernel.diag(X), self.values, self.degeneracy)
 
     def residual_cov(self, X, Z=None):
-        low = self._sum(self.values * self.degeneracy, X, Z)
-        return self.kernel(X, Z) - (0.5 * (low + low.T) if Z is None else low)
+        return self.kernel(X, Z) - self._sum(self.values * self.degeneracy, X, Z)
 
     def count(self, above: ArrayLike) -> Float[Array, ""]:
         """Count the modes with values ``above`` a number, in units of variance."""
@@ -94,13 +94,9 @@ class SphereSpectrum(Spectrum):
 
     def _sum(self, weights, X, Z):
         """Legendre sum with weights (k,), one a value, at the angles between X and Z."""
-        X = self._unit("X", X)
-        Z = X if Z is None else self._unit("Z", Z)
-        coefficients = jnp.zeros(self.degrees + 1, weights.dtype).at[self.degree].add(weights)
-        return legendre_sum(self.dim, coefficients, X @ Z.T)
-
-    def _unit(self, name, X):
-        return self._on_sphere(name, X) / self.radius
+        X = self._on_sphere("X", X)
+        Z = None if Z is None else self._on_sphere("Z", Z)
+        return _sum(self.dim, self.degrees, self.degree, self.radius, weights, X, Z)
 
     def _on_sphere(self, name, X):
         X = _checks.inputs(name, X)
@@ -116,6 +112,34 @@ class SphereSpectrum(Spectrum):
                     f"spectrum is of inputs of length {float(self.radius):.6g}: scale the rows"
                 )
         return X
+
+
+@jax.jit
+def _only(i, sizes, degree):
+    return jnp.where(jnp.arange(degree.size) == i, sizes[degree], 0.0)
+
+
+@jax.jit
+def _rest(variance, values, degeneracy):
+    return jnp.clip(variance - values @ degeneracy, 0.0)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _sum(dim, degrees, degree, radius, weights, X, Z):
+    coefficients = jnp.zeros(degrees + 1, weights.dtype).at[degree].add(weights)
+    X, Z = X / radius, None if Z is None else Z / radius
+    K = legendre_sum(dim, coefficients, X @ (X if Z is None else Z).T)
+    return 0.5 * (K + K.T) if Z is None else K
+
+
+@partial(jax.jit, static_argnums=0)
+def _harmonics(degrees, order, radius, X):
+    return harmonics(degrees, X / radius)[:, order]
+
+
+def _sizes(dim, degrees, dtype):
+    sizes = [float(multiplicity(dim, k)) for k in range(degrees + 1)]
+    return on_device(np.asarray(sizes, dtype))
 
 
 @lru_cache(maxsize=16)
@@ -199,34 +223,45 @@ def sphere(
     _checks.flag("explicit", explicit)
     _checks.instance("kernel", kernel, Kernel, _checks.KERNEL)
     radius = _checks.positive("radius", math.sqrt(dim) if radius is None else radius, ndim=0)
-    sizes = [multiplicity(dim, k) for k in range(degree + 1)]
-    if explicit and sum(sizes) > _MOST_MODES:
+    counts = [multiplicity(dim, k) for k in range(degree + 1)]
+    if explicit and sum(counts) > _MOST_MODES:
         raise ValueError(
-            f"explicit=True would make {sum(sizes)} modes, more than {_MOST_MODES}; lower degree, "
+            f"explicit=True would make {sum(counts)} modes, more than {_MOST_MODES}; lower degree, "
             "or leave it out and use .level"
         )
-    angle, weights = _quadrature(dim, degree)
-    angle = jnp.asarray(angle)
-    profile = _profile(kernel, radius, angle, jnp.eye(dim, 2))
+    angle, weights = map(on_device, _quadrature(dim, degree))
+    profile = _profile(kernel, radius, angle, on_device(np.eye(dim, 2)))
     _check_rotation(profile, kernel, radius, angle, dim)
+    sizes = _sizes(dim, degree, profile.dtype)
+    values, noise = _values(profile, weights, sizes)
+    values = _checks.eigenvalues(values, falling=False)
+    degrees = np.arange(degree + 1)
+    if explicit:
+        degrees = np.repeat(degrees, counts)
+        sizes = on_device(np.ones(len(degrees), values.dtype))
+    values, *levels, order = _falling(values, sizes, on_device(degrees))
+    return SphereSpectrum(
+        kernel, values, *levels, order, radius, noise, dim, degree, explicit or degree == 0
+    )
+
+
+@jax.jit
+def _values(profile, weights, sizes):
+    """Eigenvalue of every level, zero below round-off, and how many are; see `sphere`."""
     variance = jnp.abs(profile).max()
-    values = jnp.asarray(weights, profile.dtype) @ profile
-    sizes = jnp.asarray([float(size) for size in sizes], values.dtype)
+    values = weights.astype(profile.dtype) @ profile
     floor = 4.5 * jnp.finfo(values.dtype).eps * variance
     # no level holds more than the variance, so one with that many modes is below the floor too
     noise = (jnp.abs(values) <= floor) | (sizes * floor > variance)
-    values = _checks.eigenvalues(jnp.where(noise, 0.0, values), falling=False)
-    degrees = np.arange(degree + 1)
-    if explicit:
-        counts = [multiplicity(dim, k) for k in degrees]
-        degrees, values = np.repeat(degrees, counts), jnp.repeat(values, np.array(counts))
-        sizes = jnp.ones_like(values)
+    return jnp.where(noise, 0.0, values), noise.sum()
+
+
+@jax.jit
+def _falling(values, sizes, degrees):
+    """Sort the values of the degrees (k,), with sizes and degrees: also their order."""
+    values = values[degrees]
     order = jnp.argsort(-values)
-    return SphereSpectrum(
-        kernel=kernel, values=values[order], degeneracy=sizes[order],
-        degree=jnp.asarray(degrees)[order], order=order, radius=radius, noise=noise.sum(),
-        dim=dim, degrees=degree, explicit=explicit or degree == 0,
-    )  # fmt: skip
+    return values[order], sizes[order], degrees[order], order
 
 
 def _check_rotation(one, kernel, radius, angle, dim):

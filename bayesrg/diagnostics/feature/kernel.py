@@ -2,6 +2,7 @@
 """Feature kernels of networks, compared with their prior means and with the targets."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -12,6 +13,7 @@ from jax import Array
 from jaxtyping import Float
 
 from ... import _checks
+from ..._callables import as_pytree
 from ..._checks import ArrayLike
 
 MAX_BYTES = 2**31
@@ -121,13 +123,18 @@ class Walk(NamedTuple):
 
 def reference(kernels: Array, targets: Array, ridge: Array) -> Reference:
     """Return the `Reference` for prior mean ``kernels`` (L, n, n), ``targets`` (n, c), ridge ()."""
+    return Reference(kernels, *_reference(kernels, targets), ridge)
+
+
+@jax.jit
+def _reference(kernels, targets):
     values, vectors = jnp.linalg.eigh(kernels)
     least = max(_RANK, 10 * kernels.shape[-1] * float(jnp.finfo(values.dtype).eps))
     floor = least * values.max(-1, keepdims=True)
     inverse = jnp.where(values > floor, 1.0 / jnp.where(values > floor, values, 1.0), 0.0)
     lifted = vectors @ (inverse[..., None] * (jnp.swapaxes(vectors, -1, -2) @ targets))
     centred = targets - targets.mean(0)
-    return Reference(kernels, values[..., ::-1], targets, centred, lifted, ridge)
+    return values[..., ::-1], targets, centred, lifted
 
 
 def quantities(Phi: Float[Array, "layer point point_bis"], ref: Reference, modes: int) -> dict:
@@ -216,13 +223,30 @@ def walk(
     # All groups run through one compiled scan, in blocks. The last draw is repeated to fill the
     # last block, with weight zero; row i of `weight` says to which group draw i belongs.
     leads = [next(iter(draws.values())).shape[:2] for draws in groups.values()]
-    ends = np.cumsum([chains * draws for chains, draws in leads])
+    total, found = _walk(as_pytree(at), ref, list(groups.values()), modes, keep)
+    found = {
+        k: np.asarray(v).reshape(v.shape[0] * _AT_ONCE, *v.shape[2:]) for k, v in found.items()
+    }
+    result, start = {}, 0
+    for name, lead, mean in zip(groups, leads, np.asarray(total), strict=True):
+        size = lead[0] * lead[1]
+        own = {k: v[start : start + size].reshape(*lead, *v.shape[1:]) for k, v in found.items()}
+        result[name], start = Walk(own, mean / size), start + size
+    return result
+
+
+@partial(jax.jit, static_argnames=("modes", "keep"))
+def _walk(at, ref, groups, modes, keep):
+    """Sum of the kernels of each group, and quantities of all draws (block, draw, ...)."""
+    sizes = [np.prod(next(iter(draws.values())).shape[:2], dtype=int) for draws in groups]
+    ends = np.cumsum(sizes)
     blocks = -(-int(ends[-1]) // _AT_ONCE)
     there = np.minimum(np.arange(blocks * _AT_ONCE), ends[-1] - 1)  # the last draw fills up
-    weight = np.eye(len(leads))[np.searchsorted(ends, there, side="right")]
+    weight = np.eye(len(groups))[np.searchsorted(ends, there, side="right")]
     weight[ends[-1] :] = 0.0
 
-    def flat(*arrays):
+    def flat(name):
+        arrays = [draws[name] for draws in groups]
         joined = jnp.concatenate([a.reshape(-1, *a.shape[2:]) for a in arrays])[there]
         return joined.reshape(blocks, _AT_ONCE, *joined.shape[1:])
 
@@ -236,20 +260,6 @@ def walk(
         Phi, found = jax.vmap(one)(draws)
         return total + jnp.tensordot(weight, Phi, (0, 0)), found
 
-    @jax.jit
-    def run(weight, draws):
-        start = jnp.zeros((len(leads), *ref.kernels.shape), ref.kernels.dtype)
-        return jax.lax.scan(step, start, (weight, draws))
-
-    draws = {
-        name: flat(*(g[name] for g in groups.values())) for name in next(iter(groups.values()))
-    }
+    start = jnp.zeros((len(groups), *ref.kernels.shape), ref.kernels.dtype)
     weight = jnp.asarray(weight.reshape(blocks, _AT_ONCE, -1), ref.kernels.dtype)
-    total, found = run(weight, draws)
-    found = {k: np.asarray(v).reshape(blocks * _AT_ONCE, *v.shape[2:]) for k, v in found.items()}
-    result = {}
-    for name, lead, end, mean in zip(groups, leads, ends, np.asarray(total), strict=True):
-        size = lead[0] * lead[1]
-        own = {k: v[end - size : end].reshape(*lead, *v.shape[1:]) for k, v in found.items()}
-        result[name] = Walk(own, mean / size)
-    return result
+    return jax.lax.scan(step, start, (weight, {name: flat(name) for name in groups[0]}))
