@@ -14,15 +14,20 @@ SMALL = 1e-3  # noise variance over mean squared target below which weights mix 
 
 
 def check_observed(
-    net: DeepLinear, X: ArrayLike, Y: ArrayLike | None, *, weights: bool, force: bool = False
+    net: DeepLinear,
+    X: ArrayLike,
+    Y: ArrayLike | None = None,
+    *,
+    weights: bool,
+    force: bool = False,
 ) -> Array | None:
-    """Check data against a network before its posterior is sampled.
+    """Check data against a network before its posterior is sampled, and return the targets.
 
     Parameters
     ----------
     net : DeepLinear
     X : (n, d)
-    Y : (n,) for one output, (n, c) for several, or None
+    Y : (n,) or (n, 1) for one output, (n, c) for several, optional
     weights : bool
         Whether weights are sampled, and not the order parameter alone.
     force : bool
@@ -50,17 +55,13 @@ def check_observed(
     -----
     Numbers are looked at where they can be read, that is, outside compiled programs.
     """
-    X = _checks.finite("X", X)
-    Y = Y if Y is None else _checks.finite("y", Y)
-    shapes = f"X has shape {np.shape(X)} and y {None if Y is None else np.shape(Y)}"
-    if np.ndim(X) != 2 or (Y is not None and np.ndim(Y) not in (1, 2)):
-        raise ValueError(f"{shapes}; give (n, d) and (n,) or (n, c)")
-    if Y is not None and np.shape(X)[0] != np.shape(Y)[0]:
-        raise ValueError(f"{shapes}; give one target per row")
+    _checks.instance("net", net, DeepLinear, _checks.NET)
+    weights, force = _checks.flag("weights", weights), _checks.flag("force", force)
+    X = _checks.inputs("X", _checks.finite("X", X, ndim=2))
     _refuse_no_noise(net, weights)
     if Y is None:
         return None
-    Y = _checks.finite("y", Y)
+    Y = _checks.targets("y", Y, X.shape[0])
     if (1 if Y.ndim == 1 else Y.shape[1]) != net.outputs:
         raise ValueError(
             f"y has shape {Y.shape} and the network {net.outputs} output(s); give one column per "
@@ -75,12 +76,24 @@ def check_observed(
 def noiseless(ridge: ArrayLike) -> bool:
     """Say whether the number ``ridge`` is zero, inside compiled programs too.
 
+    Parameters
+    ----------
+    ridge : ()
+        Noise variance.
+
+    Returns
+    -------
+    bool
+        False for a ridge that JAX traces.
+
     Raises
     ------
     ValueError
-        For a zero in a JAX array, which compiled programs could not tell from another number.
+        For a negative ridge, or a zero in a JAX array: compiled programs could not tell it from
+        another number.
     """
-    if not _checks.known(ridge) or np.any(np.asarray(ridge) != 0):
+    _checks.nonnegative("ridge", ridge, ndim=0)
+    if not _checks.known(ridge) or np.asarray(ridge) != 0:
         return False
     if isinstance(ridge, Array):
         raise ValueError("ridge is an array that holds 0; give the number 0.0")
