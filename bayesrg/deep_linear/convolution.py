@@ -36,6 +36,10 @@ def conv_sizes(net: ConvLinear, inputs: int) -> tuple[Bartlett, ...]:
     ------
     ValueError
         If ``net`` is of another kind, or a mask is wider than what it looks at.
+
+    References
+    ----------
+    arXiv 2406.03260.
     """
     _checks.instance("net", net, ConvLinear, _CONV)
     sites, result = net.sites(inputs), []
@@ -75,6 +79,10 @@ def conv_factor(
     ValueError
         As `conv_sizes`, and for latents that are missing, not finite or of another shape, or
         negative squares ``c{l}``.
+
+    References
+    ----------
+    arXiv 2406.03260.
     """
     sizes = conv_sizes(net, inputs)
     factors = bartlett_factors(sizes, latents)
@@ -111,6 +119,10 @@ def conv_covariance(
     ------
     ValueError
         For mismatched shapes, or numbers that are not finite.
+
+    References
+    ----------
+    arXiv 2406.03260.
     """
     _checks.instance("net", net, ConvLinear, _CONV)
     X, factor = net.check(X), _checks.finite("factor", factor)
@@ -147,6 +159,10 @@ def conv_log_likelihood(
     ValueError
         For mismatched shapes, numbers that are not finite, more than 500 targets, or a covariance
         that is singular because there is no noise.
+
+    References
+    ----------
+    arXiv 2406.03260.
     """
     _checks.instance("net", net, ConvLinear, _CONV)
     X = net.check(X)
