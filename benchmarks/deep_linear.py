@@ -21,7 +21,7 @@ from numpyro.infer import NUTS
 from timing import facts
 
 import bayesrg as brg
-from bayesrg.deep_linear import input_kernel, order_of_weights, order_parameter
+from bayesrg.deep_linear import order_of_weights, order_parameter
 from bayesrg.models import deep_linear, deep_linear_collapsed
 
 POINTS, INPUTS, OUTPUTS, RIDGE = 50, 20, 2, 0.1
@@ -51,7 +51,7 @@ def collapsed(data, hyper):
     """Model of the order parameter, and what to read off a draw: f is drawn given Q."""
     net = deep_linear.network(**hyper)
     eigen = deep_linear_collapsed.prepare(data, **hyper)
-    prior, X = input_kernel(net, INPUTS), jnp.concatenate([data.X, data.X_test])
+    prior, X = net.input_kernel(INPUTS), jnp.concatenate([data.X, data.X_test])
 
     def read(key, draw):
         Q, chain = order_parameter(net.widths, OUTPUTS, draw)

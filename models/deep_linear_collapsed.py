@@ -60,7 +60,7 @@ def model(
     with numpyro.plate("output", outputs, dim=-2), numpyro.plate("output_bis", outputs, dim=-1):
         numpyro.deterministic("Q", Q)
 
-    prior = brg.deep_linear.input_kernel(net, X.shape[1]) if spectrum is None else spectrum
+    prior = net.input_kernel(X.shape[1]) if spectrum is None else spectrum
     noise, factor = net.noise_variance, chain[0] if chain else None
     if outputs == 1 and not brg.deep_linear.noiseless(ridge):  # a cut can use every rule
         law = brg.gp.marginal(prior, X, noise, scale=Q[0, 0], eigen=eigen)
@@ -80,7 +80,7 @@ def prepare(data, *, spectrum=None, **hyper):
     """Return the eigenpairs of the input kernel at X as a hyper-argument, made once."""
     if spectrum is not None:
         return {"eigen": brg.gp.eigenpairs_of(spectrum, data.X)}
-    prior = brg.deep_linear.input_kernel(deep_linear.network(**hyper), data.X.shape[1])
+    prior = deep_linear.network(**hyper).input_kernel(data.X.shape[1])
     return {"eigen": brg.gp.eigenpairs(data.X, jnp.full(data.X.shape[1], prior.variance))}
 
 

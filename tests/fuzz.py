@@ -282,7 +282,10 @@ def main(which=""):
     with np.errstate(all="ignore"):
         objects = fuzz_problems.common()
         counts, faults = collections.defaultdict(collections.Counter), 0
-        for name, function, given in chosen(objects, which):
+        problems = chosen(objects, which)
+        if not problems:
+            sys.exit(f"no problem's name starts with {which!r}")
+        for name, function, given in problems:
             found = [*judge(name, function, given), *valid(name, function, given)]
             for argument, what, verdict, detail in found:
                 counts[name.split(".")[0]][verdict] += 1

@@ -251,6 +251,7 @@ def networks(o):
             widths=(2,), ridge=0.1, outputs=1, weight_scales=1.0, parametrisation="mean_field",
             richness=1.0)),
         "DeepLinear.kernel": (deep.kernel, dict(X=X, Z=Z)),
+        "DeepLinear.input_kernel": (deep.input_kernel, dict(inputs=2)),
         "DeepLinear.init": (deep.init, dict(key=0, inputs=2)),
         "DeepLinear.white_shapes": (deep.white_shapes, dict(inputs=2)),
         "DeepLinear.weights": (deep.weights, dict(

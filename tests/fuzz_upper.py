@@ -35,7 +35,7 @@ def theory(o):
     annealed = dict(values=VALUES, widths=(3,), activations="tanh")
     several = dict(moments=t.moments(FEATURES, BOTH), n=20.0, ridge=0.1)
     equivalent = t.equivalent_kernel(VALUES, 20.0, 0.1)
-    found = {
+    return {
         "Activation": (lambda **given: t.hermite(t.Activation(**given), 1.0), dict(
             function=jnp.tanh, kinks=(0.0,))),
         "Activation closed": (
@@ -92,17 +92,33 @@ def theory(o):
         "two_resolvents": (t.two_resolvents, dict(moments=moments, n=20.0, ridge=0.1,
                                                   A=np.eye(4))),
     }  # fmt: skip
-    return found | deep_linear()
 
 
-def deep_linear():
+def deep_linear(o):
     deep, lin = t.deep_linear, net.DeepLinear((3,), ridge=0.1)
     two = net.DeepLinear((3,), ridge=0.1, outputs=2)
     conv = deep.ConvLinear((2,), (2,), ridge=0.1)
     images = rng.normal(size=(4, 1, 3))
     given = dict(net=lin, X=X, y=y, kernel=k.Linear(0.5))
     exact = deep.exact(lin, X, y)
-    found = {
+    squares, normals = np.array([3.0, 2.0]), np.array([0.3])  # of two outputs in layer 1
+    latents = {"c1": np.array([1.0, 2.0]), "t1": np.array([0.3])}
+    factor = deep.conv_factor(conv, 3, latents)
+    order = lambda c1, t1=None: deep.order_parameter((3,), 2, {"c1": c1, "t1": t1})  # noqa: E731
+    return {
+        "bartlett_sizes": (deep.bartlett_sizes, dict(widths=(3,), outputs=2)),
+        "check_observed": (deep.check_observed, dict(
+            net=two, X=X, Y=BOTH, weights=True, force=False)),
+        "conv_covariance": (deep.conv_covariance, dict(net=conv, X=images, factor=factor)),
+        "conv_factor": (deep.conv_factor, dict(net=conv, inputs=3, latents=latents)),
+        "conv_log_likelihood": (deep.conv_log_likelihood, dict(
+            net=conv, X=images, Y=y[:4], factor=factor)),
+        "conv_sizes": (deep.conv_sizes, dict(net=conv, inputs=3)),
+        "noiseless": (deep.noiseless, dict(ridge=0.1)),
+        "order_of_weights": (deep.order_of_weights, dict(net=two, weights=two.init(0, 2))),
+        "order_parameter": (deep.order_parameter, dict(
+            widths=(3,), outputs=2, latents=dict(c1=squares, t1=normals))),
+        "order_parameter latents": (order, dict(c1=squares, t1=normals)),
         "ConvLinear": (deep.ConvLinear, dict(
             channels=(2,), masks=(2,), strides=(1,), ridge=0.1, outputs=1, weight_scales=1.0)),
         "ConvLinear.init": (conv.init, dict(key=0, inputs=(1, 3))),
@@ -126,7 +142,6 @@ def deep_linear():
         "prior_density": (deep.prior_density, dict(widths=np.array([3.0, 4.0]), log_q=0.5)),
         "wide_and_deep": (deep.wide_and_deep, dict(energy=1.0, effective_depth=0.5)),
     }  # fmt: skip
-    return {f"deep_linear.{name}": problem for name, problem in found.items()}
 
 
 def tree():
@@ -269,4 +284,5 @@ def plots(o):
     return found | {"plot_spectrum": (brg.plots.plot_spectrum, backed)}
 
 
-UPPER = dict(theory=theory, diagnostics=diagnostics, inference=inference, io=io, plots=plots)
+UPPER = dict(theory=theory, deep_linear=deep_linear, diagnostics=diagnostics, inference=inference,
+             io=io, plots=plots)  # fmt: skip

@@ -164,5 +164,7 @@ def test_bad_questions():
     with pytest.raises(ValueError, match="Y has 501 entries"):
         factor = np.asarray(chain_draws(NET, 7, 40_000))[0]
         conv_log_likelihood(NET, np.zeros((501, 2, 7)), np.zeros(501), factor)
+    with pytest.raises(ValueError, match=r"factor has shape \(1, 2, 2\); give \(..., 1, 3, r\)"):
+        conv_covariance(NET, X, np.ones((1, 2, 2)))
     with pytest.raises(ValueError, match="weight_scales has shape"):
         ConvLinear((3,), (3,), ridge=0.1, weight_scales=(1.0, 1.0, 1.0))

@@ -22,7 +22,7 @@ from bayesrg.deep_linear.features import (
 )
 from bayesrg.deep_linear.order import latent_excess, order_parameter
 from bayesrg.deep_linear.problem import prepare
-from bayesrg.deep_linear.weights import input_kernel, weight_excess
+from bayesrg.deep_linear.weights import weight_excess
 from bayesrg.gp import MatrixMercerNormal, eigenpairs
 from bayesrg.inference.sites import bind, layout_of
 from bayesrg.models import deep_linear, deep_linear_collapsed
@@ -262,7 +262,7 @@ def test_one_output_against_the_exact_solver(ridge):
 def test_the_collapsed_model_can_be_cut():
     """Two outputs: three of five input modes explicit, the evidence at given Q unmoved."""
     reference = np.random.default_rng(9).standard_normal((40, 5))
-    hyper = HYPER | {"spectrum": brg.spectrum.nystrom(input_kernel(NET, 5), reference)}
+    hyper = HYPER | {"spectrum": brg.spectrum.nystrom(NET.input_kernel(5), reference)}
     latents = {k: v[0] for k, v in latents_of_the_prior((4, 3), 2, 1, 3).items()}
     coarse = brg.rg.coarsen(deep_linear_collapsed.model, y=brg.rg.Coarse(3))
 
@@ -353,8 +353,8 @@ def low_rank():
 @pytest.mark.parametrize(
     "call, message",
     [
-        (lambda: run(deep_linear.model, X[0]), r"X has shape \(5,\) and y \(6, 2\)"),
-        (lambda: run(deep_linear.model, X, Y[:4]), r"X has shape \(6, 5\) and y \(4, 2\)"),
+        (lambda: run(deep_linear.model, X[0]), r"X must be an array of 2 dim.*got shape \(5,\)"),
+        (lambda: run(deep_linear.model, X, Y[:4]), r"y has shape \(4, 2\) but the inputs"),
         (lambda: run(deep_linear.model, X * np.nan), r"X contains non-finite.*\[0, 0\]"),
         (lambda: run(deep_linear.model, X, Y * np.inf), "y contains non-finite"),
         (lambda: run(deep_linear.model, X, Y[:, 0]), r"y has shape \(6,\) and the network 2"),

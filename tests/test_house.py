@@ -126,8 +126,7 @@ def undescribed(name, function):
         yield f"{name}: no docstring"
     for q in signature.parameters.values():
         found = re.search(rf"(?<!\w){re.escape(q.name)}(?!\w)", doc)
-        refers = re.search(r"[Aa]rguments are those of|as in `", doc)
-        if not (q.name.startswith("_") or found or refers):
+        if not (q.name.startswith("_") or found):
             yield f"{name}: {q.name} is not described"
     if signature.return_annotation is not signature.empty:
         if not re.search(r"[Rr]eturn|Read|: \(|->", doc):

@@ -149,3 +149,19 @@ def test_weights_give_their_order_parameter_and_function():
         np.testing.assert_allclose(w, s * z / np.sqrt(z.shape[1]), rtol=1e-15)
     A = white[2] @ white[1] / np.sqrt(12)
     np.testing.assert_allclose(Q, A @ A.T, rtol=1e-13)
+
+
+def test_bad_questions():
+    """Latents are checked where they enter; those of layers broadcast."""
+    good = {"c1": np.ones((5, 1)), "c2": np.ones(1)}
+    assert parameters((3, 8), 1, good).Q.shape == (5, 1, 1)
+    for latents, words in (
+        ({"c1": np.ones(1)}, "latents has 0 numbers in 'c2' and 0 in 't2'; give 1 and 0"),
+        (good | {"c2": -np.ones(1)}, r"latents\['c2'\] must be non-negative"),
+        (good | {"c2": np.ones((4, 1))}, "shapes do not fit together"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            latent_excess((3, 8), 1, latents)
+    net = brg.networks.DeepLinear((4,), ridge=0.1)
+    with pytest.raises(ValueError, match="do not fit widths"):
+        order_of_weights(net, [np.ones((4, 5)), np.ones((2, 4))])

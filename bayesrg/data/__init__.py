@@ -139,11 +139,19 @@ def _task(labels, task, path):
 
 
 def one_target(X: ArrayLike, y: ArrayLike | None = None) -> None:
-    """Require inputs ``X`` (n, d) and, unless ``y`` is None, one target per row (n,).
+    """Check the data of a model with one output; return nothing.
 
-    Returns None. Raises a ValueError for other shapes and for numbers that are not finite.
+    Parameters
+    ----------
+    X : (n, d)
+    y : (n,), optional
+
+    Raises
+    ------
+    ValueError
+        For other shapes, or numbers that are not finite.
     """
-    X = _checks.inputs("X", X)
+    X = _checks.inputs("X", _checks.finite("X", X, ndim=2))
     if y is not None and _checks.targets("y", y, X.shape[0]).ndim != 1:
         raise ValueError(
             f"y has shape {np.shape(y)}; the model has one output, give ({len(X)},): one column, "

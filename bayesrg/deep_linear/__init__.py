@@ -21,7 +21,7 @@ from .perturbative import perturbative_kernel
 from .saddle import Saddle, saddle
 from .scalar import Exact, exact, prior_density
 from .stationary import Stationary
-from .weights import input_kernel, order_of_weights
+from .weights import order_of_weights
 
 __all__ = [
     "ConvLinear",
@@ -41,7 +41,6 @@ __all__ = [
     "evidence",
     "exact",
     "infinite_depth",
-    "input_kernel",
     "leading_log_evidence",
     "log_meijer_g",
     "noiseless",

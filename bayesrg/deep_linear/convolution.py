@@ -12,14 +12,35 @@ from .. import _checks
 from .._checks import ArrayLike
 from .._linalg import quad_logdet
 from ..networks import ConvLinear
-from .order import Bartlett, bartlett_factor
+from .order import Bartlett, bartlett_factors
 
 _LARGEST = 500  # rows of the covariance that every draw factorises
 _CONV = "a ConvLinear"
 
 
 def conv_sizes(net: ConvLinear, inputs: int) -> tuple[Bartlett, ...]:
-    """List the random factors of a network in the order L, ..., 1 for ``inputs`` sites of X."""
+    """List the sizes of the random factors, in the order L, ..., 1 in which they multiply.
+
+    Parameters
+    ----------
+    net : ConvLinear
+    inputs : int
+        Number S_0 of sites of X (n, C_0, S_0).
+
+    Returns
+    -------
+    tuple of Bartlett, (L,)
+        Each factor is (rows, rank); the first has a row for each output and site of layer L.
+
+    Raises
+    ------
+    ValueError
+        If ``net`` is of another kind, or a mask is wider than what it looks at.
+
+    References
+    ----------
+    arXiv 2406.03260.
+    """
     _checks.instance("net", net, ConvLinear, _CONV)
     sites, result = net.sites(inputs), []
     rows = net.outputs * sites[-1]
@@ -42,25 +63,39 @@ def conv_factor(
     Parameters
     ----------
     net : ConvLinear
-    inputs : sites S_0 of X
+    inputs : int
+        Number S_0 of sites of X (n, C_0, S_0).
     latents : mapping
-        Of ``c{l}`` (..., pivots) and ``t{l}`` (..., entries), as `conv_sizes` lists them.
+        For every layer ``c{l}`` (..., pivots) and ``t{l}`` (..., entries), the numbers that
+        `conv_sizes` counts: sites of the model deep_linear_conv, or draws of them. A name without
+        numbers is left out.
 
     Returns
     -------
     (..., c, S_1, r)
+
+    Raises
+    ------
+    ValueError
+        As `conv_sizes`, and for latents that are missing, not finite or of another shape, or
+        negative squares ``c{l}``.
+
+    References
+    ----------
+    arXiv 2406.03260.
     """
+    sizes = conv_sizes(net, inputs)
+    factors = bartlett_factors(sizes, latents)
     sites, outputs = net.sites(inputs), net.outputs
     F = jnp.eye(outputs * sites[-1]) / np.sqrt(sites[-1])
-    for size in conv_sizes(net, inputs):
-        B = bartlett_factor(size, latents.get(f"c{size.layer}"), latents.get(f"t{size.layer}"))
+    for size, B in zip(sizes, factors, strict=True):
         G = F @ B / np.sqrt(size.width)
         G = G.reshape(G.shape[:-2] + (outputs, sites[size.layer], size.rank))
         if size.layer > 1:
             i = size.layer - 1
             F = _spread(G, sites[i], net.masks[i], net.steps[i])
             F = F.reshape(F.shape[:-3] + (outputs * sites[i], F.shape[-1]))
-    return G
+    return _checks.defined("latents", G)
 
 
 def conv_covariance(
@@ -68,13 +103,38 @@ def conv_covariance(
 ) -> Float[Array, "*batch output point output_bis point_bis"]:
     r"""Covariance :math:`\sum_{ii'}Q_{(ai),(bi')}K_{ii'}(x,x')` of the functions given Q.
 
-    ``X`` is (n, C_0, S_0) and ``factor`` (..., c, S_1, r) from `conv_factor`; the result is
-    (..., c, n, c, n).
+    Parameters
+    ----------
+    net : ConvLinear
+    X : (n, C_0, S_0)
+    factor : (..., c, S_1, r)
+        Factor of the order parameter, from `conv_factor`.
+
+    Returns
+    -------
+    (..., c, n, c, n)
+        Without noise.
+
+    Raises
+    ------
+    ValueError
+        For mismatched shapes, or numbers that are not finite.
+
+    References
+    ----------
+    arXiv 2406.03260.
     """
-    factor = jnp.asarray(factor)
+    _checks.instance("net", net, ConvLinear, _CONV)
+    X, factor = net.check(X), _checks.finite("factor", factor)
+    expected = (net.outputs, net.sites(X.shape[2])[1])
+    if factor.ndim < 3 or factor.shape[-3:-1] != expected or not factor.size:
+        raise ValueError(
+            f"factor has shape {factor.shape}; give (..., {expected[0]}, {expected[1]}, r), as "
+            "conv_factor returns it for the sites of X"
+        )
     columns = jnp.einsum("nip,...air->...anpr", net.patches(X), factor)
     flat = columns.reshape(columns.shape[:-2] + (-1,))
-    return jnp.einsum("...anq,...bmq->...anbm", flat, flat)
+    return _checks.defined("X or factor", jnp.einsum("...anq,...bmq->...anbm", flat, flat))
 
 
 def conv_log_likelihood(
@@ -87,7 +147,8 @@ def conv_log_likelihood(
     net : ConvLinear
     X : (n, C_0, S_0)
     Y : (n,) or (n, c), with n c at most 500, as local kernels share no eigenvectors
-    factor : (..., c, S_1, r) from `conv_factor`
+    factor : (..., c, S_1, r)
+        Factor of the order parameter, from `conv_factor`.
 
     Returns
     -------
@@ -96,13 +157,21 @@ def conv_log_likelihood(
     Raises
     ------
     ValueError
-        For mismatched shapes, non-finite data, or more than 500 targets.
+        For mismatched shapes, numbers that are not finite, more than 500 targets, or a covariance
+        that is singular because there is no noise.
+
+    References
+    ----------
+    arXiv 2406.03260.
     """
+    _checks.instance("net", net, ConvLinear, _CONV)
     X = net.check(X)
     Y = _checks.targets("Y", Y, X.shape[0]).reshape(X.shape[0], -1)
     n, c = Y.shape
     if c != net.outputs:
-        raise ValueError(f"Y has {c} columns and the network {net.outputs} outputs")
+        raise ValueError(
+            f"Y has {c} columns and the network {net.outputs} output(s); give one column per output"
+        )
     if n * c > _LARGEST:
         raise ValueError(
             f"Y has {n * c} entries, and their covariance is factorised at every draw; give "
@@ -112,7 +181,8 @@ def conv_log_likelihood(
     C = C.reshape(C.shape[:-4] + (n * c, n * c)) + net.ridge * jnp.eye(n * c)
     y = jnp.broadcast_to(Y.T.reshape(-1), C.shape[:-1])
     quad, log_det = quad_logdet(C, y[..., None, :])
-    return -0.5 * (quad[..., 0] + log_det + n * c * np.log(2 * np.pi))
+    density = -0.5 * (quad[..., 0] + log_det + n * c * np.log(2 * np.pi))
+    return _checks.defined("X, Y or factor", density)
 
 
 def _spread(G, sites, mask, stride):

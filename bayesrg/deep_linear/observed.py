@@ -14,18 +14,24 @@ SMALL = 1e-3  # noise variance over mean squared target below which weights mix 
 
 
 def check_observed(
-    net: DeepLinear, X: ArrayLike, Y: ArrayLike | None, *, weights: bool, force: bool = False
+    net: DeepLinear,
+    X: ArrayLike,
+    Y: ArrayLike | None = None,
+    *,
+    weights: bool,
+    force: bool = False,
 ) -> Array | None:
-    """Check data for a network whose posterior is to be sampled, and return the targets.
+    """Check data against a network before its posterior is sampled, and return the targets.
 
     Parameters
     ----------
     net : DeepLinear
-    X : (n, d), inputs
-    Y : (n,) for one output, (n, c) for several, or None
-        Targets; None samples the prior.
-    weights : bool, True if all weights are sampled, False if only the order parameter is
-    force : bool, allow sampling of weights at any noise above zero
+    X : (n, d)
+    Y : (n,) or (n, 1) for one output, (n, c) for several, optional
+    weights : bool
+        Whether weights are sampled, and not the order parameter alone.
+    force : bool
+        Whether to let weights be sampled at any noise above zero.
 
     Returns
     -------
@@ -50,17 +56,13 @@ def check_observed(
     -----
     Inside a compiled program numbers cannot be read, and only shapes are checked.
     """
-    X = _checks.finite("X", X)
-    Y = Y if Y is None else _checks.finite("y", Y)
-    shapes = f"X has shape {np.shape(X)} and y {None if Y is None else np.shape(Y)}"
-    if np.ndim(X) != 2 or (Y is not None and np.ndim(Y) not in (1, 2)):
-        raise ValueError(f"{shapes}; give (n, d) and (n,) or (n, c)")
-    if Y is not None and np.shape(X)[0] != np.shape(Y)[0]:
-        raise ValueError(f"{shapes}; give one target per row")
+    _checks.instance("net", net, DeepLinear, _checks.NET)
+    weights, force = _checks.flag("weights", weights), _checks.flag("force", force)
+    X = _checks.inputs("X", _checks.finite("X", X, ndim=2))
     _refuse_no_noise(net, weights)
     if Y is None:
         return None
-    Y = _checks.finite("y", Y)
+    Y = _checks.targets("y", Y, X.shape[0])
     if (1 if Y.ndim == 1 else Y.shape[1]) != net.outputs:
         raise ValueError(
             f"y has shape {Y.shape} and the network {net.outputs} output(s); give one column per "
@@ -75,12 +77,24 @@ def check_observed(
 def noiseless(ridge: ArrayLike) -> bool:
     """Return whether ``ridge`` is the number 0; a value that cannot be read counts as positive.
 
+    Parameters
+    ----------
+    ridge : ()
+        Noise variance.
+
+    Returns
+    -------
+    bool
+        False for a ridge that JAX traces.
+
     Raises
     ------
     ValueError
-        For a zero in a JAX array, because compiled programs cannot read it.
+        For a negative ridge, or a zero in a JAX array: compiled programs could not tell it from
+        another number.
     """
-    if not _checks.known(ridge) or np.any(np.asarray(ridge) != 0):
+    _checks.nonnegative("ridge", ridge, ndim=0)
+    if not _checks.known(ridge) or np.asarray(ridge) != 0:
         return False
     if isinstance(ridge, Array):
         raise ValueError("ridge is an array that holds 0; give the number 0.0")

@@ -10,6 +10,7 @@ from jax import Array
 from jaxtyping import Float
 from scipy.special import psi
 
+from .. import _checks
 from .._checks import ArrayLike
 
 
@@ -72,14 +73,23 @@ class Moments(NamedTuple):
 
 
 def bartlett_sizes(widths: Sequence[int], outputs: int) -> tuple[Bartlett, ...]:
-    """Return the sizes of the L random factors, in the order L, ..., 1 in which they multiply.
+    """List the sizes of the random factors, in the order L, ..., 1 in which they multiply.
 
     Parameters
     ----------
-    widths : (N_1, ..., N_L), widths of the hidden layers
+    widths : (N_1, ..., N_L)
     outputs : int
-        Number of outputs c. A layer narrower than c leaves only as many columns as its width to
-        the layers below it.
+        Number c of outputs.
+
+    Returns
+    -------
+    tuple of Bartlett, (L,)
+        Each factor is (rows, rank), and its rank is the number of rows of the next one.
+
+    Raises
+    ------
+    ValueError
+        For a width or number of outputs that is not a positive integer.
 
     Notes
     -----
@@ -92,7 +102,8 @@ def bartlett_sizes(widths: Sequence[int], outputs: int) -> tuple[Bartlett, ...]:
     ----------
     arXiv 2406.03260 for the chain of Wishart laws.
     """
-    sizes, rows = [], outputs
+    widths, rows = _checks.whole_numbers("widths", widths), _checks.whole("outputs", outputs)
+    sizes = []
     for layer in range(len(widths), 0, -1):
         sizes.append(Bartlett(layer, widths[layer - 1], rows))
         rows = sizes[-1].rank
@@ -129,6 +140,34 @@ def bartlett_factor(
     return B.at[..., rows[free], columns[free]].set(jnp.asarray(normals))
 
 
+def bartlett_factors(
+    sizes: Sequence[Bartlett], latents: Mapping[str, ArrayLike]
+) -> list[Float[Array, "*batch row rank"]]:
+    """Check the ``latents`` of a chain and assemble the trapezoids B of its ``sizes``."""
+    if not isinstance(latents, Mapping):
+        raise ValueError(
+            f"latents must be a mapping of c1, t1 and so on, got {_checks.shown(latents)}; give "
+            "the sites of the model, or a draw of them"
+        )
+    given = {}
+    for size in sizes:
+        least, total = size.rank - (size.rows > size.width), size.rank + size.normals
+        squares, normals = f"c{size.layer}", f"t{size.layer}"
+        for name, check in ((squares, _checks.nonnegative), (normals, _checks.finite)):
+            if latents.get(name) is not None:
+                given[name] = jnp.atleast_1d(check(f"latents[{name!r}]", latents[name]))
+        c, t = (given[n].shape[-1] if n in given else 0 for n in (squares, normals))
+        if not least <= c <= size.rank or c + t != total:
+            raise ValueError(
+                f"latents has {c} numbers in {squares!r} and {t} in {normals!r}; give {least} and "
+                f"{total - least}, as layer {size.layer} of the model has"
+            )
+
+    batch = _checks.fit(**{name: value.shape[:-1] for name, value in given.items()})
+    given = {name: jnp.broadcast_to(v, batch + v.shape[-1:]) for name, v in given.items()}
+    return [bartlett_factor(s, given.get(f"c{s.layer}"), given.get(f"t{s.layer}")) for s in sizes]
+
+
 def order_parameter(widths: Sequence[int], outputs: int, latents: Mapping[str, ArrayLike]) -> Order:
     r"""Return the order parameter and its chain of factors.
 
@@ -136,22 +175,35 @@ def order_parameter(widths: Sequence[int], outputs: int, latents: Mapping[str, A
 
     Parameters
     ----------
-    widths : (N_1, ..., N_L), widths of the hidden layers
-    outputs : int, number of outputs c
+    widths : (N_1, ..., N_L)
+    outputs : int
+        Number c of outputs.
     latents : mapping
-        For every layer l the squares ``c{l}`` (..., pivots) and the normal numbers ``t{l}``
-        (..., entries), where there are any: sites of the collapsed model, or draws of them.
+        For every layer ``c{l}`` (..., pivots) and ``t{l}`` (..., entries), the numbers that
+        `bartlett_sizes` counts: sites of the model deep_linear_collapsed, or draws of them. A name
+        without numbers is left out.
+
+    Returns
+    -------
+    Order
+        ``Q`` (..., c, c) and its ``chain`` of factors (..., c, r_l), for l = 1..L.
+
+    Raises
+    ------
+    ValueError
+        For latents that are missing, not finite or of another shape, or negative squares ``c{l}``.
 
     References
     ----------
     arXiv 2406.03260.
     """
-    G, chain = jnp.eye(outputs), []
-    for size in bartlett_sizes(widths, outputs):
-        B = bartlett_factor(size, latents.get(f"c{size.layer}"), latents.get(f"t{size.layer}"))
+    sizes = bartlett_sizes(widths, outputs)
+    factors, G, chain = bartlett_factors(sizes, latents), jnp.eye(outputs), []
+    for size, B in zip(sizes, factors, strict=True):
         G = G @ B / np.sqrt(size.width)
         chain.append(G)
-    return Order(G @ jnp.swapaxes(G, -1, -2), tuple(chain[::-1]))
+    Q = G @ jnp.swapaxes(G, -1, -2)
+    return Order(_checks.defined("latents", Q), tuple(chain[::-1]))
 
 
 def latent_excess(
@@ -163,12 +215,10 @@ def latent_excess(
     all layers: it is the posterior mean of `drive`. ``widths`` are (N_1, ..., N_L), ``outputs`` is
     c, and ``latents`` maps ``c{l}`` and ``t{l}`` to the squares and normal numbers of layer l.
     """
-    result = []
-    for size in bartlett_sizes(widths, outputs)[::-1]:
-        squares, normals = latents.get(f"c{size.layer}"), latents.get(f"t{size.layer}")
-        B = bartlett_factor(size, squares, normals)
+    sizes, result = bartlett_sizes(widths, outputs), []
+    for size, B in zip(sizes, bartlett_factors(sizes, latents), strict=True):
         result.append((B**2).sum((-2, -1)) - size.width * size.rows)
-    return jnp.stack(result, -1)
+    return jnp.stack(result[::-1], -1)
 
 
 def order_moments(widths: Sequence[int]) -> Moments:

@@ -7,21 +7,48 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
+from .. import _checks
 from .._checks import ArrayLike
-from ..kernels import Linear
 from ..networks import DeepLinear
 
 
-def order_of_weights(net: DeepLinear, weights: Sequence[ArrayLike]) -> Float[Array, "..."]:
-    r"""Return the order parameter Q (c, c) of ``weights``, matrices (N_l, N_{l-1}).
+def order_of_weights(
+    net: DeepLinear, weights: Sequence[ArrayLike]
+) -> Float[Array, "output output_bis"]:
+    r"""Order parameter :math:`Q = AA^T`, :math:`A = W_{L+1}\cdots W_2/(s_{L+1}\cdots s_2)`.
 
-    :math:`Q = AA^T` with :math:`A = W_{L+1}\cdots W_2/(s_{L+1}\cdots s_2)`; the identity if there
-    are no hidden layers.
+    Parameters
+    ----------
+    net : DeepLinear
+    weights : list of (N_l, N_{l-1}), l = 1..L+1
+        As ``net.init`` or ``net.weights`` returns them.
+
+    Returns
+    -------
+    (c, c)
+        The identity without hidden layers.
+
+    Raises
+    ------
+    ValueError
+        For weights that are not finite, or not of the shapes of the network.
+
+    References
+    ----------
+    arXiv 2406.03260.
     """
+    _checks.instance("net", net, DeepLinear, _checks.NET)
+    weights = _checks.matrices("weights", weights)
+    shapes = tuple(W.shape for W in weights)
+    if not weights or shapes != net.white_shapes(max(1, shapes[0][1])):
+        raise ValueError(
+            f"weights has shapes {shapes}, which do not fit widths {net.widths} and {net.outputs} "
+            "output(s); give the weights of this network, as init returns them"
+        )
     A = jnp.eye(net.outputs)
     for W, scale in zip(weights[:0:-1], net.scales[:0:-1], strict=True):
-        A = A @ jnp.asarray(W) / scale
-    return A @ jnp.swapaxes(A, -1, -2)
+        A = A @ W / scale
+    return _checks.defined("weights", A @ A.T)
 
 
 def weight_excess(white: Sequence[ArrayLike]) -> Float[Array, "*batch level"]:
@@ -31,8 +58,3 @@ def weight_excess(white: Sequence[ArrayLike]) -> Float[Array, "*batch level"]:
     """
     white = [jnp.asarray(z) for z in white]
     return jnp.stack([(z**2).sum((-2, -1)) - z.shape[-2] * z.shape[-1] for z in white], -1)
-
-
-def input_kernel(net: DeepLinear, inputs: int) -> Linear:
-    """Return the kernel of one output at order parameter 1, for ``inputs`` columns of X."""
-    return Linear(net.kernel(jnp.eye(1, inputs))[0, 0])

@@ -119,7 +119,19 @@ def sgd(
 ) -> Algorithm:
     r"""Descend on batches: :math:`w \leftarrow w - \eta\,(n/b)\,J_B^T (f_w(X_B) - y_B)`.
 
-    The arguments are those of `preconditioned`, with (n, d) inputs.
+    Parameters
+    ----------
+    apply : callable
+        From parameters, any pytree of arrays, and inputs (n, d) to outputs of the shape of y.
+    X : (n, d)
+    y : (n,) or (n, c)
+    step_size : ()
+        Step :math:`\eta` for the summed, halved loss.
+    batch : int
+        Points b of a step, drawn again each time.
+    tol : (), optional
+        Stop where the residual's norm is this fraction of the first. A step then computes outputs
+        at all points.
 
     Returns
     -------

@@ -11,6 +11,7 @@ from jaxtyping import Float
 
 from .. import _checks
 from .._checks import ArrayLike
+from ..kernels import Linear
 from .base import Network, check_scales, scales
 
 
@@ -128,8 +129,18 @@ class DeepLinear(Network):
         """
         X = _checks.inputs("X", X)
         Z = X if Z is None else _checks.columns("Z", _checks.inputs("Z", Z), X.shape[1], "X")
-        variance = (self.scales**2).prod() / self.output_scale**2
-        return variance * (X @ Z.T) / X.shape[1]
+        return self._variance * (X @ Z.T) / X.shape[1]
+
+    def input_kernel(self, inputs: int) -> Linear:
+        """Return what `kernel` computes as a `Kernel`, for X with ``inputs`` columns.
+
+        It is the prior of an output at order parameter 1.
+        """
+        return Linear(self._variance / _checks.whole("inputs", inputs))
+
+    @property
+    def _variance(self):
+        return (self.scales**2).prod() / self.output_scale**2
 
     def _shapes(self, inputs):
         sizes = (*inputs, *self.widths, self.outputs)

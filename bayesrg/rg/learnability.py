@@ -22,7 +22,13 @@ def learnability(
 ) -> Float[Array, "*batch mode"]:
     r"""How much of each mode n points determine, :math:`n\lambda_k/(n\lambda_k + s)`, s effective.
 
-    Arguments are those of `effective_ridge`.
+    Parameters
+    ----------
+    values : Spectrum, Levels, or eigenvalues (..., k)
+    n : (...) number of points, a positive real
+    ridge : (...) noise variance, zero allowed
+    degeneracy : (..., k) modes that a bare eigenvalue stands for, 1 by default
+    tail : (...) variance outside the modes; both as in `effective_ridge`
 
     Returns
     -------
@@ -49,7 +55,14 @@ def running_learnability(
 
     It is :math:`n\lambda_k/(n\lambda_k + \sigma_k^2)` with the universal ridge
     :math:`\sigma_k^2 = \sigma^2 + \sum_{j>k}\lambda_j`; inside a level, that of its first mode.
-    Arguments are those of `effective_ridge`.
+
+    Parameters
+    ----------
+    values : Spectrum, Levels, or eigenvalues (..., k)
+    n : (...) number of points, a positive real
+    ridge : (...) noise variance, zero allowed
+    degeneracy : (..., k) modes that a bare eigenvalue stands for, 1 by default
+    tail : (...) variance outside the modes; both as in `effective_ridge`
 
     Returns
     -------

@@ -61,14 +61,18 @@ def dressed_ridge(
 
     Parameters
     ----------
+    values : Spectrum, Levels, or eigenvalues (..., k)
+    n : (...) number of points, a positive real
+    ridge : (...) noise variance, zero allowed
     cutoff : (...) integers
         Modes kept; with a degeneracy it may cut a level, whose other modes count as eliminated.
+    degeneracy : (..., k) modes that a bare eigenvalue stands for, 1 by default
+    tail : (...) variance outside the modes; both as in `effective_ridge`
 
     Returns
     -------
     s : (...)
-        At most ridge plus the eliminated variance; the other arguments are those of
-        `effective_ridge`, and all of them batch together.
+        At most ridge plus the eliminated variance.
 
     Notes
     -----
@@ -95,7 +99,15 @@ def solve_ridge(
 ) -> Root:
     """Solve for the ridge above a cutoff and say how well the equation is met.
 
-    Arguments are those of `dressed_ridge`; cutoff 0 gives the effective ridge.
+    Parameters
+    ----------
+    values : Spectrum, Levels, or eigenvalues (..., k)
+    n : (...) number of points, a positive real
+    ridge : (...) noise variance, zero allowed
+    cutoff : (...) integers
+        Modes kept, as in `dressed_ridge`; 0 gives the effective ridge.
+    degeneracy : (..., k) modes that a bare eigenvalue stands for, 1 by default
+    tail : (...) variance outside the modes; both as in `effective_ridge`
 
     Returns
     -------
@@ -131,7 +143,14 @@ def universal_ridge(
 ) -> Float[Array, "*batch"]:
     r"""Ridge plus the variance of the modes above a cutoff, :math:`\sigma^2 + \sum_{k>\kappa}\lambda_k`.
 
-    Arguments are those of `dressed_ridge`; no number of points enters.
+    Parameters
+    ----------
+    values : Spectrum, Levels, or eigenvalues (..., k)
+    ridge : (...) noise variance, zero allowed
+    cutoff : (...) integers
+        Modes kept, as in `dressed_ridge`.
+    degeneracy : (..., k) modes that a bare eigenvalue stands for, 1 by default
+    tail : (...) variance outside the modes; both as in `effective_ridge`
 
     Returns
     -------
@@ -160,16 +179,22 @@ def two_stage_ridge(
 
     Parameters
     ----------
+    values : Spectrum, Levels, or eigenvalues (..., k)
+    n : (...) number of points, a positive real
+    ridge : (...) noise variance, zero allowed
+    cutoff : (...) integers
+        Modes kept, as in `dressed_ridge`.
     rule : "universal", "dressed" or "exact"
         What the first stage hands on. A number cannot be right for both stages: the universal
         ridge gives too large a result, to second order in the learnability of the eliminated
         modes, the dressed one too small a result. "exact" hands on the dressed ridge as a
         function of the bare one, and equals `effective_ridge`.
+    degeneracy : (..., k) modes that a bare eigenvalue stands for, 1 by default
+    tail : (...) variance outside the modes; both as in `effective_ridge`
 
     Returns
     -------
     (...)
-        The other arguments are those of `dressed_ridge`.
 
     References
     ----------
