@@ -7,7 +7,7 @@ import pytest
 from numpyro.distributions import Bernoulli
 
 from bayesrg import dynamics, gp, kernels, rg, spectrum
-from bayesrg.diagnostics import feature_kernel
+from bayesrg.diagnostics.feature import kernel as feature_kernel
 
 N, M = 17, 7  # shapes that no other test has, so that nothing is compiled already
 
