@@ -19,7 +19,7 @@ PACKAGE = ROOT / "bayesrg"
 LAYERS = {
     "_linalg": 0, "_activations": 0, "_fixedpoint": 0, "_covariance": 0, "_checks": 0,
     "_callables": 0, "_images": 0, "_kinds": 0, "_netcdf": 0, "_numbers": 0, "_posterior": 0,
-    "_reading": 0, "_writing": 0,
+    "_prior": 0, "_reading": 0, "_writing": 0,
     "kernels": 1, "spectrum": 1, "data": 1,
     "gp": 2, "rg": 2, "theory": 2, "dynamics": 2, "networks": 2, "ensembles": 2,
     "models": 3, "inference": 3, "diagnostics": 3, "io": 3,
@@ -31,6 +31,7 @@ WITHIN_A_LAYER = {
     ("_checks", "_kinds"), ("_checks", "_numbers"), ("_covariance", "_linalg"),
     ("_covariance", "_numbers"), ("_images", "_reading"), ("_kinds", "_numbers"),
     ("_netcdf", "_reading"), ("_posterior", "_checks"),
+    ("_covariance", "_prior"), ("_prior", "_checks"), ("_prior", "_linalg"),
     ("spectrum", "kernels"), ("rg", "gp"), ("theory", "rg"), ("theory", "networks"),
     ("inference", "io"), ("diagnostics", "io"), ("cli", "job"),
 }  # fmt: skip

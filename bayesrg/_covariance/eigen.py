@@ -28,14 +28,14 @@ def _by_pairs(verb, pairs, *args):
 def _by_pairs_jvp(primals, tangents):
     (verb, pairs, *args), (_, d_pairs, *d_args) = primals, tangents
     source, d_source = pairs.source, None if d_pairs is None else d_pairs.source
-    if d_source is not None and any(x is not None for x in d_source[:3]):
+    if d_source is not None and any(x is not None for x in d_source.fixed):
         # if eigenvalues move alone, with fixed vectors, the formula of the pairs has the derivative
         if d_pairs.U is not None or d_pairs.eigenvalues is None:
             return _by_matrix(verb, pairs, args, d_source, d_args)
 
     # the matrix is fixed in this derivative; a later one in the matrix must not pass unseen
     if source is not None:
-        U, eigenvalues = _held(pairs.U, pairs.eigenvalues, source[:3])
+        U, eigenvalues = _held(pairs.U, pairs.eigenvalues, source.fixed)
         pairs = pairs._replace(U=U, eigenvalues=eigenvalues)
 
     def fixed(pairs, *args):
@@ -103,8 +103,7 @@ class Eigen(NamedTuple):
         Eigenpairs made from columns have no such limit, unless ``dense`` says that the matrix
         itself is used too.
         """
-        residual = None if self.source is None else self.source.residual
-        if dense or (residual is not None and residual.ndim == 2):
+        if dense or (self.source is not None and self.source.prior.correlated):
             readable = known(self.levels) and known(self.ridge)
             if readable and self.levels.size:
                 total = np.asarray(self.levels + self.ridge)
@@ -162,7 +161,7 @@ class Eigen(NamedTuple):
         return self.U.shape[-2]
 
     def root(self, z):
-        U = self.U if self.source is None else _linalg.once(self.U, self.source[:3], _NO_DRAWS)
+        U = self.U if self.source is None else _linalg.once(self.U, self.source.fixed, _NO_DRAWS)
         noise = jnp.sqrt(self.ridge)  # of the directions outside a thin U
         weights = jnp.sqrt(self.levels + self.ridge) - noise
         inside = weights[..., None] * (transpose(U) @ z[..., None])

@@ -7,47 +7,43 @@ import jax.numpy as jnp
 from jax import Array
 
 from .. import _linalg
+from .._prior import PriorAt
 from .dense import Dense
 from .low_rank import LowRank
 
 
 class Covariance(NamedTuple):
-    """``scale (features diag(values) features^T + residual) + ridge I`` by its parts.
+    """``scale * prior + ridge I`` by its parts.
 
-    ``features`` is (n, k), ``values`` (..., k), ``residual`` None, (n,) or (n, n), ``scale`` (...),
-    ``ridge`` (..., 1) or (..., n) and ``gram`` None or ``features^T features``.
+    ``scale`` is (...), ``ridge`` (..., 1) or (..., n), and ``gram`` None or the features' products
+    ``features^T features``.
     """
 
-    features: Array
-    values: Array
-    residual: Array | None
+    prior: PriorAt
     scale: Array
     ridge: Array
     gram: Array | None = None
 
+    @property
+    def fixed(self):
+        """Parts of the prior that eigenpairs were made of."""
+        return self.prior.features, self.prior.values, self.prior.residual
+
     def matrix(self):
         """The matrix, (..., n, n)."""
-        prior = (self.features * self.values[..., None, :]) @ self.features.T
-        if self.residual is not None:
-            prior = prior + (jnp.diag(self.residual) if self.residual.ndim == 1 else self.residual)
-        noise = self.ridge[..., None] * jnp.eye(prior.shape[-1], dtype=prior.dtype)
-        return self.scale[..., None, None] * prior + noise
-
-    @property
-    def thin(self):
-        """Whether the columns are fewer than the points, and all else is diagonal."""
-        n, k = self.features.shape
-        return k < n and (self.residual is None or self.residual.ndim == 1)
+        K = self.prior.dense()
+        noise = self.ridge[..., None] * jnp.eye(K.shape[-1], dtype=K.dtype)
+        return self.scale[..., None, None] * K + noise
 
     def algebra(self):
         """Low rank where the prior is thin, else dense."""
-        if not self.thin:
+        if not self.prior.thin:
             return Dense(self.matrix())
         noise = self.ridge
-        if self.residual is not None:
-            noise = noise + self.scale[..., None] * self.residual
-        return LowRank(self.features, self.amplitude(), noise, self.gram)
+        if self.prior.residual is not None:
+            noise = noise + self.scale[..., None] * self.prior.residual
+        return LowRank(self.prior.features, self.amplitude(), noise, self.gram)
 
     def amplitude(self):
         """Prior standard deviation of the modes, (..., k)."""
-        return _linalg.safe_sqrt(self.scale)[..., None] * _linalg.safe_sqrt(self.values)
+        return _linalg.safe_sqrt(self.scale)[..., None] * _linalg.safe_sqrt(self.prior.values)

@@ -2,6 +2,7 @@
 """Gaussian processes: the marginal likelihood as a distribution, and conditioning."""
 
 from .._posterior import LinearPosterior
+from .._prior import PriorAt
 from .effective import EffectiveNormal
 from .laplace import LaplaceMarginal
 from .marginal import eigenpairs, eigenpairs_of, marginal
@@ -20,6 +21,7 @@ __all__ = [
     "Maximum",
     "MercerNormal",
     "Posterior",
+    "PriorAt",
     "condition",
     "eigenpairs",
     "eigenpairs_of",

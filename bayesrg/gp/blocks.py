@@ -36,24 +36,9 @@ class Kronecker(NamedTuple):
         return self.left @ modes @ jnp.swapaxes(self.right, -1, -2)
 
 
-class Prior(NamedTuple):
-    """``K = features diag(values) features^T + residual``, whose eigenpairs a law keeps."""
-
-    features: Float[Array, "point mode"]
-    values: Float[Array, " mode"]
-    residual: Array | None
-
-    def matrix(self):
-        """K, (n, n)."""
-        K = (self.features * self.values) @ self.features.T
-        if self.residual is None:
-            return K
-        return K + (jnp.diag(self.residual) if self.residual.ndim == 1 else self.residual)
-
-
 @eqx.filter_custom_jvp
 def log_density(prior, blocks, r):
-    """Log density of r (..., n, c) by the ``blocks`` of a `Prior`, with its derivative in K.
+    """Log density of r (..., n, c) by the ``blocks`` of a `PriorAt`, with its derivative in K.
 
     It is not taken through eigenvectors, which have none where eigenvalues meet. The derivative is
     half of the inner product of dK with ``a Q a^T - P``, where a = C^-1 r and P is the trace of
@@ -80,7 +65,7 @@ def _log_density_jvp(primals, tangents):
         share = jnp.einsum("...iab,...ba->...i", inverses, blocks.order)
         U_share = U * share[..., None, :]
         pull = a @ blocks.order @ jnp.swapaxes(a, -1, -2) - U_share @ U.T
-        dK = eqx.filter_jvp(lambda prior: prior.matrix(), (prior,), (d_prior,))[1]
+        dK = eqx.filter_jvp(lambda prior: prior.dense(), (prior,), (d_prior,))[1]
         change_K = 0.5 * (pull * dK).sum((-2, -1))
         change = change_K if change is None else change + change_K
     return value, change

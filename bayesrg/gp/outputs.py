@@ -1,12 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """From a prior and inputs to the law of several outputs that an order parameter correlates."""
 
-import jax.numpy as jnp
-
-from .. import _checks
 from .._checks import ArrayLike
 from ..kernels import Kernel
 from ..spectrum import Spectrum
+from .marginal import prior_at
 from .matrix import MatrixMercerNormal
 
 
@@ -35,15 +33,8 @@ def matrix_marginal(
     -------
     MatrixMercerNormal
     """
-    _checks.instance("prior", prior, Kernel | Spectrum, _checks.PRIOR)
-    X = _checks.inputs("X", X, wide=True)
-    if isinstance(prior, Kernel):
-        features, residual = jnp.zeros((X.shape[0], 0), X.dtype), prior(X)
-        values = features[0]
-    else:
-        prior.warn_if_shared(X)
-        features, values = prior.features(X), prior.values
-        residual = None if prior.complete else prior.residual_cov(X)
+    here = prior_at(prior, X)
     return MatrixMercerNormal(
-        features, values, ridge, order, factor=factor, residual=residual, eigen=eigen
-    )
+        here.features, here.values, ridge, order, factor=factor, residual=here.residual,
+        eigen=eigen,
+    )  # fmt: skip

@@ -2,6 +2,7 @@
 """What every spectrum is: eigenvalues of a kernel under a data measure, with mode functions."""
 
 from abc import abstractmethod
+from pathlib import Path
 from typing import ClassVar
 
 import equinox as eqx
@@ -10,6 +11,9 @@ from jaxtyping import Float
 
 from .. import _checks
 from .._checks import ArrayLike
+from .._prior import PriorAt
+
+PACKAGE = str(Path(__file__).parents[1])  # a warning points at the line outside that called it
 
 
 class Spectrum(eqx.Module):
@@ -47,6 +51,12 @@ class Spectrum(eqx.Module):
     @abstractmethod
     def residual_cov(self, X: ArrayLike, Z: ArrayLike | None = None) -> Array:
         """Prior covariance that the modes leave out, (n, n) or with Z (n, m); PSD everywhere."""
+
+    def at(self, X: ArrayLike) -> PriorAt:
+        """Return the prior at X (n, d): the modes there, and the covariance that they leave out."""
+        X = _checks.inputs("X", X, wide=True)
+        residual = None if self.complete else self.residual_cov(X)
+        return PriorAt(self.features(X), self.values, residual, orthonormal=self.orthonormal)
 
     def warn_if_shared(self, X: Array) -> None:
         """Warn if modes were made from the training inputs X (n, d), or cannot tell some apart."""

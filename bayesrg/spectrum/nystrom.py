@@ -14,7 +14,7 @@ from jaxtyping import Float
 from .. import _checks
 from .._checks import ArrayLike
 from ..kernels import Kernel
-from .base import Spectrum
+from .base import PACKAGE, Spectrum
 
 
 class NystromSpectrum(Spectrum):
@@ -60,7 +60,7 @@ class NystromSpectrum(Spectrum):
                 f"{shared} of the {len(self.X_ref)} rows of X_ref are training inputs; a coarse "
                 "model would then count the eliminated modes twice: give nystrom an independent "
                 "reference sample",
-                stacklevel=3,
+                skip_file_prefixes=(PACKAGE,),
             )
 
     def power(self, y, X=None):
