@@ -313,7 +313,9 @@ def cutoff(value, modes, name="cutoff"):
     if not 0 <= found <= modes:
         advice = "keep at most as many modes as there are"
         if not modes:
-            advice = "it has no modes to cut; give it eigenpairs, e.g. eigen=gp.eigenpairs_of(...)"
+            advice = (
+                "there are no modes to cut; give a spectrum, e.g. spectrum.nystrom(kernel, X_ref)"
+            )
         raise ValueError(f"{allowed}; {advice}")
     return found
 

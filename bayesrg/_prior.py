@@ -97,6 +97,7 @@ class PriorAt(eqx.Module):
 
     def cross(self, n: int) -> Float[Array, "*batch first other"]:
         """Prior covariance between the first n points and the others, (..., n, m)."""
+        n = _checks.whole("n", n, most=self.features.shape[0])
         cross = (self.features[:n] * self.values[..., None, :]) @ self.features[n:].T
         return cross + self.residual[:n, n:] if self.correlated else cross
 

@@ -67,7 +67,7 @@ def _site(name, fn, dim):
 def prepare(data, *, spectrum=None, **hyper):
     """Eigenpairs of the input kernel at X, made once, outside the sampler."""
     if spectrum is not None:
-        return {"eigen": brg.gp.eigenpairs_of(spectrum, data.X)}
+        return {"eigen": spectrum.at(data.X).eigenpairs()}
     prior = input_kernel(deep_linear.network(**hyper), data.X.shape[1])
     return {"eigen": brg.gp.eigenpairs(data.X, jnp.full(data.X.shape[1], prior.variance))}
 

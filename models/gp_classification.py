@@ -28,7 +28,7 @@ def model(X, y=None, *, cutoff=5, rule="exact", spectrum=None, eigen=None, jitte
     rule : what becomes of the others, see `bayesrg.rg.Coarse`
     spectrum : Spectrum
         The prior at amplitude 1; by default 31 Fourier modes on [0, 1], values (1 + j)^-2.
-    eigen : from `bayesrg.gp.eigenpairs_of` at X and the cutoff, optional, for the exact rule
+    eigen : from ``spectrum.at(X).eigenpairs(cutoff)``, optional, for the exact rule
         Spares a factorisation at every step.
     jitter : variance of an independent part of the function at each point
     """

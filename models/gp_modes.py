@@ -25,7 +25,7 @@ def model(X, y=None, *, cutoff=5, rule="exact", spectrum=None, eigen=None):
     rule : what becomes of the others, see `bayesrg.rg.Coarse`
     spectrum : Spectrum
         The prior; by default 61 Fourier modes on [0, 1] with values (1 + j)^-2.
-    eigen : from `bayesrg.gp.eigenpairs_of` at X and the cutoff, optional, for the exact rule
+    eigen : from ``spectrum.at(X).eigenpairs(cutoff)``, optional, for the exact rule
     """
     spectrum = _default() if spectrum is None else spectrum
     coarse = brg.rg.Coarse(cutoff, rule, eigen=eigen)

@@ -22,7 +22,7 @@ def model(X, y=None, *, spectrum=None, eigen=None):
     y : (n,), optional
     spectrum : Spectrum or Kernel
         The prior; a network of one hidden relu layer by default.
-    eigen : from `bayesrg.gp.eigenpairs_of` at X, optional
+    eigen : from ``spectrum.at(X).eigenpairs()``, optional
         Spares a factorisation at every step.
     """
     prior = brg.kernels.NNGP(1) if spectrum is None else spectrum
@@ -40,7 +40,7 @@ def demo(key):
 def prepare(data):
     """Hyper-arguments made once, outside the sampler; the spectrum is that of the reference."""
     spectrum = brg.spectrum.nystrom(brg.kernels.NNGP(1), data.X_ref)
-    return {"spectrum": spectrum, "eigen": brg.gp.eigenpairs_of(spectrum, data.X)}
+    return {"spectrum": spectrum, "eigen": spectrum.at(data.X).eigenpairs()}
 
 
 def exact(data, **hyper):

@@ -5,7 +5,7 @@ from .._posterior import LinearPosterior
 from .._prior import PriorAt
 from .effective import EffectiveNormal
 from .laplace import LaplaceMarginal
-from .marginal import eigenpairs, eigenpairs_of, marginal
+from .marginal import eigenpairs, marginal
 from .matrix import MatrixMercerNormal
 from .maximise import Maximum, maximise_evidence
 from .mercer import MercerNormal
@@ -24,7 +24,6 @@ __all__ = [
     "PriorAt",
     "condition",
     "eigenpairs",
-    "eigenpairs_of",
     "marginal",
     "matrix_marginal",
     "maximise_evidence",

@@ -44,20 +44,6 @@ def eigenpairs(
     return PriorAt(features, values, residual).eigenpairs()
 
 
-def eigenpairs_of(
-    prior: Kernel | Spectrum, X: ArrayLike, cutoff: int = 0
-) -> tuple[Float[Array, "point mode"], Float[Array, " mode"]]:
-    """Eigenpairs at X (n, d) of the modes of a prior from ``cutoff`` on, with its residual.
-
-    With cutoff 0 they fit ``marginal(..., eigen=)``, with another one ``rg.Coarse(..., eigen=)``.
-
-    Returns
-    -------
-    vectors (n, r) and eigenvalues (r,), as `eigenpairs`
-    """
-    return prior_at(prior, X).eigenpairs(cutoff)
-
-
 def marginal(
     prior: Kernel | Spectrum,
     X: ArrayLike,
@@ -76,7 +62,7 @@ def marginal(
     X : (n, d)
     ridge : () or (n,), noise variance
     scale : (), amplitude of the prior, a variance
-    eigen : from `eigenpairs` at X, optional
+    eigen : from ``prior.at(X).eigenpairs()``, optional
 
     Returns
     -------

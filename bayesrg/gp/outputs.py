@@ -27,7 +27,7 @@ def matrix_marginal(
     ridge : (...), noise variance
     order : (..., c, c), order parameter
     factor : (..., c, r), a factor of it, as in `MatrixMercerNormal`
-    eigen : from `eigenpairs_of` the prior at X, optional
+    eigen : from ``prior.at(X).eigenpairs()``, optional
 
     Returns
     -------

@@ -16,7 +16,7 @@ def _same_trace(name, got, expected):
         raise ValueError(
             f"{name} belongs to other modes: its trace is {got:.6g} where these features, values "
             f"and residual have {expected:.6g}; compute it from them, after a cut from what is "
-            "eliminated (gp.eigenpairs_of(spectrum, X, cutoff))"
+            "eliminated (spectrum.at(X).eigenpairs(cutoff))"
         )
 
 

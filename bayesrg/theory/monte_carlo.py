@@ -186,8 +186,6 @@ def finite_population(
     X = _checks.inputs("X", X)
     y = _checks.finite("y", _checks.targets("y", y, X.shape[0]), ndim=1)
     here = prior.at(X)
-    if cutoff is not None and not here.features.shape[1]:
-        raise ValueError("cutoff needs modes; give prior a Spectrum, e.g. spectrum.nystrom")
     return FinitePopulation((here if cutoff is None else here.low(cutoff)).dense(), y, replace)
 
 
