@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import equinox as eqx
+import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
@@ -18,6 +19,8 @@ PACKAGE = str(Path(__file__).parents[1])  # a warning points at the line outside
 
 class Spectrum(eqx.Module):
     r"""Mercer pairs of a kernel, :math:`k(x, z) = \sum_k \lambda_k \phi_k(x)\phi_k(z) + \ldots`.
+
+    A subclass gives ``features``. Its ``kernel``, if it has one, says what the modes leave out.
 
     Attributes
     ----------
@@ -40,20 +43,29 @@ class Spectrum(eqx.Module):
     def features(self, X: ArrayLike) -> Float[Array, "point mode"]:
         """Mode functions at X (n, d): (n, k), of unit second moment under the data measure."""
 
-    @abstractmethod
     def residual(self, X: ArrayLike) -> Float[Array, " point"]:
         """Prior variance at X (n, d) that the modes leave out: (n,), non-negative.
 
         Its mean over inputs that the spectrum was not made from is the ``tail`` that functions of
         eigenvalues take.
         """
+        X = _checks.inputs("X", X, wide=True)
+        return jnp.clip(self.kernel.diag(X) - self.features(X) ** 2 @ self.values, 0.0)
 
-    @abstractmethod
     def residual_cov(self, X: ArrayLike, Z: ArrayLike | None = None) -> Array:
         """Prior covariance that the modes leave out, (n, n) or with Z (n, m); PSD everywhere."""
+        X = _checks.inputs("X", X, wide=True)
+        Z = None if Z is None else _checks.inputs("Z", Z, wide=True)
+        left = self.features(X)
+        right = left if Z is None else self.features(Z)
+        return self.kernel(X, Z) - (left * self.values) @ right.T
 
     def at(self, X: ArrayLike) -> PriorAt:
-        """Return the prior at X (n, d): the modes there, and the covariance that they leave out."""
+        """Return the prior at X (n, d): the modes there, and the covariance that they leave out.
+
+        Its method ``eigenpairs`` makes the ``eigen`` of `bayesrg.gp.marginal`, and with a cutoff
+        that of `bayesrg.rg.Coarse`.
+        """
         X = _checks.inputs("X", X, wide=True)
         residual = None if self.complete else self.residual_cov(X)
         return PriorAt(self.features(X), self.values, residual, orthonormal=self.orthonormal)

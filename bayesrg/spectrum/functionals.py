@@ -49,15 +49,6 @@ class FunctionalSpectrum(Spectrum):
         projected = self.kernel(X, self.X_ref) @ self.V
         return solve_triangular(self.factor, projected.T, lower=True).T
 
-    def residual(self, X):
-        X = _checks.inputs("X", X, wide=True)
-        return jnp.clip(self.kernel.diag(X) - (self.features(X) ** 2).sum(-1), 0.0)
-
-    def residual_cov(self, X, Z=None):
-        X = _checks.inputs("X", X, wide=True)
-        left = self.features(X)
-        return self.kernel(X, Z) - left @ (left if Z is None else self.features(Z)).T
-
     warn_if_shared = NystromSpectrum.warn_if_shared
 
 

@@ -34,14 +34,6 @@ class GaussianRBFSpectrum(Spectrum):
             raise ValueError(f"X has {X.shape[1]} columns; these modes take one, shape (n, 1)")
         return _functions(len(self), self.kernel.lengthscale, self.scale, X[:, 0])
 
-    def residual(self, X):
-        return jnp.clip(1.0 - self.features(X) ** 2 @ self.values, 0.0)
-
-    def residual_cov(self, X, Z=None):
-        left = self.features(X)
-        right = left if Z is None else self.features(Z)
-        return self.kernel(X, Z) - (left * self.values) @ right.T
-
 
 def _rates(lengthscale, scale):
     """Inverse squared lengths of density, kernel and modes, and their sum."""

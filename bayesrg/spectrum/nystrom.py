@@ -39,17 +39,6 @@ class NystromSpectrum(Spectrum):
         _checks.columns("X", X, self.X_ref.shape[1], "the reference sample")
         return self.kernel(X, self.X_ref) @ self.projection
 
-    def residual(self, X):
-        X = _checks.inputs("X", X, wide=True)
-        return jnp.clip(self.kernel.diag(X) - self.features(X) ** 2 @ self.values, 0.0)
-
-    def residual_cov(self, X, Z=None):
-        X = _checks.inputs("X", X, wide=True)
-        Z = None if Z is None else _checks.inputs("Z", Z, wide=True)
-        left = self.features(X)
-        right = left if Z is None else self.features(Z)
-        return self.kernel(X, Z) - (left * self.values) @ right.T
-
     def warn_if_shared(self, X):
         if not (_checks.known(X) and _checks.known(self.X_ref)):
             return
