@@ -18,11 +18,8 @@ rng = np.random.default_rng(3)
 N, GIVEN, RIDGE, NOISE = 7, 5, 0.3, 0.6
 F, V = rng.standard_normal((N, 4)), np.array([2.0, 1.0, 0.5, 0.2])
 DENSE = (lambda B: B @ B.T / 20)(rng.standard_normal((N, 9)))
-ORDER, W, Y = (
-    np.array([[1.0, 0.4], [0.4, 0.7]]),
-    rng.standard_normal((2, 2)),
-    rng.normal(size=(N, 2)),
-)
+ORDER, W = np.array([[1.0, 0.4], [0.4, 0.7]]), rng.standard_normal((2, 2))
+Y = rng.standard_normal((N, 2))
 ONE = {"ridge": RIDGE, "loc": 0.2}
 LAPLACE = LaplaceMarginal(MercerNormal(F, V, **ONE), lambda f: dist.Normal(f, NOISE))
 

@@ -28,7 +28,7 @@ class Law(dist.Distribution):
         return jnp.broadcast_to(self.loc, self.shape())
 
     def shift(self, mean: ArrayLike) -> "Law":
-        """Add ``mean``, one number per observation, to the location."""
+        """Add ``mean``, an array of the shape of the observations, to the location."""
         return self._replace(loc=self.loc + sound.at_points("means", mean, self.event_shape))
 
     def _centred(self, value):
@@ -55,7 +55,7 @@ class Law(dist.Distribution):
         """Return the marginal of some points; eigenpairs stay if they are these points' own."""
         prior = self.prior.rows(rows)
         own = self.eigen is not None and self.eigen[0].shape[0] == prior.features.shape[0]
-        return self._replace(prior, eigen=self.eigen if own else None, **self._at(rows))
+        return self._replace(prior, eigen=self.eigen if own else None, **self._taken(rows))
 
     def _ahead(self, n):
         """Laws of the first n points and of the others, and the prior covariance between them."""
@@ -104,9 +104,9 @@ class Law(dist.Distribution):
         work = self._work(high)
         if eigen is None and points > max_dense and work:
             raise ValueError(
-                f"the exact rule would {work} at every gradient; give eigen = "
-                "law.prior.eigenpairs(cutoff), made once outside the sampler, choose "
-                f'rule="local", or raise max_dense (now {max_dense})'
+                f"the exact rule would {work}; give eigen = law.prior.eigenpairs(cutoff), made "
+                'once outside the sampler, choose rule="local", or raise max_dense '
+                f"(now {max_dense})"
             )
         gram = {} if self.gram is None else {"gram": self.gram[cutoff:, cutoff:]}
         return root, self._replace(high, eigen=eigen, **gram)

@@ -243,10 +243,11 @@ class MatrixMercerNormal(Law):
         missed = (there**2).sum(-1) + own
         return missed[:, None] * jnp.diagonal(self.order, axis1=-2, axis2=-1)[..., None, :]
 
-    def _at(self, rows):
+    def _taken(self, rows):
+        """Arguments with a point axis, other than the prior, at some rows."""
         return {"loc": self.loc if self.loc.shape[-2] == 1 else self.loc[..., rows, :]}
 
-    split = Law.split  # for the page of this class
+    shift, split = Law.shift, Law.split  # for the page of this class
 
     def _root(self, cutoff):
         return Kronecker(self.prior.low(cutoff).columns(), self._square())
@@ -259,10 +260,10 @@ class MatrixMercerNormal(Law):
         return self._replace(self.prior.low(0), residual=left, eigen=None)
 
     def _work(self, high):
-        """What the exact rule would do at every gradient, if it is much."""
+        """Say what the exact rule costs if it diagonalises a matrix of all points, else None."""
         n, k = high.features.shape
         if high.correlated or k >= n:
-            return f"diagonalise a {n} x {n} matrix"
+            return f"diagonalise a {n} x {n} matrix at every evaluation"
 
 
 def _diagonals(shares, matrices):

@@ -259,12 +259,13 @@ class MercerNormal(Law):
         head, rest, cross = super()._ahead(n)
         return head, rest, self.scale[..., None, None] * cross
 
-    def _at(self, rows):
+    def _taken(self, rows):
+        """Arguments with a point axis, other than the prior, at some rows."""
         taken = {"ridge": self.ridge, "loc": self.loc}
         taken = {name: x if x.shape[-1] == 1 else x[..., rows] for name, x in taken.items()}
         return taken | {"gram": None}
 
-    split = Law.split  # for the page of this class
+    shift, split = Law.shift, Law.split  # for the page of this class
 
     def _root(self, cutoff):
         return self._columns[..., :cutoff]
@@ -274,7 +275,10 @@ class MercerNormal(Law):
         return EffectiveNormal(self.loc, noise, self.ridge, self.prior_variance(cutoff))
 
     def _work(self, high):
-        """What the exact rule would do at every gradient, if it is much."""
+        """Say what the exact rule costs if it factorises a matrix of all points, else None."""
         n = self.event_shape[0]
         if high.correlated:
-            return f"factorise a dense {n} x {n} residual, some {2e-10 * n**3:.0f} s on two cores,"
+            return (
+                f"factorise a dense {n} x {n} residual at every gradient, about "
+                f"{2e-10 * n**3:.0f} s each on two cores"
+            )
