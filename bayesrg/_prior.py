@@ -127,9 +127,9 @@ class PriorAt(eqx.Module):
     def eigenpairs(
         self, cutoff: int = 0
     ) -> tuple[Float[Array, "point mode"], Float[Array, " mode"]]:
-        """Eigenvectors (n, r) and falling eigenvalues (r,) of modes ``cutoff`` on and residual.
+        """Diagonalise the modes from ``cutoff`` on with the residual, once outside a sampler.
 
-        See `bayesrg.gp.eigenpairs`.
+        Returns eigenvectors (n, r) and falling eigenvalues (r,) as `bayesrg.gp.eigenpairs` does.
         """
         _checks.require_x64("gp.eigenpairs")
         high = jax.tree.map(lambda x: x.astype(float), self.high(cutoff))

@@ -16,7 +16,7 @@ class Law(dist.Distribution):
     """Observations of a `PriorAt` with noise; the first event axis is that of the points."""
 
     pytree_data_fields = ("prior", "ridge", "loc", "eigen")
-    gram = None
+    gram = None  # only one output has it
 
     features = property(lambda law: law.prior.features, doc="Mode functions at the points, (n, k).")
     values = property(lambda law: law.prior.values, doc="Prior variances of the modes, (..., k).")
@@ -36,7 +36,7 @@ class Law(dist.Distribution):
         return jnp.broadcast_to(r, jnp.broadcast_shapes(r.shape, self.shape()))
 
     def _replace(self, prior=None, **changes):
-        """Return this law with another prior, or with other arguments changed."""
+        """Make this law again with another prior, or with other arguments changed."""
         parts = vars(self) | vars(self.prior if prior is None else prior) | changes
         arguments = signature(type(self).__init__).parameters.keys() & parts.keys()
         return type(self)(**{name: parts[name] for name in arguments})

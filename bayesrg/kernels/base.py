@@ -56,7 +56,7 @@ class Kernel(eqx.Module):
         return self.symmetric_gram(X) if Z is None else self.gram(X, Z)
 
     def at(self, X: ArrayLike) -> PriorAt:
-        """Return the prior at X (n, d): without explicit modes, its covariance is all residual."""
+        """Return the prior at X (n, d), without explicit modes: its covariance is all residual."""
         K = self(_checks.inputs("X", X, wide=True))
         return PriorAt(np.zeros((K.shape[0], 0), K.dtype), np.zeros(0, K.dtype), K)
 

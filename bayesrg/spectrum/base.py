@@ -14,13 +14,15 @@ from .. import _checks
 from .._checks import ArrayLike
 from .._prior import PriorAt
 
-PACKAGE = str(Path(__file__).parents[1])  # a warning points at the line outside that called it
+# A warning points at the user's line, which is in neither of these.
+LIBRARIES = str(Path(__file__).parents[1]), str(Path(eqx.__file__).parent)
 
 
 class Spectrum(eqx.Module):
     r"""Mercer pairs of a kernel, :math:`k(x, z) = \sum_k \lambda_k \phi_k(x)\phi_k(z) + \ldots`.
 
-    A subclass gives ``features``. Its ``kernel``, if it has one, says what the modes leave out.
+    A subclass writes ``features``. What the modes leave out is taken from its ``kernel``; without
+    one it writes ``residual`` and ``residual_cov`` too.
 
     Attributes
     ----------

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from .. import _checks
 from .._checks import ArrayLike
 from ..kernels import Kernel
-from .base import PACKAGE, Spectrum
+from .base import LIBRARIES, Spectrum
 
 
 class NystromSpectrum(Spectrum):
@@ -49,7 +49,7 @@ class NystromSpectrum(Spectrum):
                 f"{shared} of the {len(self.X_ref)} rows of X_ref are training inputs; a coarse "
                 "model would then count the eliminated modes twice: give nystrom an independent "
                 "reference sample",
-                skip_file_prefixes=(PACKAGE,),
+                skip_file_prefixes=LIBRARIES,
             )
 
     def power(self, y, X=None):
