@@ -330,7 +330,9 @@ def cutoff(value, modes, name="cutoff"):
     if not 0 <= found <= modes:
         advice = "it cannot be larger than the number of modes"
         if not modes:
-            advice = "it has no modes to cut; give it eigenpairs, e.g. eigen=gp.eigenpairs_of(...)"
+            advice = (
+                "there are no modes to cut; give a spectrum, e.g. spectrum.nystrom(kernel, X_ref)"
+            )
         raise ValueError(f"{allowed}; {advice}")
     return found
 

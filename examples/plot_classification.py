@@ -33,7 +33,7 @@ sampling = {"draws": 300, "warmup": 200, "chains": 2, "progress": False, "spectr
 
 found = []
 for cut in (0, 10):
-    hyper = {"cutoff": cut, "eigen": brg.gp.eigenpairs_of(spectrum, data.X, cut)} | sampling
+    hyper = {"cutoff": cut, "eigen": spectrum.at(data.X).eigenpairs(cut)} | sampling
     dt = brg.fit(gp_classification.model, (data.X, y), key=cut, **hyper)
     found.append(dt.posterior.dataset[["amplitude", "f"]])
 a, b = (draws.mean(("chain", "draw")) for draws in found)

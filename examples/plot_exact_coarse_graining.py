@@ -80,7 +80,7 @@ axes[2].legend()
 # In a NumPyro model ``coarsen`` makes the cut. Amplitude and noise are now sampled too. Their means
 # and those of the modes agree with exact results (quadrature) within four Monte Carlo errors.
 
-cut = brg.rg.Coarse(5, eigen=brg.gp.eigenpairs_of(spectrum, x, 5))
+cut = brg.rg.Coarse(5, eigen=spectrum.at(x).eigenpairs(5))
 model, data = brg.rg.coarsen(gp_regression.model, y=cut), brg.data.Data(x[:, None], y)
 dt = brg.fit(model, data, key=0, draws=300, warmup=200, progress=False, spectrum=spectrum)
 exact, error = gp_modes.exact(data, cutoff=5, spectrum=spectrum), az.mcse(dt)

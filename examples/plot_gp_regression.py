@@ -29,7 +29,7 @@ numpyro.enable_x64()
 
 data = brg.data.load("digits", n=200, key=0)
 spectrum = brg.spectrum.nystrom(brg.kernels.NNGP(1), data.X_ref)
-eigen = brg.gp.eigenpairs_of(spectrum, data.X)
+eigen = spectrum.at(data.X).eigenpairs()
 hyper = {"spectrum": spectrum, "eigen": eigen}
 
 # %%

@@ -79,7 +79,7 @@ def _site(name, fn, dim):
 def prepare(data, *, spectrum=None, **hyper):
     """Return the eigenpairs of the input kernel at X as a hyper-argument, made once."""
     if spectrum is not None:
-        return {"eigen": brg.gp.eigenpairs_of(spectrum, data.X)}
+        return {"eigen": spectrum.at(data.X).eigenpairs()}
     prior = deep_linear.network(**hyper).input_kernel(data.X.shape[1])
     return {"eigen": brg.gp.eigenpairs(data.X, jnp.full(data.X.shape[1], prior.variance))}
 

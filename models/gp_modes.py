@@ -25,7 +25,7 @@ def model(X, y=None, *, cutoff=5, rule="exact", spectrum=None, eigen=None):
     rule : how the other modes are replaced, see `bayesrg.rg.Coarse`
     spectrum : Spectrum, optional
         The prior at amplitude 1; by default 61 Fourier modes on [0, 1] with values (1 + j)^-2.
-    eigen : eigenpairs from `bayesrg.gp.eigenpairs_of` at X and the cutoff, optional
+    eigen : eigenpairs, ``spectrum.at(X).eigenpairs(cutoff)``, optional
         Only for the exact rule; no step of the sampler then factorises a matrix.
     """
     spectrum = _default() if spectrum is None else spectrum

@@ -22,7 +22,7 @@ def model(X, y=None, *, spectrum=None, eigen=None):
     y : (n,), optional
     spectrum : Spectrum or Kernel, optional
         The prior at amplitude 1; by default that of a wide network with one hidden relu layer.
-    eigen : eigenpairs from `bayesrg.gp.eigenpairs_of` at X, optional
+    eigen : eigenpairs, ``spectrum.at(X).eigenpairs()``, optional
         With them no step of the sampler factorises a matrix.
     """
     prior = brg.kernels.NNGP(1) if spectrum is None else spectrum
@@ -40,7 +40,7 @@ def demo(key):
 def prepare(data):
     """Return the spectrum on the reference sample and its eigenpairs at X, made once."""
     spectrum = brg.spectrum.nystrom(brg.kernels.NNGP(1), data.X_ref)
-    return {"spectrum": spectrum, "eigen": brg.gp.eigenpairs_of(spectrum, data.X)}
+    return {"spectrum": spectrum, "eigen": spectrum.at(data.X).eigenpairs()}
 
 
 def exact(data, **hyper):

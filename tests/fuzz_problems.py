@@ -88,6 +88,7 @@ def kernels(o):
                                   train="last", slope=0.2, order=8, block_bytes=1 << 20)),
         "Kernel": (o.rbf, dict(X=X, Z=Z)),
         "Kernel.diag": (o.rbf.diag, dict(X=X)),
+        "Kernel.at": (lambda X: o.rbf.at(X).dense(), dict(X=X)),
         "Kernel.__mul__": (lambda other: (o.rbf * other)(X), dict(other=2.0)),
         "Kernel.__add__": (lambda other: (o.rbf + other)(X), dict(other=2.0)),
         "Kernel.__pow__": (lambda exponent: (o.rbf**exponent)(X), dict(exponent=2)),
@@ -156,6 +157,7 @@ def spectrum(o):
     found["NystromSpectrum.residual_cov"] = (o.spectrum.residual_cov, dict(X=X, Z=Z))
     for name in ("features", "residual"):
         found[f"NystromSpectrum.{name}"] = (getattr(o.spectrum, name), dict(X=X))
+    found["Spectrum.at"] = (lambda X: o.spectrum.at(X).variance(), dict(X=X))
     found["Spectrum.power"] = (o.spectrum.power, dict(y=y, X=X))
     given = dict(
         flatten=dict(r=2), hard_cutoff=dict(cutoff=0.3), identity=dict(values=VALUES),
@@ -179,6 +181,7 @@ def gp(o):
 
         return dist.Bernoulli(logits=f)
 
+    here = o.spectrum.at(X)
     labels = (y > 0).astype(float)
     laplace = g.LaplaceMarginal(o.one, bernoulli)
     found = {
@@ -188,10 +191,13 @@ def gp(o):
         "Posterior.predict": (condition.predict, dict(Z=Z, noise=True)),
         "Posterior.sample": (condition.sample, dict(key=0, Z=Z, draws=2)),
         "eigenpairs": (g.eigenpairs, dict(features=FEATURES, values=VALUES, residual=REST)),
-        "eigenpairs_of": (g.eigenpairs_of, dict(prior=o.spectrum, X=X, cutoff=2)),
+        "PriorAt": (lambda **a: g.PriorAt(**a).dense(), dict(
+            features=FEATURES, values=VALUES, residual=REST, tail=0.1, orthonormal=True)),
+        "PriorAt.cross": (here.cross, dict(n=2)),
+        "PriorAt.eigenpairs": (here.eigenpairs, dict(cutoff=2)),
         "marginal": (lambda **a: g.marginal(**a).variance,
                      dict(prior=o.spectrum, X=X, ridge=0.1, scale=2.0,
-                          eigen=g.eigenpairs_of(o.spectrum, X))),
+                          eigen=here.eigenpairs())),
         "matrix_marginal": (lambda **a: g.matrix_marginal(**a).variance,
                             dict(prior=o.spectrum, X=X, ridge=0.1, order=np.eye(2),
                                  factor=np.eye(2))),

@@ -44,7 +44,7 @@ VALID = {
     "gp.Posterior.sample": [*KEYS[:4], dict(draws=1), dict(draws=np.int64(1))],
     "gp.Posterior.predict": [dict(Z=X[:1]), dict(noise=np.True_)],
     "gp.MercerNormal": [dict(residual=None), dict(scale=0.0), dict(ridge=1e-10)],
-    "gp.eigenpairs_of": [dict(cutoff=0), dict(cutoff=np.int64(4))],
+    "gp.PriorAt.eigenpairs": [dict(cutoff=0), dict(cutoff=np.int64(4))],
     "networks.DeepLinear": [dict(widths=1), dict(widths=[3, 2]), dict(widths=np.array([3])),
                             dict(ridge=0), dict(widths=(np.int64(2),))],
     "networks.train": [dict(epochs=np.int64(2)), dict(every=None), dict(batch=1)],

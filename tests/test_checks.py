@@ -124,7 +124,7 @@ def test_common_slips_are_told_in_the_users_words(monkeypatch):
     X, K = np.linspace(0.0, 1.0, 8).reshape(4, 2), kernels.RBF(1.0)
     slips = {
         "mixes the elements of its input": lambda: kernels.NNGP(1, jax.nn.softmax),
-        "no modes to cut; give it eigenpairs": lambda: gp.marginal(K, X, 0.1).split(1),
+        "no modes to cut; give a spectrum": lambda: gp.marginal(K, X, 0.1).split(1),
         r"give one column, y\[:, 0\], or the labels": lambda: spectrum.nystrom(K, X).power(
             np.eye(4), X
         ),

@@ -42,7 +42,7 @@ def test_several_outputs(name, right, given):
             residual = None if name == "modes" else 0.3 * v * jnp.ones(12)
             eigen = gp.eigenpairs(F, values, residual) if given else None
             return gp.MatrixMercerNormal(F, values, ridge, Q, residual=residual, eigen=eigen)
-        eigen = gp.eigenpairs_of(prior, points) if given else None
+        eigen = prior.at(points).eigenpairs() if given else None
         return gp.matrix_marginal(prior, points, ridge, Q_, eigen=eigen)
 
     theta = np.array([1.1, 0.1])
@@ -77,13 +77,13 @@ def test_several_outputs_refuse_what_has_no_derivative():
 
 def test_eigenpairs_of_a_kernel_that_moves():
     """The law takes its derivatives from the kernel, wherever the eigenpairs were made."""
-    made = jax.jit(lambda: gp.eigenpairs_of(RBF(1.1), circle))()
+    made = jax.jit(lambda: RBF(1.1).at(circle).eigenpairs())()
 
     def law(lengthscale, eigen=None):
         return gp.marginal(RBF(lengthscale), circle, 0.1, eigen=eigen)
 
     def moving(v):
-        return law(v, gp.eigenpairs_of(RBF(v), circle))
+        return law(v, RBF(v).at(circle).eigenpairs())
 
     @jax.jit
     @jax.jacrev
@@ -118,7 +118,7 @@ def test_eigenpairs_of_a_kernel_that_moves():
 @pytest.mark.slow
 def test_eigenvalues_may_move_alone():
     """Vectors that stay, as those of a modified spectrum do, cost no algebra of the matrix."""
-    U, top = gp.eigenpairs_of(RBF(1.1), circle)
+    U, top = RBF(1.1).at(circle).eigenpairs()
 
     def one(t, given):
         pairs = (U, top**t)
@@ -141,7 +141,7 @@ def test_eigenvalues_may_move_alone():
 def test_eigenvectors_alone_have_no_derivative():
     """It is nan and no number, for those of a kernel and of columns; eigenvalues have theirs."""
     for pairs in (
-        lambda v: gp.eigenpairs_of(RBF(v), circle),
+        lambda v: RBF(v).at(circle).eigenpairs(),
         lambda v: gp.eigenpairs(circle * v, np.ones(2)),
     ):
 
@@ -183,7 +183,7 @@ def test_draws_of_one_key_are_continuous():
     eye = np.array([[1.0, 0.4], [0.4, 0.7]])
 
     def eigen(v):
-        return gp.eigenpairs_of(RBF(v), circle)
+        return RBF(v).at(circle).eigenpairs()
 
     places = {
         "posterior": lambda v: gp.condition(RBF(v), circle, y, 0.1).sample(0, circle, 1),

@@ -27,7 +27,7 @@ def law(form, lengthscale, ridge, rows):
     """Law at the first rows: of a kernel, or of Fourier modes that fall as its spectrum."""
     X, kernel = points[:, None], RBF(lengthscale)
     if form in ("dense", "eigenpairs of a kernel"):
-        eigen = gp.eigenpairs_of(kernel, X[:n]) if "eigen" in form else None
+        eigen = kernel.at(X[:n]).eigenpairs() if "eigen" in form else None
         return gp.marginal(kernel, X[:rows], ridge, eigen=eigen)
     values = jnp.exp(-0.5 * (0.4 * np.pi * order * lengthscale) ** 2)
     eigen = gp.eigenpairs(F[:n], values) if "eigen" in form else None
@@ -186,7 +186,7 @@ JUDGED = {
     "solve": lambda ridge: gp.marginal(kernel, line, ridge).solve(target[:, None]),
     "krige": lambda ridge: gp.marginal(kernel, longer, ridge).krige(target),
     "eigenpairs": lambda ridge: gp.marginal(
-        kernel, line, ridge, eigen=gp.eigenpairs_of(kernel, line)
+        kernel, line, ridge, eigen=kernel.at(line).eigenpairs()
     ).log_prob(target),
     "low rank": lambda ridge: gp.MercerNormal(stairs, np.ones(k), ridge).log_prob(target),
     "several outputs": lambda ridge: gp.matrix_marginal(

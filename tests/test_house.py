@@ -18,7 +18,8 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "bayesrg"
 LAYERS = {
     "_linalg": 0, "_activations": 0, "_fixedpoint": 0, "_covariance": 0, "_checks": 0,
-    "_callables": 0, "_kinds": 0, "_numbers": 0, "_posterior": 0, "_reading": 0, "_trajectory": 0,
+    "_callables": 0, "_kinds": 0, "_numbers": 0, "_posterior": 0, "_prior": 0, "_reading": 0,
+    "_trajectory": 0,
     "kernels": 1, "spectrum": 1, "data": 1,
     "deep_linear": 2, "gp": 2, "rg": 2, "theory": 2, "dynamics": 2, "networks": 2, "ensembles": 2,
     "models": 3, "inference": 3, "diagnostics": 3, "io": 3,
@@ -29,6 +30,7 @@ WITHIN_A_LAYER = {
     ("_activations", "_callables"), ("_activations", "_checks"), ("_activations", "_linalg"),
     ("_checks", "_kinds"), ("_checks", "_numbers"), ("_covariance", "_linalg"),
     ("_covariance", "_numbers"), ("_kinds", "_numbers"), ("_posterior", "_checks"),
+    ("_covariance", "_prior"), ("_prior", "_checks"), ("_prior", "_linalg"),
     ("_trajectory", "_callables"), ("_trajectory", "_checks"), ("spectrum", "kernels"),
     ("rg", "gp"), ("deep_linear", "networks"), ("theory", "deep_linear"), ("theory", "rg"),
     ("inference", "io"), ("diagnostics", "io"),

@@ -214,7 +214,7 @@ def test_nuts_agrees_whatever_is_explicit():
     """All, some, no modes explicit, white by each algebra: amplitude and every f within 4 s.e."""
     data = gp_classification.demo(jax.random.key(0))
     spectrum = brg.spectrum.fourier(lambda j: (1 + j) ** -2.0, 31)
-    pairs = brg.gp.eigenpairs_of(spectrum, data.X, 5)
+    pairs = spectrum.at(data.X).eigenpairs(5)
     runs = []
     for hyper in ({"cutoff": 0}, {"cutoff": 5}, {"cutoff": 31}, {"cutoff": 5, "eigen": pairs}):
         dt = brg.fit(gp_classification.model, data, key=len(runs), draws=1500, warmup=500,

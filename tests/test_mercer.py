@@ -6,7 +6,7 @@ import numpyro.distributions as dist
 import pytest
 from oracles import central_difference, conditional, fourier_problem, log_normal
 
-from bayesrg.gp import EffectiveNormal, MercerNormal, eigenpairs, eigenpairs_of, marginal
+from bayesrg.gp import EffectiveNormal, MercerNormal, eigenpairs, marginal
 from bayesrg.kernels import RBF
 from bayesrg.rg import effective_ridge
 
@@ -259,9 +259,9 @@ def test_marginal_of_a_spectrum_is_that_of_its_kernel(digits, spectrum):
     def ways():
         plain = marginal(spectrum.kernel, X, 0.1, scale=0.7)
         cut = marginal(spectrum, X, 0.1, scale=0.7)
-        eigen = marginal(spectrum, X, 0.1, scale=0.7, eigen=eigenpairs_of(spectrum, X))
+        eigen = marginal(spectrum, X, 0.1, scale=0.7, eigen=spectrum.at(X).eigenpairs())
         _, rest = cut.split(10)
-        _, fast = cut.split(10, eigen=eigenpairs_of(spectrum, X, 10))
+        _, fast = cut.split(10, eigen=spectrum.at(X).eigenpairs(10))
         return [law.log_prob(y) for law in (plain, cut, eigen, rest, fast)], spectrum.kernel(X)
 
     (*densities, rest, fast), K = ways()

@@ -63,7 +63,7 @@ def test_posterior_means_meet_the_closed_form(name):
 
 def test_quadrature_does_not_depend_on_the_grid(digits, spectrum):
     module, data = load("gp_regression"), digits
-    hyper = {"spectrum": spectrum, "eigen": brg.gp.eigenpairs_of(spectrum, data.X)}
+    hyper = {"spectrum": spectrum, "eigen": spectrum.at(data.X).eigenpairs()}
     grid = {
         "amplitude": np.geomspace(0.05, 10.0, 80), "noise": np.geomspace(1e-3, 3.0, 120)
     }  # fmt: skip

@@ -250,7 +250,7 @@ def test_digits_experiments(images):
         (lambda: theory.gaussian_population([1.0], [1.0], cutoff=2), "cutoff must be an integer"),
         (
             lambda: theory.finite_population(ONE, np.ones(3), np.ones(3), cutoff=1),
-            "cutoff needs modes",
+            "no modes to cut; give a spectrum",
         ),
         (lambda: theory.learning_curve_mc(gaussian, 2.5, 0.1, key=0), "n must hold positive int"),
         (lambda: theory.learning_curve_mc(gaussian, 5, 0.0, key=0), "ridge must be positive"),

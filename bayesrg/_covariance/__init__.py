@@ -23,7 +23,7 @@ from .dense import Dense
 from .eigen import Eigen
 from .kronecker import Blocks, Kronecker, log_density
 from .low_rank import LowRank
-from .parts import Covariance, Prior
+from .parts import Covariance
 
 __all__ = [
     "Blocks",
@@ -32,6 +32,5 @@ __all__ = [
     "Eigen",
     "Kronecker",
     "LowRank",
-    "Prior",
     "log_density",
 ]

@@ -35,13 +35,13 @@ def _by_pairs_jvp(primals, tangents):
     (verb, pairs, *args), (_, d_pairs, *d_args) = primals, tangents
     source, d_source = pairs.source, None if d_pairs is None else d_pairs.source
     if d_source is not None:
-        if matrix_moves(d_source.prior, d_pairs.U, d_pairs.eigenvalues):
+        if matrix_moves(d_source.fixed, d_pairs.U, d_pairs.eigenvalues):
             return _by_matrix(verb, pairs, args, d_source, d_args)
 
     # The matrix is constant in this derivative. A second derivative in the matrix would be wrong,
     # so mark the eigenpairs to raise an error then.
     if source is not None:
-        given = (pairs.U, pairs.eigenvalues, source.prior)
+        given = (pairs.U, pairs.eigenvalues, source.fixed)
         U, eigenvalues = held(*given, _linalg.FIRST_ONLY, False)
         pairs = pairs._replace(U=U, eigenvalues=eigenvalues)
 
@@ -97,8 +97,7 @@ class Eigen(NamedTuple):
         matrix is used too (``dense``). The result loses ``margin`` times more digits than a
         quadratic form.
         """
-        residual = None if self.source is None else self.source.prior.residual
-        if dense or (residual is not None and residual.ndim == 2):
+        if dense or (self.source is not None and self.source.prior.correlated):
             readable = known(self.levels) and known(self.ridge)
             if readable and self.levels.size:
                 total = np.asarray(self.levels + self.ridge)
@@ -156,7 +155,7 @@ class Eigen(NamedTuple):
         return self.U.shape[-2]
 
     def root(self, z):
-        U = self.U if self.source is None else _linalg.once(self.U, self.source.prior, _NO_DRAWS)
+        U = self.U if self.source is None else _linalg.once(self.U, self.source.fixed, _NO_DRAWS)
         noise = jnp.sqrt(self.ridge)  # for all directions; those in U get the difference
         weights = jnp.sqrt(self.levels + self.ridge) - noise
         inside = weights[..., None] * (transpose(U) @ z[..., None])

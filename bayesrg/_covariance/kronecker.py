@@ -41,7 +41,7 @@ class Kronecker(NamedTuple):
 def log_density(prior, blocks, r):
     """Return the log density of r (..., n, c), with a derivative in the kernel matrix K.
 
-    ``blocks`` are the `Blocks` of the `Prior` with matrix K. The derivative does not use
+    ``blocks`` are the `Blocks` of the `PriorAt` with matrix K. The derivative does not use
     eigenvectors, which have no derivative where eigenvalues coincide. It is half the inner product
     of dK with ``a Q a^T - P``, where a = C^-1 r and P is the trace of C^-1 (I x Q) over outputs.
     """
@@ -69,7 +69,7 @@ def _log_density_jvp(primals, tangents):
         share = jnp.einsum("...iab,...ba->...i", inverses, blocks.order)
         U_share = U * share[..., None, :]
         pull = a @ blocks.order @ jnp.swapaxes(a, -1, -2) - U_share @ U.T
-        dK = eqx.filter_jvp(lambda prior: prior.matrix(), (prior,), (d_prior,))[1]
+        dK = eqx.filter_jvp(lambda prior: prior.dense(), (prior,), (d_prior,))[1]
         change_K = 0.5 * (pull * dK).sum((-2, -1))
         change = change_K if change is None else change + change_K
     return value, change

@@ -7,27 +7,9 @@ import jax.numpy as jnp
 from jax import Array
 
 from .. import _linalg
+from .._prior import PriorAt
 from .dense import Dense
 from .low_rank import LowRank
-
-
-class Prior(NamedTuple):
-    """Covariance ``features diag(values) features^T + residual`` of a function at n points.
-
-    ``features`` is (n, k) and ``values`` (..., k). ``residual`` is None, a diagonal (n,) or a
-    matrix (n, n).
-    """
-
-    features: Array
-    values: Array
-    residual: Array | None
-
-    def matrix(self):
-        """Return the matrix, (..., n, n)."""
-        K = (self.features * self.values[..., None, :]) @ self.features.T
-        if self.residual is None:
-            return K
-        return K + (jnp.diag(self.residual) if self.residual.ndim == 1 else self.residual)
 
 
 class Covariance(NamedTuple):
@@ -37,26 +19,25 @@ class Covariance(NamedTuple):
     None if it has not been computed.
     """
 
-    prior: Prior
+    prior: PriorAt
     scale: Array
     ridge: Array
     gram: Array | None = None
 
+    @property
+    def fixed(self):
+        """Parts of the prior that eigenpairs were made of."""
+        return self.prior.features, self.prior.values, self.prior.residual
+
     def matrix(self):
         """Return the matrix, (..., n, n)."""
-        K = self.prior.matrix()
+        K = self.prior.dense()
         noise = self.ridge[..., None] * jnp.eye(K.shape[-1], dtype=K.dtype)
         return self.scale[..., None, None] * K + noise
 
-    @property
-    def thin(self):
-        """True if there are fewer columns than points and all other parts are diagonal."""
-        n, k = self.prior.features.shape
-        return k < n and (self.prior.residual is None or self.prior.residual.ndim == 1)
-
     def algebra(self):
         """Return a `LowRank` algebra if the prior is thin, else a `Dense` one."""
-        if not self.thin:
+        if not self.prior.thin:
             return Dense(self.matrix())
         noise = self.ridge
         if self.prior.residual is not None:

@@ -2,9 +2,10 @@
 """Gaussian processes: marginal likelihoods as distributions, and posteriors."""
 
 from .._posterior import LinearPosterior
+from .._prior import PriorAt
 from .effective import EffectiveNormal
 from .laplace import LaplaceMarginal
-from .marginal import eigenpairs, eigenpairs_of, marginal
+from .marginal import eigenpairs, marginal
 from .matrix import MatrixMercerNormal
 from .matrix_marginal import matrix_marginal
 from .maximise import Maximum, maximise_evidence
@@ -20,9 +21,9 @@ __all__ = [
     "Maximum",
     "MercerNormal",
     "Posterior",
+    "PriorAt",
     "condition",
     "eigenpairs",
-    "eigenpairs_of",
     "marginal",
     "matrix_marginal",
     "maximise_evidence",

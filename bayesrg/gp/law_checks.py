@@ -18,7 +18,7 @@ def _same_trace(name, got, expected):
         raise ValueError(
             f"{name} belongs to other modes: its trace is {got:.6g}, and that of these features, "
             f"values and residual is {expected:.6g}; compute it from them. After a cut, compute it "
-            "for the eliminated modes (gp.eigenpairs_of(spectrum, X, cutoff))"
+            "for the eliminated modes (spectrum.at(X).eigenpairs(cutoff))"
         )
 
 

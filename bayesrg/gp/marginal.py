@@ -1,13 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """From a prior (a kernel or its spectrum) and inputs to the law of the observations."""
 
-import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
 from .. import _checks
 from .._checks import ArrayLike
-from .._linalg import pairs, pairs_of_root, safe_sqrt
+from .._prior import PriorAt
 from ..kernels import Kernel
 from ..spectrum import Spectrum
 from .mercer import MercerNormal
@@ -41,44 +40,8 @@ def eigenpairs(
     vectors, which do not exist where eigenvalues meet, are nan; laws that take the pairs as
     ``eigen`` do not ask for them.
     """
-    _checks.require_x64("gp.eigenpairs")
-    features = _checks.features("features", features).astype(float)
-    n, k = features.shape
     values = _checks.nonnegative("values", values, ndim=1)
-    if values.shape != (k,):
-        raise ValueError(f"values has shape {values.shape} for {k} features; give one per column")
-    root = features * safe_sqrt(values)
-    if residual is not None:
-        residual = _checks.finite("residual", residual, ndim=(1, 2))
-        if residual.shape not in ((n,), (n, n)):
-            raise ValueError(f"residual has shape {residual.shape}; give ({n},) or ({n}, {n})")
-        if residual.ndim == 2:
-            vectors, eigenvalues = pairs(root @ root.T + residual)
-            return vectors, jnp.clip(eigenvalues, 0.0)
-        root = jnp.concatenate([root, jnp.diag(safe_sqrt(residual))], 1)
-    return pairs_of_root(root)
-
-
-def eigenpairs_of(
-    prior: Kernel | Spectrum, X: ArrayLike, cutoff: int = 0
-) -> tuple[Float[Array, "point mode"], Float[Array, " mode"]]:
-    """Eigenpairs at X (n, d) of the modes of a prior from ``cutoff`` on, with its residual.
-
-    With cutoff 0 they fit ``marginal(..., eigen=)``, with another one ``rg.Coarse(..., eigen=)``.
-
-    Returns
-    -------
-    vectors (n, r) and eigenvalues (r,), as `eigenpairs`
-    """
-    _checks.instance("prior", prior, Kernel | Spectrum, _checks.PRIOR)
-    X = _checks.inputs("X", X, wide=True)
-    if isinstance(prior, Kernel):
-        _checks.whole("cutoff", cutoff, least=0, most=0)
-        return eigenpairs(jnp.zeros((X.shape[0], 0)), jnp.zeros(0), prior(X))
-    prior.warn_if_shared(X)
-    cutoff = _checks.cutoff(cutoff, len(prior))
-    residual = None if prior.complete else prior.residual_cov(X)
-    return eigenpairs(prior.features(X)[:, cutoff:], prior.values[cutoff:], residual)
+    return PriorAt(features, values, residual).eigenpairs()
 
 
 def marginal(
@@ -99,7 +62,7 @@ def marginal(
     X : (n, d)
     ridge : () or (n,), noise variance
     scale : (), amplitude of the prior, a variance
-    eigen : from `eigenpairs` at X, optional
+    eigen : from ``prior.at(X).eigenpairs()``, optional
 
     Returns
     -------
@@ -107,15 +70,12 @@ def marginal(
         Equal to ``Normal(0, scale * K(X, X) + ridge I)`` for every spectrum of the kernel K, but
         for `bayesrg.spectrum.neural`, whose rest is independent between inputs.
     """
+    return MercerNormal(**vars(prior_at(prior, X)), ridge=ridge, scale=scale, eigen=eigen)
+
+
+def prior_at(prior: Kernel | Spectrum, X: ArrayLike) -> PriorAt:
+    """Return the prior at training inputs X (n, d), and warn if its modes were made from these."""
     _checks.instance("prior", prior, Kernel | Spectrum, _checks.PRIOR)
     X = _checks.inputs("X", X, wide=True)
-    if isinstance(prior, Kernel):
-        K = prior(X)
-        none = jnp.zeros((K.shape[0], 0), K.dtype)
-        return MercerNormal(none, none[0], ridge, residual=K, scale=scale, eigen=eigen)
     prior.warn_if_shared(X)
-    residual = None if prior.complete else prior.residual_cov(X)
-    return MercerNormal(
-        prior.features(X), prior.values, ridge, residual=residual, scale=scale,
-        eigen=eigen, orthonormal=prior.orthonormal,
-    )  # fmt: skip
+    return prior.at(X)

@@ -3,7 +3,6 @@
 
 import jax.numpy as jnp
 import numpy as np
-import numpyro.distributions as dist
 from jax import Array, random
 from jaxtyping import Float
 from numpyro.distributions import constraints
@@ -11,8 +10,10 @@ from numpyro.distributions.util import validate_sample
 
 from .. import _checks
 from .._checks import ArrayLike
-from .._covariance import Blocks, Kronecker, Prior, log_density
-from .._linalg import quad_logdet, safe_sqrt, square_root
+from .._covariance import Blocks, Kronecker, log_density
+from .._linalg import quad_logdet
+from .._prior import PriorAt
+from .law import Law
 from .law_checks import (
     at_points,
     check_eigen,
@@ -21,12 +22,9 @@ from .law_checks import (
     refuse_order,
     refuse_stale,
 )
-from .marginal import eigenpairs
-
-_RULES = ("exact", "local", "universal", "truncate")
 
 
-class MatrixMercerNormal(dist.Distribution):
+class MatrixMercerNormal(Law):
     r"""Observations (n, c) of several functions that are correlated alike at every point.
 
     The covariance of entries (i, a) and (j, b) is ``K_ij Q_ab + ridge I``, with the kernel matrix
@@ -78,11 +76,9 @@ class MatrixMercerNormal(dist.Distribution):
 
     support = constraints.real_matrix
     event_dims = ("point", "output")
-    gram = None  # for the checks shared with MercerNormal
-    pytree_data_fields = (
-        "features", "values", "ridge", "order", "factor", "residual", "loc", "eigen",
-    )  # fmt: skip
-    pytree_aux_fields = ()
+    pytree_data_fields = ("order", "factor")
+    _rule = "rule of several correlated outputs"
+    _rules = ("exact", "local", "universal", "truncate")
 
     def __init__(
         self,
@@ -97,13 +93,11 @@ class MatrixMercerNormal(dist.Distribution):
         eigen: tuple[ArrayLike, ArrayLike] | None = None,
         validate_args: bool | None = None,
     ):
-        self.features = _checks.features("features", features)
-        n, k = self.features.shape
-        self.values = _checks.eigenvalues(values, falling=False)
-        if self.values.shape != (k,):
+        self.prior = PriorAt(features, values, residual)
+        n = self.features.shape[0]
+        if self.values.ndim != 1:
             raise ValueError(
-                f"values has shape {self.values.shape} but features has {k} columns; give one "
-                "value per mode, shape (k,)"
+                f"values has shape {self.values.shape}; give one value per mode, shape (k,)"
             )
         self.ridge = _checks.nonnegative("ridge", ridge)
         self.order = _checks.finite("order", order)
@@ -116,13 +110,6 @@ class MatrixMercerNormal(dist.Distribution):
         self.factor = None if factor is None else _checks.finite("factor", factor)
         if self.factor is not None and self.factor.shape[-2:-1] != (c,):
             raise ValueError(f"factor has shape {self.factor.shape}; give (..., {c}, r)")
-        self.residual = None
-        if residual is not None:
-            self.residual = _checks.finite("residual", residual, ndim=(1, 2))
-            if self.residual.shape not in ((n,), (n, n)):
-                raise ValueError(
-                    f"residual has shape {self.residual.shape}; give ({n},) or ({n}, {n})"
-                )
         loc = _checks.finite("loc", loc)
         self.loc = loc[None, None] if loc.ndim == 0 else loc
         if self.loc.ndim < 2 or any(
@@ -139,30 +126,13 @@ class MatrixMercerNormal(dist.Distribution):
         refuse_stale(self)
 
     @property
-    def _prior(self):
-        return Prior(self.features, self.values, self.residual)
-
-    def _prior_diagonal(self):
-        diagonal = self.features**2 @ self.values
-        if self.residual is None:
-            return diagonal
-        return diagonal + (
-            self.residual if self.residual.ndim == 1 else jnp.diagonal(self.residual)
-        )
-
-    @property
     def covariance_matrix(self) -> Float[Array, "*batch entry entry_bis"]:
         """The covariance of the event flattened row by row: (..., n c, n c)."""
-        K, Q = self._prior.matrix(), self.order
+        K, Q = self.prior.dense(), self.order
         n, c = self.event_shape
         blocks = K[:, None, :, None] * Q[..., None, :, None, :]
         noise = self.ridge[..., None, None] * jnp.eye(n * c, dtype=K.dtype)
         return blocks.reshape(Q.shape[:-2] + (n * c, n * c)) + noise
-
-    @property
-    def mean(self) -> Float[Array, "*batch point output"]:
-        """The mean, (..., n, c)."""
-        return jnp.broadcast_to(self.loc, self.shape())
 
     @property
     def variance(self) -> Float[Array, "*batch point output"]:
@@ -172,44 +142,31 @@ class MatrixMercerNormal(dist.Distribution):
     def prior_variance(self) -> Float[Array, "*batch point output"]:
         """Variance of each function at each point, noise left out."""
         outputs = jnp.diagonal(self.order, axis1=-2, axis2=-1)
-        return self._prior_diagonal()[:, None] * outputs[..., None, :]
+        return self.prior.variance()[:, None] * outputs[..., None, :]
 
     def _algebra(self):
-        n, k = self.features.shape
+        columns, residual = self.features.shape[1], self.residual
         if self.eigen is not None:
-            if self.eigen[0].shape[0] != n:
-                raise ValueError(
-                    f"eigen has {self.eigen[0].shape[0]} rows but there are {n} points; compute "
-                    "gp.eigenpairs on these points or leave eigen out"
-                )
-            vectors, kappa = self.eigen
-        elif k == 0 and self.residual is None:
+            vectors, kappa = self._pairs()
+        elif columns or self.prior.correlated:
+            vectors, kappa = self.prior.eigenpairs()
+        elif residual is None:
             vectors, kappa = self.features, self.values
-        elif k == 0 and self.residual.ndim == 1:
-            vectors, kappa = None, self.residual
         else:
-            vectors, kappa = eigenpairs(self.features, self.values, self.residual)
-        if self._dense:
+            vectors, kappa = None, residual
+        if self.prior.correlated:
             judge_pairs(kappa, self.order, self.ridge)
         return Blocks(vectors, kappa, self.order, self.ridge)
-
-    def _columns(self):
-        """Columns A (n, .) with K = A A^T, smooth in features, values and residual."""
-        columns = self.features * safe_sqrt(self.values)
-        if self.residual is None:
-            return columns
-        rest = square_root(self.residual)[0] if self._dense else jnp.diag(safe_sqrt(self.residual))
-        return jnp.concatenate([columns, rest], 1)
 
     @validate_sample
     def log_prob(self, value: ArrayLike) -> Float[Array, "*batch"]:
         """Log density of observations (..., n, c)."""
-        return log_density(self._prior, self._algebra(), self._centred(value))
+        return log_density(self.prior, self._algebra(), self._centred(value))
 
     def sample(self, key: Array, sample_shape: tuple[int, ...] = ()):
         """Draw observations, ``sample_shape + batch_shape + (n, c)``."""
         key = _checks.random_key(key)
-        (n, c), columns = self.event_shape, self._columns()
+        (n, c), columns = self.event_shape, self.prior.root()
         rank = columns.shape[1]
         shape = check_sample_shape(sample_shape) + self.batch_shape + (rank + n, c)
         white = random.normal(key, shape, self.features.dtype)
@@ -230,7 +187,7 @@ class MatrixMercerNormal(dist.Distribution):
     def solve(self, value: ArrayLike) -> Float[Array, "*batch point output"]:
         """Inverse covariance times observations (..., n, c), as (..., n, c)."""
         value = at_points("observations", value, self.event_shape)
-        algebra = self._algebra().held(self._prior)
+        algebra = self._algebra().held(self.prior)
         return algebra.solve(value, algebra.inverses())
 
     def loo(self, value: ArrayLike) -> Float[Array, "*batch point"]:
@@ -240,7 +197,7 @@ class MatrixMercerNormal(dist.Distribution):
         ----------
         Rasmussen and Williams (2006), equations 5.10 to 5.12, with blocks for numbers.
         """
-        algebra = self._algebra().held(self._prior)
+        algebra = self._algebra().held(self.prior)
         inverses = algebra.inverses()
         weight = algebra.solve(self._centred(value), inverses)
         c = weight.shape[-1]
@@ -265,16 +222,12 @@ class MatrixMercerNormal(dist.Distribution):
         arXiv 2406.03260; Rasmussen and Williams (2006), equations 2.25 and 2.26.
         """
         value = at_points("observations", value, self.event_shape, first=True)
-        n = value.shape[-2]
-        head, rest = self._rows(slice(None, n)), self._rows(slice(n, None))
-        cross = (self.features[:n] * self.values) @ self.features[n:].T
-        if self.residual is not None and self.residual.ndim == 2:
-            cross = cross + self.residual[:n, n:]
-        algebra = head._algebra().held(self._prior)
+        head, rest, cross = self._ahead(value.shape[-2])
+        algebra = head._algebra().held(self.prior)
         inverses, Q = algebra.inverses(), self.order
         mean = rest.loc + cross.T @ algebra.solve(head._centred(value), inverses) @ Q
         inside = algebra.coordinates(cross)[0]
-        if self._dense:
+        if self.prior.correlated:
             known = Q[..., None, :, :] @ inverses @ Q[..., None, :, :]  # (..., r, c, c)
             variance = rest.prior_variance() - _diagonals(inside**2, known)
         else:
@@ -288,7 +241,7 @@ class MatrixMercerNormal(dist.Distribution):
     def _missed(self, head, rest, algebra, inside):
         """Prior variance at other points outside the span of the columns at the first points."""
         k = self.values.shape[0]
-        here, there = head._columns(), rest.features * safe_sqrt(self.values)
+        here, there = head.prior.root(), rest.prior.columns()
         there = jnp.pad(there, [(0, 0), (0, here.shape[1] - k)])
         if algebra.vectors is not None:
             kappa = jnp.where(algebra.kappa > 0, algebra.kappa, 1.0)[:, None]
@@ -297,82 +250,27 @@ class MatrixMercerNormal(dist.Distribution):
         missed = (there**2).sum(-1) + own
         return missed[:, None] * jnp.diagonal(self.order, axis1=-2, axis2=-1)[..., None, :]
 
-    def _centred(self, value):
-        r = at_points("observations", value, self.event_shape) - self.loc
-        return jnp.broadcast_to(r, jnp.broadcast_shapes(r.shape, self.shape()))
+    def _taken(self, rows):
+        """Arguments with a point axis, other than the prior, at some rows."""
+        return {"loc": self.loc if self.loc.shape[-2] == 1 else self.loc[..., rows, :]}
 
-    def _replace(self, **changes):
-        fields = {name: getattr(self, name) for name in self.pytree_data_fields}
-        return MatrixMercerNormal(**(fields | changes))
+    shift, split = Law.shift, Law.split  # for the page of this class
 
-    def shift(self, mean: ArrayLike) -> "MatrixMercerNormal":
-        """Add ``mean`` (..., n, c) to the location."""
-        return self._replace(loc=self.loc + at_points("means", mean, self.event_shape))
+    def _root(self, cutoff):
+        return Kronecker(self.prior.low(cutoff).columns(), self._square())
 
-    def _rows(self, rows):
-        """Return the marginal of some points; eigenpairs stay if they are these points' own."""
-        features, residual = self.features[rows], self.residual
-        if residual is not None:
-            residual = residual[rows] if residual.ndim == 1 else residual[rows, rows]
-        loc = self.loc if self.loc.shape[-2] == 1 else self.loc[..., rows, :]
-        keep = self.eigen is not None and self.eigen[0].shape[0] == features.shape[0]
-        return self._replace(
-            features=features, residual=residual, loc=loc, eigen=self.eigen if keep else None
-        )
+    def _eliminate(self, cutoff, rule, n):
+        left = self.prior.high(cutoff).variance()
+        if rule == "universal":
+            left = jnp.full_like(left, left[:n].mean())
+        left = jnp.zeros_like(left) if rule == "truncate" else left
+        return self._replace(self.prior.low(0), residual=left, eigen=None)
 
-    def split(self, cutoff, rule="exact", *, n=None, eigen=None, max_dense=1000):
-        """Separate the first modes of K from the law of the observations given them and Q.
-
-        Parameters
-        ----------
-        cutoff : int, modes kept, from 0 to k
-        rule : "exact", "local", "universal" (the row mean of local) or "truncate"
-        n : int, training points among the rows (the first ones); all of them by default
-        eigen : eigenpairs of the part that is marginalised, for the rule "exact"
-        max_dense : int, most points for a dense factorisation at every evaluation
-
-        Returns
-        -------
-        root : Kronecker
-            Given modes ``w ~ Normal(0, 1)`` (..., cutoff, c) the observations follow
-            ``rest.shift(root @ w)``.
-        rest : MatrixMercerNormal
-            Other rules than "exact" make of the eliminated modes a residual without correlations
-            between points.
-
-        Raises
-        ------
-        ValueError
-            For an unknown rule, a cutoff out of range, or a dense factorisation that is too large.
-        """
-        points, k = self.features.shape
-        cutoff = _checks.cutoff(cutoff, k)
-        _checks.choice("rule of several correlated outputs", rule, _RULES)
-        max_dense = _checks.whole("max_dense", max_dense, least=0)
-        n = n if n is None else _checks.whole("n", n, most=points)
-        root = self.features[:, :cutoff] * safe_sqrt(self.values[:cutoff])
-        root = Kronecker(root, self._square())
-        high = {"features": self.features[:, cutoff:], "values": self.values[cutoff:]}
-        if rule != "exact":
-            left = self._replace(**high, eigen=None)._prior_diagonal()
-            if rule == "universal":
-                left = jnp.full_like(left, left[:n].mean())
-            left = jnp.zeros_like(left) if rule == "truncate" else left
-            none = {"features": high["features"][:, :0], "values": high["values"][:0]}
-            return root, self._replace(**none, residual=left, eigen=None)
-        if eigen is None and cutoff == 0:
-            eigen = self.eigen
-        if eigen is None and points > max_dense and (k - cutoff >= points or self._dense):
-            raise ValueError(
-                f"the exact rule would diagonalise a {points} x {points} matrix at every "
-                "evaluation; give eigen = gp.eigenpairs(features[:, cutoff:], values[cutoff:], "
-                f'residual), choose rule="local", or raise max_dense (now {max_dense})'
-            )
-        return root, self._replace(**high, eigen=eigen)
-
-    @property
-    def _dense(self):
-        return self.residual is not None and self.residual.ndim == 2
+    def _work(self, high):
+        """Say what the exact rule costs if it diagonalises a matrix of all points, else None."""
+        n, k = high.features.shape
+        if high.correlated or k >= n:
+            return f"diagonalise a {n} x {n} matrix at every evaluation"
 
 
 def _diagonals(shares, matrices):

@@ -1,12 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Joint distribution of several outputs with one prior, correlated by an order parameter."""
 
-import jax.numpy as jnp
-
-from .. import _checks
 from .._checks import ArrayLike
 from ..kernels import Kernel
 from ..spectrum import Spectrum
+from .marginal import prior_at
 from .matrix import MatrixMercerNormal
 
 
@@ -34,22 +32,15 @@ def matrix_marginal(
     factor : (..., c, r), optional
         Matrix F with F F^T = order, which `MatrixMercerNormal` describes.
     eigen : (vectors, values), optional
-        Eigenpairs of the prior at X, from `eigenpairs_of`.
+        Eigenpairs of the prior at X, ``prior.at(X).eigenpairs()``.
 
     Returns
     -------
     MatrixMercerNormal
         With event shape (n, c).
     """
-    _checks.instance("prior", prior, Kernel | Spectrum, _checks.PRIOR)
-    X = _checks.inputs("X", X, wide=True)
-    if isinstance(prior, Kernel):
-        features, residual = jnp.zeros((X.shape[0], 0), X.dtype), prior(X)
-        values = features[0]
-    else:
-        prior.warn_if_shared(X)
-        features, values = prior.features(X), prior.values
-        residual = None if prior.complete else prior.residual_cov(X)
+    here = prior_at(prior, X)
     return MatrixMercerNormal(
-        features, values, ridge, order, factor=factor, residual=residual, eigen=eigen
-    )
+        here.features, here.values, ridge, order, factor=factor, residual=here.residual,
+        eigen=eigen,
+    )  # fmt: skip

@@ -3,7 +3,6 @@
 
 import jax.numpy as jnp
 import numpy as np
-import numpyro.distributions as dist
 from jax import Array, random
 from jaxtyping import Float
 from numpyro.distributions import constraints
@@ -11,13 +10,20 @@ from numpyro.distributions.util import validate_sample
 
 from .. import _checks
 from .._checks import ArrayLike
-from .._covariance import Covariance, Eigen, Prior
-from .._linalg import safe_sqrt
+from .._covariance import Covariance, Eigen
+from .._prior import PriorAt
 from .effective import RULES, EffectiveNormal, noise_after
-from .law_checks import at_points, check_eigen, check_sample_shape, refuse_singular, refuse_stale
+from .law import Law
+from .law_checks import (
+    at_points,
+    check_eigen,
+    check_sample_shape,
+    refuse_singular,
+    refuse_stale,
+)
 
 
-class MercerNormal(dist.Distribution):
+class MercerNormal(Law):
     r"""Observations of a Gaussian process given by its modes, the function integrated out.
 
     The covariance is ``scale * (features diag(values) features^T + residual) + ridge * I``.
@@ -69,10 +75,11 @@ class MercerNormal(dist.Distribution):
 
     support = constraints.real_vector
     event_dims = ("point",)
-    pytree_data_fields = (
-        "features", "values", "ridge", "residual", "loc", "scale", "eigen", "gram", "tail",
-    )  # fmt: skip
-    pytree_aux_fields = ("orthonormal",)
+    pytree_data_fields = ("scale", "gram")
+    _rule, _rules = "rule", RULES
+
+    tail = property(lambda law: law.prior.tail, doc="Mean variance outside the modes, or None.")
+    orthonormal = property(lambda law: law.prior.orthonormal, doc="See the parameters.")
 
     def __init__(
         self,
@@ -89,14 +96,8 @@ class MercerNormal(dist.Distribution):
         orthonormal: bool = True,
         validate_args: bool | None = None,
     ):
-        self.features = _checks.features("features", features)
+        self.prior = PriorAt(features, values, residual, tail, orthonormal)
         n, k = self.features.shape
-        self.values = _checks.eigenvalues(values, falling=False)
-        if self.values.shape[-1:] != (k,):
-            raise ValueError(
-                f"values has shape {self.values.shape} but features has {k} columns; give one "
-                "value per mode, shape (..., k)"
-            )
         ridge = _checks.nonnegative("ridge", ridge)
         self.ridge = ridge[None] if ridge.ndim == 0 else ridge
         self.loc = jnp.atleast_1d(_checks.finite("loc", loc))
@@ -107,32 +108,17 @@ class MercerNormal(dist.Distribution):
                     f"the point axis: give (), (..., 1) or (..., {n})"
                 )
         self.scale = _checks.nonnegative("scale", scale)
-        self.residual = None
-        if residual is not None:
-            self.residual = _checks.finite("residual", residual, ndim=(1, 2))
-            if self.residual.shape not in ((n,), (n, n)):
-                raise ValueError(
-                    f"residual has shape {self.residual.shape}; give ({n},) or ({n}, {n})"
-                )
-        if self.residual is not None and self.residual.ndim == 1 and _checks.known(self.residual):
-            host = np.asarray(self.residual)  # an operation of JAX would be traced under jit
-            if (host < -1e-8 * np.abs(host).max(initial=0.0)).any():
-                raise ValueError("residual has variances below zero; give what the modes leave out")
-        if self.residual is not None and self.residual.ndim == 2:
+        if self.prior.correlated:
             _checks.require_x64("MercerNormal with a dense residual")
         self.eigen = check_eigen(eigen)
-        if self.eigen is not None:
-            if self.ridge.shape[-1] != 1:
-                raise ValueError(
-                    "eigen needs one ridge for all points, got a ridge of shape "
-                    f"{self.ridge.shape}; leave eigen out"
-                )
+        if self.eigen is not None and self.ridge.shape[-1] != 1:
+            raise ValueError(
+                f"eigen needs one ridge for all points, got a ridge of shape {self.ridge.shape}; "
+                "leave eigen out"
+            )
         self.gram = None if gram is None else jnp.asarray(gram)
         if self.gram is not None and self.gram.shape != (k, k):
             raise ValueError(f"gram has shape {self.gram.shape}; give features^T features {k, k}")
-        self.tail = None if tail is None else _checks.nonnegative("tail", tail)
-        self.orthonormal = orthonormal
-        _checks.flag("orthonormal", orthonormal)
         batch = _checks.fit(
             loc=self.loc.shape[:-1], ridge=self.ridge.shape[:-1], values=self.values.shape[:-1],
             scale=self.scale.shape,
@@ -143,18 +129,12 @@ class MercerNormal(dist.Distribution):
 
     @property
     def _covariance(self):
-        prior = Prior(self.features, self.values, self.residual)
-        return Covariance(prior, self.scale, self.ridge, self.gram)
+        return Covariance(self.prior, self.scale, self.ridge, self.gram)
 
     @property
     def covariance_matrix(self) -> Float[Array, "*batch point point"]:
         """The covariance, assembled: (..., n, n)."""
         return self._covariance.matrix()
-
-    @property
-    def mean(self) -> Float[Array, "*batch point"]:
-        """The mean, (..., n)."""
-        return jnp.broadcast_to(self.loc, self.shape())
 
     @property
     def variance(self) -> Float[Array, "*batch point"]:
@@ -165,28 +145,12 @@ class MercerNormal(dist.Distribution):
     def prior_variance(self, start=0) -> Float[Array, "*batch point"]:
         """Variance of modes ``start`` on and of the residual at each point, noise left out."""
         start = _checks.cutoff(start, self.features.shape[1], "start")
-        variance = self.values[..., start:] @ self.features[:, start:].T ** 2
-        if self.residual is not None:
-            variance = variance + (
-                self.residual if self.residual.ndim == 1 else jnp.diagonal(self.residual)
-            )
-        return self.scale[..., None] * variance
-
-    def _amplitude(self, stop):
-        """Prior standard deviation of the first ``stop`` modes, (..., stop)."""
-        return safe_sqrt(self.scale)[..., None] * safe_sqrt(self.values[..., :stop])
+        return self.scale[..., None] * self.prior.high(start).variance()
 
     def _algebra(self):
-        n = self.event_shape[0]
         if self.eigen is None:
             return self._covariance.algebra()
-        vectors, eigenvalues = self.eigen
-        if vectors.shape[0] != n:
-            raise ValueError(
-                f"eigen has {vectors.shape[0]} rows but there are {n} points; compute "
-                "gp.eigenpairs on these points or leave eigen out"
-            )
-        return Eigen(vectors, eigenvalues, self.ridge, self._covariance)
+        return Eigen(*self._pairs(), self.ridge, self._covariance)
 
     @validate_sample
     def log_prob(self, value: ArrayLike) -> Float[Array, "*batch"]:
@@ -259,7 +223,7 @@ class MercerNormal(dist.Distribution):
         value = at_points("observations", value, self.event_shape, first=True)
         head, rest, cross = self._ahead(value.shape[-1])
         r = head._centred(value)
-        if head._covariance.thin:  # in weight space, where nothing is subtracted
+        if head.prior.thin:  # in weight space, where nothing is subtracted
             algebra = head._covariance.algebra()
             mean = algebra.expected(r, rest._columns)
             variance = algebra.leverage(rest._columns) + rest._own
@@ -276,20 +240,20 @@ class MercerNormal(dist.Distribution):
     @property
     def _columns(self):
         """Modes at the points times their prior standard deviation, (..., n, k)."""
-        return self.features * self._amplitude(self.values.shape[-1])[..., None, :]
+        return self.features * self._covariance.amplitude()[..., None, :]
 
     @property
     def _own(self):
         """Prior variance of each point that no other point shares, (..., n) or (..., 1)."""
-        diagonal = self.residual is not None and self.residual.ndim == 1
-        return self.scale[..., None] * (self.residual if diagonal else jnp.zeros(1))
+        shared = self.residual is None or self.prior.correlated
+        return self.scale[..., None] * (jnp.zeros(1) if shared else self.residual)
 
     def _missed(self, rest, cross, gain, noise=0.0):
         """Variance of ``rest``, at other points, around the prediction ``gain^T`` observations.
 
         ``noise`` is the part of it that comes from noise of observations other than the ridge.
         """
-        if self.residual is not None and self.residual.ndim == 2:
+        if self.prior.correlated:
             # an error of the gain enters this squared; in the usual two terms it enters linearly
             all_known = (self.covariance_matrix @ gain * gain).sum(-2) + noise
             return rest.prior_variance() - 2.0 * (cross * gain).sum(-2) + all_known
@@ -298,88 +262,29 @@ class MercerNormal(dist.Distribution):
         return (missed**2).sum(-1) + seen + noise + rest._own
 
     def _ahead(self, n):
-        """Laws of the first n points and of the others, and the prior covariance between them."""
-        cross = (self.features[:n] * self.values[..., None, :]) @ self.features[n:].T
-        if self.residual is not None and self.residual.ndim == 2:
-            cross = cross + self.residual[:n, n:]
-        cross = self.scale[..., None, None] * cross
-        return self._rows(slice(None, n)), self._rows(slice(n, None)), cross
+        head, rest, cross = super()._ahead(n)
+        return head, rest, self.scale[..., None, None] * cross
 
-    def _centred(self, value):
-        r = at_points("observations", value, self.event_shape) - self.loc
-        return jnp.broadcast_to(r, jnp.broadcast_shapes(r.shape, self.shape()))
+    def _taken(self, rows):
+        """Arguments with a point axis, other than the prior, at some rows."""
+        taken = {"ridge": self.ridge, "loc": self.loc}
+        taken = {name: x if x.shape[-1] == 1 else x[..., rows] for name, x in taken.items()}
+        return taken | {"gram": None}
 
-    def _replace(self, **changes):
-        fields = {name: getattr(self, name) for name in self.pytree_data_fields}
-        fields |= {"orthonormal": self.orthonormal} | changes
-        return MercerNormal(**fields)
+    shift, split = Law.shift, Law.split  # for the page of this class
 
-    def shift(self, mean: ArrayLike) -> "MercerNormal":
-        """Add ``mean`` (..., n) to the location."""
-        return self._replace(loc=self.loc + at_points("means", mean, self.event_shape))
+    def _root(self, cutoff):
+        return self._columns[..., :cutoff]
 
-    def _rows(self, rows):
-        """Return the marginal of some points; eigenpairs stay if they are these points' own."""
+    def _eliminate(self, cutoff, rule, n):
+        noise = noise_after(self, cutoff, rule, n)
+        return EffectiveNormal(self.loc, noise, self.ridge, self.prior_variance(cutoff))
 
-        def take(x):
-            return x if x.shape[-1] == 1 else x[..., rows]
-
-        features = self.features[rows]
-        residual = self.residual
-        if residual is not None:
-            residual = residual[rows] if residual.ndim == 1 else residual[rows, rows]
-        keep = self.eigen is not None and self.eigen[0].shape[0] == features.shape[0]
-        return self._replace(
-            features=features, residual=residual, ridge=take(self.ridge), loc=take(self.loc),
-            eigen=self.eigen if keep else None, gram=None,
-        )  # fmt: skip
-
-    def split(self, cutoff, rule="exact", *, n=None, eigen=None, max_dense=1000):
-        """Separate the first modes from the law of the observations given them.
-
-        Parameters
-        ----------
-        cutoff : int, modes kept, from 0 to k
-        rule : "exact", "local", "dressed", "universal" or "truncate"
-        n : int, training points among the rows (the first ones); all of them by default
-        eigen : eigenpairs of the part that is marginalised, for the rule "exact"
-        max_dense : int, most points for a dense factorisation at every evaluation
-
-        Returns
-        -------
-        root : (..., n, cutoff)
-            Given modes ``w ~ Normal(0, 1)`` the observations follow ``rest.shift(root @ w)``.
-        rest : Distribution
-            `MercerNormal` of the other modes under "exact", else `EffectiveNormal`.
-
-        Raises
-        ------
-        ValueError
-            For an unknown rule, a cutoff out of range, a dense factorisation that is too large,
-            or the rule "dressed" on columns that are not orthonormal.
-        """
-        points, k = self.features.shape
-        _checks.choice("rule", rule, RULES)
-        max_dense = _checks.whole("max_dense", max_dense, least=0)
-        n = n if n is None else _checks.whole("n", n, most=points)
-        cutoff = _checks.cutoff(cutoff, k)
-        root = self._columns[..., :cutoff]
-        if rule != "exact":
-            noise = noise_after(self, cutoff, rule, n)
-            eliminated = self.prior_variance(cutoff)
-            return root, EffectiveNormal(self.loc, noise, self.ridge, eliminated)
-        if eigen is None and cutoff == 0:
-            eigen = self.eigen
-        dense = self.residual is not None and self.residual.ndim == 2
-        if dense and eigen is None and points > max_dense:
-            seconds = 2e-10 * points**3
-            raise ValueError(
-                f"the exact rule would factorise a dense {points} x {points} residual at every "
-                f"gradient, about {seconds:.0f} s each on two cores; give eigen = "
-                "gp.eigenpairs(features[:, cutoff:], values[cutoff:], residual), choose "
-                f'rule="local", or raise max_dense (now {max_dense})'
+    def _work(self, high):
+        """Say what the exact rule costs if it factorises a matrix of all points, else None."""
+        n = self.event_shape[0]
+        if high.correlated:
+            return (
+                f"factorise a dense {n} x {n} residual at every gradient, about "
+                f"{2e-10 * n**3:.0f} s each on two cores"
             )
-        return root, self._replace(
-            features=self.features[:, cutoff:], values=self.values[..., cutoff:], eigen=eigen,
-            gram=None if self.gram is None else self.gram[cutoff:, cutoff:],
-        )  # fmt: skip

@@ -16,6 +16,7 @@ from .. import _checks
 from .._callables import as_pytree
 from .._checks import ArrayLike
 from .._linalg import with_value
+from .._prior import PriorAt
 from .rows import equal_rows
 
 
@@ -51,6 +52,14 @@ class Kernel(eqx.Module):
         _checks.warn_32_bits("a kernel")
         X, Z = two_inputs(X, Z)
         return self.symmetric_gram(X) if Z is None else self.gram(X, Z)
+
+    def at(self, X: ArrayLike) -> PriorAt:
+        """Return the prior at X (n, d), without explicit modes: its covariance is all residual."""
+        K = self(_checks.inputs("X", X, wide=True))
+        return PriorAt(np.zeros((K.shape[0], 0), K.dtype), np.zeros(0, K.dtype), K)
+
+    def warn_if_shared(self, X: Array) -> None:
+        """Do nothing: a kernel has no modes that could be made from the training inputs X."""
 
     def __add__(self, other) -> "Kernel":
         if not isinstance(other, Kernel):

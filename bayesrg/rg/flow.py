@@ -11,7 +11,6 @@ from jaxtyping import Float, Int
 
 from .. import _checks, _fixedpoint
 from .._checks import ArrayLike
-from .._linalg import safe_sqrt
 from ..gp import MercerNormal
 from ..gp.effective import RULES, noise_after
 from ..spectrum.levels import Levels, LevelsLike, levels, one_per_mode
@@ -206,8 +205,8 @@ def _exact_ridges(fn):
     norms of S^-1 B L^-T.
     """
     points, k = fn.features.shape
-    B = (fn.features * safe_sqrt(fn.values))[:, ::-1]
-    if fn.residual is not None and fn.residual.ndim == 2:
+    B = fn.prior.columns()[:, ::-1]
+    if fn.prior.correlated:
         noise = fn.residual + fn.ridge * jnp.eye(points, dtype=B.dtype)
         factor = jnp.linalg.cholesky(noise)
         inverse_root = solve_triangular(factor, jnp.eye(points, dtype=B.dtype), lower=True)

@@ -2,6 +2,7 @@
 """What every spectrum is: eigenvalues of a kernel under a data measure, with mode functions."""
 
 from abc import abstractmethod
+from pathlib import Path
 from typing import ClassVar
 
 import equinox as eqx
@@ -12,6 +13,10 @@ from jaxtyping import Float
 
 from .. import _checks
 from .._checks import ArrayLike
+from .._prior import PriorAt
+
+# A warning points at the user's line, which is in neither of these.
+LIBRARIES = str(Path(__file__).parents[1]), str(Path(eqx.__file__).parent)
 
 
 @jax.jit
@@ -29,6 +34,8 @@ def left_out_cov(K, left, values, right):
 class Spectrum(eqx.Module):
     r"""Mercer pairs of a kernel, :math:`k(x, z) = \sum_k \lambda_k \phi_k(x)\phi_k(z) + \ldots`.
 
+    A subclass writes ``features``. What the modes leave out is taken from its ``kernel``; without
+    one it writes ``residual`` and ``residual_cov`` too.
     ``scale * spectrum`` is the spectrum of the kernel times an amplitude ``scale`` ().
 
     Attributes
@@ -67,13 +74,32 @@ class Spectrum(eqx.Module):
     def features(self, X: ArrayLike) -> Float[Array, "point mode"]:
         """Mode functions at X (n, d): (n, k), of unit second moment under the data measure."""
 
-    @abstractmethod
     def residual(self, X: ArrayLike) -> Float[Array, " point"]:
-        """Prior variance at X (n, d) that the modes leave out: (n,), non-negative."""
+        """Prior variance at X (n, d) that the modes leave out: (n,), non-negative.
 
-    @abstractmethod
+        Its mean over inputs that the spectrum was not made from is the ``tail`` that functions of
+        eigenvalues take.
+        """
+        X = _checks.inputs("X", X, wide=True)
+        return left_out(self.kernel.diag(X), self.features(X), self.values)
+
     def residual_cov(self, X: ArrayLike, Z: ArrayLike | None = None) -> Array:
         """Prior covariance that the modes leave out, (n, n) or with Z (n, m); PSD everywhere."""
+        X = _checks.inputs("X", X, wide=True)
+        Z = None if Z is None else _checks.inputs("Z", Z, wide=True)
+        left = self.features(X)
+        right = left if Z is None else self.features(Z)
+        return left_out_cov(self.kernel(X, Z), left, self.values, right)
+
+    def at(self, X: ArrayLike) -> PriorAt:
+        """Return the prior at X (n, d): the modes there, and the covariance that they leave out.
+
+        Its method ``eigenpairs`` makes the ``eigen`` of `bayesrg.gp.marginal`, and with a cutoff
+        that of `bayesrg.rg.Coarse`.
+        """
+        X = _checks.inputs("X", X, wide=True)
+        residual = None if self.complete else self.residual_cov(X)
+        return PriorAt(self.features(X), self.values, residual, orthonormal=self.orthonormal)
 
     def warn_if_shared(self, X: Array) -> None:
         """Warn if modes were made from the training inputs X (n, d), or cannot tell some apart."""

@@ -13,7 +13,7 @@ from jaxtyping import Float
 
 from .. import _checks
 from .._checks import ArrayLike
-from .base import Spectrum
+from .base import LIBRARIES, Spectrum
 
 
 class FourierSpectrum(Spectrum):
@@ -54,7 +54,7 @@ class FourierSpectrum(Spectrum):
                 f"rows {i} and {j} of X, {a:g} and {b:g}, are one point to modes of period "
                 f"{float(self.period):g}, as other rows may be; give spectrum.fourier a longer "
                 "period, or ignore this if the target repeats itself like that",
-                stacklevel=3,
+                skip_file_prefixes=LIBRARIES,
             )
 
     def residual(self, X):

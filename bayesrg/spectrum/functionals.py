@@ -19,7 +19,7 @@ from .._linalg import cholesky
 from .._numbers import on_device
 from ..kernels import Kernel
 from ..kernels.products import product
-from .base import Spectrum, left_out, left_out_cov
+from .base import Spectrum
 from .nystrom import NystromSpectrum
 
 
@@ -51,16 +51,6 @@ class FunctionalSpectrum(Spectrum):
         X = _checks.inputs("X", X, wide=True)
         _checks.columns("X", X, self.X_ref.shape[1], "the reference sample")
         return _white(self.factor, product(self.kernel, X, self.X_ref, self.V))
-
-    def residual(self, X):
-        X = _checks.inputs("X", X, wide=True)
-        return left_out(self.kernel.diag(X), self.features(X), self.values)
-
-    def residual_cov(self, X, Z=None):
-        X = _checks.inputs("X", X, wide=True)
-        left = self.features(X)
-        right = left if Z is None else self.features(Z)
-        return left_out_cov(self.kernel(X, Z), left, self.values, right)
 
     warn_if_shared = NystromSpectrum.warn_if_shared
 

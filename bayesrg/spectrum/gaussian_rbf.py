@@ -11,7 +11,7 @@ from jaxtyping import Float
 from .. import _checks
 from .._checks import ArrayLike
 from ..kernels import RBF
-from .base import Spectrum, left_out, left_out_cov
+from .base import Spectrum
 
 
 class GaussianRBFSpectrum(Spectrum):
@@ -33,14 +33,6 @@ class GaussianRBFSpectrum(Spectrum):
         if X.shape[1] != 1:
             raise ValueError(f"X has {X.shape[1]} columns; these modes take one, shape (n, 1)")
         return _functions(len(self), self.kernel.lengthscale, self.scale, X[:, 0])
-
-    def residual(self, X):
-        return left_out(1.0, self.features(X), self.values)
-
-    def residual_cov(self, X, Z=None):
-        left = self.features(X)
-        right = left if Z is None else self.features(Z)
-        return left_out_cov(self.kernel(X, Z), left, self.values, right)
 
 
 def _rates(lengthscale, scale):

@@ -52,9 +52,6 @@ class NeuralSpectrum(Spectrum):
     def features(self, X):
         return self.apply(self.params, _checks.inputs("X", X)) @ self.mixing
 
-    def residual(self, X):
-        return jnp.clip(self.kernel.diag(X) - self.features(X) ** 2 @ self.values, 0.0)
-
     def residual_cov(self, X, Z=None):
         X = _checks.inputs("X", X)
         Z = X if Z is None else _checks.inputs("Z", Z)

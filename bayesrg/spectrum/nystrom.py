@@ -16,7 +16,7 @@ from .._checks import ArrayLike
 from .._numbers import on_device
 from ..kernels import Kernel
 from ..kernels.products import product
-from .base import Spectrum, left_out, left_out_cov
+from .base import LIBRARIES, Spectrum
 
 
 class NystromSpectrum(Spectrum):
@@ -41,17 +41,6 @@ class NystromSpectrum(Spectrum):
         _checks.columns("X", X, self.X_ref.shape[1], "the reference sample")
         return product(self.kernel, X, self.X_ref, self.projection)
 
-    def residual(self, X):
-        X = _checks.inputs("X", X, wide=True)
-        return left_out(self.kernel.diag(X), self.features(X), self.values)
-
-    def residual_cov(self, X, Z=None):
-        X = _checks.inputs("X", X, wide=True)
-        Z = None if Z is None else _checks.inputs("Z", Z, wide=True)
-        left = self.features(X)
-        right = left if Z is None else self.features(Z)
-        return left_out_cov(self.kernel(X, Z), left, self.values, right)
-
     def warn_if_shared(self, X):
         if not (_checks.known(X) and _checks.known(self.X_ref)):
             return
@@ -62,7 +51,7 @@ class NystromSpectrum(Spectrum):
                 f"{shared} of the {len(self.X_ref)} rows of X_ref are training inputs; a coarse "
                 "model would then count the eliminated modes twice: give nystrom an independent "
                 "reference sample",
-                stacklevel=3,
+                skip_file_prefixes=LIBRARIES,
             )
 
     def power(self, y, X=None):

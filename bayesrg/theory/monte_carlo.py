@@ -187,16 +187,8 @@ def finite_population(
     _checks.flag("replace", replace)
     X = _checks.inputs("X", X)
     y = _checks.finite("y", _checks.targets("y", y, X.shape[0]), ndim=1)
-    if isinstance(prior, Kernel):
-        if cutoff is not None:
-            raise ValueError("cutoff needs modes; give prior a Spectrum, e.g. spectrum.nystrom")
-        return FinitePopulation(prior(X), y, replace)
-    kept = _checks.cutoff(len(prior) if cutoff is None else cutoff, len(prior))
-    root = prior.features(X)[:, :kept] * safe_sqrt(prior.values[:kept])
-    K = root @ root.T
-    if cutoff is None and not prior.complete:
-        K = K + prior.residual_cov(X)
-    return FinitePopulation(K, y, replace)
+    here = prior.at(X)
+    return FinitePopulation((here if cutoff is None else here.low(cutoff)).dense(), y, replace)
 
 
 def feature_population(
