@@ -389,4 +389,4 @@ def eigenvalues(values, *, falling=True):
             "floats resolve; call numpyro.enable_x64() before the first array is made",
             stacklevel=4,
         )
-    return jnp.clip(values, 0.0)
+    return on_device(host.clip(0.0)) if (host < 0).any() else values

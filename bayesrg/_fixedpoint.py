@@ -180,7 +180,6 @@ def _solve(values, degeneracy, n, ridge, upper):
     return implicit(_equation, jnp.where(overdetermined, 0.0, s), args), residual, converged
 
 
-@jax.jit
 def _batched(values, degeneracy, n, ridge, upper):
     """Solve one by one: each ends when it is done, and its modes stay in the cache."""
     batch = jnp.broadcast_shapes(
@@ -202,6 +201,7 @@ def _batched(values, degeneracy, n, ridge, upper):
     return tuple(x.reshape(batch) for x in jax.lax.map(one, modes + scalars))
 
 
+@jax.jit
 def effective_ridge(levels, n, ridge, upper=jnp.inf):
     """Solve the fixed point of `bayesrg.spectrum.Levels`; every argument may be batched.
 
