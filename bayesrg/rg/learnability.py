@@ -107,9 +107,4 @@ def posterior_learnability(
     arXiv 2405.06008, equation 37, before any average; the conservation law is Simon et al. (2023).
     """  # noqa: E501
     fn = MercerNormal(features, values, ridge, residual=residual)
-    return _learnt_on_points(fn.values, fn.features, fn.solve(fn.features))
-
-
-@jax.jit
-def _learnt_on_points(values, features, solved):
-    return values * (features * solved).sum(0)
+    return fn.values * (fn.features * fn.solve(fn.features)).sum(0)
