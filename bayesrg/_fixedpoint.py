@@ -196,7 +196,6 @@ def _solve(values, degeneracy, n, ridge, upper):
     return implicit(_equation, jnp.where(overdetermined, 0.0, s), args), residual, converged
 
 
-@jax.jit
 def _batched(values, degeneracy, n, ridge, upper):
     """Return value, residual and convergence of all roots of a batch, (...) each."""
     # One root after another: each stops when it is done, and its modes stay in the cache. With
@@ -220,6 +219,7 @@ def _batched(values, degeneracy, n, ridge, upper):
     return tuple(x.reshape(batch) for x in jax.lax.map(one, modes + scalars))
 
 
+@jax.jit
 def effective_ridge(levels, n, ridge, upper=jnp.inf):
     """Return the effective ridge, the root s of s = ridge + sum_k g_k l_k s / (s + n l_k).
 

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_equivalents import NOISE, POWER, equivalents, omega, weights
+from test_equivalents import NOISE, equivalents, omega, spectral, weights
 
 from bayesrg import theory
 
@@ -41,7 +41,7 @@ def test_generalised_cross_validation_finds_the_test_error():
 def test_experiment_with_gaussian_features():
     population = theory.gaussian_population(omega, np.sqrt(omega) * weights)
     mc = theory.learning_curve_mc(population, np.array([100]), 0.1, NOISE, key=0, draws=40)
-    e = equivalents(POWER, 100.0, 0.1)
+    e = equivalents(spectral(omega, omega * weights**2, NOISE), 100.0, 0.1)
     for name in ("test", "train", "log_evidence"):
         mean, error = getattr(mc, name)[0], getattr(mc, f"{name}_error")[0]
         expected = getattr(e, name)

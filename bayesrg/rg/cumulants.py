@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """How far the mode functions are from a Gaussian vector, and the ridge that follows from it."""
 
+from functools import partial
+
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -71,7 +74,12 @@ def feature_cumulants(
     Phi = _checks.features("Phi", Phi)
     points, k = Phi.shape
     cutoff = _checks.cutoff(cutoff, k)
-    w = probabilities(weights, points)
+    return _cumulants(Phi, probabilities(weights, points), cutoff)
+
+
+@partial(jax.jit, static_argnames="cutoff")
+def _cumulants(Phi, w, cutoff):
+    points, k = Phi.shape
     mean = w @ Phi
     centred = Phi - mean
     variance = w @ centred**2
@@ -103,7 +111,7 @@ def _weighted_quantiles(columns, w, probability):
         middle = jnp.cumsum(w[order]) - 0.5 * w[order]
         return jnp.interp(probability, middle, column[order])
 
-    return eqx.filter_vmap(one, in_axes=1, out_axes=1)(columns)
+    return jax.vmap(one, in_axes=1, out_axes=1)(columns)
 
 
 def conditional_ridge(
@@ -165,28 +173,41 @@ def conditional_ridge(
             f"modes must be different indices below the cutoff {cutoff}, got {chosen.tolist()}"
         )
     chosen = chosen.astype(int)
-    low = Phi[:, chosen]
-    excess = Phi[:, cutoff:] ** 2 @ values[cutoff:]
-    i, j = np.triu_indices(chosen.size)
     if rule == "regression":
-        design = jnp.concatenate([jnp.ones((points, 1)), low, low[:, i] * low[:, j]], 1)
-        if design.shape[1] >= points:
+        regressors = 1 + chosen.size * (chosen.size + 3) // 2
+        if regressors >= points:
             raise ValueError(
-                f"modes: {chosen.size} low modes make {design.shape[1]} regressors for {points} "
+                f"modes: {chosen.size} low modes make {regressors} regressors for {points} "
                 "rows; choose fewer with modes="
             )
-        root = jnp.sqrt(w)
-        # lstsq differentiates singular vectors, which is wrong where singular values meet
-        solution = jnp.linalg.pinv(root[:, None] * design) @ (root * excess)
-        return ridge + design @ solution
-    means = jnp.abs(w @ low)
-    if _checks.known(means) and (np.asarray(means) > 0.1).any():
-        means = np.asarray(means)
-        bad = chosen[means > 0.1].tolist()
-        raise ValueError(
-            f"modes {bad} have mean {means[means > 0.1].round(3).tolist()}, and the cumulant "
-            'expansion needs mean zero; leave them out of modes=, or use rule="regression"'
-        )
+        return _regressed(Phi, values, ridge, w, chosen, cutoff)
+    if _checks.known(Phi) and _checks.known(w):
+        means = np.abs(np.asarray(w) @ np.asarray(Phi)[:, chosen])
+        if (means > 0.1).any():
+            bad = chosen[means > 0.1].tolist()
+            raise ValueError(
+                f"modes {bad} have mean {means[means > 0.1].round(3).tolist()}, and the cumulant "
+                'expansion needs mean zero; leave them out of modes=, or use rule="regression"'
+            )
+    return _expanded(Phi, values, ridge, w, chosen, cutoff)
+
+
+@partial(jax.jit, static_argnames="cutoff")
+def _regressed(Phi, values, ridge, w, chosen, cutoff):
+    """`conditional_ridge` by least squares on 1, the chosen modes and their products."""
+    low, excess = Phi[:, chosen], Phi[:, cutoff:] ** 2 @ values[cutoff:]
+    i, j = np.triu_indices(chosen.size)
+    design = jnp.concatenate([jnp.ones((len(Phi), 1)), low, low[:, i] * low[:, j]], 1)
+    root = jnp.sqrt(w)
+    # lstsq differentiates singular vectors, which is wrong where singular values meet
+    solution = jnp.linalg.pinv(root[:, None] * design) @ (root * excess)
+    return ridge + design @ solution
+
+
+@partial(jax.jit, static_argnames="cutoff")
+def _expanded(Phi, values, ridge, w, chosen, cutoff):
+    """`conditional_ridge` to first order in joint cumulants."""
+    low, excess = Phi[:, chosen], Phi[:, cutoff:] ** 2 @ values[cutoff:]
     weight = w * excess
     total = values[cutoff:].sum()
     third = weight @ low

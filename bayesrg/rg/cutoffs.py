@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where the flow stops: eight rules that count the modes a data set can learn."""
 
+from functools import partial
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -19,7 +22,7 @@ def _bare(levels, n, ridge, last):
 
 
 def _self_consistent(levels, n, ridge, last):
-    return levels.learnt(n, _fixedpoint.effective_ridge(levels, n, ridge).value)
+    return learn.effective(levels, n, ridge)
 
 
 _BY_LEARNABILITY = {
@@ -139,18 +142,23 @@ def cutoff(
         shapes = levels.values.shape[:-1], levels.tail.shape, n.shape, ridge.shape
         batch = jnp.broadcast_shapes(*shapes)
         return np.zeros(batch, int) if batch else 0
-    if rule in _BY_COUNT:
-        kept = _BY_COUNT[rule](levels, n, ridge, threshold)
-    else:
-        if rule == "posterior":
-            learnt = _posterior(levels, n, ridge, features, residual)
-        else:
-            learnt = _BY_LEARNABILITY[rule](levels, n, ridge, scan == "uv")
-        kept = _scan(learnt >= threshold, levels.degeneracy, scan)
-    kept = _whole(kept, levels)
+    learnt = _posterior(levels, n, ridge, features, residual) if rule == "posterior" else None
+    kept = _kept(levels, n, ridge, threshold, learnt, rule, scan)
     if not _checks.known(kept):
         return kept
     return int(kept) if kept.ndim == 0 else np.asarray(kept).astype(int)
+
+
+@partial(jax.jit, static_argnames=("rule", "scan"))
+def _kept(levels, n, ridge, threshold, learnt, rule, scan):
+    """Count the modes kept; ``learnt`` is None unless the rule is "posterior"."""
+    if rule in _BY_COUNT:
+        kept = _BY_COUNT[rule](levels, n, ridge, threshold)
+    else:
+        if learnt is None:
+            learnt = _BY_LEARNABILITY[rule](levels, n, ridge, scan == "uv")
+        kept = _scan(learnt >= threshold, levels.degeneracy, scan)
+    return _whole(kept, levels)
 
 
 def _posterior(levels, n, ridge, features, residual):

@@ -133,38 +133,39 @@ def flow(
     edges = np.concatenate([[0], np.cumsum(counts)]).round().astype(int)
     kept = _grid(cutoffs, edges, dense=y is None)
     ends = np.searchsorted(edges, kept)  # levels kept
-    variance = jnp.concatenate([jnp.cumsum(whole.variance[::-1])[::-1], jnp.zeros(1)])
-    eliminated = variance[ends]
-    universal = ridge + whole.tail + eliminated
-    dressed = _dressed(whole, n, ridge, jnp.asarray(ends))
-    last = jnp.concatenate([jnp.full(1, jnp.nan), values])[ends]
+    on_average = _on_average(whole, n, ridge, kept, ends)
 
     arithmetic = harmonic = evidence = None
     if features is not None:
         one_per_mode(whole)
         fn = MercerNormal(features, values, ridge, residual=residual, tail=whole.tail)
         points = fn.event_shape[0]
-        if _checks.known(n) and points != n:
+        if _checks.known(n) and points != np.asarray(n):
             raise ValueError(f"features has {points} rows but n is {n}; give them the same number")
-        arithmetic, harmonic = (x[ends] for x in _exact_ridges(fn))
-        if _checks.known(harmonic) and not bool(jnp.isfinite(harmonic).all()):
+        arithmetic, harmonic = _exact_ridges(fn, ends)
+        if _checks.known(harmonic) and not np.isfinite(np.asarray(harmonic)).all():
             raise ValueError(
                 "noise covariance is singular: the exact ridge needs a positive ridge, or a "
                 "residual that is positive definite"
             )
         if y is not None:
             y = _checks.finite("y", _checks.targets("y", y, points), ndim=1)
-            evidence = _evidence(fn, y, jnp.asarray(ends))
+            evidence = _evidence(fn, y, ends)
     elif y is not None or residual is not None:
         raise ValueError("y and residual need features, the modes at the same points; give them")
     return Flow(
-        cutoff=jnp.asarray(kept), tail=eliminated + whole.tail,
-        universal=universal, dressed=dressed, arithmetic=arithmetic, harmonic=harmonic,
-        rescaled=jnp.where(last > 0, universal / (jnp.asarray(kept) * last), jnp.nan),
-        evidence=evidence, values=values,
-        learnability=running(whole, n, ridge), n=n, ridge=ridge.astype(values.dtype), stop=stop,
-        rule=rule, threshold=threshold,
-    )  # fmt: skip
+        cutoff=_checks.on_device(kept),
+        **on_average,
+        arithmetic=arithmetic,
+        harmonic=harmonic,
+        evidence=evidence,
+        values=values,
+        n=n,
+        ridge=ridge.astype(values.dtype),
+        stop=stop,
+        rule=rule,
+        threshold=threshold,
+    )
 
 
 def _grid(cutoffs, edges, dense):
@@ -183,6 +184,21 @@ def _grid(cutoffs, edges, dense):
 
 
 @jax.jit
+def _on_average(levels, n, ridge, kept, ends):
+    """Fields of a `Flow` that are those of an average data set."""
+    variance = jnp.concatenate([jnp.cumsum(levels.variance[::-1])[::-1], jnp.zeros(1)])
+    tail = variance[ends] + levels.tail
+    universal = ridge + tail
+    last = jnp.concatenate([jnp.full(1, jnp.nan), levels.values])[ends]
+    return {
+        "tail": tail,
+        "universal": universal,
+        "dressed": _dressed(levels, n, ridge, ends),
+        "rescaled": jnp.where(last > 0, universal / (kept * last), jnp.nan),
+        "learnability": running(levels, n, ridge),
+    }
+
+
 def _dressed(levels, n, ridge, ends):
     """Dressed ridges at rising cutoffs, each solved from the one before, which bounds it."""
 
@@ -197,8 +213,8 @@ def _dressed(levels, n, ridge, ends):
 
 
 @eqx.filter_jit
-def _exact_ridges(fn):
-    """Arithmetic and harmonic mean noise eigenvalue at cutoffs 0..k, from one factor.
+def _exact_ridges(fn, ends):
+    """Arithmetic and harmonic mean noise eigenvalue at the cutoffs ``ends``, from one factor.
 
     With the modes in rising order of value, B their columns, S the noise without them and
     L = chol(I + B^T S^-1 B): tr R^-1 after m modes is tr S^-1 minus the first m squared column
@@ -221,7 +237,7 @@ def _exact_ridges(fn):
     power = (B**2).mean(0)[::-1]
     above = jnp.concatenate([jnp.cumsum(power[::-1])[::-1], jnp.zeros(1)])
     outside = fn.ridge[0] + fn.prior_variance(k).mean()
-    return outside + above, points / (trace - removed)
+    return (outside + above)[ends], (points / (trace - removed))[ends]
 
 
 @eqx.filter_jit

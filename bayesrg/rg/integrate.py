@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The low modes of a coarse model integrated in closed form."""
 
+import jax
 import jax.numpy as jnp
 from jax.scipy.linalg import solve_triangular
 
@@ -43,13 +44,25 @@ def integrate_modes(
         raise ValueError(
             f"rest has shape {rest.shape()} and root {root.shape[0]} rows; give both of one split"
         )
-    white, k = rest.solve(root), root.shape[1]
-    inner = jnp.eye(k, dtype=root.dtype) + root.T @ white
-    L = factor(0.5 * (inner + inner.T))
-    spread = solve_triangular(L, jnp.eye(k, dtype=root.dtype), lower=True).T
-    cov = spread @ spread.T
-    mean = cov @ (white.T @ (y - rest.loc))
-    mean = mean + cov @ (white.T @ (y - rest.loc - root @ mean) - mean)  # refined once
+    white = rest.solve(root)
+    mean, spread, explained, own = _regress(
+        factor(_precision(root, white)), root, white, y - rest.loc
+    )
     # Take the density at y minus what the modes explain: there it has no large terms that cancel.
-    evidence = rest.shift(root @ mean).log_prob(y) - 0.5 * (mean @ mean + log_det(L))
-    return LinearPosterior(mean, spread, evidence)
+    return LinearPosterior(mean, spread, rest.shift(explained).log_prob(y) + own)
+
+
+@jax.jit
+def _precision(root, white):
+    inner = jnp.eye(root.shape[1], dtype=root.dtype) + root.T @ white
+    return 0.5 * (inner + inner.T)
+
+
+@jax.jit
+def _regress(L, root, white, y):
+    """Mean of the modes, root of their covariance, root @ mean, and their part of the evidence."""
+    spread = solve_triangular(L, jnp.eye(len(L), dtype=root.dtype), lower=True).T
+    cov = spread @ spread.T
+    mean = cov @ (white.T @ y)
+    mean = mean + cov @ (white.T @ (y - root @ mean) - mean)  # refined once
+    return mean, spread, root @ mean, -0.5 * (mean @ mean + log_det(L))

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """How much of each mode a data set determines: on average, at the running ridge, and exactly."""
 
+from functools import partial
+
+import jax
 import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
@@ -39,8 +42,13 @@ def learnability(
     ----------
     arXiv 2405.06008, equation 37; Simon et al. (2023) (eigenlearning).
     """
-    whole, n, ridge = problem(values, n, ridge, degeneracy, tail)
-    return whole.learnt(n, _fixedpoint.effective_ridge(whole, n, ridge).value)
+    return effective(*problem(values, n, ridge, degeneracy, tail))
+
+
+@jax.jit
+def effective(levels, n, ridge):
+    """`learnability` without checks."""
+    return levels.learnt(n, _fixedpoint.effective_ridge(levels, n, ridge).value)
 
 
 def running_learnability(
@@ -75,6 +83,7 @@ def running_learnability(
     return running(*problem(values, n, ridge, degeneracy, tail))
 
 
+@partial(jax.jit, static_argnames="last")
 def running(levels, n, ridge, last=False):
     """Running learnability of the first mode of each level, or of its last."""
     from_here = jnp.cumsum(levels.variance[..., ::-1], -1)[..., ::-1]

@@ -1,7 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Ridges that depend on the input, and the low modes' regression under them."""
 
+from functools import partial
+
+import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.scipy.linalg import cho_solve, solve_triangular
 from jaxtyping import Float
@@ -42,9 +46,13 @@ def local_ridge(
     cutoff = _checks.cutoff(cutoff, len(spectrum))
     X = _checks.inputs("X", X)
     spectrum.warn_if_shared(X)
-    high = spectrum.features(X)[:, cutoff:] ** 2 @ spectrum.values[cutoff:]
-    ridge = _checks.nonnegative("ridge", ridge, ndim=(0, 1))
-    return _per_row("ridge", ridge, X.shape[0]) + high + spectrum.residual(X)
+    ridge = _per_row("ridge", _checks.nonnegative("ridge", ridge, ndim=(0, 1)), X.shape[0])
+    return _eliminated(spectrum.features(X), spectrum.values, ridge, spectrum.residual(X), cutoff)
+
+
+@partial(jax.jit, static_argnames="cutoff")
+def _eliminated(features, values, ridge, residual, cutoff):
+    return ridge + features[:, cutoff:] ** 2 @ values[cutoff:] + residual
 
 
 def dressed_local_ridge(
@@ -93,6 +101,11 @@ def dressed_local_ridge(
     cutoff = _checks.cutoff(cutoff, values.shape[0])
     n = _checks.positive("n", n, ndim=0)
     ridge = _per_row("ridge", _checks.positive("ridge", ridge, ndim=(0, 1)), features.shape[0])
+    return _dressed_locally(features, values, n, ridge, weights, cutoff)
+
+
+@partial(jax.jit, static_argnames="cutoff")
+def _dressed_locally(features, values, n, ridge, weights, cutoff):
     B = (features * safe_sqrt(values))[:, cutoff:]
     upper = ridge + (B**2).sum(1)
     return _fixedpoint.iterate(_dressed, upper, (B, n, ridge, weights))
@@ -141,15 +154,22 @@ def scale_mixture_ridge(
     if whole.values.ndim != 1 or whole.tail.ndim or n.ndim or ridge.ndim:
         raise ValueError("scale_mixture_ridge takes one spectrum, n and ridge; call it for each")
     ridge = _checks.positive("ridge", ridge)
-    high = whole.split(cutoff)[1]
+    cutoff = whole.checked_cutoff(cutoff)
     squares = _checks.nonnegative("squares", squares, ndim=1)
     weights = probabilities(weights, squares.shape[0])
-    mean = (weights * squares).sum()
-    if _checks.known(mean) and abs(float(mean) - 1) > 1e-6:
-        raise ValueError(
-            f"squares must have mean 1, got {float(mean):.6g}; divide them by it and multiply "
-            "values by it"
-        )
+    if _checks.known(weights) and _checks.known(squares):
+        mean = float(np.asarray(weights) @ np.asarray(squares))
+        if abs(mean - 1) > 1e-6:
+            raise ValueError(
+                f"squares must have mean 1, got {mean:.6g}; divide them by it and multiply "
+                "values by it"
+            )
+    return _of_mixture(whole, n, ridge, squares, weights, cutoff)
+
+
+@jax.jit
+def _of_mixture(levels, n, ridge, squares, weights, cutoff):
+    high = levels.split(cutoff)[1]
     upper = ridge + squares * (high.variance.sum() + high.tail)
     return _fixedpoint.iterate(_mixed, upper, (high, n, ridge, squares, weights))
 
@@ -193,12 +213,23 @@ def reweighted_modes(
     same_modes(features, values)
     y = _checks.finite("y", _checks.targets("y", y, features.shape[0]), ndim=1)
     noise = _per_row("noise", _checks.positive("noise", noise, ndim=(0, 1)), features.shape[0])
-    pull = _checks.positive("n", n, ndim=0) * weights / noise
-    amplitude = safe_sqrt(values)
+    n = _checks.positive("n", n, ndim=0)
+    amplitude, precision, pulled = _reweighted(features, values, n, noise, y, weights)
+    return _posterior(amplitude, factor(precision), pulled)
+
+
+@jax.jit
+def _reweighted(features, values, n, noise, y, weights):
+    """Root of the prior variance, and of white modes the precision and what y pulls them by."""
+    pull, amplitude = n * weights / noise, safe_sqrt(values)
     B = features * amplitude
-    L = factor(_precision(B, pull))
+    return amplitude, _precision(B, pull), B.T @ (pull * y)
+
+
+@jax.jit
+def _posterior(amplitude, L, pulled):
     root = amplitude[:, None] * solve_triangular(L, jnp.eye(len(L), dtype=L.dtype), lower=True).T
-    return LinearPosterior(amplitude * cho_solve((L, True), B.T @ (pull * y)), root)
+    return LinearPosterior(amplitude * cho_solve((L, True), pulled), root)
 
 
 def data_weights(noise: ArrayLike, weights: ArrayLike | None = None) -> Float[Array, " point"]:
@@ -220,7 +251,12 @@ def data_weights(noise: ArrayLike, weights: ArrayLike | None = None) -> Float[Ar
     arXiv 2405.06008.
     """
     noise = _checks.positive("noise", noise, ndim=1)
-    return 1.0 / (noise * (probabilities(weights, noise.shape[0]) / noise).sum())
+    return _to_mean_one(noise, probabilities(weights, noise.shape[0]))
+
+
+@jax.jit
+def _to_mean_one(noise, weights):
+    return 1.0 / (noise * (weights / noise).sum())
 
 
 def _dressed(s, args):
@@ -249,7 +285,7 @@ def _population(features, weights):
 def _per_row(name, value, rows):
     if value.ndim and value.shape != (rows,):
         raise ValueError(f"{name} has shape {value.shape} for {rows} rows; give () or one per row")
-    return jnp.broadcast_to(value, (rows,))
+    return value
 
 
 def same_modes(features, values, name="features"):
@@ -264,12 +300,11 @@ def same_modes(features, values, name="features"):
 def probabilities(weights, rows):
     """Check the probabilities of a population's rows; equal ones by default."""
     if weights is None:
-        return jnp.full(rows, 1.0 / rows)
+        return _checks.on_device(np.full(rows, 1.0 / rows))
     weights = _checks.nonnegative("weights", weights, ndim=1)
     if weights.shape != (rows,):
         raise ValueError(f"weights has shape {weights.shape} for {rows} rows; give one per row")
-    if _checks.known(weights) and abs(float(weights.sum()) - 1) > 1e-6:
-        raise ValueError(
-            f"weights must be probabilities, got a sum of {float(weights.sum()):.6g}; divide by it"
-        )
+    total = float(np.asarray(weights).sum()) if _checks.known(weights) else 1.0
+    if abs(total - 1) > 1e-6:
+        raise ValueError(f"weights must be probabilities, got a sum of {total:.6g}; divide by it")
     return weights

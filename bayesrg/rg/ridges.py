@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Ridges that stand for modes: universal, effective, dressed, in two stages."""
 
+from functools import partial
+
+import jax
 from jax import Array
 from jaxtyping import Float
 
@@ -119,7 +122,12 @@ def solve_ridge(
     arXiv 2405.06008; see `effective_ridge`.
     """
     whole, n, ridge = problem(values, n, ridge, degeneracy, tail)
-    return _fixedpoint.effective_ridge(whole.split(cutoff)[1], n, ridge)
+    return _above(whole, n, ridge, whole.checked_cutoff(cutoff))
+
+
+@jax.jit
+def _above(levels, n, ridge, cutoff):
+    return _fixedpoint.effective_ridge(levels.split(cutoff)[1], n, ridge)
 
 
 def problem(values, n, ridge, degeneracy=None, tail=None):
@@ -161,7 +169,13 @@ def universal_ridge(
     arXiv 2405.06008, equations 33 and 34.
     """  # noqa: E501
     whole, _, ridge = problem(values, 1.0, ridge, degeneracy, tail)
-    high = whole.split(cutoff)[1]
+    return universal(whole, ridge, whole.checked_cutoff(cutoff))
+
+
+@jax.jit
+def universal(levels, ridge, cutoff):
+    """`universal_ridge` without checks."""
+    high = levels.split(cutoff)[1]
     return ridge + high.tail + high.variance.sum(-1)
 
 
@@ -202,9 +216,14 @@ def two_stage_ridge(
     """
     _checks.choice("rule", rule, ("universal", "dressed", "exact"))
     whole, n, ridge = problem(values, n, ridge, degeneracy, tail)
+    return _two_stage(whole, n, ridge, whole.checked_cutoff(cutoff), rule)
+
+
+@partial(jax.jit, static_argnames="rule")
+def _two_stage(whole, n, ridge, cutoff, rule):
     low, high = whole.split(cutoff)
     if rule == "universal":
-        s = universal_ridge(whole, ridge, cutoff)
+        s = universal(whole, ridge, cutoff)
     elif rule == "dressed":
         s = _fixedpoint.effective_ridge(high, n, ridge).value
     else:  # the composition law

@@ -54,16 +54,22 @@ class Levels(eqx.Module):
         """Share (..., k) of each mode's prior variance that n points determine against noise."""
         return ratio(n[..., None] * self.values, noise[..., None])
 
+    def checked_cutoff(self, cutoff: ArrayLike) -> ArrayLike:
+        """Return the numbers of a cutoff (...), checked where they and the modes are known."""
+        counts = self.degeneracy
+        if _checks.known(counts):
+            cutoff = _checks.cutoffs(cutoff, int(np.asarray(counts).sum(-1).max().round()))
+        cutoff = _checks.numbers("cutoff", cutoff)
+        _checks.fit(cutoff=np.shape(cutoff), values=counts.shape[:-1])
+        return cutoff
+
     def split(self, cutoff: ArrayLike) -> tuple["Levels", "Levels"]:
         """Return the modes below a cutoff (...), without tail, and the modes above it, with tail.
 
         A cutoff inside a level divides its degeneracy. A level that a part lacks has value zero.
         """
         counts = self.degeneracy
-        if _checks.known(counts):
-            cutoff = _checks.cutoffs(cutoff, int(np.asarray(counts).sum(-1).max().round()))
-        cutoff = jnp.asarray(_checks.numbers("cutoff", cutoff), counts.dtype)
-        _checks.fit(cutoff=cutoff.shape, values=counts.shape[:-1])
+        cutoff = jnp.asarray(self.checked_cutoff(cutoff), counts.dtype)
         low = jnp.clip(cutoff[..., None] - (jnp.cumsum(counts, -1) - counts), 0.0, counts)
         parts = (low, jnp.zeros_like(self.tail)), (counts - low, self.tail)
         return tuple(Levels(jnp.where(g > 0, self.values, 0.0), g, tail) for g, tail in parts)

@@ -2,11 +2,13 @@
 """Random networks with their weights averaged out: learning curves from the inputs' spectrum."""
 
 import warnings
+from functools import partial
 from typing import NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jaxtyping import Float
 
@@ -108,12 +110,10 @@ def annealed_dimension(
     ----------
     arXiv 2402.13999.
     """
-    ensemble = _ensemble("theory.annealed_dimension", values, widths, activations)
-    tau = _checks.positive("tau", tau)
-    missing, slack = _dimensions(ensemble, tau.ravel())
-    df1 = ensemble.sizes[-1] - missing
-    _checks.defined("tau", df1 - slack)
-    return df1.reshape(tau.shape), (df1 - slack).reshape(tau.shape)
+    _checks.warn_32_bits("theory.annealed_dimension")
+    network, tau = _network(values, widths, activations), _checks.positive("tau", tau)
+    df1, df2 = _dimensions(_ensemble(*network), tau)
+    return df1, _checks.defined("tau", df2)
 
 
 def annealed_curve(
@@ -159,51 +159,63 @@ def annealed_curve(
     ----------
     arXiv 2402.13999.
     """
-    ensemble = _ensemble("theory.annealed_curve", values, widths, activations)
+    _checks.warn_32_bits("theory.annealed_curve")
+    network = _network(values, widths, activations)
     n, ridge = _checks.positive("n", n), _checks.positive("ridge", ridge)
     noise = _checks.nonnegative("label_noise", label_noise)
     _checks.fit(n=n.shape, ridge=ridge.shape, label_noise=noise.shape)
-    n, ridge, noise = jnp.broadcast_arrays(n, ridge, noise)
-    tau, missing, slack = (x.reshape(n.shape) for x in _curve(ensemble, n.ravel(), ridge.ravel()))
-    df1 = ensemble.sizes[-1] - missing
-    free = ridge / tau
-    _checks.defined("values, n or ridge", tau)
-    test = n * (tau * slack + noise) / (free + slack)
-    residual = jnp.abs(n - ensemble.sizes[-1] + missing - free) / n
-    train = (free / n) ** 2 * test
-    return AnnealedCurve(n, ridge, noise, tau, df1, df1 - slack, test, train, residual)
+    curve = _curve(_ensemble(*network), n, ridge, noise)
+    _checks.defined("values, n or ridge", curve.tau)
+    return curve
 
 
-def _ensemble(caller, values, widths, activations):
-    _checks.warn_32_bits(caller)
+def _network(values, widths, activations):
+    """Check the arguments that describe a network: levels of the inputs, widths, activations."""
     levels = without_tail(values, falling=False)
     if not len(levels):
         raise ValueError("values is empty; give at least one eigenvalue")
     widths = _checks.whole_numbers("widths", widths)
     activations = resolved("activations", activations, len(widths))
     warn_unless_odd(activations, "mean", "average over weights with linearise")
-    sizes, layers = [levels.degeneracy.sum()], []
-    r = levels.variance.sum() / sizes[0]
-    for level, (width, activation) in enumerate(zip(widths, activations, strict=True), 1):
-        moments = _activations.gaussian_moments(activation, r, jnp.zeros_like(r))
-        warn_clipped(moments.clipped)
-        variance = moments.variance(r)
-        there = _checks.known(r) and _checks.known(variance)
-        flat = there and r > 0 and r * moments.k1**2 <= 1e-24 * variance
-        if flat:
+    return levels, widths, activations
+
+
+def _ensemble(levels, widths, activations):
+    slopes, noises, variances, after, clipped = _layers(levels, activations)
+    warn_clipped(clipped)
+    start = 0  # layers below it leave nothing of what they are given
+    if _checks.known(after):
+        linear, square = np.asarray(variances) * np.asarray(slopes), np.asarray(after)
+        for level in np.flatnonzero((np.asarray(variances) > 0) & (linear <= 1e-24 * square)):
             warnings.warn(
-                f"k1 = 0 in layer {level}: its activation is even, and nothing of the inputs is "
-                "left in the features",
+                f"k1 = 0 in layer {level + 1}: its activation is even, and nothing of the inputs "
+                "is left in the features",
                 stacklevel=3,
             )
-            levels = Levels(moments.ks2[None], jnp.full(1, width, r.dtype))
-            sizes, layers = [width], []
-        else:
-            sizes.append(width)
-            layers.append((moments.k1**2, moments.ks2, r))
-        r = variance
-    columns = [jnp.stack(c) for c in zip(*layers, strict=True)] or [jnp.zeros(0)] * 3
-    return _Ensemble(levels, jnp.asarray(sizes, r.dtype), *columns)
+            start = int(level) + 1
+    return _from_layer(levels, np.array(widths, float), (slopes, noises, variances), start)
+
+
+@jax.jit
+def _layers(levels, activations):
+    """Per layer k1^2, ks2, variances of pre-activations and of features, and what was clipped."""
+    r, layers = levels.variance.sum() / levels.degeneracy.sum(), []
+    for activation in activations:
+        moments = _activations.gaussian_moments(activation, r, jnp.zeros_like(r))
+        after = moments.variance(r)
+        layers.append((moments.k1**2, moments.ks2, r, after, moments.clipped))
+        r = after
+    return [jnp.stack(c) for c in zip(*layers, strict=True)] or [jnp.zeros(0, r.dtype)] * 5
+
+
+@partial(jax.jit, static_argnames="start")
+def _from_layer(levels, widths, columns, start):
+    """Keep the layers from ``start`` on; what the one below leaves has one value."""
+    widths = widths.astype(levels.values.dtype)
+    if start:
+        levels = Levels(columns[1][start - 1 : start], widths[start - 1 : start])
+    sizes = jnp.concatenate([levels.degeneracy.sum()[None], widths[start:]])
+    return _Ensemble(levels, sizes, *(column[start:] for column in columns))
 
 
 def _climb(ensemble, t):
@@ -252,11 +264,27 @@ def _shortfall(ensemble, tau):
 
 @jax.jit
 def _dimensions(ensemble, tau):
-    return jax.lax.map(lambda t: _shortfall(ensemble, t), tau)
+    found = jax.lax.map(lambda t: _shortfall(ensemble, t), tau.ravel())
+    missing, slack = (x.reshape(tau.shape) for x in found)
+    df1 = ensemble.sizes[-1] - missing
+    return df1, df1 - slack
 
 
 @jax.jit
-def _curve(ensemble, n, ridge):
+def _curve(ensemble, n, ridge, noise):
+    n, ridge, noise = jnp.broadcast_arrays(n, ridge, noise)
+    found = _at_root(ensemble, n.ravel(), ridge.ravel())
+    tau, missing, slack = (x.reshape(n.shape) for x in found)
+    df1, free = ensemble.sizes[-1] - missing, ridge / tau
+    test = n * (tau * slack + noise) / (free + slack)
+    residual = jnp.abs(n - ensemble.sizes[-1] + missing - free) / n
+    train = (free / n) ** 2 * test
+    return AnnealedCurve(n, ridge, noise, tau, df1, df1 - slack, test, train, residual)
+
+
+def _at_root(ensemble, n, ridge):
+    """Effective ridge tau, and the shortfall and its slope there."""
+
     def one(given):
         n, ridge = given
         frozen, bare, spare = jax.lax.stop_gradient((ensemble, ridge, n - ensemble.sizes[-1]))

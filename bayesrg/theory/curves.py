@@ -1,15 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """Learning curves: what Gaussian-process regression achieves, averaged over data sets."""
 
+from functools import partial
+
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jaxtyping import Float
 
-from .. import _checks, rg
+from .. import _checks, _fixedpoint
 from .._checks import ArrayLike
-from ..rg.ridges import problem
+from ..rg.ridges import problem, universal
 from ..spectrum.levels import LevelsLike
 from .averages import averages, log_det
 
@@ -147,17 +150,23 @@ def coarse_learning_curve(
     _checks.choice("rule", rule, ("universal", "dressed", "truncate"))
     whole, n, ridge = problem(values, n, ridge, degeneracy, tail)
     power, label_noise = _checked(whole, power, n, ridge, label_noise)
+    return _coarse(whole, power, n, ridge, whole.checked_cutoff(cutoff), label_noise, rule)
+
+
+@partial(jax.jit, static_argnames="rule")
+def _coarse(whole, power, n, ridge, cutoff, label_noise, rule):
+    low, high = whole.split(cutoff)
     noise = ridge
     if rule == "universal":
-        noise = rg.universal_ridge(whole, ridge, cutoff)
+        noise = universal(whole, ridge, cutoff)
     elif rule == "dressed":
-        noise = rg.dressed_ridge(whole, n, ridge, cutoff)
-    low = whole.split(cutoff)[0]
+        noise = _fixedpoint.effective_ridge(high, n, ridge).value
     share = low.degeneracy / whole.degeneracy
     missed = ((1 - share) * power).sum(-1)
     return _curve(low, share * power, n, noise, ridge, label_noise, missed)
 
 
+@jax.jit
 def _curve(levels, power, n, noise, bare, own_noise, missed):
     """Averages for levels with ``noise`` as ridge, of which ``bare`` is the noise of the model.
 

@@ -4,6 +4,7 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jaxtyping import Float
 
@@ -65,13 +66,19 @@ def spectral_density(values: LevelsLike, n: ArrayLike, grid: ArrayLike) -> Densi
     """
     _checks.warn_32_bits("theory.spectral_density")
     levels = without_tail(values, falling=False)
-    order = jnp.argsort(-levels.values)
-    values, counts = levels.values[order], jnp.asarray(levels.degeneracy)[order]
+    values = levels.values
     n = _checks.positive("n", n, ndim=0).astype(values.dtype)
     grid = _checks.positive("grid", grid, ndim=1).astype(values.dtype)
-    p = counts.sum()
-    if not len(levels) or (_checks.known(values) and not bool(values[0] > 0)):
+    if not len(levels) or (_checks.known(values) and not np.asarray(values).max() > 0):
         raise ValueError(f"values of shape {values.shape} has no positive entry; give at least one")
+    return _density(levels, n, grid)
+
+
+@jax.jit
+def _density(levels, n, grid):
+    order = jnp.argsort(-levels.values)
+    values, counts = levels.values[order], levels.degeneracy[order]
+    p = counts.sum()
     rank = jnp.where(values > p * jnp.finfo(values.dtype).eps * values[0], counts, 0.0).sum()
     height = _height(values[0], grid)
     # the companion has an atom at zero, whose tail at this height is known
@@ -85,7 +92,6 @@ def _height(scale, grid):
     return jnp.minimum(1e-9 * scale, 1e-4 * grid)
 
 
-@jax.jit
 def _companion(values, counts, n, grid):
     """Companion transform just above the real axis at the points of ``grid``.
 

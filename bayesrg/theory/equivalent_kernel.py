@@ -2,6 +2,7 @@
 """The equivalent kernel: regression on infinitely dense data, and its first correction."""
 
 import equinox as eqx
+import jax
 from jax import Array
 from jaxtyping import Float
 
@@ -81,12 +82,23 @@ class EquivalentKernel(eqx.Module):
         same_modes(features, self.values)
         target = _checks.finite("target", target, ndim=1)
         weights = probabilities(weights, features.shape[0])
-        spread = features**2 @ self.variance
         same_modes(target[None], self.values, "target")
-        missed = features @ (self._missed * target)
-        pulled = features.T @ (weights * spread * missed)
-        pulled = _checks.defined("features or target", pulled)
-        return -self.n / self.ridge**2 * self.variance * pulled
+        pulled, corrected = _corrected(self, features, target, weights)
+        _checks.defined("features or target", pulled)
+        return corrected
+
+
+@jax.jit
+def _corrected(kernel, features, target, weights):
+    missed = features @ (kernel._missed * target)
+    pulled = features.T @ (weights * (features**2 @ kernel.variance) * missed)
+    return pulled, -kernel.n / kernel.ridge**2 * kernel.variance * pulled
+
+
+@jax.jit
+def _shrunk(levels, n, ridge):
+    ridge = ridge + levels.tail
+    return EquivalentKernel(levels.values, n, ridge, levels.learnt(n, ridge))
 
 
 def equivalent_kernel(values: LevelsLike, n: ArrayLike, ridge: ArrayLike) -> EquivalentKernel:
@@ -115,5 +127,4 @@ def equivalent_kernel(values: LevelsLike, n: ArrayLike, ridge: ArrayLike) -> Equ
         values = without_tail(values, falling=False)
     whole = levels(values)
     n, ridge = _checks.positive("n", n, ndim=0), _checks.positive("ridge", ridge, ndim=0)
-    ridge = ridge + whole.tail
-    return EquivalentKernel(whole.values, n, ridge, whole.learnt(n, ridge))
+    return _shrunk(whole, n, ridge)

@@ -128,16 +128,27 @@ def linearise(
     odd = warn_unless_odd(activations, method)
     layers = []
     for level, (W, activation) in enumerate(zip(weights, activations, strict=True)):
-        K, mean, psi, variance, moments = follow(
-            W, K, mean, psi, activation, "closure" if method == "exact" and not centred else method
-        )
-        warn_clipped(moments.clipped)
-        _warn_flat(level, moments, variance)
-        centred = centred and odd[level]
-        raw = None if psi is None else psi + mean * Ey
-        Omega = K + jnp.outer(mean, mean)
-        layers.append(LayerMoments(Omega, mean, raw, variance, moments.k1, moments.ks2, K))
+        rule = "closure" if method == "exact" and not centred else method
+        layer, psi, clipped, shares = _layer(W, K, mean, psi, Ey, activation, rule)
+        warn_clipped(clipped)
+        _warn_flat(level, layer.variance, shares)
+        K, mean, centred = layer.covariance, layer.mean, centred and odd[level]
+        layers.append(layer)
     return layers
+
+
+@partial(jax.jit, static_argnames="method")
+def _layer(W, K, mean, psi, Ey, activation, method):
+    """Moments of a layer from those below it.
+
+    Returned as well are its centred psi, what was clipped of ks2, and for each unit E f^2 and the
+    part of it that is linear.
+    """
+    K, mean, psi, variance, moments = follow(W, K, mean, psi, activation, method)
+    raw = None if psi is None else psi + mean * Ey
+    Omega, linear = K + jnp.outer(mean, mean), variance * moments.k1**2
+    layer = LayerMoments(Omega, mean, raw, variance, moments.k1, moments.ks2, K)
+    return layer, psi, moments.clipped, (moments.variance(variance) + moments.a0**2, linear)
 
 
 def warn_unless_odd(activations, method, remedy="give method='closure'"):
@@ -156,7 +167,8 @@ def input_moments(Omega0, mean0, method):
     """Second moment, mean and covariance of the inputs, and whether the mean is known as zero."""
     if mean0 is None:
         Omega0 = second_moment("Omega0", Omega0)
-        return Omega0, jnp.zeros_like(Omega0[0]), Omega0, True
+        mean = _checks.on_device(np.zeros(len(Omega0), Omega0.dtype))
+        return Omega0, mean, Omega0, True
     Omega0, mean = _checks.finite("Omega0", Omega0, ndim=2), _checks.finite("mean0", mean0, ndim=1)
     if Omega0.shape != (mean.size, mean.size):
         raise ValueError(
@@ -172,7 +184,6 @@ def input_moments(Omega0, mean0, method):
     return Omega0, mean, K, centred
 
 
-@partial(jax.jit, static_argnames="method")
 def follow(W, K, mean, psi, activation, method):
     """Moments of a layer from those below it; K is a covariance and psi one, too."""
     S = W @ K @ W.T
@@ -196,14 +207,11 @@ def follow(W, K, mean, psi, activation, method):
     return K, moments.a0, psi, s, moments
 
 
-def _warn_flat(level, moments, variance):
-    if not _checks.known(moments.k1):
+def _warn_flat(level, variance, shares):
+    if not _checks.known(variance):
         return
-    linear = np.asarray(variance * moments.k1**2)
-    if (
-        np.asarray(variance).any()
-        and (linear <= 1e-24 * np.asarray(moments.variance(variance) + moments.a0**2)).all()
-    ):
+    square, linear = map(np.asarray, shares)
+    if np.asarray(variance).any() and (linear <= 1e-24 * square).all():
         warnings.warn(
             f"k1 = 0 in layer {level + 1}: at centred pre-activations its activation is even, and "
             "no linear trace of the inputs survives",

@@ -2,8 +2,10 @@
 """Second moments of features and target: all that ridge regression sees of a population."""
 
 import warnings
+from functools import partial
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -113,10 +115,17 @@ def moments(
             f"p/N to 2 p/N, so give at least 10 rows a feature{singular}",
             stacklevel=2,
         )
+    Omega, psi, Ey2, mean = _sample(F, y, centre)
+    return _decompose(Omega, psi, Ey2, mean, N, rank_tol)
+
+
+@partial(jax.jit, static_argnames="centre")
+def _sample(F, y, centre):
+    """Moments Omega, psi and E y^2 of a sample, and the mean of its features."""
     mean = F.mean(0)
     if centre:
         F, y = F - mean[None], y - y.mean(0)
-    return _decompose(F.T @ F / N, F.T @ y / N, (y**2).mean(0), mean, N, rank_tol)
+    return F.T @ F / len(F), F.T @ y / len(F), (y**2).mean(0), mean
 
 
 def population_moments(
@@ -220,13 +229,27 @@ def spectral_moments(
     if power.shape != values.shape:
         raise ValueError(f"power has shape {power.shape} and values {values.shape}; give (k,) both")
     noise = _checks.nonnegative("label_noise", label_noise, ndim=0)
+    return Moments(
+        values=values,
+        **_of_modes(values, power, noise),
+        vectors=None,
+        mean=None,
+        N=None,
+        rank_tol=_tolerance(rank_tol, values),
+    )
+
+
+@jax.jit
+def _of_modes(values, power, noise):
+    """Fields of `Moments` that depend on the target, for orthonormal modes."""
     power, noise = power.astype(values.dtype), noise.astype(values.dtype)
     held = jnp.where(values > 0, power, 0.0)
-    return Moments(
-        values=values, projection=safe_sqrt(values * power), power=held,
-        Ey2=power.sum() + noise, unexplained=noise + (power - held).sum(),
-        vectors=None, mean=None, N=None, rank_tol=_tolerance(rank_tol, values),
-    )  # fmt: skip
+    return {
+        "projection": safe_sqrt(values * power),
+        "power": held,
+        "Ey2": power.sum() + noise,
+        "unexplained": noise + (power - held).sum(),
+    }
 
 
 def _tolerance(given, values):
@@ -239,29 +262,41 @@ def _tolerance(given, values):
 
 
 def _decompose(Omega, psi, Ey2, mean, N, rank_tol):
+    rank_tol = _tolerance(rank_tol, Omega)
+    found, lowest, largest = _in_eigenvectors(Omega, psi, Ey2, rank_tol)
+    _definite(lowest, largest, Omega)
+    return Moments(**found, Ey2=Ey2, mean=mean, N=N, rank_tol=rank_tol)
+
+
+@jax.jit
+def _in_eigenvectors(Omega, psi, Ey2, rank_tol):
+    """Fields of `Moments` that follow from Omega's eigenvectors; its lowest and largest value."""
     values, vectors = eigh((Omega + Omega.T) / 2)
     values, vectors = values[::-1], vectors[:, ::-1]
-    _definite(values, Omega)
+    lowest, largest = values.min(initial=jnp.inf), jnp.abs(values).max(initial=0.0)
     values = jnp.clip(values, 0.0)
-    rank_tol = _tolerance(rank_tol, values)
+
     # below it an eigenvector's overlap is round-off, and divided by its value anything at all
     sound = values > rank_tol * values.max(initial=0.0)
     keep = sound if psi.ndim == 1 else sound[:, None]
     projection = jnp.where(keep, vectors.T @ psi, 0.0)
     power = projection**2 / jnp.where(keep, values.reshape(keep.shape), 1.0)
-    return Moments(
-        values=values, projection=projection, power=power, Ey2=Ey2,
-        unexplained=jnp.clip(Ey2 - power.sum(0), 0.0), vectors=vectors, mean=mean, N=N,
-        rank_tol=rank_tol,
-    )  # fmt: skip
+    found = {
+        "values": values,
+        "projection": projection,
+        "power": power,
+        "unexplained": jnp.clip(Ey2 - power.sum(0), 0.0),
+        "vectors": vectors,
+    }
+    return found, lowest, largest
 
 
-def _definite(values, Omega):
+def _definite(lowest, largest, Omega):
     """Reject eigenvalues that are negative by more than round-off."""
-    if not _checks.known(values) or values.size == 0:
+    if not _checks.known(lowest):
         return
-    eps = max(1e-10, values.size * float(jnp.finfo(values.dtype).eps))
-    lowest, largest = float(values[-1]), float(jnp.abs(values).max())
+    eps = max(1e-10, len(Omega) * float(jnp.finfo(Omega.dtype).eps))
+    lowest, largest = float(lowest), float(largest)
     if lowest < -eps * largest:
         raise ValueError(
             f"Omega of shape {Omega.shape} is indefinite: its lowest eigenvalue is {lowest}, its "
@@ -275,8 +310,8 @@ def _feasible(Omega, psi, Ey2, found):
         return
     slack = 1 + (1e-8 if Omega.dtype == jnp.float64 else 1e-4)
     values, Ey2 = np.asarray(found.values), float(Ey2)
-    b2 = np.asarray(found.vectors.T @ psi) ** 2
-    bound = np.maximum(values, float(found.floor)) * Ey2 * slack
+    b2 = (np.asarray(found.vectors).T @ np.asarray(psi)) ** 2
+    bound = np.maximum(values, found.rank_tol * values.max(initial=0.0)) * Ey2 * slack
     if (b2 > bound).any():
         k = int(np.argmax(b2 - bound))
         raise ValueError(
@@ -284,7 +319,7 @@ def _feasible(Omega, psi, Ey2, found):
             f"square is {b2[k]}, at most {bound[k]} with Ey2 = {Ey2}; psi, Omega and Ey2 are not "
             "moments of one distribution"
         )
-    explained = float(found.power.sum())
+    explained = float(np.asarray(found.power).sum())
     if explained > Ey2 * slack:
         raise ValueError(
             f"psi, Omega and Ey2 are not moments of one distribution: psi of shape {psi.shape} "

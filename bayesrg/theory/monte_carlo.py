@@ -325,40 +325,47 @@ def learning_curve_mc(
             raise ValueError(
                 f"{name} has shape {value.shape} for {sizes.size} sizes; give one each"
             )
-    ridge, noise = jnp.broadcast_to(ridge, sizes.shape), jnp.broadcast_to(noise, sizes.shape)
     key = _checks.random_key(key)
     rows = []
     for index, size in enumerate(sizes):
-        fold = jax.random.fold_in(key, index)
         longest = int(size + 8 * np.sqrt(size) + 8) if poisson else int(size)
         if longest > population.most:
             raise ValueError(
                 f"n = {size} needs up to {longest} rows but the population has {population.most}; "
                 "use fewer, or replace=True"
             )
-        keys = jax.random.split(fold, draws)
-        counts = jnp.full(draws, longest)
-        if poisson:
-            counts = jax.random.poisson(jax.random.fold_in(fold, draws), float(size), (draws,))
-            counts = jnp.minimum(counts, longest)
-        given = (population, ridge[index], noise[index], keys, counts)
-        rows.append(_experiments(*given, longest, batch))
+        given = (population, ridge, noise, key, np.asarray(index), np.asarray(float(size)))
+        rows.append(_experiments(*given, longest, draws, poisson, batch))
+    return CurveMC(n=jnp.asarray(sizes, noise.dtype), draws=draws, **_by_name(rows, noise))
+
+
+@jax.jit
+def _by_name(rows, label_noise):
+    """Fields of `CurveMC` from the results of each size."""
     means, errors, coefficients, variances = (
         jax.tree.map(lambda *x: jnp.stack(x), *parts) for parts in zip(*rows, strict=True)
     )
-    named = dict(zip(("generalisation", "train", "log_evidence"), means.T, strict=True))
-    named |= dict(
-        zip(("generalisation_error", "train_error", "log_evidence_error"), errors.T, strict=True)
-    )
-    return CurveMC(
-        n=jnp.asarray(sizes, noise.dtype), test=named["generalisation"] + noise,
-        test_error=named["generalisation_error"], coefficients=coefficients,
-        coefficient_variance=variances, draws=draws, **named,
-    )  # fmt: skip
+    names = "generalisation", "train", "log_evidence"
+    found = dict(zip(names, means.T, strict=True))
+    found |= {f"{name}_error": error for name, error in zip(names, errors.T, strict=True)}
+    return found | {
+        "test": found["generalisation"] + label_noise,
+        "test_error": found["generalisation_error"],
+        "coefficients": coefficients,
+        "coefficient_variance": variances,
+    }
 
 
 @eqx.filter_jit
-def _experiments(population, ridge, label_noise, keys, counts, n: int, batch: int):
+def _experiments(population, ridge, label_noise, key, index, size, n, draws, poisson, batch):
+    """Run the experiments of the size number ``index``, whose data sets have n rows at most."""
+    ridge, label_noise = (x[index] if x.ndim else x for x in (ridge, label_noise))
+    fold = jax.random.fold_in(key, index)
+    keys, counts = jax.random.split(fold, draws), jnp.full(draws, n)
+    if poisson:
+        counts = jax.random.poisson(jax.random.fold_in(fold, draws), size, (draws,))
+        counts = jnp.minimum(counts, n)
+
     def one(given):
         key, count = given
         for_inputs, for_noise = jax.random.split(key)
@@ -378,7 +385,6 @@ def _experiments(population, ridge, label_noise, keys, counts, n: int, batch: in
         return jnp.stack([error, train, evidence]), coefficients
 
     results, coefficients = jax.lax.map(one, (keys, counts), batch_size=batch)
-    draws = keys.shape[0]
     errors = results.std(0, ddof=1) / np.sqrt(draws)
     spread = jax.tree.map(lambda c: (c.mean(0), c.var(0, ddof=1)), coefficients)
     return results.mean(0), errors, *(spread or (None, None))

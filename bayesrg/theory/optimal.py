@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The best ridge for the error on new data, or for the evidence."""
 
+from functools import partial
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jaxtyping import Bool, Float
 
@@ -105,34 +108,34 @@ def optimal_ridge(
             "those of one at a time"
         )
     if bounds is None:
-        low, high = (scale * moments.values.sum() for scale in (1e-8, 1e4))
+        bounds = moments.values.sum() * np.array([1e-8, 1e4], dtype)
     else:
         bounds = _checks.positive("bounds", bounds, ndim=1).astype(dtype)
         if bounds.shape != (2,):
             raise ValueError(f"bounds must be (low, high), got shape {bounds.shape}")
-        low, high = bounds
-    if _checks.known(low) and _checks.known(high) and not 0 < low < high:
+    if _checks.known(bounds) and not 0 < np.asarray(bounds)[0] < np.asarray(bounds)[1]:
         raise ValueError(
-            f"bounds must be 0 < low < high, got {float(low)} and {float(high)}; features that "
+            f"bounds must be 0 < low < high, got {bounds[0]} and {bounds[1]}; features that "
             "vanish have no best ridge"
         )
     if _checks.whole("points", points) < 3:
         raise ValueError(f"points must be at least 3 to enclose an optimum, got {points}")
     profiled = noise_variance is None
-    s2 = jnp.ones((), dtype) if profiled else noise_variance
-    limits = jnp.linspace(jnp.log(low), jnp.log(high), points)
-    aims = jnp.asarray(criterion == "test"), jnp.asarray(profiled)
-    ridge, value, at_bound, alpha, on_grid = _optimise(moments, n, limits, s2, *aims)
+    s2 = jnp.asarray(1.0, dtype) if profiled else noise_variance
+    found = _optimise(moments, n, bounds, points, s2, criterion == "test", profiled)
+    noise_variance = found.pop("noise_variance")
     return Optimum(
-        criterion=criterion, n=n, ridge=ridge, value=value, at_bound=at_bound,
-        noise_variance=None if criterion == "test" else alpha * ridge,
-        grid=jnp.exp(limits), grid_value=on_grid,
-    )  # fmt: skip
+        criterion=criterion,
+        n=n,
+        noise_variance=None if criterion == "test" else noise_variance,
+        **found,
+    )
 
 
-@eqx.filter_jit
-def _optimise(moments, n, logs, s2, for_test, profiled):
+@partial(jax.jit, static_argnames="points")
+def _optimise(moments, n, bounds, points, s2, for_test, profiled):
     """Optimum over the log of the ridge; what is aimed at is data, so one program serves all."""
+    logs = jnp.linspace(*jnp.log(bounds), points)
     given = moments, n, s2
 
     def loss(log_ridge, given=given):
@@ -148,7 +151,6 @@ def _optimise(moments, n, logs, s2, for_test, profiled):
 
     slope = jax.grad(lambda u, given: loss(u, given)[0].sum())
     fixed = jax.lax.stop_gradient(given)
-    points = logs.size
     on_grid = loss(jnp.broadcast_to(logs, n.shape + logs.shape))[0]
     best = on_grid.argmin(-1)
     ends = logs[jnp.clip(best - 1, 0)], logs[jnp.clip(best + 1, max=points - 1)]
@@ -163,4 +165,12 @@ def _optimise(moments, n, logs, s2, for_test, profiled):
     where = jnp.where(first, logs[0], jnp.where(last, logs[-1], inside))
     value, alpha = loss(where)
     sign = jnp.where(for_test, 1.0, -1.0)
-    return jnp.exp(where), sign * value, first | last, alpha, sign * on_grid
+    ridge = jnp.exp(where)
+    return {
+        "ridge": ridge,
+        "value": sign * value,
+        "at_bound": first | last,
+        "noise_variance": alpha * ridge,
+        "grid": jnp.exp(logs),
+        "grid_value": sign * on_grid,
+    }

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Deterministic equivalents of one and of two resolvents, as matrices."""
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
@@ -32,8 +33,12 @@ def resolvent(
     ----------
     arXiv 2402.13999.
     """
-    a = _averages(moments, n, ridge)
-    return _rotate(moments, jnp.diag(a.unlearnt))
+    return _one(moments, *_checked(moments, n, ridge))
+
+
+@jax.jit
+def _one(moments, n, ridge):
+    return _rotate(moments, jnp.diag(_averages(moments, n, ridge).unlearnt))
 
 
 def two_resolvents(
@@ -69,10 +74,16 @@ def two_resolvents(
     A = _checks.finite("A", A, ndim=(1, 2)).astype(values.dtype)
     if A.shape not in ((p,), (p, p)):
         raise ValueError(f"A has shape {A.shape} for {p} features; give ({p}, {p}) or its diagonal")
+    return _two(moments, *_checked(moments, _checks.positive("n", n), ridge), A)
+
+
+@jax.jit
+def _two(moments, n, ridge, A):
+    values = moments.values
     A = jnp.diag(A) if A.ndim == 1 else A
     if moments.vectors is not None:
         A = moments.vectors.T @ A @ moments.vectors
-    a = _averages(moments, _checks.positive("n", n), ridge)
+    a = _averages(moments, n, ridge)
     # with no ridge and n modes the factor diverges more slowly than what it multiplies vanishes
     factor = jnp.where(a.critical, 0.0, a.n / jnp.where(a.critical, 1.0, a.free))
     held = factor * (values * a.left * a.left * jnp.diagonal(A)).sum()
@@ -80,10 +91,14 @@ def two_resolvents(
     return _rotate(moments, inner)
 
 
-def _averages(moments, n, ridge):
+def _checked(moments, n, ridge):
     _checks.instance("moments", moments, Moments, _checks.MOMENTS)
     n = _checks.nonnegative("n", n, ndim=0).astype(moments.values.dtype)
     ridge = _checks.nonnegative("ridge", ridge, ndim=0).astype(moments.values.dtype)
+    return n, ridge
+
+
+def _averages(moments, n, ridge):
     lost = (ridge == 0) & (moments.values <= moments.floor)
     values = jnp.where(lost, 0.0, moments.values)
     return averages(Levels(values, jnp.ones_like(values)), n, ridge)

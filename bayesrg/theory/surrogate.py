@@ -8,7 +8,7 @@ from jaxtyping import Float
 
 from .. import _checks
 from .._checks import ArrayLike
-from .linearise import LayerMoments, linearise
+from .linearise import chained, linearise
 
 
 def surrogate_features(
@@ -62,16 +62,14 @@ def surrogate_features(
     if x.shape[1] != inputs:
         raise ValueError(f"X has {x.shape[1]} columns and Omega0 {inputs}; give the same inputs")
     x = x if mean0 is None else x - _checks.finite("mean0", mean0, ndim=1)[None]
+    return _draw(key, chained("weights", weights, inputs), layers, x)
+
+
+@jax.jit
+def _draw(key, weights, layers, x):
+    """Follow centred inputs x (n, p_0) up the layers, with white noise in each."""
     keys = jax.random.split(key, len(layers))
-    noise = [
-        jax.random.normal(k, (x.shape[0], layer.ks2.size), x.dtype)
-        for k, layer in zip(keys, layers, strict=True)
-    ]
-    return add_noise(noise, weights, layers, x)
-
-
-def add_noise(noise, weights, layers: list[LayerMoments], x: Array) -> Array:
-    """Follow centred inputs x (n, p_0) up the layers with white ``noise``, (n, p_l) a layer."""
-    for W, layer, xi in zip(weights, layers, noise, strict=True):
-        x = layer.k1[None] * (x @ _checks.finite("weights", W).T) + jnp.sqrt(layer.ks2)[None] * xi
+    for k, W, layer in zip(keys, weights, layers, strict=True):
+        noise = jax.random.normal(k, (len(x), len(W)), x.dtype)
+        x = layer.k1[None] * (x @ W.T) + jnp.sqrt(layer.ks2)[None] * noise
     return x + layers[-1].mean[None] if layers else x

@@ -2,6 +2,7 @@
 """The test error of ridge regression from its training data alone."""
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
@@ -43,8 +44,12 @@ def gcv(X: ArrayLike, y: ArrayLike, ridge: ArrayLike) -> Float[Array, "*batch"]:
     _checks.warn_32_bits("theory.gcv")
     X = _checks.inputs("X", X)
     y = _checks.finite("y", _checks.targets("y", y, X.shape[0]), ndim=1)
-    ridge = _checks.nonnegative("ridge", ridge).astype(X.dtype)[..., None]
-    return _ratio(X, y, ridge)
+    return _estimate(X, y, _checks.nonnegative("ridge", ridge))
+
+
+@jax.jit
+def _estimate(X, y, ridge):
+    return _ratio(X, y, ridge.astype(X.dtype)[..., None])
 
 
 @eqx.filter_custom_jvp
