@@ -45,10 +45,14 @@ def learnability(
     return effective(*problem(values, n, ridge, degeneracy, tail))
 
 
-@jax.jit
 def effective(levels, n, ridge):
     """`learnability` without checks."""
-    return levels.learnt(n, _fixedpoint.effective_ridge(levels, n, ridge).value)
+    return _learnt(levels, n, _fixedpoint.effective_ridge(levels, n, ridge).value)
+
+
+@jax.jit
+def _learnt(levels, n, s):
+    return levels.learnt(n, s)
 
 
 def running_learnability(

@@ -122,12 +122,13 @@ def solve_ridge(
     arXiv 2405.06008; see `effective_ridge`.
     """
     whole, n, ridge = problem(values, n, ridge, degeneracy, tail)
-    return _above(whole, n, ridge, whole.checked_cutoff(cutoff))
+    high = _above(whole, whole.checked_cutoff(cutoff))
+    return _fixedpoint.effective_ridge(high, n, ridge)  # one program for all that solve it
 
 
 @jax.jit
-def _above(levels, n, ridge, cutoff):
-    return _fixedpoint.effective_ridge(levels.split(cutoff)[1], n, ridge)
+def _above(levels, cutoff):
+    return levels.split(cutoff)[1]
 
 
 def problem(values, n, ridge, degeneracy=None, tail=None):
