@@ -8,7 +8,7 @@ from jaxtyping import Float
 
 from .. import _checks
 from .._checks import ArrayLike
-from .linearise import chained, linearise
+from .linearise import LayerMoments, chained, linearise
 
 
 def surrogate_features(
@@ -67,9 +67,14 @@ def surrogate_features(
 
 @jax.jit
 def _draw(key, weights, layers, x):
-    """Follow centred inputs x (n, p_0) up the layers, with white noise in each."""
     keys = jax.random.split(key, len(layers))
-    for k, W, layer in zip(keys, weights, layers, strict=True):
-        noise = jax.random.normal(k, (len(x), len(W)), x.dtype)
-        x = layer.k1[None] * (x @ W.T) + jnp.sqrt(layer.ks2)[None] * noise
+    sizes = [(len(x), len(W)) for W in weights]
+    noise = [jax.random.normal(k, size, x.dtype) for k, size in zip(keys, sizes, strict=True)]
+    return add_noise(noise, weights, layers, x)
+
+
+def add_noise(noise, weights, layers: list[LayerMoments], x: Array) -> Array:
+    """Return the features of centred inputs x (n, p_0), with white ``noise`` (n, p_l) per layer."""
+    for W, layer, xi in zip(weights, layers, noise, strict=True):
+        x = layer.k1[None] * (x @ W.T) + jnp.sqrt(layer.ks2)[None] * xi
     return x + layers[-1].mean[None] if layers else x
