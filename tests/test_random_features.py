@@ -100,7 +100,7 @@ def test_variances_may_be_sampled():
         (lambda: random_features(NTK(2), 8, 3, key=0), "one plain hidden layer, got depth=2"),
         (lambda: random_features(NTK(1, layernorm=True), 8, 3, key=0), "layernorm=True"),
         (lambda: random_features(NTK(1), 8, 0, key=0), "units must be a positive integer, got 0"),
-        (lambda: random_features(NTK(1), 3, 2, key=0)(X), "X has 8 columns.*inputs of 3"),
+        (lambda: random_features(NTK(1), 3, 2, key=0)(X), "X has 8 columns.*inputs with 3"),
     ],
 )
 def test_bad_input_is_named(call, message):
