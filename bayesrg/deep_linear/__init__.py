@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Posterior of a deep linear network for one given data set: exact, and in its limits."""
 
+from ..networks import ConvLinear as ConvLinear  # importable from here too
 from .convolution import (
-    ConvLinear,
     conv_covariance,
     conv_factor,
     conv_log_likelihood,
@@ -24,7 +24,6 @@ from .stationary import Stationary
 from .weights import order_of_weights
 
 __all__ = [
-    "ConvLinear",
     "Evidence",
     "Exact",
     "ExactDraws",
