@@ -123,7 +123,7 @@ def run(
     steps, every = _checks.whole("steps", steps), _checks.whole("every", every)
     if steps % every:
         raise ValueError(f"every is {every} for {steps} steps; give an every that divides them")
-    _checks.flag("allow_divergence", allow_divergence)
+    allow_divergence = _checks.flag("allow_divergence", allow_divergence)
     key = _checks.random_key(key)
     what = "an Algorithm, which dynamics.gradient_descent and others make"
     algorithm = hold(_checks.instance("algorithm", algorithm, Algorithm, what))

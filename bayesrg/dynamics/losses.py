@@ -113,7 +113,7 @@ def batch_gradient(
     """
     X, slope = _checks.inputs("X", X), _checks.targets("slope", slope, len(X))
     _checks.function("apply", apply)
-    _checks.flag("biased", biased)
+    biased = _checks.flag("biased", biased)
     params = _checks.parameters("params", params)
     rows = _checks.rows("rows", rows, len(X))
     S = weighting(S)

@@ -79,7 +79,7 @@ class Posterior(eqx.Module):
         mean : (m,) or (m, c)
         variance : (m,)
         """
-        _checks.flag("noise", noise)
+        noise = _checks.flag("noise", noise)
         Z = self._new(Z)
         if noise and self.ridge.ndim:
             raise ValueError(

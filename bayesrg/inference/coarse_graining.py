@@ -101,7 +101,7 @@ def coarse_grain(
     """
     _checks.threshold(threshold)
     size = check_size(draws, warmup, chains, devices)
-    _checks.flag("progress", progress)
+    progress = _checks.flag("progress", progress)
     _checks.function("say", say, "a function of a line of text")
     if prepare is not None:
         _checks.function("prepare", prepare, "a function from data to hyper-arguments")

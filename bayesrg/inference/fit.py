@@ -101,7 +101,7 @@ def fit(
     """
     size = check_size(draws, warmup, chains, devices, block)
     _checks.whole("prior", prior, least=0)
-    _checks.flag("progress", progress)
+    progress = _checks.flag("progress", progress)
     X, y = arrays(data)
     key = _checks.random_key(key)
     bound = bind(model, hyper, fit)

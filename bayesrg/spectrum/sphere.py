@@ -220,7 +220,7 @@ def sphere(
     """
     _checks.warn_32_bits("spectrum.sphere")
     dim, degree = _checks.whole("dim", dim, least=2), _checks.whole("degree", degree, least=0)
-    _checks.flag("explicit", explicit)
+    explicit = _checks.flag("explicit", explicit)
     _checks.instance("kernel", kernel, Kernel, _checks.KERNEL)
     radius = _checks.positive("radius", math.sqrt(dim) if radius is None else radius, ndim=0)
     counts = [multiplicity(dim, k) for k in range(degree + 1)]

@@ -104,7 +104,7 @@ def moments(
     arXiv 2402.13999: the population covariance of a trained network, from data.
     """
     _checks.warn_32_bits("theory.moments")
-    _checks.flag("centre", centre)
+    centre = _checks.flag("centre", centre)
     F = _checks.squares("F", _checks.inputs("F", F))
     y = _checks.squares("y", _checks.targets("y", y, F.shape[0]))
     N, p = F.shape

@@ -184,7 +184,7 @@ def finite_population(
         For a cutoff without a spectrum.
     """
     _checks.instance("prior", prior, Kernel | Spectrum, _checks.PRIOR)
-    _checks.flag("replace", replace)
+    replace = _checks.flag("replace", replace)
     X = _checks.inputs("X", X)
     y = _checks.finite("y", _checks.targets("y", y, X.shape[0]), ndim=1)
     here = prior.at(X)
@@ -221,7 +221,7 @@ def feature_population(
     ValueError
         For numbers of rows that differ.
     """
-    _checks.flag("replace", replace)
+    replace = _checks.flag("replace", replace)
     if draw is not None:
         _checks.function("draw", draw, "a function of a key and a number")
     features = _checks.inputs("features", features)
@@ -311,7 +311,7 @@ def learning_curve_mc(
     if _checks.whole("draws", draws) < 2:
         raise ValueError(f"draws must be at least 2 for a standard error, got {draws}")
     batch = _checks.whole("batch", batch)
-    _checks.flag("poisson", poisson)
+    poisson = _checks.flag("poisson", poisson)
     _checks.on_host("theory.learning_curve_mc counts rows: it", n)
     sizes = np.atleast_1d(np.asarray(_checks.numbers("n", n)))
     sizes = np.atleast_1d(_checks.integer(n)) if _checks.integer(n) is not None else sizes

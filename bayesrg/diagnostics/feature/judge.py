@@ -127,7 +127,7 @@ def diagnose(
         For weights in the table: their R-hat does not measure convergence.
     """
     _checks.instance("dt", dt, xr.DataTree, _checks.TREE)
-    _checks.flag("allow_weights", allow_weights)
+    allow_weights = _checks.flag("allow_weights", allow_weights)
     if var_names is not None:
         for name in _checks.sequence("var_names", var_names, "names of variables"):
             _checks.instance("an entry of var_names", name, str, "the name of a variable")

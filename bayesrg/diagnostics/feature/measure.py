@@ -177,7 +177,7 @@ def measure_deep_linear(
     _checks.warn_32_bits("diagnostics.feature")
     _checks.choice("kernel", kernel, ESTIMATORS)
     _checks.instance("net", net, DeepLinear, _checks.NET)
-    _checks.flag("keep_kernels", keep_kernels)
+    keep_kernels = _checks.flag("keep_kernels", keep_kernels)
     modes, max_bytes = _checks.whole("modes", modes), _checks.whole("max_bytes", max_bytes)
     X = inputs_of(dt, X)
     Y = targets_of(dt, Y, X.shape[0])
