@@ -274,7 +274,7 @@ class LaplaceMarginal(dist.Distribution):
         (result, share), *rest = _loo(order, self, self._checked(value))
         if share is not None:
             warn_if_lost("the inverse's diagonal", share)
-        return _judged(result, *rest, margin=LEFT_OUT)
+        return _checks.defined("observations", _judged(result, *rest, margin=LEFT_OUT))
 
     def krige(self, value: ArrayLike):
         """Return a prediction of the function at the last points given observations at the first.
