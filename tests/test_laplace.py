@@ -398,3 +398,11 @@ def test_converged_means_a_gradient_that_is_small(amplitude):
     gradient = slope - np.linalg.solve(K, f)
     curvature = np.linalg.inv(K) - np.diag(bend)
     assert mode.converged and gradient @ np.linalg.solve(curvature, gradient) < 1e-11
+
+
+def test_an_overflow_in_leave_one_out_is_said():
+    F = np.random.default_rng(0).standard_normal((12, 2))
+    prior = MercerNormal(F, np.full(2, 1e30), 1e-6)
+    law = LaplaceMarginal(prior, lambda f: dist.Normal(f, 0.1))
+    with pytest.raises(ValueError, match="observations: the result is not a number"):
+        law.loo(np.sin(F[:, 0]))
