@@ -326,6 +326,12 @@ def _pairs_of_root_jvp(primals, tangents):
     return (U, values), (U * jnp.nan * dA.sum(), change)
 
 
+def ratio(a, b, otherwise=0.0):
+    """Return ``a / b``, and ``otherwise`` where b is zero. The derivative is zero there."""
+    zero = b == 0
+    return jnp.where(zero, otherwise, a / jnp.where(zero, 1.0, b))
+
+
 def safe_sqrt(x):
     """Return the square root of ``max(x, 0)``, with derivative 0 instead of infinity at zero."""
     # the inner where keeps infinity out of the derivative, where 0 * infinity would be nan

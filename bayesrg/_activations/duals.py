@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from .._linalg import safe_sqrt, with_value
+from .._linalg import ratio, safe_sqrt, with_value
 
 
 class Dual(NamedTuple):
@@ -55,14 +55,9 @@ class Dual(NamedTuple):
         return a
 
 
-def _ratio(x, y):
-    """``x / y``; 0 where y is 0."""
-    return jnp.where(y > 0, x / jnp.where(y > 0, y, 1.0), 0.0)
-
-
 def _growth(a, b, da, db):
     """Relative change of ``sqrt(ab)``."""
-    return (_ratio(da, a) + _ratio(db, b)) / 2
+    return (ratio(da, a) + ratio(db, b)) / 2
 
 
 def _angle(a, b, c):

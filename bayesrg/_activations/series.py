@@ -17,7 +17,7 @@ import numpy as np
 from jax import Array, lax
 
 from .._callables import Number
-from .._linalg import safe_sqrt
+from .._linalg import ratio, safe_sqrt
 from . import duals
 from .functions import SLOPE, Activation, resolve
 from .moments import _ends, _rule
@@ -87,7 +87,7 @@ class Series(NamedTuple):
         def share(square, kept):
             return jnp.maximum(square - (kept**2).sum(-1), 0.0) / jnp.maximum(square, tiny)
 
-        parts = _over(p.value[..., 1], safe_sqrt(p.variance)) - p.slope[..., 0]
+        parts = ratio(p.value[..., 1], safe_sqrt(p.variance)) - p.slope[..., 0]
         jump = jnp.abs(parts) / jnp.sqrt(jnp.maximum(p.slope_square, tiny))
         jump = jnp.where(p.variance > 1e-6, jump, 0.0)
         return share(p.square, p.value), share(p.slope_square, p.slope), jump
@@ -116,14 +116,9 @@ def dual_of(activation, slope=SLOPE, order=64):
     return entry.dual or Series(entry, order)
 
 
-def _over(x, y):
-    """``x / y``; 0 where y is 0."""
-    return jnp.where(y > 0, x / jnp.where(y > 0, y, 1.0), 0.0)
-
-
 def _correlation(a, b, c):
     """``c / sqrt(ab)``, clipped to [-1, 1]; the derivative is that of the ratio before clipping."""
-    rho = _over(c, safe_sqrt(a * b))
+    rho = ratio(c, safe_sqrt(a * b))
     return rho + lax.stop_gradient(jnp.clip(rho, -1.0, 1.0) - rho)
 
 
