@@ -112,12 +112,39 @@ def page(name, module):
     if names:
         lines += [f".. currentmodule:: {name}", "", ".. autosummary::", "   :toctree: objects", ""]
         lines += [f"   {public}" for public in names]
+        found = results(module, names)
+        if found:
+            lines += ["", "Classes that functions of this page return:", ""]
+            lines += [
+                ".. currentmodule:: bayesrg",
+                "",
+                ".. autosummary::",
+                "   :toctree: objects",
+                "",
+            ]
+            lines += [f"   {path}" for path in found]
         return "\n".join(lines) + "\n"
     for info in pkgutil.iter_modules(module.__path__):
         path = Path(importlib.import_module(f"{name}.{info.name}").__file__)
         source = os.path.relpath(path, GENERATED)
         lines += [info.name, "-" * len(info.name), "", f".. literalinclude:: {source}", ""]
     return "\n".join(lines) + "\n"
+
+
+def results(module, names):
+    """Paths of the classes that public functions return and that no subpackage exports."""
+    returned = set()
+    for name in names:
+        if inspect.isroutine(getattr(module, name)):
+            kind = inspect.signature(getattr(module, name)).return_annotation
+            returned |= set(getattr(kind, "__args__", [kind]))
+    rooms = [getattr(bayesrg, name) for name in bayesrg.__all__]
+    shown = [getattr(r, n) for r in rooms if inspect.ismodule(r) for n in public_names(r)]
+    return sorted(
+        f"{kind.__module__}.{kind.__name__}".removeprefix("bayesrg.")
+        for kind in returned
+        if inspect.isclass(kind) and kind.__module__.startswith("bayesrg.") and kind not in shown
+    )
 
 
 def public_names(module):

@@ -36,6 +36,15 @@ WITHIN_A_LAYER = {
     ("inference", "io"), ("diagnostics", "io"),
 }  # fmt: skip
 ONLY_FROM = {"xarray": 3, "arviz": 3, "matplotlib": 4, "typer": 5, "rich": 3}
+RESULTS_OF_THE_CONTRACT = {
+    "deep_linear.Exact",
+    "deep_linear.Saddle",
+    "gp.Posterior",
+    "theory.Curve",
+    "theory.Equivalent",
+    "theory.Hermite",
+    "theory.LayerMoments",
+}  # users get them from functions, and may name them in annotations
 NUMERICAL = {"deep_linear", "gp", "rg", "spectrum", "theory"}
 NUMPYRO_IN = {"gp", "rg", "ensembles", "models", "inference", "cli"}
 FILES = sorted(PACKAGE.rglob("*.py")) + sorted((ROOT / "models").glob("*.py"))
@@ -104,18 +113,36 @@ def test_a_file_is_small_and_says_its_licence_and_subject():
 PUBLIC = [n for n in bayesrg.__all__ if inspect.ismodule(getattr(bayesrg, n))]
 
 
-def public():
-    for name in PUBLIC:
-        module = importlib.import_module(f"bayesrg.{name}")
-        names = getattr(module, "__all__", None)
-        if names is None:
-            names = [n for n, v in vars(module).items() if getattr(v, "__module__", "") ==
-                     module.__name__ and not n.startswith("_")]  # fmt: skip
-        for n in names:
-            yield f"{name}.{n}", getattr(module, n)
+def exported(module):
+    """Names in ``__all__``, else those that the module defines."""
+    own = [n for n, v in vars(module).items() if getattr(v, "__module__", "") == module.__name__]
+    return getattr(module, "__all__", [n for n in own if not n.startswith("_")])
 
 
-OBJECTS = dict(public())
+def public(path, module):
+    """Public names of a module and of the public modules in it."""
+    for n in exported(module):
+        value = getattr(module, n)
+        if inspect.ismodule(value):
+            yield from public(f"{path}.{n}", value)
+        else:
+            yield f"{path}.{n}", value
+
+
+OBJECTS = dict(o for n in PUBLIC for o in public(n, importlib.import_module(f"bayesrg.{n}")))
+
+
+def results():
+    """Classes that public functions return; users meet them, whether exported or not."""
+    for name, function in OBJECTS.items():
+        if inspect.isroutine(function):
+            found = inspect.signature(function).return_annotation
+            for kind in getattr(found, "__args__", [found]):
+                if inspect.isclass(kind) and kind.__module__.startswith("bayesrg."):
+                    yield f"{name} -> {kind.__name__}", kind
+
+
+CLASSES = {n: v for n, v in OBJECTS.items() if inspect.isclass(v)} | dict(results())
 
 
 ROUTINES = {name: value for name, value in OBJECTS.items() if inspect.isroutine(value)}
@@ -146,9 +173,7 @@ def test_numerical_functions_state_shapes():
 
 
 def test_classes_are_documented():
-    for name, value in OBJECTS.items():
-        if not inspect.isclass(value):
-            continue
+    for name, value in CLASSES.items():
         assert value.__doc__, name
         for method, function in vars(value).items():
             overrides = any(method in vars(base) for base in value.__mro__[1:])
@@ -157,10 +182,97 @@ def test_classes_are_documented():
 
 
 def test_names_are_unique_in_a_subpackage():
-    assert len(OBJECTS) == len(set(OBJECTS))
     for name in PUBLIC:
-        exported = getattr(importlib.import_module(f"bayesrg.{name}"), "__all__", [])
-        assert len(exported) == len(set(exported)), name
+        names = exported(importlib.import_module(f"bayesrg.{name}"))
+        assert len(names) == len(set(names)), name
+
+
+def identifiers(tree):
+    """Names, attributes and imported names of a program."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Name(id=name) | ast.Attribute(attr=name):
+                yield name
+            case ast.alias(name=name):
+                yield name.split(".")[-1]
+
+
+def recipes(path):
+    """Python programs of a page, as one tree."""
+    blocks = re.findall(r"```python\n(.*?)```", path.read_text(), re.S)
+    return ast.parse("\n".join(blocks))
+
+
+def test_every_public_name_has_a_user():
+    """A model, an example, the code of a page, or another room calls it."""
+    used = {home(path): set() for path in FILES}
+    for path in FILES:
+        used[home(path)] |= set(identifiers(TREE[path]))
+    pages = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    pages += sorted((ROOT / "docs" / "explanation").glob("*.md"))
+    outside = {name for path in EXAMPLES for name in identifiers(TREE[path])}
+    outside |= {name for path in pages for name in identifiers(recipes(path))}
+    used.pop("__init__")
+
+    def users(full):
+        room, name = full.split(".")[0], full.split(".")[-1]
+        return name in outside or any(name in names for r, names in used.items() if r != room)
+
+    assert not [full for full in OBJECTS if full not in RESULTS_OF_THE_CONTRACT and not users(full)]
+
+
+def hidden(tree):
+    """Imports from this package that are not public."""
+    for node in ast.walk(tree):
+        if not (isinstance(node, ast.ImportFrom) and (node.module or "").startswith("bayesrg")):
+            continue
+        where = importlib.import_module(node.module)
+        names = [a.name for a in node.names]
+        if node.module.count(".") > 1 or any(
+            part.startswith("_") for part in node.module.split(".")
+        ):
+            yield ast.unparse(node)
+        elif node.module != "bayesrg.models" and not set(names) <= set(exported(where)):
+            yield ast.unparse(node)
+
+
+def test_models_examples_and_benchmarks_use_public_names_only():
+    scripts = [
+        f for folder in ("models", "examples", "benchmarks") for f in (ROOT / folder).glob("*.py")
+    ]
+    private = re.compile(r"\b(?:brg|bayesrg)(?:\.\w+)*\._\w+")
+    texts = {path: path.read_text() for path in scripts}
+    wrong = {p.name: [*hidden(ast.parse(t)), *private.findall(t)] for p, t in texts.items()}
+    assert not {name: found for name, found in wrong.items() if found}
+
+
+def checks_by_hand(tree):
+    """Is this a whole number, is this matrix symmetric: `_checks` answers that."""
+    for node in ast.walk(tree):
+        text = ast.unparse(node) if isinstance(node, ast.Call | ast.Compare | ast.Attribute) else ""
+        symmetric = r"(\w+) (-|==|!=) \1\.(T|mT)\b|allclose\((\w+), \4\.m?T"
+        whole = r"is_integer\b|operator\.index|Integral\b|(np|jnp)\.integer\b|% 1\b"
+        if re.search(symmetric, text) or re.search(whole, text):
+            yield text
+
+
+def test_checks_of_numbers_and_symmetry_stand_in_one_place():
+    assert list(checks_by_hand(ast.parse("if abs(K - K.T).max() > tol: pass")))
+    doors = {"_checks.py", "_kinds.py", "_numbers.py", "_reading.py"}
+    found = {f: list(checks_by_hand(TREE[f])) for f in FILES if f.name not in doors}
+    assert not {path: lines for path, lines in found.items() if lines}
+
+
+def test_a_formula_has_a_source():
+    formula = re.compile(r"\.\. math::")
+    source = re.compile(r"arXiv|[Rr]eference|ISBN|doi|\(\d{4}\)")
+    described = OBJECTS | CLASSES
+    found = {name: inspect.getdoc(value) or "" for name, value in described.items()}
+    assert not [n for n, doc in found.items() if formula.search(doc) and not source.search(doc)]
+
+
+def test_no_line_of_the_library_is_kept_from_the_formatter():
+    assert not [path for path in FILES if "fmt: skip" in TEXT[path] or "fmt: off" in TEXT[path]]
 
 
 def test_an_example_has_a_title_and_asserts_what_it_claims():
