@@ -130,7 +130,7 @@ def test_bad_descriptions(arguments, words):
 
 def test_bad_use():
     net = Rainbow((4, 3), (COV, None))
-    with pytest.raises(ValueError, match=r"cov\[0\] has 3 rows and layer 1 has 2 inputs"):
+    with pytest.raises(ValueError, match=r"cov\[0\] has shape \(3, 3\) and layer 1 has 2 inputs"):
         net.white_shapes(2)
     with pytest.raises(ValueError, match="white has 1 arrays for 2 layers"):
         net.weights([np.ones((4, 3))], 3)

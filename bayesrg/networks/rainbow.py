@@ -11,7 +11,7 @@ from jax import Array
 from jaxtyping import Float
 
 from .. import _checks
-from .._activations import Activation, activation_function, one_a_layer
+from .._activations import Activation, activation_function, one_per_layer
 from .._callables import Held, hold
 from .._checks import ArrayLike
 from .base import Network
@@ -83,7 +83,7 @@ class Rainbow(Network):
             raise ValueError("widths is empty; a rainbow network needs a hidden layer")
         depth = len(self.widths)
         self.jitter = _checks.number("jitter", jitter, least=0)
-        self.activations = one_a_layer("activations", activations, depth)
+        self.activations = one_per_layer("activations", activations, depth)
         cov = (None,) * depth if cov is None else tuple(_checks.sequence("cov", cov))
         if len(cov) != depth:
             raise ValueError(f"cov has {len(cov)} entries for {depth} layers; give one per layer")
@@ -103,12 +103,9 @@ class Rainbow(Network):
         """Return the factor R (q, r) of layer ``layer``, whose covariance or factor is C."""
         name = f"cov[{layer - 1}]"
         C = _checks.finite(name, C, ndim=2)
+        if size is not None:  # that of layer 1 is known when inputs are
+            _check_rows(layer, C, size)
         q, r = C.shape
-        if size is not None and q != size:
-            raise ValueError(
-                f"{name} has shape {C.shape} and layer {layer} has {size} inputs; give a "
-                f"covariance ({size}, {size}) or a factor ({size}, r)"
-            )
         if q != r:
             return C
         if _checks.known(C):
@@ -134,12 +131,7 @@ class Rainbow(Network):
         if rule is not None:
             C = rule(list(below))
             return None if C is None else self._factor(layer, C, q)
-        if R is not None and R.shape[0] != q:
-            raise ValueError(
-                f"cov[{layer - 1}] has {R.shape[0]} rows and layer {layer} has {q} inputs; give "
-                "one row per input"
-            )
-        return R
+        return R if R is None else _check_rows(layer, R, q)
 
     def _shapes(self, inputs):
         sizes = (*inputs, *self.widths)
@@ -181,3 +173,13 @@ class Rainbow(Network):
             X = activation_function(activation)(X @ W.T)
             hidden.append(X)
         return hidden
+
+
+def _check_rows(layer, C, size):
+    """Return a covariance or factor C of a layer; raise unless it has one row per input."""
+    if len(C) != size:
+        raise ValueError(
+            f"cov[{layer - 1}] has shape {C.shape} and layer {layer} has {size} inputs; give a "
+            f"covariance ({size}, {size}) or a factor ({size}, r)"
+        )
+    return C

@@ -10,7 +10,7 @@ from jax import Array, random
 from jaxtyping import Float
 
 from .. import _checks
-from .._activations import activation_function, one_a_layer
+from .._activations import activation_function, one_per_layer
 from .._checks import ArrayLike
 from .._linalg import svd
 
@@ -160,7 +160,7 @@ def resample(
     depth = len(weights)
     if depth == 0:
         raise ValueError("weights is empty; give the matrices of the hidden layers")
-    activations = one_a_layer("activations", activations, depth)
+    activations = one_per_layer("activations", activations, depth)
     widths = [len(W) for W in weights] if widths is None else widths
     widths = _checks.whole_numbers("widths", widths)
     if len(widths) != depth:
