@@ -214,7 +214,7 @@ def test_stochastic_descent_finds_what_fits_all_points():
     assert np.linalg.norm(r) <= 1e-3 * np.linalg.norm(X @ w)
     with pytest.raises(ValueError, match="the run diverged"):
         wild = dynamics.sgd(linear, X, X @ w, step_size=1e100 * limit, batch=5)
-        dynamics.run(wild, np.zeros(3), 300, 0)
+        dynamics.run(wild, np.zeros(3), 300, 0, every=100)
 
 
 def test_several_outputs_share_a_preconditioner(irregular):

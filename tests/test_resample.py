@@ -121,8 +121,8 @@ def test_widths_may_change_and_rotation_and_factor_are_essential():
 
 def test_a_readout_is_turned():
     """A wide resampled network keeps the function of the one that it came from."""
-    X, X_test = inputs(3000), inputs(500)
-    weights = structured(400, X)
+    X, X_test = inputs(1500), inputs(300)
+    weights = structured(200, X)
     readout = (
         rng.standard_normal((1, 40))
         @ np.linalg.pinv(X)
