@@ -123,7 +123,7 @@ def test_bad_descriptions(change, words):
 
 def test_bad_weights():
     net = DeepLinear((3,), ridge=0.1)
-    with pytest.raises(ValueError, match="weights has 1 arrays for 1 hidden layers"):
+    with pytest.raises(ValueError, match="weights has 1 arrays for 2 layers"):
         net.apply(net.init(0, 3)[:1], X)
     with pytest.raises(ValueError, match="inputs must be a positive integer"):
         net.init(0, 0)

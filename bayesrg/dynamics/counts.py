@@ -31,11 +31,6 @@ def step_count(
         Whole numbers: 1 for :math:`\eta g = 1`, and inf for :math:`|1 - \eta g| \ge 1`, where the
         mode does not shrink.
 
-    Raises
-    ------
-    ValueError
-        For a negative rate, a step size not above zero, or a tolerance out of range.
-
     References
     ----------
     arXiv 2307.14531, section 4.

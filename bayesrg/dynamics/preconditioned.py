@@ -59,11 +59,6 @@ def preconditioned(
         The loss that it observes is half the squared norm of the residual, without S. It diverges
         where that norm is more than ten times the first one.
 
-    Raises
-    ------
-    ValueError
-        For shapes that do not fit, or a batch out of range.
-
     Warns
     -----
     UserWarning
