@@ -232,7 +232,7 @@ def test_messages(irregular):
     X, y = circle(t), np.sin(3 * t) + np.sin(t)
     with pytest.raises(ValueError, match="spectral map produced a negative eigenvalue at lam="):
         dynamics.preconditioner(K, lambda v: v - v[3])
-    with pytest.raises(ValueError, match=r"g returned shape \(2,\)"):
+    with pytest.raises(ValueError, match=r"g returned shape \(2,\) for 48 eigenvalues"):
         dynamics.preconditioner(K, lambda v: v[:2])
     with pytest.raises(ValueError, match="K is not symmetric"):
         dynamics.preconditioner(np.tri(4), maps.identity)
