@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Number of descent steps that a mode takes."""
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
@@ -37,7 +38,11 @@ def step_count(
     """
     rates = _checks.nonnegative("rates", rates)
     step_size = _checks.positive("step_size", step_size, ndim=0)
-    tol = fraction("tol", tol)
+    return _steps(rates, step_size, fraction("tol", tol))
+
+
+@jax.jit
+def _steps(rates, step_size, tol):
     x = step_size * rates
     left = jnp.abs(1.0 - x)
 
