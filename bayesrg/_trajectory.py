@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whatever moves in time: a pair of functions, and the one scan that runs all of them."""
+"""Algorithms that move a position step by step, and the one function that runs them."""
 
 from collections.abc import Callable
 from functools import partial
@@ -19,17 +19,21 @@ GO, REACHED, DIVERGED = 0, 1, 2
 
 
 class State(eqx.Module):
-    """Where a run stands: its position ``x`` and what else the algorithm must remember."""
+    """State of a run: its position ``x``, and ``memory`` for what else the algorithm needs."""
 
     x: PyTree
     memory: PyTree = None
 
 
 class Info(eqx.Module):
-    """What a step measured at the state from which it starts.
+    """What a step measures at the state from which it starts.
 
-    ``observables`` is any pytree of arrays, such as ``{"loss": loss}``. ``stop`` () says whether
-    that state is the last one: `GO`, `REACHED` (its tolerance) or `DIVERGED`.
+    Attributes
+    ----------
+    observables : pytree of arrays
+        Such as ``{"loss": loss}``.
+    stop : ()
+        `GO`, or why the run ends at that state: `REACHED` (a tolerance) or `DIVERGED`.
     """
 
     observables: PyTree
@@ -37,18 +41,20 @@ class Info(eqx.Module):
 
 
 class Algorithm(eqx.Module):
-    """A rule of motion.
+    """A rule that moves a position step by step; run it with `run`.
+
+    Arrays that ``init`` and ``step`` captured, or that the module whose methods they are holds, may
+    be traced. If only their numbers change, the compiled program is used again.
 
     Attributes
     ----------
     init : callable
         From a position, any pytree, to a `State`.
     step : callable
-        From a state and a JAX key to the next state and an `Info` of the first. Arrays that the
-        functions captured, or that the module holds whose methods they are, may be traced.
-        Other arrays of the same shape are not compiled again.
+        From a state and a JAX key to the next state, and an `Info` about the first state.
     dt : ()
-        Time that one step takes; for descents the step size, so that time is that of the flow.
+        Time that one step takes. For descents it is the step size, so that times are those of
+        gradient flow.
     """
 
     init: Callable
@@ -57,24 +63,24 @@ class Algorithm(eqx.Module):
 
 
 class Trajectory(eqx.Module):
-    """Result of `run`: positions at records, observables at every step.
+    """Result of `run`. After a stop, positions, times and observables stay as they are.
 
     Attributes
     ----------
     step : (s,)
-        Steps after which there is a record; the start is 0.
+        Numbers of steps after which there is a record; the first is 0.
     time : (s,)
-        Time at the records. A run that stops stays where it is, and its time stands still.
+        Times of the records.
     x : pytree
         Positions at the records, stacked along a new first axis (s, ...).
     observables : pytree
-        What the algorithm measured at every step, the end included: (steps + 1, ...). After a
-        stop, what was measured there.
+        What the algorithm measured at every step and at the end, (steps + 1, ...).
     last : State
+        State at the end.
     steps : ()
-        Steps that were made before the run stopped.
+        Number of steps until the run stopped.
     status : ()
-        `GO` if the steps ran out, `REACHED` or `DIVERGED`.
+        `GO` if all steps were made, else `REACHED` or `DIVERGED`.
     """
 
     step: Int[Array, " step"]
@@ -95,20 +101,21 @@ def run(
     *,
     allow_divergence: bool = False,
 ) -> Trajectory:
-    """Run an algorithm by one compiled scan, and return what it went through.
+    """Run an algorithm from a position and return its trajectory.
 
     Parameters
     ----------
     algorithm : Algorithm
     x0 : pytree
-        Where it starts.
+        Position at the start.
     steps : int
+        Largest number of steps; an algorithm may stop earlier.
     key : JAX key, or int
         Step t draws from ``fold_in(key, t)``, whatever ``every`` is.
     every : int
-        Steps between records.
+        Number of steps between records.
     allow_divergence : bool
-        Whether to return a run that diverged, with the status `DIVERGED`, and not raise.
+        Whether to return a run that diverged, with status `DIVERGED`, instead of raising.
 
     Returns
     -------
@@ -117,8 +124,8 @@ def run(
     Raises
     ------
     ValueError
-        If ``every`` does not divide the steps, or if the run diverges; under a JAX transformation
-        only its status tells.
+        If ``every`` does not divide ``steps``, or if the run diverges. Under a JAX transformation
+        divergence cannot raise: look at ``status``.
     """
     steps, every = _checks.whole("steps", steps), _checks.whole("every", every)
     if steps % every:
@@ -136,12 +143,12 @@ def run(
 
 
 def position(name: str, tree: PyTree) -> PyTree:
-    """Require finite numbers at all leaves of a pytree, and convert them to floats."""
+    """Return a pytree with its leaves as JAX arrays of floats; raise unless they are finite."""
     return jax.tree.map(partial(_checks.finite, name), _checks.parameters(name, tree))
 
 
 def _divergence(found):
-    """Say where a run stopped, and what it observed there."""
+    """Return the message of a run that diverged: where it stopped, and what it observed there."""
     leaves = jax.tree.leaves_with_path(found.observables)
     name = partial(jax.tree_util.keystr, simple=True)
     seen = [f"{name(path)} {float(v[-1]):.3g}" for path, v in leaves if v.ndim == 1]
@@ -159,7 +166,7 @@ def _scan(algorithm, state, key, steps, every):
     def move(carry, t):
         state, status, done, seen, x = carry
 
-        # a position is written to the next record at every step, and the last of them stays
+        # each position is written into the next record; the last one written before it stays
         def write(kept, v):
             return lax.dynamic_update_index_in_dim(kept, v, -(-t // every), 0)
 
@@ -168,10 +175,13 @@ def _scan(algorithm, state, key, steps, every):
         def go():
             new, info = algorithm.step(state, random.fold_in(key, t))
             halt = jnp.asarray(info.stop, jnp.int32)
-            moves = (halt == GO) & (t < steps)  # the step after the last one only measures
+
+            # step number ``steps``, counted from 0, is made only for what it measures
+            moves = (halt == GO) & (t < steps)
             kept = jax.tree.map(lambda a, b: jnp.where(moves, b, a), state, new)
             return kept, halt, done + moves, info.observables
 
+        # after a stop nothing changes any more
         state, status, done, seen = lax.cond(status == GO, go, lambda: (state, status, done, seen))
         return (state, status, done, seen, x), seen
 
@@ -186,26 +196,33 @@ def _scan(algorithm, state, key, steps, every):
     return Trajectory(at, time, x, observables, last, done, status)
 
 
+def check_loss(loss, *given):
+    """Raise unless a loss returns one number; only shapes are computed."""
+    found = jax.eval_shape(lambda *x: _checks.returned("loss", loss(*x)), *given)
+    if found.shape:
+        raise ValueError(f"loss returns shape {found.shape}; return one number")
+
+
 def optax_descent(
     loss: Callable, optimizer: optax.GradientTransformation, batches: Callable | None = None
 ) -> Algorithm:
-    r"""Descend by a rule of optax, on a whole loss or on batches.
+    r"""Return an algorithm that lowers a loss by an optimizer of optax, for `run`.
 
     Parameters
     ----------
     loss : callable
         From a position, any pytree of arrays, to a number; with ``batches`` from a position and a
-        batch. If it returns a pair of the number and a pytree, the pytree is what is observed.
+        batch. It may return a pair of the number and a pytree, which is then observed.
     optimizer : optax.GradientTransformation
     batches : callable, optional
-        From a JAX key to the batches of one step of the run (such as an epoch), a pytree with a
-        leading axis (b, ...). The optimizer moves once for each of them.
+        From a JAX key to the b batches of one step of the run, such as an epoch: a pytree of arrays
+        (b, ...). The optimizer makes one update per batch.
 
     Returns
     -------
     Algorithm
         It observes ``{"loss": loss}``, the mean over the batches of a step, and diverges where
-        the loss is not finite. One step takes the time 1.
+        the loss is not finite. One step takes time 1.
     """
     _checks.function("loss", loss, "a function of a position")
     _checks.optimizer("optimizer", optimizer)
@@ -223,11 +240,9 @@ class _Optax(eqx.Module):
     def init(self, x0):
         def first(x, key):
             batch = jax.tree.map(lambda v: v[0], self._batches(key))
-            return _checks.returned("loss", self._measured(x, batch)[0])
+            return self._measured(x, batch)[0]
 
-        shape = jax.eval_shape(first, x0, random.key(0)).shape
-        if shape:
-            raise ValueError(f"loss returns shape {shape}; return one number")
+        check_loss(first, x0, random.key(0))
         return State(x0, self.optimizer.init(x0))
 
     def step(self, state, key):
@@ -243,7 +258,7 @@ class _Optax(eqx.Module):
         return State(x, memory), Info(jax.tree.map(lambda v: v.mean(0), seen), stop)
 
     def _measured(self, x, batch):
-        """Loss, and with it the pair of the loss and of what is observed."""
+        """Return the loss, and again the loss with what is observed (auxiliary for `jax.grad`)."""
         found = self.loss(x) if self.batches is None else self.loss(x, batch)
         value, seen = found if isinstance(found, tuple) else (found, {"loss": found})
         return value, (value, seen)

@@ -33,26 +33,27 @@ def model(X, y=None, *, net=NET, alpha=1.0, noise=0.3):
     noise : standard deviation of an observation; a number or a distribution
     """
     brg.data.one_target(X, y)
-    F = features(X, net)
-    alpha, noise = given_or_drawn("alpha", alpha), given_or_drawn("noise", noise)
-    prior = dist.Normal(0.0, jnp.sqrt(alpha)).expand(F.shape[1:]).to_event(1)
-    w = numpyro.sample("w", prior, infer={"event_dims": ["unit"]})
-    with numpyro.plate("point", X.shape[0], dim=-1):
-        f = numpyro.deterministic("f", F @ w)
-        numpyro.sample("y", dist.Normal(f, noise), obs=y)
+    observe(features(X, net), y, alpha, noise)
 
 
 def features(X, net):
     """Sample the weights and return features (n, N_L), scaled so that f does not grow with N_L."""
-    white = [
-        numpyro.sample(
-            f"z{layer}", dist.Normal(0.0, 1.0).expand(shape).to_event(2),
-            infer={"event_dims": ["unit", "unit_bis"]},
-        )
-        for layer, shape in enumerate(net.white_shapes(X.shape[1]), 1)
-    ]  # fmt: skip
+    white, dims = [], {"event_dims": ["unit", "unit_bis"]}
+    for layer, shape in enumerate(net.white_shapes(X.shape[1]), 1):
+        normal = dist.Normal(0.0, 1.0).expand(shape).to_event(2)
+        white.append(numpyro.sample(f"z{layer}", normal, infer=dims))
     F = net.apply(net.weights(white, X.shape[1]), X)
     return F / jnp.sqrt(F.shape[1])
+
+
+def observe(F, y, alpha, noise):
+    """Sample the read-out w of features F (n, N_L), record f = F w, and observe y (n,)."""
+    alpha, noise = given_or_drawn("alpha", alpha), given_or_drawn("noise", noise)
+    prior = dist.Normal(0.0, jnp.sqrt(alpha)).expand(F.shape[1:]).to_event(1)
+    w = numpyro.sample("w", prior, infer={"event_dims": ["unit"]})
+    with numpyro.plate("point", F.shape[0], dim=-1):
+        f = numpyro.deterministic("f", F @ w)
+        numpyro.sample("y", dist.Normal(f, noise), obs=y)
 
 
 def given_or_drawn(name, value):

@@ -161,7 +161,9 @@ def test_small_variances():
     np.testing.assert_allclose(numbers("sign", 1e-8)[3, 0], 1 - 2 / np.pi, rtol=1e-12)
 
 
-@pytest.mark.parametrize("name", ["relu", "gelu", "sin", "elu"])
+@pytest.mark.parametrize(
+    "name", ["relu", "gelu", pytest.param("sin", marks=pytest.mark.slow), "elu"]
+)
 def test_derivatives_in_mean_and_variance(name):
     def total(x):
         found = theory.hermite(name, x[0], x[1])
@@ -238,7 +240,7 @@ def test_clipping_is_told():
     "call, message",
     [
         (lambda: theory.hermite("swish", 1.0), "activation must be one of 'relu', 'erf'.*'swish'"),
-        (lambda: theory.hermite(3, 1.0), "must be a name or an elementwise callable, got 3"),
+        (lambda: theory.hermite(3, 1.0), "or an elementwise callable, got 3"),
         (lambda: theory.hermite("relu", -1.0), "variance must be non-negative"),
         (lambda: theory.hermite("relu", 1.0, np.nan), "mean contains non-finite"),
         (lambda: theory.hermite(jax.nn.softmax, 1.0), "mixes the elements of its input"),
