@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Kernels of the layers of a network, from draws of its white noise."""
 
-from collections.abc import Sequence
-
 import xarray as xr
 
 from .. import _checks
@@ -17,10 +15,9 @@ def add_kernels(
     net: Rainbow,
     *,
     X: ArrayLike | None = None,
-    groups: Sequence[str] = ("posterior", "prior"),
     max_bytes: int = MAX_BYTES,
 ) -> xr.DataTree:
-    r"""Add the variable feature_kernel to draws of a network, and return the new tree.
+    r"""Add feature_kernel to posterior and prior draws of a network, and return the new tree.
 
     The feature kernel of layer l is :math:`\Phi_l = x_lx_l^T/N_l`, computed for every draw.
 
@@ -30,15 +27,13 @@ def add_kernels(
     net : Rainbow, the network of the fit
     X : (n, d), optional
         Inputs; by default X in constant_data.
-    groups : sequence of str
-        Groups that get the variable; those that the tree does not have are skipped.
     max_bytes : int, most memory that the kernels of one group may take, in bytes
 
     Returns
     -------
     DataTree
-        A copy of ``dt`` where feature_kernel has the axes chain, draw, layer, point and point_bis,
-        as `feature.measure` needs it.
+        A copy of ``dt`` whose groups posterior and prior (if there is one) have the variable
+        feature_kernel (chain, draw, layer, point, point_bis), as `feature.measure` needs it.
 
     Raises
     ------
@@ -50,17 +45,13 @@ def add_kernels(
     arXiv 2402.13999.
     """
     _checks.instance("net", net, Rainbow, "a networks.Rainbow, that of the fit")
-    groups = _checks.sequence("groups", groups, "names of groups")
     X, tree = inputs_of(dt, X), dt.copy()
     names = [f"z{layer}" for layer in range(1, net.depth + 1)]
 
     def layers(white, X):
         return net.layers(net.weights(white, X.shape[1]), X)[1:]
 
-    for group in groups:
-        _checks.instance("an entry of groups", group, str, "the name of a group")
-        if group not in tree.children:
-            continue
+    for group in (name for name in ("posterior", "prior") if name in tree.children):
         dataset = tree[group].to_dataset()
         missing = [name for name in names if name not in dataset]
         if missing:
