@@ -28,7 +28,7 @@ def gp(scale=1.0, modes=61):
 
 
 def dims(model, Y=y):
-    return {s.name: s.dims for s in layout_of(bind(model, {}), X, Y).sites}
+    return layout_of(bind(model, {}), X, Y).dims
 
 
 def test_axes_are_named_where_they_stand():

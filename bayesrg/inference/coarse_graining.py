@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The main job: sample a model, find its cutoff, sample the coarse model, compare the two."""
 
-import contextlib
 import os
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
@@ -16,7 +15,7 @@ from .. import _checks, gp, io, rg
 from ..data import Data
 from ..gp.effective import RULES
 from .convergence import warn_if_poor
-from .fit import arrays, check_size, sample
+from .fit import check_data, check_size, sample
 from .predict import predict
 from .sites import bind, law, one_at_a_time, over_draws
 
@@ -105,17 +104,16 @@ def coarse_grain(
     _checks.function("say", say, "a function of a line of text")
     if prepare is not None:
         _checks.function("prepare", prepare, "a function from data to hyper-arguments")
-    X, y = arrays(data)
-    data = data._replace(X=X, y=y) if isinstance(data, Data) else Data(X, y)
+    data = check_data(data)
     keys = jax.random.split(_checks.random_key(key), 4)
 
-    with contextlib.nullcontext() if path is None else io.claim(path) as result:
+    with io.claim(path) as result:
         made = {} if prepare is None else prepare(data)
         _checks.instance("what prepare returned", made, Mapping, "a mapping from name to value")
         bound = bind(model, {**made, **hyper}, coarse_grain)
 
         say("sampling the full model")
-        dt = sample(bound, X, y, keys[0], size, progress=progress)
+        dt = sample(bound, data, keys[0], size, progress=progress)
         if result is not None:
             io.save(dt, result)  # so that a failure below does not lose these draws
         warn_if_poor(dt, stacklevel=3)
@@ -204,7 +202,7 @@ def _compare(bound, data, dt, cut, keys, size, progress):
     if not cut.moving:
         eigen = gp.eigenpairs(fn.features[:, cutoff:], fn.values[cutoff:], fn.residual)
     coarse = bind(_coarse(bound.model, cut.site, cutoff), bound.hyper | {"coarse_eigen": eigen})
-    coarse_dt = sample(coarse, data.X, data.y, keys[0], size, progress=progress)
+    coarse_dt = sample(coarse, data, keys[0], size, progress=progress)
     warn_if_poor(coarse_dt, stacklevel=4)
 
     n = data.X.shape[0]

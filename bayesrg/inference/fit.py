@@ -100,25 +100,26 @@ def fit(
     NumPyro keeps one stack of handlers.
     """
     size = check_size(draws, warmup, chains, devices, block)
-    _checks.whole("prior", prior, least=0)
+    prior = _checks.whole("prior", prior, least=0)
     progress = _checks.flag("progress", progress)
-    X, y = arrays(data)
+    data = check_data(data)
     key = _checks.random_key(key)
     bound = bind(model, hyper, fit)
 
-    with contextlib.nullcontext() if path is None else io.claim(path) as result:
-        dt = sample(bound, X, y, key, size, sampler=sampler, prior=prior, progress=progress)
+    with io.claim(path) as result:
+        dt = sample(bound, data, key, size, sampler=sampler, prior=prior, progress=progress)
         if result is not None:
             io.save(dt, result)
     warn_if_poor(dt, stacklevel=3)
     return dt
 
 
-def sample(bound, X, y, key, size, *, sampler=None, prior=0, progress=True) -> xr.DataTree:
+def sample(bound, data, key, size, *, sampler=None, prior=0, progress=True) -> xr.DataTree:
     """Sample a bound model and return the tree of `fit`; the arguments have been checked.
 
-    ``bound`` comes from `bind`, ``X`` and ``y`` from `arrays`, ``size`` from `check_size`.
+    ``bound`` comes from `bind`, ``data`` from `check_data`, ``size`` from `check_size`.
     """
+    X, y = data.X, data.y
     sampler = sampler_of(NUTS if sampler is None else sampler, bound)
     for value in bound.hyper.values():
         if isinstance(value, Spectrum):
@@ -172,7 +173,7 @@ def sample(bound, X, y, key, size, *, sampler=None, prior=0, progress=True) -> x
         groups["prior"] = {k: v for k, v in drawn.items() if k not in values}
         groups["prior_predictive"] = {k: v for k, v in drawn.items() if k in values}
 
-    dims = {s.name: s.dims for s in layout.sites} | {"X": ("point", "feature")[: X.ndim]}
+    dims = layout.dims | {"X": ("point", "feature")[: X.ndim]}
     return io.to_datatree(groups, dims, attrs=attrs)
 
 
@@ -190,13 +191,14 @@ def check_size(draws, warmup, chains, devices=None, block=100) -> Size:
     )
 
 
-def arrays(data):
-    """Check `Data` or a pair (X, y) and return the arrays X (n, d) or (n,), and y (n, ...)."""
-    if not isinstance(data, Data) and not (isinstance(data, tuple | list) and len(data) == 2):
-        raise ValueError(f"data must be a Data or a pair (X, y), got {type(data).__name__}")
-    X, y = data[0], data[1]
-    X = _checks.finite("X", X, ndim=(1, 2))
-    return X, _checks.targets("y", y, X.shape[0])
+def check_data(data) -> Data:
+    """Return `Data` or a pair (X, y) as `Data` whose X (n, d) or (n,) and y are checked."""
+    if not isinstance(data, Data):
+        if not isinstance(data, tuple | list) or len(data) != 2:
+            raise ValueError(f"data must be a Data or a pair (X, y), got {type(data).__name__}")
+        data = Data(*data)
+    X = _checks.finite("X", data.X, ndim=(1, 2))
+    return data._replace(X=X, y=_checks.targets("y", data.y, X.shape[0]))
 
 
 def _devices(devices, chains):

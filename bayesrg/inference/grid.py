@@ -15,7 +15,7 @@ from numpyro.infer.util import log_density
 from .. import _checks
 from .._checks import ArrayLike
 from ..data import Data
-from .fit import arrays
+from .fit import check_data
 from .sites import bind, layout_of, one_at_a_time
 
 
@@ -76,7 +76,7 @@ def grid_posterior(
         If ``grid`` does not name every latent site, or for shapes that would be broadcast.
     """
     bound = bind(model, hyper)
-    X, y = arrays(data)
+    X, y, *_ = check_data(data)
     _checks.instance("grid", grid, Mapping, "a mapping from site to values")
     names, axes = list(grid), []
     latents = list(layout_of(bound, X, y).latents)

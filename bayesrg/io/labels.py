@@ -63,8 +63,7 @@ def to_datatree(
         arrays = {}
         for name, value in variables.items():
             _checks.sequence(f"dims[{name!r}]", dims.get(name, ()), "names of axes")
-            names = tuple(n.replace("/", ".") for n in dims.get(name, ()))
-            name = name.replace("/", ".")  # a slash would name a node of the tree
+            names, name = tuple(map(stored, dims.get(name, ()))), stored(name)
             value = np.asarray(jax.device_get(value))
             if group == "log_likelihood":
                 names = names[: value.ndim - len(lead)]
@@ -77,6 +76,11 @@ def to_datatree(
         tree[group] = xr.DataTree(dataset)
     tree.attrs = dict(attrs)
     return tree
+
+
+def stored(name: str) -> str:
+    """Return the name that a site or axis has in a tree, where a slash would name a node."""
+    return name.replace("/", ".")
 
 
 def _names(variable, axes, names):
