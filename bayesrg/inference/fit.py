@@ -5,6 +5,7 @@ import contextlib
 import os
 import platform
 from collections.abc import Callable
+from functools import partial
 
 import equinox as eqx
 import jax
@@ -15,6 +16,7 @@ from numpyro.infer import NUTS, Predictive
 from numpyro.infer.mcmc import MCMCKernel
 
 from .. import __version__, _checks, io
+from .._callables import Held, hold
 from ..data import Data
 from ..spectrum import Spectrum
 from .convergence import warn_if_poor
@@ -129,7 +131,7 @@ def sample(bound, data, key, size, *, sampler=None, prior=0, progress=True) -> x
     if not layout.latents:
         raise ValueError("the model has no latent site, so there is nothing to sample; add one")
     values = layout.observed()
-    pointwise = _pointwise(bound, X, values)
+    densities = partial(_pointwise, hold(bound), X, values)
 
     def of_prior():
         return Predictive(bound, num_samples=prior)(jax.random.fold_in(key, 1), X, None)
@@ -139,7 +141,7 @@ def sample(bound, data, key, size, *, sampler=None, prior=0, progress=True) -> x
         name: jax.ShapeDtypeStruct((size.chains, size.draws, *latent.shape), latent.dtype)
         for name, latent in layout.latents.items()
     }
-    jax.eval_shape(pointwise, kept, bound.arrays)
+    eqx.filter_eval_shape(densities, kept)
     if prior:
         jax.eval_shape(of_prior)
 
@@ -164,7 +166,7 @@ def sample(bound, data, key, size, *, sampler=None, prior=0, progress=True) -> x
     groups = {
         "posterior": samples,
         "sample_stats": stats,
-        "log_likelihood": pointwise(latents, bound.arrays),
+        "log_likelihood": densities(latents),
         "observed_data": values,
         "constant_data": {"X": X},
     }
@@ -214,31 +216,29 @@ def _devices(devices, chains):
     return devices
 
 
-def _pointwise(bound, X, values):
-    """Return a function from draws of the latent sites to log densities of the observed values.
+@eqx.filter_jit
+def _pointwise(bound: Held, X, values, latents):
+    """Return log densities of the observed ``values`` (chain, draw, ...), for draws of the latents.
 
     A Gaussian process gives leave-one-out densities (method ``loo``), another site its log density.
     """
+    bound = bound.open()
 
-    @eqx.filter_jit
-    def pointwise(latents, arrays):
-        def at(draw):
-            result = {}
-            for name, value in values.items():
-                try:
-                    fn = law(bound, arrays, X, draw | values, name)
-                except Exception as error:
-                    raise ValueError(
-                        "the model fails with y=None, and densities and predictions call it so "
-                        f"({type(error).__name__}: {error}); make it accept None, e.g. with "
-                        "obs=None if y is None else y.T"
-                    ) from error
-                result[name] = fn.loo(value) if hasattr(fn, "loo") else fn.log_prob(value)
-            return result
+    def at(draw):
+        result = {}
+        for name, value in values.items():
+            try:
+                fn = law(bound, None, X, draw | values, name)
+            except Exception as error:
+                raise ValueError(
+                    "the model fails with y=None, and densities and predictions call it so "
+                    f"({type(error).__name__}: {error}); make it accept None, e.g. with "
+                    "obs=None if y is None else y.T"
+                ) from error
+            result[name] = fn.loo(value) if hasattr(fn, "loo") else fn.log_prob(value)
+        return result
 
-        return over_draws(at, latents)
-
-    return pointwise
+    return over_draws(at, latents)
 
 
 @contextlib.contextmanager

@@ -103,10 +103,8 @@ def bind(model: Callable, hyper: dict, caller: Callable | None = None) -> Bound:
     names = list(parameters)[2:]
     for name in hyper:
         if name not in names and not open_ended:
-            near = difflib.get_close_matches(name, names, 1)
-            hint = (
-                f"did you mean {near[0]!r}?" if near else f"it takes {', '.join(names) or 'none'}"
-            )
+            near, there = difflib.get_close_matches(name, names, 1), ", ".join(names) or "none"
+            hint = f"did you mean {near[0]!r}?" if near else f"it takes {there}"
             raise ValueError(f"the model has no hyper-argument {name!r}; {hint}")
 
     arrays, static = eqx.partition(hyper, eqx.is_array)
