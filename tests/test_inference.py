@@ -53,8 +53,9 @@ def slow(*values):
 
 @pytest.mark.parametrize("kernel, chains", [(two_steps, 2), slow(two_steps, 1), slow(NUTS, 2)])
 def test_draws_equal_those_of_numpyro_bit_for_bit(line, fitted, kernel, chains):
-    mcmc = MCMC(kernel(linear), num_warmup=30, num_samples=50, num_chains=chains,
-                chain_method="vectorized", progress_bar=False, jit_model_args=chains > 1)  # fmt: skip
+    size = {"num_warmup": 30, "num_samples": 50, "num_chains": chains}
+    how = {"chain_method": "vectorized", "progress_bar": False, "jit_model_args": chains > 1}
+    mcmc = MCMC(kernel(linear), **size, **how)
     mcmc.run(jax.random.key(1), *line, **HYPER)
     if (kernel, chains) != (two_steps, 2):
         how = SMALL | HYPER | {"chains": chains}

@@ -19,7 +19,7 @@ import numpyro
 import numpyro.distributions as dist
 import pytest
 import xarray as xr
-from numpyro.infer import HMC
+from sampling import from_prior
 
 import bayesrg as brg
 from bayesrg import inference, io
@@ -57,9 +57,9 @@ def test_a_folder_has_one_writer_until_it_lets_go(tmp_path):
 
 
 def test_a_killed_process_leaves_no_lock(tmp_path):
-    code = (
-        "import pathlib, sys, time; from bayesrg.io import writing\n"
-        "with writing.hold(pathlib.Path(sys.argv[1])):\n"
+    code = (  # the file alone: the package would take seconds to import
+        "import pathlib, runpy, sys, time\n"
+        "with runpy.run_path('bayesrg/io/writing.py')['hold'](pathlib.Path(sys.argv[1])):\n"
         "    sys.stdout.write('held'); sys.stdout.flush(); time.sleep(600)"
     )
     holder = subprocess.Popen(
@@ -167,7 +167,7 @@ def level(X, y=None):
 
 DATA = jnp.arange(4.0), jnp.ones(4)
 TINY = {"key": 0, "draws": 30, "warmup": 10, "chains": 1, "block": 40, "progress": False}
-TINY |= {"sampler": lambda m: HMC(m, num_steps=2, trajectory_length=None)}
+TINY |= {"sampler": from_prior}
 
 
 def test_threads_wait_and_a_full_disk_keeps_the_draws(tmp_path, monkeypatch):
