@@ -393,7 +393,7 @@ def test_trees_that_lack_something_are_told():
         feature.measure(dt, prior="observed_data")
     with pytest.raises(ValueError, match=r"prior_mean has shape \(1, 5, 5\); give \(2, 5, 5\)"):
         feature.measure(dt, prior_mean=K[:1])
-    with pytest.raises(ValueError, match="no y in observed_data; give Y="):
+    with pytest.raises(ValueError, match="no group 'observed_data', only .*; give Y="):
         feature.measure(dt.drop_nodes("observed_data"), prior_mean=K)
-    with pytest.raises(ValueError, match="no X in constant_data; give X="):
+    with pytest.raises(ValueError, match="no group 'constant_data', only .*; give X="):
         feature.measure_deep_linear(dt, NET)

@@ -13,6 +13,7 @@ import xarray as xr
 from .. import _checks, io, rg
 from .._callables import as_pytree
 from .._checks import ArrayLike
+from ..io.labels import read_group
 from ..spectrum import Levels, Spectrum, levels
 from ..spectrum.levels import LevelsLike
 
@@ -81,7 +82,6 @@ def posterior_flow(
     ----------
     arXiv 2405.06008, equations 33, 34 and 37, applied to each draw.
     """
-    _checks.instance("dt", dt, xr.DataTree, _checks.TREE)
     _checks.choice("rule", rule, rg.cutoffs.CUTOFF_RULES)
     threshold = _checks.threshold(threshold)
     if rule == "posterior":
@@ -89,21 +89,16 @@ def posterior_flow(
             'rule "posterior" needs features at given points, which a draw does not have; use '
             '"running" or "self_consistent"'
         )
-    if "posterior" not in dt.children:
-        groups = ", ".join(map(repr, dt.children)) or "none"
-        raise ValueError(f"the tree has no group 'posterior', only {groups}; give what fit returns")
-    posterior = dt["posterior"].to_dataset()
+    posterior = read_group(dt, "posterior")
     lead = tuple(posterior.sizes[axis] for axis in _SAMPLE)
     draws = {}
     for name, variable in posterior.items():
         array = variable.transpose(*_SAMPLE, ...).to_numpy()
         draws[name] = jnp.asarray(array.reshape(-1, *array.shape[2:]))
 
-    X = dt["constant_data"].get("X") if "constant_data" in dt.children else None
-    if n is None and X is None:
-        raise ValueError("the tree has no X in constant_data to count points in; give n=")
-    n = _checks.positive("n", len(X) if n is None else n, ndim=0)
-    prior = _levels_of(spectrum, X)
+    if n is None:
+        n = len(read_group(dt, "constant_data", "X", remedy="give n=")["X"])
+    n, prior = _checks.positive("n", n, ndim=0), _levels_of(spectrum, dt)
     if values_fn is None:
         sites = _read(posterior, "scale", scale), _read(posterior, "noise", noise)
         given, first = partial(_scaled, prior, *sites), prior
@@ -185,10 +180,11 @@ def _returned(values_fn, single, draw):
     return levels(moved), _checks.returned("values_fn", ridge)
 
 
-def _levels_of(spectrum, X):
+def _levels_of(spectrum, dt):
     """Return the levels of the prior at amplitude one, with the tail measured at X if unknown."""
-    unknown = isinstance(spectrum, Spectrum) and spectrum.tail is None and X is not None
-    found = levels(spectrum, at=X.to_numpy() if unknown else None)
+    unknown = isinstance(spectrum, Spectrum) and spectrum.tail is None
+    X = dt["constant_data"].get("X") if unknown and "constant_data" in dt.children else None
+    found = levels(spectrum, at=None if X is None else X.to_numpy())
     if found.values.ndim != 1 or found.tail.ndim or not len(found):
         shape = found.values.shape
         raise ValueError(f"spectrum has values of shape {shape}; give (k,) with k above zero")

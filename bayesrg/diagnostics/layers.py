@@ -5,6 +5,7 @@ import xarray as xr
 
 from .. import _checks
 from .._checks import ArrayLike
+from ..io.labels import read_group
 from ..networks import Rainbow
 from .feature.kernel import MAX_BYTES, kernels
 from .feature.measure import inputs_of
@@ -47,18 +48,13 @@ def add_kernels(
     _checks.instance("net", net, Rainbow, "a networks.Rainbow, that of the fit")
     X, tree = inputs_of(dt, X), dt.copy()
     names = [f"z{layer}" for layer in range(1, net.depth + 1)]
+    remedy = f"give draws of a rainbow model with the {net.depth} layers of net"
 
     def layers(white, X):
         return net.layers(net.weights(white, X.shape[1]), X)[1:]
 
     for group in (name for name in ("posterior", "prior") if name in tree.children):
-        dataset = tree[group].to_dataset()
-        missing = [name for name in names if name not in dataset]
-        if missing:
-            raise ValueError(
-                f"{group} has no site {missing[0]!r}; give draws of a rainbow model with the "
-                f"{net.depth} layers of net"
-            )
+        dataset = read_group(tree, group, *names, remedy=remedy)
         white = [dataset[name].transpose("chain", "draw", ...).to_numpy() for name in names]
         found = kernels(layers, white, X, lead=("chain", "draw"), max_bytes=max_bytes)
         found = found.drop_vars(("chain", "draw"))

@@ -12,6 +12,7 @@ import numpy as np
 import xarray as xr
 
 from .. import _checks, gp, io, rg
+from .._callables import hold
 from ..data import Data
 from ..gp.effective import RULES
 from .convergence import warn_if_poor
@@ -155,7 +156,7 @@ def _cut(bound, data, dt, threshold):
 
     posterior = dt["posterior"].to_dataset()
     medians = {k: jnp.asarray(v) for k, v in posterior.median(("chain", "draw")).items()}
-    fn = law(bound, bound.arrays, data.X, medians, names[0])
+    fn = law(bound, data.X, medians, names[0])
     if len(names) != 1 or not isinstance(fn, gp.MercerNormal) or fn.features.shape[1] == 0:
         return None
     if fn.batch_shape or fn.ridge.shape != (1,):
@@ -177,7 +178,7 @@ def _cut(bound, data, dt, threshold):
 
     # compare the modes at the medians with those at one draw: do they depend on the parameters?
     first = {k: jnp.asarray(v[0, 0]) for k, v in posterior.items()}
-    other = law(bound, bound.arrays, data.X, first, names[0])
+    other = law(bound, data.X, first, names[0])
     parts = [(f.features, f.values, f.residual) for f in (fn, other)]
     return _Cut(names[0], medians, fn, flow, not eqx.tree_equal(*parts))
 
@@ -232,15 +233,15 @@ def _evidence_change(bound, data, cut, dt, eigen, key):
     some = {k: jnp.asarray(v)[chosen][None] for k, v in draws.items()}
 
     @eqx.filter_jit
-    def changes(some, arrays, eigen):
+    def changes(held, data, some, eigen):
         def at(draw):
-            fn = law(bound, arrays, data.X, draw, cut.site)
+            fn = law(held.open(), data.X, draw, cut.site)
             root, rest = fn.split(cut.flow.stop, eigen=eigen)
             return fn.log_prob(data.y) - rg.integrate_modes(root, rest, data.y).log_evidence
 
         return over_draws(at, some)
 
-    return float(jnp.abs(changes(some, bound.arrays, eigen)).max())
+    return float(jnp.abs(changes(hold(bound), data, some, eigen)).max())
 
 
 def _rules(bound, data, cut):
@@ -248,7 +249,7 @@ def _rules(bound, data, cut):
     n, cutoff = data.X.shape[0], cut.flow.stop
     # a law at training and test points together predicts the second from the first
     both = jnp.concatenate([data.X, data.X_test]) if _tested(data) else data.X
-    everywhere = law(bound, bound.arrays, both, cut.medians, cut.site)
+    everywhere = law(bound, both, cut.medians, cut.site)
     evidence, laws = [float(cut.fn.log_prob(data.y))], [everywhere]
     for rule in RULES:
         low = rg.integrate_modes(*cut.fn.split(cutoff, rule), data.y)

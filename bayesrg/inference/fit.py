@@ -228,7 +228,7 @@ def _pointwise(bound: Held, X, values, latents):
         result = {}
         for name, value in values.items():
             try:
-                fn = law(bound, None, X, draw | values, name)
+                fn = law(bound, X, draw | values, name)
             except Exception as error:
                 raise ValueError(
                     "the model fails with y=None, and densities and predictions call it so "

@@ -13,7 +13,7 @@ import xarray as xr
 from .. import _checks, io
 from .._callables import Held, hold
 from .._checks import ArrayLike
-from ..io.labels import stored
+from ..io.labels import read_group, stored
 from .sites import bind, fingerprint, law, layout_of, one_at_a_time, over_draws
 
 _ROWS = 500  # new rows predicted at a time, which bounds the memory
@@ -77,23 +77,21 @@ def predict(
     ----------
     Rasmussen and Williams (2006), equations 2.25 and 2.26.
     """
-    _checks.instance("dt", dt, xr.DataTree, _checks.TREE)
-    for group in ("posterior", "observed_data", "constant_data"):
-        if group not in dt.children:
-            there = ", ".join(map(repr, dt.children)) or "none"
-            raise ValueError(f"dt has no group {group!r}, only {there}; give what fit returns")
-    X = jnp.asarray(dt["constant_data"]["X"].to_numpy())
+    posterior = read_group(dt, "posterior")
+    X = jnp.asarray(read_group(dt, "constant_data", "X")["X"].to_numpy())
     X_new = _checks.finite("X_new", X_new, ndim=X.ndim)
     shape = (max(1, X_new.shape[0]), *X.shape[1:])
     X_new = _checks.shaped("X_new", X_new, shape, "at least one point, with the columns of the fit")
     key = _checks.random_key(key)
     bound = bind(model, hyper)
     _check_hyper(dt, hyper)
-    site = _site(dt, site)
-    y = jnp.asarray(dt["observed_data"][site].to_numpy())
+    seen = read_group(dt, "observed_data")
+    if site is None and len(seen) == 1:
+        (site,) = seen
+    y = seen[_checks.choice("site", site, list(seen))]
 
     # names in the result differ from those that the model uses; ``given`` has the latter
-    layout, posterior = layout_of(bound, X, None), dt["posterior"].to_dataset()
+    layout = layout_of(bound, X, None)
     names = {stored(name): name for name in layout.dims}
     if site not in names:
         raise ValueError(
@@ -105,18 +103,17 @@ def predict(
 
     lead = tuple(posterior.sizes[axis] for axis in ("chain", "draw"))
     keys, rows = jax.random.split(key, lead), jnp.arange(X_new.shape[0])
-    held, parts = hold(bound), []
+    held, values, parts = hold(bound), jnp.asarray(y.to_numpy()), []
     for i in range(0, X_new.shape[0], _ROWS):
         chunk = slice(i, i + _ROWS)
-        drawn = _predicted(held, X, X_new[chunk], rows[chunk], y, latents, keys, names[site])
+        drawn = _predicted(held, X, X_new[chunk], rows[chunk], values, latents, keys, names[site])
         parts.append(jax.device_get(drawn))
     mean, variance, f, observed = (np.concatenate(x, -1) for x in zip(*parts, strict=True))
 
     own = X_new.shape == X.shape and bool((X_new == X).all())
     point = "point" if own else "point_new"
-    dims = dt["observed_data"][site].dims
-    ours = "point" if "point" in dims else dims[-1]  # a plate over points may be called otherwise
-    dims = (*(d for d in dims if d != ours), point)
+    ours = "point" if "point" in y.dims else y.dims[-1]  # a plate may have another name
+    dims = (*(d for d in y.dims if d != ours), point)
     groups = {
         "posterior_predictive" if own else "predictions": {"f": f, "y": observed},
         "predictive_moments": {"mean": mean, "variance": variance},
@@ -139,7 +136,7 @@ def _predicted(bound: Held, X, X_new, rows, y, latents, keys, site):
 
     def at(draw):
         latents, key = draw
-        fn = law(bound, None, together, latents, site)
+        fn = law(bound, together, latents, site)
         if hasattr(fn, "krige"):
             if fn.event_shape[:1] != together.shape[:1]:
                 raise ValueError(
@@ -196,14 +193,6 @@ def _check_predictable(dims):
                 "gp.marginal(prior, [X, X_new], jitter).krige(f), or integrate the function out "
                 "with gp.LaplaceMarginal"
             )
-
-
-def _site(dt, site):
-    """Return the name of the observed site to predict: ``site``, or the only one there is."""
-    names = list(dt["observed_data"].data_vars)
-    if site is None and len(names) == 1:
-        return names[0]
-    return _checks.choice("site", site, names)
 
 
 def _check_hyper(dt, hyper):

@@ -24,6 +24,7 @@ from .. import _checks
 from . import shapes
 
 _running = threading.RLock()
+_AT_ONCE = 64  # draws whose distributions are computed side by side
 _KEYWORD = inspect.Parameter.KEYWORD_ONLY
 
 
@@ -186,7 +187,7 @@ def layout_of(bound: Bound, X, y) -> Layout:
     return Layout(shapes.distinct(dims, lengths), latents, likelihood, observed)
 
 
-def law(bound: Bound, arrays, X, latents: dict, site: str):
+def law(bound: Bound, X, latents: dict, site: str):
     """Return the distribution of one site at inputs X, given the values of the latent sites.
 
     Plates and ``to_event`` around the distribution are removed.
@@ -198,17 +199,17 @@ def law(bound: Bound, arrays, X, latents: dict, site: str):
         return latents.get(message["name"]) if message["type"] == "sample" else None
 
     model = handlers.substitute(handlers.seed(bound, 0), substitute_fn=value)
-    trace = handlers.trace(model).get_trace(X, None, arrays)
+    trace = handlers.trace(model).get_trace(X, None)
     return shapes.unwrap(trace[site]["fn"])
 
 
-def over_draws(function: Callable, draws: Any, batch: int = 64):
+def over_draws(function: Callable, draws: Any):
     """Return ``function`` of each draw, stacked into arrays (chain, draw, ...).
 
-    ``draws`` is a pytree of arrays (chain, draw, ...). ``batch`` draws are computed at a time;
-    what does not depend on the draw is computed once per batch.
+    ``draws`` is a pytree of arrays (chain, draw, ...). Some draws are computed at a time; what does
+    not depend on the draw is computed once for these.
     """
     shape = jax.tree.leaves(draws)[0].shape[:2]
     flat = jax.tree.map(lambda v: v.reshape((-1,) + v.shape[2:]), draws)
-    result = jax.lax.map(function, flat, batch_size=min(batch, shape[0] * shape[1]))
+    result = jax.lax.map(function, flat, batch_size=min(_AT_ONCE, shape[0] * shape[1]))
     return jax.tree.map(lambda x: x.reshape(shape + x.shape[1:]), result)

@@ -78,6 +78,25 @@ def to_datatree(
     return tree
 
 
+def read_group(
+    dt: xr.DataTree, group: str, *variables: str, remedy: str = "give what fit returns"
+) -> xr.Dataset:
+    """Return a group of a tree as a Dataset; raise if the group or one of the variables is missing.
+
+    The message lists the groups, or variables, that exist, and ends with ``remedy``.
+    """
+    _checks.instance("dt", dt, xr.DataTree, _checks.TREE)
+    if not isinstance(group, str) or group not in dt.children:
+        names = ", ".join(map(repr, dt.children)) or "none"
+        raise ValueError(f"the tree has no group {_checks.shown(group)}, only {names}; {remedy}")
+    dataset = dt[group].to_dataset()
+    for name in variables:
+        if name not in dataset:
+            names = ", ".join(map(repr, dataset.data_vars)) or "nothing"
+            raise ValueError(f"group {group!r} has no variable {name!r}, only {names}; {remedy}")
+    return dataset
+
+
 def stored(name: str) -> str:
     """Return the name that a site or axis has in a tree, where a slash would name a node."""
     return name.replace("/", ".")

@@ -11,6 +11,7 @@ import numpy as np
 import xarray as xr
 
 from ... import _checks
+from ...io.labels import read_group
 
 R_HAT = 1.01  # largest R-hat that passes
 SPREAD = 4.0  # largest deviation from the layer identity that passes, in standard errors
@@ -67,15 +68,8 @@ def layer_identity(dt: xr.DataTree, *, group: str = "feature_learning") -> xr.Da
     ValueError
         For a missing group or variable.
     """
-    _checks.instance("dt", dt, xr.DataTree, _checks.TREE)
-    _checks.instance("group", group, str, "the name of a group")
-    if group not in dt.children or not {"layer_excess", "drive"} <= set(dt[group].data_vars):
-        names = ", ".join(map(repr, dt.children)) or "none"
-        raise ValueError(
-            f"the tree has no group {group!r} with layer_excess and drive, only {names}; make it "
-            "with measure_deep_linear"
-        )
-    draws = dt[group].to_dataset()[["layer_excess", "drive"]]
+    names = ["layer_excess", "drive"]
+    draws = read_group(dt, group, *names, remedy="make it with measure_deep_linear")[names]
     draws = draws.assign(gap=draws["layer_excess"] - draws["drive"])
     mean, error = draws.mean(_SAMPLE), mcse(draws)
     z = mean["gap"] / error["gap"].where(error["gap"] > 0)

@@ -16,6 +16,7 @@ from ... import _checks
 from ..._callables import as_pytree
 from ..._checks import ArrayLike
 from ..._linalg import ratio
+from ...io.labels import read_group
 from .convergence import mcse
 
 ESTIMATORS = ("rao_blackwell", "draw")
@@ -82,14 +83,7 @@ def measure(
     _checks.choice("estimator", estimator, ESTIMATORS)
     modes = _checks.whole("modes", modes)
     draws = {}
-    for group, dataset in read_groups(dt, prior).items():
-        if "feature_kernel" not in dataset:
-            there = ", ".join(map(repr, dataset.data_vars)) or "nothing"
-            raise ValueError(
-                f"the group {group!r} has no variable 'feature_kernel', only {there}; add the "
-                "kernels (chain, draw, layer, point, point_bis), or for a deep linear network use "
-                "measure_deep_linear"
-            )
+    for group, dataset in read_groups(dt, prior, "feature_kernel").items():
         array = dataset["feature_kernel"].transpose(*_SAMPLE, "layer", ...)
         draws[group] = {"feature_kernel": jnp.asarray(array.to_numpy())}
 
@@ -133,7 +127,7 @@ def compare(dt: xr.DataTree) -> xr.Dataset:
     ValueError
         For a missing group, or two groups of different estimators.
     """
-    after, before = _read(dt, _GROUP), _read(dt, _PRIOR)
+    after, before = (read_group(dt, g, remedy="measure it first") for g in (_GROUP, _PRIOR))
     same_estimator(after, before)
     names = [name for name in after.data_vars if name in before]
     after, before = after[names], before[names]
@@ -339,35 +333,25 @@ def _measured(at, known, groups, modes, keep):
     return jax.lax.scan(step, start, (weight, {name: flat(name) for name in groups[0]}))
 
 
-def read_groups(dt: xr.DataTree, prior: str | None) -> dict[str, xr.Dataset]:
+def read_groups(dt: xr.DataTree, prior: str | None, *variables: str) -> dict[str, xr.Dataset]:
     """Return the group of posterior draws and, unless ``prior`` is None, that of prior draws."""
-    return {group: _read(dt, group) for group in ("posterior", prior) if group is not None}
-
-
-def _read(dt, group):
-    _checks.instance("dt", dt, xr.DataTree, _checks.TREE)
-    if not isinstance(group, str) or group not in dt.children:
-        names = ", ".join(map(repr, dt.children)) or "none"
-        more = "; fit(..., prior=1000) draws it, prior=None goes without"
-        raise ValueError(
-            f"the tree has no group {_checks.shown(group)}, only {names}"
-            f"{more if 'prior' in str(group) else ''}"
-        )
-    return dt[group].to_dataset()
+    found = {"posterior": read_group(dt, "posterior", *variables)}
+    if prior is not None:
+        remedy = "fit(..., prior=1000) draws it, prior=None goes without"
+        found[prior] = read_group(dt, prior, *variables, remedy=remedy)
+    return found
 
 
 def inputs_of(dt: xr.DataTree, X: ArrayLike | None) -> Array:
     """Return ``X`` (n, d), checked; if None, X in constant_data of the tree."""
-    _checks.instance("dt", dt, xr.DataTree, _checks.TREE)
-    if X is None and ("constant_data" not in dt.children or "X" not in dt["constant_data"]):
-        raise ValueError("the tree has no X in constant_data; give X=")
-    return _checks.inputs("X", dt["constant_data"]["X"].to_numpy() if X is None else X)
+    if X is None:
+        X = read_group(dt, "constant_data", "X", remedy="give X=")["X"].to_numpy()
+    return _checks.inputs("X", X)
 
 
 def targets_of(dt: xr.DataTree, Y: ArrayLike | None, n: int) -> Array:
     """Return ``Y``, checked, as (n, c); if None, y in observed_data of the tree."""
     if Y is None:
-        if "observed_data" not in dt.children or "y" not in dt["observed_data"]:
-            raise ValueError("the tree has no y in observed_data; give Y=")
-        Y = dt["observed_data"]["y"].transpose("point", ...).to_numpy()
+        Y = read_group(dt, "observed_data", "y", remedy="give Y=")["y"]
+        Y = Y.transpose("point", ...).to_numpy()
     return _checks.targets("Y", Y, n).reshape(n, -1)
