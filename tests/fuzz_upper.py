@@ -205,7 +205,7 @@ def inference(o):
             chains=2, crowding=3.0, sampler=infer.NUTS)),
         "sbc": (brg.inference.sbc, dict(
             model=line, X=X, quantities={"slope": lambda sites, y, key: sites["slope"]}, key=0,
-            simulations=2, draws=2, warmup=1, thin=1, batch=2, truth=line,
+            simulations=2, draws=2, warmup=1, thin=1, truth=line,
             truth_hyper={"width": 1.0}, observed="y", sampler=infer.NUTS)),
         "grid_posterior": (brg.inference.grid_posterior, dict(
             model=line, data=(X, y), grid={"slope": np.array([0.1, 1.0, 2.0])})),

@@ -138,14 +138,15 @@ def coarse_grain(
 class _Cut(NamedTuple):
     """The site to cut, its distribution ``fn`` and its flow, both at the posterior medians.
 
-    ``moving`` is True if the modes of the site change with the parameters.
+    ``eigen`` are the eigenpairs of the eliminated modes. It is None if the modes of the site change
+    with the parameters, so that no eigenpairs hold for all draws.
     """
 
     site: str
     medians: dict
     fn: gp.MercerNormal
     flow: rg.Flow
-    moving: bool
+    eigen: tuple | None
 
 
 def _cut(bound, data, dt, threshold):
@@ -179,8 +180,9 @@ def _cut(bound, data, dt, threshold):
     # compare the modes at the medians with those at one draw: do they depend on the parameters?
     first = {k: jnp.asarray(v[0, 0]) for k, v in posterior.items()}
     other = law(bound, data.X, first, names[0])
-    parts = [(f.features, f.values, f.residual) for f in (fn, other)]
-    return _Cut(names[0], medians, fn, flow, not eqx.tree_equal(*parts))
+    fixed = eqx.tree_equal(*((f.features, f.values, f.residual) for f in (fn, other)))
+    high = fn.features[:, flow.stop :], fn.values[flow.stop :], fn.residual
+    return _Cut(names[0], medians, fn, flow, gp.eigenpairs(*high) if fixed else None)
 
 
 def _coarse(model, site, cutoff):
@@ -198,11 +200,8 @@ def _coarse(model, site, cutoff):
 
 def _compare(bound, data, dt, cut, keys, size, progress):
     """Sample the coarse model; add its draws and its comparison with the full model to ``dt``."""
-    fn, cutoff, flow = cut.fn, cut.flow.stop, cut.flow
-    eigen = None  # eigenpairs can be kept for all draws only if the modes do not move
-    if not cut.moving:
-        eigen = gp.eigenpairs(fn.features[:, cutoff:], fn.values[cutoff:], fn.residual)
-    coarse = bind(_coarse(bound.model, cut.site, cutoff), bound.hyper | {"coarse_eigen": eigen})
+    flow, hyper = cut.flow, bound.hyper | {"coarse_eigen": cut.eigen}
+    coarse = bind(_coarse(bound.model, cut.site, flow.stop), hyper)
     coarse_dt = sample(coarse, data, keys[0], size, progress=progress)
     warn_if_poor(coarse_dt, stacklevel=4)
 
@@ -210,7 +209,7 @@ def _compare(bound, data, dt, cut, keys, size, progress):
     learnt = rg.learnability(flow.values, n, flow.ridge, tail=float(flow.tail[-1]))
     rules = _rules(bound, data, cut)
     rules.attrs["modes_learnt"] = float(learnt.sum())
-    rules.attrs["evidence_change"] = _evidence_change(bound, data, cut, dt, eigen, keys[1])
+    rules.attrs["evidence_change"] = _evidence_change(bound, data, cut, dt, keys[1])
     if _tested(data):
         for name, of, found in (("full", bound, dt), ("coarse", coarse, coarse_dt)):
             out = predict(found, of.model, data.X_test, key=keys[2], **of.hyper)
@@ -222,7 +221,7 @@ def _compare(bound, data, dt, cut, keys, size, progress):
     dt["rules"] = xr.DataTree(rules)
 
 
-def _evidence_change(bound, data, cut, dt, eigen, key):
+def _evidence_change(bound, data, cut, dt, key):
     """Return the largest difference of log p(y | parameters) between full and coarse model.
 
     The maximum is over at most 100 posterior draws. The kept modes are integrated out.
@@ -241,7 +240,7 @@ def _evidence_change(bound, data, cut, dt, eigen, key):
 
         return over_draws(at, some)
 
-    return float(jnp.abs(changes(hold(bound), data, some, eigen)).max())
+    return float(jnp.abs(changes(hold(bound), data, some, cut.eigen)).max())
 
 
 def _rules(bound, data, cut):

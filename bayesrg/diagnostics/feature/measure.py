@@ -83,7 +83,9 @@ def measure(
     _checks.choice("estimator", estimator, ESTIMATORS)
     modes = _checks.whole("modes", modes)
     draws = {}
-    for group, dataset in read_groups(dt, prior, "feature_kernel").items():
+    remedy = "add it by layers.add_kernels or feature.kernels, or use measure_deep_linear"
+    for group in read_groups(dt, prior):
+        dataset = read_group(dt, group, "feature_kernel", remedy=remedy)
         array = dataset["feature_kernel"].transpose(*_SAMPLE, "layer", ...)
         draws[group] = {"feature_kernel": jnp.asarray(array.to_numpy())}
 
@@ -333,12 +335,12 @@ def _measured(at, known, groups, modes, keep):
     return jax.lax.scan(step, start, (weight, {name: flat(name) for name in groups[0]}))
 
 
-def read_groups(dt: xr.DataTree, prior: str | None, *variables: str) -> dict[str, xr.Dataset]:
+def read_groups(dt: xr.DataTree, prior: str | None) -> dict[str, xr.Dataset]:
     """Return the group of posterior draws and, unless ``prior`` is None, that of prior draws."""
-    found = {"posterior": read_group(dt, "posterior", *variables)}
+    found = {"posterior": read_group(dt, "posterior")}
     if prior is not None:
         remedy = "fit(..., prior=1000) draws it, prior=None goes without"
-        found[prior] = read_group(dt, prior, *variables, remedy=remedy)
+        found[prior] = read_group(dt, prior, remedy=remedy)
     return found
 
 
