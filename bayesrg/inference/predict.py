@@ -103,11 +103,10 @@ def predict(
 
     lead = tuple(posterior.sizes[axis] for axis in ("chain", "draw"))
     keys, rows = jax.random.split(key, lead), jnp.arange(X_new.shape[0])
-    held, values, parts = hold(bound), jnp.asarray(y.to_numpy()), []
+    held, data, parts = hold(bound), (X, jnp.asarray(y.to_numpy())), []
     for i in range(0, X_new.shape[0], _ROWS):
-        chunk = slice(i, i + _ROWS)
-        drawn = _predicted(held, X, X_new[chunk], rows[chunk], values, latents, keys, names[site])
-        parts.append(jax.device_get(drawn))
+        new = X_new[i : i + _ROWS], rows[i : i + _ROWS]
+        parts.append(jax.device_get(_predicted(held, names[site], data, new, (latents, keys))))
     mean, variance, f, observed = (np.concatenate(x, -1) for x in zip(*parts, strict=True))
 
     own = X_new.shape == X.shape and bool((X_new == X).all())
@@ -125,13 +124,14 @@ def predict(
 
 
 @eqx.filter_jit
-def _predicted(bound: Held, X, X_new, rows, y, latents, keys, site):
+def _predicted(bound: Held, site, data, new, draws):
     """Return mean, variance and a draw of the function at new rows, and a draw of y.
 
     Each has one entry per posterior draw. A site that is not a Gaussian process has no function:
-    its mean is returned for it.
+    its mean is returned for it. ``new`` are the new inputs and their indices, ``draws`` the latent
+    sites and a key for each draw.
     """
-    bound = bound.open()
+    bound, (X, y), (X_new, rows) = bound.open(), data, new
     together, n = jnp.concatenate([X, X_new]), X.shape[0]
 
     def at(draw):
@@ -167,7 +167,7 @@ def _predicted(bound: Held, X, X_new, rows, y, latents, keys, site):
         mean = jnp.broadcast_to(fn.mean, shape)[..., n:].astype(X.dtype)
         return mean, jnp.zeros_like(mean), mean, observed
 
-    return over_draws(at, (latents, keys))
+    return over_draws(at, draws)
 
 
 def _draw(key, rows, mean, variance):

@@ -107,12 +107,8 @@ def _names(variable, axes, names):
         raise ValueError(
             f"{variable!r} has {axes} axes but the names {names}; give one name per axis"
         )
-    extra = axes - len(names)
-    if extra == 0:
-        return names
-    if not names and axes == 1:
-        return (f"{variable}_axis",)
-    return names + tuple(f"{variable}_axis{'_bis' * i}" for i in range(extra))
+    extra = range(axes - len(names))
+    return names + tuple(f"{variable}_axis{'_bis' * i}" for i in extra)
 
 
 def _hints(annotated):

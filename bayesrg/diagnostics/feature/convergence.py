@@ -46,8 +46,10 @@ def layer_identity(dt: xr.DataTree, *, group: str = "feature_learning") -> xr.Da
 
     .. math:: E[\|z_l\|^2|Y] - N_lN_{l-1} = E[\|B_l\|^2|Y] - N_ld_l = E[\Delta(Q)|Y]
 
-    holds for the standardised weights z_l of every layer and for the Bartlett factors B_l of the
-    order parameter, at any widths and noise. Draws that violate it have not converged.
+    Every side is what the data change in the mean of a square. z_l are the standardised weights of
+    layer l; B_l is its Bartlett factor in the order parameter Q, with d_l rows. The drive
+    :math:`\Delta(Q)` is twice the derivative of log p(Y|cQ) with respect to log c, at c = 1. The
+    identity holds at any widths and noise. Draws that violate it have not converged.
 
     Parameters
     ----------

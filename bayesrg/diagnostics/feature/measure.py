@@ -68,12 +68,22 @@ def measure(
     Returns
     -------
     DataTree
-        The groups of ``dt`` and three more. feature_learning has, over chain, draw, layer (and
-        mode), the variables kernel_scale, target_alignment, centred_alignment, target_gain,
-        participation_ratio, effective_dimension, top_eigenvalue, spectral_shift and lazy_distance.
-        feature_learning_prior has these variables for the prior draws. feature_kernels has the
-        mean kernels ``posterior`` and ``prior``, and ``prior_mean``, over layer, point and
-        point_bis. ``az.summary(dt, group="feature_learning")`` tabulates the first two.
+        The groups of ``dt`` and three more. feature_kernels has the mean kernels ``posterior`` and
+        ``prior``, and ``prior_mean``, over layer, point and point_bis. feature_learning has these
+        variables over chain, draw and layer, and feature_learning_prior has them for the prior
+        draws. ``az.summary(dt, group="feature_learning")`` tabulates them.
+
+        - kernel_scale: :math:`\mathrm{tr}\Phi/\mathrm{tr}K`
+        - target_alignment: :math:`\langle\Phi, YY^T\rangle/\|\Phi\|\|YY^T\|`
+        - centred_alignment: target_alignment of centred kernels and targets
+        - target_gain: :math:`\mathrm{tr}Y^TK^+\Phi K^+Y/\mathrm{tr}Y^TK^+Y`
+        - participation_ratio: :math:`(\mathrm{tr}\Phi)^2/\mathrm{tr}\Phi^2`
+        - effective_dimension: :math:`\mathrm{tr}\,\Phi(\Phi+\tau)^{-1}`
+        - top_eigenvalue: largest eigenvalue of :math:`\Phi`
+        - spectral_shift, over mode too: :math:`\lambda_k(\Phi) - \lambda_k(K)`
+        - lazy_distance: :math:`\|\Phi - K\|_F/\|K\|_F`
+
+        Alignments and gain are nan for targets that are zero.
 
     Raises
     ------
@@ -185,29 +195,9 @@ def reference(kernels: Array, targets: Array, ridge: Array) -> Reference:
 
 
 def quantities(Phi: Float[Array, "layer point point_bis"], known: Reference, modes: int) -> dict:
-    r"""Return numbers that compare the kernels ``Phi`` of all layers with a reference.
+    """Return the quantities of `measure` for ``Phi`` (L, n, n), the kernels of one draw.
 
-    Parameters
-    ----------
-    Phi : (L, n, n), kernels of one draw
-    known : Reference
-        Prior means K and targets Y.
-    modes : int, number of eigenvalues whose shift is computed
-
-    Returns
-    -------
-    dict
-        Arrays (L,); spectral_shift is (L, modes). Without targets, alignments and gain are nan.
-
-        - kernel_scale: :math:`\mathrm{tr}\Phi/\mathrm{tr}K`
-        - target_alignment: :math:`\langle\Phi, YY^T\rangle/\|\Phi\|\|YY^T\|`
-        - centred_alignment: target_alignment of centred kernels and targets
-        - target_gain: :math:`\mathrm{tr}Y^TK^+\Phi K^+Y/\mathrm{tr}Y^TK^+Y`
-        - participation_ratio: :math:`(\mathrm{tr}\Phi)^2/\mathrm{tr}\Phi^2`
-        - effective_dimension: :math:`\mathrm{tr}\,\Phi(\Phi+\tau)^{-1}`
-        - top_eigenvalue: largest eigenvalue of :math:`\Phi`
-        - spectral_shift: :math:`\lambda_k(\Phi) - \lambda_k(K)`
-        - lazy_distance: :math:`\|\Phi - K\|_F/\|K\|_F`
+    They are arrays (L,), but spectral_shift is (L, modes).
     """
     values = jnp.linalg.eigvalsh(Phi)[..., ::-1]
     positive = jnp.clip(values, 0.0)
@@ -250,21 +240,11 @@ def measure_draws(
 ) -> xr.DataTree:
     """Measure the kernels of every draw, and return the tree with the groups of `measure`.
 
-    Parameters
-    ----------
-    dt : DataTree
-    draws : mapping
-        From a group of ``dt``, first that of posterior draws and then maybe that of prior draws,
-        to a mapping of arrays (chain, draw, ...). Both groups have arrays of equal names.
-    at : callable
-        Takes one draw, a dict. Returns further quantities, a dict, and kernels (L, n, n). Traced
-        by JAX.
-    known : Reference
-        Prior means and targets for `quantities`.
-    attrs : dict, attributes of the new groups
-    modes : int, number of eigenvalues whose shift is computed
-    keep : bool
-        Store feature_kernel of every draw too. Otherwise only the mean kernels are in memory.
+    ``draws`` has one entry for the posterior and maybe one for the prior, in this order: from the
+    name of the group in ``dt`` to arrays (chain, draw, ...), whose names are those of the other
+    entry. ``at`` takes one draw, a dict, and returns further quantities, a dict, and its kernels
+    (L, n, n); JAX traces it. ``attrs`` go to the new groups. With ``keep`` the kernels of all draws
+    are stored too, else only their means are in memory.
     """
     modes = min(modes, known.kernels.shape[-1])
     total, found = _measured(as_pytree(at), known, list(draws.values()), modes, keep)
