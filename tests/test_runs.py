@@ -214,8 +214,8 @@ def test_the_job_checks_before_it_prepares_and_saves_before_it_compares(tmp_path
     assert io.open_run(out).equals(TREE) and "draws of the full model are in" in said[-1]
 
 
-def judged(diverging=0, shift=0.0, draws=1000, chains=4, constant=False, lag=1):
-    """Independent normal draws, one chain shifted, each repeated ``lag`` times, judged."""
+def checked(diverging=0, shift=0.0, draws=1000, chains=4, constant=False, lag=1):
+    """Independent normal draws, one chain shifted, each repeated ``lag`` times, checked."""
     rng = np.random.default_rng(0)
     a = np.repeat(rng.standard_normal((chains, draws // lag, 3)), lag, 1)
     a[0, :, 2] += shift
@@ -227,9 +227,9 @@ def judged(diverging=0, shift=0.0, draws=1000, chains=4, constant=False, lag=1):
 
 
 def test_draws_that_agree_are_not_warned_of():
-    judged()
-    judged(constant=True)
-    judged(chains=1)
+    checked()
+    checked(constant=True)
+    checked(chains=1)
 
 
 @pytest.mark.parametrize(
@@ -239,10 +239,10 @@ def test_draws_that_agree_are_not_warned_of():
         ({"shift": 1.0}, r"R-hat of 'bad' is 1\.\d+, above 1\.01"),
         ({"lag": 20}, "effective sample size of '.*' is .*, below 100 for each of 4 chains"),
         ({"draws": 50, "chains": 1}, "below 100 for each of 1 chain "),
-        ({"draws": 3}, "3 draws per chain are too few to judge"),
+        ({"draws": 3}, "3 draws per chain are too few for these checks"),
     ],
 )
 def test_one_warning_says_what_is_wrong_with_the_draws(arguments, message):
     with pytest.warns(inference.SamplingWarning, match=message) as caught:
-        judged(**arguments)
+        checked(**arguments)
     assert len(caught) == 1 and str(caught[0].message).startswith("draws may not be trusted: ")

@@ -85,7 +85,7 @@ def test_a_sampler_draws_from_the_posterior(name):
 def test_one_chain_is_the_first_step_of_the_sampler():
     """The loop adds nothing: the draws of one chain are those of a loop in Python."""
     key, args = random.key(3), (X, y)
-    with pytest.warns(brg.inference.SamplingWarning, match="too few to judge"):
+    with pytest.warns(brg.inference.SamplingWarning, match="too few for these checks"):
         dt = brg.fit(level, args, key=key, draws=3, warmup=2, chains=1, block=4, progress=False,
                      sampler=metropolis)  # fmt: skip
     sampler, found = metropolis(level), []
@@ -113,7 +113,7 @@ def test_another_sampler_integrates_and_calibrates():
 
 
 @pytest.mark.parametrize("sampler", [lambda model: None, lambda model: model])
-def test_what_is_no_sampler_is_refused(sampler):
+def test_what_is_not_a_sampler_is_named(sampler):
     with pytest.raises(ValueError, match="sampler must be a function from a model to a NumPyro"):
         brg.fit(level, (X, y), key=0, sampler=sampler)
     with pytest.raises(ValueError, match="sampler must be"):

@@ -70,7 +70,7 @@ def test_two_cuts_of_different_size_and_a_scope_reach_the_tree():
     assert out["predictions"]["f"].shape == (2, 6, 4)
 
 
-def test_a_site_called_like_an_axis_is_refused_before_sampling():
+def test_a_site_called_like_an_axis_is_named_before_sampling():
     def clash(X, y=None):
         numpyro.sample("mode", dist.Normal(0, 1))
         brg.rg.coarsen(lambda: numpyro.sample("y", gp(), obs=y), y=brg.rg.Coarse(2))()

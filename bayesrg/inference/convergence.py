@@ -36,7 +36,7 @@ def warn_if_poor(dt: xr.DataTree, stacklevel: int) -> None:
             "NUTS(m, target_accept_prob=0.95), or other coordinates)"
         )
     if draws < 4:
-        problems.append(f"{draws} draws per chain are too few to judge (raise draws)")
+        problems.append(f"{draws} draws per chain are too few for these checks (raise draws)")
     else:
         problems += _bad_diagnostics(_some_entries(posterior), chains)
     if problems:

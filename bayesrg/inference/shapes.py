@@ -175,7 +175,7 @@ def check_kernels(program, structure, plates):
 
 
 def _known(variables):
-    """Return the set of ``variables`` without literals, which are no variables of a program."""
+    """Return the set of ``variables`` without literals, which are not variables."""
     return {v for v in variables if isinstance(v, Var)}
 
 

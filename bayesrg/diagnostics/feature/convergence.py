@@ -145,7 +145,7 @@ def diagnose(
         warnings.warn(f"{', '.join(asked)}: {_SYMMETRY}", stacklevel=2)
     elif asked:
         reasons.append(
-            f"{', '.join(asked)} refused: {_SYMMETRY}; check f, Q and feature_learning, or give "
+            f"{', '.join(asked)} left out: {_SYMMETRY}; check f, Q and feature_learning, or give "
             "allow_weights=True"
         )
         chosen = [name for name in chosen if name not in weights]

@@ -121,7 +121,8 @@ def measure_deep_linear(
             check_memory(lead[0] * lead[1], K, max_bytes)
         # with a ridge this large the data say nothing, so the posterior equals the prior
         no_data = np.sqrt(np.finfo(K.dtype).max)
-        found["ridge"] = jnp.full(lead, data.ridge if group == "posterior" else no_data)
+        value = problem.ridge if group == "posterior" else no_data
+        found["ridge"] = np.full(lead, value, K.dtype)
     if len({frozenset(found) for found in draws.values()}) > 1:
         raise ValueError(
             f"one of the groups 'posterior' and {prior!r} holds weights and the other factors of "
