@@ -45,6 +45,7 @@ def add_kernels(
     ----------
     arXiv 2402.13999.
     """
+    _checks.instance("dt", dt, xr.DataTree, _checks.TREE)
     _checks.instance("net", net, Rainbow, "a networks.Rainbow, that of the fit")
     X, tree = inputs_of(dt, X), dt.copy()
     names = [f"z{layer}" for layer in range(1, net.depth + 1)]
