@@ -123,8 +123,8 @@ def test_degeneracy_of_values_that_move(dt):
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"scale": "scale"}, "scale: the posterior has no site 'scale', only 'amplitude', 'noise'"),
-        ({"noise": "y_modes"}, "noise: site 'y_modes' has dims .* give one number per draw"),
+        ({"scale": "scale"}, "scale: the posterior has no site 'scale' .*, only 'amplitude', 'n"),
+        ({"noise": "y_modes"}, "noise: the posterior has no site 'y_modes' with one number per"),
         ({"rule": "posterior"}, 'use "running" or "self_consistent"'),
         ({"cutoffs": [41]}, "cutoffs must be an integer between 0 and 40"),
     ],

@@ -195,15 +195,10 @@ def _read(posterior, argument, value):
     """Return a number, checked, or the name of a scalar site of the posterior."""
     if not isinstance(value, str):
         return _checks.nonnegative(argument, value, ndim=0)
-    if value not in posterior:
-        names = ", ".join(map(repr, posterior))
+    scalars = [name for name, v in posterior.items() if v.ndim == len(_SAMPLE)]
+    if value not in scalars:
         raise ValueError(
-            f"{argument}: the posterior has no site {value!r}, only {names}; give one of these or "
-            "a number, or use values_fn"
-        )
-    if posterior[value].ndim != 2:
-        raise ValueError(
-            f"{argument}: site {value!r} has dims {posterior[value].dims}; give one number per "
-            "draw, or use values_fn"
+            f"{argument}: the posterior has no site {value!r} with one number per draw, only "
+            f"{', '.join(map(repr, scalars))}; give one of these or a number, or use values_fn"
         )
     return value
