@@ -206,6 +206,7 @@ def _compare(bound, data, dt, cut, keys, size, progress):
     warn_if_poor(coarse_dt, stacklevel=4)
 
     n = data.X.shape[0]
+    # at the effective ridge, where the learnabilities sum up to the degrees of freedom
     learnt = rg.learnability(flow.values, n, flow.ridge, tail=float(flow.tail[-1]))
     rules = _rules(bound, data, cut)
     rules.attrs["modes_learnt"] = float(learnt.sum())
@@ -235,6 +236,7 @@ def _evidence_change(bound, data, cut, dt, key):
     def changes(held, data, some, eigen):
         def at(draw):
             fn = law(held.open(), data.X, draw, cut.site)
+            # with the kept modes integrated out again, the cut must not have changed the evidence
             root, rest = fn.split(cut.flow.stop, eigen=eigen)
             return fn.log_prob(data.y) - rg.integrate_modes(root, rest, data.y).log_evidence
 

@@ -162,6 +162,7 @@ def sample(bound, data, key, size, *, sampler=None, prior=0, progress=True) -> x
         args = (X, y, bound.arrays)
         samples, stats = sample_in_blocks(sampler, key, args, size, after_block)
 
+    # a latent site that the kernel sums over, such as an enumerated one, has no draws
     latents = {name: jnp.asarray(samples[name]) for name in kept if name in samples}
     groups = {
         "posterior": samples,

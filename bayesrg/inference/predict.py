@@ -147,6 +147,7 @@ def _predicted(bound: Held, site, data, new, draws):
             if fn.event_dim == 2:  # several outputs in one distribution: put the points last
                 mean, variance = (jnp.swapaxes(x, -1, -2) for x in (mean, variance))
 
+            # each row by itself: correlations with the other rows would need their covariance
             f, white = _draw(key, rows, mean, variance)
             observed = f + jnp.sqrt(noise) * white
             if hasattr(fn, "likelihood"):

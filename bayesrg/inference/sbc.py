@@ -135,7 +135,7 @@ def sbc(
 
     jax.eval_shape(check_shapes, key)
 
-    def diverges(state):
+    def diverges(state):  # zero for samplers that have no such statistic
         return jnp.asarray(sampler.stats(state).get("diverging", 0), int)
 
     def measure(side, sites, y, key):
@@ -149,6 +149,8 @@ def sbc(
             simulate, first, last, start, rest = random.split(key, 5)
             sites, y = simulated(simulate, X, of_source)
             true = measure(0, sites, y, first)
+
+            # only y is handed over, so that the fit cannot know the true values
             args = (X, y, of_fitted)
             state, _ = scan(sampler, sampler.init(start, warmup, args), args, warmup)
 

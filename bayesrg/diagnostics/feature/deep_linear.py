@@ -212,6 +212,7 @@ def _chain(net, weights):
     layers = zip(weights[:0:-1], net.scales[:0:-1], net.widths[::-1], strict=True)
     for W, scale, width in layers:
         A, rank = A @ W / scale, min(rank, width)
+        # any G with this product serves: a triangular one, or where A has a lower rank a thin one
         if rank == net.outputs:
             chain.append(jnp.linalg.qr(A.T)[1].T)
         else:

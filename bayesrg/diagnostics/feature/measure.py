@@ -187,6 +187,7 @@ class Reference(NamedTuple):
 def reference(kernels: Array, targets: Array, ridge: Array) -> Reference:
     """Return the `Reference` for prior mean ``kernels`` (L, n, n), ``targets`` (n, c), ridge ()."""
     values, vectors = jnp.linalg.eigh(kernels)
+    # pseudo-inverse: leave out the directions whose eigenvalues are only round-off
     least = max(_RANK, 10 * kernels.shape[-1] * float(jnp.finfo(values.dtype).eps))
     inverse = ratio(1.0, jnp.where(values > least * values.max(-1, keepdims=True), values, 0.0))
     lifted = vectors @ (inverse[..., None] * (jnp.swapaxes(vectors, -1, -2) @ targets))
@@ -204,6 +205,7 @@ def quantities(Phi: Float[Array, "layer point point_bis"], known: Reference, mod
     trace, norm = jnp.trace(Phi, axis1=-2, axis2=-1), _norm(Phi)
     gain = (known.lifted * (Phi @ known.lifted)).sum((-2, -1))
 
+    # subtract the means of rows and columns: H Phi H with H = I - 1 1^T / n
     centred = Phi - Phi.mean(-1, keepdims=True)
     centred = centred - centred.mean(-2, keepdims=True)
     return {
@@ -288,6 +290,7 @@ def _measured(at, known, groups, modes, keep):
     All groups run through one scan, in blocks. The last draw is repeated to fill the last block,
     with weight zero; row i of ``weight`` says to which group draw i belongs.
     """
+    # the numbers of draws are known when the program is compiled, so all of this is NumPy
     sizes = [np.prod(next(iter(draws.values())).shape[:2], dtype=int) for draws in groups]
     ends = np.cumsum(sizes)
     blocks = -(-int(ends[-1]) // _AT_ONCE)
