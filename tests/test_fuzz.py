@@ -18,6 +18,9 @@ RECORDS = """
     dynamics.Info dynamics.State
     dynamics.Trajectory gp.LinearPosterior gp.Maximum gp.Posterior inference.GridPosterior
     inference.PathEvidence inference.Sampler inference.SamplingWarning io.SaveError
+    dynamics.Info dynamics.LinearDynamics dynamics.Preconditioner dynamics.State
+    dynamics.Trajectory gp.LinearPosterior gp.Maximum gp.Posterior inference.Sampler
+    inference.SamplingWarning io.SaveError
     kernels.JacobianFlow kernels.MomentKernel kernels.Stationary
     networks.Network rg.FeatureCumulants
     rg.Flow rg.Root spectrum.FourierSpectrum spectrum.FunctionalSpectrum spectrum.Functionals

@@ -220,7 +220,7 @@ def test_both_models_give_one_posterior(fits):
         measured = feature.measure(tree)["feature_learning"].to_dataset()
         draws = measured[["kernel_scale", "target_alignment"]]
         draws["f"] = f["mean"]
-        found.append((draws.mean(("chain", "draw")), feature.mcse(draws)))
+        found.append((draws.mean(("chain", "draw")), feature.convergence.mcse(draws)))
     (a, da), (b, db) = found
     for name in a.data_vars:
         z = (a[name] - b[name]) / np.hypot(da[name], db[name])
