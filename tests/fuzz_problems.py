@@ -95,7 +95,6 @@ def kernels(o):
         "Kernel.on": (lambda columns: o.rbf.on(columns)(X), dict(columns=1)),
         "Kernel.warp": (lambda function: o.rbf.warp(function)(X), dict(function=half)),
         "NTK.both": (k.NTK(1).both, dict(X=X, Z=Z)),
-        "NNGP.series_error": (small.series_error, dict(X=X)),
         "adapt": (lambda **given: k.adapt(**given)(X), dict(kernel=o.rbf.gram, diag=o.rbf.diag)),
         "critical_point": (k.critical_point, dict(activation="erf", bias_var=0.1,
                                                   bracket=(0.01, 100.0), slope=0.2, order=8)),
@@ -107,7 +106,7 @@ def kernels(o):
         "jacobian_flow": (k.jacobian_flow, dict(network=small, K0=1.0, depth=2, residual=0.1)),
         "random_features": (k.random_features, dict(kernel=small, columns=2, units=3, key=0)),
         "RandomFeatures.features": (k.random_features(small, 2, 3, key=0).features, dict(X=X)),
-        "relative_distance": (k.relative_distance, dict(K=o.K, reference=o.K, norm="fro")),
+        "relative_distance": (k.relative_distance, dict(K=o.K, reference=o.K)),
     }  # fmt: skip
     return found
 

@@ -18,7 +18,7 @@ RECORDS = """
     dynamics.Info dynamics.LinearDynamics dynamics.Preconditioner dynamics.State
     dynamics.Trajectory gp.LinearPosterior gp.Maximum gp.Posterior inference.GridPosterior
     inference.PathEvidence inference.Sampler inference.SamplingWarning io.SaveError
-    kernels.JacobianFlow kernels.MomentKernel kernels.Stationary
+    kernels.Stationary
     networks.Alignment networks.Network networks.Resampled networks.Trained rg.FeatureCumulants
     rg.Flow rg.Root spectrum.FourierSpectrum spectrum.FunctionalSpectrum spectrum.Functionals
     spectrum.GaussianRBFSpectrum spectrum.Levels spectrum.ModifiedKernel

@@ -16,6 +16,7 @@ from .. import _checks
 from .._activations import SLOPE, dual_of
 from .._callables import hold
 from .._checks import ArrayLike
+from .._linalg import ratio
 from .network import NNGP
 
 __all__ = ["JacobianFlow", "critical_point", "jacobian_flow"]
@@ -114,7 +115,7 @@ def _follow(network, K0, depth, residual):
     def growth(K):
         """Growth chi of squared gradients, and the variance that the branch of weights gives."""
         p = dual.prepare(jnp.ones_like(K) if network.layernorm else K)
-        scale = jnp.where(K > 0, 1 / jnp.where(K > 0, K, 1.0), 0.0) if network.layernorm else 1.0
+        scale = ratio(1.0, K) if network.layernorm else 1.0
         chi = strength * network.weight_var * dual.slope_diagonal(p) * scale
         return chi, strength * (network.weight_var * dual.diagonal(p) + network.bias_var)
 
@@ -179,7 +180,6 @@ def critical_point(
     if dual.slope is None:
         raise ValueError(f"{activation} has no derivative; take a continuous activation")
     held = hold(dual)
-    _checks.on_host("kernels.critical_point", held)
 
     def moments(K):
         found = _moments(held, jnp.asarray(K, float))

@@ -12,9 +12,8 @@ from jaxtyping import Float
 
 from .. import _checks
 from .._activations import SLOPE, Activation, dual_of, named, still_number
-from .._checks import ArrayLike
 from .._fixedpoint import implicit
-from .base import Kernel, two_inputs
+from .base import Kernel
 from .recursion import beyond, prepared, settled
 from .rows import row_hashes, same_rows
 from .tiles import BLOCK_BYTES, side, tiled
@@ -104,26 +103,19 @@ class DEQ(Kernel):
         return dual_of(self.activation, self.slope, self.order)
 
     def gram(self, X, Z):
-        self._require_contraction(X, Z)
+        self._check_contraction(X, Z)
         return _gram(self, X, Z)[self.train == "all"]
 
     def symmetric_gram(self, X):
-        self._require_contraction(X)
+        self._check_contraction(X)
         return _gram(self, X, None)[self.train == "all"]
 
     def gram_diag(self, X):
-        self._require_contraction(X)
+        self._check_contraction(X)
         S, theta, _ = _diag(self, X)
         return S if self.train == "last" else theta
 
-    def both(self, X: ArrayLike, Z: ArrayLike | None = None) -> tuple[Array, Array]:
-        """Return S and Theta, (n, m) each, between X (n, d) and Z (m, d)."""
-        _checks.warn_32_bits("a kernel")
-        X, Z = two_inputs(X, Z)
-        self._require_contraction(*((X,) if Z is None else (X, Z)))
-        return _gram(self, X, Z)
-
-    def _require_contraction(self, *inputs):
+    def _check_contraction(self, *inputs):
         """Raise if chi reaches 1 at a row of the inputs; traced values are not checked."""
         if not all(_checks.known(v) for v in (*inputs, *jax.tree.leaves(self))):
             return

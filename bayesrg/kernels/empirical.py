@@ -49,7 +49,7 @@ def empirical_nngp(
     X, Z = two_inputs(X, Z)
     _checks.function("apply", apply)
     K, found = _nngp(hold(apply), _checks.parameters("params", params), X, Z)
-    require_rows_apart(found)
+    check_rows_apart(found)
     return K
 
 
@@ -118,15 +118,15 @@ def empirical_ntk(
     _checks.function("apply", apply)
     full = _checks.choice("outputs", outputs, ("mean", "full")) == "full"
     apply, params = hold(apply), jax.tree.map_with_path(_trained, params)
-    c = jax.eval_shape(lambda p, x: _outputs(apply, p, x), params, X[:1]).shape[1]
     leaves = jax.tree.leaves(params)
     if not leaves:
         raise ValueError(f"params has no arrays, got {params!r}; give those that are trained")
+    c = jax.eval_shape(lambda p, x: _outputs(apply, p, x), params, X[:1]).shape[1]
     row = (1 if full else c) * sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
     # Jacobians of a tile's rows and of its columns are alive, and about as much again for work
     size = max(1, block_bytes // (3 * row))
     K, found = (_full_ntk if full else _ntk)(apply, params, X, Z, size)
-    require_rows_apart(found)
+    check_rows_apart(found)
     return K
 
 
@@ -177,28 +177,14 @@ def _full_ntk(apply, params, X, Z, size):
     return K, mixing(apply, params, X)
 
 
-def relative_distance(K: ArrayLike, reference: ArrayLike, norm: str = "fro") -> Float[Array, ""]:
-    """Return the norm of ``K - reference`` divided by the norm of ``reference``.
+def relative_distance(K: ArrayLike, reference: ArrayLike) -> Float[Array, ""]:
+    """Return the Frobenius norm of ``K - reference`` divided by that of ``reference``.
 
-    Parameters
-    ----------
-    K, reference : (n, m)
-        Gram matrices at the same inputs.
-    norm : "fro" or "spectral"
-        Frobenius norm, or largest singular value.
-
-    Returns
-    -------
-    ()
+    Both are Gram matrices (n, m) at the same inputs; the result is ().
     """
-    K, reference = _checks.finite("K", K, ndim=2), _checks.finite("reference", reference, ndim=2)
-    if K.shape != reference.shape:
-        raise ValueError(
-            f"K has shape {K.shape} and reference {reference.shape}; evaluate both at the same "
-            "inputs"
-        )
-    order = {"fro": "fro", "spectral": 2}[_checks.choice("norm", norm, ("fro", "spectral"))]
-    distance = jnp.linalg.norm(K - reference, order) / jnp.linalg.norm(reference, order)
+    reference = _checks.finite("reference", reference, ndim=2)
+    K = _checks.shaped("K", K, reference.shape, "the shape of reference: use the same inputs")
+    distance = jnp.linalg.norm(K - reference) / jnp.linalg.norm(reference)
     return _checks.defined("K or reference", distance)
 
 
@@ -253,7 +239,7 @@ def empirical_apjn(
     if start > stop:
         raise ValueError(f"start is {start} and stop is {stop}; give 0 <= start <= stop")
     norms, found = _apjn(hold(apply), params, X, start, stop, jax.random.split(key, probes))
-    require_rows_apart(found)
+    check_rows_apart(found)
     return norms
 
 
@@ -299,7 +285,7 @@ def mixing(apply, params, X):
     return jnp.stack([jnp.abs(together - alone).max(), jnp.abs(together).max()])
 
 
-def require_rows_apart(found):
+def check_rows_apart(found):
     """Raise if ``found`` (2,), a result of `mixing`, shows that a function mixes rows."""
     if not _checks.known(found):
         return

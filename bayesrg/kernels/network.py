@@ -21,9 +21,6 @@ from .tiles import BLOCK_BYTES, side, tiled
 __all__ = ["NNGP", "NTK"]
 
 
-_slope = partial(still_number, "slope")
-
-
 class NNGP(Kernel):
     r"""Covariance of an infinitely wide fully connected network with Gaussian weights.
 
@@ -98,7 +95,9 @@ class NNGP(Kernel):
     )
     layernorm: bool = eqx.field(static=True, default=False, kw_only=True)
     readout_bias: bool = eqx.field(static=True, default=True, kw_only=True)
-    slope: float | Array = eqx.field(converter=_slope, default=SLOPE, kw_only=True)
+    slope: float | Array = eqx.field(
+        converter=partial(still_number, "slope"), default=SLOPE, kw_only=True
+    )
     order: int = eqx.field(static=True, default=64, kw_only=True)
     block_bytes: int = eqx.field(static=True, default=BLOCK_BYTES, kw_only=True)
 
@@ -152,16 +151,8 @@ class NNGP(Kernel):
         return self._defined(_diag(self, X))
 
     def _defined(self, K):
-        """Raise if K has entries that are not numbers."""
+        """Return K; raise if it has entries that are not numbers."""
         return _checks.defined("X, weight_var, bias_var or skip", K)
-
-    def series_error(self, X: ArrayLike) -> Float[Array, " layer"]:
-        """Largest share of a variance that the series leaves out at inputs X (n, d), per layer.
-
-        Returns an array (layers,), zero for activations with a closed form. For a tangent kernel
-        it is the larger of the shares of f and of f'.
-        """
-        return _left_out(self, _checks.inputs("X", X))[0]
 
     def _warn_series(self, *inputs):
         """Warn if a series leaves out too much at the inputs; traced values are not checked.
@@ -170,7 +161,8 @@ class NNGP(Kernel):
         """
         leaves = (*inputs, *jax.tree.leaves(self))
         dual = dual_of(self.activation, self.slope, self.order)
-        if not isinstance(dual, Series) or not all(_checks.known(v) for v in leaves):
+        known = all(_checks.known(v) for v in leaves)
+        if not isinstance(dual, Series) or not known or not self._steps:
             return
         for X in inputs:
             left_out, jump = (np.asarray(v) for v in _left_out(self, X))
@@ -290,8 +282,6 @@ def _diag(kernel, X):
 def _left_out(kernel, X):
     """Largest share of a variance left out by the series, and largest sign of a jump, per layer."""
     recursion = kernel._recursion()
-    if not isinstance(recursion.dual, Series) or not kernel._steps:
-        return jnp.zeros(kernel._steps), jnp.zeros(kernel._steps)
     layers = [recursion.dual.left_out(p) for p in recursion.points(X).prepared]
     value, slope, jump = (jnp.stack(v).max(1) for v in zip(*layers, strict=True))
     return jnp.maximum(value, slope) if kernel._tangent else value, jump

@@ -185,7 +185,7 @@ def neural(
     if shape != (n, modes):
         raise ValueError(f"apply returns shape {shape}; return one column per mode, {(n, modes)}")
     if given:
-        empirical.require_rows_apart(jax.jit(empirical.mixing)(apply, params, X))
+        empirical.check_rows_apart(jax.jit(empirical.mixing)(apply, params, X))
     if optimizer is None:
         optimizer = optax.adam(optax.cosine_decay_schedule(3e-3, steps))
     task = _Objective(kernel, apply, X, min(batch, n))
