@@ -121,7 +121,6 @@ def spectrum(o):
     neural = s.neural(o.rbf, X, 2, key=0, steps=2, batch=4)
     found = {
         "nystrom": (s.nystrom, dict(kernel=o.rbf, X_ref=X, rank=2, rtol=1e-9)),
-        "decompose": (s.decompose, dict(K=o.K, rank=2, rtol=1e-9)),
         "fourier": (s.fourier, dict(
             values_fn=lambda j: (1.0 + j) ** -2, modes=3, period=2.0)),
         "functionals": (s.functionals, dict(spectrum=o.spectrum, k=2)),
@@ -132,7 +131,6 @@ def spectrum(o):
         "levels": (s.levels, dict(values=VALUES, degeneracy=np.ones(4), tail=0.1)),
         "levels of a spectrum": (lambda at=None: s.levels(o.spectrum, at=at), dict(at=X)),
         "Levels.__mul__": (s.levels(VALUES).__mul__, dict(scale=2.0)),
-        "groups": (s.groups, dict(values=VALUES, n=20.0, width=3.0)),
         "mode_posterior": (s.mode_posterior, dict(kernel=modified, y=y, ridge=0.1)),
         "rotated_density": (s.rotated_density, dict(kernel=modified, y=y, ridge=0.1)),
         "modify": (lambda **given: s.modify(**given)(X),
@@ -159,12 +157,11 @@ def spectrum(o):
     found["Spectrum.at"] = (lambda X: o.spectrum.at(X).variance(), dict(X=X))
     found["Spectrum.power"] = (o.spectrum.power, dict(y=y, X=X))
     given = dict(
-        flatten=dict(r=2), hard_cutoff=dict(cutoff=0.3), identity=dict(values=VALUES),
+        flatten=dict(r=2), hard_cutoff=dict(cutoff=0.3),
         lift=dict(r=2), polynomial_cutoff=dict(cutoff=0.3, p=2.0), power=dict(alpha=1.5),
         ridge=dict(s=0.1), scale=dict(c=0.5), soft_cutoff=dict(cutoff=0.3, width=0.1),
         table=dict(values=VALUES),
     )  # fmt: skip
-    found["maps.identity"] = (s.maps.identity, given.pop("identity"))
     for name, arguments in given.items():
         make = getattr(s.maps, name)
         found[f"maps.{name}"] = (lambda make=make, **a: make(**a)(VALUES), arguments)

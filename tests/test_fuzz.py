@@ -20,10 +20,7 @@ RECORDS = """
     inference.PathEvidence inference.Sampler inference.SamplingWarning io.SaveError
     kernels.Stationary
     networks.Alignment networks.Network networks.Resampled networks.Trained rg.FeatureCumulants
-    rg.Flow rg.Root spectrum.FourierSpectrum spectrum.FunctionalSpectrum spectrum.Functionals
-    spectrum.GaussianRBFSpectrum spectrum.Levels spectrum.ModifiedKernel
-    spectrum.MovingModifiedKernel spectrum.NeuralSpectrum spectrum.NystromSpectrum
-    spectrum.RotatedDensity spectrum.Spectrum spectrum.SphereSpectrum theory.AnnealedCurve
+    rg.Flow rg.Root spectrum.Functionals spectrum.Levels spectrum.Spectrum theory.AnnealedCurve
     theory.Curve theory.CurveMC theory.Density theory.Equivalent theory.EquivalentKernel
     theory.FeaturePopulation theory.FinitePopulation theory.GaussianPopulation theory.Hermite
     theory.LayerMoments theory.Moments theory.Optimum theory.Population

@@ -219,7 +219,7 @@ def test_parameters_may_move():
         (lambda: sphere(Linear(), 3, 2).residual(np.ones((2, 4))), "X has 4 columns"),
         (
             lambda: sphere(Linear(), 4, 2).residual_cov(np.ones((2, 4)), 2 * np.ones((2, 4))),
-            "Z has rows of length 4 to 4; this spectrum is of inputs of length 2",
+            "Z has rows of length 4 to 4; this spectrum is for inputs of length 2",
         ),
     ],
 )
