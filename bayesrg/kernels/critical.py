@@ -82,11 +82,8 @@ def jacobian_flow(
     ----------
     arXiv 2111.12143.
     """
-    if not isinstance(network, NNGP):
-        raise ValueError(
-            f"network must be an NNGP or NTK, got {type(network).__name__}; make one with "
-            "kernels.NNGP(depth, activation)"
-        )
+    what = "an NNGP or NTK, such as kernels.NNGP(depth, activation)"
+    _checks.instance("network", network, NNGP, what)
     if network.weight_var.ndim or network.bias_var.ndim:
         raise ValueError(
             f"weight_var has shape {network.weight_var.shape} and bias_var "

@@ -140,14 +140,13 @@ def _ntk(apply, params, X, Z, size):
         return jax.vmap(back)(jnp.eye(outputs.size, dtype=outputs.dtype))[0]
 
     def pairs(X, Z):
-        left, right = (jax.tree.leaves(jax.vmap(row)(points)) for points in (X, Z))
         # each leaf as (rows, c, entries): sum the products over leaves, outputs and entries
-        flat = [v.reshape(*v.shape[:2], -1) for v in (*left, *right)]
-        half = len(left)
-        total = sum(
-            jnp.einsum("icp,jcp->ij", a, b) for a, b in zip(flat[:half], flat[half:], strict=True)
-        )
-        return total / flat[0].shape[1]
+        flat = [
+            [v.reshape(*v.shape[:2], -1) for v in jax.tree.leaves(jax.vmap(row)(points))]
+            for points in (X, Z)
+        ]
+        total = sum(jnp.einsum("icp,jcp->ij", a, b) for a, b in zip(*flat, strict=True))
+        return total / flat[0][0].shape[1]
 
     K = tiled(pairs, X, X if Z is None else Z, size, symmetric=Z is None)
     return K, mixing(apply, params, X)
@@ -162,11 +161,11 @@ def _full_ntk(apply, params, X, Z, size):
         return jax.grad(lambda p: _outputs(apply, p, x[None])[0] @ output)(params)
 
     def pairs(left, right):
-        left, right = (jax.tree.leaves(jax.vmap(gradient)(*points)) for points in (left, right))
-        flat = (
-            (a.reshape(len(a), -1), b.reshape(len(b), -1)) for a, b in zip(left, right, strict=True)
-        )
-        return sum(a @ b.T for a, b in flat)
+        flat = [
+            [v.reshape(len(v), -1) for v in jax.tree.leaves(jax.vmap(gradient)(*points))]
+            for points in (left, right)
+        ]
+        return sum(a @ b.T for a, b in zip(*flat, strict=True))
 
     def points(X):
         return jnp.repeat(X, c, 0), jnp.tile(jnp.eye(c, dtype=X.dtype), (X.shape[0], 1))

@@ -238,10 +238,7 @@ def functionals(spectrum: Spectrum, k: int) -> Functionals:
     >>> law = gp.marginal(moved, jnp.linspace(0.01, 0.99, 10), 0.1)
     """
     _checks.require_x64("spectrum.functionals")
-    if not isinstance(spectrum, NystromSpectrum):
-        raise ValueError(
-            f"spectrum must come from spectrum.nystrom, got {type(spectrum).__name__}; "
-            "functionals are weights of a reference sample, which only that has"
-        )
+    what = "made by spectrum.nystrom, from a reference sample"
+    _checks.instance("spectrum", spectrum, NystromSpectrum, what)
     k = _checks.whole("k", k, most=len(spectrum))
     return Functionals(_weights(k, spectrum.projection, spectrum.values), spectrum.X_ref)

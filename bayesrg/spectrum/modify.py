@@ -159,16 +159,10 @@ def modify(
     """
     _checks.require_x64("spectrum.modify")
     tail = _fraction(tail)
-
+    what = "a Spectrum (make one from a kernel with spectrum.nystrom)"
+    old = _checks.instance("spectrum", spectrum, Spectrum | ModifiedKernel, what).values
     if isinstance(spectrum, ModifiedKernel):
-        spectrum, old, tail = spectrum.spectrum, spectrum.values, tail * spectrum.tail
-    elif isinstance(spectrum, Spectrum):
-        old = spectrum.values
-    else:
-        raise ValueError(
-            f"spectrum must be a Spectrum, got {type(spectrum).__name__}; make one from a kernel "
-            "with spectrum.nystrom"
-        )
+        spectrum, tail = spectrum.spectrum, tail * spectrum.tail
     if not spectrum.orthonormal:
         raise ValueError(
             f"the modes of a {type(spectrum).__name__} are not eigenfunctions, so there are no "

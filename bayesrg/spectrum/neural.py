@@ -86,14 +86,8 @@ class NeuralSpectrum(Spectrum):
                 f"X_ref of {r} rows spans fewer than the {len(values)} modes; give more rows that "
                 "differ"
             )
-        return NystromSpectrum(
-            kernel=self.kernel,
-            X_ref=X_ref,
-            values=values,
-            degeneracy=jnp.ones_like(values),
-            projection=Psi @ (U / jnp.sqrt(values)) / r,
-            dropped=0,
-        )
+        ones, projection = jnp.ones_like(values), Psi @ (U / jnp.sqrt(values)) / r
+        return NystromSpectrum(self.kernel, X_ref, values, ones, projection, dropped=0)
 
 
 def neural(
@@ -220,16 +214,8 @@ def neural(
             f"no more modes; ask for {usable}"
         )
     error = jnp.sqrt(((image @ mixing / values - Psi @ mixing) ** 2).mean(0))
-    return NeuralSpectrum(
-        kernel=kernel,
-        apply=apply,
-        params=params,
-        mixing=mixing,
-        values=values,
-        degeneracy=jnp.ones_like(values),
-        error=error,
-        objective=objective,
-    )
+    ones = jnp.ones_like(values)
+    return NeuralSpectrum(kernel, apply, params, mixing, values, ones, error, objective)
 
 
 class _Objective(eqx.Module):

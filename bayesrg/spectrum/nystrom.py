@@ -146,14 +146,9 @@ def nystrom(
         _warn_inside_level(values[:usable], kept)
 
     values, vectors = values[:kept], vectors[:, :kept]
-    return NystromSpectrum(
-        kernel=kernel,
-        X_ref=X_ref,
-        values=on_device(values),
-        degeneracy=on_device(np.ones_like(values)),
-        projection=on_device(vectors / (np.sqrt(r) * values)),
-        dropped=r - usable,
-    )
+    projection = on_device(vectors / (np.sqrt(r) * values))
+    values, ones = on_device(values), on_device(np.ones_like(values))
+    return NystromSpectrum(kernel, X_ref, values, ones, projection, dropped=r - usable)
 
 
 def _memory():

@@ -74,8 +74,7 @@ class SphereSpectrum(Spectrum):
             the kernel.
         """
         i = _checks.whole("i", i, least=-len(self), most=len(self) - 1)
-        sizes = _sizes(self.dim, self.degrees, self.values.dtype)
-        return self._sum(_only(i % len(self), sizes, self.degree), X, Z)
+        return self._sum(_of_degree(self.degree[i], self.degree, self.degeneracy), X, Z)
 
     @property
     def tail(self) -> Float[Array, ""]:
@@ -102,11 +101,7 @@ class SphereSpectrum(Spectrum):
 
     def _on_sphere(self, name, X):
         """Return inputs (n, d); raise unless they have the radius and dimension of the sphere."""
-        X = _checks.inputs(name, X)
-        if X.shape[1] != self.dim:
-            raise ValueError(
-                f"{name} has {X.shape[1]} columns; this spectrum takes inputs of {self.dim}"
-            )
+        X = _checks.columns(name, _checks.inputs(name, X), self.dim, "the sphere")
         if _checks.known(X) and _checks.known(self.radius):
             lengths = np.linalg.norm(np.asarray(X), axis=1)
             if not np.allclose(lengths, self.radius, rtol=1e-5, atol=0):
@@ -118,9 +113,9 @@ class SphereSpectrum(Spectrum):
 
 
 @jax.jit
-def _only(i, sizes, degree):
-    """Weights (k,) of `_sum` for the level of value i alone."""
-    return jnp.where(jnp.arange(degree.size) == i, sizes[degree], 0.0)
+def _of_degree(one, degree, degeneracy):
+    """Number of modes (k,) of each value that has this degree, and 0 for all other values."""
+    return jnp.where(degree == one, degeneracy, 0.0)
 
 
 @jax.jit
