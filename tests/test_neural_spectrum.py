@@ -143,7 +143,8 @@ def test_its_values_may_be_modified(learnt):
 
 
 def test_values_may_come_from_some_of_the_rows():
-    F = features(neural(KERNEL, SAMPLE, 4, key=0, steps=2, rows=60), SAMPLE)
+    # trained like `learnt`, by the same program
+    F = features(neural(KERNEL, SAMPLE, 4, key=0, steps=600, rows=60), SAMPLE)
     moments = F.T @ F / 150
     assert 0.01 < np.abs(moments - np.eye(4)).max() < 5 / np.sqrt(60)
 
@@ -177,7 +178,7 @@ def test_bad_input_is_named(change, message):
 
 
 def test_a_kernel_of_fewer_modes_is_told():
-    with pytest.raises(ValueError, match="only 1 of 2 functions have a value above round-off"):
+    with pytest.raises(ValueError, match="only 1 of 2 functions have a value above the rounding"):
         neural(Linear(), SAMPLE, 2, key=0, steps=2)
 
 

@@ -32,7 +32,13 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("name", CASES)
+# features that are left out below are those of another case
+FEWER = "tangent, fixed biases", "tangent, read-out without bias"
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow if n in FEWER else ()) for n in CASES]
+)
 def test_the_mean_is_the_infinite_network(name):
     samples, exact = draws(CASES[name], 40, 1000)
     error = samples.std(0) / np.sqrt(1000)

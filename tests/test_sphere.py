@@ -42,7 +42,10 @@ def test_closed_forms_on_the_circle():
     assert list(step.degree[:7]) == [0, 1, 3, 5, 7, 9, 2]
 
 
-@pytest.mark.parametrize("dim, q", [(2, 0.8), (5, 0.3), (784, 0.01), (3072, 0.5)])
+@pytest.mark.parametrize(
+    "dim, q",
+    [(2, 0.8), (5, 0.3), pytest.param(784, 0.01, marks=pytest.mark.slow), (3072, 0.5)],
+)
 def test_closed_form_of_a_gaussian(dim, q):
     k = np.arange(9)
     spectrum = made(RBF(2.0 * np.sqrt(q)), dim, 8, radius=2.0)

@@ -2,6 +2,7 @@
 """Mode functions that are networks, trained on mini-batches, without a Gram matrix."""
 
 from collections.abc import Callable
+from functools import partial
 
 import equinox as eqx
 import jax
@@ -15,6 +16,7 @@ from jaxtyping import Float, PyTree
 from .. import _checks
 from .._callables import Held, hold
 from .._checks import ArrayLike
+from .._linalg import ratio
 from .._trajectory import optax_descent, position, run
 from ..kernels import Kernel, empirical
 from ..kernels.products import product
@@ -78,16 +80,23 @@ class NeuralSpectrum(Spectrum):
             error is of second order in the error of the mode functions.
         """
         X_ref = _checks.inputs("X_ref", X_ref)
-        r, Psi = X_ref.shape[0], self.features(X_ref)
-        image = product(self.kernel, X_ref, X_ref, Psi) / r
-        values, U = _pencil(image.T @ image / r, Psi.T @ image / r)
-        if _checks.known(values) and not bool((values > 0).all()):
+        values, projection = _project(self, X_ref)
+        if _checks.known(values) and not (np.asarray(values) > 0).all():
             raise ValueError(
-                f"X_ref of {r} rows spans fewer than the {len(values)} modes; give more rows that "
-                "differ"
+                f"X_ref of {len(X_ref)} rows spans fewer than the {len(values)} modes; give more "
+                "rows that differ"
             )
-        ones, projection = jnp.ones_like(values), Psi @ (U / jnp.sqrt(values)) / r
+        ones = jnp.ones_like(values)
         return NystromSpectrum(self.kernel, X_ref, values, ones, projection, dropped=0)
+
+
+@eqx.filter_jit
+def _project(spectrum, X_ref):
+    """Values (k,) and projection (r, k) of `NeuralSpectrum.project`."""
+    r, Psi = X_ref.shape[0], spectrum.features(X_ref)
+    image = product(spectrum.kernel, X_ref, X_ref, Psi) / r
+    values, U = _pencil(image.T @ image / r, Psi.T @ image / r)
+    return values, Psi @ (U / jnp.sqrt(values)) / r
 
 
 def neural(
@@ -196,26 +205,40 @@ def neural(
             "build the spectrum once outside and pass it in"
         )
 
-    # values and errors of the trained functions, on one large sample
     sample = X if rows >= n else X[random.permutation(order, n)[:rows]]
-    Psi = apply(params, sample)
-    gram = Psi.T @ Psi / len(sample)
-    if not _independent(gram):
+    least, values, mixing, error = _solve(kernel, apply, params, sample)
+    if not least > 1e-10:  # also if it is nan
         raise ValueError(
             f"after {steps} steps the {modes} functions are linearly dependent or not finite; "
             "lower the learning rate, take more steps, or fewer modes"
         )
-    image = product(kernel, sample, sample, Psi) / len(sample)
-    values, mixing = _pencil(Psi.T @ image / len(sample), gram)
-    usable = int((values > len(sample) * jnp.finfo(values.dtype).eps * values[0]).sum())
+    host = np.asarray(values)
+    usable = int((host > len(sample) * np.finfo(host.dtype).eps * host[0]).sum())
     if usable < modes:
         raise ValueError(
-            f"only {usable} of {modes} functions have a value above round-off, so the kernel has "
-            f"no more modes; ask for {usable}"
+            f"only {usable} of {modes} functions have a value above the rounding error, so the "
+            f"kernel has no more modes; ask for {usable}"
         )
-    error = jnp.sqrt(((image @ mixing / values - Psi @ mixing) ** 2).mean(0))
     ones = jnp.ones_like(values)
     return NeuralSpectrum(kernel, apply, params, mixing, values, ones, error, objective)
+
+
+@eqx.filter_jit
+def _solve(kernel, apply, params, sample):
+    """Diagonalise the kernel in the span of trained functions, on a sample (n, d).
+
+    Returns the least eigenvalue of the correlations of the functions (zero if they are linearly
+    dependent), then ``values``, ``mixing`` and ``error`` of `NeuralSpectrum`.
+    """
+    Psi, n = apply(params, sample), len(sample)
+    gram = Psi.T @ Psi / n
+    sizes = jnp.sqrt(jnp.diagonal(gram))
+    least = jnp.linalg.eigvalsh(ratio(gram, sizes * sizes[:, None], otherwise=0.0))[0]
+
+    image = product(kernel, sample, sample, Psi) / n
+    values, mixing = _pencil(Psi.T @ image / n, gram)
+    error = jnp.sqrt(((image @ mixing / values - Psi @ mixing) ** 2).mean(0))
+    return least, values, mixing, error
 
 
 class _Objective(eqx.Module):
@@ -251,18 +274,10 @@ def _pencil(A, B):
     return values[::-1], solve_triangular(L, W[:, ::-1], lower=True, trans=1)
 
 
-def _independent(gram):
-    """Whether functions with this matrix of inner products are linearly independent."""
-    if not bool(jnp.isfinite(gram).all()):
-        return False
-    scale = jnp.sqrt(jnp.diagonal(gram))
-    gram = gram / jnp.where(scale > 0, scale * scale[:, None], 1.0)
-    return bool(jnp.linalg.eigvalsh(gram)[0] > 1e-10)
-
-
-def _initial(key, X, modes, width=64):
+@partial(jax.jit, static_argnames="modes")
+def _initial(key, X, modes):
     """Random layers (weights, biases); the first centres inputs and scales their variance to 1."""
-    sizes = (X.shape[1], width, width, modes)
+    sizes = (X.shape[1], 64, 64, modes)
     layers = []
     for i, k in enumerate(random.split(key, 3)):
         w, b = random.split(k)
@@ -270,7 +285,7 @@ def _initial(key, X, modes, width=64):
         W = scale * random.normal(w, sizes[i : i + 2], X.dtype)
         layers.append((W, random.uniform(b, sizes[i + 1 : i + 2], X.dtype, -np.pi, np.pi)))
     spread = X.std(0)
-    W = layers[0][0] / jnp.where(spread > 0, spread, 1.0)[:, None]
+    W = layers[0][0] / jnp.where(spread > 0, spread, 1.0)[:, None]  # constant columns stay
     layers[0] = (W, layers[0][1] - X.mean(0) @ W)
     layers[-1] = (layers[-1][0], jnp.zeros_like(layers[-1][1]))
     return layers
