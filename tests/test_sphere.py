@@ -38,7 +38,7 @@ def test_closed_forms_on_the_circle():
     step = sphere(adapt(step_kernel), 2, 10)
     expected = (1 - (-1.0) ** np.arange(1, 11)) / (np.pi * np.arange(1, 11)) ** 2
     np.testing.assert_allclose(by_degree(step), [0.5, *expected], rtol=0, atol=1e-15)
-    assert step.noise == 5 and (step.values[-5:] == 0).all()
+    assert step.zeros == 5 and (step.values[-5:] == 0).all()
     assert list(step.degree[:7]) == [0, 1, 3, 5, 7, 9, 2]
 
 

@@ -16,7 +16,7 @@ def by_degree(kernel, dim):
     spectrum = sphere(kernel, dim, DEGREE)
     values = np.zeros(len(spectrum))
     values[spectrum.degree] = spectrum.values
-    assert spectrum.noise == (values == 0).sum() and (values >= 0).all()
+    assert spectrum.zeros == (values == 0).sum() and (values >= 0).all()
     return values
 
 

@@ -20,15 +20,15 @@ LIBRARIES = str(Path(__file__).parents[1]), str(Path(eqx.__file__).parent)
 
 
 @jax.jit
-def left_out(variance, features, values):
-    """Variance (n,) minus that of modes with features (n, k) and values (k,), at least 0."""
-    return jnp.clip(variance - features**2 @ values, 0.0)
+def _products(weights, left, right):
+    """Weighted products of features (n, k) and (m, k), summed over modes: (n, m)."""
+    return (left * weights) @ right.T
 
 
 @jax.jit
-def left_out_cov(K, left, values, right):
-    """Covariance (n, m) minus that of modes with features (n, k) and (m, k) and values (k,)."""
-    return K - (left * values) @ right.T
+def _squares(weights, features):
+    """Weighted squares of features (n, k), summed over modes: (n,)."""
+    return features**2 @ weights
 
 
 class Spectrum(eqx.Module):
@@ -77,7 +77,7 @@ class Spectrum(eqx.Module):
     def residual(self, X: ArrayLike) -> Float[Array, " point"]:
         """Prior variance (n,) at X (n, d) that the modes leave out, at least 0."""
         X = _checks.inputs("X", X, wide=True)
-        return left_out(self.kernel.diag(X), self.features(X), self.values)
+        return jnp.clip(self.kernel.diag(X) - self.mode_variance(self.values, X), 0.0)
 
     def residual_cov(self, X: ArrayLike, Z: ArrayLike | None = None) -> Array:
         """Prior covariance that the modes leave out: (n, n) at X (n, d), or (n, m) with Z (m, d).
@@ -86,9 +86,19 @@ class Spectrum(eqx.Module):
         """
         X = _checks.inputs("X", X, wide=True)
         Z = None if Z is None else _checks.inputs("Z", Z, wide=True)
+        return self.kernel(X, Z) - self.mode_sum(self.values, X, Z)
+
+    def mode_sum(self, weights: Array, X: ArrayLike, Z: ArrayLike | None = None) -> Array:
+        """Sum (n, m) over modes of ``weights`` (k,) times the functions at X (n, d) and Z (m, d).
+
+        With the weights ``values`` it is the covariance of the modes.
+        """
         left = self.features(X)
-        right = left if Z is None else self.features(Z)
-        return left_out_cov(self.kernel(X, Z), left, self.values, right)
+        return _products(weights, left, left if Z is None else self.features(Z))
+
+    def mode_variance(self, weights: Array, X: ArrayLike) -> Float[Array, " point"]:
+        """Diagonal (n,) of ``mode_sum(weights, X)``, computed without the matrix."""
+        return _squares(weights, self.features(X))
 
     def at(self, X: ArrayLike) -> PriorAt:
         """Return the prior at X (n, d): the mode functions there, and the residual covariance."""
@@ -151,6 +161,12 @@ class ScaledSpectrum(Spectrum):
 
     def residual_cov(self, X, Z=None):
         return self.scale * self.base.residual_cov(X, Z)
+
+    def mode_sum(self, weights, X, Z=None):
+        return self.base.mode_sum(weights, X, Z)
+
+    def mode_variance(self, weights, X):
+        return self.base.mode_variance(weights, X)
 
     def warn_if_shared(self, X):
         self.base.warn_if_shared(X)

@@ -21,7 +21,6 @@ from ..kernels.products import product
 from .base import Spectrum
 from .maps import Map, Pointwise
 from .nystrom import NystromSpectrum
-from .sphere import SphereSpectrum
 
 
 class ModifiedKernel(Kernel):
@@ -40,19 +39,12 @@ class ModifiedKernel(Kernel):
     tail: Float[Array, ""]
 
     def gram(self, X, Z):
-        rest = self.spectrum.residual_cov(X, Z)
-        if _whole_levels(self.spectrum):
-            return self.tail * rest + self.spectrum._sum(
-                self.values * self.spectrum.degeneracy, X, Z
-            )
-        left, right = (self.spectrum.features(A) for A in (X, Z))
-        return _modified(self.tail, rest, left, self.values, right)
+        rest = self.tail * self.spectrum.residual_cov(X, Z)
+        return rest + self.spectrum.mode_sum(self.values, X, Z)
 
     def gram_diag(self, X):
-        rest = self.spectrum.residual(X)
-        if _whole_levels(self.spectrum):
-            return self.tail * rest + self.values @ self.spectrum.degeneracy
-        return _modified(self.tail, rest, self.spectrum.features(X), self.values)
+        rest = self.tail * self.spectrum.residual(X)
+        return rest + self.spectrum.mode_variance(self.values, X)
 
     @property
     def eigen(self) -> tuple[Float[Array, "point mode"], Float[Array, " mode"]]:
@@ -83,19 +75,6 @@ class ModifiedKernel(Kernel):
             )
         vectors = spectrum.projection * (np.sqrt(n) * spectrum.values)
         return vectors, n * self.values
-
-
-@jax.jit
-def _modified(tail, rest, left, values, right=None):
-    """``tail * rest`` plus the modes: (n, m), or the diagonal (n,) without ``right`` (m, k)."""
-    if right is None:
-        return tail * rest + left**2 @ values
-    return tail * rest + (left * values) @ right.T
-
-
-def _whole_levels(spectrum):
-    """Whether values stand for whole levels, which have no mode functions."""
-    return isinstance(spectrum, SphereSpectrum) and not spectrum.explicit
 
 
 def modify(
@@ -237,9 +216,9 @@ def _warn_rounding(base, new, spectrum):
     if not len(base) or new.max() == 0:
         return
     # relative error of each old eigenvalue, times its share in the new kernel
-    noise = np.finfo(base.dtype).eps * spectrum.X_ref.shape[0] * base[0] / base * new / new.max()
-    i = int(noise.argmax())
-    if noise[i] > 1e-3:
+    error = np.finfo(base.dtype).eps * spectrum.X_ref.shape[0] * base[0] / base * new / new.max()
+    i = int(error.argmax())
+    if error[i] > 1e-3:
         warnings.warn(
             f"mode {i} has l_i/l_1={base[i] / base[0]:.2g}, close to the rounding error; lifting "
             f"it amplifies rounding by {new[i] / base[i]:.2g}: give nystrom a lower rank or a "

@@ -32,7 +32,7 @@ class SphereSpectrum(Spectrum):
         Position of each value among the harmonics in order of their degree.
     radius : ()
         Length of the inputs.
-    noise : ()
+    zeros : ()
         Number of levels whose value was below the rounding error and was set to zero.
     """
 
@@ -42,7 +42,7 @@ class SphereSpectrum(Spectrum):
     degree: Int[Array, " mode"]
     order: Int[Array, " mode"]
     radius: Float[Array, ""]
-    noise: Int[Array, ""]
+    zeros: Int[Array, ""]
     dim: int = eqx.field(static=True)
     degrees: int = eqx.field(static=True)
     explicit: bool = eqx.field(static=True)
@@ -74,30 +74,30 @@ class SphereSpectrum(Spectrum):
             the kernel.
         """
         i = _checks.whole("i", i, least=-len(self), most=len(self) - 1)
-        return self._sum(_of_degree(self.degree[i], self.degree, self.degeneracy), X, Z)
+        return self.mode_sum(self.degree == self.degree[i], X, Z)
 
     @property
     def tail(self) -> Float[Array, ""]:
         """Variance () that the levels leave out. It is the same everywhere on the sphere."""
         return self.residual(self.radius * jnp.eye(1, self.dim))[0]
 
-    def residual(self, X):
-        X = self._on_sphere("X", X)
-        return _rest(self.kernel.diag(X), self.values, self.degeneracy)
-
     def residual_cov(self, X, Z=None):
-        return self.kernel(X, Z) - self._sum(self.values * self.degeneracy, X, Z)
+        return self.kernel(X, Z) - self.mode_sum(self.values, X, Z)
+
+    def mode_sum(self, weights, X, Z=None):
+        X = self._on_sphere("X", X)
+        Z = None if Z is None else self._on_sphere("Z", Z)
+        weights = weights * self.degeneracy
+        return _legendre_sum(self.dim, self.degrees, self.degree, self.radius, weights, X, Z)
+
+    def mode_variance(self, weights, X):
+        X = self._on_sphere("X", X)
+        return jnp.broadcast_to(weights @ self.degeneracy, X.shape[:1])
 
     def count(self, above: ArrayLike) -> Float[Array, ""]:
         """Return the number of modes () whose values are larger than ``above`` ()."""
         above = _checks.finite("above", above, ndim=0)
         return jnp.where(self.values > above, self.degeneracy, 0.0).sum()
-
-    def _sum(self, weights, X, Z):
-        """Sum of Legendre polynomials with weights (k,) at the angles of X and Z, (n, m)."""
-        X = self._on_sphere("X", X)
-        Z = None if Z is None else self._on_sphere("Z", Z)
-        return _sum(self.dim, self.degrees, self.degree, self.radius, weights, X, Z)
 
     def _on_sphere(self, name, X):
         """Return inputs (n, d); raise unless they have the radius and dimension of the sphere."""
@@ -112,21 +112,9 @@ class SphereSpectrum(Spectrum):
         return X
 
 
-@jax.jit
-def _of_degree(one, degree, degeneracy):
-    """Number of modes (k,) of each value that has this degree, and 0 for all other values."""
-    return jnp.where(degree == one, degeneracy, 0.0)
-
-
-@jax.jit
-def _rest(variance, values, degeneracy):
-    """Variance (n,) minus that of all levels, at least 0."""
-    return jnp.clip(variance - values @ degeneracy, 0.0)
-
-
 @partial(jax.jit, static_argnums=(0, 1))
-def _sum(dim, degrees, degree, radius, weights, X, Z):
-    """Result of `SphereSpectrum._sum`; values of one degree share a Legendre polynomial."""
+def _legendre_sum(dim, degrees, degree, radius, weights, X, Z):
+    """Sum with weights (k,) of the Legendre polynomials of each value's degree, (n, m)."""
     coefficients = jnp.zeros(degrees + 1, weights.dtype).at[degree].add(weights)
     X, Z = X / radius, None if Z is None else Z / radius
     K = legendre_sum(dim, coefficients, X @ (X if Z is None else Z).T)
@@ -136,12 +124,6 @@ def _sum(dim, degrees, degree, radius, weights, X, Z):
 @partial(jax.jit, static_argnums=0)
 def _harmonics(degrees, order, radius, X):
     return harmonics(degrees, X / radius)[:, order]
-
-
-def _sizes(dim, degrees, dtype):
-    """Number of harmonics of each degree, (degrees + 1,)."""
-    sizes = [float(multiplicity(dim, k)) for k in range(degrees + 1)]
-    return on_device(np.asarray(sizes, dtype))
 
 
 @lru_cache(maxsize=16)
@@ -236,8 +218,8 @@ def sphere(
     profile = _profile(kernel, radius, angle, on_device(np.eye(dim, 2)))
     _check_rotation(profile, kernel, radius, angle, dim)
 
-    sizes = _sizes(dim, degree, profile.dtype)
-    values, noise = _values(profile, weights, sizes)
+    sizes = on_device(np.array([float(c) for c in counts], profile.dtype))
+    values, zeros = _values(profile, weights, sizes)
     values = _checks.eigenvalues(values, falling=False)
 
     degrees = np.arange(degree + 1)
@@ -246,7 +228,7 @@ def sphere(
         sizes = on_device(np.ones(len(degrees), values.dtype))
     values, *levels, order = _falling(values, sizes, on_device(degrees))
     return SphereSpectrum(
-        kernel, values, *levels, order, radius, noise, dim, degree, explicit or degree == 0
+        kernel, values, *levels, order, radius, zeros, dim, degree, explicit or degree == 0
     )
 
 
@@ -258,8 +240,8 @@ def _values(profile, weights, sizes):
     floor = 4.5 * jnp.finfo(values.dtype).eps * variance
     # No level has more than the whole variance. So an eigenvalue is below the rounding error, too,
     # if its level has so many modes that the variance divided by them is.
-    noise = (jnp.abs(values) <= floor) | (sizes * floor > variance)
-    return jnp.where(noise, 0.0, values), noise.sum()
+    zero = (jnp.abs(values) <= floor) | (sizes * floor > variance)
+    return jnp.where(zero, 0.0, values), zero.sum()
 
 
 @jax.jit
