@@ -154,6 +154,14 @@ class NNGP(Kernel):
         """Return K; raise if it has entries that are not numbers."""
         return _checks.defined("X, weight_var, bias_var or skip", K)
 
+    def series_error(self, X: ArrayLike) -> Float[Array, " layer"]:
+        """Return the largest share of a variance that the series leaves out at X (n, d), per layer.
+
+        The array (layers,) is zero for activations with a closed form. For a tangent kernel it is
+        the larger of the shares of f and of its derivative.
+        """
+        return _left_out(self, _checks.inputs("X", X))[0]
+
     def _warn_series(self, *inputs):
         """Warn if a series leaves out too much at the inputs; traced values are not checked.
 
@@ -161,8 +169,7 @@ class NNGP(Kernel):
         """
         leaves = (*inputs, *jax.tree.leaves(self))
         dual = dual_of(self.activation, self.slope, self.order)
-        known = all(_checks.known(v) for v in leaves)
-        if not isinstance(dual, Series) or not known or not self._steps:
+        if not isinstance(dual, Series) or not all(_checks.known(v) for v in leaves):
             return
         for X in inputs:
             left_out, jump = (np.asarray(v) for v in _left_out(self, X))
@@ -282,6 +289,8 @@ def _diag(kernel, X):
 def _left_out(kernel, X):
     """Largest share of a variance left out by the series, and largest sign of a jump, per layer."""
     recursion = kernel._recursion()
+    if not isinstance(recursion.dual, Series) or not kernel._steps:
+        return jnp.zeros(kernel._steps), jnp.zeros(kernel._steps)
     layers = [recursion.dual.left_out(p) for p in recursion.points(X).prepared]
     value, slope, jump = (jnp.stack(v).max(1) for v in zip(*layers, strict=True))
     return jnp.maximum(value, slope) if kernel._tangent else value, jump
