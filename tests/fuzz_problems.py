@@ -104,7 +104,7 @@ def kernels(o):
                                                block_bytes=999)),
         "empirical_apjn": (k.empirical_apjn, dict(apply=layered, params=[jnp.eye(2)] * 2, X=X,
                                                   start=0, stop=2, key=0, probes=2)),
-        "jacobian_flow": (k.jacobian_flow, dict(network=small, K0=1.0, depth=2, residual=0.1)),
+        "jacobian_flow": (k.jacobian_flow, dict(network=small, K0=1.0, depth=2)),
         "random_features": (k.random_features, dict(kernel=small, columns=2, units=3, key=0)),
         "RandomFeatures.features": (k.random_features(small, 2, 3, key=0).features, dict(X=X)),
         "relative_distance": (k.relative_distance, dict(K=o.K, reference=o.K)),

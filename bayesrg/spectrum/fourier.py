@@ -29,7 +29,7 @@ class FourierSpectrum(Spectrum):
         if X.shape[1] != 1:
             raise ValueError(f"X has {X.shape[1]} columns; Fourier modes take one, shape (n, 1)")
         j = jnp.arange(len(self))
-        wave_number = (j + 1) // 2
+        wave_number = (j + 1) // 2  # 0, 1, 1, 2, 2, ...: a cosine and a sine of each
         # The remainder is exact, so far inputs lose no digits. With `where` the first operation is
         # one of all modes: then XLA moves all of them out of a sampler's loop, otherwise none.
         turn = jnp.mod(jnp.where(j > 0, X, 0.0) / self.period.astype(X.dtype), 1.0)

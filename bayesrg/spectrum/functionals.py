@@ -111,10 +111,6 @@ class Functionals(eqx.Module):
         :math:`V^T K V` is singular up to rounding. It moves variance from the last functionals into
         the rest; the split stays exact. Keep only modes whose eigenvalue is above 1e-9 of the
         largest. One call costs a Gram matrix of the reference sample and a k x k Cholesky factor.
-
-        References
-        ----------
-        arXiv 2405.06008; Quinonero-Candela and Rasmussen (2005) (the projection).
         """
         _checks.require_x64("Functionals.at")
         _checks.instance("kernel", kernel, Kernel, _checks.KERNEL)

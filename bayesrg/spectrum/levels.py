@@ -75,7 +75,9 @@ class Levels(eqx.Module):
         """
         counts = self.degeneracy
         cutoff = jnp.asarray(self.checked_cutoff(cutoff), counts.dtype)
-        low = jnp.clip(cutoff[..., None] - (jnp.cumsum(counts, -1) - counts), 0.0, counts)
+        # of each level take what the levels before it leave of the cutoff, but at most all modes
+        before = jnp.cumsum(counts, -1) - counts
+        low = jnp.clip(cutoff[..., None] - before, 0.0, counts)
         parts = (low, jnp.zeros_like(self.tail)), (counts - low, self.tail)
         return tuple(Levels(jnp.where(g > 0, self.values, 0.0), g, tail) for g, tail in parts)
 

@@ -252,11 +252,11 @@ class _Objective(eqx.Module):
     def loss(self, params, rows):
         """Return what is minimised, and the objective."""
         Psi = self.apply(params, rows)
-        Psi = Psi / jnp.sqrt((Psi**2).mean(0))
+        Psi = Psi / jnp.sqrt((Psi**2).mean(0))  # functions of mean square 1
         image = self.kernel(rows) @ Psi / self.batch**2
         R = lax.stop_gradient(Psi).T @ image  # the functions before j are held fixed
-        own = (Psi * image).sum(0)
-        size = lax.stop_gradient(own)
+        own = (Psi * image).sum(0)  # the diagonal of R
+        size = lax.stop_gradient(own)  # dividing by it lets small modes learn as fast as large ones
         terms = own - jnp.triu(R**2 / size[:, None], 1).sum(0)
         return -(terms / size).sum(), terms.sum()
 
@@ -267,6 +267,7 @@ class _Objective(eqx.Module):
 
 def _pencil(A, B):
     """Solve ``A U = B U diag(values)`` with ``U^T B U = 1``; return falling values (k,), and U."""
+    # with B = L L^T and W = L^T U it is the ordinary problem of C = L^-1 A L^-T
     L = jnp.linalg.cholesky(B)
     half = solve_triangular(L, A, lower=True)
     C = solve_triangular(L, half.T, lower=True)

@@ -128,6 +128,8 @@ def nystrom(
 
     rtol = float(r * jnp.finfo(K.dtype).eps) if rtol is None else rtol
     rtol = _checks.number("rtol", rtol, least=0, most=1)
+
+    # eigenvalues under the measure are those of the matrix divided by r
     values, vectors = map(np.asarray, jnp.linalg.eigh(K))
     values, vectors = values[::-1] / r, vectors[:, ::-1]
     floor = rtol * values[0]
@@ -161,7 +163,7 @@ def _memory():
 
 def _warn_inside_level(values, rank):
     """Warn if a rank separates eigenvalues that differ by less than 1e-6 of their size."""
-    joined = values[:-1] - values[1:] <= 1e-6 * values[:-1]
+    joined = values[:-1] - values[1:] <= 1e-6 * values[:-1]  # with the next one
     if joined[rank - 1]:
         ends = np.flatnonzero(~joined) + 1
         below, above = ends[ends < rank].max(initial=0), ends[ends > rank].min(initial=len(values))

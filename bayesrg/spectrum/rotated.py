@@ -81,6 +81,7 @@ def rotated_density(kernel: ModifiedKernel, y: ArrayLike, ridge: ArrayLike) -> R
     n, k = vectors.shape
     variance = values + ridge
     modes = -0.5 * (inside**2 / variance + jnp.log(2 * np.pi * variance))
+    # what is orthogonal to all eigenvectors has the variance of the noise alone
     outside = ((y - vectors @ inside) ** 2).sum() / ridge if k < n else 0.0
     return RotatedDensity(modes, -0.5 * (outside + (n - k) * jnp.log(2 * np.pi * ridge)))
 

@@ -137,6 +137,7 @@ def _quadrature(dim, degree):
     nodes = 400 + 4 * degree + 16 * math.isqrt(dim)  # the width of the density is 1/sqrt(dim)
     node = np.pi * (np.arange(nodes) + 0.5) / nodes
     k = np.arange(1, nodes // 2 + 1)
+    # weights of Fejer's rule, then the density sin^(dim-2) of the angle, then the polynomials
     weights = 1.0 - 2.0 * np.cos(2.0 * np.outer(node, k)) @ (1.0 / (4.0 * k**2 - 1.0))
     angle = 0.5 * np.pi * (1.0 + np.cos(node))
     density = weights * np.sin(angle) ** (dim - 2)
