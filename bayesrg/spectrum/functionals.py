@@ -157,8 +157,8 @@ class Functionals(eqx.Module):
         _checks.shaped("F_ref", F_ref, (len(self.X_ref), p), "the features of F at X_ref")
         if k > p:
             raise ValueError(
-                f"there are {k} functionals, but a kernel of {p} features has rank {p}; keep at "
-                f"most {p} functionals"
+                f"there are {k} functionals and {p} features, whose kernel has rank {p} only; keep "
+                f"at most {p} functionals"
             )
         return _split(F, F_ref, self.V)
 
