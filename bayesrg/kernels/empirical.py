@@ -140,13 +140,10 @@ def _ntk(apply, params, X, Z, size):
         return jax.vmap(back)(jnp.eye(outputs.size, dtype=outputs.dtype))[0]
 
     def pairs(X, Z):
-        # each leaf as (rows, c, entries): sum the products over leaves, outputs and entries
-        flat = [
-            [v.reshape(*v.shape[:2], -1) for v in jax.tree.leaves(jax.vmap(row)(points))]
-            for points in (X, Z)
-        ]
-        total = sum(jnp.einsum("icp,jcp->ij", a, b) for a, b in zip(*flat, strict=True))
-        return total / flat[0][0].shape[1]
+        # sum the products over leaves, outputs and entries
+        left, right = (_flat(jax.vmap(row)(points), 2) for points in (X, Z))
+        total = sum(jnp.einsum("icp,jcp->ij", a, b) for a, b in zip(left, right, strict=True))
+        return total / left[0].shape[1]
 
     K = tiled(pairs, X, X if Z is None else Z, size, symmetric=Z is None)
     return K, mixing(apply, params, X)
@@ -161,11 +158,8 @@ def _full_ntk(apply, params, X, Z, size):
         return jax.grad(lambda p: _outputs(apply, p, x[None])[0] @ output)(params)
 
     def pairs(left, right):
-        flat = [
-            [v.reshape(len(v), -1) for v in jax.tree.leaves(jax.vmap(gradient)(*points))]
-            for points in (left, right)
-        ]
-        return sum(a @ b.T for a, b in zip(*flat, strict=True))
+        left, right = (_flat(jax.vmap(gradient)(*points), 1) for points in (left, right))
+        return sum(a @ b.T for a, b in zip(left, right, strict=True))
 
     def points(X):
         return jnp.repeat(X, c, 0), jnp.tile(jnp.eye(c, dtype=X.dtype), (X.shape[0], 1))
@@ -174,6 +168,11 @@ def _full_ntk(apply, params, X, Z, size):
     K = tiled(pairs, left, left if Z is None else points(Z), size, symmetric=Z is None)
     K = K.reshape(K.shape[0] // c, c, K.shape[1] // c, c).transpose(0, 2, 1, 3)
     return K, mixing(apply, params, X)
+
+
+def _flat(tree, lead):
+    """Leaves of a pytree, with all axes after the first ``lead`` joined into one."""
+    return [v.reshape(*v.shape[:lead], -1) for v in jax.tree.leaves(tree)]
 
 
 def relative_distance(K: ArrayLike, reference: ArrayLike) -> Float[Array, ""]:
