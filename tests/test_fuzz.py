@@ -27,6 +27,9 @@ RECORDS = """
     spectrum.GaussianRBFSpectrum spectrum.Levels spectrum.ModifiedKernel
     spectrum.MovingModifiedKernel spectrum.NeuralSpectrum spectrum.NystromSpectrum
     spectrum.RotatedDensity spectrum.Spectrum spectrum.SphereSpectrum theory.AnnealedCurve
+    kernels.Stationary
+    networks.Alignment networks.Network networks.Resampled networks.Trained rg.FeatureCumulants
+    rg.Flow rg.Root spectrum.Functionals spectrum.Levels spectrum.Spectrum theory.AnnealedCurve
     theory.Curve theory.CurveMC theory.Density theory.Equivalent theory.EquivalentKernel
     theory.FeaturePopulation theory.FinitePopulation theory.GaussianPopulation theory.Hermite
     theory.LayerMoments theory.Moments theory.Optimum theory.Population
