@@ -81,7 +81,7 @@ def test_draws_and_saddle_of_mean_field_networks_are_in_the_units_of_the_data():
     X, Y = draw.standard_normal((5, 7)), draw.standard_normal((5, 2))
     more = {"parametrisation": "mean_field", "richness": 1.4}
     posterior = exact(DeepLinear((6, 5), ridge=0.2, **more), X, Y[:, 0])
-    f = posterior.draws(20_000).f[0]
+    f = posterior.draws(20_000, key=0).f[0]
     mean, variance = posterior.predict(X)
     assert (np.abs(f.mean(0) - mean) < 4.5 * np.sqrt(variance / 20_000)).all()
     both = DeepLinear((60, 120), ridge=1e-9, outputs=2, **more)

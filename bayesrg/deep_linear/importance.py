@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jaxtyping import Float
+from scipy.special import logsumexp
 
-from .. import _checks
 from .._checks import ArrayLike
 
 
@@ -27,7 +27,7 @@ class Importance(eqx.Module):
     @property
     def log_mean(self) -> float:
         """Logarithm of the mean weight, which estimates the log integral of the target."""
-        return float(jax.scipy.special.logsumexp(self.log_weights) - np.log(self.log_weights.size))
+        return float(logsumexp(self.log_weights) - np.log(self.log_weights.size))
 
     @property
     def standard_error(self) -> float:
@@ -38,13 +38,7 @@ class Importance(eqx.Module):
     @property
     def ess(self) -> float:
         """Effective number of draws: the squared sum of the weights over the sum of squares."""
-        w = self.weights
-        return float(1.0 / (w**2).sum())
-
-    @property
-    def pareto_k(self) -> float:
-        """Tail index of the weights. Above 0.7 averages and errors cannot be trusted."""
-        return pareto_k(self.log_weights)
+        return float(1.0 / (self.weights**2).sum())
 
     @property
     def weights(self) -> Float[np.ndarray, " draw"]:
@@ -53,42 +47,22 @@ class Importance(eqx.Module):
         return w / w.sum()
 
     def expect(self, values: ArrayLike):
-        """Return averages of ``values`` (s, ...) under the target, and their standard errors.
-
-        Returns
-        -------
-        mean : (...)
-        standard_error : (...)
-        """
+        """Return averages (...) of ``values`` (s, ...) under the target, and standard errors."""
         values = np.asarray(values)
         w = self.weights.reshape((-1,) + (1,) * (values.ndim - 1))
         mean = (w * values).sum(0)
         return mean, np.sqrt((w**2 * (values - mean) ** 2).sum(0))
 
 
-def pareto_k(log_weights: ArrayLike) -> float:
-    """Return the tail index of importance weights: the shape of a fitted generalised Pareto law.
+def tail_index(log_weights) -> float:
+    """Return the tail index of weights: the shape of a generalised Pareto law fitted to the tail.
 
-    Parameters
-    ----------
-    log_weights : (s,)
-        At least 25 log weights; a constant added to all of them changes nothing.
-
-    Returns
-    -------
-    float
-        Below 0.5 the weights have a finite variance. Above 0.7 their mean cannot be trusted. Minus
-        infinity if the largest weights are all equal.
-
-    References
-    ----------
-    arXiv 1507.02646; the fit is that of Zhang and Stephens (2009).
+    ``log_weights`` (s,) are at least 25; a constant added to all of them changes nothing. Below 0.5
+    the weights have a finite variance. Above 0.7 their mean cannot be trusted. The index is minus
+    infinity if the largest weights are all equal. See arXiv 1507.02646; the fit is that of Zhang
+    and Stephens (2009).
     """
-    log_weights = _checks.finite("log_weights", log_weights, ndim=1)
-    _checks.on_host("deep_linear.pareto_k", log_weights)
     log_w = np.sort(np.asarray(log_weights, float))
-    if log_w.size < 25:
-        raise ValueError(f"log_weights has {log_w.size} entries; a tail needs at least 25")
 
     # Excess x of the m largest weights over the next one.
     m = int(np.ceil(min(0.2 * log_w.size, 3.0 * np.sqrt(log_w.size))))
@@ -133,7 +107,5 @@ class Student(eqx.Module):
         k, half = self.loc.size, 0.5 * (self.dof + self.loc.size)
         z = (x - self.loc) @ self.factor
         front = jax.lax.lgamma(half) - jax.lax.lgamma(self.dof / 2.0)
-        front = (
-            front - 0.5 * k * np.log(np.pi * self.dof) + jnp.log(jnp.diagonal(self.factor)).sum()
-        )
+        front += jnp.log(jnp.diagonal(self.factor)).sum() - 0.5 * k * np.log(np.pi * self.dof)
         return front - half * jnp.log1p((z**2).sum(-1) / self.dof)

@@ -10,28 +10,23 @@ from .problem import check_level, prepare
 
 
 def perturbative_kernel(
-    net: DeepLinear, X: ArrayLike, Y: ArrayLike, level: int
+    net: DeepLinear, X: ArrayLike, y: ArrayLike, level: int
 ) -> Float[np.ndarray, "point point_bis"]:
     r"""Return the posterior mean of :math:`H_lH_l^T/N_l` to first order in one over the width.
 
-    It is :math:`K_l + \frac{1}{t_l}\sum_{k\le l}\frac{1}{N_k}(E[ff^T|Y] - DK)`. The average is over
-    the posterior Gaussian process of infinite width, with kernel K. :math:`t_l` is the product of
-    the squared scales above layer l, and :math:`K_l = K/t_l`. For equal widths the change is
-    linear in depth; without noise it points along the targets.
+    It is :math:`K_l + \frac{1}{t_l}\sum_{k\le l}\frac{1}{N_k}(E[ff^T|y] - cK)`, (n, n). The average
+    is over the posterior Gaussian process of infinite width, with kernel K. :math:`t_l` is the
+    product of the squared scales above layer l, and :math:`K_l = K/t_l`. For equal widths the
+    change is linear in depth; without noise it points along the targets.
 
     Parameters
     ----------
     net : DeepLinear
         A rich mean-field network is far from this limit.
     X : (n, d), inputs
-    Y : (n,), or (n, c) for D = c outputs
+    y : (n,), or (n, c) for c outputs
         Targets.
     level : int, layer l, from 0 (the inputs) to L
-
-    Returns
-    -------
-    (n, n)
-        NumPy array in float64.
 
     Raises
     ------
@@ -42,7 +37,7 @@ def perturbative_kernel(
     ----------
     arXiv 2106.00651; unequal widths, scales and noise are the package's own.
     """
-    problem = prepare(net, X, Y, name="Y")
+    problem = prepare(net, X, y)
     check_level(level, len(problem.widths))
 
     learnt = problem.learnt(0.0)  # infinite width is log q = 0

@@ -15,18 +15,15 @@ from ..networks import DeepLinear
 def order_of_weights(
     net: DeepLinear, weights: Sequence[ArrayLike]
 ) -> Float[Array, "output output_bis"]:
-    r"""Order parameter :math:`Q = AA^T`, :math:`A = W_{L+1}\cdots W_2/(s_{L+1}\cdots s_2)`.
+    r"""Return the order parameter :math:`Q = AA^T` (c, c) of given weights.
+
+    :math:`A = W_{L+1}\cdots W_2/(s_{L+1}\cdots s_2)`; without hidden layers Q is the identity.
 
     Parameters
     ----------
     net : DeepLinear
     weights : list of (N_l, N_{l-1}), l = 1..L+1
         As ``net.init`` or ``net.weights`` returns them.
-
-    Returns
-    -------
-    (c, c)
-        The identity without hidden layers.
 
     Raises
     ------
