@@ -3,6 +3,7 @@
 
 The order parameter Q weights pairs of patches: output a at input x and output b at x' have the
 covariance sum_ij Q_(ai),(bj) K_ij(x, x'), where K_ij compares patch i of x with patch j of x'.
+The chain of Wishart matrices is that of arXiv 2406.03260.
 """
 
 from collections.abc import Mapping
@@ -15,7 +16,7 @@ from jaxtyping import Float
 from .. import _checks
 from .._checks import ArrayLike
 from ..networks import ConvLinear
-from .order import Bartlett, bartlett_factors
+from .order import Bartlett, bartlett_factors, chain_sizes
 
 _CONV = "a networks.ConvLinear, made of channels, masks and a ridge"
 
@@ -23,36 +24,24 @@ _CONV = "a networks.ConvLinear, made of channels, masks and a ridge"
 def conv_sizes(net: ConvLinear, inputs: int) -> tuple[Bartlett, ...]:
     """Return the sizes of the random factors, in the order L, ..., 1 in which they multiply.
 
-    ``inputs`` is the number S_0 of sites of X (n, C_0, S_0). The factor of a layer is (rows, rank);
-    the first has one row per output and site of layer L.
-
-    Raises
-    ------
-    ValueError
-        If ``net`` is no `ConvLinear`, or a mask is wider than the sites that it looks at.
-
-    References
-    ----------
-    arXiv 2406.03260.
+    ``net`` is a ConvLinear, and ``inputs`` the number S_0 of sites of X (n, C_0, S_0). The factor
+    of a layer is (rows, rank); the first has one row per output and site of layer L. A mask wider
+    than the sites that it looks at raises ValueError.
     """
     _checks.instance("net", net, ConvLinear, _CONV)
-    sites, result = net.sites(inputs), []
-    rows = net.outputs * sites[-1]
-    for layer in range(net.depth, 0, -1):
-        result.append(Bartlett(layer, net.channels[layer - 1], rows))
-        rows = result[-1].rank * net.masks[layer - 1]
-    return tuple(result)
+    return chain_sizes(net.channels, net.outputs * net.sites(inputs)[-1], net.masks)
 
 
 def conv_factor(
     net: ConvLinear, inputs: int, latents: Mapping[str, ArrayLike]
 ) -> Float[Array, "*batch output site rank"]:
-    r"""Return a factor G of the order parameter :math:`Q_1 = GG^T` of outputs and sites.
+    r"""Return a factor G (..., c, S_1, r) of the order parameter :math:`Q_1 = GG^T`.
 
     :math:`Q_L` is a Wishart matrix of :math:`C_L` degrees of freedom and mean :math:`1/S_L`. Given
     :math:`Q_l`, :math:`Q_{l-1}` is one of :math:`C_{l-1}` degrees of freedom and mean
     :math:`T_l[Q_l]`: each entry of :math:`Q_l` is spread over the sites that the masks see. A
-    stride that skips sites makes :math:`T_l[Q_l]` singular, which a factor allows.
+    stride that skips sites makes :math:`T_l[Q_l]` singular, which a factor allows (arXiv
+    2406.03260).
 
     Parameters
     ----------
@@ -63,19 +52,11 @@ def conv_factor(
         `conv_sizes` counts: sites of the model deep_linear_conv, or draws of them. A name without
         numbers is left out.
 
-    Returns
-    -------
-    (..., c, S_1, r)
-
     Raises
     ------
     ValueError
-        For latents that are missing, not finite or of another shape, or negative ``c{l}``; if
-        ``net`` is no `ConvLinear`, or a mask is wider than the sites that it looks at.
-
-    References
-    ----------
-    arXiv 2406.03260.
+        For latents that are missing, not finite or of another shape, or negative ``c{l}``; for a
+        mask that is wider than the sites that it looks at.
     """
     sizes = conv_sizes(net, inputs)
     factors = bartlett_factors(sizes, latents)
@@ -95,7 +76,9 @@ def conv_factor(
 def conv_covariance(
     net: ConvLinear, X: ArrayLike, factor: ArrayLike
 ) -> Float[Array, "*batch output point output_bis point_bis"]:
-    r"""Return the covariance :math:`\sum_{ij}Q_{(ai),(bj)}K_{ij}(x,x')` of outputs given Q.
+    r"""Return the covariance (..., c, n, c, n) of the outputs given Q, without noise.
+
+    It is :math:`\sum_{ij}Q_{(ai),(bj)}K_{ij}(x,x')` (arXiv 2406.03260).
 
     Parameters
     ----------
@@ -103,19 +86,10 @@ def conv_covariance(
     X : (n, C_0, S_0), inputs
     factor : (..., c, S_1, r), factor of Q, from `conv_factor`
 
-    Returns
-    -------
-    (..., c, n, c, n)
-        Without noise.
-
     Raises
     ------
     ValueError
         For mismatched shapes, or numbers that are not finite.
-
-    References
-    ----------
-    arXiv 2406.03260.
     """
     _checks.instance("net", net, ConvLinear, _CONV)
     X, factor = net.check(X), _checks.finite("factor", factor)
@@ -125,6 +99,8 @@ def conv_covariance(
             f"factor has shape {factor.shape}; give (..., {expected[0]}, {expected[1]}, r), as "
             "conv_factor returns it for the sites of X"
         )
+
+    # The covariance is a product F F^T: row (a, n) of F sums the patches of x_n, weighed by G.
     columns = jnp.einsum("nip,...air->...anpr", net.patches(X), factor)
     flat = columns.reshape(columns.shape[:-2] + (-1,))
     return _checks.defined("X or factor", jnp.einsum("...anq,...bmq->...anbm", flat, flat))

@@ -17,21 +17,12 @@ def wide_and_deep(energy: ArrayLike, effective_depth: ArrayLike) -> np.ndarray:
 
     q is the root of :math:`\log q = \lambda(r/q - 1)`. It is 1 in a shallow network and r in a very
     deep one. The value r is also the signal variance that maximises the evidence of the shallow
-    model.
+    model. The result (...) has an error of order 1/P (arXiv 2212.14457).
 
     Parameters
     ----------
     energy : (...), :math:`r = y^TK^{-1}y/P` for P points, positive
     effective_depth : (...), :math:`\lambda = LP/N` for L layers of width N, at least 0
-
-    Returns
-    -------
-    (...)
-        NumPy array in float64. Its error is of order 1/P.
-
-    References
-    ----------
-    arXiv 2212.14457.
     """
     _checks.on_host("deep_linear.wide_and_deep", energy, effective_depth)
     r = _checks.on_64_bits("energy", energy, _checks.positive)
@@ -48,27 +39,18 @@ def wide_and_deep(energy: ArrayLike, effective_depth: ArrayLike) -> np.ndarray:
 def leading_log_evidence(
     energy: ArrayLike, effective_depth: ArrayLike, points: ArrayLike
 ) -> np.ndarray:
-    r"""Return the leading part of the log evidence, proportional to P, up to a constant.
+    r"""Return the leading part (...) of the log evidence, proportional to P, up to a constant.
 
     :math:`-P[(\log q)^2/4\lambda + (\log q)/2 + r/2q]`, where q is the root that `wide_and_deep`
     finds. Do not select a depth by this number: it never falls with depth. The next order contains
     :math:`-\frac12\log(1 + \lambda r/q)`, which gives the exact evidence a maximum at finite
-    depth. Use `exact` instead.
+    depth. Use `exact` instead (arXiv 2212.14457).
 
     Parameters
     ----------
     energy : (...), :math:`r = y^TK^{-1}y/P`, positive
     effective_depth : (...), :math:`\lambda = LP/N` for L layers of width N, at least 0
     points : (...), number of points P
-
-    Returns
-    -------
-    (...)
-        NumPy array in float64.
-
-    References
-    ----------
-    arXiv 2212.14457.
     """
     _checks.on_host("deep_linear.leading_log_evidence", energy, effective_depth, points)
     log_q = np.log(wide_and_deep(energy, effective_depth))
@@ -84,17 +66,13 @@ def infinite_depth(width: int, points: int, energy: ArrayLike) -> tuple[float, f
 
     The posterior of the order parameter q is an inverse gamma distribution of shape P/2 + c and
     scale s/2, where c solves :math:`\psi(N/2 + c) = \log(N/2)`. The mean of q is
-    scale / (shape - 1); it is infinite for one point.
+    scale / (shape - 1); it is infinite for one point (arXiv 2212.14457).
 
     Parameters
     ----------
     width : int, N, the width of every layer
     points : int, number of points P
     energy : (), :math:`s = y^TK^{-1}y`, positive
-
-    References
-    ----------
-    arXiv 2212.14457.
     """
     b = _checks.number("width", width, above=0.0) / 2.0
     points = _checks.number("points", points, above=0.0)

@@ -117,7 +117,7 @@ def evidence(
         check_density(net, problem.points, problem.targets)
     joint = joint_of(problem)
     if not net.widths:
-        return Evidence(float(joint.log_likelihood(jnp.zeros(0))), method)
+        return Evidence(float(eqx.filter_jit(joint.log_likelihood)(jnp.zeros(0))), method)
     if key is None:
         raise ValueError("key is None, and importance sampling needs randomness; give a key")
 

@@ -135,6 +135,7 @@ def feature_draw(key: Array, data: Problem, chain: Sequence[ArrayLike]) -> Featu
 
 def _white_factors(keys, widths, chain, A):
     """Draw factors of unit Wishart matrices, one per layer, for the units that f leaves free."""
+    # A Wishart matrix around A A^T is A B (A B)^T, with the Bartlett factor B of a unit one.
     sizes, columns = [], A.shape[1]
     for layer, (G, width) in enumerate(zip(chain, widths, strict=True), 1):
         sizes.append(Bartlett(layer, width - G.shape[1], columns))

@@ -6,6 +6,7 @@ import warnings
 import equinox as eqx
 import numpy as np
 from jaxtyping import Float
+from scipy.optimize import brentq
 
 from .. import _checks
 from .._checks import ArrayLike
@@ -28,8 +29,6 @@ class MatrixSaddle(eqx.Module):
     action : float
         Value of the action. Minus infinity where Q is singular because a width is below the number
         of points.
-    slope : float
-        Largest derivative of the action at Q: zero up to round-off; nan where Q is singular.
     log_evidence : float
         Laplace's approximation around the mode of the Bartlett factors, in units of y. Infinite
         where the evidence diverges.
@@ -40,7 +39,6 @@ class MatrixSaddle(eqx.Module):
     delta: Float[np.ndarray, " output"]
     rho: Float[np.ndarray, "layer output"]
     action: float
-    slope: float
     log_evidence: float
 
     def predict(self, X_new: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
@@ -78,11 +76,12 @@ def matrix_saddle(problem: Problem, occam: bool) -> MatrixSaddle:
 
     joint, counts = joint_of(problem), np.repeat(widths[::-1], c)
     x, energy = joint.least(counts, occam)
-    value, gradient, Q = energy(x)
+    value, _, Q = energy(x)
+
+    # The action has N (log N - 1) for each squared diagonal, which does not depend on x.
     action = float(value + 0.5 * (counts * (np.log(counts) - 1.0)).sum())
     delta = np.array([_shared(q, widths) for q in np.linalg.eigvalsh(Q)])
-    rho, slope = 1.0 + delta / widths[:, None], float(np.abs(gradient).max())
-    return MatrixSaddle(problem, Q, delta, rho, action, slope, joint.laplace())
+    return MatrixSaddle(problem, Q, delta, 1.0 + delta / widths[:, None], action, joint.laplace())
 
 
 def _decoupled(problem, occam):
@@ -109,9 +108,7 @@ def _decoupled(problem, occam):
     rho = np.clip(1.0 + delta[order] / widths[:, None], 0.0, None)
     converges = widths.min() > problem.points + c - rank - 1
     value = joint_of(problem).laplace() if converges else float("inf")
-    slope = float("nan") if (q == 0).any() else 0.0
-    Q = (V * q) @ V.T
-    return MatrixSaddle(problem, Q, delta[order], rho, float(actions.sum()), slope, value)
+    return MatrixSaddle(problem, (V * q) @ V.T, delta[order], rho, float(actions.sum()), value)
 
 
 def _least(problem, occam):
@@ -124,13 +121,11 @@ def _least(problem, occam):
 
 def _shared(q, widths):
     """Return the root d > -min N of ``prod(1 + d / N_l) = q``."""
-    # Newton's method in u, d = min N (exp(u) - 1): every u is allowed, and log q is nearly linear.
-    least, u = widths.min(), 0.0
-    for _ in range(200):
-        ratio = np.expm1(u) * least / widths
-        slope = (np.exp(u) * least / widths / (1.0 + ratio)).sum()
-        step = (np.log1p(ratio).sum() - np.log(q)) / slope
-        u -= step
-        if abs(step) < 1e-15 * max(1.0, abs(u)):
-            break
+
+    def excess(u):
+        return np.log1p(least * np.expm1(u) / widths).sum() - np.log(q)
+
+    # In u, with d = min N (exp(u) - 1), every number is allowed, and the slope is at least 1.
+    least, reach = widths.min(), abs(np.log(q)) + 1.0
+    u = brentq(excess, -reach if q < 1 else -1.0, reach if q > 1 else 1.0, xtol=1e-15, rtol=1e-15)
     return float(least * np.expm1(u))

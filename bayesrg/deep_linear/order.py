@@ -75,19 +75,22 @@ def bartlett_sizes(widths: Sequence[int], outputs: int) -> tuple[Bartlett, ...]:
     """Return the sizes of the random factors, in the order L, ..., 1 in which they multiply.
 
     ``widths`` are (N_1, ..., N_L), and ``outputs`` is the number c of outputs. The factor of a
-    layer is (rows, rank); the first has c rows, and the others as many as the one before has
+    layer is (rows, rank); the first has c rows, and each other as many as the one before has
     columns.
-
-    Raises
-    ------
-    ValueError
-        For a width or number of outputs that is not a positive integer.
     """
-    widths, rows = _checks.whole_numbers("widths", widths), _checks.whole("outputs", outputs)
+    widths, outputs = _checks.whole_numbers("widths", widths), _checks.whole("outputs", outputs)
+    return chain_sizes(widths, outputs, (1,) * len(widths))
+
+
+def chain_sizes(widths, rows, masks) -> tuple[Bartlett, ...]:
+    """Return the sizes of a chain whose factor of layer L has ``rows``.
+
+    Every column of a factor becomes ``masks`` (L,) rows of the next.
+    """
     sizes = []
     for layer in range(len(widths), 0, -1):
         sizes.append(Bartlett(layer, widths[layer - 1], rows))
-        rows = sizes[-1].rank
+        rows = sizes[-1].rank * masks[layer - 1]
     return tuple(sizes)
 
 
@@ -143,7 +146,8 @@ def bartlett_factors(
 def order_parameter(widths: Sequence[int], outputs: int, latents: Mapping[str, ArrayLike]) -> Order:
     r"""Return the order parameter and its chain of factors.
 
-    :math:`G_l = G_{l+1} B_l/\sqrt{N_l}` from the identity down to :math:`Q = G_1 G_1^T`.
+    :math:`G_l = G_{l+1} B_l/\sqrt{N_l}` from the identity down to :math:`Q = G_1 G_1^T` (arXiv
+    2406.03260).
 
     Parameters
     ----------
@@ -163,10 +167,6 @@ def order_parameter(widths: Sequence[int], outputs: int, latents: Mapping[str, A
     ------
     ValueError
         For latents that are missing, not finite or of another shape, or negative squares ``c{l}``.
-
-    References
-    ----------
-    arXiv 2406.03260.
     """
     sizes = bartlett_sizes(widths, outputs)
     factors, G, chain = bartlett_factors(sizes, latents), jnp.eye(outputs), []

@@ -4,9 +4,10 @@
 import numpy as np
 from jaxtyping import Float
 
+from .. import _checks
 from .._checks import ArrayLike
 from ..networks import DeepLinear
-from .problem import check_level, prepare
+from .problem import prepare
 
 
 def perturbative_kernel(
@@ -17,7 +18,8 @@ def perturbative_kernel(
     It is :math:`K_l + \frac{1}{t_l}\sum_{k\le l}\frac{1}{N_k}(E[ff^T|y] - cK)`, (n, n). The average
     is over the posterior Gaussian process of infinite width, with kernel K. :math:`t_l` is the
     product of the squared scales above layer l, and :math:`K_l = K/t_l`. For equal widths the
-    change is linear in depth; without noise it points along the targets.
+    change is linear in depth; without noise it points along the targets (arXiv 2106.00651; unequal
+    widths, scales and noise are the package's own).
 
     Parameters
     ----------
@@ -32,13 +34,9 @@ def perturbative_kernel(
     ------
     ValueError
         For mismatched shapes, non-finite data, or a level outside 0..L.
-
-    References
-    ----------
-    arXiv 2106.00651; unequal widths, scales and noise are the package's own.
     """
     problem = prepare(net, X, y)
-    check_level(level, len(problem.widths))
+    _checks.whole("level", level, least=0, most=len(problem.widths))
 
     learnt = problem.learnt(0.0)  # infinite width is log q = 0
     mean = learnt[:, None] * problem.targets

@@ -173,18 +173,6 @@ def prepare(
     kernel : Kernel, or (n, n), optional
         Replaces the kernel :math:`K = S XX^T/N_0`.
     name : str, what error messages call y
-
-    Raises
-    ------
-    ValueError
-        For mismatched shapes or non-finite data; without noise, for targets outside the range of
-        the kernel, which have no density.
-
-    Warns
-    -----
-    UserWarning
-        Without noise, if the kernel is singular and the targets lie in its range: the density is
-        then a density on that range.
     """
     _checks.warn_32_bits("deep_linear")
     _checks.instance("net", net, DeepLinear, _checks.NET)
@@ -280,8 +268,3 @@ def _diagonalise(kernel, X):
         )
     kept = values > n * np.finfo(float).eps * values[-1]
     return values[kept][::-1], U[:, kept][:, ::-1]
-
-
-def check_level(level, depth, least=0):
-    """Return ``level``, an integer from ``least`` to ``depth``: l is the l-th hidden layer."""
-    return _checks.whole("level", level, least=least, most=depth)

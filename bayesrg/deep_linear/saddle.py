@@ -12,7 +12,7 @@ from .._checks import ArrayLike
 from ..kernels import Kernel
 from ..networks import DeepLinear
 from .matrix import MatrixSaddle, matrix_saddle, moments_given
-from .problem import Problem, check_level, prepare
+from .problem import Problem, prepare
 from .stationary import Stationary, stationary_points
 from .zero_noise import collapsed
 
@@ -51,11 +51,9 @@ class Saddle(eqx.Module):
         r"""Return the gain of layer ``level``: how much its kernel grows along the target.
 
         :math:`y^TK_l^+E[\Phi_l]K_l^+y / y^TK_l^+y` with the prior mean :math:`K_l`, in the limit of
-        wide layers: 1 under the prior, nan without targets. ``level`` is l, from 0 to L.
-
-        For equal widths, no noise and :math:`\alpha = P/N` the gain is
-        :math:`1 + (u - 1 + \alpha)(u^l - 1)/(u - 1)` with :math:`u = \rho`. For mean field it is
-        :math:`u^l`.
+        wide layers: 1 under the prior, nan without targets. ``level`` is l, from 0 to L. For equal
+        widths and no noise it is :math:`1 + (u - 1 + P/N)(u^l - 1)/(u - 1)` with :math:`u = \rho`,
+        and for mean field :math:`u^l`.
         """
         problem = self.problem
         if self.q == 0 or problem.power == 0:
@@ -82,7 +80,7 @@ class Saddle(eqx.Module):
 
     def _pulls(self, level):
         """Return 1 / (N_l q_(l)) for every layer l up to ``level``."""
-        check_level(level, self.rho.size)
+        _checks.whole("level", level, least=0, most=self.rho.size)
         factors = np.cumprod(self.rho[::-1])[::-1]
         return [1.0 / (self.problem.widths[i] * factors[i]) for i in range(level)]
 
@@ -118,8 +116,7 @@ def saddle(
     Returns
     -------
     Saddle, or MatrixSaddle for several outputs
-        With an error of order 1 / width. For several outputs only the point of least action is
-        returned, not the other stationary points.
+        The error is of order 1 / width. A MatrixSaddle does not list other stationary points.
 
     Raises
     ------

@@ -14,7 +14,7 @@ from ..networks import DeepLinear
 from .draws import ExactDraws, stratified
 from .grid import log_prior, weigh
 from .meijer import log_meijer_g
-from .problem import Problem, check_level, prepare
+from .problem import Problem, prepare
 from .zero_noise import log_tilted
 
 
@@ -145,13 +145,14 @@ class Exact(eqx.Module):
         ``level`` is l, from 0 (the inputs) to L.
         """
         problem = self.problem
-        check_level(level, len(problem.widths))
+        _checks.whole("level", level, least=0, most=len(problem.widths))
         squares = problem.scales**2
         inner = np.diag(problem.input_values)
         share = problem.learnt(self.log_q)
         mean = share * problem.target
 
-        # Layer by layer: N - 1 of N units keep the prior given the layer below, one follows f.
+        # Layer by layer, from the inputs up, in the eigenbasis of the kernel: N - 1 of N units keep
+        # the prior given the layer below, and one combination of units follows the function f.
         for i, width in enumerate(problem.widths[:level]):
             weight = self._inverse(i + 1)
             second = mean.T @ (weight[:, None] * mean) + np.diag(weight @ (problem.ridge * share))
@@ -166,10 +167,12 @@ class Exact(eqx.Module):
         under the prior and at infinite width, and nan without targets. ``level`` is l, from 0 to L.
         """
         problem = self.problem
-        check_level(level, len(problem.widths))
+        _checks.whole("level", level, least=0, most=len(problem.widths))
         if problem.power == 0:
             return float("nan")
         learnt, ratio = problem.learnt(self.log_q), problem.target / problem.values
+
+        # mean of (y^T K^+ f)^2 given q: the square of its mean, plus its variance
         along = (learnt @ (ratio * problem.target)) ** 2 + problem.ridge * learnt @ ratio**2
         gain = 1.0
         for i, width in enumerate(problem.widths[:level]):
@@ -185,7 +188,7 @@ class Exact(eqx.Module):
         or 2 in one of these layers.
         """
         problem = self.problem
-        check_level(level, len(problem.widths), least=1)
+        _checks.whole("level", level, most=len(problem.widths))
         # Only the prior suppresses small q if the likelihood is finite at q = 0, or even grows
         # there because all targets are zero without noise.
         if problem.ridge > 0 or problem.power == 0:

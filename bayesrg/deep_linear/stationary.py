@@ -101,7 +101,8 @@ def _point(problem, widths, delta, minimum, occam):
     action = rate + 0.5 * float(problem.misfit(log_q)) - (prefactor if occam else 0.0)
 
     # In the logarithms of the layer factors the Hessian is this diagonal plus a rank-one matrix
-    # (the curvature of the likelihood, which depends on their sum alone).
+    # (the curvature of the likelihood, which depends on their sum alone). So its determinant is
+    # that of the diagonal times ``stretch``, and spread / stretch is the variance of the sum.
     b, diagonal = widths / 2.0, widths * rho / 2.0
     spread = float((1.0 / diagonal).sum())
     stretch = 1.0 + float(problem.curvature(log_q, occam)) * spread
