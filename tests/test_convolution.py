@@ -86,12 +86,12 @@ def local_kernels(net, X):
 
 
 def test_the_network_by_loops():
-    net = SCALED
-    assert net.sites(7) == (7, 3, 2)
-    weights = net.init(0, (2, 7))
-    plain = [np.asarray(W) for W in weights]
-    expected = [loops(net, plain, x) for x in X]
-    assert_allclose(net.apply(weights, X), expected, rtol=1e-12)
+    assert SCALED.sites(7) == (7, 3, 2)
+    rng = np.random.default_rng(3)
+    weights = [rng.standard_normal(shape) for shape in SCALED.white_shapes((2, 7))]
+    expected = [loops(SCALED, weights, x) for x in X]
+    found = jax.jit(lambda weights: SCALED.apply(weights, X))(weights)
+    assert_allclose(found, expected, rtol=1e-12)
 
 
 def test_local_kernels_are_those_of_the_patches():
