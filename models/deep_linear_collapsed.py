@@ -56,11 +56,11 @@ def model(
         numpyro.deterministic("Q", Q)
 
     prior = net.input_kernel(X.shape[1]) if spectrum is None else spectrum
-    noise, factor = net.noise_variance, chain[0] if chain else None
+    variance, factor = net.noise_variance, chain[0] if chain else None
     if outputs == 1 and not brg.deep_linear.noiseless(ridge):  # a cut can use every rule
-        law = brg.gp.marginal(prior, X, noise, scale=Q[0, 0], eigen=eigen)
+        law = brg.gp.marginal(prior, X, variance, scale=Q[0, 0], eigen=eigen)
     else:
-        law = brg.gp.matrix_marginal(prior, X, noise, Q, factor=factor, eigen=eigen)
+        law = brg.gp.matrix_marginal(prior, X, variance, Q, factor=factor, eigen=eigen)
     numpyro.sample("y", law, obs=None if y is None else y.reshape(law.event_shape))
 
 

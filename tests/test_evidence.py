@@ -123,7 +123,7 @@ def test_the_tail_index(shape):
 
 def test_the_proposal():
     loc, A = np.array([1.0, -2.0]), np.array([[2.0, 0.4], [0.4, 1.0]])
-    law = Student(jnp.asarray(loc), jnp.asarray(np.linalg.cholesky(A)), 5.0)
+    law = Student(jnp.asarray(loc), jnp.asarray(np.linalg.cholesky(A)), 5)
     x = np.asarray(jax.jit(lambda: law.sample(jax.random.key(0), 50_000))())
     expected = multivariate_t(loc, np.linalg.inv(A), 5).logpdf(x[:50])
     assert_allclose(jax.jit(lambda x: law.log_prob(x))(x[:50]), expected, rtol=1e-12)

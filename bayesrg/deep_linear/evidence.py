@@ -22,7 +22,7 @@ _METHODS = ("exact", "importance_prior", "importance_laplace")
 _AT_ONCE = 4000  # draws whose likelihoods are computed together; 100 000 is a multiple
 _LEAST = 100  # effective draws that an estimate needs
 _DEFENCE = 0.1  # part of the draws that come from the prior
-_DOF = 5.0  # degrees of freedom of the t distribution
+_DOF = 5  # degrees of freedom of the t distribution
 
 
 class Evidence(eqx.Module):

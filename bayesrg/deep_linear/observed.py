@@ -97,10 +97,10 @@ def _check_small_noise(net, y):
     """Raise if samplers of the weights would move slowly, because the noise is small."""
     if not (_checks.known(net.noise_variance) and _checks.known(y)):
         return
-    noise, power = float(net.noise_variance), float((np.asarray(y) ** 2).mean())
-    if noise < SMALL * power:
+    variance, power = float(net.noise_variance), float((np.asarray(y) ** 2).mean())
+    if variance < SMALL * power:
         raise ValueError(
-            f"the noise variance {noise:.3g} is below {SMALL:g} of the mean squared target "
+            f"the noise variance {variance:.3g} is below {SMALL:g} of the mean squared target "
             f"{power:.3g}: weights then lie close to a curved surface, along which samplers move "
             "slowly; use the model deep_linear_collapsed, or force=True"
         )

@@ -77,6 +77,7 @@ def stationary_points(problem: Problem, occam: bool = True) -> list[Stationary]:
         rank = float(problem.values.size)
         while least * np.expm1(low) > -min(rank, np.exp(log_q(low)) * trace):
             low = 2.0 * low - 1.0
+
         step = _RESOLUTION / widths.size
         high = np.log1p((problem.target**2).sum() / (4.0 * problem.ridge) / least) + step
         u = np.linspace(low, high, int(np.ceil((high - low) / step)) + 1)
