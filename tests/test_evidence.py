@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 import jax
-import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
@@ -9,7 +8,7 @@ from arviz_stats.base import array_stats
 from numpy.testing import assert_allclose
 from oracles import log_normal
 from scipy.special import gammaln, multigammaln, psi
-from scipy.stats import genpareto, multivariate_t
+from scipy.stats import chi2, genpareto, multivariate_t, norm
 
 import bayesrg as brg
 from bayesrg.deep_linear import evidence, exact
@@ -31,13 +30,11 @@ def two_outputs():
 order = jax.jit(lambda latents: order_parameter((4, 3), 2, latents).Q)
 
 
-@pytest.mark.parametrize(
-    "method, draws", [("importance_laplace", 100_000), ("importance_prior", 64_000)]
-)
-def test_two_outputs_reference(method, draws):
+@pytest.mark.parametrize("method", ["importance_laplace", "importance_prior"])
+def test_two_outputs_reference(method):
     X, Y = two_outputs()
     net = DeepLinear((4, 3), ridge=0.15, outputs=2)
-    found = evidence(net, X, Y, method=method, key=0, draws=draws)
+    found = evidence(net, X, Y, method=method, key=0)
     assert found.standard_error < 0.02 and found.pareto_k < 0.7 and found.ess > 1000
     error = np.hypot(found.standard_error, 0.0024)
     assert abs(found.log_evidence + 17.2564) < 4 * error
@@ -59,14 +56,15 @@ def test_the_density_is_that_of_dense_algebra():
         @jax.jit
         def ask(joint=joint, mapped=mapped, x=x):
             Q = order_parameter((4, 3), 2, joint.latents(x)).Q
-            again = joint.join(*joint.split(x))
-            return Q, mapped.kernel(X), joint.log_likelihood(x), again
+            return Q, mapped.kernel(X), joint.log_likelihood(x), joint.log_prior(x)
 
-        Q, K, found, again = map(np.asarray, ask())
+        Q, K, found, prior = map(np.asarray, ask())
         C = np.kron(Q, K) + float(mapped.noise_variance) * np.eye(12)
         expected = log_normal(Y.T.ravel(), np.zeros(12), C)
         assert_allclose(found, expected, rtol=1e-11)
-        assert_allclose(again, x, rtol=0, atol=0)
+        logs, normals = joint.split(x)
+        logs = chi2(joint.dof).logpdf(np.exp(logs)) + logs
+        assert_allclose(prior, logs.sum() + norm.logpdf(normals).sum(), rtol=1e-12)
 
 
 def test_one_output_and_none_to_integrate():
@@ -123,10 +121,10 @@ def test_the_tail_index(shape):
 
 def test_the_proposal():
     loc, A = np.array([1.0, -2.0]), np.array([[2.0, 0.4], [0.4, 1.0]])
-    law = Student(jnp.asarray(loc), jnp.asarray(np.linalg.cholesky(A)), 5)
-    x = np.asarray(jax.jit(lambda: law.sample(jax.random.key(0), 50_000))())
+    law = Student(loc, np.linalg.cholesky(A), 5.0)
+    x = law.sample(np.random.default_rng(0), 50_000)
     expected = multivariate_t(loc, np.linalg.inv(A), 5).logpdf(x[:50])
-    assert_allclose(jax.jit(lambda x: law.log_prob(x))(x[:50]), expected, rtol=1e-12)
+    assert_allclose(law.log_prob(x[:50]), expected, rtol=1e-12)
     covariance = np.cov(x.T) * 3 / 5
     assert_allclose(covariance, np.linalg.inv(A), rtol=0, atol=0.06)
 
@@ -144,8 +142,8 @@ def test_bad_questions():
         evidence(net, X, Y, method="exact")
     with pytest.raises(ValueError, match="draws must be an integer of at least 100, got 5"):
         evidence(net, X, Y, key=0, draws=5)
-    sharp, given = DeepLinear((4, 3), ridge=1e-6, outputs=2), {"key": 0, "draws": 64_000}
-    with pytest.raises(ValueError, match=r"64000 prior draws are worth .* and an evidence needs"):
+    sharp, given = DeepLinear((4, 3), ridge=1e-6, outputs=2), {"key": 0}
+    with pytest.raises(ValueError, match=r"100000 prior draws are worth .* and an evidence needs"):
         evidence(sharp, 10 * X, Y + 100 * X[:, :2], method="importance_prior", **given)
     singular = DeepLinear((3, 1), ridge=0.0, outputs=2)
     with pytest.raises(ValueError, match="Q is singular, no zero-noise density"):

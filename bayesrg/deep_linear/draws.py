@@ -30,6 +30,11 @@ class ExactDraws(eqx.Module):
     exact: bool = True
 
 
+def generator(key) -> np.random.Generator:
+    """Return a generator of random numbers on the host, from a JAX key or an integer."""
+    return np.random.default_rng(np.asarray(jax.random.key_data(_checks.random_key(key))))
+
+
 def stratified(problem: Problem, log_q, weights, count, key) -> ExactDraws:
     """Draw ``count`` values of log q, and outputs given each, from a posterior on a grid.
 
@@ -37,8 +42,7 @@ def stratified(problem: Problem, log_q, weights, count, key) -> ExactDraws:
     ``count`` equal parts of the posterior, in random order.
     """
     _checks.on_host("a posterior of deep_linear", key)
-    count, key = _checks.whole("count", count), _checks.random_key(key)
-    rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
+    count, rng = _checks.whole("count", count), generator(key)
     u = rng.permutation((np.arange(count) + rng.random(count)) / count)
 
     # The weight of a node is spread evenly over its cell, whose edges lie halfway to its

@@ -12,6 +12,7 @@ from jax import Array
 from .. import _checks
 from .._checks import ArrayLike
 from ..networks import DeepLinear
+from .draws import generator
 from .importance import Importance, Student, tail_index
 from .joint import Joint, joint_of
 from .observed import check_density
@@ -22,7 +23,7 @@ _METHODS = ("exact", "importance_prior", "importance_laplace")
 _AT_ONCE = 4000  # draws whose likelihoods are computed together; 100 000 is a multiple
 _LEAST = 100  # effective draws that an estimate needs
 _DEFENCE = 0.1  # part of the draws that come from the prior
-_DOF = 5  # degrees of freedom of the t distribution
+_DOF = 5.0  # degrees of freedom of the t distribution
 
 
 class Evidence(eqx.Module):
@@ -121,11 +122,20 @@ def evidence(
     if key is None:
         raise ValueError("key is None, and importance sampling needs randomness; give a key")
 
-    key = _checks.random_key(key)
-    if method == "importance_prior":
-        sample = _from_prior(joint, key, draws)
-    else:
-        sample = _from_mode(joint, key, *joint.mode()[:2], draws)
+    rng = generator(key)
+    few = draws if method == "importance_prior" else int(_DEFENCE * draws)
+    x = joint.draws(rng, few)
+    if few < draws:
+        mode, precision, _ = joint.mode()
+        law = Student(mode, np.linalg.cholesky(precision), _DOF)
+        x = np.concatenate([law.sample(rng, draws - few), x])
+    latents, prior, log_weights = jax.tree.map(np.asarray, _densities(joint, x))
+    if few < draws:
+        # Density of the proposal: a mixture of both. The prior's part bounds the weights: none
+        # exceeds the likelihood over the share of that part.
+        near, far = np.log1p(-few / draws) + law.log_prob(x), np.log(few / draws) + prior
+        log_weights = log_weights + prior - np.logaddexp(near, far)
+    sample = Importance(latents, np.nan_to_num(log_weights, nan=-1e300, neginf=-1e300))
     ess, k = sample.ess, tail_index(sample.log_weights)
     if ess < _LEAST and method == "importance_prior":
         raise ValueError(
@@ -141,41 +151,11 @@ def evidence(
     return Evidence(sample.log_mean, method, sample.standard_error, ess, k, sample)
 
 
-def _prior_draws(joint, key, draws):
-    """Draw points x (s, k) of the prior."""
-    gamma, normal = jax.random.split(key)
-    dof = jnp.asarray(joint.dof)
-    logs = jax.random.loggamma(gamma, dof / 2.0, (draws, dof.size)) + np.log(2.0)
-    return joint.join(logs, jax.random.normal(normal, (draws, joint.squared.size - dof.size)))
-
-
-def _over(function, x):
-    """Return ``function`` of each point of x (s, k), in batches that bound the memory."""
-    return jax.lax.map(function, x, batch_size=min(x.shape[0], _AT_ONCE))
-
-
 @eqx.filter_jit
-def _from_prior(joint: Joint, key, draws):
-    """Draw from the prior."""
-    x = _prior_draws(joint, key, draws)
-    return _weighted(joint, x, _over(joint.log_likelihood, x))
+def _densities(joint: Joint, x):
+    """Return the factors at points x (s, k), and log prior and log likelihood there, (s,) each."""
 
+    def at(x):
+        return joint.log_prior(x), joint.log_likelihood(x)
 
-@eqx.filter_jit
-def _from_mode(joint: Joint, key, mode, precision, draws):
-    """Draw from a mixture of a t distribution and the prior.
-
-    The prior's part bounds the weights: none exceeds the likelihood over the share of that part.
-    """
-    local, far = jax.random.split(key)
-    law = Student(mode, jnp.linalg.cholesky(precision), _DOF)
-    few = int(_DEFENCE * draws)
-    x = jnp.concatenate([law.sample(local, draws - few), _prior_draws(joint, far, few)])
-    prior, likelihood = _over(lambda x: (joint.log_prior(x), joint.log_likelihood(x)), x)
-    mixture = jnp.logaddexp(np.log(few / draws) + prior, np.log1p(-few / draws) + law.log_prob(x))
-    return _weighted(joint, x, prior + likelihood - mixture)
-
-
-def _weighted(joint, x, log_weights):
-    """Return points x (s, k) as draws; where the density is zero or undefined they do not count."""
-    return Importance(joint.latents(x), jnp.nan_to_num(log_weights, nan=-1e300, neginf=-1e300))
+    return joint.latents(x), *jax.lax.map(at, x, batch_size=min(x.shape[0], _AT_ONCE))

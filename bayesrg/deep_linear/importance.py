@@ -2,11 +2,9 @@
 """Weighted draws: averages, their standard errors, and a check of the weights."""
 
 import equinox as eqx
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jax import Array
 from jaxtyping import Float
+from scipy.linalg import solve_triangular
 from scipy.special import gammaln, logsumexp
 
 from .._checks import ArrayLike
@@ -21,8 +19,8 @@ class Importance(eqx.Module):
     log_weights : (s,), log ratios; the target density need not be normalised
     """
 
-    latents: dict[str, Array]
-    log_weights: Float[Array, " draw"]
+    latents: dict[str, np.ndarray]
+    log_weights: Float[np.ndarray, " draw"]
 
     @property
     def log_mean(self) -> float:
@@ -32,7 +30,7 @@ class Importance(eqx.Module):
     @property
     def standard_error(self) -> float:
         """Standard error of `log_mean`, to first order."""
-        w = np.exp(np.asarray(self.log_weights) - self.log_mean)
+        w = np.exp(self.log_weights - self.log_mean)
         return float(w.std(ddof=1) / np.sqrt(w.size))
 
     @property
@@ -43,7 +41,7 @@ class Importance(eqx.Module):
     @property
     def weights(self) -> Float[np.ndarray, " draw"]:
         """Weights, scaled to add up to one, (s,)."""
-        w = np.exp(np.asarray(self.log_weights) - np.asarray(self.log_weights).max())
+        w = np.exp(self.log_weights - self.log_weights.max())
         return w / w.sum()
 
     def expect(self, values: ArrayLike):
@@ -62,7 +60,7 @@ def tail_index(log_weights) -> float:
     infinity if the largest weights are all equal. See arXiv 1507.02646; the fit is that of Zhang
     and Stephens (2009).
     """
-    log_w = np.sort(np.asarray(log_weights, float))
+    log_w = np.sort(log_weights)
 
     # Excess x of the m largest weights over the next one.
     m = int(np.ceil(min(0.2 * log_w.size, 3.0 * np.sqrt(log_w.size))))
@@ -84,28 +82,26 @@ def tail_index(log_weights) -> float:
 
 
 class Student(eqx.Module):
-    """Multivariate t distribution around ``loc`` (k,) with ``dof`` degrees of freedom, an integer.
+    """Multivariate t distribution around ``loc`` (k,) with ``dof`` degrees of freedom.
 
     ``factor`` (k, k) is the lower Cholesky factor of the inverse scale matrix, which is the
     precision of the Gaussian in the limit of infinite ``dof``.
     """
 
-    loc: Float[Array, " k"]
-    factor: Float[Array, "k k_bis"]
-    dof: int = eqx.field(static=True)
+    loc: Float[np.ndarray, " k"]
+    factor: Float[np.ndarray, "k k_bis"]
+    dof: float
 
-    def sample(self, key, draws):
-        """Draw ``draws`` points, (s, k)."""
-        # normal numbers over the root of a chi-squared number per degree of freedom
-        k = self.loc.size
-        z = jax.random.normal(key, (draws, k + self.dof), self.loc.dtype)
-        z = z[:, :k] / jnp.sqrt((z[:, k:] ** 2).mean(-1, keepdims=True))
-        return self.loc + jax.scipy.linalg.solve_triangular(self.factor.T, z.T, lower=False).T
+    def sample(self, rng, draws):
+        """Draw ``draws`` points, (s, k), with a NumPy generator."""
+        z = rng.standard_normal((draws, self.loc.size))
+        z = z / np.sqrt(rng.chisquare(self.dof, (draws, 1)) / self.dof)
+        return self.loc + solve_triangular(self.factor, z.T, lower=True, trans=1).T
 
     def log_prob(self, x):
         """Return the log density at points ``x`` (s, k), as (s,)."""
         k, half = self.loc.size, 0.5 * (self.dof + self.loc.size)
         z = (x - self.loc) @ self.factor
         front = gammaln(half) - gammaln(self.dof / 2.0) - 0.5 * k * np.log(np.pi * self.dof)
-        front = front + jnp.log(jnp.diagonal(self.factor)).sum()
-        return front - half * jnp.log1p((z**2).sum(-1) / self.dof)
+        front = front + np.log(np.diagonal(self.factor)).sum()
+        return front - half * np.log1p((z**2).sum(-1) / self.dof)

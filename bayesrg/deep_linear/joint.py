@@ -49,10 +49,11 @@ class Joint(eqx.Module):
         """Split x (..., k) into logarithms of squared diagonals and entries below diagonals."""
         return x[..., self.squared], x[..., ~self.squared]
 
-    def join(self, logs, normals):
-        """Join logarithms of squared diagonals and entries below diagonals to points (..., k)."""
-        places = np.concatenate([np.flatnonzero(self.squared), np.flatnonzero(~self.squared)])
-        return jnp.concatenate([logs, normals], -1)[..., np.argsort(places)]
+    def draws(self, rng, count):
+        """Draw ``count`` points (count, k) of the prior with a NumPy generator."""
+        x = rng.standard_normal((count, self.squared.size))
+        x[:, self.squared] = np.log(rng.chisquare(self.dof, (count, self.dof.size)))
+        return x
 
     def latents(self, x) -> dict[str, Array]:
         """Return the squared diagonals ``c{l}`` and the entries ``t{l}`` at x (..., k), a dict."""
@@ -93,11 +94,8 @@ class Joint(eqx.Module):
     def log_likelihood(self, x):
         """Return the log density of the targets given x (k,), in the units of the user's y."""
         misfit, log_det, _ = self.terms(x)
-        return self.log_units() - 0.5 * (misfit + log_det)
-
-    def log_units(self):
-        """Return the log Jacobian from the user's targets to those of the standard network."""
-        return self.problem.points * self.problem.outputs * self.problem.log_scale
+        count = self.problem.points * self.problem.outputs
+        return count * self.problem.log_scale - 0.5 * (misfit + log_det)
 
     def least(self, counts, occam=True):
         """Return the least point (k,) of the energy, and the function `_energy` of x, on the host.
@@ -124,7 +122,8 @@ class Joint(eqx.Module):
         x, energy = self.least(self.dof)
         root, V = np.linalg.eigh(hessian(energy, x))
         precision = (V * np.clip(root, 1e-6 * np.abs(root).max(), None)) @ V.T
-        return x, precision, float(self.log_front() + float(self.log_units()) - energy(x)[0])
+        units = self.problem.points * self.problem.outputs * float(self.problem.log_scale)
+        return x, precision, float(self.log_front() + units - energy(x)[0])
 
     def laplace(self) -> float:
         """Return the log evidence by Laplace's method at the `mode`, in units of the user's y."""
