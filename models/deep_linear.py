@@ -50,13 +50,10 @@ def model(
     net = network(widths, ridge, **options)
     y = check_observed(net, X, y, weights=True, force=force)
 
-    white = [
-        numpyro.sample(
-            f"z{layer}", dist.Normal(0.0, 1.0).expand(shape).to_event(2),
-            infer={"event_dims": ["unit", "unit_bis"]},
-        )
-        for layer, shape in enumerate(net.white_shapes(X.shape[1]), 1)
-    ]  # fmt: skip
+    white = []
+    for layer, shape in enumerate(net.white_shapes(X.shape[1]), 1):
+        law, infer = dist.Normal(0.0, 1.0).expand(shape), {"event_dims": ["unit", "unit_bis"]}
+        white.append(numpyro.sample(f"z{layer}", law.to_event(2), infer=infer))
     weights = net.weights(white, X.shape[1])
 
     with numpyro.plate("output", outputs, dim=-2), numpyro.plate("output_bis", outputs, dim=-1):

@@ -48,32 +48,33 @@ def model(
     """
     options = {"outputs": outputs, "weight_scales": weight_scales, "richness": richness}
     net = deep_linear.network(widths, ridge, parametrisation=parametrisation, **options)
-    y, latents = brg.deep_linear.check_observed(net, X, y, weights=False), {}
+    y = brg.deep_linear.check_observed(net, X, y, weights=False)
 
-    for size in brg.deep_linear.bartlett_sizes(net.widths, outputs):
-        squares = dist.Gamma(jnp.asarray(size.pivots / 2), 0.5)
-        latents |= _site(f"c{size.layer}", squares, "pivot")
-        white = dist.Normal(0.0, 1.0).expand((size.entries,))
-        latents |= _site(f"t{size.layer}", white, "entry")
-
+    latents = bartlett_sites(brg.deep_linear.bartlett_sizes(net.widths, outputs))
     Q, chain = brg.deep_linear.order_parameter(net.widths, outputs, latents)
     with numpyro.plate("output", outputs, dim=-2), numpyro.plate("output_bis", outputs, dim=-1):
         numpyro.deterministic("Q", Q)
 
     prior = net.input_kernel(X.shape[1]) if spectrum is None else spectrum
-    noise, factor = net.noise_variance, chain[0] if chain else None
+    variance, factor = net.noise_variance, chain[0] if chain else None
     if outputs == 1 and not brg.deep_linear.noiseless(ridge):  # a cut can use every rule
-        law = brg.gp.marginal(prior, X, noise, scale=Q[0, 0], eigen=eigen)
+        law = brg.gp.marginal(prior, X, variance, scale=Q[0, 0], eigen=eigen)
     else:
-        law = brg.gp.matrix_marginal(prior, X, noise, Q, factor=factor, eigen=eigen)
+        law = brg.gp.matrix_marginal(prior, X, variance, Q, factor=factor, eigen=eigen)
     numpyro.sample("y", law, obs=None if y is None else y.reshape(law.event_shape))
 
 
-def _site(name, fn, dim):
-    """Sample a vector; return it in a dict, which is empty if the vector has no entry."""
-    if fn.batch_shape == (0,):
-        return {}
-    return {name: numpyro.sample(name, fn.to_event(1), infer={"event_dims": [dim]})}
+def bartlett_sites(sizes):
+    """Sample the Bartlett factors of ``sizes``; return a dict, without vectors that are empty."""
+    latents = {}
+    for size in sizes:
+        squares = dist.Gamma(jnp.asarray(size.pivots / 2), 0.5)
+        normals = dist.Normal(0.0, 1.0).expand((size.entries,))
+        for name, law, dim in (("c", squares, "pivot"), ("t", normals, "entry")):
+            if law.batch_shape != (0,):
+                name, infer = f"{name}{size.layer}", {"event_dims": [dim]}
+                latents[name] = numpyro.sample(name, law.to_event(1), infer=infer)
+    return latents
 
 
 def prepare(data, *, spectrum=None, **hyper):

@@ -12,10 +12,10 @@ matrix of all points, so use at most about 500 points. arXiv 2406.03260.
 import jax
 import jax.numpy as jnp
 import numpyro
-import numpyro.distributions as dist
 
 import bayesrg as brg
 from bayesrg.deep_linear import conv_covariance, conv_factor, conv_sizes
+from bayesrg.models import deep_linear_collapsed
 
 
 def model(
@@ -43,13 +43,8 @@ def model(
         channels, masks, strides, ridge=ridge, weight_scales=weight_scales
     )
     X = jnp.reshape(X, (X.shape[0], inputs, -1))
-    latents = {}
-    for size in conv_sizes(net, X.shape[2]):
-        squares = dist.Gamma(jnp.asarray(size.pivots / 2), 0.5)
-        latents |= _site(f"c{size.layer}", squares, "pivot")
-        white = dist.Normal(0.0, 1.0).expand((size.entries,))
-        latents |= _site(f"t{size.layer}", white, "entry")
 
+    latents = deep_linear_collapsed.bartlett_sites(conv_sizes(net, X.shape[2]))
     factor = conv_factor(net, X.shape[2], latents)
     G, sites = factor[0], factor.shape[1]
     with numpyro.plate("site", sites, dim=-2), numpyro.plate("site_bis", sites, dim=-1):
@@ -59,13 +54,6 @@ def model(
     none = jnp.zeros((X.shape[0], 0), K.dtype)  # no modes: the whole covariance is the residual
     law = brg.gp.MercerNormal(none, none[0], net.ridge, residual=K)
     numpyro.sample("y", law, obs=y)
-
-
-def _site(name, fn, dim):
-    """Sample a vector; return it in a dict, which is empty if the vector has no entry."""
-    if fn.batch_shape == (0,):
-        return {}
-    return {name: numpyro.sample(name, fn.to_event(1), infer={"event_dims": [dim]})}
 
 
 def demo(key):

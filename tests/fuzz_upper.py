@@ -108,11 +108,9 @@ def deep_linear(o):
     return {
         "bartlett_sizes": (deep.bartlett_sizes, dict(widths=(3,), outputs=2)),
         "check_observed": (deep.check_observed, dict(
-            net=two, X=X, Y=BOTH, weights=True, force=False)),
+            net=two, X=X, y=BOTH, weights=True, force=False)),
         "conv_covariance": (deep.conv_covariance, dict(net=conv, X=images, factor=factor)),
         "conv_factor": (deep.conv_factor, dict(net=conv, inputs=3, latents=latents)),
-        "conv_log_likelihood": (deep.conv_log_likelihood, dict(
-            net=conv, X=images, Y=y[:4], factor=factor)),
         "conv_sizes": (deep.conv_sizes, dict(net=conv, inputs=3)),
         "noiseless": (deep.noiseless, dict(ridge=0.1)),
         "order_of_weights": (deep.order_of_weights, dict(net=two, weights=two.init(0, 2))),
@@ -127,7 +125,7 @@ def deep_linear(o):
             white=[np.ones(shape) for shape in conv.white_shapes((1, 3))], inputs=(1, 3))),
         "ConvLinear.apply": (conv.apply, dict(weights=conv.init(0, (1, 3)), X=images)),
         "ConvLinear.local_kernels": (conv.local_kernels, dict(X=images, Z=images[:2])),
-        "evidence": (deep.evidence, dict(net=two, X=X, Y=BOTH, method="importance_laplace", key=0,
+        "evidence": (deep.evidence, dict(net=two, X=X, y=BOTH, method="importance_laplace", key=0,
                                          draws=100)),
         "exact": (deep.exact, given),
         "Exact.predict": (exact.predict, dict(X_new=Z)),
@@ -135,10 +133,7 @@ def deep_linear(o):
         "infinite_depth": (deep.infinite_depth, dict(width=3.0, points=5.0, energy=1.0)),
         "leading_log_evidence": (deep.leading_log_evidence, dict(
             energy=1.0, effective_depth=0.5, points=5.0)),
-        "log_meijer_g": (deep.log_meijer_g, dict(log_z=0.5, b=np.array([0.5, 1.0]))),
-        "order_fourth_moment": (deep.order_fourth_moment, dict(net=conv, inputs=3)),
-        "pareto_k": (deep.pareto_k, dict(log_weights=rng.normal(size=40))),
-        "perturbative_kernel": (deep.perturbative_kernel, dict(net=lin, X=X, Y=y, level=1)),
+        "perturbative_kernel": (deep.perturbative_kernel, dict(net=lin, X=X, y=y, level=1)),
         "prior_density": (deep.prior_density, dict(widths=np.array([3.0, 4.0]), log_q=0.5)),
         "wide_and_deep": (deep.wide_and_deep, dict(energy=1.0, effective_depth=0.5)),
     }  # fmt: skip

@@ -5,14 +5,15 @@ import importlib
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
-from oracles import within
+from oracles import conditional, log_normal, within
 from scipy.integrate import quad
 from scipy.special import logsumexp
 from scipy.stats import chi2, geninvgauss, norm
 
 import bayesrg as brg
-from bayesrg.deep_linear import exact, infinite_depth, leading_log_evidence, log_meijer_g
+from bayesrg.deep_linear import exact, infinite_depth, leading_log_evidence
 from bayesrg.deep_linear import wide_and_deep as wide_and_deep_limit
+from bayesrg.deep_linear.meijer import log_meijer_g
 from bayesrg.networks import DeepLinear
 
 
@@ -34,26 +35,34 @@ def noisy():
     return X, X @ [1, -0.7, 0.4, 0.2] + np.sqrt(0.1) * rng.standard_normal(5), X_new
 
 
-def averages(net, X, y, *functions):
+def averages(widths, K, noise, y, *functions):
     """Evidence and means over q by brute force: layer factors on a product grid, dense Gaussians.
 
-    Written in the units of y and of the noise, whatever the parametrisation.
+    The kernel K and the variance of the noise are in the units of y. Functions take q (g,).
     """
     axes, weights = [], []
-    for width in net.widths:
+    for width in widths:
         law = chi2(width, scale=1 / width)
         x, step = np.linspace(*np.log([law.ppf(1e-13), law.isf(1e-15)]), 101, retstep=True)
         axes.append(x)
         weights.append(law.logpdf(np.exp(x)) + x + np.log(step))
     log_q = sum(np.meshgrid(*axes, indexing="ij")).ravel()
     log_prior = sum(np.meshgrid(*weights, indexing="ij")).ravel()
-    K, noise = np.asarray(net.kernel(X)), float(net.noise_variance)
     kappa, U = np.linalg.eigh(K)
     C = np.exp(log_q)[:, None] * kappa + noise
     like = -0.5 * (np.log(2 * np.pi * C) + (U.T @ y) ** 2 / C).sum(-1)
     total = logsumexp(log_prior + like)
     w = np.exp(log_prior + like - total)
-    return total, [np.tensordot(w, [f(q) for q in np.exp(log_q)], 1) for f in functions]
+    return total, [np.tensordot(w, f(np.exp(log_q)), 1) for f in functions]
+
+
+def regression(X, y, X_new, variance, noise):
+    """Log evidence, mean and variance of Bayesian linear regression, by one joint Gaussian."""
+    Z = np.concatenate([X, X_new])
+    C = variance * Z @ Z.T / X.shape[1]
+    C[: len(X), : len(X)] += noise * np.eye(len(X))
+    mean, covariance = conditional(C, np.arange(len(X)), np.arange(len(X), len(Z)), y)
+    return log_normal(y, 0 * y, C[: len(X), : len(X)]), (mean, np.diag(covariance))
 
 
 # Reference numbers
@@ -196,16 +205,22 @@ def test_evidence_and_predictions_by_brute_force(field):
     X, y, X_new = noisy()
     more = {"parametrisation": "mean_field", "richness": 1.7} if field == "mean_field" else {}
     net = DeepLinear((3, 6), ridge=0.3, weight_scales=[0.8, 1.5, 1.1], **more)
-    K, cross = np.asarray(net.kernel(X)), np.asarray(net.kernel(X_new, X))
-    prior, noise = np.diag(net.kernel(X_new)), float(net.noise_variance)
+    variance, noise = np.prod(np.square([0.8, 1.5, 1.1])) / 4, 0.3
+    if more:
+        variance, noise = variance / (1.7**2 * 6), noise / 6
+    K, cross = variance * X @ X.T, variance * X_new @ X.T
+    prior = variance * (X_new**2).sum(-1)
 
     def predict(q):
+        q = q[:, None, None]
         gain = q * cross @ np.linalg.inv(q * K + noise * np.eye(5))
         mean = gain @ y
-        return np.stack([mean, q * prior - (gain * cross).sum(-1) * q, mean**2])
+        variance = q[..., 0] * (prior - (gain * cross).sum(-1))
+        density = norm.pdf([0.4, -1.0], mean, np.sqrt(variance + noise))
+        return np.stack([mean, variance, mean**2, density], 1)
 
     evidence, (moments, powers, log_q) = averages(
-        net, X, y, predict, lambda q: np.array([q, q**2, q**-0.5]), np.log
+        net.widths, K, noise, y, predict, lambda q: np.stack([q, q**2, q**-0.5], 1), np.log
     )
     post = exact(net, X, y)
     assert_allclose(post.log_evidence, evidence, rtol=0, atol=1e-9)
@@ -217,11 +232,7 @@ def test_evidence_and_predictions_by_brute_force(field):
     assert_allclose(variance, inner + between, rtol=1e-12)
     assert_allclose([post.moment(k) for k in (1, 2, -0.5)], powers, rtol=1e-8)
     assert_allclose(post.mean_log_q, log_q, rtol=0, atol=1e-8)
-    _, (density,) = averages(
-        net, X, y,
-        lambda q: norm.pdf([0.4, -1.0], predict(q)[0], np.sqrt(predict(q)[1] + noise)),
-    )  # fmt: skip
-    assert_allclose(post.log_density(X_new, [0.4, -1.0]), np.log(density), rtol=0, atol=1e-8)
+    assert_allclose(post.log_density(X_new, [0.4, -1.0]), np.log(moments[3]), rtol=0, atol=1e-8)
 
 
 def test_hidden_layers_against_weighted_draws_of_the_weights():
@@ -260,23 +271,21 @@ def test_hidden_layers_against_weighted_draws_of_the_weights():
 def test_without_hidden_layers_it_is_bayesian_linear_regression():
     X, y, X_new = noisy()
     net = DeepLinear((), ridge=0.1, weight_scales=1.3)
-    gp = brg.gp.condition(brg.kernels.Linear(1.3**2 / 4), X, y, 0.1)
+    evidence, expected = regression(X, y, X_new, 1.3**2, 0.1)
     post, point = exact(net, X, y), brg.theory.deep_linear.saddle(net, X, y)
     for solved in (post, point):
-        assert_allclose(solved.log_evidence, gp.log_evidence, rtol=1e-12)
-        for found, expected in zip(solved.predict(X_new), gp.predict(X_new), strict=True):
-            assert_allclose(found, expected, rtol=1e-11)
+        assert_allclose(solved.log_evidence, evidence, rtol=1e-12)
+        assert_allclose(solved.predict(X_new), expected, rtol=1e-11)
     assert post.moment(3) == 1.0 and post.mean_log_q == 0.0
     assert_allclose(post.feature_kernel(0), X @ X.T / 4, rtol=0, atol=1e-13)
 
 
 def test_very_wide_networks_are_gaussian_processes():
     X, y, X_new = noisy()
-    gp = brg.gp.condition(brg.kernels.Linear(0.25), X, y, 0.1)
+    evidence, expected = regression(X, y, X_new, 1.0, 0.1)
     post = exact(DeepLinear((10**6, 10**6), ridge=0.1), X, y)
-    assert_allclose(post.log_evidence, gp.log_evidence, rtol=0, atol=1e-5)
-    for found, expected in zip(post.predict(X_new), gp.predict(X_new), strict=True):
-        assert_allclose(found, expected, rtol=0, atol=1e-5)
+    assert_allclose(post.log_evidence, evidence, rtol=0, atol=1e-5)
+    assert_allclose(post.predict(X_new), expected, rtol=0, atol=1e-5)
     assert_allclose(post.feature_kernel(2), X @ X.T / 4, rtol=0, atol=1e-4)
     assert (post.variance_parts(X_new)[1] < 1e-5).all()
 
@@ -327,8 +336,9 @@ def test_repeated_rows_and_more_points_than_inputs():
     constant = 2 * norm.logpdf(0.0, 0, np.sqrt(2 * 0.2))
     expected = exact(one, X, y).log_evidence + constant
     assert_allclose(double.log_evidence, expected, rtol=1e-11)
-    evidence, _ = averages(DeepLinear((3, 4), ridge=0.2), np.repeat(X, 2, 0), np.repeat(y, 2) + 0.1)
-    shifted = exact(DeepLinear((3, 4), ridge=0.2), np.repeat(X, 2, 0), np.repeat(y, 2) + 0.1)
+    X, y = np.repeat(X, 2, 0), np.repeat(y, 2) + 0.1
+    evidence, _ = averages((3, 4), X @ X.T / 4, 0.2, y)
+    shifted = exact(DeepLinear((3, 4), ridge=0.2), X, y)
     assert_allclose(shifted.log_evidence, evidence, rtol=0, atol=1e-8)
 
 

@@ -1,6 +1,4 @@
 # SPDX-License-Identifier: Apache-2.0
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,8 +12,9 @@ from scipy.stats import norm
 
 import bayesrg as brg
 from bayesrg import _checks
-from bayesrg.deep_linear import evidence, exact, log_meijer_g, saddle
+from bayesrg.deep_linear import check_observed, evidence, exact, saddle
 from bayesrg.deep_linear.features import feature_means
+from bayesrg.deep_linear.meijer import log_meijer_g
 from bayesrg.deep_linear.order import order_parameter
 from bayesrg.deep_linear.problem import prepare
 from bayesrg.models import deep_linear, deep_linear_collapsed
@@ -146,7 +145,7 @@ def test_bad_questions():
         post.inverse_factor(0)
     with pytest.raises(ValueError, match="level must be an integer from 0 to 2, got 1.0"):
         post.gain(1.0)
-    with pytest.raises(ValueError, match="X_new has 3 columns and the training inputs have 4"):
+    with pytest.raises(ValueError, match="X_new has 3 columns and the training inputs 4"):
         post.predict(X_new[:, :3])
     with pytest.raises(ValueError, match="y_new has shape"):
         post.log_density(X_new, [0.0])
@@ -175,11 +174,18 @@ def test_weights_are_not_sampled_at_small_noise_unless_forced():
         model_trace(deep_linear.model, X, y, **hyper)
     with pytest.raises(ValueError, match="use the model deep_linear_collapsed, or force=True"):
         brg.fit(deep_linear.model, (X, y), key=0, draws=1, warmup=0, progress=False, **hyper)
-    forced = model_trace(deep_linear.model, X, y, force=True, **hyper)
-    assert "z3" in forced and forced["y"]["is_observed"]
-    model_trace(deep_linear.model, X, y, widths=(3, 4), ridge=1.1e-3 * power)
-    model_trace(deep_linear.model, X, None, **hyper)  # no targets: the prior
-    model_trace(deep_linear_collapsed.model, X, y, **hyper)
+    net = DeepLinear(**hyper)
+    assert_allclose(check_observed(net, X, y, weights=True, force=True), y)
+    assert check_observed(net, X, None, weights=True) is None  # no targets: the prior
+    check_observed(net, X, y, weights=False)
+    check_observed(DeepLinear((3, 4), ridge=1.1e-3 * power), X, y, weights=True)
+
+    def forced():
+        sites = model_trace(deep_linear.model, X, y, force=True, **hyper)
+        assert sites["y"]["is_observed"]
+        return sites["z3"]["value"], model_trace(deep_linear.model, X, None, **hyper)["y"]["value"]
+
+    assert [v.shape for v in jax.eval_shape(forced)] == [(1, 4), (5,)]
     field = {"parametrisation": "mean_field"}  # noise on y is the ridge over the last width
     with pytest.raises(ValueError, match="below 0.001"):
         model_trace(deep_linear.model, X, y, widths=(3, 4), ridge=3.6e-3 * power, **field)
@@ -193,7 +199,7 @@ def test_one_output_on_the_range_of_a_singular_kernel_without_noise():
     with pytest.raises(ValueError, match=f"{words}: targets outside its range have zero density"):
         model_trace(deep_linear_collapsed.model, X, y, **hyper)
     with pytest.warns(UserWarning, match=f"{words}; the targets lie in its range"):
-        model_trace(deep_linear_collapsed.model, X, inside, **hyper)
+        check_observed(DeepLinear(**hyper), X, inside, weights=False)
     with pytest.warns(UserWarning, match="rank 4"):
         post = exact(DeepLinear(**hyper), X, inside)
     log_c = np.linspace(-7.0, 4.5, 56)
@@ -241,7 +247,7 @@ def test_two_outputs_at_the_edges_by_average_over_weights():
     expected, one_error = brute((4, 3))
     for widths, targets in (((4, 3), Y), ((3, 4), Y @ turn.T)):
         net = DeepLinear(widths, ridge=0.15, outputs=2)
-        found = evidence(net, X, targets, draws=20_000)
+        found = evidence(net, X, targets, key=0, draws=20_000)
         error = np.hypot(found.standard_error, one_error)
         assert abs(found.log_evidence - expected) < 4 * error < 0.2, (widths, error)
     one = saddle(DeepLinear((30, 40), ridge=0.15, outputs=2), X, two_outputs()[1])
@@ -254,22 +260,16 @@ def test_every_route_of_very_wide_networks_is_a_gaussian_process():
     X, Y = two_outputs()
     X_new = np.random.default_rng(6).standard_normal((2, 5))
 
-    @jax.jit
-    @partial(jax.vmap, in_axes=1)
-    def regression(y):
-        law = brg.gp.condition(brg.kernels.Linear(0.2), X, y, 0.15)
-        return law.log_evidence, jnp.stack(law.predict(X_new))
-
-    evidences, expected = regression(Y)
-    total, widths = float(np.sum(evidences)), (10**6, 10**6)
+    K, cross = 0.2 * X @ X.T + 0.15 * np.eye(6), 0.2 * X_new @ X.T
+    total = sum(log_normal(y, np.zeros(6), K) for y in Y.T)
+    gain, widths = cross @ np.linalg.inv(K), (10**6, 10**6)
+    variance = 0.2 * (X_new**2).sum(-1) - (gain * cross).sum(-1)
     net = DeepLinear(widths, ridge=0.15, outputs=2)
     point = saddle(net, X, Y)
     assert_allclose(point.Q, np.eye(2), rtol=0, atol=1e-4)
-    near = saddle(DeepLinear((10**5, 10**5), ridge=0.15, outputs=2), X, Y)
-    gaps = [point.log_evidence - total, near.log_evidence - total]
-    assert_allclose(10 * gaps[0], gaps[1], rtol=0.02)  # of order 1 / width
-    assert abs(gaps[0]) < 1e-4
-    assert_allclose(point.predict(X_new), np.moveaxis(expected, 0, 2), rtol=0, atol=1e-5)
+    assert abs(point.log_evidence - total) < 1e-4  # of order 1 / width
+    for found, expected in zip(point.predict(X_new), (gain @ Y, variance[:, None]), strict=True):
+        assert_allclose(found, expected + 0 * Y[:2], rtol=0, atol=1e-5)
     latents = {"c1": widths[0] - np.arange(2.0), "c2": widths[1] - np.arange(2.0)}
     latents |= {"t1": np.zeros(1), "t2": np.zeros(1)}
     model = handlers.substitute(deep_linear_collapsed.model, latents)
@@ -280,8 +280,7 @@ def test_every_route_of_very_wide_networks_is_a_gaussian_process():
 def test_without_hidden_layers_both_models_are_linear_regression():
     X, y, _ = noisy()
     hyper = {"widths": (), "ridge": 0.1, "weight_scales": 1.3}
-    kernel = brg.kernels.Linear(1.3**2 / 4)
-    expected = jax.jit(lambda y: brg.gp.condition(kernel, X, y, 0.1).log_evidence)(y)
+    expected = log_normal(y, np.zeros(5), 1.3**2 * X @ X.T / 4 + 0.1 * np.eye(5))
     assert_allclose(density_of(deep_linear_collapsed.model, X, y, **hyper), expected, rtol=1e-12)
 
     w = np.array([0.3, -1.2, 0.5, 0.8])
@@ -297,14 +296,16 @@ def test_a_scale_moves_between_layers():
     latents |= {"c2": np.array([2.5, 1.0]), "t2": np.array([-0.3])}
     chain = jax.jit(lambda latents: order_parameter((4, 3), 2, latents).chain)(latents)
     found = []
+    hyper = {"widths": (4, 3), "outputs": 2, "ridge": 0.15}
+
+    @jax.jit
+    def both(scales, problem):
+        data = deep_linear_collapsed.model, (X, Y), hyper | {"weight_scales": scales}
+        return log_density(*data, latents)[0], feature_means(problem, chain)
+
     for scales in ((1.0, 1.0, 1.2), (2.0, 0.5, 1.2)):
-        hyper = {"widths": (4, 3), "outputs": 2, "ridge": 0.15, "weight_scales": scales}
-        data = deep_linear_collapsed.model, (X, Y), hyper
-        density = jax.jit(lambda z, data=data: log_density(*data, z)[0])(latents)
-        net = DeepLinear(hyper.pop("widths"), **hyper)
-        problem = prepare(net, X, Y).as_jax()
-        means = jax.jit(lambda c, problem=problem: feature_means(problem, c))(chain)
-        found.append((density, means))
+        problem = prepare(DeepLinear(**hyper, weight_scales=scales), X, Y).as_jax()
+        found.append(both(np.array(scales), problem))
     assert_allclose(found[1][0], found[0][0], rtol=1e-12)
     assert_allclose(found[1][1][0], 4 * found[0][1][0], rtol=1e-10, atol=1e-13)
     assert_allclose(found[1][1][1], found[0][1][1], rtol=1e-10, atol=1e-13)

@@ -11,7 +11,7 @@ from numpyro.infer import NUTS
 from numpyro.infer.util import log_density
 from oracles import log_normal, within
 from scipy.stats import chi2, norm
-from test_order_parameter import latents_of_the_prior
+from test_order_parameter import latents_of_the_prior, order_moments
 
 import bayesrg as brg
 from bayesrg.deep_linear.features import (
@@ -167,7 +167,7 @@ def test_one_output_has_the_same_density_in_both_laws():
 
 @pytest.mark.parametrize("widths", [(4, 3), (1, 3), (3, 1)])
 def test_prior_predictive_of_both_models_agrees(widths):
-    """Second and fourth moments, against each other and the exact ones."""
+    """Second and fourth moments against the exact ones; weights without a bottleneck."""
     draws = 40_000
     net = DeepLinear(widths, ridge=0.15, outputs=2)
     x = X[:1]
@@ -176,17 +176,19 @@ def test_prior_predictive_of_both_models_agrees(widths):
 
     @jax.jit
     def sampled(keys, latents):
-        raw = jax.vmap(lambda k: net.apply(net.init(k, 5), x)[0])(keys)
-        return raw, order_parameter(widths, 2, latents).chain[0]
+        factor = order_parameter(widths, 2, latents).chain[0]
+        if widths != (4, 3):
+            return (factor,)
+        return factor, jax.vmap(lambda k: net.apply(net.init(k, 5), x)[0])(keys), net.kernel(x)
 
-    raw, factor = (np.asarray(v) for v in sampled(keys, latents))
+    factor, *raw = (np.asarray(v) for v in sampled(keys, latents))
     scale = float(x[0] @ x[0] / 5)
-    np.testing.assert_allclose(net.kernel(x), [[scale]], rtol=1e-13)
+    np.testing.assert_allclose(raw[1:], [[[scale]]] * len(raw[1:]), rtol=1e-13)
     noise = np.random.default_rng(7).standard_normal((draws, factor.shape[-1], 1))
     collapsed = np.sqrt(scale) * (factor @ noise)[..., 0]
-    a, b, c = brg.theory.deep_linear.order.order_moments(widths)
+    a, b, c = order_moments(widths)
     exact = np.array([scale, 3 * a * scale**2, (b + 2 * c) * scale**2])
-    for f in (raw, collapsed):
+    for f in (*raw[:1], collapsed):
         moments = np.stack([(f**2).mean(1), (f**4).mean(1), f[:, 0] ** 2 * f[:, 1] ** 2], 1)
         assert within(moments.mean(0), exact, moments.std(0) / np.sqrt(draws))
     np.testing.assert_allclose(a, np.prod([1 + 2 / w for w in widths]), rtol=1e-14)
@@ -389,10 +391,20 @@ def test_bad_input_is_named(call, message):
 
 def test_zero_noise_on_the_range_of_the_kernel():
     inputs, targets = low_rank()
-    with pytest.warns(UserWarning, match="the targets lie in its range"):
-        law = run(deep_linear_collapsed.model, inputs, targets, ridge=0.0)["y"]["fn"]
-    with pytest.warns(UserWarning, match="the density is that on its range"):
-        assert np.isfinite(law.log_prob(targets))
+
+    net = DeepLinear((4, 3), ridge=0.0, outputs=2)
+    with pytest.warns(UserWarning, match="the targets lie in its range, and the density is that"):
+        brg.deep_linear.check_observed(net, inputs, targets, weights=False)
+
+    @jax.jit
+    def density():
+        sites = run(deep_linear_collapsed.model, inputs, targets, ridge=0.0)
+        return sites["y"]["fn"].log_prob(targets), sites["Q"]["value"]
+
+    found, Q = density()
+    U, s, _ = np.linalg.svd(inputs)
+    rotated, C = U[:, :2].T @ targets, np.kron(np.diag(s**2) / 2, Q)
+    np.testing.assert_allclose(found, log_normal(rotated.ravel(), np.zeros(4), C), rtol=1e-9)
 
     @jax.jit
     def sharp():

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 import jax
-import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
@@ -9,11 +8,11 @@ from arviz_stats.base import array_stats
 from numpy.testing import assert_allclose
 from oracles import log_normal
 from scipy.special import gammaln, multigammaln, psi
-from scipy.stats import genpareto, multivariate_t
+from scipy.stats import chi2, genpareto, multivariate_t, norm
 
 import bayesrg as brg
-from bayesrg.deep_linear import evidence, exact, pareto_k
-from bayesrg.deep_linear.importance import Student
+from bayesrg.deep_linear import evidence, exact
+from bayesrg.deep_linear.importance import Student, tail_index
 from bayesrg.deep_linear.joint import joint_of
 from bayesrg.deep_linear.order import order_parameter
 from bayesrg.deep_linear.problem import prepare
@@ -31,13 +30,11 @@ def two_outputs():
 order = jax.jit(lambda latents: order_parameter((4, 3), 2, latents).Q)
 
 
-@pytest.mark.parametrize(
-    "method, draws", [("importance_laplace", 100_000), ("importance_prior", 65_000)]
-)
-def test_two_outputs_reference(method, draws):
+@pytest.mark.parametrize("method", ["importance_laplace", "importance_prior"])
+def test_two_outputs_reference(method):
     X, Y = two_outputs()
     net = DeepLinear((4, 3), ridge=0.15, outputs=2)
-    found = evidence(net, X, Y, method=method, draws=draws)
+    found = evidence(net, X, Y, method=method, key=0)
     assert found.standard_error < 0.02 and found.pareto_k < 0.7 and found.ess > 1000
     error = np.hypot(found.standard_error, 0.0024)
     assert abs(found.log_evidence + 17.2564) < 4 * error
@@ -54,19 +51,20 @@ def test_the_density_is_that_of_dense_algebra():
     net = DeepLinear((4, 3), ridge=0.15, outputs=2, weight_scales=(1.2, 0.9, 1.1))
     for mapped in (net, DeepLinear((4, 3), ridge=0.15, outputs=2, parametrisation="mean_field")):
         joint = joint_of(prepare(mapped, X, Y))
-        x = np.linspace(-1.0, 1.5, joint.dimension)
+        x = np.linspace(-1.0, 1.5, joint.squared.size)
 
         @jax.jit
         def ask(joint=joint, mapped=mapped, x=x):
             Q = order_parameter((4, 3), 2, joint.latents(x)).Q
-            again = joint.join(*joint.split(x))
-            return Q, mapped.kernel(X), joint.log_likelihood(x), again
+            return Q, mapped.kernel(X), joint.log_likelihood(x), joint.log_prior(x)
 
-        Q, K, found, again = map(np.asarray, ask())
+        Q, K, found, prior = map(np.asarray, ask())
         C = np.kron(Q, K) + float(mapped.noise_variance) * np.eye(12)
         expected = log_normal(Y.T.ravel(), np.zeros(12), C)
         assert_allclose(found, expected, rtol=1e-11)
-        assert_allclose(again, x, rtol=0, atol=0)
+        logs, normals = joint.split(x)
+        logs = chi2(joint.dof).logpdf(np.exp(logs)) + logs
+        assert_allclose(prior, logs.sum() + norm.logpdf(normals).sum(), rtol=1e-12)
 
 
 def test_one_output_and_none_to_integrate():
@@ -75,7 +73,7 @@ def test_one_output_and_none_to_integrate():
     exactly = exact(net, X, Y[:, 0]).log_evidence
     found = evidence(net, X, Y[:, 0])
     assert found.method == "exact" and found.log_evidence == exactly and found.sample is None
-    found = evidence(net, X, Y[:, 0], method="importance_laplace", draws=20_000)
+    found = evidence(net, X, Y[:, 0], method="importance_laplace", key=0, draws=20_000)
     assert abs(found.log_evidence - exactly) < 4 * found.standard_error < 0.05
     flat = evidence(DeepLinear((), ridge=0.15, outputs=2), X, Y)
     alone = [exact(DeepLinear((), ridge=0.15), X, y).log_evidence for y in Y.T]
@@ -100,7 +98,7 @@ def test_without_noise_and_one_layer_against_the_closed_form():
     log_f += np.log(a * b * np.sqrt(a * b) * (1 - r**2))  # d Q = sqrt(ab) da db dr
     steps = (log_a[1] - log_a[0]) ** 2 * 18 / 120
     exactly = front + np.log(np.exp(log_f).sum() * steps)
-    found = evidence(DeepLinear((N,), ridge=0.0, outputs=2), X, Y, draws=20_000)
+    found = evidence(DeepLinear((N,), ridge=0.0, outputs=2), X, Y, key=0, draws=20_000)
     assert abs(found.log_evidence - exactly) < 4 * found.standard_error < 0.1
 
 
@@ -108,8 +106,8 @@ def test_without_noise_and_one_layer_against_the_closed_form():
 def test_a_bottleneck():
     X, Y = two_outputs()
     net = DeepLinear((3, 1), ridge=0.15, outputs=2)
-    a = evidence(net, X, Y, draws=20_000)
-    b = evidence(net, X, Y, method="importance_prior", draws=100_000)
+    a = evidence(net, X, Y, key=0, draws=20_000)
+    b = evidence(net, X, Y, method="importance_prior", key=0, draws=100_000)
     error = np.hypot(a.standard_error, b.standard_error)
     assert abs(a.log_evidence - b.log_evidence) < 4 * error < 0.15
 
@@ -117,18 +115,16 @@ def test_a_bottleneck():
 @pytest.mark.parametrize("shape", [0.9, 0.3, -0.5])
 def test_the_tail_index(shape):
     log_w = np.log(genpareto(shape).rvs(3600, random_state=1))  # 180 make the tail
-    assert_allclose(pareto_k(log_w), array_stats.psislw(-log_w)[1], rtol=0, atol=1e-6)
-    assert pareto_k(np.zeros(50)) == -np.inf
-    with pytest.raises(ValueError, match="at least 25"):
-        pareto_k(np.zeros(10))
+    assert_allclose(tail_index(log_w), array_stats.psislw(-log_w)[1], rtol=0, atol=1e-6)
+    assert tail_index(np.zeros(50)) == -np.inf
 
 
 def test_the_proposal():
     loc, A = np.array([1.0, -2.0]), np.array([[2.0, 0.4], [0.4, 1.0]])
-    law = Student(jnp.asarray(loc), jnp.asarray(np.linalg.cholesky(A)), 5.0)
-    x = np.asarray(jax.jit(lambda: law.sample(jax.random.key(0), 50_000))())
+    law = Student(loc, np.linalg.cholesky(A), 5.0)
+    x = law.sample(np.random.default_rng(0), 50_000)
     expected = multivariate_t(loc, np.linalg.inv(A), 5).logpdf(x[:50])
-    assert_allclose(jax.jit(lambda x: law.log_prob(x))(x[:50]), expected, rtol=1e-12)
+    assert_allclose(law.log_prob(x[:50]), expected, rtol=1e-12)
     covariance = np.cov(x.T) * 3 / 5
     assert_allclose(covariance, np.linalg.inv(A), rtol=0, atol=0.06)
 
@@ -140,13 +136,15 @@ def test_bad_questions():
         evidence(net, X, Y, method="path")
     with pytest.raises(ValueError, match="method must be one of 'exact', 'importance_prior'"):
         evidence(net, X, Y, method="laplace")
+    with pytest.raises(ValueError, match="key is None, and importance sampling needs"):
+        evidence(net, X, Y)
     with pytest.raises(NotImplementedError, match="2 outputs"):
         evidence(net, X, Y, method="exact")
     with pytest.raises(ValueError, match="draws must be an integer of at least 100, got 5"):
-        evidence(net, X, Y, draws=5)
-    sharp = DeepLinear((40, 30), ridge=1e-6, outputs=2)
-    with pytest.raises(ValueError, match=r"2000 prior draws are worth .* and an evidence needs"):
-        evidence(sharp, 10 * X, Y + 100 * X[:, :2], method="importance_prior", draws=2000)
+        evidence(net, X, Y, key=0, draws=5)
+    sharp, given = DeepLinear((4, 3), ridge=1e-6, outputs=2), {"key": 0}
+    with pytest.raises(ValueError, match=r"100000 prior draws are worth .* and an evidence needs"):
+        evidence(sharp, 10 * X, Y + 100 * X[:, :2], method="importance_prior", **given)
     singular = DeepLinear((3, 1), ridge=0.0, outputs=2)
     with pytest.raises(ValueError, match="Q is singular, no zero-noise density"):
         evidence(singular, X[:4], Y[:4])

@@ -12,8 +12,7 @@ from test_house import OBJECTS
 
 HERE = Path(__file__).parent
 RECORDS = """
-    deep_linear.Evidence deep_linear.Exact deep_linear.ExactDraws deep_linear.Importance
-    deep_linear.MatrixSaddle deep_linear.Saddle deep_linear.Stationary
+    deep_linear.Exact deep_linear.Saddle
     data.Data dynamics.DIVERGED dynamics.GO dynamics.REACHED dynamics.Algorithm
     dynamics.Info dynamics.State
     dynamics.Trajectory gp.LinearPosterior gp.Maximum gp.Posterior inference.GridPosterior

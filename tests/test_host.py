@@ -36,12 +36,9 @@ ON_THE_HOST = {
     "evidence, several outputs": (lambda v: deep.evidence(net(outputs=2), X, v).value, X),
     "perturbative_kernel": (lambda v: deep.perturbative_kernel(net(), X, v, 1), y),
     "prior_density": (lambda v: deep.prior_density([3.0], v), 0.5),
-    "log_meijer_g": (lambda v: deep.log_meijer_g(v, [1.0]), 0.5),
-    "log_meijer_g, parameters": (lambda v: deep.log_meijer_g(0.5, v), values),
     "wide_and_deep": (lambda v: deep.wide_and_deep(v, 1.0), 0.5),
     "leading_log_evidence": (lambda v: deep.leading_log_evidence(1.0, 1.0, v), 5.0),
     "infinite_depth": (lambda v: deep.infinite_depth(5, 5, v)[0], 1.0),
-    "pareto_k": (lambda v: deep.pareto_k(v), y),
     "maximise_evidence": (
         lambda v: gp.maximise_evidence(kernels.RBF, 1.0, X, v, ridge=0.1).theta, y
     ),
@@ -76,7 +73,6 @@ def test_derivatives_and_constants_are_refused_alike():
         jax.grad(lambda v: deep.exact(net(v), X, y).log_evidence)(0.1)
     for constant in (
         lambda: kernels.critical_point("tanh"),
-        lambda: deep.infinite_depth(5, 5, 1.0)[0],
         lambda: deep.exact(net(), X, y).log_evidence,
         lambda: gp.maximise_evidence(kernels.RBF, 1.0, X, y, ridge=0.1).theta,
     ):

@@ -57,7 +57,7 @@ def test_two_outputs_with_noise():
     """Posterior means given the order parameter, averaged by importance sampling."""
     X, Y = data()
     net = DeepLinear((120, 80), ridge=0.3, outputs=2)
-    sample = evidence(net, X, Y, draws=4000).sample
+    sample = evidence(net, X, Y, key=0, draws=4000).sample
     rotated = prepare(net, X, Y).as_jax()
 
     @jax.jit
@@ -77,7 +77,7 @@ def test_two_outputs_with_noise():
 def test_draws_of_the_exact_posterior():
     X, Y = data()
     post = exact(DeepLinear((5, 7), ridge=0.2), X, 2 * Y[:, 0])
-    draws = post.draws(4000, seed=1)
+    draws = post.draws(4000, key=1)
     q = draws.Q[0, :, 0, 0]
     assert_allclose(q.mean(), post.moment(1), rtol=2e-4)
     assert_allclose(np.log(q).std(), post.sd_log_q, rtol=2e-3)
@@ -93,7 +93,7 @@ def test_draws_of_the_exact_posterior():
     assert tree["posterior"]["Q"].dims == ("chain", "draw", "output", "output_bis")
     assert tree["posterior"].attrs["exact"] == 1
     with pytest.raises(ValueError, match="count must be a positive integer, got 0"):
-        post.draws(0)
+        post.draws(0, key=1)
 
 
 def test_bad_levels():

@@ -236,21 +236,20 @@ def test_two_outputs_reference():
     expected = [[1.176618, 0.286549], [0.286549, 1.018728]]
     assert_allclose(large.Q, expected, rtol=0, atol=6e-7)
     assert_allclose(large.action, 18.056261, rtol=0, atol=6e-7)
-    assert small.slope < 1e-9 and large.slope < 1e-9
 
 
 def test_two_outputs_by_dense_algebra():
     """The action in the other form, in matrices of all points and outputs, and its gradient."""
     X, Y, X_new = two_outputs()
-    N, ridge = np.array([7.0, 12.0]), 0.15
-    found = saddle(DeepLinear((7, 12), ridge=ridge, outputs=2), X, Y)
+    N, ridge = np.array([4.0, 3.0]), 0.15
+    found = saddle(DeepLinear((4, 3), ridge=ridge, outputs=2), X, Y)
     K, cross, prior = X @ X.T / 5, X_new @ X.T / 5, X_new @ X_new.T / 5
 
     def dense(flat):
         Q = expm(np.array([[flat[0], flat[1]], [flat[1], flat[2]]]))
         rate = 0.0
         for q in np.linalg.eigvalsh(Q):
-            d = brentq(lambda d, q=q: np.log1p(d / N).sum() - np.log(q), -6.99, 1e4, xtol=1e-14)
+            d = brentq(lambda d, q=q: np.log1p(d / N).sum() - np.log(q), -3 + 1e-9, 1e4, xtol=1e-14)
             rate += (N / 2 * (d / N - np.log1p(d / N))).sum()
         covariance = np.kron(Q, K) + ridge * np.eye(12)
         return rate - log_normal(Y.T.ravel(), np.zeros(12), covariance)
@@ -315,7 +314,7 @@ def test_a_kernel_in_place_of_that_of_the_inputs():
     X, Y, X_new = two_outputs()
     kernel = kernels.Linear(1 / 5)
     for outputs, y in ((1, Y[:, 0]), (2, Y)):
-        net = DeepLinear((7, 9), ridge=0.15, outputs=outputs)
+        net = DeepLinear((4, 3), ridge=0.15, outputs=outputs)
         found, given = saddle(net, X, y), saddle(net, X, y, kernel=kernel)
         matrix = saddle(net, X, y, kernel=X @ X.T / 5)
         assert_allclose([given.action, matrix.action], found.action, rtol=1e-9)
@@ -333,7 +332,7 @@ def test_a_kernel_in_place_of_that_of_the_inputs():
     assert_allclose(curved.log_evidence, np.log(w.sum()), rtol=0, atol=1e-9)
     means = np.exp(x) * (cross @ np.linalg.solve(C, Y[:, :1]))[:, 0, 0]
     assert_allclose(curved.predict(X_new)[0], [w @ means / w.sum()], rtol=0, atol=1e-9)
-    with pytest.raises(ValueError, match=r"kernel has shape \(5, 6\) for 6 points"):
+    with pytest.raises(ValueError, match=r"kernel has shape \(5, 6\); give \(6, 6\)"):
         exact(net, X, Y[:, 0], kernel=np.ones((5, 6)))
     with pytest.raises(ValueError, match="kernel has the eigenvalue -1"):
         exact(net, X, Y[:, 0], kernel=-np.eye(6))

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Limits of many layers, for a deep linear network of one output without noise."""
+"""Limits of many layers, for a deep linear network of one output without noise.
+
+Formulas are from arXiv 2212.14457. The data enter by their energy: r per point, s = r P in total.
+"""
 
 import numpy as np
 from scipy.optimize import brentq
@@ -14,29 +17,21 @@ def wide_and_deep(energy: ArrayLike, effective_depth: ArrayLike) -> np.ndarray:
 
     q is the root of :math:`\log q = \lambda(r/q - 1)`. It is 1 in a shallow network and r in a very
     deep one. The value r is also the signal variance that maximises the evidence of the shallow
-    model.
+    model. The result (...) has an error of order 1/P (arXiv 2212.14457).
 
     Parameters
     ----------
     energy : (...), :math:`r = y^TK^{-1}y/P` for P points, positive
     effective_depth : (...), :math:`\lambda = LP/N` for L layers of width N, at least 0
-
-    Returns
-    -------
-    (...)
-        NumPy array in float64. Its error is of order 1/P.
-
-    References
-    ----------
-    arXiv 2212.14457.
     """
     _checks.on_host("deep_linear.wide_and_deep", energy, effective_depth)
     r = _checks.on_64_bits("energy", energy, _checks.positive)
     depth = _checks.on_64_bits("effective_depth", effective_depth, _checks.nonnegative)
     _checks.fit(energy=r.shape, effective_depth=depth.shape)
-    safe = np.where(depth > 0, depth, 1.0)
+
     # With x = depth r/q the equation reads x + log x = log(depth r) + depth: x is Wright's omega,
     # and log q = x - depth.
+    safe = np.where(depth > 0, depth, 1.0)
     log_q = wrightomega(np.log(safe * r) + safe) - safe
     return np.where(depth > 0, np.exp(log_q), 1.0)
 
@@ -44,69 +39,43 @@ def wide_and_deep(energy: ArrayLike, effective_depth: ArrayLike) -> np.ndarray:
 def leading_log_evidence(
     energy: ArrayLike, effective_depth: ArrayLike, points: ArrayLike
 ) -> np.ndarray:
-    r"""Return the leading part of the log evidence, proportional to P, up to a constant.
+    r"""Return the leading part (...) of the log evidence, proportional to P, up to a constant.
 
     :math:`-P[(\log q)^2/4\lambda + (\log q)/2 + r/2q]`, where q is the root that `wide_and_deep`
-    finds.
+    finds. Do not select a depth by this number: it never falls with depth. The next order contains
+    :math:`-\frac12\log(1 + \lambda r/q)`, which gives the exact evidence a maximum at finite
+    depth. Use `exact` instead (arXiv 2212.14457).
 
     Parameters
     ----------
     energy : (...), :math:`r = y^TK^{-1}y/P`, positive
     effective_depth : (...), :math:`\lambda = LP/N` for L layers of width N, at least 0
     points : (...), number of points P
-
-    Returns
-    -------
-    (...)
-        NumPy array in float64.
-
-    Notes
-    -----
-    Do not select a depth by this number: it never falls with depth. The next order contains
-    :math:`-\frac12\log(1 + \lambda r/q)`, which gives the exact evidence a maximum at finite
-    depth. Use `exact` instead.
-
-    References
-    ----------
-    arXiv 2212.14457.
     """
     _checks.on_host("deep_linear.leading_log_evidence", energy, effective_depth, points)
-    q = wide_and_deep(energy, effective_depth)
-    r = _checks.on_64_bits("energy", energy, _checks.positive)
-    depth = _checks.on_64_bits("effective_depth", effective_depth, _checks.nonnegative)
+    log_q = np.log(wide_and_deep(energy, effective_depth))
     points = _checks.on_64_bits("points", points, _checks.positive)
-    _checks.fit(energy=q.shape, points=points.shape)
-    prior = np.log(q) ** 2 / np.where(depth > 0, 4.0 * depth, 1.0)
-    return np.asarray(-points * (prior + 0.5 * np.log(q) + 0.5 * r / q))
+    _checks.fit(energy=log_q.shape, points=points.shape)
+    r, depth = np.asarray(energy, float), np.asarray(effective_depth, float)
+    prior = log_q**2 / np.where(depth > 0, 4.0 * depth, 1.0)
+    return np.asarray(-points * (prior + 0.5 * log_q + 0.5 * r * np.exp(-log_q)))
 
 
-def infinite_depth(width: int, points: int, energy: ArrayLike):
+def infinite_depth(width: int, points: int, energy: ArrayLike) -> tuple[float, float]:
     r"""Return shape and scale of the posterior of q for infinitely many layers of one width.
 
     The posterior of the order parameter q is an inverse gamma distribution of shape P/2 + c and
-    scale s/2, where c solves :math:`\psi(N/2 + c) = \log(N/2)`.
+    scale s/2, where c solves :math:`\psi(N/2 + c) = \log(N/2)`. The mean of q is
+    scale / (shape - 1); it is infinite for one point (arXiv 2212.14457).
 
     Parameters
     ----------
-    width : int
-        N, the width of every layer.
-    points : int
-        P, the number of points.
+    width : int, N, the width of every layer
+    points : int, number of points P
     energy : (), :math:`s = y^TK^{-1}y`, positive
-
-    Returns
-    -------
-    shape, scale : float
-        The mean of q is scale / (shape - 1); it is infinite for one point.
-
-    References
-    ----------
-    arXiv 2212.14457.
     """
-    given = {"width": width, "points": points, "energy": energy}
-    given = [_checks.positive(name, value, ndim=0) for name, value in given.items()]
-    _checks.on_host("deep_linear.infinite_depth", given)
-    width, points, energy = (float(value) for value in given)
-    b = width / 2.0
+    b = _checks.number("width", width, above=0.0) / 2.0
+    points = _checks.number("points", points, above=0.0)
+    energy = _checks.number("energy", energy, above=0.0)
     c = brentq(lambda x: psi(b + x) - np.log(b), 0.0, 1.0, xtol=1e-14)
     return points / 2.0 + c, energy / 2.0

@@ -2,6 +2,7 @@
 """Draws from an exact posterior, in arrays shaped like the draws of a sampler."""
 
 import equinox as eqx
+import jax
 import numpy as np
 from jaxtyping import Float
 
@@ -18,8 +19,7 @@ class ExactDraws(eqx.Module):
     Attributes
     ----------
     Q : (1, s, 1, 1), order parameter
-    effective_ridge : (1, s)
-        T / q; with the mean-field parametrisation T gamma^2 / q.
+    effective_ridge : (1, s), T / q; with the mean-field parametrisation T gamma^2 / q
     f : (1, s, n), outputs at the training inputs, in units of y
     exact : bool, always true
     """
@@ -30,14 +30,19 @@ class ExactDraws(eqx.Module):
     exact: bool = True
 
 
-def stratified(problem: Problem, log_q, weights, count, seed) -> ExactDraws:
+def generator(key) -> np.random.Generator:
+    """Return a generator of random numbers on the host, from a JAX key or an integer."""
+    return np.random.default_rng(np.asarray(jax.random.key_data(_checks.random_key(key))))
+
+
+def stratified(problem: Problem, log_q, weights, count, key) -> ExactDraws:
     """Draw ``count`` values of log q, and outputs given each, from a posterior on a grid.
 
     The grid ``log_q`` (g,) has the probabilities ``weights`` (g,). One value comes from each of
     ``count`` equal parts of the posterior, in random order.
     """
-    count, seed = _checks.whole("count", count), _checks.whole("seed", seed, least=0)
-    rng = np.random.default_rng(seed)
+    _checks.on_host("a posterior of deep_linear", key)
+    count, rng = _checks.whole("count", count), generator(key)
     u = rng.permutation((np.arange(count) + rng.random(count)) / count)
 
     # The weight of a node is spread evenly over its cell, whose edges lie halfway to its

@@ -12,14 +12,15 @@ from jax import Array
 from .. import _checks
 from .._checks import ArrayLike
 from ..networks import DeepLinear
-from .importance import Importance, Student
+from .draws import generator
+from .importance import Importance, Student, tail_index
 from .joint import Joint, joint_of
-from .observed import check_observed
+from .observed import check_density
 from .problem import prepare
 from .scalar import exact
 
 _METHODS = ("exact", "importance_prior", "importance_laplace")
-_AT_ONCE = 4096  # draws whose likelihoods are computed together
+_AT_ONCE = 4000  # draws whose likelihoods are computed together; 100 000 is a multiple
 _LEAST = 100  # effective draws that an estimate needs
 _DEFENCE = 0.1  # part of the draws that come from the prior
 _DOF = 5.0  # degrees of freedom of the t distribution
@@ -30,69 +31,62 @@ class Evidence(eqx.Module):
 
     Attributes
     ----------
-    log_evidence : float, log density of Y, in the units of Y
-    standard_error : float
-        Standard error of ``log_evidence``; zero where no draws are needed.
+    log_evidence : float, log density of y, in the units of y
+    method : str, "exact", "importance_prior" or "importance_laplace"
+    standard_error : float, that of ``log_evidence``; zero where no draws are needed
     ess : float, effective number of draws; infinite where no draws are needed
     pareto_k : float
         Tail index of the weights. Above 0.7 the estimate cannot be trusted.
-    method : str, "exact", "importance_prior" or "importance_laplace"
     sample : Importance or None
-        Weighted posterior draws of the factors of the order parameter; None where no draws are
-        needed.
+        Weighted posterior draws of the factors of the order parameter, if draws are needed.
     """
 
     log_evidence: float
-    standard_error: float
-    ess: float
-    pareto_k: float
     method: str
-    sample: Importance | None
+    standard_error: float = 0.0
+    ess: float = float("inf")
+    pareto_k: float = float("-inf")
+    sample: Importance | None = None
 
 
 def evidence(
     net: DeepLinear,
     X: ArrayLike,
-    Y: ArrayLike,
+    y: ArrayLike,
     *,
     method: str | None = None,
-    key: Array | int = 0,
+    key: Array | int | None = None,
     draws: int = 100_000,
 ) -> Evidence:
     r"""Return the log evidence of a deep linear network, the order parameter integrated out.
 
-    :math:`p(Y) = E_Q\,N(Y; 0, Q\otimes K + T)`, an average over the prior of the order parameter Q.
+    :math:`p(y) = E_Q\,N(y; 0, Q\otimes K + T)`, an average over the prior of the order parameter Q.
+    Where importance sampling fails, use thermodynamic integration:
+    ``bayesrg.inference.path_evidence`` with the model ``deep_linear_collapsed``.
 
     Parameters
     ----------
     net : DeepLinear
     X : (n, d), inputs
-    Y : (n,), or (n, c) for c outputs
-        Targets.
+    y : (n,), or (n, c) for c outputs, targets
     method : "exact", "importance_prior" or "importance_laplace", optional
         "exact" is quadrature to all digits and needs one output; it is then the default.
 
         "importance_laplace" is the default for several outputs. Nine tenths of its draws of the
         Bartlett factors come from a t distribution of 5 degrees of freedom, with the mode and the
         curvature of the joint density. The others come from the prior, so that no weight is large.
+        The error falls with the number of draws and with the width.
 
         "importance_prior" averages the likelihood over prior draws. It works for few data only.
-    key : JAX key or int
-        Randomness of the draws.
+    key : JAX key or int, randomness of the draws; "exact" needs none
     draws : int, number of draws, at least 100
-
-    Returns
-    -------
-    Evidence
-        The error falls as one over the square root of the number of draws. For
-        "importance_laplace" it also falls with the width.
 
     Raises
     ------
     ValueError
-        For an unknown method, mismatched shapes or non-finite data; without noise, where there is
-        no density or the evidence diverges; for "importance_prior" with fewer than 100 effective
-        draws.
+        For an unknown method, a missing key, mismatched shapes or non-finite data; without noise,
+        where there is no density or the evidence diverges; for "importance_prior" with fewer than
+        100 effective draws.
     NotImplementedError
         For the method "exact" with several outputs.
 
@@ -101,11 +95,6 @@ def evidence(
     UserWarning
         If the tail index of the weights is above 0.7 or there are fewer than 100 effective draws:
         the standard error then cannot be trusted.
-
-    Notes
-    -----
-    Where importance sampling fails, use thermodynamic integration:
-    ``bayesrg.inference.path_evidence`` with the model ``deep_linear_collapsed``.
 
     References
     ----------
@@ -119,23 +108,35 @@ def evidence(
             "deep_linear_collapsed"
         )
     _checks.choice("method", method, _METHODS)
-    _checks.on_host("deep_linear.evidence", net, X, Y, key)
+    _checks.on_host("deep_linear.evidence", net, X, y, key)
     draws = _checks.whole("draws", draws, least=_LEAST)
     if method == "exact":
-        value = exact(net, X, Y).log_evidence
-        return Evidence(value, 0.0, float("inf"), float("-inf"), method, None)
-    check_observed(net, X, Y, weights=False)
-    joint = joint_of(prepare(net, X, Y, name="Y"))
-    key = _checks.random_key(key)
+        return Evidence(exact(net, X, y).log_evidence, method)
+
+    problem = prepare(net, X, y)
+    if problem.ridge == 0:
+        check_density(net, problem.points, problem.targets)
+    joint = joint_of(problem)
     if not net.widths:
-        value = float(joint.log_likelihood(jnp.zeros(0)))
-        return Evidence(value, 0.0, float("inf"), float("-inf"), method, None)
-    if method == "importance_prior":
-        x, log_weights = _from_prior(joint, key, int(draws))
-    else:
-        x, log_weights = _from_mode(joint, key, *map(jnp.asarray, joint.mode()), int(draws))
-    sample = Importance(joint.latents(x), jnp.nan_to_num(log_weights, nan=-1e300, neginf=-1e300))
-    ess, k = sample.ess, sample.pareto_k
+        return Evidence(float(eqx.filter_jit(joint.log_likelihood)(jnp.zeros(0))), method)
+    if key is None:
+        raise ValueError("key is None, and importance sampling needs randomness; give a key")
+
+    rng = generator(key)
+    few = draws if method == "importance_prior" else int(_DEFENCE * draws)
+    x = joint.draws(rng, few)
+    if few < draws:
+        mode, precision, _ = joint.mode()
+        law = Student(mode, np.linalg.cholesky(precision), _DOF)
+        x = np.concatenate([law.sample(rng, draws - few), x])
+    latents, prior, log_weights = jax.tree.map(np.asarray, _densities(joint, x))
+    if few < draws:
+        # Density of the proposal: a mixture of both. The prior's part bounds the weights: none
+        # exceeds the likelihood over the share of that part.
+        near, far = np.log1p(-few / draws) + law.log_prob(x), np.log(few / draws) + prior
+        log_weights = log_weights + prior - np.logaddexp(near, far)
+    sample = Importance(latents, np.nan_to_num(log_weights, nan=-1e300, neginf=-1e300))
+    ess, k = sample.ess, tail_index(sample.log_weights)
     if ess < _LEAST and method == "importance_prior":
         raise ValueError(
             f"{draws} prior draws are worth {ess:.1f} of the posterior, and an evidence needs "
@@ -147,36 +148,14 @@ def evidence(
             "the evidence and its error cannot be trusted; use bayesrg.inference.path_evidence",
             stacklevel=2,
         )
-    return Evidence(sample.log_mean, sample.standard_error, ess, k, method, sample)
-
-
-def _prior_draws(joint, key, draws):
-    gamma, normal = jax.random.split(key)
-    dof = jnp.asarray(joint.dof)
-    logs = jax.random.loggamma(gamma, dof / 2.0, (draws, dof.size)) + np.log(2.0)
-    return joint.join(logs, jax.random.normal(normal, (draws, joint.dimension - dof.size)))
-
-
-def _over(function, x):
-    return jax.lax.map(function, x, batch_size=min(x.shape[0], _AT_ONCE))
+    return Evidence(sample.log_mean, method, sample.standard_error, ess, k, sample)
 
 
 @eqx.filter_jit
-def _from_prior(joint: Joint, key, draws):
-    x = _prior_draws(joint, key, draws)
-    return x, _over(joint.log_likelihood, x)
+def _densities(joint: Joint, x):
+    """Return the factors at points x (s, k), and log prior and log likelihood there, (s,) each."""
 
+    def at(x):
+        return joint.log_prior(x), joint.log_likelihood(x)
 
-@eqx.filter_jit
-def _from_mode(joint: Joint, key, mode, precision, draws):
-    """Draw from a mixture of a t distribution and the prior; return points and log weights.
-
-    The prior's part bounds the weights: none exceeds the likelihood over the share of that part.
-    """
-    local, far = jax.random.split(key)
-    law = Student(mode, jnp.linalg.cholesky(precision), _DOF)
-    few = int(_DEFENCE * draws)
-    x = jnp.concatenate([law.sample(local, draws - few), _prior_draws(joint, far, few)])
-    prior = _over(joint.log_prior, x)
-    mixture = jnp.logaddexp(np.log(few / draws) + prior, np.log1p(-few / draws) + law.log_prob(x))
-    return x, prior + _over(joint.log_likelihood, x) - mixture
+    return joint.latents(x), *jax.lax.map(at, x, batch_size=min(x.shape[0], _AT_ONCE))

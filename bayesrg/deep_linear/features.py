@@ -1,5 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Posterior feature kernels of all layers of a deep linear network, given its order parameter."""
+"""Posterior feature kernels of all layers of a deep linear network, given its order parameter.
+
+`Problem` arguments hold JAX arrays, from `Problem.as_jax`. The factors G_l (c, r_l) of a chain are
+those that `order_parameter` returns. First layer: arXiv 2111.11954; the recursion over layers is
+the package's own.
+"""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -11,7 +16,7 @@ from jax.scipy.linalg import solve_triangular
 from jaxtyping import Float
 
 from .._checks import ArrayLike
-from .._linalg import eigh
+from .._linalg import eigh, ratio
 from .order import Bartlett, bartlett_factor
 from .problem import Problem
 
@@ -23,22 +28,25 @@ class Features(NamedTuple):
     kernels: Float[Array, "layer point point_bis"]
 
 
-def _given(data, Q):
-    """Posterior of f given the order parameter Q, in the eigenbases of the kernel and of Q.
+def _eigenbasis(data, Q):
+    """Return eigenvectors V (c, c) of Q, and the variance of signal and of targets, (r, c) each.
 
-    Returns the eigenvectors V (c, c) of Q, then the mean and variance of f, the variance of the
-    targets and that of the signal, each (r, c): both bases together make all entries independent.
+    In the eigenbases of the kernel and of Q all entries of the targets are independent.
     """
     q, V = eigh(Q)
-    q = jnp.clip(q, 0.0)
-    signal = data.values[:, None] * q
-    total = signal + data.ridge
-    share = jnp.where(total > 0, signal / jnp.where(total > 0, total, 1.0), 0.0)
-    return V, share * (data.targets @ V), share * data.ridge, total, signal
+    signal = data.values[:, None] * jnp.clip(q, 0.0)
+    return V, signal, signal + data.ridge
+
+
+def _function(data, chain):
+    """Return V (c, c), and mean and variance of f (r, c) in both eigenbases, given a chain."""
+    V, signal, total = _eigenbasis(data, chain[0] @ chain[0].T if chain else jnp.eye(data.outputs))
+    share = ratio(signal, total)
+    return V, share * (data.targets @ V), share * data.ridge
 
 
 def drive(data: Problem, Q: ArrayLike) -> Float[Array, ""]:
-    r"""Return the drive :math:`\Delta(Q)`: how strongly the data change the order parameter.
+    r"""Return the drive :math:`\Delta(Q)`: how strongly the data change Q (c, c).
 
     .. math:: \Delta(Q) = \sum_{ia}\left[\kappa_i q_a R_{ia}^2/C_{ia}^2 - \kappa_i q_a/C_{ia}
               \right],\qquad C_{ia} = \kappa_i q_a + T,
@@ -46,18 +54,9 @@ def drive(data: Problem, Q: ArrayLike) -> Float[Array, ""]:
     where R are the targets in the eigenbases of the kernel and of Q. The posterior mean of the
     drive equals the posterior mean of the excess of every layer, at any width. This identity is a
     test of samplers.
-
-    Parameters
-    ----------
-    data : Problem
-        With JAX arrays.
-    Q : (c, c), order parameter
     """
-    Q = jnp.asarray(Q)
-    V, _, _, total, signal = _given(data, Q)
-    safe = jnp.where(total > 0, total, 1.0)
-    R = data.targets @ V
-    return jnp.where(total > 0, signal / safe * (R**2 / safe - 1.0), 0.0).sum()
+    V, signal, total = _eigenbasis(data, jnp.asarray(Q))
+    return (ratio(signal, total) * (ratio((data.targets @ V) ** 2, total) - 1.0)).sum()
 
 
 def _left_inverse(G):
@@ -79,7 +78,7 @@ def prior_features(data: Problem) -> Float[Array, "layer point point_bis"]:
 def feature_means(
     data: Problem, chain: Sequence[ArrayLike]
 ) -> Float[Array, "layer point point_bis"]:
-    r"""Return the posterior means of all feature kernels, given the chain of factors G_l.
+    r"""Return the posterior means of all feature kernels, (L, n, n), given a chain of factors.
 
     .. math:: M_l = (1 - r_l/N_l) s_l^2 M_{l-1}
               + E[f Q_{l+1}^+ f^T | chain, Y]/(N_l t_l),\qquad M_0 = XX^T/N_0,
@@ -88,26 +87,9 @@ def feature_means(
     l. The average of :math:`M_l` over posterior draws of the chain is the posterior mean of
     :math:`\Phi_l = H_l H_l^T/N_l`. It has less noise than an average over draws of :math:`\Phi_l`
     (Rao-Blackwell).
-
-    Parameters
-    ----------
-    data : Problem
-        With JAX arrays.
-    chain : (G_1, ..., G_L), factors (c, r_l) that `order_parameter` returns
-
-    Returns
-    -------
-    (L, n, n)
-        Means for l = 1..L.
-
-    References
-    ----------
-    arXiv 2111.11954 for the first layer; the recursion is the package's own.
     """
     chain = [jnp.asarray(G) for G in chain]
-    Q = chain[0] @ chain[0].T if chain else jnp.eye(data.outputs)
-    V, mean, variance, _, _ = _given(data, Q)
-    variance = variance * (data.values[:, None] > 0)
+    V, mean, variance = _function(data, chain)
     U, scales = data.vectors, data.scales
     M, result = (U * data.input_values) @ U.T, []
     for layer, (G, width) in enumerate(zip(chain, data.widths, strict=True)):
@@ -125,33 +107,16 @@ def feature_means(
 
 
 def feature_draw(key: Array, data: Problem, chain: Sequence[ArrayLike]) -> Features:
-    r"""Draw the function and all feature kernels, given the chain of factors G_l.
+    r"""Draw the function and all feature kernels, given the chain of factors of one draw of Q.
 
     In every layer f fixes the :math:`r_l` combinations of units that the weights above read. The
     other combinations keep their prior: :math:`N_l\Phi_l = Z_l Z_l^T + W_l`, where :math:`W_l` is
-    a Wishart matrix of :math:`N_l - r_l` degrees of freedom and scale :math:`s_l^2\Phi_{l-1}`.
-    The cost does not depend on the widths.
-
-    Parameters
-    ----------
-    key : JAX key
-    data : Problem
-        With JAX arrays.
-    chain : (G_1, ..., G_L)
-        Factors (c, r_l) that `order_parameter` returns, of one posterior draw.
-
-    Returns
-    -------
-    Features
-        Distributed as f and the kernels of a posterior draw of all weights.
-
-    References
-    ----------
-    arXiv 2111.11954 for the first layer; the recursion is the package's own.
+    a Wishart matrix of :math:`N_l - r_l` degrees of freedom and scale :math:`s_l^2\Phi_{l-1}`. So f
+    and kernels have the law of those of a posterior draw of all weights. The cost does not depend
+    on the widths.
     """
     chain = [jnp.asarray(G) for G in chain]
-    Q = chain[0] @ chain[0].T if chain else jnp.eye(data.outputs)
-    V, mean, variance, _, _ = _given(data, Q)
+    V, mean, variance = _function(data, chain)
     U, scales = data.vectors, data.scales
     keys = random.split(key, 3)
     f = mean + jnp.sqrt(variance) * random.normal(keys[0], mean.shape, mean.dtype)
@@ -170,6 +135,7 @@ def feature_draw(key: Array, data: Problem, chain: Sequence[ArrayLike]) -> Featu
 
 def _white_factors(keys, widths, chain, A):
     """Draw factors of unit Wishart matrices, one per layer, for the units that f leaves free."""
+    # A Wishart matrix around A A^T is A B (A B)^T, with the Bartlett factor B of a unit one.
     sizes, columns = [], A.shape[1]
     for layer, (G, width) in enumerate(zip(chain, widths, strict=True), 1):
         sizes.append(Bartlett(layer, width - G.shape[1], columns))

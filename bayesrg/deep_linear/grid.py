@@ -7,12 +7,11 @@ import numpy as np
 from scipy.special import gammaln, logsumexp, polygamma, psi
 
 from .meijer import log_meijer_g
-from .problem import Problem
+from .problem import Problem, in_parts
 from .stationary import stationary_points
 
 _EDGE = np.log(1e-14)  # a tail ends where one node has this share of the total weight
 _MOST = 200_000  # points of a grid
-_AT_ONCE = 2_000_000  # numbers held in memory together
 
 
 def log_prior(log_q, shapes):
@@ -21,7 +20,6 @@ def log_prior(log_q, shapes):
     q is a product of independent variables Gamma(b) / b with the ``shapes`` b (L,). The density is
     :math:`G(q\prod b_l\,|\,b)/\prod\Gamma(b_l)` (arXiv 2212.14457).
     """
-    shapes = np.asarray(shapes, float)
     return log_meijer_g(log_q + np.log(shapes).sum(), shapes) - gammaln(shapes).sum()
 
 
@@ -29,6 +27,10 @@ def weigh(
     problem: Problem, tilt: float = 0.0, factors: Callable | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     r"""Return a grid over all of :math:`q^k p(q) p(y|q)` and weights of the trapezoid rule.
+
+    The grid first covers the prior, and 12 standard deviations around every minimum of the action
+    (there may be two, far apart). It then grows until both ends have a weight below 1e-14 of the
+    total. Six points per standard deviation give all digits, because the integrand is analytic.
 
     Parameters
     ----------
@@ -44,17 +46,6 @@ def weigh(
     log_q : (g,), equidistant
     log_weight : (g,)
         Logarithm of prior times likelihood times step, without :math:`q^k` and the factors.
-
-    Raises
-    ------
-    ValueError
-        If more than 200 000 points would be needed.
-
-    Notes
-    -----
-    The grid first covers the prior, and 12 standard deviations around every minimum of the action
-    (there may be two, far apart). It then grows until both ends have a weight below 1e-14 of the
-    total. Six points per standard deviation give all digits, because the integrand is analytic.
     """
     b = problem.shapes
     if not b.size:  # no hidden layer: the order parameter is one
@@ -76,9 +67,8 @@ def weigh(
 
     def evaluate(first, last):
         x = step * np.arange(first, last)
-        size = max(1, _AT_ONCE // max(1, problem.values.size))
-        pieces = [problem.log_likelihood(x[i : i + size]) for i in range(0, x.size, size)]
-        return x, log_prior(x, b) + np.concatenate(pieces) + np.log(step)
+        likelihood = in_parts(problem.log_likelihood, x, problem.values.size)
+        return x, log_prior(x, b) + likelihood + np.log(step)
 
     # Nodes are integers times the step, so that a part added at an end continues the grid.
     first, last = int(np.floor(low / step)), int(np.ceil(high / step)) + 1

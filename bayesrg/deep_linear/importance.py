@@ -2,13 +2,11 @@
 """Weighted draws: averages, their standard errors, and a check of the weights."""
 
 import equinox as eqx
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jax import Array
 from jaxtyping import Float
+from scipy.linalg import solve_triangular
+from scipy.special import gammaln, logsumexp
 
-from .. import _checks
 from .._checks import ArrayLike
 
 
@@ -21,74 +19,48 @@ class Importance(eqx.Module):
     log_weights : (s,), log ratios; the target density need not be normalised
     """
 
-    latents: dict[str, Array]
-    log_weights: Float[Array, " draw"]
+    latents: dict[str, np.ndarray]
+    log_weights: Float[np.ndarray, " draw"]
 
     @property
     def log_mean(self) -> float:
         """Logarithm of the mean weight, which estimates the log integral of the target."""
-        return float(jax.scipy.special.logsumexp(self.log_weights) - np.log(self.log_weights.size))
+        return float(logsumexp(self.log_weights) - np.log(self.log_weights.size))
 
     @property
     def standard_error(self) -> float:
         """Standard error of `log_mean`, to first order."""
-        w = np.exp(np.asarray(self.log_weights) - self.log_mean)
+        w = np.exp(self.log_weights - self.log_mean)
         return float(w.std(ddof=1) / np.sqrt(w.size))
 
     @property
     def ess(self) -> float:
         """Effective number of draws: the squared sum of the weights over the sum of squares."""
-        w = self.weights
-        return float(1.0 / (w**2).sum())
-
-    @property
-    def pareto_k(self) -> float:
-        """Tail index of the weights. Above 0.7 averages and errors cannot be trusted."""
-        return pareto_k(self.log_weights)
+        return float(1.0 / (self.weights**2).sum())
 
     @property
     def weights(self) -> Float[np.ndarray, " draw"]:
         """Weights, scaled to add up to one, (s,)."""
-        w = np.exp(np.asarray(self.log_weights) - np.asarray(self.log_weights).max())
+        w = np.exp(self.log_weights - self.log_weights.max())
         return w / w.sum()
 
     def expect(self, values: ArrayLike):
-        """Return averages of ``values`` (s, ...) under the target, and their standard errors.
-
-        Returns
-        -------
-        mean : (...)
-        standard_error : (...)
-        """
+        """Return averages (...) of ``values`` (s, ...) under the target, and standard errors."""
         values = np.asarray(values)
         w = self.weights.reshape((-1,) + (1,) * (values.ndim - 1))
         mean = (w * values).sum(0)
         return mean, np.sqrt((w**2 * (values - mean) ** 2).sum(0))
 
 
-def pareto_k(log_weights: ArrayLike) -> float:
-    """Return the tail index of importance weights: the shape of a fitted generalised Pareto law.
+def tail_index(log_weights) -> float:
+    """Return the tail index of weights: the shape of a generalised Pareto law fitted to the tail.
 
-    Parameters
-    ----------
-    log_weights : (s,)
-        At least 25 log weights; a constant added to all of them changes nothing.
-
-    Returns
-    -------
-    float
-        Below 0.5 the weights have a finite variance. Above 0.7 their mean cannot be trusted. Minus
-        infinity if the largest weights are all equal.
-
-    References
-    ----------
-    arXiv 1507.02646; the fit is that of Zhang and Stephens (2009).
+    ``log_weights`` (s,) are at least 25; a constant added to all of them changes nothing. Below 0.5
+    the weights have a finite variance. Above 0.7 their mean cannot be trusted. The index is minus
+    infinity if the largest weights are all equal. See arXiv 1507.02646; the fit is that of Zhang
+    and Stephens (2009).
     """
-    log_weights = _checks.finite("log_weights", log_weights, ndim=1)
-    _checks.on_host("deep_linear.pareto_k", log_weights)
-    log_w = np.sort(np.asarray(log_weights, float))
-    if log_w.size < 25:
-        raise ValueError(f"log_weights has {log_w.size} entries; a tail needs at least 25")
+    log_w = np.sort(log_weights)
 
     # Excess x of the m largest weights over the next one.
     m = int(np.ceil(min(0.2 * log_w.size, 3.0 * np.sqrt(log_w.size))))
@@ -116,24 +88,20 @@ class Student(eqx.Module):
     precision of the Gaussian in the limit of infinite ``dof``.
     """
 
-    loc: Float[Array, " k"]
-    factor: Float[Array, "k k_bis"]
+    loc: Float[np.ndarray, " k"]
+    factor: Float[np.ndarray, "k k_bis"]
     dof: float
 
-    def sample(self, key, draws):
-        """Draw ``draws`` points, (s, k)."""
-        normal, chi = jax.random.split(key)
-        z = jax.random.normal(normal, (draws, self.loc.size), self.loc.dtype)
-        scale = 2.0 * jax.random.gamma(chi, self.dof / 2.0, (draws,), self.loc.dtype) / self.dof
-        z = z / jnp.sqrt(scale)[:, None]
-        return self.loc + jax.scipy.linalg.solve_triangular(self.factor.T, z.T, lower=False).T
+    def sample(self, rng, draws):
+        """Draw ``draws`` points, (s, k), with a NumPy generator."""
+        z = rng.standard_normal((draws, self.loc.size))
+        z = z / np.sqrt(rng.chisquare(self.dof, (draws, 1)) / self.dof)
+        return self.loc + solve_triangular(self.factor, z.T, lower=True, trans=1).T
 
     def log_prob(self, x):
         """Return the log density at points ``x`` (s, k), as (s,)."""
         k, half = self.loc.size, 0.5 * (self.dof + self.loc.size)
         z = (x - self.loc) @ self.factor
-        front = jax.lax.lgamma(half) - jax.lax.lgamma(self.dof / 2.0)
-        front = (
-            front - 0.5 * k * np.log(np.pi * self.dof) + jnp.log(jnp.diagonal(self.factor)).sum()
-        )
-        return front - half * jnp.log1p((z**2).sum(-1) / self.dof)
+        front = gammaln(half) - gammaln(self.dof / 2.0) - 0.5 * k * np.log(np.pi * self.dof)
+        front = front + np.log(np.diagonal(self.factor)).sum()
+        return front - half * np.log1p((z**2).sum(-1) / self.dof)

@@ -8,7 +8,7 @@ from .. import _checks
 from .._checks import ArrayLike
 from .._covariance.noiseless import RANGE, check_range
 from ..networks import DeepLinear
-from .problem import singular
+from .problem import check_targets, singular
 
 SMALL = 1e-3  # noise variance over mean squared target below which weights mix too slowly
 
@@ -16,27 +16,25 @@ SMALL = 1e-3  # noise variance over mean squared target below which weights mix 
 def check_observed(
     net: DeepLinear,
     X: ArrayLike,
-    Y: ArrayLike | None = None,
+    y: ArrayLike | None = None,
     *,
     weights: bool,
     force: bool = False,
 ) -> Array | None:
     """Check data against a network before its posterior is sampled, and return the targets.
 
+    Inside a compiled program numbers cannot be read, and only shapes are checked.
+
     Parameters
     ----------
     net : DeepLinear
-    X : (n, d)
-    Y : (n,) or (n, 1) for one output, (n, c) for several, optional
+    X : (n, d), inputs
+    y : (n,) or (n, 1) for one output, (n, c) for several, optional
+        Targets. They are returned as (n,) for one output, and as (n, c) for several.
     weights : bool
         Whether weights are sampled, and not the order parameter alone.
     force : bool
         Whether to let weights be sampled at any noise above zero.
-
-    Returns
-    -------
-    (n,) for one output, (n, c) for several, or None
-        The targets.
 
     Raises
     ------
@@ -51,41 +49,35 @@ def check_observed(
     UserWarning
         Without noise, if the kernel is singular and the targets lie in its range: the density is
         then a density on that range.
-
-    Notes
-    -----
-    Inside a compiled program numbers cannot be read, and only shapes are checked.
     """
     _checks.instance("net", net, DeepLinear, _checks.NET)
     weights, force = _checks.flag("weights", weights), _checks.flag("force", force)
     X = _checks.inputs("X", _checks.finite("X", X, ndim=2))
-    _refuse_no_noise(net, weights)
-    if Y is None:
-        return None
-    Y = _checks.targets("y", Y, X.shape[0])
-    if (1 if Y.ndim == 1 else Y.shape[1]) != net.outputs:
+    no_noise = _checks.known(net.ridge) and float(net.ridge) == 0.0
+    if no_noise and weights:
         raise ValueError(
-            f"y has shape {Y.shape} and the network {net.outputs} output(s); give one column per "
-            "output, or outputs= the columns of y"
+            "ridge is 0, and without noise weights have no posterior density; use the model "
+            "deep_linear_collapsed, or deep_linear.exact for one output"
         )
+    if y is None:
+        return None
+
+    y = check_targets("y", y, net, X.shape[0])
     if weights and not force:
-        _refuse_small_noise(net, Y)
-    _refuse_divergence(net, X, Y.reshape(X.shape[0], -1))
-    return Y.reshape(-1) if net.outputs == 1 else Y
+        _check_small_noise(net, y)
+    if no_noise and _checks.known(X) and _checks.known(y):
+        X, Y = np.asarray(X, float), np.asarray(y, float).reshape(X.shape[0], -1)
+        U = singular(X)[0]
+        check_density(net, U.shape[1], Y)
+        stray = np.linalg.norm(Y - U @ (U.T @ Y)) > RANGE * np.linalg.norm(Y)
+        check_range(X.shape[0], U.shape[1], stray)
+    return y.reshape(-1) if net.outputs == 1 else y
 
 
 def noiseless(ridge: ArrayLike) -> bool:
-    """Return whether ``ridge`` is the number 0; a value that cannot be read counts as positive.
+    """Return whether the noise variance ``ridge`` () is the number 0.
 
-    Parameters
-    ----------
-    ridge : ()
-        Noise variance.
-
-    Returns
-    -------
-    bool
-        False for a ridge that JAX traces.
+    A value that JAX traces cannot be read, and counts as positive.
 
     Raises
     ------
@@ -101,41 +93,26 @@ def noiseless(ridge: ArrayLike) -> bool:
     return True
 
 
-def _no_noise(net):
-    return _checks.known(net.ridge) and float(net.ridge) == 0.0
-
-
-def _refuse_no_noise(net, weights):
-    if not _no_noise(net):
+def _check_small_noise(net, y):
+    """Raise if samplers of the weights would move slowly, because the noise is small."""
+    if not (_checks.known(net.noise_variance) and _checks.known(y)):
         return
-    if weights:
+    variance, power = float(net.noise_variance), float((np.asarray(y) ** 2).mean())
+    if variance < SMALL * power:
         raise ValueError(
-            "ridge is 0, and without noise weights have no posterior density; use the model "
-            "deep_linear_collapsed, or deep_linear.exact for one output"
-        )
-
-
-def _refuse_small_noise(net, Y):
-    if not (_checks.known(net.noise_variance) and _checks.known(Y)):
-        return
-    noise, power = float(net.noise_variance), float((np.asarray(Y) ** 2).mean())
-    if noise < SMALL * power:
-        raise ValueError(
-            f"the noise variance {noise:.3g} is below {SMALL:g} of the mean squared target "
+            f"the noise variance {variance:.3g} is below {SMALL:g} of the mean squared target "
             f"{power:.3g}: weights then lie close to a curved surface, along which samplers move "
             "slowly; use the model deep_linear_collapsed, or force=True"
         )
 
 
-def _refuse_divergence(net, X, Y):
-    if not _no_noise(net) or not (_checks.known(X) and _checks.known(Y)):
-        return
-    X, Y = np.asarray(X, float), np.asarray(Y, float)
-    c, rank = net.outputs, int(np.linalg.matrix_rank(Y))
-    U = singular(X)[0]
-    points = U.shape[1]
-    least = min(net.widths, default=c)
+def check_density(net, points, Y):
+    """Raise unless targets Y (n, c) have a density and an evidence without noise.
 
+    ``points`` is the rank of the kernel.
+    """
+    c, rank = net.outputs, int(np.linalg.matrix_rank(Y))
+    least = min(net.widths, default=c)
     if least < c:
         more = f"; width {least} below rank {rank}: interpolation impossible, evidence is zero"
         raise ValueError(
@@ -150,6 +127,3 @@ def _refuse_divergence(net, X, Y):
             f"not above {points} + {c} - {rank} - 1: the evidence diverges; give a positive ridge, "
             "wider layers, or drop outputs that are zero or repeated"
         )
-
-    stray = np.linalg.norm(Y - U @ (U.T @ Y)) > RANGE * np.linalg.norm(Y)
-    check_range(X.shape[0], points, stray)

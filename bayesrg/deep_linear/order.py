@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Order parameter of a deep linear network: its chain of Wishart factors, and its prior."""
+"""Order parameter of a deep linear network, a product of one random factor per layer.
+
+Under the prior Q = G_1 G_1^T is a chain of Wishart matrices: G_l = G_{l+1} B_l / sqrt(N_l), where
+the Bartlett factor B_l is a lower trapezoid of independent numbers (arXiv 2406.03260).
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -8,7 +12,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jaxtyping import Float
-from scipy.special import psi
 
 from .. import _checks
 from .._checks import ArrayLike
@@ -19,8 +22,7 @@ class Bartlett(NamedTuple):
 
     The squares on its diagonal are chi-squared with ``dof`` (rank,) degrees of freedom. The
     ``normals`` numbers below the diagonal are standard normal. Models sample a square for each of
-    the ``pivots``, and ``entries`` normal numbers. A last diagonal entry of one degree of freedom
-    with rows below it is sampled as a normal number, because its column may have either sign.
+    the ``pivots``, and ``entries`` normal numbers.
     """
 
     layer: int
@@ -41,6 +43,11 @@ class Bartlett(NamedTuple):
     def dof(self) -> Float[np.ndarray, " rank"]:
         """Degrees of freedom of the squared diagonal, N - i."""
         return self.width - np.arange(self.rank, dtype=float)
+
+    # In a layer narrower than the columns above it, the last diagonal entry has one degree of
+    # freedom, and its column may have either sign without changing Q. If this entry had to be
+    # positive, a chain would stop at zero on its way to the other sign. So it is sampled as a
+    # normal number.
 
     @property
     def pivots(self) -> Float[np.ndarray, " pivot"]:
@@ -64,68 +71,37 @@ class Order(NamedTuple):
     chain: tuple[Array, ...]
 
 
-class Moments(NamedTuple):
-    """Prior moments ``E Q_aa^2``, ``E Q_aa Q_bb``, ``E Q_ab^2`` of two different outputs a, b."""
-
-    diagonal: float
-    product: float
-    cross: float
-
-
 def bartlett_sizes(widths: Sequence[int], outputs: int) -> tuple[Bartlett, ...]:
-    """List the sizes of the random factors, in the order L, ..., 1 in which they multiply.
+    """Return the sizes of the random factors, in the order L, ..., 1 in which they multiply.
 
-    Parameters
-    ----------
-    widths : (N_1, ..., N_L)
-    outputs : int
-        Number c of outputs.
-
-    Returns
-    -------
-    tuple of Bartlett, (L,)
-        Each factor is (rows, rank), and its rank is the number of rows of the next one.
-
-    Raises
-    ------
-    ValueError
-        For a width or number of outputs that is not a positive integer.
-
-    Notes
-    -----
-    In a layer narrower than the columns above it, the last diagonal entry has one degree of
-    freedom, and its column may have either sign without changing Q. If this entry had to be
-    positive, a chain would stop at zero on its way to the other sign. With its sign, it has no
-    boundary.
-
-    References
-    ----------
-    arXiv 2406.03260 for the chain of Wishart laws.
+    ``widths`` are (N_1, ..., N_L), and ``outputs`` is the number c of outputs. The factor of a
+    layer is (rows, rank); the first has c rows, and each other as many as the one before has
+    columns.
     """
-    widths, rows = _checks.whole_numbers("widths", widths), _checks.whole("outputs", outputs)
+    widths, outputs = _checks.whole_numbers("widths", widths), _checks.whole("outputs", outputs)
+    return chain_sizes(widths, outputs, (1,) * len(widths))
+
+
+def chain_sizes(widths, rows, masks) -> tuple[Bartlett, ...]:
+    """Return the sizes of a chain whose factor of layer L has ``rows``.
+
+    Every column of a factor becomes ``masks`` (L,) rows of the next.
+    """
     sizes = []
     for layer in range(len(widths), 0, -1):
         sizes.append(Bartlett(layer, widths[layer - 1], rows))
-        rows = sizes[-1].rank
+        rows = sizes[-1].rank * masks[layer - 1]
     return tuple(sizes)
 
 
 def bartlett_factor(
     size: Bartlett, squares: ArrayLike | None, normals: ArrayLike | None
 ) -> Float[Array, "*batch row rank"]:
-    """Return the lower trapezoid B of a layer, made of its squares and normal numbers.
+    """Return the lower trapezoid B (..., rows, rank) of a layer.
 
-    Parameters
-    ----------
-    size : Bartlett
-    squares : (..., rank) or (..., rank - 1), squared diagonal; None if there is none
-    normals : (..., k)
-        Entries below the diagonal and those diagonal entries whose squares are not given, row by
-        row; None if there are none.
-
-    Returns
-    -------
-    (..., rows, rank)
+    ``squares`` (..., rank) or (..., rank - 1) is the squared diagonal. ``normals`` (..., k) are the
+    entries below the diagonal, and diagonal entries whose square is not given, row by row. Either
+    is None if it has no number.
     """
     given = jnp.asarray(normals if squares is None else squares)
     squares = given[..., :0] if squares is None else given
@@ -143,24 +119,23 @@ def bartlett_factor(
 def bartlett_factors(
     sizes: Sequence[Bartlett], latents: Mapping[str, ArrayLike]
 ) -> list[Float[Array, "*batch row rank"]]:
-    """Check the ``latents`` of a chain and assemble the trapezoids B of its ``sizes``."""
-    if not isinstance(latents, Mapping):
-        raise ValueError(
-            f"latents must be a mapping of c1, t1 and so on, got {_checks.shown(latents)}; give "
-            "the sites of the model, or a draw of them"
-        )
+    """Check the ``latents`` of a chain and return the trapezoids B of its ``sizes``."""
+    _checks.instance(
+        "latents", latents, Mapping, "a mapping of c1, t1 and so on, as the model samples them"
+    )
     given = {}
     for size in sizes:
-        least, total = size.rank - (size.rows > size.width), size.rank + size.normals
         squares, normals = f"c{size.layer}", f"t{size.layer}"
         for name, check in ((squares, _checks.nonnegative), (normals, _checks.finite)):
             if latents.get(name) is not None:
                 given[name] = jnp.atleast_1d(check(f"latents[{name!r}]", latents[name]))
+
+        # Whole diagonals are allowed too: other densities than that of the model use them.
         c, t = (given[n].shape[-1] if n in given else 0 for n in (squares, normals))
-        if not least <= c <= size.rank or c + t != total:
+        if not size.pivots.size <= c <= size.rank or c + t != size.rank + size.normals:
             raise ValueError(
-                f"latents has {c} numbers in {squares!r} and {t} in {normals!r}; give {least} and "
-                f"{total - least}, as layer {size.layer} of the model has"
+                f"latents has {c} numbers in {squares!r} and {t} in {normals!r}; give "
+                f"{size.pivots.size} and {size.entries}, as layer {size.layer} of the model has"
             )
 
     batch = _checks.fit(**{name: value.shape[:-1] for name, value in given.items()})
@@ -171,15 +146,15 @@ def bartlett_factors(
 def order_parameter(widths: Sequence[int], outputs: int, latents: Mapping[str, ArrayLike]) -> Order:
     r"""Return the order parameter and its chain of factors.
 
-    :math:`G_l = G_{l+1} B_l/\sqrt{N_l}` from the identity down to :math:`Q = G_1 G_1^T`.
+    :math:`G_l = G_{l+1} B_l/\sqrt{N_l}` from the identity down to :math:`Q = G_1 G_1^T` (arXiv
+    2406.03260).
 
     Parameters
     ----------
     widths : (N_1, ..., N_L)
-    outputs : int
-        Number c of outputs.
+    outputs : int, number c of outputs
     latents : mapping
-        For every layer ``c{l}`` (..., pivots) and ``t{l}`` (..., entries), the numbers that
+        For every layer l ``c{l}`` (..., pivots) and ``t{l}`` (..., entries), the numbers that
         `bartlett_sizes` counts: sites of the model deep_linear_collapsed, or draws of them. A name
         without numbers is left out.
 
@@ -192,10 +167,6 @@ def order_parameter(widths: Sequence[int], outputs: int, latents: Mapping[str, A
     ------
     ValueError
         For latents that are missing, not finite or of another shape, or negative squares ``c{l}``.
-
-    References
-    ----------
-    arXiv 2406.03260.
     """
     sizes = bartlett_sizes(widths, outputs)
     factors, G, chain = bartlett_factors(sizes, latents), jnp.eye(outputs), []
@@ -219,26 +190,3 @@ def latent_excess(
     for size, B in zip(sizes, bartlett_factors(sizes, latents), strict=True):
         result.append((B**2).sum((-2, -1)) - size.width * size.rows)
     return jnp.stack(result[::-1], -1)
-
-
-def order_moments(widths: Sequence[int]) -> Moments:
-    """Return prior moments of the order parameter of hidden layers of ``widths`` (N_1, ..., N_L).
-
-    The mean of the order parameter is the identity.
-    """
-    # A layer of width N changes the moments (a, b, c) to a (1 + 2/N), b + 2c/N, c + (b + c)/N.
-    a, b, c = 1.0, 1.0, 0.0
-    for width in widths[::-1]:
-        a, b, c = a * (1 + 2 / width), b + 2 * c / width, c + (b + c) / width
-    return Moments(a, b, c)
-
-
-def order_log_det(widths: Sequence[int], outputs: int) -> float:
-    r"""Return the prior mean of :math:`\log\det Q` for hidden ``widths`` and c ``outputs``.
-
-    It is minus infinity if a width is below c, because Q is then singular.
-    """
-    if min(widths, default=outputs) < outputs:
-        return -np.inf
-    i = np.arange(outputs)
-    return float(sum((psi((width - i) / 2) + np.log(2 / width)).sum() for width in widths))

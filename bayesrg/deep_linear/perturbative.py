@@ -4,46 +4,39 @@
 import numpy as np
 from jaxtyping import Float
 
+from .. import _checks
 from .._checks import ArrayLike
 from ..networks import DeepLinear
-from .problem import check_level, prepare
+from .problem import prepare
 
 
 def perturbative_kernel(
-    net: DeepLinear, X: ArrayLike, Y: ArrayLike, level: int
+    net: DeepLinear, X: ArrayLike, y: ArrayLike, level: int
 ) -> Float[np.ndarray, "point point_bis"]:
     r"""Return the posterior mean of :math:`H_lH_l^T/N_l` to first order in one over the width.
 
-    It is :math:`K_l + \frac{1}{t_l}\sum_{k\le l}\frac{1}{N_k}(E[ff^T|Y] - DK)`. The average is over
-    the posterior Gaussian process of infinite width, with kernel K. :math:`t_l` is the product of
-    the squared scales above layer l, and :math:`K_l = K/t_l`. For equal widths the change is
-    linear in depth; without noise it points along the targets.
+    It is :math:`K_l + \frac{1}{t_l}\sum_{k\le l}\frac{1}{N_k}(E[ff^T|y] - cK)`, (n, n). The average
+    is over the posterior Gaussian process of infinite width, with kernel K. :math:`t_l` is the
+    product of the squared scales above layer l, and :math:`K_l = K/t_l`. For equal widths the
+    change is linear in depth; without noise it points along the targets (arXiv 2106.00651; unequal
+    widths, scales and noise are the package's own).
 
     Parameters
     ----------
     net : DeepLinear
         A rich mean-field network is far from this limit.
     X : (n, d), inputs
-    Y : (n,), or (n, c) for D = c outputs
+    y : (n,), or (n, c) for c outputs
         Targets.
     level : int, layer l, from 0 (the inputs) to L
-
-    Returns
-    -------
-    (n, n)
-        NumPy array in float64.
 
     Raises
     ------
     ValueError
         For mismatched shapes, non-finite data, or a level outside 0..L.
-
-    References
-    ----------
-    arXiv 2106.00651; unequal widths, scales and noise are the package's own.
     """
-    problem = prepare(net, X, Y, name="Y")
-    check_level(level, len(problem.widths))
+    problem = prepare(net, X, y)
+    _checks.whole("level", level, least=0, most=len(problem.widths))
 
     learnt = problem.learnt(0.0)  # infinite width is log q = 0
     mean = learnt[:, None] * problem.targets

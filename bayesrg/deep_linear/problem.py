@@ -29,27 +29,19 @@ class Problem(eqx.Module):
 
     Attributes
     ----------
-    widths : :math:`(N_1, ..., N_L)`
-        Widths of the hidden layers.
+    widths : (N_1, ..., N_L) of the hidden layers
     points : int, number of points P; without noise the rank of the kernel
-    values : (r,), positive eigenvalues :math:`\kappa` of the kernel
-    vectors : (n, r), eigenvectors of the kernel
+    values, vectors : (r,) and (n, r), positive eigenvalues :math:`\kappa` and eigenvectors of K
     targets : (r, c), targets in that basis
-    outside : (c,)
-        Squared length of the part of the targets outside the range of the kernel, over T.
-    log_det_outside : ()
-        Sum of :math:`\log 2\pi T` over the dimensions outside that range, per output.
-    ridge : ()
-        T; with the mean-field parametrisation T times :math:`\gamma^2`.
-    kernel : Kernel or None
-        Kernel that replaces the kernel of the inputs.
-    inputs : (n, d)
-        X.
-    loadings : (d, r) or None
-        New inputs times the loadings are their covariances with the modes.
+    outside : (c,), squared length of the targets' part outside the range of the kernel, over T
+    log_det_outside : (), sum of :math:`\log 2\pi T` over the dimensions outside it, per output
+    ridge : (), T; with the mean-field parametrisation T times :math:`\gamma^2`
+    kernel : Kernel or None, what replaces the kernel of the inputs
+    inputs : (n, d), X
+    loadings : (d, r) or None; new inputs times loadings are their covariances with the modes
     variance : (), S / N_0: prior variance of an output per squared length of its input
     scales : (L + 1,), standard deviations of the weights
-    output_scale : (), factor by which the targets were multiplied
+    output_scale, log_scale : (), factor by which the targets were multiplied, and its logarithm
     """
 
     widths: tuple[int, ...] = eqx.field(static=True)
@@ -66,6 +58,7 @@ class Problem(eqx.Module):
     variance: float | Float[Array, ""]
     scales: Float[np.ndarray | Array, " level"]
     output_scale: float | Float[Array, ""]
+    log_scale: float | Float[Array, ""]
 
     def as_jax(self) -> "Problem":
         """Return the problem with JAX arrays, which compiled programs take as arguments."""
@@ -99,9 +92,7 @@ class Problem(eqx.Module):
     def logs(self, log_q):
         r"""Return the logarithms of :math:`\kappa_i q` and of C, both (g, r)."""
         signal = np.log(self.values) + np.asarray(log_q)[..., None]
-        if self.ridge == 0:
-            return signal, signal
-        return signal, np.logaddexp(signal, np.log(self.ridge))
+        return signal, np.logaddexp(signal, np.log(self.ridge) if self.ridge else -np.inf)
 
     def learnt(self, log_q):
         r"""Return the share :math:`\kappa_i q/C_i` of each target in the posterior mean, (g, r)."""
@@ -152,12 +143,8 @@ class Problem(eqx.Module):
         """Return prior covariances of new outputs with the modes (m, r), and variances (m,)."""
         _checks.on_host("a posterior of deep_linear", X_new)
         X_new = _checks.squares("X_new", _checks.on_64_bits("X_new", X_new, _checks.inputs))
-        X_new = X_new[:, None] if X_new.ndim == 1 else X_new
-        if X_new.shape[1] != self.inputs.shape[1]:
-            raise ValueError(
-                f"X_new has {X_new.shape[1]} columns and the training inputs have "
-                f"{self.inputs.shape[1]}; give both the same features"
-            )
+        X_new = X_new.reshape(len(X_new), -1)
+        _checks.columns("X_new", X_new, self.inputs.shape[1], "the training inputs")
         if self.kernel is not None:
             cross = np.asarray(self.kernel(X_new, self.inputs), float)
             return cross @ self.vectors, np.asarray(self.kernel.diag(X_new), float)
@@ -182,39 +169,19 @@ def prepare(
     net : DeepLinear
         A mean-field network is replaced by the standard network with the same outputs.
     X : (n, d), inputs
-    y : (n,) or (n, c)
-        Targets.
+    y : (n,) or (n, c), targets
     kernel : Kernel, or (n, n), optional
         Replaces the kernel :math:`K = S XX^T/N_0`.
-    name : str
-        What error messages call y.
-
-    Raises
-    ------
-    ValueError
-        For mismatched shapes or non-finite data; without noise, for targets outside the range of
-        the kernel, which have no density.
-
-    Warns
-    -----
-    UserWarning
-        Without noise, if the kernel is singular and the targets lie in its range: the density is
-        then a density on that range.
+    name : str, what error messages call y
     """
     _checks.warn_32_bits("deep_linear")
     _checks.instance("net", net, DeepLinear, _checks.NET)
     standard = net.standardise()
     _checks.on_host(_SOLVER, X, y, kernel, standard)
-    n = _checks.inputs("X", X).shape[0]
-    shape = _checks.targets(name, y, n).shape
-    X, y = (np.asarray(_checks.numbers("X", v), float).reshape(n, -1) for v in (X, y))
-    for given, value in (("X", X), (name, y)):
-        _checks.squares(given, value)
-    if y.shape[1] != net.outputs:
-        raise ValueError(
-            f"{name} has shape {shape} and the network {net.outputs} output(s); give one column "
-            "per output"
-        )
+    X = _checks.squares("X", _checks.on_64_bits("X", X, _checks.inputs))
+    n = X.shape[0]
+    y = _checks.squares(name, _checks.on_64_bits(name, y, check_targets, net=net, n=n))
+    X, y = X.reshape(n, -1), y.reshape(n, -1)
 
     scales, ridge = np.asarray(standard.scales, float), float(standard.ridge)
     variance = float((scales**2).prod()) / X.shape[1]
@@ -256,7 +223,28 @@ def prepare(
         variance=variance,
         scales=scales,
         output_scale=output_scale,
+        log_scale=float(np.log(output_scale)),
     )
+
+
+def check_targets(name, y, net, n):
+    """Return targets as an array (n,) or (n, c); raise unless c is the number of outputs."""
+    y = _checks.targets(name, y, n)
+    if y.reshape(n, -1).shape[1] != net.outputs:
+        raise ValueError(
+            f"{name} has shape {y.shape} and the network {net.outputs} output(s); give one column "
+            "per output, or outputs= the columns of the targets"
+        )
+    return y
+
+
+def in_parts(function, x, modes):
+    """Return ``function(x)`` (g,) for x (g,), with at most two million numbers in memory at once.
+
+    The function makes ``modes`` numbers of each x.
+    """
+    size = max(1, 2_000_000 // max(1, modes))
+    return np.concatenate([function(x[i : i + size]) for i in range(0, x.size, size)])
 
 
 def singular(X):
@@ -269,23 +257,14 @@ def singular(X):
 def _diagonalise(kernel, X):
     """Return positive eigenvalues, falling, and eigenvectors of a kernel at X (n, d) or matrix."""
     _checks.require_x64("deep_linear with a kernel")
-    K = kernel(X) if isinstance(kernel, Kernel) else _checks.finite("kernel", kernel, ndim=2)
+    n = X.shape[0]
+    K = kernel(X) if isinstance(kernel, Kernel) else kernel
     _checks.on_host(_SOLVER, K)
-    K, n = np.asarray(K, float), X.shape[0]
-    if K.shape != (n, n) or np.abs(K - K.T).max() > 1e-10 * np.abs(K).max():
-        raise ValueError(
-            f"kernel has shape {K.shape} for {n} points, or is not symmetric; give the symmetric "
-            f"({n}, {n}) matrix of their covariances, or a Kernel"
-        )
-    values, U = np.linalg.eigh(0.5 * (K + K.T))
+    K = _checks.shaped("kernel", K, (n, n), "the covariances of the points, or a Kernel")
+    values, U = np.linalg.eigh(_checks.symmetric("kernel", K))
     if values[0] < -1e-10 * values[-1]:
         raise ValueError(
             f"kernel has the eigenvalue {values[0]}; give a positive semi-definite matrix"
         )
     kept = values > n * np.finfo(float).eps * values[-1]
     return values[kept][::-1], U[:, kept][:, ::-1]
-
-
-def check_level(level, depth, least=0):
-    """Return ``level``, an integer from ``least`` to ``depth``: l is the l-th hidden layer."""
-    return _checks.whole("level", level, least=least, most=depth)

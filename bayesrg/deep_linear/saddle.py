@@ -11,8 +11,8 @@ from .. import _checks
 from .._checks import ArrayLike
 from ..kernels import Kernel
 from ..networks import DeepLinear
-from .matrix import MatrixSaddle, matrix_saddle
-from .problem import Problem, check_level, prepare
+from .matrix import MatrixSaddle, matrix_saddle, moments_given
+from .problem import Problem, prepare
 from .stationary import Stationary, stationary_points
 from .zero_noise import collapsed
 
@@ -22,14 +22,11 @@ class Saddle(eqx.Module):
 
     Attributes
     ----------
-    problem : Problem
-        The data in the eigenbasis of the kernel, in units of the standard parametrisation.
+    problem : Problem, the data in the eigenbasis of the kernel, in units of the standard network
     q : float, order parameter: the kernel is renormalised to qK, the ridge to T/q
     rho : (L,), factors of the layers; their product is q
     delta : float, the number that all layers share, :math:`\rho_l = 1 + \Delta/N_l`
-    action : float
-        Least value of the action, in units of the standard network. Minus infinity if the action
-        has no lower bound.
+    action : float, least value of the action; minus infinity if it has no lower bound
     stationary : list of Stationary
         All stationary points, least action first; empty if q is zero.
     log_evidence : float
@@ -45,33 +42,18 @@ class Saddle(eqx.Module):
     stationary: list[Stationary]
     log_evidence: float
 
-    def predict(self, X_new: ArrayLike):
-        """Return posterior mean and variance of the function at X_new (m, d), noise excluded.
-
-        Returns
-        -------
-        mean : (m,)
-        variance : (m,)
-        """
-        problem = self.problem
-        cross, prior = problem.covariances(X_new)
-        if self.q > 0:
-            share = problem.learnt(np.log(self.q)) / problem.values
-        else:  # without noise the mean does not depend on q
-            share = 1.0 / problem.values
-        mean = cross @ (share * problem.target) / problem.output_scale
-        variance = self.q * (prior - cross**2 @ share)
-        return mean, np.clip(variance, 0.0, None) / problem.output_scale**2
+    def predict(self, X_new: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+        """Return mean (m,) and variance (m,) of the function at X_new (m, d), noise excluded."""
+        mean, variance = moments_given(self.problem, np.array([self.q]), np.eye(1), X_new)
+        return mean[:, 0], variance[:, 0]
 
     def gain(self, level: int) -> float:
         r"""Return the gain of layer ``level``: how much its kernel grows along the target.
 
         :math:`y^TK_l^+E[\Phi_l]K_l^+y / y^TK_l^+y` with the prior mean :math:`K_l`, in the limit of
-        wide layers: 1 under the prior, nan without targets. ``level`` is l, from 0 to L.
-
-        For equal widths, no noise and :math:`\alpha = P/N` the gain is
-        :math:`1 + (u - 1 + \alpha)(u^l - 1)/(u - 1)` with :math:`u = \rho`. For mean field it is
-        :math:`u^l`.
+        wide layers: 1 under the prior, nan without targets. ``level`` is l, from 0 to L. For equal
+        widths and no noise it is :math:`1 + (u - 1 + P/N)(u^l - 1)/(u - 1)` with :math:`u = \rho`,
+        and for mean field :math:`u^l`.
         """
         problem = self.problem
         if self.q == 0 or problem.power == 0:
@@ -98,7 +80,7 @@ class Saddle(eqx.Module):
 
     def _pulls(self, level):
         """Return 1 / (N_l q_(l)) for every layer l up to ``level``."""
-        check_level(level, self.rho.size)
+        _checks.whole("level", level, least=0, most=self.rho.size)
         factors = np.cumprod(self.rho[::-1])[::-1]
         return [1.0 / (self.problem.widths[i] * factors[i]) for i in range(level)]
 
@@ -120,8 +102,7 @@ def saddle(
     ----------
     net : DeepLinear
     X : (n, d), inputs
-    y : (n,), or (n, c) for c outputs
-        Targets.
+    y : (n,), or (n, c) for c outputs, targets
     occam : bool, optional
         Keep the determinant of the likelihood, :math:`\log 2\pi C_i`, in the action. The default
         is True for the standard parametrisation (as many points as units). It is False for mean
@@ -135,8 +116,7 @@ def saddle(
     Returns
     -------
     Saddle, or MatrixSaddle for several outputs
-        In float64, with an error of order 1 / width. For several outputs only the point of least
-        action is returned, not the other stationary points.
+        The error is of order 1 / width. A MatrixSaddle does not list other stationary points.
 
     Raises
     ------
@@ -157,9 +137,7 @@ def saddle(
     Wishart matrices.
     """
     problem = prepare(net, X, y, kernel)
-    if occam is not None:
-        occam = _checks.flag("occam", occam)
-    occam = net.parametrisation == "standard" if occam is None else occam
+    occam = net.parametrisation == "standard" if occam is None else _checks.flag("occam", occam)
     if net.outputs > 1:
         return matrix_saddle(problem, occam)
     points = stationary_points(problem, occam)

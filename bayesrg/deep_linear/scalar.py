@@ -3,6 +3,7 @@
 
 import equinox as eqx
 import numpy as np
+from jax import Array
 from jaxtyping import Float
 from scipy.special import logsumexp
 
@@ -13,7 +14,7 @@ from ..networks import DeepLinear
 from .draws import ExactDraws, stratified
 from .grid import log_prior, weigh
 from .meijer import log_meijer_g
-from .problem import Problem, check_level, prepare
+from .problem import Problem, prepare
 from .zero_noise import log_tilted
 
 
@@ -25,8 +26,7 @@ class Exact(eqx.Module):
 
     Attributes
     ----------
-    problem : Problem
-        The data in the eigenbasis of the kernel, in units of the standard parametrisation.
+    problem : Problem, the data in the eigenbasis of the kernel, in units of the standard network
     log_q : (g,), grid, equidistant, where the posterior has weight
     weights : (g,), posterior probability of each point of the grid
     log_evidence : float, log density of y, in the units of y
@@ -51,8 +51,7 @@ class Exact(eqx.Module):
     def effective_ridge(self) -> Float[np.ndarray, " node"]:
         r"""Ridge T/q for the kernel of infinitely wide layers, at every point of the grid, (g,).
 
-        The posterior probabilities are ``weights``. In mean field it is :math:`T\gamma^2/q`, for
-        the kernel with an ``output_scale`` of 1.
+        In mean field it is :math:`T\gamma^2/q`, for the kernel with an ``output_scale`` of 1.
         """
         return self.problem.ridge * np.exp(-self.log_q)
 
@@ -67,9 +66,7 @@ class Exact(eqx.Module):
 
     def moment(self, k: ArrayLike) -> float:
         """Return the posterior mean of ``q**k`` for a real k; infinite where it diverges."""
-        _checks.on_host("a posterior of deep_linear", k)
-        _checks.finite("k", k, ndim=0)
-        problem, k = self.problem, float(k)
+        problem, k = self.problem, _checks.number("k", k)
         if not problem.widths or k == 0:
             return 1.0
         if problem.ridge == 0:
@@ -79,39 +76,37 @@ class Exact(eqx.Module):
         log_q, log_weight = weigh(problem, k)
         return float(np.exp(logsumexp(log_weight + k * log_q) - logsumexp(log_weight)))
 
-    def predict(self, X_new: ArrayLike):
-        """Return posterior mean and variance of the function at X_new (m, d), noise excluded.
+    def predict(self, X_new: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+        """Return mean (m,) and variance (m,) of the function at X_new (m, d), noise excluded.
 
-        Returns
-        -------
-        mean : (m,)
-        variance : (m,), the sum of `variance_parts`
+        The variance is the sum of `variance_parts`.
         """
-        cross, _ = self.problem.covariances(X_new)
-        mean = cross @ (self.weights @ self._coefficients()) / self.problem.output_scale
-        return mean, sum(self.variance_parts(X_new))
+        mean, within, between = self._moments(X_new)
+        return mean, within + between
 
-    def variance_parts(self, X_new: ArrayLike):
-        """Return the two parts of the posterior variance at X_new (m, d), given q and due to q.
+    def variance_parts(self, X_new: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+        """Return the two parts, (m,) each, of the posterior variance at X_new (m, d).
 
-        Returns
-        -------
-        within : (m,), mean over q of the variance given q
-        between : (m,)
-            Variance over q of the mean given q. It is zero without noise and at infinite width.
+        The first is the mean over q of the variance given q. The second is the variance over q of
+        the mean given q; it is zero without noise and at infinite width.
         """
-        cross, prior = self.problem.covariances(X_new)
-        q, units = np.exp(self.log_q), self.problem.output_scale**2
-        share = self.problem.learnt(self.log_q) / self.problem.values
-        within = (self.weights @ q) * prior - cross**2 @ (self.weights @ (q[:, None] * share))
+        return self._moments(X_new)[1:]
 
-        coefficients = self._coefficients()
-        centred = coefficients - self.weights @ coefficients
-        covariance = centred.T @ (self.weights[:, None] * centred)
-        between = ((cross @ covariance) * cross).sum(-1)
-        if self.problem.ridge == 0:
-            between = np.zeros_like(between)
-        return np.clip(within, 0.0, None) / units, np.clip(between, 0.0, None) / units
+    def _moments(self, X_new):
+        """Return the mean and the two parts of the variance at X_new (m, d), three of (m,)."""
+        problem, w = self.problem, self.weights
+        cross, prior = problem.covariances(X_new)
+        q, units = np.exp(self.log_q), problem.output_scale
+        share = problem.learnt(self.log_q) / problem.values
+        within = (w @ q) * prior - cross**2 @ (w @ (q[:, None] * share))
+
+        # weights of the modes in the mean predictor given each q, (g, r), and their covariance
+        coefficients = share * problem.target
+        mean = w @ coefficients
+        covariance = (coefficients - mean).T @ (w[:, None] * (coefficients - mean))
+        between = ((cross @ covariance) * cross).sum(-1) * (problem.ridge > 0)
+        within, between = (np.clip(v, 0.0, None) / units**2 for v in (within, between))
+        return cross @ mean / units, within, between
 
     def log_density(self, X_new: ArrayLike, y_new: ArrayLike) -> Float[np.ndarray, " point_new"]:
         """Return the log density of each new observation ``y_new`` (m,) at ``X_new`` (m, d), (m,).
@@ -121,9 +116,8 @@ class Exact(eqx.Module):
         """
         problem = self.problem
         cross, prior = problem.covariances(X_new)
-        y_new = _checks.targets("y_new", y_new, cross.shape[0])
         _checks.on_host("a posterior of deep_linear", y_new)
-        y_new = np.asarray(y_new, float)
+        y_new = _checks.on_64_bits("y_new", y_new, _checks.targets, n=cross.shape[0])
         y_new = y_new.reshape(-1) * problem.output_scale
 
         def terms(log_q):
@@ -143,7 +137,7 @@ class Exact(eqx.Module):
         # data, so that the grid must cover the product.
         log_q, log_weight = weigh(problem, factors=terms)
         mixed = logsumexp(terms(log_q) + log_weight[:, None], axis=0) - logsumexp(log_weight)
-        return mixed + np.log(problem.output_scale)
+        return mixed + problem.log_scale
 
     def feature_kernel(self, level) -> Float[np.ndarray, "point point_bis"]:
         r"""Return the posterior mean of :math:`H_l H_l^T/N_l` at the training inputs, (n, n).
@@ -151,13 +145,14 @@ class Exact(eqx.Module):
         ``level`` is l, from 0 (the inputs) to L.
         """
         problem = self.problem
-        check_level(level, len(problem.widths))
+        _checks.whole("level", level, least=0, most=len(problem.widths))
         squares = problem.scales**2
         inner = np.diag(problem.input_values)
         share = problem.learnt(self.log_q)
         mean = share * problem.target
 
-        # Layer by layer: N - 1 of N units keep the prior given the layer below, one follows f.
+        # Layer by layer, from the inputs up, in the eigenbasis of the kernel: N - 1 of N units keep
+        # the prior given the layer below, and one combination of units follows the function f.
         for i, width in enumerate(problem.widths[:level]):
             weight = self._inverse(i + 1)
             second = mean.T @ (weight[:, None] * mean) + np.diag(weight @ (problem.ridge * share))
@@ -172,10 +167,12 @@ class Exact(eqx.Module):
         under the prior and at infinite width, and nan without targets. ``level`` is l, from 0 to L.
         """
         problem = self.problem
-        check_level(level, len(problem.widths))
+        _checks.whole("level", level, least=0, most=len(problem.widths))
         if problem.power == 0:
             return float("nan")
         learnt, ratio = problem.learnt(self.log_q), problem.target / problem.values
+
+        # mean of (y^T K^+ f)^2 given q: the square of its mean, plus its variance
         along = (learnt @ (ratio * problem.target)) ** 2 + problem.ridge * learnt @ ratio**2
         gain = 1.0
         for i, width in enumerate(problem.widths[:level]):
@@ -191,7 +188,7 @@ class Exact(eqx.Module):
         or 2 in one of these layers.
         """
         problem = self.problem
-        check_level(level, len(problem.widths), least=1)
+        _checks.whole("level", level, most=len(problem.widths))
         # Only the prior suppresses small q if the likelihood is finite at q = 0, or even grows
         # there because all targets are zero without noise.
         if problem.ridge > 0 or problem.power == 0:
@@ -209,25 +206,17 @@ class Exact(eqx.Module):
         log_inverse = _log_inverse(problem, log_q, level)
         return float(np.exp(logsumexp(log_weight + log_inverse) - logsumexp(log_weight)))
 
-    def draws(self, count: int, *, seed: int = 0) -> ExactDraws:
+    def draws(self, count: int, *, key: Array | int) -> ExactDraws:
         """Draw ``count`` order parameters, and the outputs at the training inputs given each.
 
-        Returns
-        -------
-        ExactDraws
-            One draw from each of ``count`` equal parts of the posterior of q, in random order. The
-            integer ``seed`` makes them reproducible.
+        One draw comes from each of ``count`` equal parts of the posterior of q, in random order.
+        ``key`` is a JAX key or an integer.
         """
-        return stratified(self.problem, self.log_q, self.weights, count, seed)
+        return stratified(self.problem, self.log_q, self.weights, count, key)
 
     def _inverse(self, level):
         """Return the posterior probability of q times the mean of 1 / q_(l) given q, (g,)."""
         return np.exp(np.log(self.weights) + _log_inverse(self.problem, self.log_q, level))
-
-    def _coefficients(self):
-        """Return the weights of the modes in the mean predictor given each q, (g, r)."""
-        problem = self.problem
-        return problem.learnt(self.log_q) * (problem.target / problem.values)
 
 
 def _log_inverse(problem, log_q, level):
@@ -256,7 +245,7 @@ def exact(
     The order parameter :math:`q = \prod_l \chi^2_{N_l}/N_l` has the prior density
     :math:`p(\log q) = G(q\prod b_l|b)/\prod\Gamma(b_l)` with :math:`b_l = N_l/2`. Given q, the
     targets are normal with covariance :math:`qK + T`. One integral over :math:`\log q` remains;
-    without noise the evidence has a closed form.
+    without noise the evidence has a closed form. It runs on the host, in float64.
 
     Parameters
     ----------
@@ -268,11 +257,6 @@ def exact(
         Covariance K of an output at q = 1, in place of the kernel of the inputs, as if the network
         took fixed features of X as inputs. For a mean-field network it is the covariance of the
         standard network. A matrix does not allow predictions at new inputs.
-
-    Returns
-    -------
-    Exact
-        With NumPy arrays in float64.
 
     Raises
     ------
@@ -294,41 +278,30 @@ def exact(
             "collapsed model (deep_linear_collapsed) for several"
         )
     problem = prepare(net, X, y, kernel)
-    if problem.ridge == 0 and problem.power == 0 and problem.widths:
-        if min(problem.widths) <= problem.points:
-            raise ValueError(
-                f"ridge is 0, the {problem.points} targets are zero and the least width is "
-                f"{min(problem.widths)}: the evidence diverges unless every width exceeds the "
-                "number of targets; give a ridge above zero"
-            )
+    least = min(problem.widths, default=np.inf)
+    if problem.ridge == 0 and problem.power == 0 and least <= problem.points:
+        raise ValueError(
+            f"ridge is 0, the {problem.points} targets are zero and the least width is {least}: "
+            "the evidence diverges unless every width exceeds the number of targets; give a ridge "
+            "above zero"
+        )
 
     log_q, log_weight = weigh(problem)
     if problem.ridge == 0 and problem.widths:
         log_evidence = log_tilted(problem, 0.0)
     else:
         log_evidence = float(logsumexp(log_weight))
-    log_evidence += problem.points * float(np.log(problem.output_scale))
+    log_evidence += problem.points * problem.log_scale
     weights = np.exp(log_weight - logsumexp(log_weight))
     kept = weights > 1e-40
     return Exact(problem, log_q[kept], weights[kept] / weights[kept].sum(), log_evidence)
 
 
 def prior_density(widths: ArrayLike, log_q: ArrayLike) -> Float[np.ndarray, "..."]:
-    r"""Return the prior density of :math:`\log q` for a network of one output.
+    r"""Return the prior density of :math:`\log q`, (...), for a network of one output.
 
-    Parameters
-    ----------
-    widths : (L,), widths of at least one hidden layer, positive
-    log_q : (...), logarithm of the order parameter
-
-    Returns
-    -------
-    (...)
-        Density with respect to :math:`\log q`. Divide it by q for the density of q.
-
-    References
-    ----------
-    arXiv 2212.14457.
+    Divide it by q for the density of q (arXiv 2212.14457). ``widths`` (L,) are those of at least
+    one hidden layer, and ``log_q`` (...) is the logarithm of the order parameter.
     """
     _checks.on_host("deep_linear.prior_density", widths, log_q)
     widths = _checks.on_64_bits("widths", widths, _checks.positive, ndim=1)

@@ -6,10 +6,9 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.special import gammaln
 
-from .problem import Problem
+from .problem import Problem, in_parts
 
 _RESOLUTION = 0.02  # largest step of the scan, in log q
-_AT_ONCE = 2_000_000  # numbers held in memory together
 
 
 class Stationary(eqx.Module):
@@ -19,12 +18,10 @@ class Stationary(eqx.Module):
     ----------
     log_q, q : float, order parameter and its logarithm
     delta : float, the number that all layers share, :math:`\rho_l = 1 + \Delta/N_l`
-    action : float
-        Minus the log of the joint density of targets and layer factors, to leading order.
+    action : float, minus the log density of targets and layer factors, to leading order
     minimum : bool, True for a minimum, False for a maximum along :math:`\log q`
     log_evidence : float, Laplace's approximation around this point; nan at a maximum
-    sd_log_q : float
-        Standard deviation of :math:`\log q` around this point; nan at a maximum.
+    sd_log_q : float, standard deviation of :math:`\log q` around it; nan at a maximum
     """
 
     log_q: float
@@ -37,30 +34,16 @@ class Stationary(eqx.Module):
 
 
 def stationary_points(problem: Problem, occam: bool = True) -> list[Stationary]:
-    r"""Return all stationary points of the action.
+    r"""Return all stationary points of the action, least action first.
 
-    They are the roots of :math:`\Delta = \Delta(q)` with :math:`q = \prod_l(1 + \Delta/N_l)`.
-
-    Parameters
-    ----------
-    problem : Problem
-    occam : bool
-        Keep the determinant of the likelihood in the action. If False, the determinant is a
-        prefactor of the evidence (mean-field limit).
-
-    Returns
-    -------
-    list of Stationary
-        Least action first. Empty where q goes to zero: without noise, without targets and with a
-        width not above the number of points.
-
-    Notes
-    -----
-    The search is along :math:`\Delta = N_{min}(e^u - 1)`, where :math:`\log q` is an explicit
-    function of u, with a slope of at most L. Without noise the root is unique. With noise the scan
-    takes steps of at most 0.02 in :math:`\log q` between exact bounds, and refines every change of
-    sign.
+    They are the roots of :math:`\Delta = \Delta(q)` with :math:`q = \prod_l(1 + \Delta/N_l)`. There
+    is none where q goes to zero: without noise, without targets and with a width not above the
+    number of points. If ``occam`` is False, the determinant of the likelihood is not part of the
+    action but a prefactor of the evidence (mean-field limit).
     """
+    # The search is along Delta = N_min (exp(u) - 1), where log q is an explicit function of u,
+    # with a slope of at most L. Without noise the root is unique. With noise the scan takes steps
+    # of at most 0.02 in log q between exact bounds, and refines every change of sign.
     widths = np.asarray(problem.widths, float)
     if not widths.size:
         return [_point(problem, widths, float(problem.excess(0.0, occam)), True, occam)]
@@ -75,9 +58,10 @@ def stationary_points(problem: Problem, occam: bool = True) -> list[Stationary]:
         return least * np.expm1(u) - problem.excess(log_q(u), occam)
 
     if problem.ridge == 0 and problem.power == 0:
-        degenerate = occam and problem.values.size >= least
+        if occam and problem.values.size >= least:
+            return []
         delta = -float(problem.values.size) if occam else 0.0
-        return [] if degenerate else [_point(problem, widths, delta, True, occam)]
+        return [_point(problem, widths, delta, True, occam)]
 
     low = high = 0.0
     while slope(low) >= 0:
@@ -93,12 +77,11 @@ def stationary_points(problem: Problem, occam: bool = True) -> list[Stationary]:
         rank = float(problem.values.size)
         while least * np.expm1(low) > -min(rank, np.exp(log_q(low)) * trace):
             low = 2.0 * low - 1.0
+
         step = _RESOLUTION / widths.size
         high = np.log1p((problem.target**2).sum() / (4.0 * problem.ridge) / least) + step
         u = np.linspace(low, high, int(np.ceil((high - low) / step)) + 1)
-        size = max(1, _AT_ONCE // max(1, problem.values.size))
-        pieces = [slope(u[i : i + size]) for i in range(0, u.size, size)]
-        rises = np.concatenate(pieces) > 0
+        rises = in_parts(slope, u, problem.values.size) > 0
         ends = [
             (u[i], u[i + 1], bool(rises[i + 1])) for i in np.flatnonzero(rises[1:] != rises[:-1])
         ]
@@ -119,7 +102,8 @@ def _point(problem, widths, delta, minimum, occam):
     action = rate + 0.5 * float(problem.misfit(log_q)) - (prefactor if occam else 0.0)
 
     # In the logarithms of the layer factors the Hessian is this diagonal plus a rank-one matrix
-    # (the curvature of the likelihood, which depends on their sum alone).
+    # (the curvature of the likelihood, which depends on their sum alone). So its determinant is
+    # that of the diagonal times ``stretch``, and spread / stretch is the variance of the sum.
     b, diagonal = widths / 2.0, widths * rho / 2.0
     spread = float((1.0 / diagonal).sum())
     stretch = 1.0 + float(problem.curvature(log_q, occam)) * spread
@@ -127,11 +111,7 @@ def _point(problem, widths, delta, minimum, occam):
     if minimum and stretch > 0:
         front = b * np.log(b) - b - gammaln(b) + 0.5 * np.log(2 * np.pi / diagonal)
         log_evidence = -action + float(front.sum()) - 0.5 * float(np.log(stretch))
-        log_evidence += (0.0 if occam else prefactor) + _units(problem)
+        log_evidence += 0.0 if occam else prefactor
+        log_evidence += problem.points * problem.log_scale  # in units of y
         sd = float(np.sqrt(spread / stretch))
     return Stationary(log_q, float(np.exp(log_q)), delta, action, minimum, log_evidence, sd)
-
-
-def _units(problem):
-    """Return the log Jacobian from the user's targets to those of the standard network."""
-    return problem.points * float(np.log(problem.output_scale))

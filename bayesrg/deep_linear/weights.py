@@ -15,27 +15,11 @@ from ..networks import DeepLinear
 def order_of_weights(
     net: DeepLinear, weights: Sequence[ArrayLike]
 ) -> Float[Array, "output output_bis"]:
-    r"""Order parameter :math:`Q = AA^T`, :math:`A = W_{L+1}\cdots W_2/(s_{L+1}\cdots s_2)`.
+    r"""Return the order parameter :math:`Q = AA^T` (c, c) of given weights.
 
-    Parameters
-    ----------
-    net : DeepLinear
-    weights : list of (N_l, N_{l-1}), l = 1..L+1
-        As ``net.init`` or ``net.weights`` returns them.
-
-    Returns
-    -------
-    (c, c)
-        The identity without hidden layers.
-
-    Raises
-    ------
-    ValueError
-        For weights that are not finite, or not of the shapes of the network.
-
-    References
-    ----------
-    arXiv 2406.03260.
+    :math:`A = W_{L+1}\cdots W_2/(s_{L+1}\cdots s_2)`; without hidden layers Q is the identity
+    (arXiv 2406.03260). ``weights`` are a list of (N_l, N_{l-1}), l = 1..L+1, as ``net.init`` or
+    ``net.weights`` returns them. Other shapes, and weights that are not finite, raise ValueError.
     """
     _checks.instance("net", net, DeepLinear, _checks.NET)
     weights = _checks.matrices("weights", weights)
