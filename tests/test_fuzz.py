@@ -19,7 +19,7 @@ RECORDS = """
     dynamics.Trajectory gp.LinearPosterior gp.Maximum gp.Posterior inference.GridPosterior
     inference.PathEvidence inference.Sampler inference.SamplingWarning io.SaveError
     kernels.JacobianFlow kernels.MomentKernel kernels.Stationary
-    networks.Alignment networks.Network networks.Resampled networks.Trained rg.FeatureCumulants
+    networks.Alignment networks.Network networks.Resampled networks.Trained
     rg.Flow rg.Root spectrum.FourierSpectrum spectrum.FunctionalSpectrum spectrum.Functionals
     spectrum.GaussianRBFSpectrum spectrum.Levels spectrum.ModifiedKernel
     spectrum.MovingModifiedKernel spectrum.NeuralSpectrum spectrum.NystromSpectrum
