@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 
 from bayesrg import kernels, rg, spectrum, theory
-from bayesrg.rg.cutoffs import CUTOFF_RULES
 from bayesrg.spectrum import Levels, Spectrum, levels
 
 VALUES, COUNTS, TAIL = np.array([1.0, 0.3, 0.05]), np.array([1.0, 3.0, 5.0]), 0.02
@@ -55,30 +54,18 @@ def same(a, b):
 
 WITH_KEYWORDS = {
     "effective_ridge": lambda x, **k: rg.effective_ridge(x, N, RIDGE, **k),
-    "solve_ridge": lambda x, **k: rg.solve_ridge(x, N, RIDGE, 4, **k),
     "dressed_ridge": lambda x, **k: rg.dressed_ridge(x, N, RIDGE, 2, **k),
     "universal_ridge": lambda x, **k: rg.universal_ridge(x, RIDGE, 2, **k),
     "learnability": lambda x, **k: rg.learnability(x, N, RIDGE, **k),
-    "running_learnability": lambda x, **k: rg.running_learnability(x, N, RIDGE, **k),
     "flow": lambda x, **k: rg.flow(x, N, RIDGE, **k),
     "learning_curve": lambda x, **k: theory.learning_curve(x, POWER, N, RIDGE, 0.1, **k),
-    **{
-        f"two stages, {rule}": lambda x, rule=rule, **k: rg.two_stage_ridge(
-            x, N, RIDGE, 4, rule, **k
-        )
-        for rule in ("universal", "dressed", "exact")
-    },
-    **{
-        f"coarse curve, {rule}": lambda x, rule=rule, **k: theory.coarse_learning_curve(
-            x, POWER, N, RIDGE, 4, 0.1, rule=rule, **k
-        )
-        for rule in ("universal", "dressed", "truncate")
-    },
-    **{
-        f"cutoff, {rule}": lambda x, rule=rule, **k: rg.cutoff(x, N, RIDGE, rule, **k)
-        for rule in CUTOFF_RULES[:-1]
-    },
-}  # fmt: skip
+    "two_stage_ridge": lambda x, **k: rg.two_stage_ridge(x, N, RIDGE, 4, **k),
+    "coarse_learning_curve": lambda x, **k: theory.coarse_learning_curve(
+        x, POWER, N, RIDGE, 4, 0.1, **k
+    ),
+    "cutoff, running": lambda x, **k: rg.cutoff(x, N, RIDGE, **k),
+    "cutoff, match": lambda x, **k: rg.cutoff(x, N, RIDGE, "match", **k),
+}
 
 
 @pytest.mark.parametrize("name", WITH_KEYWORDS)

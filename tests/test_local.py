@@ -24,6 +24,13 @@ target = np.zeros(40)
 target[[0, 2, 4]] = 1.0, 0.7, 0.5
 
 
+def test_local_ridge_averages_to_the_universal_one():
+    """The kernel is one at equal inputs; what low modes do not explain of it is eliminated."""
+    ours = np.asarray(rg.local_ridge(smooth, x, 0.05, 4))
+    np.testing.assert_allclose(ours, 1.05 - Phi[:, :4] ** 2 @ lam[:4], rtol=1e-12)
+    np.testing.assert_allclose(weights @ ours, rg.universal_ridge(smooth, 0.05, 4), rtol=1e-9)
+
+
 def brute_force(features, values, n, ridge, weights, cutoff=0):
     """Iterate the equation as it is written, with inverses."""
     high, inverse = features[:, cutoff:], np.diag(1 / values[cutoff:])
@@ -102,15 +109,14 @@ def test_scale_mixture_against_random_matrices():
 
 
 def test_reweighted_modes_on_the_points_are_the_conjugate_posterior():
-    noise = 0.05 + 0.3 * p.x
-    ours = rg.reweighted_modes(p.Phi[:, :7], p.values[:7], 24, noise, p.y).mean
+    ridge = 0.05 + 0.3 * p.x
+    ours = rg.reweighted_modes(p.Phi[:, :7], p.values[:7], 24, ridge, p.y).mean
     B = p.Phi[:, :7] * np.sqrt(p.values[:7])
-    R = np.diag(noise)
-    w = B.T @ np.linalg.solve(B @ B.T + R, p.y)
+    w = B.T @ np.linalg.solve(B @ B.T + np.diag(ridge), p.y)
     np.testing.assert_allclose(ours, np.sqrt(p.values[:7]) * w, rtol=1e-10)
-    weight = np.asarray(rg.data_weights(noise))
+    weight = np.asarray(rg.data_weights(ridge))
     np.testing.assert_allclose(weight.mean(), 1.0, rtol=1e-14)
-    np.testing.assert_allclose(weight * noise, np.full(24, 1 / (1 / noise).mean()), rtol=1e-13)
+    np.testing.assert_allclose(weight * ridge, np.full(24, 1 / (1 / ridge).mean()), rtol=1e-13)
 
 
 CASES = {  # points, ridge: errors of the equivalent kernel, with correction, scalar, local
@@ -256,7 +262,7 @@ def test_local_rule_wins_on_a_scale_mixture():
         (lambda: rg.dressed_local_ridge(Phi, smooth.values, 9, 0.1, 41), "cutoff must be an integ"),
         (lambda: rg.scale_mixture_ridge([1.0], 9, 0.1, [0.5, 1.0]), "squares must have mean 1"),
         (lambda: rg.reweighted_modes(Phi, smooth.values, 9, 0.1, x[:4]), "one target per row"),
-        (lambda: rg.data_weights([0.1, 0.0]), "noise must be positive"),
+        (lambda: rg.data_weights([0.1, 0.0]), "ridge must be positive"),
     ],
 )
 def test_bad_input_is_named(call, message):
