@@ -32,7 +32,7 @@ heavy = square[..., None] ** 0.5 * jax.random.normal(for_features, (150, 60, 400
 eliminated = heavy[..., KEPT:] * values[KEPT:] @ heavy[..., KEPT:].mT
 precision = jnp.linalg.inv(eliminated + RIDGE * jnp.eye(60)).diagonal(axis1=1, axis2=2)
 seen = jnp.stack([1 / precision[square == s].mean() for s in squares])
-dressed = rg.scale_mixture_ridge(values, 60, RIDGE, squares, KEPT).value
+dressed = rg.scale_mixture_ridge(values, 60, RIDGE, KEPT, squares).value
 print("dressed ridge of each factor", dressed, "in noise matrices", seen)
 assert (abs(seen / dressed - 1) < 0.02).all()
 

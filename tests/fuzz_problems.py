@@ -353,7 +353,8 @@ def coarse(o):
         "flow at": (
             lambda n=6.0, at=None: rg.flow(o.spectrum, n, 0.1, at=at), dict(n=6.0, at=X)),
         "conditional_ridge": (rg.conditional_ridge, dict(
-            Phi=FEATURES, values=VALUES, ridge=0.1, cutoff=2, modes=np.array([0]), weights=EVEN)),
+            features=FEATURES, values=VALUES, ridge=0.1, cutoff=2, modes=np.array([0]),
+            weights=EVEN)),
         "data_weights": (rg.data_weights, dict(ridge=0.1 + y**2, weights=EVEN)),
         "dressed_local_ridge": (rg.dressed_local_ridge, rows | {"ridge": 0.1, "cutoff": 2}),
         "feature_cumulants": (rg.feature_cumulants, dict(

@@ -81,7 +81,7 @@ def test_each_form_of_the_first_argument_gives_the_same_numbers(name):
 # functions of values that have no keywords: here with and without a tail
 ALONE = {
     "equivalent_kernel": lambda x: theory.equivalent_kernel(x, N, RIDGE),
-    "scale_mixture_ridge": lambda x: rg.scale_mixture_ridge(x, N, RIDGE, [0.5, 1.5], 1),
+    "scale_mixture_ridge": lambda x: rg.scale_mixture_ridge(x, N, RIDGE, 1, [0.5, 1.5]),
     "spectral_density": lambda x: theory.spectral_density(x, N, VALUES),
     "annealed_dimension": lambda x: theory.annealed_dimension(x, (3,), "tanh", 0.1),
     "spectral_moments": lambda x: theory.spectral_moments(x, POWER),

@@ -82,14 +82,14 @@ def test_derivative_of_the_dressed_local_ridge():
 
 def test_scale_mixture_reference_numbers():
     values = np.arange(1, 1501.0) ** -1.5
-    root = rg.scale_mixture_ridge(values, 150, 0.02, [0.4, 1.6], 20)
+    root = rg.scale_mixture_ridge(values, 150, 0.02, 20, [0.4, 1.6])
     assert root.converged
     np.testing.assert_allclose(root.value, [0.09861381, 0.33445523], rtol=0, atol=6e-9)
     bare = 0.02 + np.array([0.4, 1.6]) * values[20:].sum()
     np.testing.assert_allclose(bare, [0.1760, 0.6441], rtol=0, atol=6e-5)
     np.testing.assert_allclose(rg.universal_ridge(values, 0.02, 20), 0.4101, rtol=0, atol=6e-5)
     # a constant factor is no mixture
-    one = np.asarray(rg.scale_mixture_ridge(values, 150, 0.02, [1.0, 1.0], 20).value)[0]
+    one = np.asarray(rg.scale_mixture_ridge(values, 150, 0.02, 20, [1.0, 1.0]).value)[0]
     np.testing.assert_allclose(one, rg.dressed_ridge(values, 150, 0.02, 20), rtol=1e-12)
 
 
@@ -103,7 +103,7 @@ def test_scale_mixture_against_random_matrices():
         precision = np.diag(np.linalg.inv(B @ B.T + 0.02 * np.eye(n)))
         seen.append([1 / precision[squares == s].mean() for s in (0.4, 1.6)])
     mean, error = np.mean(seen, 0), np.std(seen, 0, ddof=1) / np.sqrt(8)
-    theory_value = np.asarray(rg.scale_mixture_ridge(values, n, 0.02, [0.4, 1.6], 20).value)
+    theory_value = np.asarray(rg.scale_mixture_ridge(values, n, 0.02, 20, [0.4, 1.6]).value)
     np.testing.assert_array_less(abs(mean - theory_value), 0.03 * theory_value + 3 * error)
     assert within(mean, [0.0984, 0.3320], np.hypot(error, error))
 
@@ -260,7 +260,7 @@ def test_local_rule_wins_on_a_scale_mixture():
         ),
         (lambda: rg.dressed_local_ridge(Phi, smooth.values, 0, 0.1), "n must be positive"),
         (lambda: rg.dressed_local_ridge(Phi, smooth.values, 9, 0.1, 41), "cutoff must be an integ"),
-        (lambda: rg.scale_mixture_ridge([1.0], 9, 0.1, [0.5, 1.0]), "squares must have mean 1"),
+        (lambda: rg.scale_mixture_ridge([1.0], 9, 0.1, 0, [0.5, 1.0]), "squares must have mean 1"),
         (lambda: rg.reweighted_modes(Phi, smooth.values, 9, 0.1, x[:4]), "one target per row"),
         (lambda: rg.data_weights([0.1, 0.0]), "ridge must be positive"),
     ],

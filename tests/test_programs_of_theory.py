@@ -54,7 +54,7 @@ CALLS = {
     "feature_cumulants": lambda d: rg.feature_cumulants(d.Phi, 2),
     "conditional_ridge": lambda d: rg.conditional_ridge(d.Phi, d.values, d.ridge, 2),
     "dressed_local_ridge": lambda d: rg.dressed_local_ridge(d.Phi, d.values, d.n, d.ridge, 3),
-    "scale_mixture_ridge": lambda d: rg.scale_mixture_ridge(d.values, d.n, d.ridge, d.squares, 3),
+    "scale_mixture_ridge": lambda d: rg.scale_mixture_ridge(d.values, d.n, d.ridge, 3, d.squares),
     "reweighted_modes": lambda d: rg.reweighted_modes(d.Phi, d.values, d.n, d.ridge, d.y),
     "data_weights": lambda d: rg.data_weights(d.ns),
     "learning_curve": curve("learning_curve"),

@@ -35,7 +35,9 @@ ROOTS = [
     slow("power law, stop", lambda a, b: rg.power_law(a, 1.3).stop(30 * b, 0.1 * b), (0.8, 1.1)),
     slow(
         "scale mixture",
-        lambda a, b: rg.scale_mixture_ridge(b * v, 5 * a, 0.1, [0.4, 1.6]).value @ jnp.arange(2.0),
+        lambda a, b: (
+            rg.scale_mixture_ridge(b * v, 5 * a, 0.1, 0, [0.4, 1.6]).value @ jnp.arange(2.0)
+        ),
         (1.0, 0.7),
     ),
     slow(

@@ -67,7 +67,7 @@ class Coarse(Reparam):
 
     Examples
     --------
-    `bayesrg.rg.coarsen` takes one for each site that it cuts:
+    `bayesrg.rg.coarsen` applies it to a model, here to the site ``y``:
 
     >>> from bayesrg import rg
     >>> from bayesrg.models.gp_regression import model
@@ -162,12 +162,6 @@ class coarsen(reparam):  # noqa: N801
     ValueError
         When the model runs: for a site it does not have (also one inside ``handlers.scope``, or
         with an ``obs_mask``), and for a site that is cut twice.
-
-    Examples
-    --------
-    >>> from bayesrg import rg
-    >>> from bayesrg.models.gp_regression import model
-    >>> coarse = rg.coarsen(model, y=rg.Coarse(32, "local"))
     """
 
     def __init__(self, model: Callable | None = None, **sites: Reparam):

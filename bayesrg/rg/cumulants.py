@@ -118,7 +118,7 @@ def _weighted_quantiles(columns, w, probability):
 
 
 def conditional_ridge(
-    Phi: ArrayLike,
+    features: ArrayLike,
     values: ArrayLike,
     ridge: ArrayLike,
     cutoff: int,
@@ -134,7 +134,7 @@ def conditional_ridge(
 
     Parameters
     ----------
-    Phi : (p, k) mode functions at p inputs
+    features : (p, k) mode functions at p inputs
     values : (k,) their prior variances
     ridge : () noise variance
     cutoff : int, modes kept
@@ -159,11 +159,11 @@ def conditional_ridge(
     arXiv 2405.06008: third and fourth cumulants make the ridge depend on the input.
     """
     _checks.require_x64("rg.conditional_ridge")
-    Phi = _checks.features("Phi", Phi)
-    points, k = Phi.shape
+    features = _checks.features("features", features)
+    points, k = features.shape
     cutoff = _checks.cutoff(cutoff, k)
     values = _checks.nonnegative("values", values, ndim=1)
-    same_modes(Phi, values)
+    same_modes(features, values)
     ridge = _checks.nonnegative("ridge", ridge, ndim=0)
     _checks.on_host("rg.conditional_ridge chooses modes: it", modes)
     modes = range(cutoff) if modes is None else _checks.indices("modes", modes, cutoff)
@@ -174,14 +174,14 @@ def conditional_ridge(
             "fewer with modes="
         )
     chosen = np.array(modes, int)
-    return _regressed(Phi, values, ridge, probabilities(weights, points), chosen, cutoff)
+    return _regressed(features, values, ridge, probabilities(weights, points), chosen, cutoff)
 
 
 @partial(jax.jit, static_argnames="cutoff")
-def _regressed(Phi, values, ridge, w, chosen, cutoff):
-    low, excess = Phi[:, chosen], Phi[:, cutoff:] ** 2 @ values[cutoff:]
+def _regressed(features, values, ridge, w, chosen, cutoff):
+    low, excess = features[:, chosen], features[:, cutoff:] ** 2 @ values[cutoff:]
     i, j = np.triu_indices(chosen.size)
-    design = jnp.concatenate([jnp.ones((len(Phi), 1)), low, low[:, i] * low[:, j]], 1)
+    design = jnp.concatenate([jnp.ones((len(features), 1)), low, low[:, i] * low[:, j]], 1)
     root = jnp.sqrt(w)
     # lstsq differentiates singular vectors, which is wrong where singular values meet
     solution = jnp.linalg.pinv(root[:, None] * design) @ (root * excess)

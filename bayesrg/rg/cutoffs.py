@@ -151,12 +151,12 @@ def _posterior(levels, n, ridge, features, residual):
     if features is None:
         raise ValueError('rule "posterior" needs features, the modes (n, k) at the points')
     one_per_mode(levels)
-    same_points(_checks.features("features", features).shape[0], n)
+    check_points(_checks.features("features", features).shape[0], n)
     ridge = ridge + levels.tail if residual is None else ridge
     return posterior(features, levels.values, ridge, residual)
 
 
-def same_points(rows, n):
+def check_points(rows, n):
     """Require features at n points, where n can be read."""
     if _checks.known(n) and not (np.asarray(n) == rows).all():
         raise ValueError(f"features has {rows} rows but n is {n}; give them the same number")

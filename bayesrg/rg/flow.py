@@ -15,7 +15,7 @@ from .._linalg import ratio
 from ..gp import MercerNormal
 from ..gp.effective import RULES, noise_after
 from ..spectrum.levels import Levels, LevelsLike, levels, one_per_mode
-from .cutoffs import cutoff, same_points
+from .cutoffs import check_points, cutoff
 from .learnability import from_here, running
 from .ridges import problem
 
@@ -141,7 +141,7 @@ def flow(
         one_per_mode(whole)
         fn = MercerNormal(features, values, ridge, residual=residual, tail=whole.tail)
         points = fn.event_shape[0]
-        same_points(points, n)
+        check_points(points, n)
         arithmetic, harmonic = _exact_ridges(fn, ends)
         if _checks.known(harmonic) and not np.isfinite(np.asarray(harmonic)).all():
             raise ValueError(

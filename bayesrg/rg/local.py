@@ -122,8 +122,8 @@ def scale_mixture_ridge(
     values: LevelsLike,
     n: ArrayLike,
     ridge: ArrayLike,
+    cutoff: ArrayLike,
     squares: ArrayLike,
-    cutoff: int = 0,
     *,
     weights: ArrayLike | None = None,
 ) -> Root:
@@ -138,8 +138,8 @@ def scale_mixture_ridge(
         The factor multiplies their tail, too.
     n : number of training points, a positive real
     ridge : positive, noise variance
-    squares : (m,) values of :math:`\tau^2`, of mean one
     cutoff : int, modes kept
+    squares : (m,) values of :math:`\tau^2`, of mean one
     weights : (m,), optional
         Probabilities of ``squares``; equal by default.
 
@@ -246,7 +246,7 @@ def _posterior(amplitude, L, pulled):
     return LinearPosterior(amplitude * cho_solve((L, True), pulled), root)
 
 
-def data_weights(ridge: ArrayLike, weights: ArrayLike | None = None) -> Float[Array, " point"]:
+def data_weights(ridge: ArrayLike, *, weights: ArrayLike | None = None) -> Float[Array, " point"]:
     r"""Factor :math:`\bar\sigma^2/\sigma^2(x)` by which a local ridge re-weights the data measure.
 
     Parameters
