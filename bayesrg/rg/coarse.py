@@ -101,6 +101,7 @@ class Coarse(Reparam):
         outer = event_dim - base.event_dim  # axes of `to_event`
 
         def white(kind, axis, size):
+            """Draw standard-normal variables, and name their axes for ArviZ."""
             shape = (size, *base.event_shape[1:])
             fn = dist.Normal(jnp.zeros((), root.dtype), 1.0).expand((*batch, *shape))
             names = [axis, *getattr(base, "event_dims", ())[1:]]

@@ -253,7 +253,7 @@ def _evidence(fn, y, ends):
         high = fn.values - low
         rest = MercerNormal(fn.features, high, fn.ridge, residual=fn.residual, tail=fn.tail)
         ridges = [noise_after(rest, 0, rule, points) for rule in RULES[1:]]
-        approximate = [MercerNormal(fn.features, low, ridge).log_prob(y) for ridge in ridges]
-        return jnp.stack([exact, *approximate])
+        ridges = jnp.stack([jnp.broadcast_to(ridge, (points,)) for ridge in ridges])
+        return jnp.append(exact, MercerNormal(fn.features, low, ridges).log_prob(y))
 
     return jax.lax.map(at, ends)

@@ -62,5 +62,6 @@ def _regress(L, root, white, y):
     spread = solve_triangular(L, jnp.eye(len(L), dtype=root.dtype), lower=True).T
     cov = spread @ spread.T
     mean = cov @ (white.T @ y)
-    mean = mean + cov @ (white.T @ (y - root @ mean) - mean)  # refined once
+    # add what the mean leaves of its equation, which loses digits where M is ill-conditioned
+    mean = mean + cov @ (white.T @ (y - root @ mean) - mean)
     return mean, spread, root @ mean, -0.5 * (mean @ mean + log_det(L))

@@ -113,7 +113,9 @@ def _dressed_locally(features, values, n, ridge, weights, cutoff):
 
 
 def _dressed(s, args):
+    """Right-hand side of the equation of `dressed_local_ridge`; columns B are modes times roots."""
     B, n, ridge, weights = args
+    # the quadratic form of the inverse of a matrix L L^T is the square of L^-1 times the columns
     L = jnp.linalg.cholesky(_precision(B, n * weights / s))
     return ridge + (solve_triangular(L, B.T, lower=True) ** 2).sum(0)
 
@@ -182,6 +184,7 @@ def _of_mixture(levels, n, ridge, squares, weights, cutoff):
 
 
 def _mixed(s, args):
+    """Right-hand side of the equation of `scale_mixture_ridge`."""
     high, n, ridge, squares, weights = args
     q = (weights * squares / s).sum()
     return ridge + squares * ((high.variance / (1.0 + n * high.values * q)).sum() + high.tail)
@@ -242,6 +245,7 @@ def _reweighted(features, values, n, ridge, y, weights):
 
 @jax.jit
 def _posterior(amplitude, L, pulled):
+    # white modes have covariance (L L^T)^-1, with root L^-T; coefficients are amplitude times modes
     root = amplitude[:, None] * solve_triangular(L, jnp.eye(len(L), dtype=L.dtype), lower=True).T
     return LinearPosterior(amplitude * cho_solve((L, True), pulled), root)
 
