@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float
 from .. import _checks
 from .._checks import ArrayLike
 from .._linalg import ratio, safe_sqrt
-from .local import probabilities, same_modes
+from .local import population, probabilities
 
 QUANTILES = 199
 HEAVY = 1.0
@@ -59,8 +59,7 @@ def feature_cumulants(
     Phi : (p, k) mode functions at p inputs
     cutoff : int
         Number of low modes. Joint cumulants are of each eliminated mode with one or two low modes.
-    weights : (p,), optional
-        Probability of each row; equal by default.
+    weights : (p,) probability of each row, equal by default
 
     Returns
     -------
@@ -141,8 +140,7 @@ def conditional_ridge(
     modes : (m,) integers, optional
         Low modes to condition on, all by default. There are m (m + 3) / 2 regressors: keep them
         well below p.
-    weights : (p,), optional
-        Probability of each row; equal by default.
+    weights : (p,) probability of each row, equal by default
 
     Returns
     -------
@@ -158,12 +156,9 @@ def conditional_ridge(
     ----------
     arXiv 2405.06008: third and fourth cumulants make the ridge depend on the input.
     """
-    _checks.require_x64("rg.conditional_ridge")
-    features = _checks.features("features", features)
+    features, values, weights = population(features, values, weights)
     points, k = features.shape
     cutoff = _checks.cutoff(cutoff, k)
-    values = _checks.nonnegative("values", values, ndim=1)
-    same_modes(features, values)
     ridge = _checks.nonnegative("ridge", ridge, ndim=0)
     _checks.on_host("rg.conditional_ridge chooses modes: it", modes)
     modes = range(cutoff) if modes is None else _checks.indices("modes", modes, cutoff)
@@ -173,8 +168,7 @@ def conditional_ridge(
             f"modes: {len(modes)} low modes make {regressors} regressors for {points} rows; choose "
             "fewer with modes="
         )
-    chosen = np.array(modes, int)
-    return _regressed(features, values, ridge, probabilities(weights, points), chosen, cutoff)
+    return _regressed(features, values, ridge, weights, np.array(modes, int), cutoff)
 
 
 @partial(jax.jit, static_argnames="cutoff")

@@ -77,8 +77,7 @@ def dressed_local_ridge(
     ridge : () or (p,), positive, noise variance and what else lies outside the modes
     cutoff : int
         Modes kept. 0 gives the effective ridge of the whole problem at each input.
-    weights : (p,), optional
-        Probability of each row; equal by default.
+    weights : (p,) probability of each row, equal by default
 
     Returns
     -------
@@ -96,9 +95,7 @@ def dressed_local_ridge(
     ----------
     arXiv 2405.06008; the equation is of the type of Malzahn and Opper (2001).
     """
-    features, weights = _population(features, weights)
-    values = _checks.eigenvalues(values, falling=False)
-    same_modes(features, values)
+    features, values, weights = population(features, values, weights)
     cutoff = _checks.cutoff(cutoff, values.shape[0])
     n = _checks.positive("n", n, ndim=0)
     ridge = _per_row(_checks.positive("ridge", ridge), features.shape[0])
@@ -142,8 +139,7 @@ def scale_mixture_ridge(
     ridge : positive, noise variance
     cutoff : int, modes kept
     squares : (m,) values of :math:`\tau^2`, of mean one
-    weights : (m,), optional
-        Probabilities of ``squares``; equal by default.
+    weights : (m,) probabilities of ``squares``, equal by default
 
     Returns
     -------
@@ -212,22 +208,20 @@ def reweighted_modes(
     n : number of training points, a positive real
     ridge : () or (p,), positive, the ridge s at each row, such as that of `local_ridge`
     y : (p,) noiseless target
-    weights : (p,), optional
-        Probability of each row; equal by default. On the n training points themselves equal
-        weights give the conjugate posterior mean of a coarse model.
+    weights : (p,) probability of each row, equal by default
 
     Returns
     -------
     LinearPosterior
         Of the coefficients of the mode functions. It has no evidence, since ``y`` has no noise.
+        If the rows are the n training points, with equal weights, the mean is that of a coarse
+        model on these points.
 
     References
     ----------
     arXiv 2405.06008: the ridge re-weights the mean squared loss.
     """
-    features, weights = _population(features, weights)
-    values = _checks.nonnegative("values", values, ndim=1)
-    same_modes(features, values)
+    features, values, weights = population(features, values, weights)
     y = _checks.shaped("y", y, features.shape[:1], "one target per row")
     ridge = _per_row(_checks.positive("ridge", ridge), features.shape[0])
     n = _checks.positive("n", n, ndim=0)
@@ -256,8 +250,7 @@ def data_weights(ridge: ArrayLike, *, weights: ArrayLike | None = None) -> Float
     Parameters
     ----------
     ridge : (p,) at each row, positive
-    weights : (p,), optional
-        Probability of each row; equal by default.
+    weights : (p,) probability of each row, equal by default
 
     Returns
     -------
@@ -282,11 +275,13 @@ def _precision(B, pull):
     return jnp.eye(B.shape[1], dtype=B.dtype) + B.T @ (B * pull[:, None])
 
 
-def _population(features, weights):
-    """Check mode functions (p, k) on a population, and the probabilities (p,) of its rows."""
-    _checks.require_x64("a local ridge")
+def population(features, values, weights):
+    """Check mode functions (p, k), their prior variances, and the probabilities of the rows."""
+    _checks.require_x64("a ridge that depends on the input")
     features = _checks.features("features", features)
-    return features, probabilities(weights, features.shape[0])
+    values = _checks.eigenvalues(values, falling=False)
+    same_modes(features, values)
+    return features, values, probabilities(weights, features.shape[0])
 
 
 def _per_row(ridge, rows):
