@@ -76,20 +76,16 @@ def finite(name, value, *, ndim=None):
 def positive(name, value, *, ndim=None):
     """Return ``value`` as a JAX array of floats; raise unless all entries are > 0."""
     value = _finite(name, value, ndim)
-    if known(value) and not (np.asarray(value) > 0).all():
-        raise ValueError(
-            f"{name} must be positive, got {np.asarray(value).min()}; give a value above zero"
-        )
+    if known(value) and (least := np.asarray(value).min(initial=1)) <= 0:
+        raise ValueError(f"{name} must be positive, got {least}; give a value above zero")
     return _converted(value)
 
 
 def nonnegative(name, value, *, ndim=None):
     """Return ``value`` as a JAX array of floats; raise unless all entries are >= 0."""
     value = _finite(name, value, ndim)
-    if known(value) and not (np.asarray(value) >= 0).all():
-        raise ValueError(
-            f"{name} must be non-negative, got {np.asarray(value).min()}; give zero or more"
-        )
+    if known(value) and (least := np.asarray(value).min(initial=0)) < 0:
+        raise ValueError(f"{name} must be non-negative, got {least}; give zero or more")
     return _converted(value)
 
 
@@ -136,7 +132,7 @@ def _converted(value):
 def on_64_bits(name, value, check=finite, **given):
     """Return numbers as a NumPy array of 64-bit floats, whatever the setting of JAX.
 
-    ``check`` is the function that checks them; ``given`` are its further arguments.
+    ``check(name, value, **given)`` is called on them first.
     """
     check(name, value, **given)
     return np.asarray(numbers(name, value), float)
@@ -149,9 +145,10 @@ def features(name, value):
 
 def squares(name, value):
     """Return an array; raise if the sum of the squares of its entries could overflow."""
-    host = np.asarray(value) if known(value) else np.zeros((0, 0))
-    if np.abs(host).max(initial=0.0) > np.sqrt(np.finfo(value.dtype).max / max(1, host.size)):
-        raise ValueError(f"{name} has entries whose squares overflow; rescale them")
+    if known(value):
+        largest = np.sqrt(np.finfo(value.dtype).max / max(1, value.size))
+        if np.abs(np.asarray(value)).max(initial=0.0) > largest:
+            raise ValueError(f"{name} has entries whose squares overflow; rescale them")
     return value
 
 
@@ -233,24 +230,24 @@ def whole(name, value, *, least=1, most=None):
 
 def whole_numbers(name, value):
     """Return one positive integer, or several, as a tuple of int."""
-    one = isinstance(value, bool) or integer(value) is not None
-    several = isinstance(value, tuple | list) or np.ndim(value) == 1
-    if not one and not several or isinstance(value, str | dict):
+    if integer(value) is not None:
+        value = (value,)
+    if not isinstance(value, tuple | list) and np.ndim(value) != 1:
         raise ValueError(f"{name} must be positive integers, got {shown(value)}; give a tuple")
-    return tuple(whole(f"an entry of {name}", v) for v in ((value,) if one else value))
+    return tuple(whole(f"an entry of {name}", v) for v in value)
 
 
 def indices(name, value, size=None):
     """Return one integer, or several, as a tuple of int; with ``size`` from 0 to size - 1."""
     one = integer(value)
     host = np.asarray(numbers(name, value) if one is None else [one])
-    if host.ndim == 1 and not host.size:
-        raise ValueError(f"{name} is empty; give at least one index")
-    if host.ndim != 1 or host.dtype.kind not in "iu":
+    if host.ndim != 1 or host.size and host.dtype.kind not in "iu":
         raise ValueError(
             f"{name} must be integer indices, got {shown(value)}; use np.flatnonzero of a mask"
         )
-    if size is not None and not ((host >= 0) & (host < size)).all():
+    if not host.size:
+        raise ValueError(f"{name} is empty; give at least one index")
+    if size is not None and (host.min() < 0 or host.max() >= size):
         raise ValueError(f"{name} must be integers from 0 to {size - 1}, got {host.tolist()}")
     return tuple(host.tolist())
 
@@ -310,30 +307,27 @@ def symmetric(name, K):
     K = finite(name, K, ndim=2).astype(float)
     if K.shape[0] != K.shape[1] or not K.size:
         raise ValueError(f"{name} has shape {K.shape}; give a square matrix, one row per point")
-    host = np.asarray(K) if known(K) else K
-    if known(K):
-        gap = np.abs(host - host.T).max() / max(np.abs(host).max(), np.finfo(host.dtype).tiny)
-        if gap > 1e-8:
-            raise ValueError(
-                f"{name} is not symmetric: entries differ by {gap:.2g} of the largest from those "
-                f"across the diagonal; find out why, or give 0.5 * ({name} + {name}.T)"
-            )
-    return on_device(0.5 * (host + host.T))
+    if not known(K):
+        return 0.5 * (K + K.T)
+    K = np.asarray(K)
+    gap = np.abs(K - K.T).max() / max(np.abs(K).max(), np.finfo(K.dtype).tiny)
+    if gap > 1e-8:
+        raise ValueError(
+            f"{name} is not symmetric: entries differ by {gap:.2g} of the largest from those "
+            f"across the diagonal; find out why, or give 0.5 * ({name} + {name}.T)"
+        )
+    return on_device(0.5 * (K + K.T))
 
 
 def cutoff(value, modes, name="cutoff"):
     """Return a cutoff as an int; raise unless it is an integer from 0 to ``modes``."""
     found = integer(value)
-    allowed = f"{name} must be an integer between 0 and {modes}, got {shown(value)}"
-    if found is None:
-        raise ValueError(f"{allowed}; convert it with int()")
-    if not 0 <= found <= modes:
-        advice = "it cannot be larger than the number of modes"
-        if not modes:
-            advice = (
-                "there are no modes to cut; give a spectrum, e.g. spectrum.nystrom(kernel, X_ref)"
-            )
-        raise ValueError(f"{allowed}; {advice}")
+    if found is None or not 0 <= found <= modes:
+        none = "there are no modes to cut; give a spectrum, e.g. spectrum.nystrom(kernel, X_ref)"
+        raise ValueError(
+            f"{name} must be an integer between 0 and {modes}, got {shown(value)}; "
+            f"{'give a number of modes' if modes else none}"
+        )
     return found
 
 
@@ -347,13 +341,12 @@ def cutoffs(value, modes, name="cutoff"):
     if not isinstance(value, list | tuple) and not getattr(value, "ndim", 0):
         return cutoff(value, modes, name)
     host = np.asarray(numbers(name, value))
-    if not np.issubdtype(host.dtype, np.integer):
+    if host.dtype.kind not in "iu":
         raise ValueError(
             f"{name} must hold integers between 0 and {modes}, got {host.dtype}; use astype(int)"
         )
-    if host.size:
-        cutoff(int(host.min()), modes, name)
-        cutoff(int(host.max()), modes, name)
+    for extreme in (host.min(), host.max()) if host.size else ():
+        cutoff(extreme, modes, name)
     return host
 
 
@@ -361,9 +354,8 @@ def threshold(value):
     """Return a threshold as a float; raise unless 0 < threshold < 1."""
     value = number("threshold", value)
     if not 0 < value < 1:
-        raise ValueError(
-            f"threshold must lie strictly between 0 and 1, got {value}; the usual choice is 0.5"
-        )
+        advice = "the usual choice is 0.5"
+        raise ValueError(f"threshold must lie strictly between 0 and 1, got {value}; {advice}")
     return value
 
 
@@ -388,8 +380,9 @@ def eigenvalues(values, *, falling=True):
         return values
 
     eps = float(jnp.finfo(values.dtype).eps)
-    host = np.asarray(values)
-    floor = max(1e-10, values.shape[-1] * eps) * np.abs(host).max()
+    host, k = np.asarray(values), values.shape[-1]
+    largest = np.abs(host).max()
+    floor = max(1e-10, k * eps) * largest
     if (host < -floor).any():
         index = np.argwhere(host < -floor)[0]
         raise ValueError(
@@ -401,16 +394,18 @@ def eigenvalues(values, *, falling=True):
             "values must be sorted in falling order; sort them together with their features, "
             "e.g. order = jnp.argsort(-values); values[order], features[:, order]"
         )
-    if (host < 0).any():
+    small = ((host > 0) & (host < k * 1e-7 * largest)).sum()
+    if values.dtype == jnp.float32 and small:
         warnings.warn(
-            f"values: {(host < 0).sum()} eigenvalues are negative by rounding and are set to zero",
+            f"values: {small} eigenvalues are below what 32-bit floats resolve; call "
+            "numpyro.enable_x64() before the first array is made",
             stacklevel=4,
         )
-    resolution = values.shape[-1] * 1e-7 * np.abs(host).max()
-    if values.dtype == jnp.float32 and ((host > 0) & (host < resolution)).any():
-        warnings.warn(
-            f"values: {((host > 0) & (host < resolution)).sum()} eigenvalues are below what 32-bit "
-            "floats resolve; call numpyro.enable_x64() before the first array is made",
-            stacklevel=4,
-        )
-    return on_device(host.clip(0.0)) if (host < 0).any() else values
+    negative = (host < 0).sum()
+    if not negative:
+        return values
+    warnings.warn(
+        f"values: {negative} eigenvalues are negative by rounding and are set to zero",
+        stacklevel=4,
+    )
+    return on_device(host.clip(0.0))

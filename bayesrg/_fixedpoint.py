@@ -20,11 +20,13 @@ _STEPS = 1200  # at most; even steps that only halve s lead from 1 to the smalle
 
 
 class Root(NamedTuple):
-    """Solution of a fixed-point equation, arrays (...) each.
+    """Solution of a fixed-point equation, with a check of it.
 
-    ``value`` is the solution, such as the effective ridge (a variance). ``residual`` is the
-    relative difference between the two sides of the equation there. ``converged`` is True if the
-    residual is as small as rounding allows.
+    Attributes
+    ----------
+    value : the solution, such as a ridge (a variance)
+    residual : relative difference between the two sides of the equation there
+    converged : whether the residual is as small as rounding allows
     """
 
     value: Array
@@ -45,25 +47,18 @@ def coupled(equation, s, change):
 def implicit(function, solution, args, divide=entrywise):
     """Return a root with its derivatives in ``args``, by the implicit function theorem.
 
-    The value of ``solution`` is not changed. Derivatives of every order exist, in forward and
-    reverse mode. The iteration that found the root is not differentiated. A program that takes no
-    derivatives does no extra work.
+    The value of ``solution`` is not changed, and the iteration that found it is not differentiated.
+    Derivatives of every order exist, in forward and reverse mode.
 
     Parameters
     ----------
     function : callable (s, args) -> array like s
         Zero at the root. It may capture traced values.
     solution : array, real or complex
-        The root.
     args : pytree
         What the root can be differentiated in.
     divide : callable (equation, s, change) -> array
-        Solves the linearised equation at s: `entrywise`, `coupled`, or a function made for the
-        equation.
-
-    Returns
-    -------
-    array like ``solution``
+        Solves the linearised equation at s, as `entrywise` and `coupled` do.
     """
     solution, args = jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(x)), (solution, args))
 
@@ -133,20 +128,11 @@ def _equation(s, args):
 
 
 def descend(newton, upper):
-    """Return the positive root of a convex equation, by Newton's method from above it.
+    """Return positive roots (...) of convex equations, by Newton's method from above them.
 
-    Every step from above the root ends above the root too, so no bracket is needed. The method
-    ends when no entry falls by more than a rounding error.
-
-    Parameters
-    ----------
-    newton : callable s -> s, one step
-    upper : (...) upper bounds, each entry with a root of its own
-
-    Returns
-    -------
-    s, settled
-        The roots (...), and whether steps ended before the largest number of them.
+    Every step ``newton(s)`` from above a root ends above the root too, so no bracket is needed: it
+    starts from the bounds ``upper`` (...) and ends when no entry falls by more than a rounding
+    error. Also returns whether that was before the largest number of steps.
     """
 
     def falls(state):
@@ -221,26 +207,10 @@ def _batched(values, degeneracy, n, ridge, upper):
 
 @jax.jit
 def effective_ridge(levels, n, ridge, upper=jnp.inf):
-    """Return the effective ridge, the root s of s = ridge + sum_k g_k l_k s / (s + n l_k).
+    """Return the effective ridge of ``levels``, whose tail is added to the ridge: a `Root` (...).
 
-    Leading axes of the arguments are batch axes that broadcast together.
-
-    Parameters
-    ----------
-    levels : Levels
-        Eigenvalues, degeneracies and the tail, which is added to the ridge.
-    n : (...)
-        Number of points, any positive real number.
-    ridge : (...)
-        A variance.
-    upper : (...)
-        Upper bound on the root, where the iteration starts if this bound is smaller than
-        ridge + sum_k g_k l_k.
-
-    Returns
-    -------
-    Root
-        Arrays (...) each.
+    Leading axes of the arguments are batch axes that broadcast together. ``upper`` is an upper
+    bound on the root, where the iteration starts if the bound is below ridge + sum_k g_k l_k.
     """
     values, dtype = levels.values, levels.values.dtype
     n, ridge = jnp.asarray(n, dtype), jnp.asarray(ridge + levels.tail, dtype)
@@ -250,7 +220,7 @@ def effective_ridge(levels, n, ridge, upper=jnp.inf):
     return Root(*_batched(values, levels.degeneracy, n, ridge, jnp.asarray(upper, dtype)))
 
 
-def iterate(function, upper, args, *, rtol=1e-13, steps=10_000):
+def iterate(function, upper, args):
     """Return the largest fixed point of a rising map of positive vectors, by iteration from above.
 
     Parameters
@@ -261,20 +231,16 @@ def iterate(function, upper, args, *, rtol=1e-13, steps=10_000):
         Upper bound on the fixed point; ``function(upper, args) <= upper``.
     args : pytree
         What the result can be differentiated in.
-    rtol : float
-        Relative change at which the iteration ends.
-    steps : int
-        Largest number of iterations.
 
     Returns
     -------
     Root
         ``value`` (p,). ``residual`` () is the largest relative change by one more iteration.
     """
-    tolerance = max(rtol, 8 * float(jnp.finfo(upper.dtype).eps))
+    tolerance = max(1e-13, 8 * float(jnp.finfo(upper.dtype).eps))
     fixed, upper = jax.lax.stop_gradient((args, upper))
     solver = optimistix.FixedPointIteration(tolerance, 0.0)
-    solution = optimistix.fixed_point(function, solver, upper, fixed, max_steps=steps, throw=False)
+    solution = optimistix.fixed_point(function, solver, upper, fixed, max_steps=10_000, throw=False)
     residual = jnp.abs(function(solution.value, fixed) / solution.value - 1).max()
     root = implicit(lambda s, a: s - function(s, a), solution.value, args, coupled)
     return Root(root, residual, residual < 10 * tolerance)
@@ -283,16 +249,8 @@ def iterate(function, upper, args, *, rtol=1e-13, steps=10_000):
 def least_point(value_and_grad, starts):
     """Return the least point of a smooth function, from the best of several starts, on the host.
 
-    L-BFGS comes close, and Newton steps polish the point to round-off.
-
-    Parameters
-    ----------
-    value_and_grad : callable, from x (k,) to the value () and the gradient (k,), compiled
-    starts : list of (k,)
-
-    Returns
-    -------
-    (k,)
+    L-BFGS comes close, and Newton steps polish the point (k,) to round-off. ``value_and_grad`` is a
+    compiled function from x (k,) to the value () and the gradient (k,).
     """
 
     def on_host(x):

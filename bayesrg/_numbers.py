@@ -51,7 +51,11 @@ def numbers(name, value):
     if isinstance(value, str | bytes):
         raise ValueError(f"{name} must be a number or an array of them, got {shown(value)}")
     if isinstance(value, float | int) and not isinstance(value, np.generic):
-        return _python_number(name, value)
+        try:
+            return float(value)  # JAX gives it the precision of the array beside it
+        except OverflowError:
+            text = shown(value)
+            raise ValueError(f"{name} is {text}, too large for a float; rescale it") from None
     if isinstance(value, list | tuple) and not all(map(known, jax.tree.leaves(value))):
         value = _stacked(name, value)
 
@@ -72,17 +76,6 @@ def numbers(name, value):
             reason = "is ragged: its rows differ in length"
         raise ValueError(f"{name} {reason}; give one array of numbers") from None
     return _real(name, _of_objects(name, host) if host.dtype == object else host)
-
-
-def _python_number(name, value):
-    """Return a Python number as a float.
-
-    In arithmetic JAX gives it the precision of the array beside it.
-    """
-    try:
-        return float(value)
-    except OverflowError:
-        raise ValueError(f"{name} is {shown(value)}, too large for a float; rescale it") from None
 
 
 def _stacked(name, rows):

@@ -4,7 +4,7 @@ A ridge that depends on the input
 =================================
 
 Eliminated modes add their variance to the ridge. In general it is larger at some inputs than at
-others, so the ridge depends on the input, and data there weigh less. When does this help?
+others, so the ridge depends on the input, and data there weigh less.
 """
 
 import jax
@@ -30,8 +30,8 @@ for cutoff, last in ((4, 0.99881599), (8, 0.83414818)):
     print(f"{cutoff} modes kept, variance eliminated at 0, 1 and 3:", eliminated)
     assert abs(eliminated[2] - last) < 1e-8 and eliminated[:2].max() < 0.1
 inputs = jax.scipy.special.ndtri(jnp.linspace(0.001, 0.999, 500))
-noise = rg.local_ridge(spectrum, inputs, 0.05, 4)
-local = {"X": inputs, "ridge": noise, "weight": rg.data_weights(noise)}
+ridge = rg.local_ridge(spectrum, inputs, 0.05, 4)
+local = {"X": inputs, "ridge": ridge, "weight": rg.data_weights(ridge)}
 local = xr.Dataset({name: ("point", column) for name, column in local.items()})
 brg.plots.plot_local_ridge(brg.io.label(local_ridge=local), backend="matplotlib")
 
@@ -58,33 +58,3 @@ off = jnp.linalg.norm(four - fitted.mean(0), axis=1)
 print("equivalent kernel, corrected, scalar, local off by", off, f"with an error of {error:.4f}")
 assert (abs(off - jnp.array([0.0938, 0.0182, 0.0443, 0.0083])) < 4 * error).all()
 assert off.argmin() == 3 and off[3] < off[2] / 2 < off[0] / 4
-
-# %%
-# Where it helps, and where it harms
-# ----------------------------------
-# Functions come from the prior. First case, heavy tails: normal features times a factor per point
-# whose square is 0.4 or 1.6. The local rule has smaller errors and more evidence than the universal
-# one. Second, the smooth kernel with only 3 modes kept: more evidence, but larger errors.
-
-
-def gain(features, key, values, ridge, cutoff):
-    """Return squared error of the low modes and log evidence, local minus universal rule."""
-    drawn, rows = jax.random.normal(key, (sum(features.shape),)), []
-    w, noise = drawn[: values.size], drawn[values.size :] * ridge**0.5
-    for rule in ("local", "universal"):
-        law = brg.gp.MercerNormal(features, values, ridge)
-        low = rg.integrate_modes(*law.split(cutoff, rule), features @ (values**0.5 * w) + noise)
-        rows.append([(values[:cutoff] * (low.mean - w[:cutoff]) ** 2).sum(), low.log_evidence])
-    return jnp.array(rows[0]) - jnp.array(rows[1])
-
-
-first, second, third = jax.random.split(jax.random.key(7), 3)
-factor = jax.random.choice(first, jnp.array([0.4, 1.6]) ** 0.5, (150, 60, 1))
-heavy = factor * jax.random.normal(second, (150, 60, 400))
-smooth, falling = Phi.reshape(500, 40, 40), 0.3 * jnp.arange(1, 401.0) ** -1.2
-keys, many = jax.random.split(third, 500), jax.vmap(gain, (0, 0, None, None, None))
-for sign, *case in ((-1, heavy, falling, 0.01, 30), (1, smooth, values, 0.05, 3)):
-    seen = jax.jit(many, static_argnums=4)(case[0], keys[: len(case[0])], *case[1:])
-    mean, error = seen.mean(0), seen.std(0) / len(seen) ** 0.5
-    print("heavy tails:" if sign < 0 else "smooth kernel:", mean, "+-", error)
-    assert sign * mean[0] > 3 * error[0] and mean[1] > 3 * error[1]

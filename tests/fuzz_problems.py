@@ -329,13 +329,11 @@ def coarse(o):
     whole = dict(values=VALUES, n=20.0, ridge=0.1)
     levels = whole | {"degeneracy": np.ones(4), "tail": 0.1}
     law = rg.power_law(1.0)
-    found = {name: (getattr(rg, name), levels)
-             for name in ("effective_ridge", "learnability", "running_learnability")}  # fmt: skip
-    for name in ("dressed_ridge", "solve_ridge"):
-        found[name] = (getattr(rg, name), levels | {"cutoff": 2})
+    found = {name: (getattr(rg, name), levels) for name in ("effective_ridge", "learnability")}
     universal = {name: v for name, v in levels.items() if name != "n"} | {"cutoff": 2}
     rows = dict(features=FEATURES, values=VALUES, n=20.0, weights=EVEN)
     found |= {
+        "dressed_ridge": (rg.dressed_ridge, levels | {"cutoff": 2}),
         "universal_ridge": (rg.universal_ridge, universal),
         "two_stage_ridge": (rg.two_stage_ridge, levels | {"cutoff": 2, "rule": "universal"}),
         "cutoff": (rg.cutoff, levels | {"rule": "running", "threshold": 0.5, "scan": "ir"}),
@@ -347,19 +345,16 @@ def coarse(o):
         "flow at": (
             lambda n=6.0, at=None: rg.flow(o.spectrum, n, 0.1, at=at), dict(n=6.0, at=X)),
         "conditional_ridge": (rg.conditional_ridge, dict(
-            Phi=FEATURES, values=VALUES, ridge=0.1, cutoff=2, rule="regression",
-            modes=np.array([0]), weights=EVEN)),
-        "data_weights": (rg.data_weights, dict(noise=0.1 + y**2, weights=EVEN)),
+            features=FEATURES, values=VALUES, ridge=0.1, cutoff=2, modes=np.array([0]),
+            weights=EVEN)),
+        "data_weights": (rg.data_weights, dict(ridge=0.1 + y**2, weights=EVEN)),
         "dressed_local_ridge": (rg.dressed_local_ridge, rows | {"ridge": 0.1, "cutoff": 2}),
         "feature_cumulants": (rg.feature_cumulants, dict(
             Phi=FEATURES, cutoff=2, weights=EVEN)),
         "integrate_modes": (rg.integrate_modes, dict(zip(
             ("root", "rest"), o.one.split(2), strict=True)) | {"y": y}),
         "local_ridge": (rg.local_ridge, dict(spectrum=o.spectrum, X=X, ridge=0.1, cutoff=2)),
-        "posterior_learnability": (rg.posterior_learnability, dict(
-            features=FEATURES, values=VALUES, ridge=0.1, residual=REST)),
         "power_law": (rg.power_law, dict(alpha=1.0, first=1.0)),
-        "PowerLaw": (rg.PowerLaw, dict(alpha=1.0, first=1.0)),
         "PowerLaw.tail": (law.tail, dict(cutoff=3.0)),
         "PowerLaw.values": (law.values, dict(modes=3)),
         "PowerLaw.levels": (law.levels, dict(modes=3)),
@@ -369,8 +364,7 @@ def coarse(o):
         "PowerLaw.ridge_error": (law.ridge_error, dict(n=20.0, ridge=0.1)),
         "PowerLaw.ridgeless_error": (law.ridgeless_error, dict(n=20.0)),
         "PowerLaw.stop": (law.stop, dict(n=20.0, ridge=0.1, threshold=0.5)),
-        "PowerLaw.mismatched_exponent": (law.mismatched_exponent, dict(beta=1.5)),
-        "reweighted_modes": (rg.reweighted_modes, rows | {"noise": 0.1, "y": y}),
+        "reweighted_modes": (rg.reweighted_modes, rows | {"ridge": 0.1, "y": y}),
         "scale_mixture_ridge": (rg.scale_mixture_ridge, dict(
             values=VALUES, n=20.0, ridge=0.1, squares=np.ones(6), cutoff=2, weights=EVEN)),
         "Coarse": (rg.Coarse, dict(cutoff=2, rule="exact", n=6, max_dense=99, centered=True)),

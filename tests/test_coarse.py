@@ -66,7 +66,10 @@ def exact(Phi, y, cutoff):
     return low, mean, variance + jnp.einsum("ij,jk,ik->i", gain, low.cov, gain)
 
 
-@pytest.mark.parametrize("cutoff", [0, 5, 24, 40, 61])
+SLOW = [pytest.param(cutoff, marks=pytest.mark.slow) for cutoff in (24, 40)]
+
+
+@pytest.mark.parametrize("cutoff", [0, 5, 61, *SLOW])
 def test_exact_rule_moves_nothing(cutoff):
     """Evidence, low-mode posterior and predictive, against the full model inverted whole."""
     low, mean, total = exact(EVERYWHERE, p.y, cutoff)
@@ -200,7 +203,7 @@ def test_each_target_has_its_own_modes(kind):
         w = trace["y_modes"]["value"]
         return w, log_density(coarse, (Y,), {}, {"y_modes": w})[0]
 
-    for rule in ("exact", "universal"):
+    for rule in ("exact", "universal") if kind == "plate" else ("exact",):
         w, joint = modes_and_density(jax.random.key(0), rule)
         w = np.asarray(w)
         assert w.shape == (3, 4) and len(np.unique(w)) == 12
@@ -242,11 +245,11 @@ def hyper(y=None):
 
 def test_svi_with_an_autoguide():
     coarse = rg.coarsen(hyper, y=rg.Coarse(3, "universal"))
-    svi = SVI(coarse, AutoNormal(coarse), numpyro.optim.Adam(0.05), Trace_ELBO())
+    svi = SVI(coarse, AutoNormal(coarse), numpyro.optim.Adam(0.1), Trace_ELBO())
 
     @jax.jit
     def fit(key):
-        result = svi.run(key, 600, p.y, progress_bar=False)
+        result = svi.run(key, 200, p.y, progress_bar=False)
         return result.losses, svi.guide.median(result.params)["y_modes"]
 
     losses, modes = map(np.asarray, fit(jax.random.key(0)))
@@ -318,7 +321,7 @@ def test_what_plain_reparam_passes_over_raises_under_coarsen():
     twice = rg.coarsen(rg.coarsen(model, y=rg.Coarse(2)), y=rg.Coarse(1))
     with pytest.raises(ValueError, match="site 'y' is cut twice"):
         traced(twice, p.y)
-    with pytest.raises(ValueError, match="must be given an rg.Coarse, got LocScaleReparam"):
+    with pytest.raises(ValueError, match="must be given an rg.Coarse, got a LocScaleReparam"):
         rg.coarsen(model, y=LocScaleReparam())
     outside = handlers.scope(rg.coarsen(model, y=rg.Coarse(2)), prefix="in")
     assert list(traced(outside, p.y)) == ["in/y_modes", "in/y"]

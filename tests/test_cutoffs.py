@@ -7,17 +7,25 @@ from scipy.optimize import brentq
 
 from bayesrg import rg
 from bayesrg.rg.cutoffs import CUTOFF_RULES
+from bayesrg.spectrum import levels
 
 p = fourier_problem()
+NS = (0.5, 2.0, 5.0, 9.0, 14.0, 30.0, 200.0, 1e6)
 AVERAGE = [rule for rule in CUTOFF_RULES if rule != "posterior"]
 
 
-@jax.jit
-def by_every_rule(values, n, ridge, **given):
-    return {rule: rg.cutoff(values, n, ridge, rule, **given) for rule in AVERAGE}
+def cutoffs(rule, problems, threshold=0.5, scan="ir"):
+    """Cutoffs of up to eight problems (values, n, ridge, counts), padded to one shape.
 
-
-compiled = jax.jit(rg.cutoff, static_argnames=("rule", "threshold", "scan"))
+    Modes without variance, which no rule keeps, fill up the rows.
+    """
+    values, counts, n, ridge = np.zeros((8, 25)), np.ones((8, 25)), np.ones(8), np.ones(8)
+    for i, (v, n[i], ridge[i], *count) in enumerate(problems):
+        values[i, : len(v)] = v
+        counts[i, : len(v)] = count[0] if count else 1
+    found = rg.cutoff(values, n, ridge, rule, threshold, scan=scan, degeneracy=counts)
+    assert found.dtype == int and found.shape == (8,)
+    return found[: len(problems)]
 
 
 def slow(values, n, ridge, rule, threshold, scan="ir"):
@@ -55,61 +63,60 @@ def test_against_counting_one_by_one(rule):
     rng = np.random.default_rng(3)
     for threshold in rng.uniform(0.05, 0.95, 4):
         values = np.sort(rng.gamma(0.3, 1.0, (8, 25)))[:, ::-1] + 1e-6
-        n, ridge = rng.integers(1, 60, 8), rng.gamma(0.5, size=8)
+        problems = list(zip(values, rng.integers(1, 60, 8), rng.gamma(0.5, size=8), strict=True))
         for scan in ("ir", "uv"):
-            ours = rg.cutoff(values, n.astype(float), ridge, rule, threshold, scan=scan)
-            one_by_one = [
-                slow(*one, rule, threshold, scan) for one in zip(values, n, ridge, strict=True)
-            ]
+            ours = cutoffs(rule, problems, threshold, scan)
+            one_by_one = [slow(*one, rule, threshold, scan) for one in problems]
             np.testing.assert_array_equal(ours, one_by_one, err_msg=str(threshold))
-            assert ours.dtype == int
 
 
 def test_reference_cutoffs():
-    values = rg.power_law(1.0).values(10**6)
-    assert by_every_rule(values, 1000, 1.0) == {
+    """A million modes: 200 by themselves, then neighbours within 1 % as one level."""
+    edges = np.unique(np.r_[np.arange(200), np.geomspace(200, 10**6, 800).round()].astype(int))
+    sizes, values = np.diff(edges), np.arange(1, 10**6 + 1.0) ** -2
+    million = levels(np.add.reduceat(values, edges[:-1]) / sizes, degeneracy=sizes)
+    expected = {
         "match": 19, "running": 31, "bare": 31, "self_consistent": 30, "dof": 48, "fisher": 31,
         "effective_rank": 31,
     }  # fmt: skip
-    assert compiled(values, 1000, 1.0, "running", 0.7116) == 19
+    assert {rule: rg.cutoff(million, 1000, 1.0, rule) for rule in AVERAGE} == expected
+    assert rg.cutoff(million, 1000, 1.0, "running", 0.7116) == 19
 
 
 def test_effective_rank_is_the_running_rule_at_a_shifted_threshold():
-    values, n, ridge = np.arange(1, 301.0) ** -1.7, 30.0, 0.03
-
-    def both(values):
-        for threshold in (0.1, 0.3, 0.5, 0.8):
-            b = (1 - threshold) / threshold
-            yield rg.cutoff(values, n, ridge, "effective_rank", threshold)
-            yield rg.cutoff(values, n, ridge, "running", 1 / (1 + b - 1 / n))
-        yield rg.cutoff(values, 1.0, ridge, "effective_rank", 0.6)  # b <= 1 / n
-
-    *kept, none = jax.jit(lambda values: list(both(values)))(values)
-    assert kept[::2] == kept[1::2] and none == 0
+    problem = np.arange(1, 26.0) ** -1.7, 30.0, 0.03
+    for threshold in (0.1, 0.3, 0.5, 0.8):
+        b = (1 - threshold) / threshold
+        shifted = 1 / (1 + b - 1 / 30)
+        ours = cutoffs("effective_rank", [problem], threshold)
+        assert ours == cutoffs("running", [problem], shifted)
+    assert cutoffs("effective_rank", [(problem[0], 1.0, 0.03)], 0.6) == 0  # b <= 1 / n
 
 
 def test_equality_keeps_a_mode_and_the_uv_scan_takes_the_last_of_a_level():
-    assert rg.cutoff([1.0], 1.0, 1.0, "bare") == 1  # the learnability is one half
-
-    def last(values, degeneracy):
-        given = {"scan": "uv", "degeneracy": np.array(degeneracy)}
-        return compiled(np.array(values), 1.0, 0.0, **given)
-
-    assert last([1.0, 0.3, 0.01], [2, 5, 3]) == 10
-    assert last([1.0, 0.05], [1, 6]) == 7
+    assert cutoffs("bare", [([1.0], 1.0, 1.0)]) == 1  # the learnability is one half
+    problems = ([1.0, 0.3, 0.01], 1.0, 0.0, [2, 5, 3]), ([1.0, 0.05], 1.0, 0.0, [1, 6])
+    assert cutoffs("running", problems, scan="uv").tolist() == [10, 7]
 
 
 def test_posterior_rule_on_given_points():
-    """The learnability is one minus posterior over prior variance; it is conserved."""
-    learnt = np.asarray(jax.jit(rg.posterior_learnability)(p.Phi, p.values, p.ridge))
+    """The learnability is one minus posterior over prior variance."""
+    R = p.Phi * p.values @ p.Phi.T + p.ridge * np.eye(24)
+    learnt = p.values * (p.Phi * np.linalg.solve(R, p.Phi)).sum(0)
     printed = [0.99689366242, 0.98688295275, 0.974102369538, 0.950685363906]
     np.testing.assert_allclose(learnt[:4], printed, rtol=0, atol=6e-12)
-    R = p.Phi * p.values @ p.Phi.T + p.ridge * np.eye(24)
-    total = learnt.sum() + p.ridge * np.trace(np.linalg.inv(R))
-    np.testing.assert_allclose(total, 24.0, rtol=1e-13)
     expected = int(np.argmin(learnt >= 0.5))
-    given = {"features": p.Phi, "tail": 0.0}
-    assert compiled(p.values, 24, p.ridge, "posterior", **given) == expected
+
+    @jax.jit
+    def ask(values, tail, residual=None):
+        given = {"features": p.Phi, "tail": tail, "residual": residual}
+        return rg.cutoff(values, 24, p.ridge, "posterior", **given)
+
+    assert ask(p.values, 0.0) == expected
+    # a tail is noise at the points, in place of which a residual may be given
+    assert ask(p.values, 0.3) == ask(p.values, 7.0, np.full(24, 0.3)) < expected
+    pairs = np.append(1.0, np.repeat(p.values[1::2], 2))
+    assert ask(pairs, 0.0) % 2 == 1
 
     def stop():
         flow = rg.flow(p.values, 24, p.ridge, rule="posterior", features=p.Phi)
@@ -117,59 +124,55 @@ def test_posterior_rule_on_given_points():
         return flow.stop
 
     assert jax.jit(stop)() == expected
-    # a tail is noise at the points
-    raised = compiled(p.values, 24, p.ridge, "posterior", **given | {"tail": 0.3})
-    diagonal = {"features": p.Phi, "residual": np.full(24, 0.3)}
-    assert raised == compiled(p.values, 24, p.ridge, "posterior", **diagonal) < expected
 
 
 @pytest.mark.parametrize("rule", AVERAGE)
 def test_multiplets_stay_whole(rule):
-    levels, count = np.array([1.0, 0.3, 0.05, 0.004, 1e-4]), np.array([1, 3, 5, 7, 9])
-    modes, edges = np.repeat(levels, count), np.concatenate([[0], np.cumsum(count)])
-    n = np.array([0.5, 2.0, 5.0, 9.0, 14.0, 30.0, 200.0, 1e6])
-    split_by_roundoff = np.tile(modes * (1 - 1e-13 * np.arange(25)), (8, 1))
+    values, count = np.array([1.0, 0.3, 0.05, 0.004, 1e-4]), np.array([1, 3, 5, 7, 9])
+    modes, edges = np.repeat(values, count), np.concatenate([[0], np.cumsum(count)])
+    split_by_roundoff = modes * (1 - 1e-13 * np.arange(25))
     for threshold in (0.2, 0.5, 0.7):
-        together = rg.cutoff(levels, n, 0.05, rule, threshold, degeneracy=count)
-        apart = rg.cutoff(np.tile(modes, (8, 1)), n, 0.05, rule, threshold)
+        together, apart, almost = (
+            cutoffs(rule, [(*problem[:1], n, 0.05, *problem[1:]) for n in NS], threshold)
+            for problem in ((values, count), (modes,), (split_by_roundoff,))
+        )
         np.testing.assert_array_equal(together, apart)
-        np.testing.assert_array_equal(rg.cutoff(split_by_roundoff, n, 0.05, rule, threshold), apart)
+        np.testing.assert_array_equal(almost, apart)
         assert np.isin(apart, edges).all()
-    assert compiled(modes, 24, 0.05, "posterior", features=p.Phi[:, :25]) in edges
 
 
-def test_sphere_like_degeneracies_beyond_memory():
-    levels, count = 10.0 ** -np.arange(8.0), 10.0 ** np.arange(8.0)
-    for kept in by_every_rule(levels, 1e4, 0.1, degeneracy=count).values():
-        assert kept in np.concatenate([[0], np.cumsum(count)])
+@pytest.mark.parametrize("rule", AVERAGE)
+def test_edges(rule):
+    """Modes beyond memory, no modes, none to learn, all of them, and no noise."""
+    huge, many = 10.0 ** -np.arange(8.0), 10.0 ** np.arange(8.0)
+    problems = [
+        (huge, 1e4, 0.1, many), ([], 3.0, 0.1), ([1.0, 0.5, 0.25], 1e9, 1e-3),
+        ([1.0, 0.5, 0.0], 10.0, 0.0), ([1.0, 0.5, 0.2], 10.0, 0.0),
+    ]  # fmt: skip
+    kept, *found, noiseless, positive = cutoffs(rule, problems)
+    assert kept in np.concatenate([[0], np.cumsum(many)]) and found == [0, 3]
+    if rule == "bare":
+        assert noiseless == 2  # every positive mode without noise
+    if rule in ("dof", "match"):
+        assert positive == 3
+    assert rg.cutoff(np.ones(0), 3.0, 0.1, rule) == 0
 
 
 def test_batches_and_tracing():
     ns, ridges = np.array([10.0, 50.0, 200.0]), np.array([[0.01], [1.0]])
-    values = np.arange(1, 301.0) ** -2
-    one_by_one = jax.vmap(lambda n: by_every_rule(values, n, 0.01))(ns)
-    last = by_every_rule(values, 200.0, 1.0)
-    many = jax.tree.map(np.asarray, by_every_rule(values, ns, ridges))
-    for rule in AVERAGE:
-        assert many[rule].shape == (2, 3) and many[rule].dtype == int
-        np.testing.assert_array_equal(many[rule][0], one_by_one[rule])
-        assert many[rule][1, 2] == last[rule]
+    values = np.arange(1, 26.0) ** -2
 
+    @jax.jit
+    def together(n, ridge):
+        mapped = jax.vmap(lambda n: rg.cutoff(values, n, 0.01))(n)
+        return mapped, rg.cutoff(values, n, ridge), rg.cutoff(values, n, ridge, "match")
 
-def test_edges():
-    for rule in AVERAGE:
-        assert rg.cutoff(np.ones(0), 3.0, 0.1, rule) == 0
-    none, both, noiseless = (
-        by_every_rule(np.array(values), *given)
-        for values, *given in (
-            ([0.0, 0.0, 0.0], 3.0, 0.1), ([1.0, 0.5, 0.25], 1e9, 1e-3), ([1.0, 0.5, 0.0], 10.0, 0.0)
-        )
-    )  # fmt: skip
-    for rule in AVERAGE:
-        assert none[rule] == 0 and both[rule] == 3
-    assert noiseless["bare"] == 2  # every positive mode without noise
-    for rule in ("dof", "match"):
-        assert by_every_rule(np.array([1.0, 0.5, 0.2]), 10.0, 0.0)[rule] == 3
+    mapped, *both = jax.device_get(together(ns, ridges))
+    np.testing.assert_array_equal(mapped, both[0][0])
+    problems = [(values, n, ridge) for ridge in ridges[:, 0] for n in ns]
+    for rule, many in zip(("running", "match"), both, strict=True):
+        assert many.shape == (2, 3) and many.dtype == int
+        np.testing.assert_array_equal(many.ravel(), cutoffs(rule, problems))
 
 
 @pytest.mark.parametrize(

@@ -101,7 +101,7 @@ def test_arrays_that_a_traced_function_captured_are_checked_like_arguments():
         fn = gp.MercerNormal(Phi, scale * values[:2], 0.1, residual=residual)
         kept = rg.learnability(scale * jnp.asarray(values), n, 0.1)
         moments = theory.population_moments(Omega, jnp.asarray(y), scale * 100.0)
-        stop = rg.PowerLaw(1.0, 1.0).stop(scale * 10, 0.1, threshold)
+        stop = rg.power_law(1.0).stop(scale * 10, 0.1, threshold)
         return (
             fn.log_prob(jnp.asarray(y)),
             kept,

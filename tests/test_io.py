@@ -12,6 +12,8 @@ from jaxtyping import Float
 from oracles import fourier_problem
 
 from bayesrg import io, rg, theory
+from bayesrg._fixedpoint import effective_ridge
+from bayesrg.spectrum import levels
 
 p = fourier_problem()
 
@@ -51,7 +53,7 @@ def test_axes_of_a_curve_are_the_same_for_one_size_as_for_many():
 
 def test_coordinates_of_cumulants_are_mode_indices(tmp_path):
     cumulants = jax.jit(lambda Phi: rg.feature_cumulants(Phi, 2))(p.Phi[:, :6])
-    solved = rg.solve_ridge(p.values, 24, 0.05)
+    solved = effective_ridge(levels(p.values), 24, 0.05)
     io.save(io.label(features=cumulants, root=solved), tmp_path / "a.nc")
     dt = io.open_run(tmp_path / "a.nc")
     features = dt["features"]

@@ -24,6 +24,13 @@ target = np.zeros(40)
 target[[0, 2, 4]] = 1.0, 0.7, 0.5
 
 
+def test_local_ridge_averages_to_the_universal_one():
+    """The kernel is one at equal inputs; what low modes do not explain of it is eliminated."""
+    ours = np.asarray(rg.local_ridge(smooth, x, 0.05, 4))
+    np.testing.assert_allclose(ours, 1.05 - Phi[:, :4] ** 2 @ lam[:4], rtol=1e-12)
+    np.testing.assert_allclose(weights @ ours, rg.universal_ridge(smooth, 0.05, 4), rtol=1e-9)
+
+
 def brute_force(features, values, n, ridge, weights, cutoff=0):
     """Iterate the equation as it is written, with inverses."""
     high, inverse = features[:, cutoff:], np.diag(1 / values[cutoff:])
@@ -75,14 +82,14 @@ def test_derivative_of_the_dressed_local_ridge():
 
 def test_scale_mixture_reference_numbers():
     values = np.arange(1, 1501.0) ** -1.5
-    root = rg.scale_mixture_ridge(values, 150, 0.02, [0.4, 1.6], 20)
+    root = rg.scale_mixture_ridge(values, 150, 0.02, 20, [0.4, 1.6])
     assert root.converged
     np.testing.assert_allclose(root.value, [0.09861381, 0.33445523], rtol=0, atol=6e-9)
     bare = 0.02 + np.array([0.4, 1.6]) * values[20:].sum()
     np.testing.assert_allclose(bare, [0.1760, 0.6441], rtol=0, atol=6e-5)
     np.testing.assert_allclose(rg.universal_ridge(values, 0.02, 20), 0.4101, rtol=0, atol=6e-5)
     # a constant factor is no mixture
-    one = np.asarray(rg.scale_mixture_ridge(values, 150, 0.02, [1.0, 1.0], 20).value)[0]
+    one = np.asarray(rg.scale_mixture_ridge(values, 150, 0.02, 20, [1.0, 1.0]).value)[0]
     np.testing.assert_allclose(one, rg.dressed_ridge(values, 150, 0.02, 20), rtol=1e-12)
 
 
@@ -96,21 +103,20 @@ def test_scale_mixture_against_random_matrices():
         precision = np.diag(np.linalg.inv(B @ B.T + 0.02 * np.eye(n)))
         seen.append([1 / precision[squares == s].mean() for s in (0.4, 1.6)])
     mean, error = np.mean(seen, 0), np.std(seen, 0, ddof=1) / np.sqrt(8)
-    theory_value = np.asarray(rg.scale_mixture_ridge(values, n, 0.02, [0.4, 1.6], 20).value)
+    theory_value = np.asarray(rg.scale_mixture_ridge(values, n, 0.02, 20, [0.4, 1.6]).value)
     np.testing.assert_array_less(abs(mean - theory_value), 0.03 * theory_value + 3 * error)
     assert within(mean, [0.0984, 0.3320], np.hypot(error, error))
 
 
 def test_reweighted_modes_on_the_points_are_the_conjugate_posterior():
-    noise = 0.05 + 0.3 * p.x
-    ours = rg.reweighted_modes(p.Phi[:, :7], p.values[:7], 24, noise, p.y).mean
+    ridge = 0.05 + 0.3 * p.x
+    ours = rg.reweighted_modes(p.Phi[:, :7], p.values[:7], 24, ridge, p.y).mean
     B = p.Phi[:, :7] * np.sqrt(p.values[:7])
-    R = np.diag(noise)
-    w = B.T @ np.linalg.solve(B @ B.T + R, p.y)
+    w = B.T @ np.linalg.solve(B @ B.T + np.diag(ridge), p.y)
     np.testing.assert_allclose(ours, np.sqrt(p.values[:7]) * w, rtol=1e-10)
-    weight = np.asarray(rg.data_weights(noise))
+    weight = np.asarray(rg.data_weights(ridge))
     np.testing.assert_allclose(weight.mean(), 1.0, rtol=1e-14)
-    np.testing.assert_allclose(weight * noise, np.full(24, 1 / (1 / noise).mean()), rtol=1e-13)
+    np.testing.assert_allclose(weight * ridge, np.full(24, 1 / (1 / ridge).mean()), rtol=1e-13)
 
 
 CASES = {  # points, ridge: errors of the equivalent kernel, with correction, scalar, local
@@ -254,9 +260,9 @@ def test_local_rule_wins_on_a_scale_mixture():
         ),
         (lambda: rg.dressed_local_ridge(Phi, smooth.values, 0, 0.1), "n must be positive"),
         (lambda: rg.dressed_local_ridge(Phi, smooth.values, 9, 0.1, 41), "cutoff must be an integ"),
-        (lambda: rg.scale_mixture_ridge([1.0], 9, 0.1, [0.5, 1.0]), "squares must have mean 1"),
+        (lambda: rg.scale_mixture_ridge([1.0], 9, 0.1, 0, [0.5, 1.0]), "squares must have mean 1"),
         (lambda: rg.reweighted_modes(Phi, smooth.values, 9, 0.1, x[:4]), "one target per row"),
-        (lambda: rg.data_weights([0.1, 0.0]), "noise must be positive"),
+        (lambda: rg.data_weights([0.1, 0.0]), "ridge must be positive"),
     ],
 )
 def test_bad_input_is_named(call, message):

@@ -43,20 +43,18 @@ def curve(name, **given):
 CALLS = {
     **{
         f"cutoff {rule}": lambda d, rule=rule: rg.cutoff(d.values, d.n, d.ridge, rule)
-        for rule in ("bare", "running", "self_consistent", "dof", "effective_rank", "match")
+        for rule in ("running", "match")
     },
     "effective_ridge": lambda d: rg.effective_ridge(d.values, d.n, d.ridge),
     "dressed_ridge": lambda d: rg.dressed_ridge(d.values, d.n, d.ridge, 3),
     "universal_ridge": lambda d: rg.universal_ridge(d.values, d.ridge, 3),
-    "two_stage_ridge": lambda d: rg.two_stage_ridge(d.values, d.n, d.ridge, 3, "exact"),
+    "two_stage_ridge": lambda d: rg.two_stage_ridge(d.values, d.n, d.ridge, 3),
     "learnability": lambda d: rg.learnability(d.values, d.n, d.ridge),
-    "running_learnability": lambda d: rg.running_learnability(d.values, d.n, d.ridge),
     "flow": lambda d: rg.flow(d.values, d.n, d.ridge),
     "feature_cumulants": lambda d: rg.feature_cumulants(d.Phi, 2),
-    "regression": lambda d: rg.conditional_ridge(d.Phi, d.values, d.ridge, 2),
-    "cumulants": lambda d: rg.conditional_ridge(d.Phi, d.values, d.ridge, 2, rule="cumulants"),
+    "conditional_ridge": lambda d: rg.conditional_ridge(d.Phi, d.values, d.ridge, 2),
     "dressed_local_ridge": lambda d: rg.dressed_local_ridge(d.Phi, d.values, d.n, d.ridge, 3),
-    "scale_mixture_ridge": lambda d: rg.scale_mixture_ridge(d.values, d.n, d.ridge, d.squares, 3),
+    "scale_mixture_ridge": lambda d: rg.scale_mixture_ridge(d.values, d.n, d.ridge, 3, d.squares),
     "reweighted_modes": lambda d: rg.reweighted_modes(d.Phi, d.values, d.n, d.ridge, d.y),
     "data_weights": lambda d: rg.data_weights(d.ns),
     "learning_curve": curve("learning_curve"),

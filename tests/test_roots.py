@@ -31,11 +31,13 @@ def slow(*case):
 
 ROOTS = [
     ("effective ridge", lambda a, b: rg.effective_ridge(b * v, 5 * a, 0.1 * b), (1.0, 0.7)),
-    ("power law, error", lambda a, b: rg.power_law(a, 1.3).error(30 * b, 0.1 * a), (0.8, 1.1)),
+    slow("power law, error", lambda a, b: rg.power_law(a, 1.3).error(30 * b, 0.1 * a), (0.8, 1.1)),
     slow("power law, stop", lambda a, b: rg.power_law(a, 1.3).stop(30 * b, 0.1 * b), (0.8, 1.1)),
     slow(
         "scale mixture",
-        lambda a, b: rg.scale_mixture_ridge(b * v, 5 * a, 0.1, [0.4, 1.6]).value @ jnp.arange(2.0),
+        lambda a, b: (
+            rg.scale_mixture_ridge(b * v, 5 * a, 0.1, 0, [0.4, 1.6]).value @ jnp.arange(2.0)
+        ),
         (1.0, 0.7),
     ),
     slow(
@@ -126,7 +128,7 @@ def test_the_annealed_error_curves():
 
 
 def test_no_ridge_and_more_points_than_modes():
-    """The root is zero, and rises like n ridge / (n - k) less a square of it."""
+    """The root is zero, and rises like n ridge / (n - k) minus a square of it."""
     n = 25.0
     second = -2 * (1 / v).sum() / n**2 / (1 - 10 / n) ** 3
     slope = jax.grad(rg.effective_ridge, 2)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What one sample says of the test error, and experiments that the theory foretells."""
+"""Test errors estimated from one sample, and experiments against theory."""
 
 import jax
 import jax.numpy as jnp
@@ -52,7 +52,7 @@ def test_experiment_with_gaussian_features():
 
 @pytest.mark.slow
 def test_experiment_with_rows_of_features():
-    """Non-Gaussian features: the moments of the rows foretell what regression on them does."""
+    """Non-Gaussian features: the moments of the rows predict the error of regression on them."""
     rng = np.random.default_rng(5)
     F = np.tanh(rng.normal(size=(2000, 30)) @ rng.normal(size=(30, 40)) / np.sqrt(30))
     y = F @ rng.normal(size=40) / 3 + 0.5 * rng.normal(size=2000)

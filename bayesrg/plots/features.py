@@ -75,7 +75,7 @@ def plot_feature_quantiles(
     Parameters
     ----------
     dt : DataTree
-        Has the group that `bayesrg.io.label` makes of a `bayesrg.rg.FeatureCumulants`.
+        Has the group that `bayesrg.io.label` makes of a `bayesrg.rg.cumulants.FeatureCumulants`.
     modes : sequence of int, optional
         Entries of the coordinate mode; by default four, evenly spread on a logarithmic scale.
     group : str
@@ -111,7 +111,7 @@ def plot_feature_kurtosis(
     Parameters
     ----------
     dt : DataTree
-        Has the group that `bayesrg.io.label` makes of a `bayesrg.rg.FeatureCumulants`.
+        Has the group that `bayesrg.io.label` makes of a `bayesrg.rg.cumulants.FeatureCumulants`.
     group : str
         Group of ``dt`` that is plotted.
     backend : str, optional

@@ -3,11 +3,11 @@
 
 from .._fixedpoint import Root
 from .coarse import Coarse, coarsen
-from .cumulants import FeatureCumulants, conditional_ridge, feature_cumulants
+from .cumulants import conditional_ridge, feature_cumulants
 from .cutoffs import cutoff
 from .flow import Flow, flow
 from .integrate import integrate_modes
-from .learnability import learnability, posterior_learnability, running_learnability
+from .learnability import learnability
 from .local import (
     data_weights,
     dressed_local_ridge,
@@ -15,20 +15,12 @@ from .local import (
     reweighted_modes,
     scale_mixture_ridge,
 )
-from .power_law import PowerLaw, power_law
-from .ridges import (
-    dressed_ridge,
-    effective_ridge,
-    solve_ridge,
-    two_stage_ridge,
-    universal_ridge,
-)
+from .power_law import power_law
+from .ridges import dressed_ridge, effective_ridge, two_stage_ridge, universal_ridge
 
 __all__ = [
     "Coarse",
-    "FeatureCumulants",
     "Flow",
-    "PowerLaw",
     "Root",
     "coarsen",
     "conditional_ridge",
@@ -42,12 +34,9 @@ __all__ = [
     "integrate_modes",
     "learnability",
     "local_ridge",
-    "posterior_learnability",
     "power_law",
     "reweighted_modes",
-    "running_learnability",
     "scale_mixture_ridge",
-    "solve_ridge",
     "two_stage_ridge",
     "universal_ridge",
 ]

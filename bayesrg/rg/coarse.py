@@ -17,31 +17,31 @@ from ..gp.effective import RULES
 class Coarse(Reparam):
     r"""Turn a Gaussian-process site into explicit low modes and a likelihood without the others.
 
-    The site ``name`` becomes ``name_modes`` (..., cutoff), a priori standard normal, and a site
-    ``name`` whose mean is the low modes' function and whose noise holds the eliminated modes. Of
-    a `bayesrg.gp.MatrixMercerNormal` each mode has c outputs: (..., cutoff, c).
+    The site ``name`` becomes two sites. ``name_modes`` (..., cutoff) are the low modes, a priori
+    standard normal. ``name`` has their function as its mean, and noise that contains the
+    eliminated modes. Each mode of a `bayesrg.gp.MatrixMercerNormal` has c outputs,
+    (..., cutoff, c).
 
     Parameters
     ----------
     cutoff : int
-        Modes kept explicit. Zero adds no site; all of them leaves nothing but what lies outside
-        the spectrum to marginalise.
+        Modes kept explicit. Zero adds no site.
     rule : str
-        What becomes of the eliminated modes: "exact" (their covariance, dense; evidence and
-        posteriors do not move), "local" (its diagonal), "dressed" (a ridge to all orders in
+        What becomes of the eliminated modes: "exact" (their covariance matrix; evidence and
+        posteriors do not change), "local" (its diagonal), "dressed" (a ridge to all orders in
         their learnability), "universal" (their total variance), "truncate" (nothing).
     n : int, optional
-        Training points among the rows of the site, the first ones; all by default.
+        Number of training points, the first rows of the site; all by default.
     eigen : (vectors, eigenvalues), optional
-        From `bayesrg.gp.eigenpairs` of the eliminated part, for rule "exact": then no step of a
+        From `bayesrg.gp.eigenpairs` of the eliminated part, for rule "exact". Then no step of a
         sampler factorises a matrix.
     max_dense : int
-        Most points for a factorisation at every evaluation.
+        Largest number of points for which every evaluation may factorise a matrix.
     centered : bool
         True leaves a site ``name`` given the low modes, to be observed or integrated. False is for
-        a latent function, whose likelihood is another site: ``name`` becomes deterministic,
-        made of the low modes and of ``name_white`` (..., n), a priori standard normal, which holds
-        all that the cut would integrate out if the observations were Gaussian.
+        a latent function, whose likelihood is another site. Then ``name`` is deterministic, made
+        of the low modes and of ``name_white`` (..., n), a priori standard normal, which stands for
+        all that is not a low mode.
 
     Raises
     ------
@@ -51,14 +51,15 @@ class Coarse(Reparam):
 
     Notes
     -----
-    Works on any distribution with methods ``split(cutoff, rule, n=, eigen=, max_dense=)``, which
-    gives the low modes' columns and the law of the rest, and ``shift(mean)`` on the latter. Each
-    member of a batch (plate, ``expand``, ``to_event``, batched parameters) has its own modes.
+    Each member of a batch (plate, ``expand``, ``to_event``, batched parameters) has its own modes.
+    Any distribution can be cut that has methods ``split(cutoff, rule, n=, eigen=, max_dense=)``,
+    which returns the columns of the low modes and the distribution of the rest, and
+    ``shift(mean)`` on the latter.
 
-    A latent site keeps its law under the exact rule, whatever the cutoff and the
-    parametrisation; its ridge is an independent part of the function at each point (a jitter of
-    1e-6, say) that the model states, for nothing is added here. To integrate the eliminated modes
-    out of a likelihood that is not Gaussian see `bayesrg.gp.LaplaceMarginal`.
+    A latent site keeps its law under the exact rule, whatever the cutoff and the parametrisation.
+    Its ridge is an independent part of the function at each point, such as a jitter of 1e-6; the
+    model states it, and nothing is added here. To integrate the eliminated modes out of a
+    likelihood that is not Gaussian see `bayesrg.gp.LaplaceMarginal`.
 
     References
     ----------
@@ -66,7 +67,7 @@ class Coarse(Reparam):
 
     Examples
     --------
-    `bayesrg.rg.coarsen` takes one for each site that it cuts:
+    `bayesrg.rg.coarsen` applies it to a model, here to the site ``y``:
 
     >>> from bayesrg import rg
     >>> from bayesrg.models.gp_regression import model
@@ -84,45 +85,23 @@ class Coarse(Reparam):
         centered: bool = True,
     ):
         self.cutoff = _checks.whole("cutoff", cutoff, least=0)
-        self.centered = _checks.flag("centered", centered)
-        max_dense = _checks.whole("max_dense", max_dense, least=0)
-        n = n if n is None else _checks.whole("n", n)
         self.rule = _checks.choice("rule", rule, RULES)
+        self.centered = _checks.flag("centered", centered)
         if eigen is not None and rule != "exact":
             raise ValueError(f'eigen belongs to rule="exact", not to {rule!r}; leave it out')
-        self.n, self.eigen, self.max_dense = n, eigen, max_dense
+        n = n if n is None else _checks.whole("n", n)
+        max_dense = _checks.whole("max_dense", max_dense, least=0)
+        self.given = {"n": n, "eigen": eigen, "max_dense": max_dense}
 
     def __call__(self, name, fn, obs):
         """Return the new distribution of site ``name`` and its value, drawing the low modes."""
-        if self.rule == "exact":
-            _checks.require_x64('rg.Coarse with rule="exact"')
         base, batch, event_dim = self._unwrap(fn)
-        if isinstance(base, dist.MaskedDistribution):
-            raise ValueError(
-                f"site {name!r} is masked, and a mask would act on the whole vector of points; "
-                "leave the masked rows out of the data instead"
-            )
-        if not hasattr(base, "split"):
-            raise ValueError(
-                f"site {name!r} is a {type(base).__name__}, which has no modes to keep; Coarse "
-                "acts on a gp.MercerNormal that was not cut before"
-            )
-        if not self.centered and obs is not None:
-            raise ValueError(
-                f"site {name!r} is observed or has a value, so it cannot be made of white noise; "
-                "leave centered=True, or observe another site that depends on it"
-            )
-        if not self.centered and not hasattr(base, "colour"):
-            raise ValueError(
-                f"site {name!r} is a {type(base).__name__}, whose function is integrated out; "
-                "leave centered=True"
-            )
-        root, rest = base.split(
-            self.cutoff, self.rule, n=self.n, eigen=self.eigen, max_dense=self.max_dense
-        )
-        outer = event_dim - base.event_dim
+        self._check(name, base, obs)
+        root, rest = base.split(self.cutoff, self.rule, **self.given)
+        outer = event_dim - base.event_dim  # axes of `to_event`
 
         def white(kind, axis, size):
+            """Draw standard-normal variables, and name their axes for ArviZ."""
             shape = (size, *base.event_shape[1:])
             fn = dist.Normal(jnp.zeros((), root.dtype), 1.0).expand((*batch, *shape))
             names = [axis, *getattr(base, "event_dims", ())[1:]]
@@ -139,9 +118,34 @@ class Coarse(Reparam):
             return None, rest.colour(white("white", "white", base.event_shape[0]))
         return self._wrap(rest, batch, event_dim), obs
 
+    def _check(self, name, base, obs):
+        """Raise if a site with distribution ``base`` cannot be cut."""
+        if self.rule == "exact":
+            _checks.require_x64('rg.Coarse with rule="exact"')
+        kind = f"site {name!r} is a {type(base).__name__}"
+        if isinstance(base, dist.MaskedDistribution):
+            raise ValueError(
+                f"site {name!r} is masked, and a mask would act on the whole vector of points; "
+                "leave the masked rows out of the data instead"
+            )
+        if not hasattr(base, "split"):
+            raise ValueError(
+                f"{kind}, which has no modes to keep; take a gp.MercerNormal that was not cut yet"
+            )
+        if not self.centered and obs is not None:
+            raise ValueError(
+                f"site {name!r} is observed or has a value, so it cannot be made of white noise; "
+                "leave centered=True, or observe another site that depends on it"
+            )
+        if not self.centered and not hasattr(base, "colour"):
+            raise ValueError(f"{kind}, whose function is integrated out; leave centered=True")
+
 
 class coarsen(reparam):  # noqa: N801
-    """Coarse-grain sites of a model; every mistake that can be seen raises.
+    """Apply a `Coarse` to each of the named sites of a model.
+
+    Plain ``handlers.reparam`` with the same sites does the same, but it does nothing, or fails with
+    a message of its own, in the cases that raise here.
 
     Parameters
     ----------
@@ -158,24 +162,14 @@ class coarsen(reparam):  # noqa: N801
     ------
     ValueError
         When the model runs: for a site it does not have (also one inside ``handlers.scope``, or
-        with an ``obs_mask``), and for a site that is cut twice. Plain ``handlers.reparam`` does
-        nothing in these cases, or fails with a message of its own.
-
-    Examples
-    --------
-    >>> from bayesrg import rg
-    >>> from bayesrg.models.gp_regression import model
-    >>> coarse = rg.coarsen(model, y=rg.Coarse(32, "local"))
+        with an ``obs_mask``), and for a site that is cut twice.
     """
 
     def __init__(self, model: Callable | None = None, **sites: Reparam):
         if model is not None:
             _checks.function("model", model, "a NumPyro model")
         for name, site in sites.items():
-            if not isinstance(site, Coarse):
-                raise ValueError(
-                    f"site {name!r} must be given an rg.Coarse, got {type(site).__name__}"
-                )
+            _checks.instance(f"site {name!r}", site, Coarse, "given an rg.Coarse")
         self._met: set[str] = set()
         self._seen: list[str] = []
         super().__init__(model, config=sites)
@@ -196,7 +190,7 @@ class coarsen(reparam):  # noqa: N801
         return result
 
     def process_message(self, msg):
-        """Cut the sites that were asked for."""
+        """Cut the site of a message if it was asked for."""
         if msg["type"] != "sample":
             return
         name = msg["name"]
@@ -207,12 +201,13 @@ class coarsen(reparam):  # noqa: N801
                 f"site {observed!r} has an obs_mask, so NumPyro splits it in two; leave the "
                 "missing rows out of the data instead"
             )
-        if name in self.config:
-            if msg.get("coarse"):
-                raise ValueError(f"site {name!r} is cut twice; give it one Coarse")
-            super().process_message(msg)
-            if msg["type"] == "deterministic":  # NumPyro keeps the plates, not the other axes
-                outer = msg["value"].ndim - len(msg["cond_indep_stack"]) - 1
-                msg["infer"] = {"event_dims": ["output", "output_bis"][:outer] + ["point"]}
-            msg["coarse"] = True
-            self._met.add(name)
+        if name not in self.config:
+            return
+        if msg.get("coarse"):
+            raise ValueError(f"site {name!r} is cut twice; give it one Coarse")
+        super().process_message(msg)
+        if msg["type"] == "deterministic":  # NumPyro keeps the plates, not the other axes
+            outer = msg["value"].ndim - len(msg["cond_indep_stack"]) - 1
+            msg["infer"] = {"event_dims": ["output", "output_bis"][:outer] + ["point"]}
+        msg["coarse"] = True
+        self._met.add(name)

@@ -13,7 +13,8 @@ from jaxtyping import Bool, Float
 
 from .. import _checks
 from .._checks import ArrayLike
-from .local import probabilities, same_modes
+from .._linalg import ratio, safe_sqrt
+from .local import population, probabilities
 
 QUANTILES = 199
 HEAVY = 1.0
@@ -32,7 +33,7 @@ class FeatureCumulants(eqx.Module):
     fourth : (high, low, low)
         :math:`E[\phi_k^2\phi_i\phi_j] - \delta_{ij}`, the joint cumulant where features are
         orthonormal and of mean zero.
-    orthonormality : largest entry of the second moments minus the identity, absolute
+    orthonormality : largest absolute entry of the second moments minus the identity
     quantile : (q,) standard normal quantiles
     quantiles : (q, k) those of each mode, centred and of unit variance
     """
@@ -57,9 +58,8 @@ def feature_cumulants(
     ----------
     Phi : (p, k) mode functions at p inputs
     cutoff : int
-        Low modes; joint cumulants take two of them, or one, with each eliminated mode.
-    weights : (p,), optional
-        Probability of each row; equal by default.
+        Number of low modes. Joint cumulants are of each eliminated mode with one or two low modes.
+    weights : (p,) probability of each row, equal by default
 
     Returns
     -------
@@ -83,10 +83,12 @@ def _cumulants(Phi, w, cutoff):
     mean = w @ Phi
     centred = Phi - mean
     variance = w @ centred**2
-    floor = points * jnp.finfo(Phi.dtype).eps * (w @ Phi**2)
-    varies = variance > floor
-    white = jnp.where(varies, centred / jnp.sqrt(jnp.where(varies, variance, 1.0)), 0.0)
+
+    # a mode that varies by rounding errors alone is constant: its higher moments are zero
+    varies = variance > points * jnp.finfo(Phi.dtype).eps * (w @ Phi**2)
+    white = ratio(centred, safe_sqrt(jnp.where(varies, variance, 0.0)))
     kurtosis = jnp.where(varies, w @ white**4 - 3.0, 0.0)
+
     low, squares = Phi[:, :cutoff], w[:, None] * Phi[:, cutoff:] ** 2
     second = (w[:, None] * Phi).T @ Phi - jnp.eye(k, dtype=Phi.dtype)
     probability = (jnp.arange(QUANTILES) + 0.5) / QUANTILES
@@ -115,102 +117,66 @@ def _weighted_quantiles(columns, w, probability):
 
 
 def conditional_ridge(
-    Phi: ArrayLike,
+    features: ArrayLike,
     values: ArrayLike,
     ridge: ArrayLike,
     cutoff: int,
     *,
-    rule: str = "regression",
     modes: ArrayLike | None = None,
     weights: ArrayLike | None = None,
 ) -> Float[Array, " point"]:
-    r"""Ridge at each input as far as the low modes know it, :math:`\sigma^2 + \sum_{k>\kappa}\lambda_k E[\phi_k^2|\phi_<]`.
+    r"""Mean of the local ridge at each input if only the low modes there are known.
+
+    It is :math:`\sigma^2 + \sum_{k>\kappa}\lambda_k E[\phi_k^2|\phi_<]`. The expectation is a least
+    squares fit to 1, the low modes and their products; to first order their coefficients are the
+    cumulants ``third`` and ``fourth / 2`` of `feature_cumulants`.
 
     Parameters
     ----------
-    Phi : (p, k) mode functions at p inputs
+    features : (p, k) mode functions at p inputs
     values : (k,) their prior variances
     ridge : () noise variance
     cutoff : int, modes kept
-    rule : "regression" or "cumulants"
-        Least squares on 1, the low modes and their products; or the expansion to first order in
-        joint cumulants, which needs low modes of mean zero.
     modes : (m,) integers, optional
         Low modes to condition on, all by default. There are m (m + 3) / 2 regressors: keep them
         well below p.
-    weights : (p,), optional
-        Probability of each row; equal by default.
+    weights : (p,) probability of each row, equal by default
 
     Returns
     -------
     (p,)
-        Of the same mean as `local_ridge` under regression.
+        Its mean is that of `local_ridge`.
 
     Raises
     ------
     ValueError
-        For more regressors than rows, or "cumulants" with a mode whose mean is above 0.1.
+        For as many regressors as rows, or more.
 
     References
     ----------
     arXiv 2405.06008: third and fourth cumulants make the ridge depend on the input.
-    """  # noqa: E501
-    _checks.choice("rule", rule, ("regression", "cumulants"))
-    _checks.require_x64("rg.conditional_ridge")
-    Phi = _checks.features("Phi", Phi)
-    points, k = Phi.shape
+    """
+    features, values, weights = population(features, values, weights)
+    points, k = features.shape
     cutoff = _checks.cutoff(cutoff, k)
-    values = _checks.nonnegative("values", values, ndim=1)
-    same_modes(Phi, values)
     ridge = _checks.nonnegative("ridge", ridge, ndim=0)
-    w = probabilities(weights, points)
     _checks.on_host("rg.conditional_ridge chooses modes: it", modes)
-    given = range(cutoff) if modes is None else _checks.indices("modes", modes)
-    chosen = np.asarray(given, int)
-    different = chosen.size == np.unique(chosen).size
-    if chosen.size and not (different and np.isin(chosen, np.arange(cutoff)).all()):
+    modes = range(cutoff) if modes is None else _checks.indices("modes", modes, cutoff)
+    regressors = 1 + len(modes) * (len(modes) + 3) // 2
+    if regressors >= points:
         raise ValueError(
-            f"modes must be different indices below the cutoff {cutoff}, got {chosen.tolist()}"
+            f"modes: {len(modes)} low modes make {regressors} regressors for {points} rows; choose "
+            "fewer with modes="
         )
-    chosen = chosen.astype(int)
-    if rule == "regression":
-        regressors = 1 + chosen.size * (chosen.size + 3) // 2
-        if regressors >= points:
-            raise ValueError(
-                f"modes: {chosen.size} low modes make {regressors} regressors for {points} "
-                "rows; choose fewer with modes="
-            )
-        return _regressed(Phi, values, ridge, w, chosen, cutoff)
-    if _checks.known(Phi) and _checks.known(w):
-        means = np.abs(np.asarray(w) @ np.asarray(Phi)[:, chosen])
-        if (means > 0.1).any():
-            bad = chosen[means > 0.1].tolist()
-            raise ValueError(
-                f"modes {bad} have mean {means[means > 0.1].round(3).tolist()}, and the cumulant "
-                'expansion needs mean zero; leave them out of modes=, or use rule="regression"'
-            )
-    return _expanded(Phi, values, ridge, w, chosen, cutoff)
+    return _regressed(features, values, ridge, weights, np.array(modes, int), cutoff)
 
 
 @partial(jax.jit, static_argnames="cutoff")
-def _regressed(Phi, values, ridge, w, chosen, cutoff):
-    """`conditional_ridge` by least squares on 1, the chosen modes and their products."""
-    low, excess = Phi[:, chosen], Phi[:, cutoff:] ** 2 @ values[cutoff:]
+def _regressed(features, values, ridge, w, chosen, cutoff):
+    low, excess = features[:, chosen], features[:, cutoff:] ** 2 @ values[cutoff:]
     i, j = np.triu_indices(chosen.size)
-    design = jnp.concatenate([jnp.ones((len(Phi), 1)), low, low[:, i] * low[:, j]], 1)
+    design = jnp.concatenate([jnp.ones((len(features), 1)), low, low[:, i] * low[:, j]], 1)
     root = jnp.sqrt(w)
     # lstsq differentiates singular vectors, which is wrong where singular values meet
     solution = jnp.linalg.pinv(root[:, None] * design) @ (root * excess)
     return ridge + design @ solution
-
-
-@partial(jax.jit, static_argnames="cutoff")
-def _expanded(Phi, values, ridge, w, chosen, cutoff):
-    """`conditional_ridge` to first order in joint cumulants."""
-    low, excess = Phi[:, chosen], Phi[:, cutoff:] ** 2 @ values[cutoff:]
-    weight = w * excess
-    total = values[cutoff:].sum()
-    third = weight @ low
-    fourth = (weight[:, None] * low).T @ low - total * jnp.eye(chosen.size)
-    quadratic = ((low @ fourth) * low).sum(1) - jnp.trace(fourth)
-    return ridge + total + low @ third + 0.5 * quadratic

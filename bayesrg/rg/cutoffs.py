@@ -10,11 +10,12 @@ from jax import Array
 
 from .. import _checks, _fixedpoint
 from .._checks import ArrayLike
+from .._linalg import ratio
 from ..spectrum.levels import LevelsLike, one_per_mode
-from . import learnability as learn
+from .learnability import effective, from_here, posterior, running
 from .ridges import problem
 
-SAME = 1e-10  # values closer than this, relatively, are one multiplet
+SAME = 1e-10  # values that differ by less than this, relatively, are one multiplet
 
 
 def _bare(levels, n, ridge, last):
@@ -22,26 +23,26 @@ def _bare(levels, n, ridge, last):
 
 
 def _self_consistent(levels, n, ridge, last):
-    return learn.effective(levels, n, ridge)
+    return effective(levels, n, ridge)
 
 
 _BY_LEARNABILITY = {
     "bare": _bare,
-    "running": learn.running,
+    "running": running,
     "self_consistent": _self_consistent,
-    "fisher": learn.running,  # n l / ridge >= T / (1 - T) is the same condition
+    "fisher": running,  # n l / ridge >= T / (1 - T) is the same condition
 }
 
 
 def _dof(levels, n, ridge, threshold):
-    learnt = _self_consistent(levels, n, ridge, False)
+    learnt = effective(levels, n, ridge)
     return jnp.round((levels.degeneracy * learnt).sum(-1))
 
 
 def _effective_rank(levels, n, ridge, threshold):
     """Start of the first level from which on the variance is large against its value."""
-    noise = _from_here(levels) + (ridge + levels.tail)[..., None]
-    stops = noise >= (1 - threshold) / threshold * n[..., None] * levels.values
+    remaining = from_here(levels) + (ridge + levels.tail)[..., None]
+    stops = remaining >= (1 - threshold) / threshold * n[..., None] * levels.values
     return _first(stops, levels.degeneracy)
 
 
@@ -49,21 +50,15 @@ def _match(levels, n, ridge, threshold):
     """Modes whose elimination adds what the effective ridge adds, to the nearest mode."""
     values, degeneracy = levels.values, levels.degeneracy
     s = _fixedpoint.effective_ridge(levels, n, ridge).value
-    excess = _from_here(levels) - (s - ridge - levels.tail)[..., None]
+    excess = from_here(levels) - (s - ridge - levels.tail)[..., None]
 
     # modes to keep of each level, if the cut lies in it, and what is then still missing
-    inside = jnp.round(excess / jnp.where(values > 0, values, 1.0))
-    inside = jnp.clip(inside, 0.0, degeneracy)
+    inside = jnp.clip(jnp.round(ratio(excess, values)), 0.0, degeneracy)
     distance = jnp.abs(excess - inside * values)
 
     best = jnp.argmin(distance, -1)[..., None]
     before = jnp.cumsum(degeneracy, -1) - degeneracy
     return jnp.take_along_axis(before + inside, best, -1)[..., 0]
-
-
-def _from_here(levels):
-    """Variance of each level and of all later ones, (..., k)."""
-    return jnp.cumsum(levels.variance[..., ::-1], -1)[..., ::-1]
 
 
 _BY_COUNT = {"dof": _dof, "effective_rank": _effective_rank, "match": _match}
@@ -87,38 +82,40 @@ def cutoff(
 
     Parameters
     ----------
-    values : Spectrum, Levels, or eigenvalues (..., k), as in `effective_ridge`
-    n : (...) number of points
-    ridge : (...) noise variance
+    values : Spectrum, Levels, or falling eigenvalues (..., k), variances under the data measure
+    n : (...) number of points, a positive real
+    ridge : (...) noise variance, zero allowed
     rule : str
-        "running": learnability at the running ridge of the scale itself, against the threshold.
-        "bare": at the noise alone; too optimistic where the eliminated variance passes it.
-        "self_consistent": at the effective ridge.
-        "dof": the sum of learnabilities, rounded.
-        "effective_rank": first cutoff with tail variance and ridge at least
-        :math:`n\lambda_{\kappa+1}(1-T)/T`; the tail contains that mode, so it stops about
-        one mode short of "running".
-        "fisher": Fisher information of a mode, :math:`n\lambda_k/\sigma_k^2`, at least
-        :math:`T/(1-T)`; the same as "running".
-        "posterior": learnability on given points; needs ``features``.
-        "match": cutoff whose eliminated variance is closest to what the effective ridge adds.
-    threshold : strictly between 0 and 1
+        Most rules keep the modes whose learnability is at least the threshold T. They differ in
+        the ridge of the learnability.
+
+        "running": the universal ridge of the modes above the mode itself.
+        "fisher": Fisher information :math:`n\lambda_k/\sigma_k^2` of at least :math:`T/(1-T)`;
+        the same condition as "running".
+        "bare": the ridge alone. Keeps too many modes if the eliminated variance exceeds the ridge.
+        "self_consistent": the effective ridge.
+        "posterior": the exact learnability on given points; needs ``features``.
+        "effective_rank": the first cutoff at which ridge and remaining variance are at least
+        :math:`n\lambda_{\kappa+1}(1-T)/T`. This variance contains the next mode, so the rule keeps
+        about one mode less than "running".
+        "dof": the sum of learnabilities at the effective ridge, rounded.
+        "match": the cutoff whose eliminated variance is closest to what the effective ridge adds.
+    threshold : float, strictly between 0 and 1
         T; a mode exactly at it is kept. "dof" and "match" ignore it.
-    scan : "ir"
-        From the largest mode on, up to the first below the threshold; "uv" from the smallest on,
-        down to the first above it. They agree where learnability falls with the index.
+    scan : "ir" or "uv"
+        "ir": go from the largest mode on and stop at the first below the threshold. "uv": go from
+        the smallest mode on and stop at the first above it. They agree if learnability falls.
     features : (n, k), optional
         Mode functions at the points, for the rule "posterior".
     residual : (n,) or (n, n), optional
-        Prior covariance there outside the modes, in place of ``tail``.
-    degeneracy : (..., k) modes that a bare eigenvalue stands for, 1 by default
-    tail : (...) variance outside the modes; not with Levels, which hold it
+        Prior covariance at the points outside the modes, in place of ``tail``.
+    degeneracy, tail : keywords of `bayesrg.spectrum.levels`
 
     Returns
     -------
     int, or integers (...) for batches
-        Modes kept, whole levels: a cut inside equal values (1e-10 relative) is raised to their
-        end, since it would depend on an arbitrary basis.
+        Modes kept. A cut inside equal values (1e-10 relative) would depend on an arbitrary basis,
+        so it is raised to their end.
 
     Raises
     ------
@@ -149,6 +146,22 @@ def cutoff(
     return int(kept) if kept.ndim == 0 else np.asarray(kept).astype(int)
 
 
+def _posterior(levels, n, ridge, features, residual):
+    """Check arguments of the rule "posterior", and return learnability (k,) on its points."""
+    if features is None:
+        raise ValueError('rule "posterior" needs features, the modes (n, k) at the points')
+    one_per_mode(levels)
+    check_points(_checks.features("features", features).shape[0], n)
+    ridge = ridge + levels.tail if residual is None else ridge
+    return posterior(features, levels.values, ridge, residual)
+
+
+def check_points(rows, n):
+    """Require features at n points, where n can be read."""
+    if _checks.known(n) and not (np.asarray(n) == rows).all():
+        raise ValueError(f"features has {rows} rows but n is {n}; give them the same number")
+
+
 @partial(jax.jit, static_argnames=("rule", "scan"))
 def _kept(levels, n, ridge, threshold, learnt, rule, scan):
     """Count the modes kept; ``learnt`` is None unless the rule is "posterior"."""
@@ -161,18 +174,8 @@ def _kept(levels, n, ridge, threshold, learnt, rule, scan):
     return _whole(kept, levels)
 
 
-def _posterior(levels, n, ridge, features, residual):
-    if features is None:
-        raise ValueError('rule "posterior" needs features, the modes (n, k) at the points')
-    one_per_mode(levels)
-    rows = _checks.features("features", features).shape[0]
-    if _checks.known(n) and not (np.asarray(n) == rows).all():
-        raise ValueError(f"features has {rows} rows but n is {n}; give them the same number")
-    noise = ridge + levels.tail if residual is None else ridge
-    return learn.posterior_learnability(features, levels.values, noise, residual=residual)
-
-
 def _scan(learnt, degeneracy, scan):
+    """Count the modes before the first level that is not learnt ("ir"), or up to the last."""
     if scan == "ir":
         return _first(~learnt, degeneracy)
     ends = jnp.cumsum(degeneracy, -1)
@@ -180,7 +183,7 @@ def _scan(learnt, degeneracy, scan):
 
 
 def _first(stops, degeneracy):
-    """Modes before the first level that stops; all where none does."""
+    """Count the modes before the first level that stops; all where none does."""
     return jnp.where(jnp.cumsum(stops, -1) == 0, degeneracy, 0.0).sum(-1)
 
 
@@ -188,7 +191,7 @@ def _whole(kept, levels):
     """Raise counts (...) to the end of the multiplet that they cut."""
     values, ends = levels.values, jnp.cumsum(levels.degeneracy, -1)
     following = jnp.concatenate([values[..., 1:], jnp.full_like(values[..., :1], -1.0)], -1)
-    last = values - following > SAME * values
+    last = values - following > SAME * values  # the last level of each multiplet
     edges = jnp.where(last, ends, jnp.inf)
     raised = jnp.where(edges >= kept[..., None], edges, jnp.inf).min(-1, initial=jnp.inf)
     return jnp.where(kept > 0, raised, 0.0).astype(int)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The flow of the ridge: what every cutoff makes of it, on paper and on given data."""
+"""The flow: ridge and evidence of the coarse model at every cutoff, on average and on data."""
 
 import equinox as eqx
 import jax
@@ -11,11 +11,12 @@ from jaxtyping import Float, Int
 
 from .. import _checks, _fixedpoint
 from .._checks import ArrayLike
+from .._linalg import ratio
 from ..gp import MercerNormal
 from ..gp.effective import RULES, noise_after
 from ..spectrum.levels import Levels, LevelsLike, levels, one_per_mode
-from .cutoffs import cutoff
-from .learnability import running
+from .cutoffs import check_points, cutoff
+from .learnability import from_here, running
 from .ridges import problem
 
 
@@ -28,13 +29,17 @@ class Flow(eqx.Module):
     tail : (t,) variance eliminated
     universal, dressed : (t,) ridges of an average data set
     arithmetic, harmonic : (t,)
-        On the given points: mean eigenvalue of the noise that the eliminated modes leave, and
-        harmonic mean; None without features.
+        Arithmetic and harmonic mean of the eigenvalues of the noise covariance that the eliminated
+        modes leave on the given points; None without features.
     rescaled : (t,) universal ridge over cutoff times value, nan at cutoff 0 and at a zero value
     evidence : (t, r)
         Log evidence of the coarse model under each of `rules`; None without a target.
-    learnability : (k,) running learnability of each level
-    stop : () the cutoff at which the data set stops the flow; an int outside a transformation
+    values : (k,) eigenvalues
+    learnability : (k,) of each level, at the universal ridge when the flow reaches the level
+    n, ridge : number of points and noise variance
+    stop : the cutoff at which the data set stops the flow; an int outside a transformation
+    rule, threshold : how `stop` was found
+    rules : names of the columns of `evidence`
     """
 
     cutoff: Int[Array, " cutoff"]
@@ -70,14 +75,14 @@ def flow(
     degeneracy: ArrayLike | None = None,
     tail: ArrayLike | None = None,
 ) -> Flow:
-    """Let the ridge flow from all modes to none.
+    """Follow the ridge while modes are eliminated, from all modes kept to none.
 
     Parameters
     ----------
-    values : Spectrum, Levels, or eigenvalues (k,), as in `effective_ridge`
-    n : number of points
-    ridge : noise variance
-    rule, threshold : where the flow stops, as in `bayesrg.rg.cutoff`
+    values : Spectrum, Levels, or falling eigenvalues (k,), variances under the data measure
+    n : number of points, a positive real
+    ridge : noise variance, zero allowed
+    rule, threshold : where the flow stops, see `bayesrg.rg.cutoff`
     at : (n, d), optional
         Training inputs, with a Spectrum: gives features, residual and tail there.
     features : (n, k), optional
@@ -86,11 +91,9 @@ def flow(
         Prior covariance at the training points outside the modes.
     y : (n,), optional
         Target, for the evidence under each rule.
-    cutoffs : (t,) integers, optional
-        Where to evaluate; by default 0 to k without a target, else some 25 of these.
-    degeneracy : (k,) modes that a bare eigenvalue stands for
-        Known on the host, as that of a Spectrum or Levels; all 1 with features.
-    tail : variance outside the modes, eliminated at every cutoff; not with Levels, which hold it
+    cutoffs : (t,) rising integers, optional
+        Where to evaluate. By default the end of every level; with a target, of about 25 levels.
+    degeneracy, tail : keywords of `bayesrg.spectrum.levels`
 
     Returns
     -------
@@ -104,10 +107,8 @@ def flow(
 
     Notes
     -----
-    Universal ridges and learnabilities are cumulative sums. The exact harmonic ridge at all
-    cutoffs comes from one Cholesky factor of the modes taken from the smallest on; the evidence
-    of each approximate rule takes one factor per cutoff. All but cutoffs and degeneracy may be
-    traced.
+    Universal ridges and learnabilities are cumulative sums, and one Cholesky factor gives the exact
+    ridges at all cutoffs. The evidence of each approximate rule takes one factor per cutoff.
 
     References
     ----------
@@ -126,22 +127,21 @@ def flow(
             raise ValueError("at gives features and residual as well; leave them out")
         features = spectrum.features(at)
         residual = None if spectrum.complete else spectrum.residual_cov(at)
+    if features is None and (y is not None or residual is not None):
+        raise ValueError("y and residual need features, the modes at the same points; give them")
     posterior = isinstance(rule, str) and rule == "posterior"
-    given = {"features": features, "residual": residual} if posterior else {}
-    stop = cutoff(whole, n, ridge, rule, threshold, **given)
+    on_points = {"features": features, "residual": residual} if posterior else {}
+    stop = cutoff(whole, n, ridge, rule, threshold, **on_points)
 
     edges = np.concatenate([[0], np.cumsum(counts)]).round().astype(int)
     kept = _grid(cutoffs, edges, dense=y is None)
     ends = np.searchsorted(edges, kept)  # levels kept
-    on_average = _on_average(whole, n, ridge, kept, ends)
-
     arithmetic = harmonic = evidence = None
     if features is not None:
         one_per_mode(whole)
         fn = MercerNormal(features, values, ridge, residual=residual, tail=whole.tail)
         points = fn.event_shape[0]
-        if _checks.known(n) and points != np.asarray(n):
-            raise ValueError(f"features has {points} rows but n is {n}; give them the same number")
+        check_points(points, n)
         arithmetic, harmonic = _exact_ridges(fn, ends)
         if _checks.known(harmonic) and not np.isfinite(np.asarray(harmonic)).all():
             raise ValueError(
@@ -149,13 +149,11 @@ def flow(
                 "residual that is positive definite"
             )
         if y is not None:
-            y = _checks.finite("y", _checks.targets("y", y, points), ndim=1)
+            y = _checks.shaped("y", y, (points,), "one target per row of features")
             evidence = _evidence(fn, y, ends)
-    elif y is not None or residual is not None:
-        raise ValueError("y and residual need features, the modes at the same points; give them")
     return Flow(
         cutoff=_checks.on_device(kept),
-        **on_average,
+        **_on_average(whole, n, ridge, kept, ends),
         arithmetic=arithmetic,
         harmonic=harmonic,
         evidence=evidence,
@@ -169,6 +167,7 @@ def flow(
 
 
 def _grid(cutoffs, edges, dense):
+    """Return the cutoffs to evaluate, of those that end whole levels: all if ``dense``."""
     if cutoffs is None:
         if dense or edges.size <= 25:
             return edges
@@ -185,16 +184,15 @@ def _grid(cutoffs, edges, dense):
 
 @jax.jit
 def _on_average(levels, n, ridge, kept, ends):
-    """Fields of a `Flow` that are those of an average data set."""
-    variance = jnp.concatenate([jnp.cumsum(levels.variance[::-1])[::-1], jnp.zeros(1)])
-    tail = variance[ends] + levels.tail
+    """Return the fields of a `Flow` that belong to an average data set."""
+    tail = jnp.append(from_here(levels), 0.0)[ends] + levels.tail
     universal = ridge + tail
-    last = jnp.concatenate([jnp.full(1, jnp.nan), levels.values])[ends]
+    last = jnp.concatenate([jnp.zeros(1), levels.values])[ends]  # smallest value that is kept
     return {
         "tail": tail,
         "universal": universal,
         "dressed": _dressed(levels, n, ridge, ends),
-        "rescaled": jnp.where(last > 0, universal / (kept * last), jnp.nan),
+        "rescaled": ratio(universal, kept * last, jnp.nan),
         "learnability": running(levels, n, ridge),
     }
 
@@ -214,44 +212,48 @@ def _dressed(levels, n, ridge, ends):
 
 @eqx.filter_jit
 def _exact_ridges(fn, ends):
-    """Arithmetic and harmonic mean noise eigenvalue at the cutoffs ``ends``, from one factor.
-
-    With the modes in rising order of value, B their columns, S the noise without them and
-    L = chol(I + B^T S^-1 B): tr R^-1 after m modes is tr S^-1 minus the first m squared column
-    norms of S^-1 B L^-T.
-    """
+    """Arithmetic and harmonic mean noise eigenvalue at the cutoffs ``ends``, from one factor."""
     points, k = fn.features.shape
-    B = fn.prior.columns()[:, ::-1]
+    B = fn.prior.columns()[:, ::-1]  # the flow eliminates the smallest mode first
+
+    # S is the noise without the modes: the trace of its inverse, and S^-1 B
     if fn.prior.correlated:
-        noise = fn.residual + fn.ridge * jnp.eye(points, dtype=B.dtype)
-        factor = jnp.linalg.cholesky(noise)
-        inverse_root = solve_triangular(factor, jnp.eye(points, dtype=B.dtype), lower=True)
+        S = fn.residual + fn.ridge * jnp.eye(points, dtype=B.dtype)
+        root = jnp.linalg.cholesky(S)
+        inverse_root = solve_triangular(root, jnp.eye(points, dtype=B.dtype), lower=True)
         trace, weighted = (inverse_root**2).sum(), inverse_root.T @ (inverse_root @ B)
     else:
         residual = 0.0 if fn.residual is None else fn.residual
         inverse = 1.0 / jnp.broadcast_to(fn.ridge + residual, (points,))
         trace, weighted = inverse.sum(), B * inverse[:, None]
+
+    # With L = chol(I + B^T S^-1 B), the first m squared column norms of S^-1 B L^-T are what m
+    # eliminated modes take from the trace of the inverse noise.
     L = jnp.linalg.cholesky(jnp.eye(k, dtype=B.dtype) + B.T @ weighted)
     columns = solve_triangular(L, weighted.T, lower=True)
-    removed = jnp.concatenate([jnp.zeros(1), jnp.cumsum((columns**2).sum(1))])[::-1]
-    power = (B**2).mean(0)[::-1]
-    above = jnp.concatenate([jnp.cumsum(power[::-1])[::-1], jnp.zeros(1)])
+    taken = _sums((columns**2).sum(1))
+
     outside = fn.ridge[0] + fn.prior_variance(k).mean()
-    return (outside + above)[ends], (points / (trace - removed))[ends]
+    return (outside + _sums((B**2).mean(0)))[ends], (points / (trace - taken))[ends]
+
+
+def _sums(x):
+    """Sums of the first m entries of x (k,) for m = k, ..., 0."""
+    return jnp.concatenate([jnp.zeros(1), jnp.cumsum(x)])[::-1]
 
 
 @eqx.filter_jit
-def _evidence(fn, y, levels):
+def _evidence(fn, y, ends):
     """Log evidence under every rule, (t, r); one factor for each rule and cutoff."""
     exact = fn.log_prob(y)
     points = fn.event_shape[0]
 
-    def at(level):
-        low = jnp.where(jnp.arange(fn.values.size) < level, fn.values, 0.0)
+    def at(end):
+        low = jnp.where(jnp.arange(fn.values.size) < end, fn.values, 0.0)
         high = fn.values - low
         rest = MercerNormal(fn.features, high, fn.ridge, residual=fn.residual, tail=fn.tail)
-        noises = [noise_after(rest, 0, rule, points) for rule in RULES[1:]]
-        approximate = [MercerNormal(fn.features, low, noise).log_prob(y) for noise in noises]
-        return jnp.stack([exact, *approximate])
+        ridges = [noise_after(rest, 0, rule, points) for rule in RULES[1:]]
+        ridges = jnp.stack([jnp.broadcast_to(ridge, (points,)) for ridge in ridges])
+        return jnp.append(exact, MercerNormal(fn.features, low, ridges).log_prob(y))
 
-    return jax.lax.map(at, levels)
+    return jax.lax.map(at, ends)

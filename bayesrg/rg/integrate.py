@@ -15,22 +15,22 @@ from ..gp import EffectiveNormal, MercerNormal
 def integrate_modes(
     root: ArrayLike, rest: MercerNormal | EffectiveNormal, y: ArrayLike
 ) -> LinearPosterior:
-    r"""Integrate standard-normal modes w out of ``y ~ rest.shift(root @ w)``.
+    r"""Posterior and evidence of the low modes w of a coarse model, in closed form.
 
-    With R the covariance of ``rest`` and B the root, their posterior precision is
-    :math:`M = I + B^T R^{-1} B`; the evidence is the density of ``rest`` at their mean m, minus
-    :math:`|m|^2/2 + \ln|M|/2`.
+    The model is ``y ~ rest.shift(root @ w)`` with standard-normal w. With R the covariance of
+    ``rest`` and B the root, the posterior precision of w is :math:`M = I + B^T R^{-1} B`. The
+    evidence is the density of ``rest`` with w at its mean m, minus :math:`|m|^2/2 + \ln|M|/2`.
 
     Parameters
     ----------
-    root : (n, k), from ``split``
-    rest : MercerNormal or EffectiveNormal without batch, from ``split``
-    y : (n,)
+    root, rest : (n, k), and MercerNormal or EffectiveNormal without batch
+        What ``MercerNormal.split(cutoff, rule)`` returns.
+    y : (n,) target
 
     Returns
     -------
     LinearPosterior
-        Of w, with the evidence of all of ``y``.
+        Of w (k,), with the log evidence of ``y``.
 
     References
     ----------
@@ -39,15 +39,13 @@ def integrate_modes(
     what = "a law without batch, which the split of a gp.MercerNormal gives"
     _checks.instance("rest", rest, MercerNormal | EffectiveNormal, what)
     root = _checks.features("root", root)
-    y = _checks.finite("y", _checks.targets("y", y, root.shape[0]), ndim=1)
+    y = _checks.shaped("y", y, root.shape[:1], "one target per row of root")
     if rest.shape() != y.shape:
-        raise ValueError(
-            f"rest has shape {rest.shape()} and root {root.shape[0]} rows; give both of one split"
-        )
+        raise ValueError(f"rest has shape {rest.shape()}; give {y.shape}, both of one split")
     white = rest.solve(root)
-    mean, spread, explained, own = _regress(
-        factor(_precision(root, white)), root, white, y - rest.loc
-    )
+    L = factor(_precision(root, white))
+    mean, spread, explained, own = _regress(L, root, white, y - rest.loc)
+
     # Take the density at y minus what the modes explain: there it has no large terms that cancel.
     return LinearPosterior(mean, spread, rest.shift(explained).log_prob(y) + own)
 
@@ -64,5 +62,6 @@ def _regress(L, root, white, y):
     spread = solve_triangular(L, jnp.eye(len(L), dtype=root.dtype), lower=True).T
     cov = spread @ spread.T
     mean = cov @ (white.T @ y)
-    mean = mean + cov @ (white.T @ (y - root @ mean) - mean)  # refined once
+    # add what the mean leaves of its equation, which loses digits where M is ill-conditioned
+    mean = mean + cov @ (white.T @ (y - root @ mean) - mean)
     return mean, spread, root @ mean, -0.5 * (mean @ mean + log_det(L))

@@ -23,20 +23,21 @@ def learnability(
     degeneracy: ArrayLike | None = None,
     tail: ArrayLike | None = None,
 ) -> Float[Array, "*batch mode"]:
-    r"""How much of each mode n points determine, :math:`n\lambda_k/(n\lambda_k + s)`, s effective.
+    r"""Share of the prior variance of each mode that n points determine, on average.
+
+    It is :math:`n\lambda_k/(n\lambda_k + s)` with the effective ridge s.
 
     Parameters
     ----------
-    values : Spectrum, Levels, or eigenvalues (..., k)
+    values : Spectrum, Levels, or falling eigenvalues (..., k), variances under the data measure
     n : (...) number of points, a positive real
     ridge : (...) noise variance, zero allowed
-    degeneracy : (..., k) modes that a bare eigenvalue stands for, 1 by default
-    tail : (...) variance outside the modes; both as in `effective_ridge`
+    degeneracy, tail : keywords of `bayesrg.spectrum.levels`
 
     Returns
     -------
     (..., k)
-        From 0 to 1: one minus posterior over prior variance of the mode. Zero for a zero value.
+        From 0 to 1: one minus posterior over prior variance. Zero for a mode of value zero.
 
     References
     ----------
@@ -55,73 +56,29 @@ def _learnt(levels, n, s):
     return levels.learnt(n, s)
 
 
-def running_learnability(
-    values: LevelsLike,
-    n: ArrayLike,
-    ridge: ArrayLike,
-    *,
-    degeneracy: ArrayLike | None = None,
-    tail: ArrayLike | None = None,
-) -> Float[Array, "*batch mode"]:
-    r"""Learnability of each mode at the scale where the flow reaches it.
-
-    It is :math:`n\lambda_k/(n\lambda_k + \sigma_k^2)` with the universal ridge
-    :math:`\sigma_k^2 = \sigma^2 + \sum_{j>k}\lambda_j`; inside a level, that of its first mode.
-
-    Parameters
-    ----------
-    values : Spectrum, Levels, or eigenvalues (..., k)
-    n : (...) number of points, a positive real
-    ridge : (...) noise variance, zero allowed
-    degeneracy : (..., k) modes that a bare eigenvalue stands for, 1 by default
-    tail : (...) variance outside the modes; both as in `effective_ridge`
-
-    Returns
-    -------
-    (..., k)
-
-    References
-    ----------
-    arXiv 2405.06008, equation 37.
-    """
-    return running(*problem(values, n, ridge, degeneracy, tail))
-
-
 @partial(jax.jit, static_argnames="last")
 def running(levels, n, ridge, last=False):
-    """Running learnability of the first mode of each level, or of its last."""
-    from_here = jnp.cumsum(levels.variance[..., ::-1], -1)[..., ::-1]
-    above = jnp.clip(from_here - (levels.variance if last else levels.values), 0.0)
-    noise = (ridge + levels.tail)[..., None] + above
-    return signal_share(n[..., None] * levels.values, noise)
+    r"""Learnability of each level (..., k) at the ridge when the flow reaches it.
+
+    It is :math:`n\lambda_k/(n\lambda_k + \sigma_k^2)` with the universal ridge
+    :math:`\sigma_k^2 = \sigma^2 + \sum_{j>k}\lambda_j` of the first mode of the level, or of its
+    ``last``. See arXiv 2405.06008, equation 37.
+    """
+    own = levels.variance if last else levels.values
+    above = jnp.clip(from_here(levels) - own, 0.0)
+    return signal_share(n[..., None] * levels.values, (ridge + levels.tail)[..., None] + above)
 
 
-def posterior_learnability(
-    features: ArrayLike,
-    values: ArrayLike,
-    ridge: ArrayLike,
-    *,
-    residual: ArrayLike | None = None,
-) -> Float[Array, " mode"]:
-    r"""Learnability of each mode on given points, :math:`\lambda_k \phi_k^T (K + \sigma^2)^{-1} \phi_k`.
+def from_here(levels):
+    """Variance of each level and of all later ones, (..., k)."""
+    return jnp.cumsum(levels.variance[..., ::-1], -1)[..., ::-1]
 
-    Parameters
-    ----------
-    features : (n, k) mode functions at the points
-    values : (k,) prior variances of the modes
-    ridge : () or (n,), noise variance, positive unless there are at least n modes
-    residual : (n,) or (n, n), optional
-        Prior covariance that the modes leave out.
 
-    Returns
-    -------
-    (k,)
-        One minus posterior over prior variance of each mode; with ``ridge * tr (K + ridge)^-1``
-        they sum to n, whatever the points.
+def posterior(features, values, ridge, residual):
+    r"""Learnability of each mode (k,) on given points, from features (n, k) there.
 
-    References
-    ----------
-    arXiv 2405.06008, equation 37, before any average; the conservation law is Simon et al. (2023).
-    """  # noqa: E501
+    It is :math:`\lambda_k \phi_k^T (K + \sigma^2)^{-1} \phi_k`. With ``ridge * tr (K + ridge)^-1``
+    the entries sum to n for any points, see Simon et al. (2023).
+    """
     fn = MercerNormal(features, values, ridge, residual=residual)
     return fn.values * (fn.features * fn.solve(fn.features)).sum(0)

@@ -23,7 +23,7 @@ from .ridges import problem
 def local_ridge(
     spectrum: Spectrum, X: ArrayLike, ridge: ArrayLike, cutoff: int
 ) -> Float[Array, " point"]:
-    r"""Ridge at each input once the modes above a cutoff are eliminated, :math:`\sigma^2 + K_>(x, x)`.
+    r"""Ridge plus the prior variance above a cutoff at each input, :math:`\sigma^2 + K_>(x, x)`.
 
     Parameters
     ----------
@@ -40,13 +40,13 @@ def local_ridge(
     References
     ----------
     arXiv 2405.06008: non-Gaussian features make the ridge depend on the input.
-    """  # noqa: E501
+    """
     what = "a Spectrum, which spectrum.nystrom makes of a kernel"
     _checks.instance("spectrum", spectrum, Spectrum, what)
     cutoff = _checks.cutoff(cutoff, len(spectrum))
     X = _checks.inputs("X", X)
     spectrum.warn_if_shared(X)
-    ridge = _per_row("ridge", _checks.nonnegative("ridge", ridge, ndim=(0, 1)), X.shape[0])
+    ridge = _per_row(_checks.nonnegative("ridge", ridge), X.shape[0])
     return _eliminated(spectrum.features(X), spectrum.values, ridge, spectrum.residual(X), cutoff)
 
 
@@ -73,34 +73,32 @@ def dressed_local_ridge(
     ----------
     features : (p, k) mode functions on a grid or a sample of the inputs
     values : (k,) their prior variances
-    n : () number of training points, a positive real
+    n : number of training points, a positive real
     ridge : () or (p,), positive, noise variance and what else lies outside the modes
-    cutoff : modes kept; with 0 the local effective ridge of the whole problem
-    weights : (p,), optional
-        Probability of each row; equal by default.
+    cutoff : int
+        Modes kept. 0 gives the effective ridge of the whole problem at each input.
+    weights : (p,) probability of each row, equal by default
 
     Returns
     -------
     Root
-        ``value`` (p,), largest relative ``residual`` () and ``converged`` ().
+        ``value`` (p,), the largest relative ``residual`` () and ``converged`` ().
 
     Notes
     -----
-    The right-hand side rises with s, so iterating it from the upper bound
-    :math:`\sigma^2 + K_>(x, x)` falls to the solution; the rate is about the mean square
-    learnability times modes over n. Correlations between points are neglected. For Gaussian
-    features it is the dressed ridge.
+    The right-hand side rises with s. So the iteration starts at the upper bound
+    :math:`\sigma^2 + K_>(x, x)` and falls to the solution; its error falls per step by about the
+    mean square learnability times modes over n. Correlations between points are neglected. If
+    features are Gaussian, the result is the dressed ridge.
 
     References
     ----------
     arXiv 2405.06008; the equation is of the type of Malzahn and Opper (2001).
     """
-    features, weights = _population(features, weights)
-    values = _checks.eigenvalues(values, falling=False)
-    same_modes(features, values)
+    features, values, weights = population(features, values, weights)
     cutoff = _checks.cutoff(cutoff, values.shape[0])
     n = _checks.positive("n", n, ndim=0)
-    ridge = _per_row("ridge", _checks.positive("ridge", ridge, ndim=(0, 1)), features.shape[0])
+    ridge = _per_row(_checks.positive("ridge", ridge), features.shape[0])
     return _dressed_locally(features, values, n, ridge, weights, cutoff)
 
 
@@ -111,40 +109,47 @@ def _dressed_locally(features, values, n, ridge, weights, cutoff):
     return _fixedpoint.iterate(_dressed, upper, (B, n, ridge, weights))
 
 
+def _dressed(s, args):
+    """Right-hand side of the equation of `dressed_local_ridge`; columns B are modes times roots."""
+    B, n, ridge, weights = args
+    # the quadratic form of the inverse of a matrix L L^T is the square of L^-1 times the columns
+    L = jnp.linalg.cholesky(_precision(B, n * weights / s))
+    return ridge + (solve_triangular(L, B.T, lower=True) ** 2).sum(0)
+
+
 def scale_mixture_ridge(
     values: LevelsLike,
     n: ArrayLike,
     ridge: ArrayLike,
+    cutoff: ArrayLike,
     squares: ArrayLike,
-    cutoff: int = 0,
     *,
     weights: ArrayLike | None = None,
 ) -> Root:
-    r"""Dressed local ridge where features are Gaussian up to a common factor :math:`\tau` a point.
+    r"""Dressed ridge at each input, for Gaussian features times a random factor per point.
 
-    :math:`s(\tau) = \sigma^2 + \tau^2\sum_{k>\kappa} \lambda_k/(1 + n\lambda_k q)` with
-    :math:`q = E[\tau^2/s(\tau)]`.
+    It is :math:`s(\tau) = \sigma^2 + \tau^2\sum_{k>\kappa} \lambda_k/(1 + n\lambda_k q)` where the
+    factor is :math:`\tau`, with :math:`q = E[\tau^2/s(\tau)]`.
 
     Parameters
     ----------
-    values : Spectrum, Levels, or eigenvalues (k,), as in `effective_ridge`
-        The factor acts on their tail too.
-    n : () number of training points
-    ridge : () positive, noise variance
-    squares : (m,) values of the squared factor, of mean one
-    cutoff : modes kept
-    weights : (m,), optional
-        Their probabilities; equal by default.
+    values : Spectrum, Levels, or falling eigenvalues (k,), variances under the data measure
+        The factor multiplies their tail, too.
+    n : number of training points, a positive real
+    ridge : positive, noise variance
+    cutoff : int, modes kept
+    squares : (m,) values of :math:`\tau^2`, of mean one
+    weights : (m,) probabilities of ``squares``, equal by default
 
     Returns
     -------
     Root
-        ``value`` (m,), one a squared factor.
+        ``value`` (m,), one per entry of ``squares``.
 
     Raises
     ------
     ValueError
-        If the squared factors do not have mean one.
+        If the mean of ``squares`` is not one.
 
     References
     ----------
@@ -174,72 +179,78 @@ def _of_mixture(levels, n, ridge, squares, weights, cutoff):
     return _fixedpoint.iterate(_mixed, upper, (high, n, ridge, squares, weights))
 
 
+def _mixed(s, args):
+    """Right-hand side of the equation of `scale_mixture_ridge`."""
+    high, n, ridge, squares, weights = args
+    q = (weights * squares / s).sum()
+    return ridge + squares * ((high.variance / (1.0 + n * high.values * q)).sum() + high.tail)
+
+
 def reweighted_modes(
     features: ArrayLike,
     values: ArrayLike,
     n: ArrayLike,
-    noise: ArrayLike,
+    ridge: ArrayLike,
     y: ArrayLike,
     *,
     weights: ArrayLike | None = None,
 ) -> LinearPosterior:
     r"""Posterior of the low modes' coefficients under a ridge that depends on the input.
 
-    :math:`\bar f = (\Lambda^{-1} + nM)^{-1} n b` with :math:`M_{kl} = \int p\,\phi_k\phi_l/s` and
-    :math:`b_k = \int p\,\phi_k y/s`: regression with the data measure weighted by 1/s.
+    This is regression with the data measure weighted by 1/s. The mean is
+    :math:`(\Lambda^{-1} + nM)^{-1} n b` with :math:`M_{kl} = \int p\,\phi_k\phi_l/s` and
+    :math:`b_k = \int p\,\phi_k y/s`.
 
     Parameters
     ----------
     features : (p, k) low mode functions on a grid or a sample of the inputs
     values : (k,) their prior variances
-    n : () number of training points
-    noise : () or (p,), the ridge at each row
+    n : number of training points, a positive real
+    ridge : () or (p,), positive, the ridge s at each row, such as that of `local_ridge`
     y : (p,) noiseless target
-    weights : (p,), optional
-        Probability of each row; equal by default. On the n training points themselves equal
-        weights give the conjugate posterior mean of a coarse model.
+    weights : (p,) probability of each row, equal by default
 
     Returns
     -------
     LinearPosterior
-        Of the coefficients of the mode functions; it has no evidence, since ``y`` has no noise.
+        Of the coefficients of the mode functions. It has no evidence, since ``y`` has no noise.
+        If the rows are the n training points, with equal weights, the mean is that of a coarse
+        model on these points.
 
     References
     ----------
     arXiv 2405.06008: the ridge re-weights the mean squared loss.
     """
-    features, weights = _population(features, weights)
-    values = _checks.nonnegative("values", values, ndim=1)
-    same_modes(features, values)
-    y = _checks.finite("y", _checks.targets("y", y, features.shape[0]), ndim=1)
-    noise = _per_row("noise", _checks.positive("noise", noise, ndim=(0, 1)), features.shape[0])
+    features, values, weights = population(features, values, weights)
+    y = _checks.shaped("y", y, features.shape[:1], "one target per row")
+    ridge = _per_row(_checks.positive("ridge", ridge), features.shape[0])
     n = _checks.positive("n", n, ndim=0)
-    amplitude, precision, pulled = _reweighted(features, values, n, noise, y, weights)
+    amplitude, precision, pulled = _reweighted(features, values, n, ridge, y, weights)
     return _posterior(amplitude, factor(precision), pulled)
 
 
 @jax.jit
-def _reweighted(features, values, n, noise, y, weights):
+def _reweighted(features, values, n, ridge, y, weights):
     """Root of the prior variance, and of white modes the precision and what y pulls them by."""
-    pull, amplitude = n * weights / noise, safe_sqrt(values)
+    pull, amplitude = n * weights / ridge, safe_sqrt(values)
     B = features * amplitude
     return amplitude, _precision(B, pull), B.T @ (pull * y)
 
 
 @jax.jit
 def _posterior(amplitude, L, pulled):
+    # white modes have covariance (L L^T)^-1, with root L^-T; coefficients are amplitude times modes
     root = amplitude[:, None] * solve_triangular(L, jnp.eye(len(L), dtype=L.dtype), lower=True).T
     return LinearPosterior(amplitude * cho_solve((L, True), pulled), root)
 
 
-def data_weights(noise: ArrayLike, weights: ArrayLike | None = None) -> Float[Array, " point"]:
+def data_weights(ridge: ArrayLike, *, weights: ArrayLike | None = None) -> Float[Array, " point"]:
     r"""Factor :math:`\bar\sigma^2/\sigma^2(x)` by which a local ridge re-weights the data measure.
 
     Parameters
     ----------
-    noise : (p,) ridge at each row
-    weights : (p,), optional
-        Probability of each row; equal by default.
+    ridge : (p,) at each row, positive
+    weights : (p,) probability of each row, equal by default
 
     Returns
     -------
@@ -250,46 +261,36 @@ def data_weights(noise: ArrayLike, weights: ArrayLike | None = None) -> Float[Ar
     ----------
     arXiv 2405.06008.
     """
-    noise = _checks.positive("noise", noise, ndim=1)
-    return _to_mean_one(noise, probabilities(weights, noise.shape[0]))
+    ridge = _checks.positive("ridge", ridge, ndim=1)
+    return _to_mean_one(ridge, probabilities(weights, ridge.shape[0]))
 
 
 @jax.jit
-def _to_mean_one(noise, weights):
-    return 1.0 / (noise * (weights / noise).sum())
-
-
-def _dressed(s, args):
-    B, n, ridge, weights = args
-    L = jnp.linalg.cholesky(_precision(B, n * weights / s))
-    return ridge + (solve_triangular(L, B.T, lower=True) ** 2).sum(0)
-
-
-def _mixed(s, args):
-    high, n, ridge, squares, weights = args
-    q = (weights * squares / s).sum()
-    return ridge + squares * ((high.variance / (1.0 + n * high.values * q)).sum() + high.tail)
+def _to_mean_one(ridge, weights):
+    return 1.0 / (ridge * (weights / ridge).sum())
 
 
 def _precision(B, pull):
-    """Posterior precision of white modes, columns ``B``, that points pull at."""
+    """Posterior precision of white modes, given the ``pull`` (p,) of each row of columns B."""
     return jnp.eye(B.shape[1], dtype=B.dtype) + B.T @ (B * pull[:, None])
 
 
-def _population(features, weights):
-    _checks.require_x64("a local ridge")
+def population(features, values, weights):
+    """Check mode functions (p, k), their prior variances, and the probabilities of the rows."""
+    _checks.require_x64("a ridge that depends on the input")
     features = _checks.features("features", features)
-    return features, probabilities(weights, features.shape[0])
+    values = _checks.eigenvalues(values, falling=False)
+    same_modes(features, values)
+    return features, values, probabilities(weights, features.shape[0])
 
 
-def _per_row(name, value, rows):
-    if value.ndim and value.shape != (rows,):
-        raise ValueError(f"{name} has shape {value.shape} for {rows} rows; give () or one per row")
-    return value
+def _per_row(ridge, rows):
+    """Require one ridge, or one per row."""
+    return ridge if not ridge.ndim else _checks.shaped("ridge", ridge, (rows,), "one per row")
 
 
 def same_modes(features, values, name="features"):
-    """Require one value for each column."""
+    """Require one value for each column of ``features``."""
     if values.shape != features.shape[1:]:
         raise ValueError(
             f"values has shape {values.shape} but {name} has {features.shape[1]} entries per row; "
@@ -298,12 +299,11 @@ def same_modes(features, values, name="features"):
 
 
 def probabilities(weights, rows):
-    """Check the probabilities of a population's rows; equal ones by default."""
+    """Return the probabilities of a population's rows; equal ones if ``weights`` is None."""
     if weights is None:
         return _checks.on_device(np.full(rows, 1.0 / rows))
-    weights = _checks.nonnegative("weights", weights, ndim=1)
-    if weights.shape != (rows,):
-        raise ValueError(f"weights has shape {weights.shape} for {rows} rows; give one per row")
+    weights = _checks.nonnegative("weights", weights)
+    weights = _checks.shaped("weights", weights, (rows,), "one per row")
     total = float(np.asarray(weights).sum()) if _checks.known(weights) else 1.0
     if abs(total - 1) > 1e-6:
         raise ValueError(f"weights must be probabilities, got a sum of {total:.6g}; divide by it")

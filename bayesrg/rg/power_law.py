@@ -14,6 +14,7 @@ from jaxtyping import Float
 from .. import _checks
 from .._checks import ArrayLike
 from .._fixedpoint import descend, implicit
+from .._linalg import ratio
 from ..spectrum import Levels
 
 
@@ -22,7 +23,7 @@ class PowerLaw(eqx.Module):
 
     Attributes
     ----------
-    alpha : decay exponent less one, positive
+    alpha : decay exponent minus one, positive
     first : largest eigenvalue, a variance
     """
 
@@ -30,17 +31,16 @@ class PowerLaw(eqx.Module):
     first: Float[Array, ""] = eqx.field(converter=partial(_checks.positive, "first", ndim=0))
 
     def values(self, modes: int) -> Float[Array, " mode"]:
-        """First ``modes`` eigenvalues, (modes,); `tail` at that cutoff is what they leave out."""
-        modes = _checks.whole("modes", modes)
-        return _values(modes, self)
+        """Return the first ``modes`` eigenvalues, (modes,)."""
+        return _values(_checks.whole("modes", modes), self)
 
     def levels(self, modes: int) -> Levels:
-        """First ``modes`` eigenvalues as `bayesrg.spectrum.Levels`, (modes,), with their tail."""
+        """Return the first ``modes`` eigenvalues as `bayesrg.spectrum.Levels`, with their tail."""
         values = self.values(modes)
         return Levels(values, np.ones(values.shape, values.dtype), self.tail(modes))
 
     def tail(self, cutoff: ArrayLike) -> Array:
-        """Variance above a cutoff (...): Hurwitz zeta of 1 + alpha at cutoff + 1, exact."""
+        """Return the variance above a cutoff (...): Hurwitz zeta of 1 + alpha at cutoff + 1."""
         return _tail(self, _checks.nonnegative("cutoff", cutoff))
 
     @property
@@ -49,7 +49,7 @@ class PowerLaw(eqx.Module):
         return 1.0 / self.alpha
 
     def rescaled_ridge(self, cutoff: ArrayLike, ridge: ArrayLike) -> Array:
-        r"""Universal ridge over cutoff times value, at cutoffs (...) of one or more.
+        r"""Return the universal ridge over cutoff times eigenvalue, at cutoffs (...) from 1 on.
 
         To leading order :math:`1/\alpha + (\sigma^2/\lambda_1)\kappa^\alpha`: the bare ridge is
         irrelevant towards few modes.
@@ -67,58 +67,50 @@ class PowerLaw(eqx.Module):
     @property
     @jax.jit
     def matching_threshold(self) -> Array:
-        """Threshold at which a sharp cutoff leaves just the effective ridge, from 0 to 1."""
+        """Threshold at which the ridge after a sharp cutoff is the effective ridge, from 0 to 1."""
         odds = (self.alpha * self.constant) ** ((1 + self.alpha) / self.alpha)
         return odds / (1 + odds)
 
-    @property
-    @jax.jit
-    def exponents(self) -> tuple[Array, Array]:
-        """Learning-curve exponents: with a ridge alpha / (1 + alpha), without one alpha."""
-        return self.alpha / (1 + self.alpha), self.alpha
-
     def crossover(self, ridge: ArrayLike) -> Array:
-        """Number of points (...) at which the ridge takes over from the eliminated variance."""
+        """Return the number of points (...) from which on the ridge dominates the error."""
         return (self.first / _checks.positive("ridge", ridge)) ** (1 / self.alpha)
 
     def error(self, n: ArrayLike, ridge: ArrayLike) -> Array:
-        r"""Generalisation error (...) of the matched Gaussian process, continuum limit.
+        r"""Return the generalisation error (...) if the target is drawn from the prior.
 
-        Solves :math:`\epsilon = \lambda_1 C_\alpha (n\lambda_1/(\sigma^2+\epsilon))^{-\alpha/(1+\alpha)}`.
-        """  # noqa: E501
+        It solves
+        :math:`\epsilon = \lambda_1 C_\alpha (n\lambda_1/(\sigma^2+\epsilon))^{-\alpha/(1+\alpha)}`,
+        in which an integral over modes stands for their sum.
+        """
         n, ridge = _checks.positive("n", n), _checks.nonnegative("ridge", ridge)
         _checks.fit(n=n.shape, ridge=ridge.shape)
         return _error(self, n, ridge)
 
     def ridge_error(self, n: ArrayLike, ridge: ArrayLike) -> Array:
-        """Limit of `error` at many points (...), where the ridge dominates."""
+        r"""Return the limit (...) of `error` at large n, of power :math:`-\alpha/(1+\alpha)`."""
         n, ridge = _checks.positive("n", n), _checks.positive("ridge", ridge)
         return _ridge_error(self, n, ridge)
 
     def ridgeless_error(self, n: ArrayLike) -> Array:
-        """Limit of `error` at ridge zero, (...)."""
-        n = _checks.positive("n", n)
-        return _ridgeless_error(self, n)
+        r"""Return the limit (...) of `error` at ridge zero, of power :math:`-\alpha` in n."""
+        return _ridgeless_error(self, _checks.positive("n", n))
 
     def stop(self, n: ArrayLike, ridge: ArrayLike, threshold: ArrayLike = 0.5) -> Array:
-        r"""Cutoff (...) at which the running learnability is the threshold, continuum limit.
+        r"""Return the cutoff (...) at which the running learnability is the threshold T.
 
-        It is :math:`(n\lambda_1(1-T)/(\sigma^2T))^{1/(1+\alpha)}` where the ridge dominates,
-        :math:`\alpha n(1-T)/T` without one; between them it solves
-        :math:`\kappa/\alpha + (\sigma^2/\lambda_1)\kappa^{1+\alpha} = n(1-T)/T`.
+        It solves :math:`\kappa/\alpha + (\sigma^2/\lambda_1)\kappa^{1+\alpha} = n(1-T)/T`, in which
+        an integral over modes stands for their sum. The solution is
+        :math:`(n\lambda_1(1-T)/(\sigma^2T))^{1/(1+\alpha)}` where the ridge dominates and
+        :math:`\alpha n(1-T)/T` without ridge.
         """
         n, ridge = _checks.positive("n", n), _checks.nonnegative("ridge", ridge)
         threshold = _checks.positive("threshold", threshold)
-        if _checks.known(threshold) and not (np.asarray(threshold) < 1).all():
+        if _checks.known(threshold) and (np.asarray(threshold) >= 1).any():
             raise ValueError(
                 "threshold must lie strictly between 0 and 1, got "
                 f"{np.asarray(threshold).max()}; the usual choice is 0.5"
             )
         return _stop(self, n, ridge, threshold)
-
-    def mismatched_exponent(self, beta: ArrayLike) -> Array:
-        """Ridgeless exponent for target power k^-(1 + beta): the least of beta, 2 + 2 alpha."""
-        return jnp.minimum(_checks.positive("beta", beta), 2 * (1 + self.alpha))
 
 
 @partial(jax.jit, static_argnums=0)
@@ -140,19 +132,19 @@ def _rescaled_ridge(law, cutoff, ridge):
 def _error(law, n, ridge):
     """Solve the equation of `PowerLaw.error`."""
     n, ridge = jnp.broadcast_arrays(n, ridge)
-    front = law.first * law.constant * (n * law.first) ** -law.exponents[0]
-    args = front, law.alpha, ridge
+    args = _ridge_error(law, n, 1.0), law.alpha, ridge
 
     def excess(error, args):
         front, alpha, ridge = args
         return error - front * (ridge + error) ** (alpha / (1 + alpha))
 
-    fixed, alpha, bare = jax.lax.stop_gradient(args)
+    front, alpha, bare = jax.lax.stop_gradient(args)
     power = alpha / (1 + alpha)
-    bounds = fixed * (2 * bare) ** power, (2**power * fixed) ** (1 + alpha)
+    # ridge + error is at most twice the larger of the two: one upper bound for each case
+    bounds = front * (2 * bare) ** power, (2**power * front) ** (1 + alpha)
 
     def newton(error):
-        value = fixed * (bare + error) ** power
+        value = front * (bare + error) ** power
         return error - (error - value) / (1 - power * value / (bare + error))
 
     return implicit(excess, descend(newton, jnp.maximum(*bounds))[0], args)
@@ -160,7 +152,7 @@ def _error(law, n, ridge):
 
 @jax.jit
 def _ridge_error(law, n, ridge):
-    return law.first * law.constant * (n * law.first / ridge) ** -law.exponents[0]
+    return law.first * law.constant * (n * law.first / ridge) ** (-law.alpha / (1 + law.alpha))
 
 
 @jax.jit
@@ -171,25 +163,23 @@ def _ridgeless_error(law, n):
 @jax.jit
 def _stop(law, n, ridge, threshold):
     """Solve the equation of `PowerLaw.stop`."""
-    reach = n * (1 - threshold) / threshold
-    reach, ratio = jnp.broadcast_arrays(reach, ridge / law.first)
-    args = reach, ratio, law.alpha
+    reach, bare = jnp.broadcast_arrays(n * (1 - threshold) / threshold, ridge / law.first)
+    args = reach, bare, law.alpha
 
     def excess(kept, args):
-        reach, ratio, alpha = args
-        return kept * (1 / alpha + ratio * kept**alpha) - reach
+        reach, bare, alpha = args
+        return kept * (1 / alpha + bare * kept**alpha) - reach
 
     fixed = jax.lax.stop_gradient(args)
-    reach, ratio, alpha = fixed
-    bounded = ratio > 0
-    by_ridge = (reach / jnp.where(bounded, ratio, 1.0)) ** (1 / (1 + alpha))
-    start = jnp.minimum(alpha * reach, jnp.where(bounded, by_ridge, jnp.inf))
+    reach, bare, alpha = fixed
+    # each of the two terms of the equation alone bounds the solution from above
+    by_ridge = ratio(reach, bare, jnp.inf) ** (1 / (1 + alpha))
 
     def newton(kept):
-        slope = 1 / alpha + (1 + alpha) * ratio * kept**alpha
+        slope = 1 / alpha + (1 + alpha) * bare * kept**alpha
         return kept - excess(kept, fixed) / slope
 
-    return implicit(excess, descend(newton, start)[0], args)
+    return implicit(excess, descend(newton, jnp.minimum(alpha * reach, by_ridge))[0], args)
 
 
 def power_law(alpha: ArrayLike, first: ArrayLike = 1.0) -> PowerLaw:
@@ -206,7 +196,7 @@ def power_law(alpha: ArrayLike, first: ArrayLike = 1.0) -> PowerLaw:
 
     References
     ----------
-    arXiv 2405.06008, whose learning-curve exponent is alpha / (1 + alpha); Bahri et al. (2021) for
-    the ridgeless one.
+    arXiv 2405.06008, where errors fall with the exponent alpha / (1 + alpha); Bahri et al. (2021)
+    for the exponent alpha without ridge.
     """
     return PowerLaw(alpha, first)

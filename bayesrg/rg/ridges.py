@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ridges that stand for modes: universal, effective, dressed, in two stages."""
+"""One ridge in place of many modes: universal, dressed, effective, and in two stages."""
 
 from functools import partial
 
@@ -9,8 +9,7 @@ from jaxtyping import Float
 
 from .. import _checks, _fixedpoint
 from .._checks import ArrayLike
-from .._fixedpoint import Root
-from ..spectrum.levels import LevelsLike, levels, signal_share
+from ..spectrum.levels import LevelsLike, levels
 
 
 def effective_ridge(
@@ -21,34 +20,30 @@ def effective_ridge(
     degeneracy: ArrayLike | None = None,
     tail: ArrayLike | None = None,
 ) -> Float[Array, "*batch"]:
-    r"""Ridge that n points effectively see: the root s of :math:`s = \sigma^2 + \sum_k \lambda_k s/(s+n\lambda_k)`.
+    r"""Noise variance plus the prior variance that n points do not determine, on average.
+
+    The root s of :math:`s = \sigma^2 + \sum_k \lambda_k s/(s+n\lambda_k)`.
 
     Parameters
     ----------
-    values : Spectrum, Levels, or eigenvalues (..., k)
-        Bare eigenvalues fall and are variances under the data measure. See
-        `bayesrg.spectrum.levels` for what a spectrum leaves out.
+    values : Spectrum, Levels, or falling eigenvalues (..., k), variances under the data measure
     n : (...) number of points, a positive real
     ridge : (...) noise variance, zero allowed
-    degeneracy : (..., k) modes that a bare eigenvalue stands for, 1 by default
-    tail : (...) variance outside the modes, added to the ridge; not with Levels, which hold it
+    degeneracy, tail : keywords of `bayesrg.spectrum.levels`
 
     Returns
     -------
     s : (...)
-        Between the ridge and the ridge plus the sum of values; zero for a zero ridge and no more
-        modes than points. Differentiable in values, n and ridge.
-
-    Notes
-    -----
-    About 15 digits in 64-bit floats, 6 in 32-bit.
+        From the ridge to the ridge plus the sum of values, to about 15 digits (6 in 32-bit
+        floats). Zero for a zero ridge and at least as many points as modes. Differentiable in
+        values, n and ridge.
 
     References
     ----------
-    arXiv 2405.06008, section 4 of its theory; Silverman (1984); Sollich (1999); Canatar,
-    Bordelon and Pehlevan (2021), equation 4.
-    """  # noqa: E501
-    return solve_ridge(values, n, ridge, degeneracy=degeneracy, tail=tail).value
+    arXiv 2405.06008; Silverman (1984); Sollich (1999); Canatar, Bordelon and Pehlevan (2021),
+    equation 4.
+    """
+    return solve(values, n, ridge, 0, degeneracy, tail).value
 
 
 def dressed_ridge(
@@ -60,67 +55,38 @@ def dressed_ridge(
     degeneracy: ArrayLike | None = None,
     tail: ArrayLike | None = None,
 ) -> Float[Array, "*batch"]:
-    """Effective ridge of the modes above a cutoff alone: what eliminating them makes of the ridge.
+    """Effective ridge if only the modes above a cutoff existed: what their elimination leaves.
 
     Parameters
     ----------
-    values : Spectrum, Levels, or eigenvalues (..., k)
+    values : Spectrum, Levels, or falling eigenvalues (..., k), variances under the data measure
     n : (...) number of points, a positive real
     ridge : (...) noise variance, zero allowed
     cutoff : (...) integers
-        Modes kept; with a degeneracy it may cut a level, whose other modes count as eliminated.
-    degeneracy : (..., k) modes that a bare eigenvalue stands for, 1 by default
-    tail : (...) variance outside the modes; both as in `effective_ridge`
+        Modes kept. A cutoff inside a level eliminates the other modes of the level.
+    degeneracy, tail : keywords of `bayesrg.spectrum.levels`
 
     Returns
     -------
     s : (...)
-        At most ridge plus the eliminated variance.
+        At most the ridge plus the eliminated variance.
 
     Notes
     -----
-    What flows is the function from bare to dressed ridge. Its composition law: the effective
-    ridge is the dressed ridge of the bare one raised by what the low modes leave,
-    ``s = dressed_ridge(values, n, ridge + sum_low l_k (1 - L_k(s)), cutoff)``; see
-    `two_stage_ridge`.
+    The dressed ridge takes into account, to all orders, that data determine part of the eliminated
+    modes. It composes as a function of the bare ridge: raise the bare ridge by the variance
+    ``sum_low l_k (1 - L_k)`` that is not learnt in the low modes, and the dressed ridge is the
+    effective ridge of all modes. The number alone does not compose, see `two_stage_ridge`.
 
     References
     ----------
-    arXiv 2405.06008; the dressed flow sums all orders in the learnability of what is eliminated.
+    arXiv 2405.06008.
     """
-    return solve_ridge(values, n, ridge, cutoff, degeneracy=degeneracy, tail=tail).value
+    return solve(values, n, ridge, cutoff, degeneracy, tail).value
 
 
-def solve_ridge(
-    values: LevelsLike,
-    n: ArrayLike,
-    ridge: ArrayLike,
-    cutoff: ArrayLike = 0,
-    *,
-    degeneracy: ArrayLike | None = None,
-    tail: ArrayLike | None = None,
-) -> Root:
-    """Solve for the ridge above a cutoff and say how well the equation is met.
-
-    Parameters
-    ----------
-    values : Spectrum, Levels, or eigenvalues (..., k)
-    n : (...) number of points, a positive real
-    ridge : (...) noise variance, zero allowed
-    cutoff : (...) integers
-        Modes kept, as in `dressed_ridge`; 0 gives the effective ridge.
-    degeneracy : (..., k) modes that a bare eigenvalue stands for, 1 by default
-    tail : (...) variance outside the modes; both as in `effective_ridge`
-
-    Returns
-    -------
-    Root
-        ``value`` (...), relative ``residual`` (...) and ``converged`` (...).
-
-    References
-    ----------
-    arXiv 2405.06008; see `effective_ridge`.
-    """
+def solve(values, n, ridge, cutoff, degeneracy, tail):
+    """Check arguments, and return the dressed ridge with residual and convergence, a `Root`."""
     whole, n, ridge = problem(values, n, ridge, degeneracy, tail)
     high = _above(whole, whole.checked_cutoff(cutoff))
     return _fixedpoint.effective_ridge(high, n, ridge)  # one program for all that solve it
@@ -132,13 +98,17 @@ def _above(levels, cutoff):
 
 
 def problem(values, n, ridge, degeneracy=None, tail=None):
-    """Check what every average over data sets takes: levels, number of points, noise variance."""
+    """Check the arguments of every average over data sets, and return levels, n and ridge."""
     _checks.warn_32_bits("a ridge")
     found = levels(values, degeneracy=degeneracy, tail=tail)
     n, ridge = _checks.positive("n", n), _checks.nonnegative("ridge", ridge)
-    batch = {"values": found.values, "degeneracy": found.degeneracy}
-    batch = {name: x.shape[:-1] for name, x in batch.items()}
-    _checks.fit(**batch, n=n.shape, ridge=ridge.shape, tail=found.tail.shape)
+    _checks.fit(
+        values=found.values.shape[:-1],
+        degeneracy=found.degeneracy.shape[:-1],
+        n=n.shape,
+        ridge=ridge.shape,
+        tail=found.tail.shape,
+    )
     return found, n, ridge
 
 
@@ -150,16 +120,15 @@ def universal_ridge(
     degeneracy: ArrayLike | None = None,
     tail: ArrayLike | None = None,
 ) -> Float[Array, "*batch"]:
-    r"""Ridge plus the variance of the modes above a cutoff, :math:`\sigma^2 + \sum_{k>\kappa}\lambda_k`.
+    r"""Ridge plus the prior variance above a cutoff, :math:`\sigma^2 + \sum_{k>\kappa}\lambda_k`.
 
     Parameters
     ----------
-    values : Spectrum, Levels, or eigenvalues (..., k)
+    values : Spectrum, Levels, or falling eigenvalues (..., k), variances under the data measure
     ridge : (...) noise variance, zero allowed
     cutoff : (...) integers
-        Modes kept, as in `dressed_ridge`.
-    degeneracy : (..., k) modes that a bare eigenvalue stands for, 1 by default
-    tail : (...) variance outside the modes; both as in `effective_ridge`
+        Modes kept. A cutoff inside a level eliminates the other modes of the level.
+    degeneracy, tail : keywords of `bayesrg.spectrum.levels`
 
     Returns
     -------
@@ -168,7 +137,7 @@ def universal_ridge(
     References
     ----------
     arXiv 2405.06008, equations 33 and 34.
-    """  # noqa: E501
+    """
     whole, _, ridge = problem(values, 1.0, ridge, degeneracy, tail)
     return universal(whole, ridge, whole.checked_cutoff(cutoff))
 
@@ -190,32 +159,31 @@ def two_stage_ridge(
     degeneracy: ArrayLike | None = None,
     tail: ArrayLike | None = None,
 ) -> Float[Array, "*batch"]:
-    """Effective ridge of the low modes on top of what eliminating the high ones left.
+    """Effective ridge of the low modes alone, with the ridge that eliminating the others left.
 
     Parameters
     ----------
-    values : Spectrum, Levels, or eigenvalues (..., k)
+    values : Spectrum, Levels, or falling eigenvalues (..., k), variances under the data measure
     n : (...) number of points, a positive real
     ridge : (...) noise variance, zero allowed
     cutoff : (...) integers
-        Modes kept, as in `dressed_ridge`.
-    rule : "universal", "dressed" or "exact"
-        What the first stage hands on. A number cannot be right for both stages: the universal
-        ridge gives too large a result, to second order in the learnability of the eliminated
-        modes, the dressed one too small a result. "exact" hands on the dressed ridge as a
-        function of the bare one, and equals `effective_ridge`.
-    degeneracy : (..., k) modes that a bare eigenvalue stands for, 1 by default
-    tail : (...) variance outside the modes; both as in `effective_ridge`
+        Modes kept. A cutoff inside a level eliminates the other modes of the level.
+    rule : "universal" or "dressed"
+        The ridge of the first stage, `universal_ridge` or `dressed_ridge`.
+    degeneracy, tail : keywords of `bayesrg.spectrum.levels`
 
     Returns
     -------
     (...)
+        Above `effective_ridge` for the universal rule, by an error of second order in the
+        learnability of the eliminated modes; below it for the dressed rule. No single number
+        handed on by the first stage is right for the second.
 
     References
     ----------
     arXiv 2405.06008: the flow as a semigroup.
     """
-    _checks.choice("rule", rule, ("universal", "dressed", "exact"))
+    _checks.choice("rule", rule, ("universal", "dressed"))
     whole, n, ridge = problem(values, n, ridge, degeneracy, tail)
     return _two_stage(whole, n, ridge, whole.checked_cutoff(cutoff), rule)
 
@@ -225,10 +193,6 @@ def _two_stage(whole, n, ridge, cutoff, rule):
     low, high = whole.split(cutoff)
     if rule == "universal":
         s = universal(whole, ridge, cutoff)
-    elif rule == "dressed":
+    else:
         s = _fixedpoint.effective_ridge(high, n, ridge).value
-    else:  # the composition law
-        s = _fixedpoint.effective_ridge(whole, n, ridge).value
-        left = low.variance * signal_share(s[..., None], n[..., None] * low.values)
-        return _fixedpoint.effective_ridge(high, n, ridge + left.sum(-1)).value
     return _fixedpoint.effective_ridge(low, n, s).value
