@@ -23,10 +23,8 @@ RECORDS = """
     rg.Flow rg.Root spectrum.FourierSpectrum spectrum.FunctionalSpectrum spectrum.Functionals
     spectrum.GaussianRBFSpectrum spectrum.Levels spectrum.ModifiedKernel
     spectrum.MovingModifiedKernel spectrum.NeuralSpectrum spectrum.NystromSpectrum
-    spectrum.RotatedDensity spectrum.Spectrum spectrum.SphereSpectrum theory.AnnealedCurve
-    theory.Curve theory.CurveMC theory.Density theory.Equivalent theory.EquivalentKernel
-    theory.FeaturePopulation theory.FinitePopulation theory.GaussianPopulation theory.Hermite
-    theory.LayerMoments theory.Moments theory.Optimum theory.Population
+    spectrum.RotatedDensity spectrum.Spectrum spectrum.SphereSpectrum
+    theory.Curve theory.Equivalent theory.Hermite theory.LayerMoments theory.Moments
 """.split()  # what the package itself makes, and bases
 
 

@@ -186,12 +186,12 @@ def test_student_and_teacher():
     x = rng.standard_normal((60_000, d))
     F, G = np.tanh(x @ W.T), np.tanh(x @ V.T)
     diagonal, error = (F * G).mean(), (F * G).mean(1).std() / np.sqrt(len(x))
-    for method, error_of_all in ((None, 0.06), ("mean", 0.1)):
+    for method, error_of_all in (("closure", 0.06), ("mean", 0.1)):
         given = [W], "tanh", [V], "tanh", np.eye(d)
         Phi = np.asarray(theory.cross_linearise(*given, method=method)[0])
         np.testing.assert_allclose(np.diag(Phi).mean(), diagonal, rtol=0, atol=4 * error + 2e-3)
         assert frobenius(Phi, F.T @ G / len(x)) < error_of_all
-        if method is None:
+        if method == "closure":
             bare = np.asarray(theory.cross_linearise(*given, paired=False)[0])
             paired = np.diag(Phi).mean() - np.diag(bare).mean()
             np.testing.assert_allclose(paired, 0.0405, rtol=0, atol=3e-3)
@@ -219,21 +219,21 @@ def test_a_network_without_a_layer():
 
 def test_surrogate_features_have_the_moments():
     weights, draws = rainbow(12, 2), 100_000
-    Omega = np.diag(np.linspace(2.0, 0.3, 12))
-    x = np.random.default_rng(0).standard_normal((draws, 12)) * np.sqrt(np.diag(Omega))
+    rng, spread = np.random.default_rng(0), np.sqrt(np.linspace(2.0, 0.3, 12))
+    x, *noise = rng.standard_normal((3, draws, 12))
+    Omega = np.diag(spread**2)
     for method in ("mean", None):
-        found = np.asarray(theory.surrogate_features(3, weights, "erf", x, Omega, method=method))
-        expected = np.asarray(theory.linearise(weights, "erf", Omega, method=method)[-1].Omega)
+        layers = theory.linearise(weights, "erf", Omega, method=method)
+        found = np.asarray(theory.surrogate_features(weights, layers, x * spread, noise))
+        expected = np.asarray(layers[-1].Omega)
         variance = np.outer(np.diag(expected), np.diag(expected)) + expected**2
         z = (found.T @ found / draws - expected) / np.sqrt(variance / draws)
         assert np.abs(z).max() < 4.5
     mean0 = np.full(12, 0.5)
-    shifted = theory.surrogate_features(
-        0, weights, "relu", x + mean0, Omega + np.outer(mean0, mean0), mean0=mean0
-    )
-    last = theory.linearise(weights, "relu", Omega + np.outer(mean0, mean0), mean0=mean0)[-1]
-    deviation = np.sqrt(np.diag(last.covariance) / draws)
-    assert (np.abs(np.mean(shifted, 0) - last.mean) < 4.5 * deviation).all()
+    layers = theory.linearise(weights, "relu", Omega + np.outer(mean0, mean0), mean0=mean0)
+    shifted = theory.surrogate_features(weights, layers, x * spread, noise)
+    deviation = np.sqrt(np.diag(layers[-1].covariance) / draws)
+    assert (np.abs(np.mean(shifted, 0) - layers[-1].mean) < 4.5 * deviation).all()
 
 
 def ridge_errors(draw, n, ridge, repeats, rng):
@@ -253,9 +253,8 @@ def test_learning_curves_of_network_and_surrogate():
     d, ridge = 200, 0.05
     weights = [rng.standard_normal((d, d)) / np.sqrt(d) for _ in range(2)]
     beta = rng.standard_normal(d) / np.sqrt(d)
-    layer = theory.linearise(weights, "erf", np.eye(d), beta)[-1]
-    moments = theory.population_moments(layer.Omega, layer.psi, beta @ beta + 0.25)
-    draw_key = iter(range(1000))
+    layers = theory.linearise(weights, "erf", np.eye(d), beta)
+    moments = theory.population_moments(layers[-1].Omega, layers[-1].psi, beta @ beta + 0.25)
 
     def network(rows):
         x = rng.standard_normal((rows, d))
@@ -265,7 +264,8 @@ def test_learning_curves_of_network_and_surrogate():
     def surrogate(rows):
         x = rng.standard_normal((rows, d))
         y = x @ beta + 0.5 * rng.standard_normal(rows)
-        F = theory.surrogate_features(next(draw_key), weights, "erf", x, np.eye(d))
+        noise = rng.standard_normal((2, rows, d))
+        F = theory.surrogate_features(weights, layers, x, noise)
         return np.asarray(F), y
 
     for n in (100, 400):
@@ -337,7 +337,7 @@ I3 = np.eye(3)
     [
         (lambda: theory.linearise([I3], "tanh", np.ones((3, 2))), r"Omega0 must be square.*\(3, 2"),
         (lambda: theory.linearise([I3], "tanh", I3 + np.eye(3, k=1)), "Omega0 is not symmetric"),
-        (lambda: theory.linearise([I3], "tanh", -I3), "smallest eigenvalue is -1"),
+        (lambda: theory.linearise([I3], "tanh", -I3), "lowest eigenvalue is -1"),
         (lambda: theory.linearise([I3[:2], I3], "tanh", I3), r"weights\[1\] has shape \(3, 3\)"),
         (lambda: theory.linearise([I3], ["tanh"] * 2, I3), "activations has 2 entries for 1 layer"),
         (lambda: theory.linearise([I3], "tanh", I3, np.ones(2)), r"psi0 has shape \(2,\)"),
@@ -354,15 +354,18 @@ I3 = np.eye(3)
         (lambda: theory.cross_linearise([I3], "tanh", [], "tanh", I3), "has 1 layers and teacher"),
         (
             lambda: theory.cross_linearise([I3], "tanh", [I3], "tanh", I3, paired=4),
-            "asks for 4 pairs",
+            "paired must be an integer from 0 to 3, got 4",
         ),
         (
-            lambda: theory.surrogate_features(0, [I3], "tanh", np.ones((2, 4)), I3),
-            "X has 4 columns and Omega0 3",
+            lambda: theory.surrogate_features([I3], [], np.ones((2, 4)), []),
+            r"weights\[0\] has shape \(3, 3\) and layer 1 has 4 inputs",
         ),
-        (lambda: theory.annealed_dimension([1.0], 3, "linear", 0.0), "tau must be positive"),
-        (lambda: theory.annealed_dimension([-1.0], 3, "tanh", 1.0), "values must be non-negative"),
-        (lambda: theory.annealed_dimension([1.0], 0, "tanh", 1.0), "positive integer, got 0"),
+        (
+            lambda: theory.surrogate_features([I3], [], np.ones((2, 3)), []),
+            "weights has 1 layers, layers 0 and noise 0",
+        ),
+        (lambda: theory.annealed_curve([-1.0], 3, "tanh", 1, 0.1), "values must be non-negative"),
+        (lambda: theory.annealed_curve([1.0], 0, "tanh", 1, 0.1), "positive integer, got 0"),
         (lambda: theory.annealed_curve([1.0], 3, "linear", 0, 0.1), "n must be positive"),
         (lambda: theory.annealed_curve([1.0], 3, "linear", 1, 0.0), "ridge must be positive"),
     ],
