@@ -44,10 +44,6 @@ def averages(levels, n, ridge):
     levels : Levels, whose tail is added to the ridge
     n : (...) number of points, zero allowed
     ridge : (...) finite, zero allowed
-
-    Returns
-    -------
-    Averages
     """
     some = jnp.where(n > 0, n, 1.0)
     root = _fixedpoint.effective_ridge(levels, some, ridge)

@@ -78,10 +78,6 @@ def learning_curve(
     degeneracy : (k,) modes that each bare eigenvalue stands for, 1 by default
     tail : () prior variance outside the modes; not with Levels, which hold it
 
-    Returns
-    -------
-    Curve
-
     Raises
     ------
     ValueError

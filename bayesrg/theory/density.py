@@ -45,10 +45,6 @@ def spectral_density(values: LevelsLike, n: ArrayLike, grid: ArrayLike) -> Densi
     grid : (g,) positive, where to evaluate
         The density falls like a square root at its edges: take many points there.
 
-    Returns
-    -------
-    Density
-
     Raises
     ------
     ValueError

@@ -112,10 +112,6 @@ def equivalent_kernel(values: LevelsLike, n: ArrayLike, ridge: ArrayLike) -> Equ
         With the universal ridge of the eliminated modes, and low values alone, it is the mean
         predictor at the end of the flow.
 
-    Returns
-    -------
-    EquivalentKernel
-
     References
     ----------
     arXiv 2405.06008, equations 10 to 12; Cohen, Malka and Ringel (2021) for the correction.

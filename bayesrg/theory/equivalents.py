@@ -130,7 +130,8 @@ def ridge_equivalent(
         noise_variance = _checks.positive("noise_variance", noise_variance).astype(dtype)
         shapes["noise_variance"] = noise_variance.shape
     _checks.fit(**shapes)
-    result = equivalent(moments, n, ridge, noise_variance, ridgeless=_some_zero(ridge))
+    some_zero = not _checks.known(ridge) or bool((np.asarray(ridge) == 0).any())
+    result = equivalent(moments, n, ridge, noise_variance, ridgeless=some_zero)
     _warn(result)
     if label_noise is None:
         return result
@@ -153,10 +154,6 @@ def _ridge(ridge, dtype):
             "the minimum-norm solution"
         )
     return ridge
-
-
-def _some_zero(ridge):
-    return not _checks.known(ridge) or bool((np.asarray(ridge) == 0).any())
 
 
 def _warn(result):

@@ -144,10 +144,6 @@ def population_moments(
         Relative size below which an eigenvalue counts as zero; by default p times the rounding
         error of the floats.
 
-    Returns
-    -------
-    Moments
-
     Raises
     ------
     ValueError
@@ -192,10 +188,6 @@ def spectral_moments(
     rank_tol : float, optional
         Relative size below which an eigenvalue counts as zero; by default k times the rounding
         error of the floats.
-
-    Returns
-    -------
-    Moments
 
     Raises
     ------

@@ -126,10 +126,6 @@ def gaussian_population(
     coefficients : (k,) of the noiseless target
     cutoff : int, optional
         Modes that the regression uses, all by default.
-
-    Returns
-    -------
-    GaussianPopulation
     """
     values = without_tail(values, falling=False, single=True).values
     coefficients = _checks.shaped("coefficients", coefficients, values.shape, "one per mode")
@@ -160,10 +156,6 @@ def finite_population(
     replace : bool
         Whether a row may be drawn twice.
 
-    Returns
-    -------
-    FinitePopulation
-
     Raises
     ------
     ValueError
@@ -191,10 +183,6 @@ def feature_population(
         With its label noise, if it has any: the error is then that on noisy labels.
     replace : bool
         Whether a row may be drawn twice.
-
-    Returns
-    -------
-    FeaturePopulation
 
     Raises
     ------
@@ -267,10 +255,6 @@ def learning_curve_mc(
         training error of 0.
     batch : int, data sets solved at once
 
-    Returns
-    -------
-    CurveMC
-
     Raises
     ------
     ValueError
@@ -319,9 +303,7 @@ def learning_curve_mc(
 @jax.jit
 def _by_name(rows, label_noise):
     """Fields of `CurveMC` from the results of each size."""
-    means, errors, coefficients, variances = (
-        jax.tree.map(lambda *x: jnp.stack(x), *parts) for parts in zip(*rows, strict=True)
-    )
+    means, errors, coefficients, variances = jax.tree.map(lambda *x: jnp.stack(x), *rows)
     names = "generalisation", "train", "log_evidence"
     found = dict(zip(names, means.T, strict=True))
     found |= {f"{name}_error": error for name, error in zip(names, errors.T, strict=True)}
