@@ -53,12 +53,12 @@ def theory(o):
         "EquivalentKernel.correction": (equivalent.correction, dict(
             features=FEATURES, target=POWER, weights=EVEN)),
         "feature_population": (t.feature_population, dict(
-            features=FEATURES, target=y, replace=False)),
+            features=FEATURES, y=y, replace=False)),
         "finite_population": (t.finite_population, dict(
             prior=o.spectrum, X=X, y=y, cutoff=2, replace=False)),
         "gaussian_population": (t.gaussian_population, dict(
             values=VALUES, coefficients=POWER, cutoff=2)),
-        "gcv": (t.gcv, dict(X=X, y=y, ridge=0.1)),
+        "gcv": (t.gcv, dict(features=X, y=y, ridge=0.1)),
         "hermite": (t.hermite, dict(activation="tanh", variance=1.0, mean=0.1)),
         "learning_curve": (t.learning_curve, curve),
         "learning_curve_mc": (t.learning_curve_mc, dict(
@@ -84,7 +84,7 @@ def theory(o):
         "spectral_moments": (t.spectral_moments, dict(
             values=VALUES, power=POWER, label_noise=0.1, rank_tol=1e-9)),
         "surrogate_features": (t.surrogate_features, dict(
-            weights=W, layers=t.linearise(W, "tanh", OMEGA), X=X, noise=np.ones((2, len(X), 3)))),
+            weights=W, layers=t.linearise(W, "tanh", OMEGA), X=X, white=np.ones((2, len(X), 3)))),
     }  # fmt: skip
 
 

@@ -367,7 +367,7 @@ I3 = np.eye(3)
         ),
         (
             lambda: theory.surrogate_features([I3], [], np.ones((2, 3)), []),
-            "weights has 1 layers, layers 0 and noise 0",
+            "weights has 1 layers, layers 0 and white 0",
         ),
         (lambda: theory.annealed_curve([-1.0], 3, "tanh", 1, 0.1), "values must be non-negative"),
         (lambda: theory.annealed_curve([1.0], 0, "tanh", 1, 0.1), "positive integer, got 0"),

@@ -52,9 +52,9 @@ def averages(levels, n, ridge):
     n, ridge, some, s = jnp.broadcast_arrays(n, ridge, some, s)
 
     # 1 - learnt would lose all digits for modes that are almost learnt
-    signal, noise = n[..., None] * levels.values, s[..., None]
-    total = signal + noise
-    learnt, unlearnt = ratio(signal, total), ratio(noise, total, 1.0)
+    signal, rest = n[..., None] * levels.values, s[..., None]
+    total = signal + rest
+    learnt, unlearnt = ratio(signal, total), ratio(rest, total, 1.0)
     left = ratio(1.0, total)
     count = (levels.degeneracy * learnt).sum(-1)
     critical = (s == 0) & (count >= n) & (n > 0)

@@ -169,17 +169,17 @@ def _warn(result):
     if not np.asarray(result.converged).all():
         warnings.warn(
             "ridge_equivalent: the equation for tau is solved only to a relative residual of "
-            f"{float(np.max(result.residual))}; rescale the moments and the ridge together",
+            f"{float(np.max(result.residual)):.1e}; results have no more digits than that",
             stacklevel=3,
         )
 
 
 @eqx.filter_jit
 def equivalent(moments, n, ridge, noise_variance=None, *, ridgeless=True) -> Equivalent:
-    """Compute `ridge_equivalent` without checks; ``ridgeless``: some ridge may be zero.
+    """Compute `ridge_equivalent` without checks; ``ridgeless`` says that a ridge may be zero.
 
     A ridge may be zero, positive or infinite, and n zero or not. Each formula is written for a
-    positive ridge, and `over` and `ratio` give its limit at zero. Limits at infinity come last.
+    positive ridge, and `over` gives its limit at zero. Limits at infinity come last.
     """
     model = () if noise_variance is None else (noise_variance,)
     n, ridge, *model = jnp.broadcast_arrays(n, ridge, *model)
@@ -220,11 +220,11 @@ def equivalent(moments, n, ridge, noise_variance=None, *, ridgeless=True) -> Equ
     noise_fit = over(each(n) * unexplained, each(a.s))
     data_fit = each(n) * _over_modes(kept * a.left, power) + noise_fit
 
-    # prior variance of the weights and posterior variance of a label
-    noise, prior, pred_var = ridge, jnp.ones_like(ridge), a.s
+    # noise variance and prior variance of the model, posterior variance of a label
+    s2, prior, pred_var = ridge, jnp.ones_like(ridge), a.s
     if model:
-        (noise,) = model
-        prior, pred_var = over(noise, finite_ridge), over(noise, a.share)
+        (s2,) = model
+        prior, pred_var = over(s2, finite_ridge), over(s2, a.share)
 
     # labels have the covariance prior (K + ridge), whose log determinant has n log(prior) more
     some = jnp.where(n > 0, n, 1.0)  # there is no evidence for n = 0, even if prior is infinite
@@ -241,18 +241,18 @@ def equivalent(moments, n, ridge, noise_variance=None, *, ridgeless=True) -> Equ
         return jnp.where(at, value, otherwise)
 
     # An infinite ridge predicts zero: labels are noise, and Ey2 is their mean square.
-    label_var = jnp.where(infinite, noise, 1.0)
+    label_var = jnp.where(infinite, s2, 1.0)
     constant = some * jnp.log(label_var) + n * np.log(2 * np.pi)
     noise_only = -0.5 * (each(n) * Ey2 / each(label_var) + each(constant))
     evidence = limit(noise_only, evidence)
-    test, pred_var = limit(Ey2, test), limit(noise, pred_var)
+    test, pred_var = limit(Ey2, test), limit(s2, pred_var)
 
     # The ratio is 0 / 0 or inf / inf where both diverge. With a fixed noise variance, it tends to
-    # half of unexplained / noise at n = rank as the ridge falls.
+    # half of unexplained / s2 at n = rank as the ridge falls.
     spread = each(jnp.where(jnp.isinf(pred_var), 0.0, pred_var))
     calibration = jnp.where(each(jnp.isinf(pred_var)), 0.0, over(test, spread))
     if model:
-        calibration = jnp.where(diverges, unexplained / each(2 * noise), calibration)
+        calibration = jnp.where(diverges, unexplained / each(2 * s2), calibration)
 
     return Equivalent(
         n=n,

@@ -180,7 +180,7 @@ def follow(W, K, mean, activation, method):
 
 
 def surrogate_features(
-    weights, layers: list[LayerMoments], X: ArrayLike, noise: ArrayLike
+    weights, layers: list[LayerMoments], X: ArrayLike, white: ArrayLike
 ) -> Float[Array, "point unit"]:
     r"""Return features of a linear network with noise that replaces a nonlinear network.
 
@@ -193,7 +193,7 @@ def surrogate_features(
         The features have the second moment ``Omega`` of the last one if `linearise` was called
         with method "mean", or with "closure" for odd activations.
     X : (n, p_0) inputs minus their mean
-    noise : sequence of (n, p_l), one per layer
+    white : sequence of (n, p_l), one per layer
         The :math:`\xi_l`, independent standard normal numbers.
 
     Returns
@@ -203,7 +203,7 @@ def surrogate_features(
     Raises
     ------
     ValueError
-        For shapes that do not fit, or another number of layers or of noises than weights.
+        For shapes that do not fit, or numbers of layers that differ.
 
     Notes
     -----
@@ -216,21 +216,21 @@ def surrogate_features(
     """
     X = _checks.inputs("X", X)
     weights = chained("weights", weights, X.shape[1])
-    if not len(weights) == len(layers) == len(noise):
+    if not len(weights) == len(layers) == len(white):
         raise ValueError(
-            f"weights has {len(weights)} layers, layers {len(layers)} and noise {len(noise)}; give "
+            f"weights has {len(weights)} layers, layers {len(layers)} and white {len(white)}; give "
             "one entry of each per layer"
         )
-    noise = [
-        _checks.shaped(f"noise[{level}]", xi, (len(X), len(W)), "one row per input")
-        for level, (W, xi) in enumerate(zip(weights, noise, strict=True))
+    white = [
+        _checks.shaped(f"white[{level}]", xi, (len(X), len(W)), "one row per input")
+        for level, (W, xi) in enumerate(zip(weights, white, strict=True))
     ]
-    return _surrogate(weights, layers, X, noise)
+    return _surrogate(weights, layers, X, white)
 
 
 @jax.jit
-def _surrogate(weights, layers, x, noise):
-    for W, layer, xi in zip(weights, layers, noise, strict=True):
+def _surrogate(weights, layers, x, white):
+    for W, layer, xi in zip(weights, layers, white, strict=True):
         x = layer.k1 * (x @ W.T) + jnp.sqrt(layer.ks2) * xi
     return x + layers[-1].mean if layers else x
 

@@ -203,22 +203,22 @@ def spectral_moments(
     power = _checks.nonnegative("power", power)
     if power.shape != values.shape:
         raise ValueError(f"power has shape {power.shape} and values {values.shape}; give both (k,)")
-    noise = _checks.nonnegative("label_noise", label_noise, ndim=0)
-    found = _of_modes(values, power, noise)
+    label_noise = _checks.nonnegative("label_noise", label_noise, ndim=0)
+    found = _of_modes(values, power, label_noise)
     return Moments(**found, vectors=None, mean=None, N=None, rank_tol=_tolerance(rank_tol, values))
 
 
 @jax.jit
-def _of_modes(values, power, noise):
+def _of_modes(values, power, label_noise):
     """Fields of `Moments` for orthonormal modes; a mode of value zero explains nothing."""
-    power, noise = power.astype(values.dtype), noise.astype(values.dtype)
+    power, label_noise = power.astype(values.dtype), label_noise.astype(values.dtype)
     held = jnp.where(values > 0, power, 0.0)
     return {
         "values": values,
         "projection": safe_sqrt(values * power),
         "power": held,
-        "Ey2": power.sum() + noise,
-        "unexplained": noise + (power - held).sum(),
+        "Ey2": power.sum() + label_noise,
+        "unexplained": label_noise + (power - held).sum(),
     }
 
 

@@ -162,16 +162,16 @@ def finite_population(
         For a cutoff without a spectrum.
     """
     _checks.instance("prior", prior, Kernel | Spectrum, _checks.PRIOR)
-    X, y, replace = _rows("X", X, "y", y, replace)
+    X, y, replace = _rows("X", X, y, replace)
     here = prior.at(X)
     K = (here if cutoff is None else here.low(cutoff)).dense()
     return FinitePopulation(y, replace, K)
 
 
 def feature_population(
-    features: ArrayLike, target: ArrayLike, *, replace: bool = False
+    features: ArrayLike, y: ArrayLike, *, replace: bool = False
 ) -> FeaturePopulation:
-    """Make a population of rows of features with a target, for ridge regression on the features.
+    """Make a population of rows of features, for ridge regression on them.
 
     Errors are averages over all rows, those of training included. Coefficients are the weights of
     the features.
@@ -179,8 +179,8 @@ def feature_population(
     Parameters
     ----------
     features : (n, p)
-    target : (n,)
-        With its label noise, if it has any: the error is then that on noisy labels.
+    y : (n,) targets
+        If they hold label noise, the error is that on noisy labels.
     replace : bool
         Whether a row may be drawn twice.
 
@@ -189,14 +189,14 @@ def feature_population(
     ValueError
         For numbers of rows that differ.
     """
-    features, target, replace = _rows("features", features, "target", target, replace)
-    return FeaturePopulation(target, replace, features)
+    features, y, replace = _rows("features", features, y, replace)
+    return FeaturePopulation(y, replace, features)
 
 
-def _rows(name, X, target_name, y, replace):
+def _rows(name, X, y, replace):
     """Check the rows of a population, their targets, and whether they may be drawn twice."""
     X = _checks.inputs(name, X)
-    y = _checks.finite(target_name, _checks.targets(target_name, y, len(X)), ndim=1)
+    y = _checks.finite("y", _checks.targets("y", y, len(X)), ndim=1)
     return X, y, _checks.flag("replace", replace)
 
 
@@ -279,8 +279,8 @@ def learning_curve_mc(
     _checks.on_host("theory.learning_curve_mc counts rows: it", n)
     sizes = np.array(_checks.whole_numbers("n", n))
     ridge = _checks.squares("ridge", _checks.positive("ridge", ridge))
-    noise = _checks.nonnegative("label_noise", label_noise)
-    for name, value in (("ridge", ridge), ("label_noise", noise)):
+    label_noise = _checks.nonnegative("label_noise", label_noise)
+    for name, value in (("ridge", ridge), ("label_noise", label_noise)):
         if value.shape not in ((), sizes.shape):
             raise ValueError(
                 f"{name} has shape {value.shape} for {sizes.size} sizes; give one each"
@@ -295,9 +295,10 @@ def learning_curve_mc(
                 f"n = {size} needs up to {longest} rows but the population has {population.most}; "
                 "use fewer, or replace=True"
             )
-        given = (population, ridge, noise, key, np.asarray(index), np.asarray(float(size)))
+        given = (population, ridge, label_noise, key, np.asarray(index), np.asarray(float(size)))
         rows.append(_experiments(*given, longest, draws, poisson, batch))
-    return CurveMC(n=jnp.asarray(sizes, noise.dtype), draws=draws, **_by_name(rows, noise))
+    sizes = jnp.asarray(sizes, label_noise.dtype)
+    return CurveMC(n=sizes, draws=draws, **_by_name(rows, label_noise))
 
 
 @jax.jit

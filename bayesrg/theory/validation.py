@@ -11,7 +11,7 @@ from .. import _checks, _linalg
 from .._checks import ArrayLike
 
 
-def gcv(X: ArrayLike, y: ArrayLike, ridge: ArrayLike) -> Float[Array, "*batch"]:
+def gcv(features: ArrayLike, y: ArrayLike, ridge: ArrayLike) -> Float[Array, "*batch"]:
     r"""Estimate the test error of ridge regression by generalised cross-validation.
 
     It is :math:`n\,|(K+\lambda)^{-1}y|^2 / (\mathrm{tr}(K+\lambda)^{-1})^2` with
@@ -20,7 +20,7 @@ def gcv(X: ArrayLike, y: ArrayLike, ridge: ArrayLike) -> Float[Array, "*batch"]:
 
     Parameters
     ----------
-    X : (n, p) features
+    features : (n, p) X
     y : (n,) targets
     ridge : (...) added to K, which is not divided by n; zero gives the limit from above
 
@@ -43,7 +43,7 @@ def gcv(X: ArrayLike, y: ArrayLike, ridge: ArrayLike) -> Float[Array, "*batch"]:
     Golub, Heath and Wahba (1979); arXiv 2402.13999 and arXiv 1903.08560 for why it is consistent.
     """
     _checks.warn_32_bits("theory.gcv")
-    X = _checks.inputs("X", X)
+    X = _checks.inputs("features", features)
     y = _checks.finite("y", _checks.targets("y", y, X.shape[0]), ndim=1)
     return _estimate(X, y, _checks.nonnegative("ridge", ridge))
 
