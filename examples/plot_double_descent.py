@@ -41,7 +41,8 @@ print(f"unexplained: {moments.unexplained:.3f}, of which label noise {noise}")
 # Theory
 # ------
 # A small ridge has the peak, a large one does not. With the best ridge at every n, more points
-# always lower the error, and it is never above that of a fixed ridge.
+# always lower the error, and it is never above that of a fixed ridge. How many degrees of freedom
+# the features have hardly depends on the weights: the average over networks is within 0.1 %.
 
 n = np.unique(np.geomspace(20, 2000, 80).astype(int))
 ridges = {"ridge 0.01": 1e-2, "ridge 3": 3.0}
@@ -54,6 +55,8 @@ print(f"{p} features, and the error peaks at {peak} points: {small.max():.2f}")
 assert abs(peak - p) <= 10 and small.max() > 3 * small[n <= 100].min()
 assert (np.diff(best.value) < 0).all()
 assert all((best.value <= curve.test * (1 + 1e-9)).all() for curve in groups.values())
+average = theory.annealed_curve(spread**2, (p, p), "erf", n, 1e-2)
+np.testing.assert_allclose(average.df1, groups["ridge 0.01"].df1, rtol=1e-3)
 
 # %%
 # Experiment

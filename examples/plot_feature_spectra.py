@@ -22,14 +22,19 @@ numpyro.enable_x64()
 # The population
 # --------------
 # The features are a random layer of 400 relu units on 300 normal inputs. Their means would add one
-# huge eigenvalue. They are subtracted; `linearise` computes them.
+# huge eigenvalue. They are subtracted; `linearise` computes them. The linear part of 400 units has
+# only 300 inputs, so the lowest 100 eigenvalues are due to the non-linear part of relu. Its
+# variance at a normal argument is one of the coefficients of `hermite`.
 
 d, p = 300, 400
 net = brg.networks.Rainbow((p,), activations="relu")
 weights = net.init(0, d)
 layer = theory.linearise(weights, "relu", np.eye(d))[-1]
 values = np.linalg.eigvalsh(layer.covariance)
+rest = theory.hermite("relu", 1.0).ks2
 print(f"population: eigenvalues from {values[0]:.3f} to {values[-1]:.3f}")
+print(f"mean of the lowest 100: {values[:100].mean():.4f}, of the non-linear part {rest:.4f}")
+np.testing.assert_allclose(values[:100].mean(), rest, rtol=0.02)
 
 
 def sample(n, draws=10):

@@ -18,8 +18,7 @@ import numpyro.distributions as dist
 
 import bayesrg as brg
 from bayesrg.models import rainbow
-from bayesrg.theory import linearise
-from bayesrg.theory.surrogate import add_noise
+from bayesrg.theory import linearise, surrogate_features
 
 demo = rainbow.demo
 
@@ -46,5 +45,5 @@ def model(X, y=None, *, net=rainbow.NET, weights=None, layers=None, alpha=1.0, n
     for index, width in enumerate(net.widths, 1):
         white = dist.Normal(0.0, 1.0).expand((n, width)).to_event(2)
         xi.append(numpyro.sample(f"xi{index}", white, infer={"event_dims": ["point", "unit"]}))
-    F = add_noise(xi, weights, layers, X) / jnp.sqrt(net.widths[-1])
+    F = surrogate_features(weights, layers, X, xi) / jnp.sqrt(net.widths[-1])
     rainbow.observe(F, y, alpha, noise)

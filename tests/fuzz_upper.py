@@ -42,7 +42,6 @@ def theory(o):
             lambda closed=None: t.hermite(t.Activation(jnp.tanh, closed=closed), 1.0),
             dict(closed=lambda mean, variance: (mean, mean + 1, 0 * mean, mean + variance))),
         "annealed_curve": (t.annealed_curve, annealed | dict(n=20.0, ridge=0.1, label_noise=0.1)),
-        "annealed_dimension": (t.annealed_dimension, annealed | {"tau": 0.1}),
         "coarse_learning_curve": (
             t.coarse_learning_curve, curve | {"cutoff": 2, "rule": "universal"}),
         "cross_linearise": (t.cross_linearise, networks | dict(
@@ -54,12 +53,12 @@ def theory(o):
         "EquivalentKernel.correction": (equivalent.correction, dict(
             features=FEATURES, target=POWER, weights=EVEN)),
         "feature_population": (t.feature_population, dict(
-            features=FEATURES, target=y, draw=lambda key, n: (FEATURES[:n], y[:n]), replace=False)),
+            features=FEATURES, y=y, replace=False)),
         "finite_population": (t.finite_population, dict(
             prior=o.spectrum, X=X, y=y, cutoff=2, replace=False)),
         "gaussian_population": (t.gaussian_population, dict(
             values=VALUES, coefficients=POWER, cutoff=2)),
-        "gcv": (t.gcv, dict(X=X, y=y, ridge=0.1)),
+        "gcv": (t.gcv, dict(features=X, y=y, ridge=0.1)),
         "hermite": (t.hermite, dict(activation="tanh", variance=1.0, mean=0.1)),
         "learning_curve": (t.learning_curve, curve),
         "learning_curve_mc": (t.learning_curve_mc, dict(
@@ -69,16 +68,13 @@ def theory(o):
             psi0=np.array([0.1, 0.2]), method="closure", Ey=0.1)),
         "moments": (t.moments, dict(F=FEATURES, y=y, centre=False, rank_tol=1e-9)),
         "optimal_ridge": (t.optimal_ridge, dict(
-            moments=moments, n=20.0, criterion="test", bounds=(0.01, 10.0),
-            points=9)),
+            moments=moments, n=20.0, criterion="test", bounds=(0.01, 10.0))),
         "optimal_ridge evidence": (
             lambda noise_variance=None: t.optimal_ridge(
-                moments, 20.0, "evidence", (0.01, 10.0), noise_variance=noise_variance, points=9),
+                moments, 20.0, "evidence", (0.01, 10.0), noise_variance=noise_variance),
             dict(noise_variance=0.1)),
         "population_moments": (t.population_moments, dict(
-            Omega=OMEGA, psi=np.array([0.1, 0.2]), Ey2=1.0, mean=np.array([0.1, 0.0]),
-            rank_tol=1e-9)),
-        "resolvent": (t.resolvent, dict(moments=moments, n=20.0, ridge=0.1)),
+            Omega=OMEGA, psi=np.array([0.1, 0.2]), Ey2=1.0, rank_tol=1e-9)),
         "ridge_equivalent": (t.ridge_equivalent, dict(
             moments=moments, n=20.0, ridge=0.1, label_noise=0.1, noise_variance=0.1)),
         "ridge_equivalent several": (t.ridge_equivalent, several | dict(
@@ -87,10 +83,8 @@ def theory(o):
         "spectral_density": (t.spectral_density, dict(values=VALUES, n=20.0, grid=VALUES)),
         "spectral_moments": (t.spectral_moments, dict(
             values=VALUES, power=POWER, label_noise=0.1, rank_tol=1e-9)),
-        "surrogate_features": (t.surrogate_features, networks | dict(
-            key=0, X=X, method="closure")),
-        "two_resolvents": (t.two_resolvents, dict(moments=moments, n=20.0, ridge=0.1,
-                                                  A=np.eye(4))),
+        "surrogate_features": (t.surrogate_features, dict(
+            weights=W, layers=t.linearise(W, "tanh", OMEGA), X=X, white=np.ones((2, len(X), 3)))),
     }  # fmt: skip
 
 

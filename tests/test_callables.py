@@ -79,11 +79,6 @@ def prior_mean(mean):
     return gp.condition(kernels.RBF(1.0), X, Y, 0.1, mean=mean).mean(X + 1.0).sum()
 
 
-def population(draw):
-    given = theory.feature_population(X, Y, draw)
-    return theory.learning_curve_mc(given, 3, 0.1, key=0, draws=2).test[0]
-
-
 def curve(f):
     return theory.annealed_curve(jnp.arange(4.0, 0.0, -1.0), (4,), f, 6.0, 0.1).test
 
@@ -163,10 +158,6 @@ DOORS = {
     "power_iteration": (
         lambda get: lambda v: get() ** 2 * v,
         lambda K: dynamics.power_iteration(K, S, iterations=3, key=0).value,
-    ),
-    "feature_population": (
-        lambda get: lambda key, n: (get() * jax.random.normal(key, (n, 3)), jnp.ones(n)),
-        population,
     ),
 }  # fmt: skip
 QUICK = ("hermite", "modify_kernel", "empirical_ntk", "power_iteration", "Rainbow", "adapt", "warp")

@@ -11,19 +11,36 @@ k = np.arange(1, 601.0)
 values = k**-2
 compiled = jax.jit(theory.learning_curve)
 compiled_coarse = jax.jit(theory.coarse_learning_curve, static_argnames="rule")
+dense_error = jax.jit(lambda v, n, s, power: theory.equivalent_kernel(v, n, s).error(power))
 
 
-def learning_curve(*given, **named):
-    """The curve with NumPy arrays; numbers enter as arrays too, for one program a shape."""
-    named = {name: np.asarray(v) for name, v in named.items()}
-    return jax.device_get(compiled(*(np.asarray(v, float) for v in given), **named))
+def padded(x, value=0.0):
+    """One number per mode, with up to 600 modes of value zero more."""
+    x = np.asarray(x, float)
+    return np.r_[x, np.full(600 - len(x), value)] if len(x) < 600 else x
+
+
+def asked(function, values, power, given, degeneracy=(), **named):
+    """Call with modes padded to 600 and entries repeated to four: one program for all tests."""
+    given = np.broadcast_arrays(*map(np.asarray, given))
+    shape, modes = given[0].shape, len(values)
+    n, *others = (np.resize(x, 4) for x in given)
+    named["degeneracy"] = padded(degeneracy, 1.0) if modes <= 600 else None
+    curve = function(padded(values), padded(power), n.astype(float), *others, **named)
+    return jax.tree.map(
+        lambda x: np.resize(x, shape) if x.ndim == 1 else np.resize(x[:, :modes], (*shape, modes)),
+        jax.device_get(curve),
+    )
+
+
+def learning_curve(values, power, n, ridge, label_noise=0.0, tail=0.0, **named):
+    given = n, np.asarray(ridge, float), np.asarray(label_noise, float)
+    return asked(compiled, values, power, given, tail=np.asarray(tail), **named)
 
 
 def coarse_learning_curve(values, power, n, ridge, cutoffs, label_noise=0.0, **named):
-    """The curve at three cutoffs, again for one program."""
-    given = (np.asarray(v, float) for v in (values, power, n, ridge))
-    noise = np.asarray(label_noise, float)
-    return jax.device_get(compiled_coarse(*given, np.array(cutoffs), noise, **named))
+    given = n, np.asarray(ridge, float), cutoffs, np.asarray(label_noise, float)
+    return asked(compiled_coarse, values, power, given, **named)
 
 
 def test_learning_curve_reference_numbers():
@@ -49,22 +66,21 @@ def test_misspecified_and_tailed_targets():
     np.testing.assert_allclose(curve.generalisation, 0.5116, rtol=0, atol=6e-5)
     power = np.where(k > 300, 0.01, values)
     full = learning_curve(values, power, 60, 0.05, 0.05).generalisation
-    coarse = coarse_learning_curve(values, power, 60, 0.05, 3 * [300], 0.05).generalisation
-    np.testing.assert_allclose([full, coarse[0]], [4.257, 4.281], rtol=0, atol=6e-4)
+    coarse = coarse_learning_curve(values, power, 60, 0.05, 300, 0.05).generalisation
+    np.testing.assert_allclose([full, coarse], [4.257, 4.281], rtol=0, atol=6e-4)
 
 
-@pytest.mark.parametrize(
-    "threshold, kept, coarse, equivalent",
-    [(0.5, 36, 0.0529, 0.0297), (0.2, 81, 0.0475, 0.0193), (0.05, 188, 0.0468, 0.0167)],
-)
-def test_coarse_regression(threshold, kept, coarse, equivalent):
-    assert rg.cutoff(values, 100, 0.05, threshold=threshold) == kept
-    curve = coarse_learning_curve(values, values, 100, 0.05, 3 * [kept], 0.05)
-    np.testing.assert_allclose(curve.generalisation, coarse, rtol=0, atol=6e-5)
-    ridge = rg.universal_ridge(values, 0.05, kept)
-    kernel = jax.jit(lambda v, s: theory.equivalent_kernel(v, 100, s).error(v))
-    error = kernel(values[:kept], ridge) + values[kept:].sum()
-    np.testing.assert_allclose(error, equivalent, rtol=0, atol=6e-5)
+def test_coarse_regression():
+    kept, printed = np.array([36, 81, 188]), [0.0529, 0.0475, 0.0468]
+    dense = 0.0297, 0.0193, 0.0167
+    curve = coarse_learning_curve(values, values, 100, 0.05, kept, 0.05)
+    np.testing.assert_allclose(curve.generalisation, printed, rtol=0, atol=6e-5)
+    for threshold, cutoff, error in zip((0.5, 0.2, 0.05), kept, dense, strict=True):
+        assert rg.cutoff(values, 100, 0.05, threshold=threshold) == cutoff
+        low = np.where(k <= cutoff, values, 0.0)
+        ridge = 0.05 + values[cutoff:].sum()
+        np.testing.assert_allclose(rg.universal_ridge(values, 0.05, cutoff), ridge, rtol=1e-12)
+        np.testing.assert_allclose(dense_error(low, 100.0, ridge, values), error, atol=6e-5)
 
 
 def test_exponents_of_mismatched_targets():
@@ -102,8 +118,8 @@ def test_whole_levels_are_modes_counted_together():
     two = learning_curve(levels, per_level, 12, 0.1, 0.2, degeneracy=count)
     for name in ("test", "train", "bias", "variance", "log_evidence", "overfitting"):
         np.testing.assert_allclose(getattr(one, name), getattr(two, name), rtol=1e-12)
-    coarse = coarse_learning_curve(modes, per_mode, 12, 0.1, 3 * [5], 0.2)
-    level = coarse_learning_curve(levels, per_level, 12, 0.1, 3 * [5], 0.2, degeneracy=count)
+    coarse = coarse_learning_curve(modes, per_mode, 12, 0.1, 5, 0.2)
+    level = coarse_learning_curve(levels, per_level, 12, 0.1, 5, 0.2, degeneracy=count)
     np.testing.assert_allclose(coarse.test, level.test, rtol=1e-12)
 
 
@@ -122,13 +138,11 @@ def test_coarse_curve_ends_where_it_should():
         np.testing.assert_allclose(ends.test[0], full.test, rtol=1e-12)
         np.testing.assert_allclose(ends.log_evidence[0], full.log_evidence, rtol=1e-12)
         np.testing.assert_allclose(ends.generalisation[1], values.sum(), rtol=1e-12)
-    many = coarse_learning_curve(values, values, 100, 0.05, [36, 81, 188], 0.05)
-    np.testing.assert_allclose(many.generalisation, [0.0529, 0.0475, 0.0468], rtol=0, atol=6e-5)
 
 
 def test_bias_of_a_coarse_curve_holds_what_is_eliminated():
-    coarse = coarse_learning_curve(values, 1 / k, 40, 0.02, 3 * [7], 0.3)
-    s = rg.effective_ridge(values[:7], 40, 0.02 + values[7:].sum())
+    coarse = coarse_learning_curve(values, 1 / k, 40, 0.02, 7, 0.3)
+    s = float(rg.effective_ridge(values[:7], 40, 0.02 + values[7:].sum()))
     low = ((s / (s + 40 * values[:7])) ** 2 / k[:7]).sum()
     np.testing.assert_allclose(coarse.bias, low + (1 / k[7:]).sum(), rtol=1e-12)
 
@@ -144,8 +158,8 @@ def test_nothing_cancels_at_a_tiny_ridge(ridge):
     np.testing.assert_allclose(curve.generalisation, bias / 0.7, rtol=1e-7)
     wide = learning_curve(three, three, 1e12, 0.1, 0.2)
     np.testing.assert_allclose(wide.generalisation, 3 * 0.2 / 1e12, rtol=1e-6)
-    ek = theory.equivalent_kernel(three, 10, ridge)
-    np.testing.assert_allclose(ek.error(three), 0.49 * bias, rtol=1e-7)
+    dense = dense_error(padded(three), 10.0, ridge, padded(three))
+    np.testing.assert_allclose(dense, 0.49 * bias, rtol=1e-7)
 
 
 def test_conservation_and_parts():
@@ -155,9 +169,25 @@ def test_conservation_and_parts():
     spread = (1 - 1 / curve.overfitting) * curve.test
     np.testing.assert_allclose(curve.bias + spread, curve.generalisation, rtol=1e-12)
     np.testing.assert_allclose(curve.coefficient_variance.sum(), spread, rtol=1e-12)
-    slope = jax.jit(jax.grad(lambda r: theory.learning_curve(values, 1 / k, 40, r, 0.3).test))
-    step = [learning_curve(values, 1 / k, 40, r, 0.3).test for r in (0.0200001, 0.0199999)]
-    np.testing.assert_allclose(slope(0.02), (step[0] - step[1]) / 2e-7, rtol=1e-6)
+
+
+def test_derivatives_of_a_curve():
+    """In the ridge, and in an eigenvalue that is zero while the target has power there."""
+    power = np.array([1.0, 0.5, 0.7])
+
+    @jax.jit
+    def error_and_slopes(v, ridge):
+        def error(v, ridge):
+            return theory.learning_curve(v, power, 40.0, ridge, 0.3).test
+
+        return jax.value_and_grad(error, (0, 1))(v, ridge)
+
+    v, h = np.array([1.0, 0.3, 0.0]), 1e-7
+    here, (by_value, by_ridge) = error_and_slopes(v, 0.02)
+    step = [float(error_and_slopes(v, 0.02 + s)[0]) for s in (h, -h)]
+    np.testing.assert_allclose(by_ridge, (step[0] - step[1]) / (2 * h), rtol=1e-6)
+    up, twice = (float(error_and_slopes(v + [0, 0, s], 0.02)[0]) for s in (h, 2 * h))
+    np.testing.assert_allclose(by_value[2], (4 * up - twice - 3 * float(here)) / (2 * h), rtol=1e-6)
 
 
 def test_equivalent_kernel_is_the_dense_limit():
@@ -169,16 +199,22 @@ def test_equivalent_kernel_is_the_dense_limit():
     Phi = hermevander(x, 9) / np.sqrt([float(math.factorial(j)) for j in range(10)])
     lam, target = 2.0 ** -np.arange(10), np.linspace(1, -1, 10)
     n, ridge = 200.0, 3.0
-    ek = theory.equivalent_kernel(lam, n, ridge)
+
+    @jax.jit
+    def of_kernel(w):
+        ek = theory.equivalent_kernel(lam, n, ridge)
+        found = ek.coefficients(target), ek.error(target**2), ek(Phi[:3], Phi), ek.variance
+        return *found, ek.correction(Phi, target, weights=w)
+
+    coefficients, error, h, variance, correction = map(np.asarray, of_kernel(w))
     B = Phi * np.sqrt(lam)
     inner = np.eye(10) + n / ridge * (B * w[:, None]).T @ B
     dense = np.sqrt(lam) * np.linalg.solve(inner, n / ridge * B.T @ (w * (Phi @ target)))
-    np.testing.assert_allclose(ek.coefficients(target), dense, rtol=1e-9)
-    np.testing.assert_allclose(ek.error(target**2), ((dense - target) ** 2).sum(), rtol=1e-9)
-    h = ek(Phi[:3], Phi)
+    np.testing.assert_allclose(coefficients, dense, rtol=1e-9)
+    np.testing.assert_allclose(error, ((dense - target) ** 2).sum(), rtol=1e-9)
     np.testing.assert_allclose(h @ (w * (Phi @ target)), Phi[:3] @ dense, rtol=1e-8)
     # the correction is the first-order effect of a ridge raised by the posterior variance
-    extra = Phi**2 @ np.asarray(ek.variance)
+    extra = Phi**2 @ variance
 
     @jax.jit
     def slope_of(noise, extra):
@@ -188,7 +224,7 @@ def test_equivalent_kernel_is_the_dense_limit():
         return jax.jvp(mean, (noise,), (extra,))[1]
 
     slope = slope_of(np.full(80, ridge), extra)
-    np.testing.assert_allclose(ek.correction(Phi, target, weights=w), slope, rtol=1e-8)
+    np.testing.assert_allclose(correction, slope, rtol=1e-8)
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,8 @@ RECORDS = """
     theory.Curve theory.CurveMC theory.Density theory.Equivalent theory.EquivalentKernel
     theory.FeaturePopulation theory.FinitePopulation theory.GaussianPopulation theory.Hermite
     theory.LayerMoments theory.Moments theory.Optimum theory.Population
+    spectrum.RotatedDensity spectrum.Spectrum spectrum.SphereSpectrum
+    theory.Curve theory.Equivalent theory.Hermite theory.LayerMoments theory.Moments
 """.split()  # what the package itself makes, and bases
 
 

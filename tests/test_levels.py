@@ -82,11 +82,11 @@ ALONE = {
     "equivalent_kernel": lambda x: theory.equivalent_kernel(x, N, RIDGE),
     "scale_mixture_ridge": lambda x: rg.scale_mixture_ridge(x, N, RIDGE, 1, [0.5, 1.5]),
     "spectral_density": lambda x: theory.spectral_density(x, N, VALUES),
-    "annealed_dimension": lambda x: theory.annealed_dimension(x, (3,), "tanh", 0.1),
+    "annealed_curve": lambda x: theory.annealed_curve(x, (3,), "tanh", 5, 0.1),
     "spectral_moments": lambda x: theory.spectral_moments(x, POWER),
     "gaussian_population": lambda x: theory.gaussian_population(x, POWER),
 }
-NO_TAIL = ("spectral_density", "annealed_dimension", "spectral_moments", "gaussian_population")
+NO_TAIL = ("spectral_density", "annealed_curve", "spectral_moments", "gaussian_population")
 
 
 @pytest.mark.parametrize("name", ALONE)
@@ -105,7 +105,7 @@ def test_functions_without_keywords_take_each_form(name):
 def test_levels_stand_for_their_modes():
     """Against the modes written out, and a tail against many modes that hold its variance."""
     whole = levels(VALUES, degeneracy=COUNTS)
-    for name in ("scale_mixture_ridge", "spectral_density", "annealed_dimension"):
+    for name in ("scale_mixture_ridge", "spectral_density", "annealed_curve"):
         same(ALONE[name](whole), ALONE[name](MODES))
     many = levels([*VALUES, TAIL / 1e9], degeneracy=[*COUNTS, 1e9])
     mixture = ALONE["scale_mixture_ridge"](levels(VALUES, degeneracy=COUNTS, tail=TAIL)).value

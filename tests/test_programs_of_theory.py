@@ -30,6 +30,8 @@ class Numbers:
         self.Omega = self.Phi.T @ self.Phi / P
         self.psi = self.Omega @ self.power
         self.moments = theory.spectral_moments(self.values, self.power, 0.1)
+        self.layers = theory.linearise(self.W, "erf", self.Omega)
+        self.noise = rng.normal(size=(2, P, K))
         self.kernel = theory.equivalent_kernel(self.values, self.n, self.ridge)
 
 
@@ -63,14 +65,11 @@ CALLS = {
     "population_moments": lambda d: theory.population_moments(d.Omega, d.psi, d.power @ d.psi + 1),
     "spectral_moments": lambda d: theory.spectral_moments(d.values, d.power, d.ridge),
     "ridge_equivalent": lambda d: theory.ridge_equivalent(d.moments, d.ns, d.ridge),
-    "optimal_ridge": lambda d: theory.optimal_ridge(d.moments, d.n, points=9),
-    "resolvent": lambda d: theory.resolvent(d.moments, d.n, d.ridge),
-    "two_resolvents": lambda d: theory.two_resolvents(d.moments, d.n, d.ridge, d.Omega),
+    "optimal_ridge": lambda d: theory.optimal_ridge(d.moments, d.n),
     "annealed_curve": lambda d: theory.annealed_curve(d.values, (K, 9), "erf", d.ns, d.ridge),
-    "annealed_dimension": lambda d: theory.annealed_dimension(d.values, (K, 9), "erf", d.ns),
     "correction": lambda d: d.kernel.correction(d.Phi, d.power),
     "linearise": lambda d: theory.linearise(d.W, "erf", d.Omega, d.psi),
-    "surrogate_features": lambda d: theory.surrogate_features(0, d.W, "erf", d.Phi, d.Omega),
+    "surrogate_features": lambda d: theory.surrogate_features(d.W, d.layers, d.Phi, d.noise),
     "spectral_density": lambda d: theory.spectral_density(d.values, d.n, d.ns),
     "gcv": lambda d: theory.gcv(d.Phi, d.y, d.ridge),
 }

@@ -49,13 +49,8 @@ ROOTS = [
         "density", lambda a, b: theory.spectral_density(a * v, 20.0, [0.4 * b]).density[0], (1, 1)
     ),
     slow(
-        "annealed dimension",
-        lambda a, b: theory.annealed_dimension(a * v, (7, 6), "erf", 0.01 * b)[1],
-        (1.2, 0.9),
-    ),
-    slow(
         "annealed curve",
-        lambda a, b: theory.annealed_curve(a * v, (7,), "erf", 9.0, 0.1 * b, 0.2).test,
+        lambda a, b: theory.annealed_curve(a * v, (7, 6), "erf", 9.0, 0.1 * b, 0.2).test,
         (1.2, 0.9),
     ),
     slow(
@@ -68,11 +63,6 @@ ROOTS = [
     ),
     slow(
         "equivalent", lambda a, b: theory.ridge_equivalent(spectral(a, b), 9 * b, b).test, (1, 0.2)
-    ),
-    slow(
-        "two resolvents",
-        lambda a, b: theory.two_resolvents(spectral(1.0, 0.1), 9 * a, b, v)[1, 1],
-        (1.0, 0.2),
     ),
     slow("deep equilibrium", deq("last"), (0.4, 0.8)),
     slow("deep equilibrium, tangents", deq("all"), (0.4, 0.8)),

@@ -6,7 +6,7 @@ import pytest
 
 from bayesrg import theory
 
-P, POINTS = 20, 1200  # one number of values and one of points: the law knows only ratios
+P, POINTS = 20, 600  # one number of values and one of points: the law knows only ratios
 HALVES = np.repeat([1.0, 4.0], P // 2)
 POWERS = np.arange(1, P + 1.0) ** -1.2
 

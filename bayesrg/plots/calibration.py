@@ -68,8 +68,8 @@ def plot_ridge_criteria(
     Parameters
     ----------
     dt : DataTree
-        Has two groups that `bayesrg.io.label` makes of a `bayesrg.theory.Optimum`: one for the
-        test error, one for the evidence.
+        Has two groups that `bayesrg.io.label` makes of results of `bayesrg.theory.optimal_ridge`:
+        one for the test error, one for the evidence.
     n : float, optional
         Number of training points. The nearest that the groups have is shown, by default the first.
     group, evidence : str

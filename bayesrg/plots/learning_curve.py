@@ -37,7 +37,7 @@ def plot_learning_curve(
     ----------
     dt : DataTree
         Has groups that `bayesrg.io.label` makes of a `bayesrg.theory.Curve` or ``Equivalent``
-        and of a `bayesrg.theory.CurveMC`.
+        and of the result of `bayesrg.theory.learning_curve_mc`.
     group : str
         Group of the theory.
     quantity : str

@@ -27,8 +27,9 @@ def plot_spectral_density(
     Parameters
     ----------
     dt : DataTree
-        Has the group that `bayesrg.io.label` makes of a `bayesrg.theory.Density`, and maybe a group
-        with the variable values: all eigenvalues of a sample, along any axes, zeros included.
+        Has the group that `bayesrg.io.label` makes of the result of
+        `bayesrg.theory.spectral_density`, and maybe a group with the variable values: all
+        eigenvalues of a sample, along any axes, zeros included.
     group : str
         Group of the theory.
     sample : str, optional

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Random networks with their weights averaged out: learning curves from the inputs' spectrum."""
 
-import warnings
 from functools import partial
 from typing import NamedTuple
 
@@ -17,7 +16,7 @@ from .._checks import ArrayLike
 from .._fixedpoint import bisect, descend, implicit
 from ..spectrum.levels import Levels, LevelsLike, without_tail
 from .hermite import warn_clipped
-from .linearise import resolved, warn_unless_odd
+from .linearise import resolved, warn_if_even, warn_unless_odd
 
 _HALVINGS = 64
 
@@ -31,8 +30,8 @@ class AnnealedCurve(eqx.Module):
     tau : effective ridge over n, in units of the features' eigenvalues
     df1, df2 : degrees of freedom, sums of w/(w + tau) and of its square over eigenvalues w
     test : mean squared error on new noisy labels
-    train : the same on the training labels
-    residual : relative imbalance of the equation for tau
+    train : mean squared error on the training labels
+    residual : relative difference of the two sides of the equation for tau
     """
 
     n: Float[Array, " *n_train"]
@@ -46,76 +45,6 @@ class AnnealedCurve(eqx.Module):
     residual: Float[Array, " *n_train"]
 
 
-class _Ensemble(NamedTuple):
-    """A spectrum of given size, and the layers above it."""
-
-    levels: Levels
-    sizes: Array  # of the spectrum and of every layer
-    slopes: Array  # k1^2
-    noises: Array  # ks2
-    variances: Array  # of pre-activations
-
-    @property
-    def trace(self):
-        """Of the features' covariance."""
-        if self.slopes.size == 0:
-            return self.levels.variance.sum()
-        return self.sizes[-1] * (self.slopes[-1] * self.variances[-1] + self.noises[-1])
-
-
-def annealed_dimension(
-    values: LevelsLike, widths, activations, tau: ArrayLike
-) -> tuple[Float[Array, "*batch"], Float[Array, "*batch"]]:
-    r"""Degrees of freedom of the features of a random network, whatever its weights.
-
-    :math:`df_l(\tau) = p_l - \tau/(\kappa_1^2 t)`, where t solves
-    :math:`p_l t = (\kappa_*^2 + \tau)/\kappa_1^2 + t\,df_{l-1}(p_{l-1}t)`, from the last layer
-    down to :math:`df_0 = \sum_k \omega_k/(\omega_k + \tau)`.
-
-    Parameters
-    ----------
-    values : Spectrum, Levels, or eigenvalues (p_0,) of the inputs' covariance, zeros included
-        Bare eigenvalues may come in any order. Of a spectrum its modes alone count. If rows of the
-        first layer have covariance C/p_0, those of the covariance times C.
-    widths : sequence of int, (p_1, ..., p_L)
-        Of layers with independent weights of variance 1/p_{l-1}.
-    activations : name or callable, or a sequence of one per layer
-        As in `hermite`.
-    tau : (...) positive, in units of the features' eigenvalues
-
-    Returns
-    -------
-    df1, df2 : (...)
-        Sums of w/(w + tau) and of its square over the eigenvalues w of the features' covariance.
-
-    Raises
-    ------
-    ValueError
-        For a tau that is not positive, a bad width, or lengths that differ.
-
-    Warns
-    -----
-    UserWarning
-        For two or more layers of which one's activation is not odd, whose means are forgotten; and
-        where k1 is 0, so that nothing of the inputs is left.
-
-    Notes
-    -----
-    The limit of wide layers; at widths of 200 and 250 it is 0.3 % from single networks. Solutions
-    nest in this form; written as a function of the lowest t, the whole is one equation with one
-    unknown. Where a layer leaves no noise (linear) and is narrower than the next, a relative
-    tau of 1e-9 keeps nine digits.
-
-    References
-    ----------
-    arXiv 2402.13999.
-    """
-    _checks.warn_32_bits("theory.annealed_dimension")
-    network, tau = _network(values, widths, activations), _checks.positive("tau", tau)
-    df1, df2 = _dimensions(_ensemble(*network), tau)
-    return df1, _checks.defined("tau", df2)
-
-
 def annealed_curve(
     values: LevelsLike,
     widths,
@@ -124,15 +53,24 @@ def annealed_curve(
     ridge: ArrayLike,
     label_noise: ArrayLike = 0.0,
 ) -> AnnealedCurve:
-    r"""Predict ridge regression on the features of a random network, whatever its weights.
+    r"""Predict ridge regression on the features of a random network, averaged over its weights.
 
-    :math:`n = df_1(\tau) + \lambda/\tau`, and for a teacher :math:`\theta\cdot x_L + \epsilon` with
+    :math:`n = df_L(\tau) + \lambda/\tau`, and for a teacher :math:`\theta\cdot x_L + \epsilon` with
     :math:`\theta\sim N(0, 1)` the test error is
-    :math:`(\tau(df_1 - df_2) + \sigma^2)/(1 - df_2/n)`.
+    :math:`(\tau(df_1 - df_2) + \sigma^2)/(1 - df_2/n)`. From the last layer down,
+    :math:`df_l(\tau) = p_l - \tau/(\kappa_1^2 t)`, where t solves
+    :math:`p_l t = (\kappa_*^2 + \tau)/\kappa_1^2 + t\,df_{l-1}(p_{l-1}t)`; at the inputs
+    :math:`df_0 = \sum_k \omega_k/(\omega_k + \tau)`.
 
     Parameters
     ----------
-    values, widths, activations : as in `annealed_dimension`
+    values : Spectrum, Levels, or eigenvalues (p_0,) of the inputs' covariance, zeros included
+        Bare eigenvalues may come in any order. Only the modes of a spectrum count. If rows of the
+        first layer have covariance C/p_0, give eigenvalues of the inputs' covariance times C.
+    widths : sequence of int, (p_1, ..., p_L)
+        Of layers with independent weights of variance 1/p_{l-1}.
+    activations : name or callable, or a sequence of one per layer
+        Described at `hermite`.
     n : (...) number of points, positive real
     ridge : (...) positive, added to the unnormalised Gram matrix of the features
     label_noise : (...) variance of :math:`\epsilon`
@@ -140,93 +78,113 @@ def annealed_curve(
     Returns
     -------
     AnnealedCurve
+        For a teacher of another variance v, multiply by v the errors at label noise over v.
 
     Raises
     ------
     ValueError
-        For numbers that are not positive, and as in `annealed_dimension`.
+        For numbers that are not positive, a bad width, or lengths that differ.
 
     Warns
     -----
     UserWarning
-        As in `annealed_dimension`.
+        For two or more layers and an activation that is not odd, since means are ignored; and
+        where k1 is 0, so that nothing of the inputs is left.
 
     Notes
     -----
-    Of a teacher of another variance v the errors are v times those at label noise divided by v.
+    The limit of wide layers; at widths of 200 and 250 the degrees of freedom are within 0.3 % of
+    those of single networks. Where a layer leaves no noise (linear) and is narrower than the
+    next, a relative tau of 1e-9 keeps nine digits.
 
     References
     ----------
     arXiv 2402.13999.
     """
     _checks.warn_32_bits("theory.annealed_curve")
-    network = _network(values, widths, activations)
-    n, ridge = _checks.positive("n", n), _checks.positive("ridge", ridge)
-    noise = _checks.nonnegative("label_noise", label_noise)
-    _checks.fit(n=n.shape, ridge=ridge.shape, label_noise=noise.shape)
-    curve = _curve(_ensemble(*network), n, ridge, noise)
-    _checks.defined("values, n or ridge", curve.tau)
-    return curve
-
-
-def _network(values, widths, activations):
-    """Check the arguments that describe a network: levels of the inputs, widths, activations."""
     levels = without_tail(values, falling=False)
     if not len(levels):
         raise ValueError("values is empty; give at least one eigenvalue")
     widths = _checks.whole_numbers("widths", widths)
     activations = resolved("activations", activations, len(widths))
+    n, ridge = _checks.positive("n", n), _checks.positive("ridge", ridge)
+    label_noise = _checks.nonnegative("label_noise", label_noise)
+    _checks.fit(n=n.shape, ridge=ridge.shape, label_noise=label_noise.shape)
     warn_unless_odd(activations, "mean", "average over weights with linearise")
-    return levels, widths, activations
+    layers, start = _layers(levels, activations), 0
+    for level, (_, _, variance, linear, second, clipped) in enumerate(layers):
+        warn_clipped(clipped)
+        if warn_if_even(level, variance, linear, second):
+            start = level + 1  # nothing of the layers below is left
+    ensemble = _from_layer(levels, np.array(widths, float), layers, start)
+    curve = _curve(ensemble, n, ridge, label_noise)
+    _checks.defined("values, n or ridge", curve.tau)
+    return curve
 
 
-def _ensemble(levels, widths, activations):
-    slopes, noises, variances, after, clipped = _layers(levels, activations)
-    warn_clipped(clipped)
-    start = 0  # layers below it leave nothing of what they are given
-    if _checks.known(after):
-        linear, square = np.asarray(variances) * np.asarray(slopes), np.asarray(after)
-        for level in np.flatnonzero((np.asarray(variances) > 0) & (linear <= 1e-24 * square)):
-            warnings.warn(
-                f"k1 = 0 in layer {level + 1}: its activation is even, and nothing of the inputs "
-                "is left in the features",
-                stacklevel=3,
-            )
-            start = int(level) + 1
-    return _from_layer(levels, np.array(widths, float), (slopes, noises, variances), start)
+class _Ensemble(NamedTuple):
+    """Spectrum of some inputs and the random layers above it."""
+
+    levels: Levels
+    sizes: Array  # (L + 1,) number of inputs, then width of every layer
+    slopes: Array  # (L,) k1^2
+    noises: Array  # (L,) ks2
+    variances: Array  # (L,) of pre-activations
+
+    @property
+    def trace(self):
+        """Trace of the covariance of the last layer's features."""
+        if self.slopes.size == 0:
+            return self.levels.variance.sum()
+        return self.sizes[-1] * (self.slopes[-1] * self.variances[-1] + self.noises[-1])
 
 
 @jax.jit
 def _layers(levels, activations):
-    """Per layer k1^2, ks2, variances of pre-activations and of features, and what was clipped."""
+    """Per layer k1^2, ks2, variance of pre-activations, linear and whole variance of features.
+
+    Last what was clipped of ks2. All units of a wide layer have the same variance.
+    """
     r, layers = levels.variance.sum() / levels.degeneracy.sum(), []
     for activation in activations:
         moments = _activations.gaussian_moments(activation, r, jnp.zeros_like(r))
-        after = moments.variance(r)
-        layers.append((moments.k1**2, moments.ks2, r, after, moments.clipped))
+        slope, after = moments.k1**2, moments.variance(r)
+        layers.append((slope, moments.ks2, r, r * slope, after, moments.clipped))
         r = after
-    return [jnp.stack(c) for c in zip(*layers, strict=True)] or [jnp.zeros(0, r.dtype)] * 5
+    return layers
 
 
 @partial(jax.jit, static_argnames="start")
-def _from_layer(levels, widths, columns, start):
-    """Keep the layers from ``start`` on; what the one below leaves has one value."""
+def _from_layer(levels, widths, layers, start):
+    """Return the ensemble of the layers from ``start`` on.
+
+    If ``start`` is not zero, the layer below passes nothing linear on: its features are noise, with
+    the one eigenvalue ks2.
+    """
     widths = widths.astype(levels.values.dtype)
     if start:
-        levels = Levels(columns[1][start - 1 : start], widths[start - 1 : start])
+        levels = Levels(layers[start - 1][1][None], widths[start - 1 : start])
     sizes = jnp.concatenate([levels.degeneracy.sum()[None], widths[start:]])
-    return _Ensemble(levels, sizes, *(column[start:] for column in columns))
+    none = jnp.zeros(0, widths.dtype)
+    columns = zip(*(layer[:3] for layer in layers[start:]), strict=True)
+    return _Ensemble(levels, sizes, *([jnp.stack(c) for c in columns] or [none] * 3))
+
+
+# The degrees of freedom nest: those of layer l at tau need those of layer l - 1 at p_{l-1} t, with
+# t from an equation that contains them. Read from the bottom up, nothing is to be solved: t of the
+# first layer gives df_0, then tau of the first layer, which is p_1 times t of the second, and so
+# on. So the whole is one equation for the lowest t, and the tau at the top rises with it.
 
 
 def _climb(ensemble, t):
-    """Argument tau at the top, and t there, that belong to t at the bottom; -1 if t is too low."""
+    """Return tau of the last layer, and its t, for ``t`` of the first; tau = -1 if t is too low."""
     levels, argument = ensemble.levels, ensemble.sizes[0] * t
     df = (levels.variance / (levels.values + argument)).sum()
     valid = jnp.ones((), bool)
     for p, k, c in zip(ensemble.sizes[1:], ensemble.slopes, ensemble.noises, strict=True):
         top = t
         tau = k * t * (p - df) - c
-        df = df + c / (k * t)
+        df = df + c / (k * t)  # p - tau/(k t), without its cancellation
         valid = valid & (tau > 0)
         tau = jnp.where(valid, tau, -1.0)
         t = jnp.where(valid, tau, 1.0) / p
@@ -234,10 +192,12 @@ def _climb(ensemble, t):
 
 
 def _bottom(ensemble, tau):
-    """Logarithm of t at the bottom that belongs to tau at the top."""
+    """Return the logarithm of t of the first layer for ``tau`` of the last."""
+    # t lies between (c + tau)/(k p) and that plus r/p, with r the variance of the pre-activations;
+    # q t is the tau of the layer below
     low = high = tau
-    levels = (ensemble.sizes[1:], ensemble.sizes[:-1], *ensemble[2:])
-    for p, q, k, c, r in reversed(list(zip(*levels, strict=True))):
+    layers = (ensemble.sizes[1:], ensemble.sizes[:-1], *ensemble[2:])
+    for p, q, k, c, r in reversed(list(zip(*layers, strict=True))):
         low, high = q * (c + low) / (k * p), q * ((c + high) / k + r) / p
     ends = jnp.log(low / ensemble.sizes[0]), jnp.log(high / ensemble.sizes[0])
     ends, fixed, goal = jax.lax.stop_gradient((ends, ensemble, tau))
@@ -248,11 +208,15 @@ def _bottom(ensemble, tau):
 
 
 def _slopes(ensemble, u):
+    """Return tau and t of the last layer, and their derivatives in the logarithm u of the first."""
     return jax.jvp(lambda v: _climb(ensemble, jnp.exp(v)), (u,), (jnp.ones_like(u),))
 
 
 def _shortfall(ensemble, tau):
-    r"""Width less df1, that is :math:`\tau/(\kappa_1^2 t)`, and its slope df1 - df2 in log tau."""
+    r"""Return p - df1 of the last layer, :math:`\tau/(\kappa_1^2 t)`, and its slope in log tau.
+
+    The slope is df1 - df2. Both are sums of positive terms and keep digits where df1 is almost p.
+    """
     if ensemble.slopes.size == 0:
         left = tau / (ensemble.levels.values + tau)
         missing = ensemble.levels.degeneracy * left
@@ -263,44 +227,42 @@ def _shortfall(ensemble, tau):
 
 
 @jax.jit
-def _dimensions(ensemble, tau):
-    found = jax.lax.map(lambda t: _shortfall(ensemble, t), tau.ravel())
-    missing, slack = (x.reshape(tau.shape) for x in found)
-    df1 = ensemble.sizes[-1] - missing
-    return df1, df1 - slack
-
-
-@jax.jit
-def _curve(ensemble, n, ridge, noise):
-    n, ridge, noise = jnp.broadcast_arrays(n, ridge, noise)
-    found = _at_root(ensemble, n.ravel(), ridge.ravel())
+def _curve(ensemble, n, ridge, noise_variance):
+    n, ridge, noise_variance = jnp.broadcast_arrays(n, ridge, noise_variance)
+    found = jax.lax.map(lambda at: _at_root(ensemble, *at), (n.ravel(), ridge.ravel()))
     tau, missing, slack = (x.reshape(n.shape) for x in found)
     df1, free = ensemble.sizes[-1] - missing, ridge / tau
-    test = n * (tau * slack + noise) / (free + slack)
-    residual = jnp.abs(n - ensemble.sizes[-1] + missing - free) / n
-    train = (free / n) ** 2 * test
-    return AnnealedCurve(n, ridge, noise, tau, df1, df1 - slack, test, train, residual)
+
+    # n - df2 = ridge/tau + df1 - df2, a sum of positive terms
+    test = n * (tau * slack + noise_variance) / (free + slack)
+    return AnnealedCurve(
+        n=n,
+        ridge=ridge,
+        label_noise=noise_variance,
+        tau=tau,
+        df1=df1,
+        df2=df1 - slack,
+        test=test,
+        train=(free / n) ** 2 * test,
+        residual=jnp.abs(n - df1 - free) / n,
+    )
 
 
 def _at_root(ensemble, n, ridge):
-    """Effective ridge tau, and the shortfall and its slope there."""
+    """Return tau, and `_shortfall` there, for one n and one ridge."""
+    p = ensemble.sizes[-1]
+    fixed, fixed_n, fixed_ridge = jax.lax.stop_gradient((ensemble, n, ridge))
 
-    def one(given):
-        n, ridge = given
-        frozen, bare, spare = jax.lax.stop_gradient((ensemble, ridge, n - ensemble.sizes[-1]))
+    def newton(tau):
+        """Step for tau n - tau df1 - ridge = 0, as a ratio of positive sums."""
+        missing, slack = _shortfall(fixed, tau)
+        return (fixed_ridge + tau * slack) / (fixed_n - p + missing + slack)
 
-        def newton(tau):
-            missing, slack = _shortfall(frozen, tau)
-            return (bare + tau * slack) / (spare + missing + slack)
+    def imbalance(tau, at):
+        ensemble, n, ridge = at
+        return n - p + _shortfall(ensemble, tau)[0] - ridge / tau
 
-        # tau times the imbalance is convex
-        tau, _ = descend(newton, jax.lax.stop_gradient((ridge + ensemble.trace) / n))
-
-        def imbalance(tau, at):
-            ensemble, n, ridge = at
-            return n - ensemble.sizes[-1] + _shortfall(ensemble, tau)[0] - ridge / tau
-
-        tau = implicit(imbalance, newton(tau), (ensemble, n, ridge))
-        return tau, *_shortfall(ensemble, tau)
-
-    return jax.lax.map(one, (n, ridge))
+    # tau times the imbalance is convex, and tau at most what it is if nothing is learnt
+    tau, _ = descend(newton, (fixed_ridge + fixed.trace) / fixed_n)
+    tau = implicit(imbalance, newton(tau), (ensemble, n, ridge))
+    return tau, *_shortfall(ensemble, tau)

@@ -7,15 +7,16 @@ import jax.numpy as jnp
 from jax import Array
 
 from .. import _fixedpoint
-from ..spectrum.levels import signal_share
+from .._linalg import ratio
 
 
 class Averages(NamedTuple):
-    """What the eigenvalues say about regression on n points; see `averages`.
+    """Results of `averages`: arrays (...), or (..., k) with one number per level.
 
-    ``s`` is the effective ridge, ``share`` the ridge over it, ``free`` the inverse of the factor
-    that amplifies errors, ``critical`` says that it vanishes: no ridge and n modes.
-    ``left`` (..., k) is 1 / (n values + s), zero where nothing is.
+    ``s`` is the effective ridge, and ``left`` (..., k) is 1 / (n value + s). ``learnt`` and
+    ``unlearnt`` (..., k) are a mode's learnability L and 1 - L; ``count`` is the sum of L over
+    modes. Errors are amplified by 1 / ``free``. ``critical`` says that ``free`` is zero: there is
+    no ridge and there are as many modes as points.
     """
 
     n: Array
@@ -33,46 +34,62 @@ class Averages(NamedTuple):
 
 
 def averages(levels, n, ridge):
-    r"""Solve for the effective ridge s and take the averages that follow from it.
+    r"""Solve for the effective ridge s and compute the averages that follow from it.
 
     With the learnabilities L, ``share`` is :math:`1 - \sum_k L_k/n` and ``free`` is
-    :math:`1 - \sum_k L_k^2/n`; both differences cancel near n modes and are written as
-    :math:`\sigma^2/s` and :math:`\sigma^2/s + s\sum_k \lambda_k/(n\lambda_k+s)^2`.
+    :math:`1 - \sum_k L_k^2/n`.
 
     Parameters
     ----------
-    levels : Levels, whose tail joins the ridge
+    levels : Levels, whose tail is added to the ridge
     n : (...) number of points, zero allowed
     ridge : (...) finite, zero allowed
-
-    Returns
-    -------
-    Averages
     """
-    values, degeneracy = levels.values, levels.degeneracy
     some = jnp.where(n > 0, n, 1.0)
     root = _fixedpoint.effective_ridge(levels, some, ridge)
     ridge = ridge + levels.tail
     s = jnp.where(n > 0, root.value, ridge + levels.variance.sum(-1))
     n, ridge, some, s = jnp.broadcast_arrays(n, ridge, some, s)
-    signal, noise = n[..., None] * values, s[..., None]
-    learnt = jnp.where(degeneracy > 0, signal_share(signal, noise), 0.0)
-    # not 1 - learnt, which would cancel
-    unlearnt = jnp.where(learnt > 0, signal_share(noise, signal), 1.0)
-    total = signal + noise
-    left = jnp.where(total > 0, 1.0 / jnp.where(total > 0, total, 1.0), 0.0)
-    count = (degeneracy * learnt).sum(-1)
-    share = jnp.where(s > 0, ridge / jnp.where(s > 0, s, 1.0), 1.0 - count / some)
+
+    # 1 - learnt would lose all digits for modes that are almost learnt
+    signal, rest = n[..., None] * levels.values, s[..., None]
+    total = signal + rest
+    learnt, unlearnt = ratio(signal, total), ratio(rest, total, 1.0)
+    left = ratio(1.0, total)
+    count = (levels.degeneracy * learnt).sum(-1)
     critical = (s == 0) & (count >= n) & (n > 0)
+
+    # With about as many modes as points both differences from 1 would cancel. By the equation for
+    # s, 1 - sum L/n is ridge/s; and L - L^2 is n value s/(n value + s)^2.
+    share = ratio(ridge, s, jnp.where(critical, 0.0, 1.0 - count / some))
     free = share + (levels.variance * left * unlearnt).sum(-1)
     return Averages(
-        n, ridge, s, learnt, unlearnt, left, count, share, free, critical, root.residual,
-        root.converged,
-    )  # fmt: skip
+        n=n,
+        ridge=ridge,
+        s=s,
+        learnt=learnt,
+        unlearnt=unlearnt,
+        left=left,
+        count=count,
+        share=share,
+        free=free,
+        critical=critical,
+        residual=root.residual,
+        converged=root.converged,
+    )
+
+
+def over(a, b):
+    """Return a / b for a, b >= 0; where b is zero, infinity, or zero if a is zero as well."""
+    return ratio(a, b, jnp.where(a > 0, jnp.inf, 0.0))
 
 
 def log_det(levels, a):
-    r"""Average of :math:`\ln|K + \sigma^2|` over n points, for a positive effective ridge."""
+    r"""Return the average (...) of :math:`\ln|K + \sigma^2|` over data sets of n points.
+
+    Where s is zero it is the limit for n modes, :math:`\sum_k \ln(n\lambda_k) - n`.
+    """
     s = jnp.where(a.s > 0, a.s, 1.0)
-    logs = jnp.log1p(a.n[..., None] * levels.values / s[..., None])
+    x = a.n[..., None] * levels.values / s[..., None]
+    logs = jnp.where(a.s[..., None] > 0, jnp.log1p(x), jnp.log(jnp.where(x > 0, x, 1.0)))
     return a.n * jnp.log(s) - a.n * (1.0 - a.share) + (levels.degeneracy * logs).sum(-1)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Learning curves: what Gaussian-process regression achieves, averaged over data sets."""
+"""Learning curves of Gaussian-process regression, averaged over data sets."""
 
 from functools import partial
 
@@ -12,28 +12,28 @@ from jaxtyping import Float
 
 from .. import _checks, _fixedpoint
 from .._checks import ArrayLike
+from .._linalg import ratio
 from ..rg.ridges import problem, universal
 from ..spectrum.levels import LevelsLike
-from .averages import averages, log_det
+from .averages import averages, log_det, over
 
 
 class Curve(eqx.Module):
-    r"""Averages over data sets of n points, one an entry of ``n``; see `learning_curve`.
+    r"""Averages over data sets of n points, one per entry of ``n``; see `learning_curve`.
 
     Attributes
     ----------
     n, ridge, label_noise : (...) as given, broadcast together
     test : mean squared error on new noisy labels
-    generalisation : the same on noiseless ones, ``test - label_noise``
-    bias : its part from the mean predictor; the rest is variance over data sets
+    generalisation : mean squared error on new noiseless labels, test - label_noise
+    bias : part of ``generalisation`` that the mean predictor has; the rest is its variance
     train : mean squared error on the training labels
     variance : posterior variance of the function, averaged over inputs
     log_evidence : of the whole data set; nan where ridge and effective ridge are zero
     effective_ridge : root s of the fixed point, a variance
     overfitting : factor by which noise and bias are amplified, at least 1
-    learnability : (..., k), mean coefficient of a mode over the target's
-    coefficient_variance : (..., k)
-        Variance over data sets of a mode's coefficient, for many points.
+    learnability : (..., k) mean coefficient of each mode over that of the target
+    coefficient_variance : (..., k) variance of each mode's coefficient, for many points
     """
 
     n: Float[Array, " *n_train"]
@@ -68,32 +68,28 @@ def learning_curve(
 
     Parameters
     ----------
-    values : Spectrum, Levels, or eigenvalues (k,), as in `bayesrg.rg.effective_ridge`
+    values : Spectrum, Levels, or eigenvalues (k,) under the data measure, falling
     power : (k,)
-        Squared coefficients of the target in the modes, summed over the modes of a level. What
-        the target has outside them acts as label noise: add its variance there.
-    n : () or (s,) number of points, positive reals
-    ridge : () or (s,), the model's noise variance
-    label_noise : () or (s,), true noise variance of the labels
-    degeneracy : (k,) modes that a bare eigenvalue stands for, 1 by default
+        Squared coefficients of the target in the modes, summed over the modes of a level. Any
+        variance of the target outside the modes acts as label noise: add it to ``label_noise``.
+    n : () or (s,) number of points, positive real
+    ridge : () or (s,) noise variance of the model
+    label_noise : () or (s,) true noise variance of the labels
+    degeneracy : (k,) modes that each bare eigenvalue stands for, 1 by default
     tail : () prior variance outside the modes; not with Levels, which hold it
-
-    Returns
-    -------
-    Curve
 
     Raises
     ------
     ValueError
-        For power of another shape than values, or negative numbers.
+        If power and values differ in shape, or numbers are negative.
 
     Notes
     -----
     Exact for Gaussian features in the limit of many points and modes; within 3 % for 50 points,
-    and within about 10 % for images, given eigenvalues and power of the population. Those of a
-    sample of R rows describe R rows: the curve from them is too low by 5 % at n/R = 0.02 and by
-    some 16 % at 0.1 (MNIST). The same for fixed n and for a Poisson number of mean n.
-    With no ridge and more points than modes it is ordinary least squares in the same limit.
+    and within about 10 % for images, given eigenvalues and power of the population. Eigenvalues
+    of a sample of R rows describe these R rows: the curve from them is too low by 5 % at
+    n/R = 0.02 and by some 16 % at 0.1 (MNIST). A Poisson number of points of mean n has the same
+    curve. With no ridge and more points than modes it is ordinary least squares.
 
     References
     ----------
@@ -108,7 +104,7 @@ def _checked(levels, power, n, ridge, label_noise):
     power, shape = _checks.nonnegative("power", power), levels.values.shape
     if len(shape) != 1 or power.shape != shape:
         raise ValueError(
-            f"power has shape {power.shape} and values {shape}; give (k,) both, one entry per level"
+            f"power has shape {power.shape} and values {shape}; give both (k,), one entry per level"
         )
     label_noise = _checks.nonnegative("label_noise", label_noise)
     _checks.fit(n=n.shape, ridge=ridge.shape, label_noise=label_noise.shape)
@@ -127,21 +123,22 @@ def coarse_learning_curve(
     degeneracy: ArrayLike | None = None,
     tail: ArrayLike | None = None,
 ) -> Curve:
-    r"""Learning curve of the coarse model: only the first modes, with the ridge of ``rule``.
+    r"""Predict the learning curve of the coarse model: the first modes and the ridge of ``rule``.
 
-    Eliminated prior variance joins the ridge, the eliminated target :math:`\sum_{k>\kappa} y_k^2`
-    joins the label noise, and the low modes see the rest as in `learning_curve`.
+    The eliminated prior variance joins the ridge, and the eliminated target
+    :math:`\sum_{k>\kappa} y_k^2` joins the label noise of the low modes.
 
     Parameters
     ----------
-    values, power, n, ridge, label_noise, degeneracy, tail : as in `learning_curve`
+    values, power, n, ridge, label_noise, degeneracy, tail
+        The problem before coarse-graining, described at `learning_curve`.
     cutoff : () or (s,) integers, modes kept
     rule : "universal", "dressed" or "truncate", see `bayesrg.rg.Coarse`
 
     Returns
     -------
     Curve
-        Errors are those on the whole target. ``log_evidence`` is the coarse model's.
+        Errors are those on the whole target. ``log_evidence`` is that of the coarse model.
 
     References
     ----------
@@ -156,42 +153,47 @@ def coarse_learning_curve(
 @partial(jax.jit, static_argnames="rule")
 def _coarse(whole, power, n, ridge, cutoff, label_noise, rule):
     low, high = whole.split(cutoff)
-    noise = ridge
+    coarse_ridge = ridge
     if rule == "universal":
-        noise = universal(whole, ridge, cutoff)
+        coarse_ridge = universal(whole, ridge, cutoff)
     elif rule == "dressed":
-        noise = _fixedpoint.effective_ridge(high, n, ridge).value
-    share = low.degeneracy / whole.degeneracy
-    missed = ((1 - share) * power).sum(-1)
-    return _curve(low, share * power, n, noise, ridge, label_noise, missed)
+        coarse_ridge = _fixedpoint.effective_ridge(high, n, ridge).value
+    kept = low.degeneracy / whole.degeneracy  # a cutoff may divide a level
+    missed = ((1 - kept) * power).sum(-1)
+    return _curve(low, kept * power, n, coarse_ridge, ridge, label_noise, missed)
 
 
 @jax.jit
-def _curve(levels, power, n, noise, bare, own_noise, missed):
-    """Averages for levels with ``noise`` as ridge, of which ``bare`` is the noise of the model.
+def _curve(levels, power, n, ridge, own_ridge, label_noise, missed):
+    """Learning curve of a model with these levels.
 
-    Labels have the variance ``own_noise`` of their own and ``missed`` outside the modes.
+    The noise variance of the model is ``own_ridge``; variance that the levels lack makes it
+    ``ridge``. Labels have the noise variance ``label_noise``, and the target has ``missed``
+    outside the modes, which acts as more of it.
     """
-    arrays = jnp.broadcast_arrays(n, noise, bare, own_noise, jnp.asarray(missed))
-    n, noise, bare, own_noise, missed = arrays
-    label_noise = own_noise + missed
-    a = averages(levels, n, noise)
-    s = a.s
-    overfitting = jnp.where(a.critical, jnp.inf, 1.0 / jnp.where(a.critical, 1.0, a.free))
-    gamma = (levels.degeneracy * a.learnt**2).sum(-1) / n
+    arrays = jnp.broadcast_arrays(n, ridge, own_ridge, label_noise, jnp.asarray(missed))
+    n, ridge, own_ridge, label_noise, missed = arrays
+    a = averages(levels, n, ridge)
     bias = (a.unlearnt**2 * power).sum(-1) + missed
-    amplified = bias + own_noise
-    silent = a.critical & (amplified == 0)  # interpolation of a target that the modes hold
-    test = jnp.where(silent, 0.0, overfitting * jnp.where(silent, 1.0, amplified))
-    quad = (n[..., None] * power * a.left).sum(-1) + n * label_noise / jnp.where(s > 0, s, 1.0)
-    evidence = -0.5 * (quad + log_det(levels, a) + n * np.log(2 * np.pi))
-    finite = jnp.where(jnp.isfinite(test), test, 0.0)
+    test = over(bias + label_noise, a.free)
+
+    # sum L^2/n, the share of the test error that is variance over data sets
+    gamma = (levels.degeneracy * a.learnt**2).sum(-1) / n
+    outside = ratio(n * (label_noise + missed), a.s)
+    data_fit = (n[..., None] * power * a.left).sum(-1) + outside
+    evidence = -0.5 * (data_fit + log_det(levels, a) + n * np.log(2 * np.pi))
     return Curve(
-        n=n, ridge=bare, label_noise=own_noise, test=test,
-        generalisation=jnp.where(silent, 0.0, bias + gamma * test), bias=bias,
-        train=jnp.where(a.critical, 0.0, a.share**2 * finite),
-        variance=s - bare,
-        log_evidence=jnp.where(s > 0, evidence, jnp.nan),
-        effective_ridge=s, overfitting=overfitting, learnability=a.learnt,
+        n=n,
+        ridge=own_ridge,
+        label_noise=label_noise,
+        test=test,
+        generalisation=bias + gamma * test,
+        bias=bias,
+        train=a.share**2 * jnp.where(a.critical, 0.0, test),
+        variance=a.s - own_ridge,
+        log_evidence=jnp.where(a.s > 0, evidence, jnp.nan),
+        effective_ridge=a.s,
+        overfitting=over(1.0, a.free),
+        learnability=a.learnt,
         coefficient_variance=test[..., None] * a.learnt**2 / n[..., None],
-    )  # fmt: skip
+    )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Density of the eigenvalues that a sample covariance has, given those of the population."""
+"""Density of the eigenvalues of a sample covariance, given those of the population."""
 
 import equinox as eqx
 import jax
@@ -40,24 +40,21 @@ def spectral_density(values: LevelsLike, n: ArrayLike, grid: ArrayLike) -> Densi
     Parameters
     ----------
     values : Spectrum, Levels, or eigenvalues (p,) of the population, zeros included
-        Bare eigenvalues may come in any order. Of a spectrum its modes alone count.
+        Bare eigenvalues may come in any order. Only the modes of a spectrum count.
     n : () number of rows, positive
     grid : (g,) positive, where to evaluate
         The density falls like a square root at its edges: take many points there.
 
-    Returns
-    -------
-    Density
-
     Raises
     ------
     ValueError
-        For a grid that is not positive, or no positive value.
+        For a grid that is not positive, or if no eigenvalue is positive.
 
     Notes
     -----
-    Evaluated at a distance from the real axis of 1e-9 of the largest value and at most 1e-4 x:
-    there it is smoothed. For identical values it is the law of Marchenko and Pastur.
+    It is evaluated at a distance from the real axis of 1e-9 of the largest eigenvalue, and at most
+    1e-4 x, which smooths it over such a distance. For equal eigenvalues it is the law of
+    Marchenko and Pastur.
 
     References
     ----------
@@ -76,56 +73,49 @@ def spectral_density(values: LevelsLike, n: ArrayLike, grid: ArrayLike) -> Densi
 
 @jax.jit
 def _density(levels, n, grid):
-    order = jnp.argsort(-levels.values)
-    values, counts = levels.values[order], levels.degeneracy[order]
-    p = counts.sum()
-    rank = jnp.where(values > p * jnp.finfo(values.dtype).eps * values[0], counts, 0.0).sum()
-    height = _height(values[0], grid)
-    # the companion has an atom at zero, whose tail at this height is known
+    values, counts = levels.values, levels.degeneracy
+    p, largest = counts.sum(), values.max()
+    rank = jnp.where(values > p * jnp.finfo(values.dtype).eps * largest, counts, 0.0).sum()
+    height = jnp.minimum(1e-9 * largest, 1e-4 * grid)
+
+    # For n > rank the companion has an atom at zero. At this distance from the axis it has spread
+    # to a Lorentzian, which is subtracted.
     tail = jnp.clip(1.0 - rank / n, 0.0) * height / (grid**2 + height**2)
-    density = n / p / jnp.pi * (_companion(values, counts, n, grid).imag - tail)
+    v = _companion(values / largest, counts, n, grid / largest, height / largest) / largest
+    density = n / p / jnp.pi * (v.imag - tail)
     return Density(grid, jnp.clip(density, 0.0), 1.0 - jnp.minimum(n, rank) / p)
 
 
-def _height(scale, grid):
-    """Distance from the real axis at which the density is taken."""
-    return jnp.minimum(1e-9 * scale, 1e-4 * grid)
-
-
-def _companion(values, counts, n, grid):
-    """Companion transform just above the real axis at the points of ``grid``.
+def _companion(values, counts, n, x, height):
+    """Return the companion transform (g,) at x + i height (g,), for values of at most 1.
 
     Newton's method on ``1 + z v - mean`` of the share of each value, which is linear far from the
     axis; the solution there is followed down a ladder of imaginary parts. The root is complex, so
     there is neither a bracket nor a bound from which `bayesrg._fixedpoint` could start.
     """
-    scale = values[0]
-    omega = values / scale
-    ends = jnp.log(3.0), jnp.log(_height(1.0, grid / scale))
-    ladder = jnp.exp(jnp.linspace(*ends, _RUNGS))  # (rungs, g)
 
     def imbalance(v, at):
-        omega, n, z = at
-        return 1.0 + z * v - (counts * omega * v / (1.0 + omega * v)).sum() / n
+        values, n, z = at
+        return 1.0 + z * v - (counts * values * v / (1.0 + values * v)).sum() / n
 
-    fixed = jax.lax.stop_gradient((omega, n))
+    fixed, fixed_n = jax.lax.stop_gradient((values, n))
 
     def newton(_, state):
         v, z = state
-        slope = z - (counts * fixed[0] / (1.0 + fixed[0] * v) ** 2).sum() / fixed[1]
-        step = -imbalance(v, (*fixed, z)) / slope
-        # halve the imaginary part at most
+        slope = z - (counts * fixed / (1.0 + fixed * v) ** 2).sum() / fixed_n
+        step = -imbalance(v, (fixed, fixed_n, z)) / slope
+        # The root is in the upper half plane: at most halve the imaginary part.
         fall = -step.imag / v.imag
         return v + step * jnp.where(fall > 0.5, 0.5 / jnp.where(fall > 0.5, fall, 1.0), 1.0), z
 
+    def rung(v, z):
+        return jax.lax.fori_loop(0, _STEPS, newton, (v, z))[0], None
+
     def at(given):
         x, heights = given
-
-        def rung(v, z):
-            return jax.lax.fori_loop(0, _STEPS, newton, (v, z))[0], None
-
         path = x + 1j * heights
         v = jax.lax.scan(rung, -1.0 / path[0], jax.lax.stop_gradient(path))[0]
-        return implicit(imbalance, v, (omega, n, path[-1]))
+        return implicit(imbalance, v, (values, n, path[-1]))
 
-    return jax.lax.map(at, (grid / scale, ladder.T), batch_size=64) / scale
+    ladder = jnp.exp(jnp.linspace(jnp.log(3.0), jnp.log(height), _RUNGS))  # (rungs, g)
+    return jax.lax.map(at, (x, ladder.T), batch_size=64)

@@ -12,6 +12,8 @@ from ..rg.local import probabilities, same_modes
 from ..spectrum import Levels, Spectrum
 from ..spectrum.levels import LevelsLike, levels, without_tail
 
+_PER_MODE = "one per mode"
+
 
 class EquivalentKernel(eqx.Module):
     r"""Leading order of Gaussian-process regression in points over ridge; see `equivalent_kernel`.
@@ -19,8 +21,8 @@ class EquivalentKernel(eqx.Module):
     Attributes
     ----------
     values : (k,) eigenvalues
-    n, ridge : number of points and noise variance
-    learnability : (k,) at the ridge itself
+    n, ridge : () number of points and noise variance
+    learnability : (k,) factor by which each coefficient of the target shrinks
     """
 
     values: Float[Array, " mode"]
@@ -29,7 +31,10 @@ class EquivalentKernel(eqx.Module):
     learnability: Float[Array, " mode"]
 
     def __call__(self, features: ArrayLike, others: ArrayLike) -> Float[Array, "point point_bis"]:
-        r"""Kernel :math:`\sum_k L_k\phi_k(x)\phi_k(z)` from mode functions (p, k) and (m, k)."""
+        r"""Return the kernel (p, m), the sum of :math:`L_k\phi_k(x)\phi_k(z)` over modes.
+
+        ``features`` (p, k) and ``others`` (m, k) are mode functions at two sets of inputs.
+        """
         features = _checks.features("features", features)
         others = _checks.finite("others", others, ndim=2)
         same_modes(features, self.values)
@@ -38,19 +43,17 @@ class EquivalentKernel(eqx.Module):
 
     @property
     def variance(self) -> Float[Array, " mode"]:
-        """Posterior variance of each mode's coefficient, (k,)."""
+        """Posterior variance (k,) of each mode's coefficient."""
         return self.values * self._missed
 
     def coefficients(self, target: ArrayLike) -> Float[Array, " mode"]:
-        """Mean coefficients (k,) for a target with coefficients (k,)."""
-        target = _checks.finite("target", target, ndim=1)
-        same_modes(target[None], self.values, "target")
-        return self.learnability * target
+        """Return mean coefficients (k,) for a target with coefficients (k,)."""
+        return self.learnability * _checks.shaped("target", target, self.values.shape, _PER_MODE)
 
     def error(self, power: ArrayLike) -> Array:
-        """Squared error of the mean predictor on a noiseless target of power (k,)."""
-        power = _checks.nonnegative("power", power, ndim=1)
-        same_modes(power[None], self.values, "power")
+        """Return the squared error of the mean for a noiseless target of power (k,)."""
+        power = _checks.nonnegative("power", power)
+        power = _checks.shaped("power", power, self.values.shape, _PER_MODE)
         return (self._missed**2 * power).sum(-1)
 
     @property
@@ -61,10 +64,10 @@ class EquivalentKernel(eqx.Module):
     def correction(
         self, features: ArrayLike, target: ArrayLike, *, weights: ArrayLike | None = None
     ) -> Float[Array, " mode"]:
-        r"""First correction to the mean coefficients, of order :math:`n/\sigma^4`.
+        r"""Return the first correction to the mean coefficients, of order :math:`n/\sigma^4`.
 
-        It is what an input-dependent ridge :math:`\sigma^2 + Cov(x, x)` changes to first order:
-        the ridge is renormalised already here.
+        It is the effect, to first order, of a ridge that depends on the input,
+        :math:`\sigma^2 + Cov(x, x)`: the ridge is renormalised already at this order.
 
         Parameters
         ----------
@@ -75,14 +78,12 @@ class EquivalentKernel(eqx.Module):
 
         Returns
         -------
-        (k,)
-            To be added to ``coefficients(target)``.
+        (k,) to be added to ``coefficients(target)``
         """
         features = _checks.features("features", features)
         same_modes(features, self.values)
-        target = _checks.finite("target", target, ndim=1)
+        target = _checks.shaped("target", target, self.values.shape, _PER_MODE)
         weights = probabilities(weights, features.shape[0])
-        same_modes(target[None], self.values, "target")
         pulled, corrected = _corrected(self, features, target, weights)
         _checks.defined("features or target", pulled)
         return corrected
@@ -90,20 +91,16 @@ class EquivalentKernel(eqx.Module):
 
 @jax.jit
 def _corrected(kernel, features, target, weights):
+    """Return the correction, and before it the average over inputs from which it follows."""
     missed = features @ (kernel._missed * target)
     pulled = features.T @ (weights * (features**2 @ kernel.variance) * missed)
     return pulled, -kernel.n / kernel.ridge**2 * kernel.variance * pulled
 
 
-@jax.jit
-def _shrunk(levels, n, ridge):
-    ridge = ridge + levels.tail
-    return EquivalentKernel(levels.values, n, ridge, levels.learnt(n, ridge))
-
-
 def equivalent_kernel(values: LevelsLike, n: ArrayLike, ridge: ArrayLike) -> EquivalentKernel:
-    r"""Take the limit of many points at fixed n over ridge: coefficients shrink by a factor each.
+    r"""Return regression in the limit of many points at fixed n over ridge.
 
+    Each coefficient of the target shrinks by a factor of its own,
     :math:`\bar f_k = \lambda_k/(\lambda_k + \sigma^2/n)\, y_k`.
 
     Parameters
@@ -115,16 +112,17 @@ def equivalent_kernel(values: LevelsLike, n: ArrayLike, ridge: ArrayLike) -> Equ
         With the universal ridge of the eliminated modes, and low values alone, it is the mean
         predictor at the end of the flow.
 
-    Returns
-    -------
-    EquivalentKernel
-
     References
     ----------
     arXiv 2405.06008, equations 10 to 12; Cohen, Malka and Ringel (2021) for the correction.
     """
     if not isinstance(values, Levels | Spectrum):
         values = without_tail(values, falling=False)
-    whole = levels(values)
     n, ridge = _checks.positive("n", n, ndim=0), _checks.positive("ridge", ridge, ndim=0)
-    return _shrunk(whole, n, ridge)
+    return _shrunk(levels(values), n, ridge)
+
+
+@jax.jit
+def _shrunk(levels, n, ridge):
+    ridge = ridge + levels.tail
+    return EquivalentKernel(levels.values, n, ridge, levels.learnt(n, ridge))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Hermite coefficients: what an activation does to a Gaussian, in four numbers."""
+"""Hermite coefficients: four numbers for what an activation does to a Gaussian."""
 
 import warnings
 
@@ -20,7 +20,7 @@ class Hermite(eqx.Module):
     Attributes
     ----------
     a0, k1, k2 : (...) means of f, f' and f''
-    ks2 : (...) variance of f that its linear part leaves over
+    ks2 : (...) variance of f minus that of its linear part
     """
 
     a0: Float[Array, "*batch"]
@@ -30,7 +30,7 @@ class Hermite(eqx.Module):
 
 
 def hermite(activation, variance: ArrayLike, mean: ArrayLike = 0.0) -> Hermite:
-    r"""Expand an activation at a Gaussian argument of given mean and variance.
+    r"""Return the coefficients of an activation f at a Gaussian argument.
 
     :math:`a_0 = E f`, :math:`\kappa_1 = E f'`, :math:`\kappa_2 = E f''` and
     :math:`\kappa_*^2 = Var f - r\kappa_1^2`.
@@ -40,15 +40,15 @@ def hermite(activation, variance: ArrayLike, mean: ArrayLike = 0.0) -> Hermite:
     activation : str, callable or Activation
         One of relu, erf, linear, leaky_relu (slope 0.2), abs, erf_sqrt2, sin, cos, step, sign,
         gelu, tanh, sigmoid, silu, softplus, softsign, elu and hard_tanh, or an elementwise
-        function of JAX arrays. Quadrature takes a function as smooth but at 0; for kinks
-        elsewhere give ``theory.Activation(f, kinks=(...))``.
+        function of JAX arrays. A function is integrated as if it were smooth except at 0; for
+        kinks elsewhere give ``theory.Activation(f, kinks=(...))``.
     variance : (...) of the argument
     mean : (...) of the argument
 
     Returns
     -------
     Hermite
-        Arrays of the shape that variance and mean have together.
+        Arrays of the shape to which variance and mean broadcast.
 
     Raises
     ------
@@ -58,13 +58,13 @@ def hermite(activation, variance: ArrayLike, mean: ArrayLike = 0.0) -> Hermite:
     Warns
     -----
     UserWarning
-        If ks2 was below zero by more than 1e-10 and was clipped.
+        If ks2 was clipped because it was below zero by more than 1e-10.
 
     Notes
     -----
     Derivatives, not projections on normalised polynomials: the linear part of f has variance
-    :math:`r\kappa_1^2`. Good to 1e-14 where variances are below 100. At variance 0 they are the
-    limits from above, and 0 for those that are infinite, as the step's k1.
+    :math:`r\kappa_1^2`. Errors are about 1e-14 for variances below 100. At variance 0 the
+    coefficients are limits from above, and infinite limits (k1 of the step) are set to 0.
 
     References
     ----------
@@ -90,5 +90,5 @@ def warn_clipped(clipped):
         warnings.warn(
             f"ks2 was negative by {np.asarray(clipped).max():.1e} of the second moment and is "
             "taken as zero; mean and variance are too far apart for this precision",
-            stacklevel=4,
+            stacklevel=3,
         )

@@ -18,24 +18,23 @@ from ..spectrum.levels import LevelsLike, without_tail
 
 
 class Moments(eqx.Module):
-    r"""Moments of features phi and target y; see `moments`, `population_moments`, `spectral_moments`.
+    r"""Second moments of features phi and a target y.
 
-    With c targets on the same rows, fields that depend on targets have a last axis of c.
+    Made by `moments`, `population_moments` or `spectral_moments`. With c targets on the same rows,
+    fields that depend on the target have a last axis of length c.
 
     Attributes
     ----------
     values : (p,) eigenvalues of the second moment of the features, falling
     projection : (p,) coefficients b of :math:`E[\phi y]` in its eigenvectors
-    power : (p,)
-        What each eigenvector explains of the target, :math:`b^2/\omega`.
+    power : (p,) what each eigenvector explains of the target, :math:`b^2/\omega`
     Ey2 : () second moment of the target, label noise included
-    unexplained : ()
-        The part of it that no read-out explains: label noise and misspecification.
-    vectors : (p, p), a column an eigenvector; None for features that are uncorrelated already
-    mean : (p,) of the features, or None if not known
-    N : () number of rows averaged over, or None for exact moments
-    rank_tol : () relative size below which a value counts as zero where the rank matters
-    """  # noqa: E501
+    unexplained : () part of Ey2 that no read-out explains: label noise and misspecification
+    vectors : (p, p) one eigenvector per column; None for features that are uncorrelated already
+    mean : (p,) of the features; None if it is not known
+    N : number of rows averaged over; None for exact moments
+    rank_tol : relative size below which a value counts as zero where the rank matters
+    """
 
     values: Float[Array, " mode"]
     projection: Float[Array, " mode"] | Float[Array, "mode target"]
@@ -61,12 +60,12 @@ class Moments(eqx.Module):
 
     @property
     def rank(self) -> Array:
-        """Number of values that count, ()."""
+        """Number () of values that count."""
         return (self.values > self.floor).sum()
 
     @property
     def floor(self) -> Array:
-        """Size up to which a value counts as zero where the rank matters, ()."""
+        """Size () up to which a value counts as zero where the rank matters."""
         return self.rank_tol * self.values.max(initial=0.0)
 
 
@@ -77,17 +76,18 @@ def moments(
 
     Parameters
     ----------
-    F : (n, p) features of rows that the read-out is not trained on, n = N of them
-    y : (n,) targets, or (n, c) of c regressions on the same rows
+    F : (n, p) features of n = N rows that the read-out is not trained on
+    y : (n,) targets, or (n, c) for c regressions on the same rows
     centre : bool
         Whether the sample means of features and targets are subtracted.
     rank_tol : float, optional
-        Relative size below which an eigenvalue counts as zero; p times the float's epsilon.
+        Relative size below which an eigenvalue counts as zero; by default p times the rounding
+        error of the floats.
 
     Returns
     -------
     Moments
-        ``mean`` is that of the features, also where it is not subtracted.
+        ``mean`` is that of the features, also if it is not subtracted.
 
     Raises
     ------
@@ -97,7 +97,7 @@ def moments(
     Warns
     -----
     UserWarning
-        For fewer than 10 rows a feature: the bias of the errors grows like p/N.
+        For fewer than 10 rows per feature: the bias of the errors grows like p/N.
 
     References
     ----------
@@ -112,11 +112,13 @@ def moments(
         singular = "; with fewer rows than features Omega is singular" if N < p else ""
         warnings.warn(
             f"moments: F has {N} rows for {p} features, N/p = {N / p:.3g}; errors are biased by "
-            f"p/N to 2 p/N, so give at least 10 rows a feature{singular}",
+            f"p/N to 2 p/N, so give at least 10 rows per feature{singular}",
             stacklevel=2,
         )
     Omega, psi, Ey2, mean = _sample(F, y, centre)
-    return _decompose(Omega, psi, Ey2, mean, N, rank_tol)
+    rank_tol = _tolerance(rank_tol, Omega)
+    _, found = _in_eigenvectors(Omega, psi, Ey2, rank_tol)
+    return Moments(**found, mean=mean, N=N, rank_tol=rank_tol)
 
 
 @partial(jax.jit, static_argnames="centre")
@@ -129,64 +131,39 @@ def _sample(F, y, centre):
 
 
 def population_moments(
-    Omega: ArrayLike,
-    psi: ArrayLike,
-    Ey2: ArrayLike,
-    *,
-    mean: ArrayLike | None = None,
-    rank_tol: float | None = None,
+    Omega: ArrayLike, psi: ArrayLike, Ey2: ArrayLike, *, rank_tol: float | None = None
 ) -> Moments:
-    r"""Take moments that are known: of a linearised network, or measured elsewhere.
+    r"""Make moments that are known, for example of a linearised network.
 
     Parameters
     ----------
-    Omega : (p, p) second moment of the features; or covariance, if the others are centred too
+    Omega : (p, p) second moment of the features; or covariance, if psi and Ey2 are centred too
     psi : (p,) overlap :math:`E[\phi y]`
     Ey2 : () second moment of the target, label noise included
-    mean : (p,), optional
-        Mean of the features, kept for reference.
     rank_tol : float, optional
-        As in `moments`.
-
-    Returns
-    -------
-    Moments
+        Relative size below which an eigenvalue counts as zero; by default p times the rounding
+        error of the floats.
 
     Raises
     ------
     ValueError
-        For a matrix that is not square, symmetric and positive semi-definite, an overlap of
-        another length or outside its range, or one that would explain more than ``Ey2``.
+        For a matrix that is not square, symmetric and positive semi-definite; an overlap of
+        another length or outside the range of Omega, or one that explains more than ``Ey2``.
 
     References
     ----------
     arXiv 2402.13999.
     """
     _checks.warn_32_bits("theory.population_moments")
-    Omega = _checks.finite("Omega", Omega, ndim=2)
-    psi = _checks.finite("psi", psi, ndim=1)
+    Omega = symmetric("Omega", _checks.finite("Omega", Omega, ndim=2))
+    psi = _checks.shaped("psi", psi, Omega.shape[:1], "one entry per feature")
     Ey2 = _checks.nonnegative("Ey2", Ey2, ndim=0)
-    if Omega.shape[0] != Omega.shape[1] or psi.shape != Omega.shape[:1] or not psi.size:
-        raise ValueError(
-            f"Omega has shape {Omega.shape} and psi {psi.shape}; give (p, p) and (p,) of the same "
-            "features"
-        )
-    if mean is not None:
-        mean = _checks.finite("mean", mean, ndim=1)
-        if mean.shape != psi.shape:
-            raise ValueError(
-                f"mean has shape {mean.shape} and psi {psi.shape}; give one per feature"
-            )
-    if _checks.known(Omega):
-        host = np.asarray(Omega)
-        gap, scale = float(np.abs(host - host.T).max()), float(np.abs(host).max())
-        if gap > max(1e-10, float(jnp.finfo(Omega.dtype).eps)) * scale:
-            raise ValueError(
-                f"Omega of shape {Omega.shape} is asymmetric by up to {gap}; give (A + A.T) / 2 if "
-                "that is round-off"
-            )
-    found = _decompose(Omega, psi, Ey2, mean, None, rank_tol)
-    _feasible(Omega, psi, Ey2, found)
+    rank_tol = _tolerance(rank_tol, Omega)
+    raw, found = _in_eigenvectors(Omega, psi, Ey2, rank_tol)
+    semidefinite("Omega", raw)
+    found = Moments(**found, mean=None, N=None, rank_tol=rank_tol)
+    if all(map(_checks.known, (Omega, psi, Ey2))):
+        _feasible(np.asarray(psi), float(Ey2), found)
     return found
 
 
@@ -197,27 +174,25 @@ def spectral_moments(
     *,
     rank_tol: float | None = None,
 ) -> Moments:
-    r"""Take the moments of a kernel's eigenfunctions, scaled by the root of their eigenvalues.
+    r"""Make the moments of a kernel's eigenfunctions, scaled by the root of their eigenvalues.
+
+    Ridge regression on them is Gaussian-process regression with the ridge as noise variance.
 
     Parameters
     ----------
     values : Spectrum, Levels, or eigenvalues (k,) under the data measure, falling
-        One value per mode. Of a spectrum its modes alone count: add its tail to the ridge.
+        One value per mode. Only the modes of a spectrum count: add its tail to the ridge.
     power : (k,) squared coefficients of the target in the orthonormal modes
     label_noise : () variance
-        What the target has outside the modes acts alike: add it.
+        Any variance of the target outside the modes acts as label noise: add it here.
     rank_tol : float, optional
-        As in `moments`.
-
-    Returns
-    -------
-    Moments
-        Read-out by ridge regression is then Gaussian-process regression with that ridge.
+        Relative size below which an eigenvalue counts as zero; by default k times the rounding
+        error of the floats.
 
     Raises
     ------
     ValueError
-        For negative numbers, or power of another shape than values.
+        For negative numbers, or if power and values differ in shape.
 
     References
     ----------
@@ -227,90 +202,91 @@ def spectral_moments(
     values = without_tail(values, single=True).values
     power = _checks.nonnegative("power", power)
     if power.shape != values.shape:
-        raise ValueError(f"power has shape {power.shape} and values {values.shape}; give (k,) both")
-    noise = _checks.nonnegative("label_noise", label_noise, ndim=0)
-    return Moments(
-        values=values,
-        **_of_modes(values, power, noise),
-        vectors=None,
-        mean=None,
-        N=None,
-        rank_tol=_tolerance(rank_tol, values),
-    )
+        raise ValueError(f"power has shape {power.shape} and values {values.shape}; give both (k,)")
+    label_noise = _checks.nonnegative("label_noise", label_noise, ndim=0)
+    found = _of_modes(values, power, label_noise)
+    return Moments(**found, vectors=None, mean=None, N=None, rank_tol=_tolerance(rank_tol, values))
 
 
 @jax.jit
-def _of_modes(values, power, noise):
-    """Fields of `Moments` that depend on the target, for orthonormal modes."""
-    power, noise = power.astype(values.dtype), noise.astype(values.dtype)
+def _of_modes(values, power, label_noise):
+    """Fields of `Moments` for orthonormal modes; a mode of value zero explains nothing."""
+    power, label_noise = power.astype(values.dtype), label_noise.astype(values.dtype)
     held = jnp.where(values > 0, power, 0.0)
     return {
+        "values": values,
         "projection": safe_sqrt(values * power),
         "power": held,
-        "Ey2": power.sum() + noise,
-        "unexplained": noise + (power - held).sum(),
+        "Ey2": power.sum() + label_noise,
+        "unexplained": label_noise + (power - held).sum(),
     }
 
 
 def _tolerance(given, values):
     if given is None:
         return values.shape[-1] * float(jnp.finfo(values.dtype).eps)
-    given = _checks.number("rank_tol", given)
-    if not 0 <= given < 1:
-        raise ValueError(f"rank_tol must lie in [0, 1), got {given}; leave it out for p * eps")
-    return float(given)
-
-
-def _decompose(Omega, psi, Ey2, mean, N, rank_tol):
-    rank_tol = _tolerance(rank_tol, Omega)
-    found, lowest, largest = _in_eigenvectors(Omega, psi, Ey2, rank_tol)
-    _definite(lowest, largest, Omega)
-    return Moments(**found, Ey2=Ey2, mean=mean, N=N, rank_tol=rank_tol)
+    return _checks.number("rank_tol", given, least=0, most=1)
 
 
 @jax.jit
 def _in_eigenvectors(Omega, psi, Ey2, rank_tol):
-    """Fields of `Moments` that follow from Omega's eigenvectors; its lowest and largest value."""
+    """Eigenvalues of Omega before they are clipped at zero, and fields of `Moments`."""
     values, vectors = eigh((Omega + Omega.T) / 2)
-    values, vectors = values[::-1], vectors[:, ::-1]
-    lowest, largest = values.min(initial=jnp.inf), jnp.abs(values).max(initial=0.0)
-    values = jnp.clip(values, 0.0)
+    raw, vectors = values[::-1], vectors[:, ::-1]
+    values = jnp.clip(raw, 0.0)
 
-    # below it an eigenvector's overlap is round-off, and divided by its value anything at all
+    # The overlap with eigenvectors below the tolerance is a rounding error. Divided by such a small
+    # eigenvalue it could be any number.
     sound = values > rank_tol * values.max(initial=0.0)
     keep = sound if psi.ndim == 1 else sound[:, None]
     projection = jnp.where(keep, vectors.T @ psi, 0.0)
     power = projection**2 / jnp.where(keep, values.reshape(keep.shape), 1.0)
-    found = {
+    return raw, {
         "values": values,
         "projection": projection,
         "power": power,
+        "Ey2": Ey2,
         "unexplained": jnp.clip(Ey2 - power.sum(0), 0.0),
         "vectors": vectors,
     }
-    return found, lowest, largest
 
 
-def _definite(lowest, largest, Omega):
-    """Reject eigenvalues that are negative by more than round-off."""
-    if not _checks.known(lowest):
+def symmetric(name, Omega):
+    """Return Omega (p, p); raise unless it is square and symmetric up to rounding errors."""
+    if Omega.shape[0] != Omega.shape[1] or not Omega.size:
+        raise ValueError(f"{name} must be square, got shape {Omega.shape}; give E x x^T, (p, p)")
+    if _checks.known(Omega):
+        host, eps = np.asarray(Omega), float(jnp.finfo(Omega.dtype).eps)
+        gap, largest = float(np.abs(host - host.T).max()), float(np.abs(host).max())
+        if gap > max(1e-10, 1e3 * eps) * largest:
+            raise ValueError(
+                f"{name} is not symmetric: entries differ by up to {gap:.3g} from those across the "
+                f"diagonal; give 0.5 * ({name} + {name}.T) if these are rounding errors"
+            )
+    return Omega
+
+
+def semidefinite(name, values):
+    """Raise if an eigenvalue (p,) of a second moment is negative beyond rounding errors."""
+    if not _checks.known(values):
         return
-    eps = max(1e-10, len(Omega) * float(jnp.finfo(Omega.dtype).eps))
-    lowest, largest = float(lowest), float(largest)
-    if lowest < -eps * largest:
+    eps = float(jnp.finfo(values.dtype).eps)
+    values = np.asarray(values)
+    lowest, largest = float(values.min()), float(np.abs(values).max())
+    if lowest < -max(1e-10, values.size * eps) * largest:
         raise ValueError(
-            f"Omega of shape {Omega.shape} is indefinite: its lowest eigenvalue is {lowest}, its "
-            f"largest {largest}; a second moment has none below zero"
+            f"{name} is not positive semi-definite: its lowest eigenvalue is {lowest:.3g}, its "
+            f"largest {largest:.3g}; give a second moment, which has none below zero"
         )
 
 
-def _feasible(Omega, psi, Ey2, found):
-    """Reject moments that no distribution has, by Cauchy and Schwarz and by what is explained."""
-    if not all(_checks.known(x) for x in (Omega, psi, Ey2)):
-        return
-    slack = 1 + (1e-8 if Omega.dtype == jnp.float64 else 1e-4)
-    values, Ey2 = np.asarray(found.values), float(Ey2)
-    b2 = (np.asarray(found.vectors).T @ np.asarray(psi)) ** 2
+def _feasible(psi, Ey2, found):
+    """Raise for moments that no distribution has."""
+    slack = 1 + (1e-8 if found.values.dtype == jnp.float64 else 1e-4)
+
+    # by Cauchy and Schwarz, (E phi_k y)^2 <= E phi_k^2 E y^2 along each eigenvector
+    values = np.asarray(found.values)
+    b2 = (np.asarray(found.vectors).T @ psi) ** 2
     bound = np.maximum(values, found.rank_tol * values.max(initial=0.0)) * Ey2 * slack
     if (b2 > bound).any():
         k = int(np.argmax(b2 - bound))

@@ -2,7 +2,6 @@
 """Learning curves by experiment: regression on many random data sets, with standard errors."""
 
 from abc import abstractmethod
-from collections.abc import Callable
 
 import equinox as eqx
 import jax
@@ -13,7 +12,6 @@ from jax.scipy.linalg import cho_solve
 from jaxtyping import Float
 
 from .. import _checks
-from .._callables import as_pytree
 from .._checks import ArrayLike
 from .._linalg import safe_sqrt
 from ..kernels import Kernel
@@ -22,28 +20,31 @@ from ..spectrum.levels import LevelsLike, without_tail
 
 
 class Population(eqx.Module):
-    """Where data sets come from; see the functions whose names end in ``_population``."""
+    """Source of random data sets, made by a function whose name ends in ``_population``."""
 
     @property
     def most(self) -> float:
-        """Most inputs that one data set can have."""
+        """Largest number of inputs in one data set."""
         return np.inf
 
     @abstractmethod
     def inputs(self, key: Array, n: int) -> Array:
-        """Draw n inputs, in a form of this population's own."""
+        """Draw n inputs, in any form that the other methods take."""
 
     @abstractmethod
     def gram(self, inputs: Array) -> Float[Array, "point point"]:
-        """Prior covariance (n, n) that the regression uses between drawn inputs."""
+        """Return the prior covariance (n, n) that the regression uses between drawn inputs."""
 
     @abstractmethod
     def target(self, inputs: Array) -> Float[Array, " point"]:
-        """Noiseless target (n,) at drawn inputs."""
+        """Return the noiseless target (n,) at drawn inputs."""
 
     @abstractmethod
     def predict(self, inputs: Array, weight: Array) -> tuple[Array, Array | None]:
-        """Mean squared error of ``K(., inputs) @ weight``, and its coefficients if it has any."""
+        """Return the mean squared error of ``K(., inputs) @ weight``, and its coefficients.
+
+        The coefficients are None if the population has no modes.
+        """
 
 
 class GaussianPopulation(Population):
@@ -68,10 +69,9 @@ class GaussianPopulation(Population):
         return ((fitted - self.coefficients) ** 2).sum(), fitted
 
 
-class FinitePopulation(Population):
-    """Rows of a data set, drawn at random; see `finite_population`."""
+class _Rows(Population):
+    """Rows of a data set; inputs are their indices."""
 
-    K: Float[Array, "point point"]
     y: Float[Array, " point"]
     replace: bool = eqx.field(static=True)
 
@@ -82,71 +82,53 @@ class FinitePopulation(Population):
     def inputs(self, key, n):
         return jax.random.choice(key, self.y.size, (n,), replace=self.replace)
 
-    def gram(self, inputs):
-        return self.K[inputs[:, None], inputs]
-
     def target(self, inputs):
         return self.y[inputs]
+
+
+class FinitePopulation(_Rows):
+    """Rows of a data set with the kernel matrix of all of them; see `finite_population`."""
+
+    K: Float[Array, "point point"]
+
+    def gram(self, inputs):
+        return self.K[inputs[:, None], inputs]
 
     def predict(self, inputs, weight):
         fitted = self.K[:, inputs] @ weight
         return ((fitted - self.y) ** 2).mean(), None
 
 
-class FeaturePopulation(Population):
-    """Rows of features and targets, or a function that draws them; see `feature_population`."""
+class FeaturePopulation(_Rows):
+    """Rows of features; see `feature_population`."""
 
     F: Float[Array, "point feature"]
-    y: Float[Array, " point"]
-    replace: bool = eqx.field(static=True)
-    draw: Callable | None
-
-    @property
-    def most(self):
-        return np.inf if self.replace or self.draw is not None else self.y.size
-
-    def inputs(self, key, n):
-        if self.draw is not None:
-            return self.draw(key, n)
-        rows = jax.random.choice(key, self.y.size, (n,), replace=self.replace)
-        return self.F[rows], self.y[rows]
 
     def gram(self, inputs):
-        return inputs[0] @ inputs[0].T
-
-    def target(self, inputs):
-        return inputs[1]
+        return self.F[inputs] @ self.F[inputs].T
 
     def predict(self, inputs, weight):
-        fitted = inputs[0].T @ weight
+        fitted = self.F[inputs].T @ weight
         return ((self.F @ fitted - self.y) ** 2).mean(), fitted
 
 
 def gaussian_population(
     values: LevelsLike, coefficients: ArrayLike, *, cutoff: int | None = None
 ) -> GaussianPopulation:
-    """Draw data sets with Gaussian features, for which theory is exact in the limit.
+    """Make a population of Gaussian features, for which theory is exact in the limit.
+
+    Errors are exact averages over new inputs.
 
     Parameters
     ----------
     values : Spectrum, Levels, or eigenvalues (k,) under the data measure
-        One value per mode. Of a spectrum its modes alone are drawn.
+        One value per mode. Only the modes of a spectrum are drawn.
     coefficients : (k,) of the noiseless target
     cutoff : int, optional
         Modes that the regression uses, all by default.
-
-    Returns
-    -------
-    GaussianPopulation
-        Errors are exact averages over new inputs.
     """
     values = without_tail(values, falling=False, single=True).values
-    coefficients = _checks.finite("coefficients", coefficients, ndim=1)
-    if values.shape != coefficients.shape:
-        raise ValueError(
-            f"coefficients has shape {coefficients.shape} and values {values.shape}; give one "
-            "coefficient a mode"
-        )
+    coefficients = _checks.shaped("coefficients", coefficients, values.shape, "one per mode")
     cutoff = _checks.cutoff(values.size if cutoff is None else cutoff, values.size)
     used = jnp.where(jnp.arange(values.size) < cutoff, values, 0.0)
     return GaussianPopulation(values, coefficients, used)
@@ -160,23 +142,19 @@ def finite_population(
     cutoff: int | None = None,
     replace: bool = False,
 ) -> FinitePopulation:
-    """Draw data sets from the rows of one.
+    """Make a population of the rows of one data set.
+
+    Errors are averages over all rows, those of training included. It holds a (p, p) matrix.
 
     Parameters
     ----------
     prior : Kernel or Spectrum
-    X : (p, d) the population
-    y : (p,) its noiseless targets
+    X : (p, d) inputs of the population
+    y : (p,) their noiseless targets
     cutoff : int, optional
         Modes of the spectrum that the regression uses; the whole kernel by default.
     replace : bool
         Whether a row may be drawn twice.
-
-    Returns
-    -------
-    FinitePopulation
-        Errors are averages over the whole population, training rows included. Holds a
-        (p, p) matrix.
 
     Raises
     ------
@@ -184,51 +162,42 @@ def finite_population(
         For a cutoff without a spectrum.
     """
     _checks.instance("prior", prior, Kernel | Spectrum, _checks.PRIOR)
-    replace = _checks.flag("replace", replace)
-    X = _checks.inputs("X", X)
-    y = _checks.finite("y", _checks.targets("y", y, X.shape[0]), ndim=1)
+    X, y, replace = _rows("X", X, y, replace)
     here = prior.at(X)
-    return FinitePopulation((here if cutoff is None else here.low(cutoff)).dense(), y, replace)
+    K = (here if cutoff is None else here.low(cutoff)).dense()
+    return FinitePopulation(y, replace, K)
 
 
 def feature_population(
-    features: ArrayLike,
-    target: ArrayLike,
-    draw: Callable | None = None,
-    *,
-    replace: bool = False,
+    features: ArrayLike, y: ArrayLike, *, replace: bool = False
 ) -> FeaturePopulation:
-    """Draw data sets of features with a target, for ridge regression on the features.
+    """Make a population of rows of features, for ridge regression on them.
+
+    Errors are averages over all rows, those of training included. Coefficients are the weights of
+    the features.
 
     Parameters
     ----------
-    features : (N, p)
-        Those on which errors are measured, and from which data sets are drawn.
-    target : (N,)
-        With its label noise, if it has any: the error is then that on noisy labels.
-    draw : callable (key, n) -> features (n, p), targets (n,), optional
-        Draws data sets in place of rows, so that none is tested on what it was trained on.
+    features : (n, p)
+    y : (n,) targets
+        If they hold label noise, the error is that on noisy labels.
     replace : bool
         Whether a row may be drawn twice.
-
-    Returns
-    -------
-    FeaturePopulation
-        Coefficients are the weights of the features.
 
     Raises
     ------
     ValueError
         For numbers of rows that differ.
     """
-    replace = _checks.flag("replace", replace)
-    if draw is not None:
-        _checks.function("draw", draw, "a function of a key and a number")
-    features = _checks.inputs("features", features)
-    target = _checks.targets("target", target, features.shape[0])
-    target = _checks.finite("target", target, ndim=1)
-    draw = draw if draw is None else as_pytree(draw)
-    return FeaturePopulation(features, target, replace, draw)
+    features, y, replace = _rows("features", features, y, replace)
+    return FeaturePopulation(y, replace, features)
+
+
+def _rows(name, X, y, replace):
+    """Check the rows of a population, their targets, and whether they may be drawn twice."""
+    X = _checks.inputs(name, X)
+    y = _checks.finite("y", _checks.targets("y", y, len(X)), ndim=1)
+    return X, y, _checks.flag("replace", replace)
 
 
 class CurveMC(eqx.Module):
@@ -237,8 +206,8 @@ class CurveMC(eqx.Module):
     Attributes
     ----------
     n : (s,) points
-    test, generalisation, train, log_evidence : (s,) as in `Curve`
-    test_error, ... : (s,) their standard errors
+    test, generalisation, train, log_evidence : (s,) described at `Curve`
+    test_error, ... : (s,) standard errors of these means
     coefficients, coefficient_variance : (s, k)
         Mean and variance over data sets of the predictor's coefficients; None for a finite
         population.
@@ -270,25 +239,21 @@ def learning_curve_mc(
     poisson: bool = False,
     batch: int = 8,
 ) -> CurveMC:
-    """Run the regression on many random data sets of each size.
+    """Run the regression on many random data sets of each size, and return means and errors.
 
     Parameters
     ----------
     population : Population
         From `gaussian_population`, `finite_population` or `feature_population`.
-    n : () or (s,) integers, points a data set; with ``poisson`` their mean
-    ridge : () or (s,) positive, the model's noise variance; of a coarse model its renormalised one
+    n : int, or (s,) integers, points per data set; with ``poisson`` their mean
+    ridge : () or (s,) positive noise variance of the model; for a coarse model the renormalised one
     label_noise : () or (s,) true noise variance of the labels
     key : JAX key or int
     draws : int, data sets for each size, at least 2
     poisson : bool
-        Whether sizes are drawn too; a data set without points predicts zero, and counts with a
+        Whether sizes are drawn too. A data set without points predicts zero, and counts with a
         training error of 0.
     batch : int, data sets solved at once
-
-    Returns
-    -------
-    CurveMC
 
     Raises
     ------
@@ -298,8 +263,8 @@ def learning_curve_mc(
 
     Notes
     -----
-    One program is compiled for each size. Generalisation is exact at each data set for Gaussian
-    features; noise of new labels is added as its variance.
+    One program is compiled for each size. For Gaussian features ``generalisation`` is exact at
+    each data set; noise of new labels is added as its variance.
 
     References
     ----------
@@ -308,19 +273,14 @@ def learning_curve_mc(
     _checks.require_x64("theory.learning_curve_mc")
     what = "a Population; see theory.gaussian_population, finite_population, feature_population"
     _checks.instance("population", population, Population, what)
-    if _checks.whole("draws", draws) < 2:
-        raise ValueError(f"draws must be at least 2 for a standard error, got {draws}")
+    draws = _checks.whole("draws", draws, least=2)  # one draw has no standard error
     batch = _checks.whole("batch", batch)
     poisson = _checks.flag("poisson", poisson)
     _checks.on_host("theory.learning_curve_mc counts rows: it", n)
-    sizes = np.atleast_1d(np.asarray(_checks.numbers("n", n)))
-    sizes = np.atleast_1d(_checks.integer(n)) if _checks.integer(n) is not None else sizes
-    if not np.issubdtype(sizes.dtype, np.integer) or (sizes < 1).any() or sizes.ndim != 1:
-        got = _checks.shown(n)
-        raise ValueError(f"n must hold positive integers, shape () or (s,), got {got}")
+    sizes = np.array(_checks.whole_numbers("n", n))
     ridge = _checks.squares("ridge", _checks.positive("ridge", ridge))
-    noise = _checks.nonnegative("label_noise", label_noise)
-    for name, value in (("ridge", ridge), ("label_noise", noise)):
+    label_noise = _checks.nonnegative("label_noise", label_noise)
+    for name, value in (("ridge", ridge), ("label_noise", label_noise)):
         if value.shape not in ((), sizes.shape):
             raise ValueError(
                 f"{name} has shape {value.shape} for {sizes.size} sizes; give one each"
@@ -328,23 +288,23 @@ def learning_curve_mc(
     key = _checks.random_key(key)
     rows = []
     for index, size in enumerate(sizes):
+        # a Poisson number of points exceeds it in less than one of 10^12 data sets
         longest = int(size + 8 * np.sqrt(size) + 8) if poisson else int(size)
         if longest > population.most:
             raise ValueError(
                 f"n = {size} needs up to {longest} rows but the population has {population.most}; "
                 "use fewer, or replace=True"
             )
-        given = (population, ridge, noise, key, np.asarray(index), np.asarray(float(size)))
+        given = (population, ridge, label_noise, key, np.asarray(index), np.asarray(float(size)))
         rows.append(_experiments(*given, longest, draws, poisson, batch))
-    return CurveMC(n=jnp.asarray(sizes, noise.dtype), draws=draws, **_by_name(rows, noise))
+    sizes = jnp.asarray(sizes, label_noise.dtype)
+    return CurveMC(n=sizes, draws=draws, **_by_name(rows, label_noise))
 
 
 @jax.jit
 def _by_name(rows, label_noise):
     """Fields of `CurveMC` from the results of each size."""
-    means, errors, coefficients, variances = (
-        jax.tree.map(lambda *x: jnp.stack(x), *parts) for parts in zip(*rows, strict=True)
-    )
+    means, errors, coefficients, variances = jax.tree.map(lambda *x: jnp.stack(x), *rows)
     names = "generalisation", "train", "log_evidence"
     found = dict(zip(names, means.T, strict=True))
     found |= {f"{name}_error": error for name, error in zip(names, errors.T, strict=True)}
@@ -358,7 +318,12 @@ def _by_name(rows, label_noise):
 
 @eqx.filter_jit
 def _experiments(population, ridge, label_noise, key, index, size, n, draws, poisson, batch):
-    """Run the experiments of the size number ``index``, whose data sets have n rows at most."""
+    """Run the experiments of one size, with data sets of at most n rows.
+
+    ``index`` is the place of this size among all, as an array so that equal sizes share a program.
+    Returns mean and standard error of generalisation, training error and log evidence, and mean
+    and variance of the coefficients, or None twice.
+    """
     ridge, label_noise = (x[index] if x.ndim else x for x in (ridge, label_noise))
     fold = jax.random.fold_in(key, index)
     keys, counts = jax.random.split(fold, draws), jnp.full(draws, n)
@@ -370,6 +335,9 @@ def _experiments(population, ridge, label_noise, key, index, size, n, draws, poi
         key, count = given
         for_inputs, for_noise = jax.random.split(key)
         inputs = population.inputs(for_inputs, n)
+
+        # Arrays have n rows for any number of points. Rows beyond ``count`` are made independent of
+        # the others, with variance ridge and value zero: they change nothing but the determinant.
         there = jnp.arange(n) < count
         K = jnp.where(there[:, None] & there, population.gram(inputs), 0.0)
         y = population.target(inputs)
@@ -378,8 +346,7 @@ def _experiments(population, ridge, label_noise, key, index, size, n, draws, poi
         L = jnp.linalg.cholesky(K + ridge * jnp.eye(n, dtype=K.dtype))
         weight = cho_solve((L, True), y)
         error, coefficients = population.predict(inputs, weight)
-        train = ridge**2 * (weight**2).sum() / jnp.maximum(count, 1)
-        # a row that is not there is one of variance ridge and value zero
+        train = ridge**2 * (weight**2).sum() / jnp.maximum(count, 1)  # residuals: ridge * weight
         log_det = 2 * jnp.log(jnp.diagonal(L)).sum() - (n - count) * jnp.log(ridge)
         evidence = -0.5 * (y @ weight + log_det + count * np.log(2 * np.pi))
         return jnp.stack([error, train, evidence]), coefficients

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The best ridge for the error on new data, or for the evidence."""
 
-from functools import partial
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -16,23 +14,23 @@ from .._fixedpoint import bisect, implicit
 from .equivalents import equivalent
 from .moments import Moments
 
-_HALVINGS = 50
+_POINTS, _HALVINGS = 121, 50
 
 
 class Optimum(eqx.Module):
-    """Best ridges and the grid on which they were looked for; see `optimal_ridge`.
+    """Best ridges, and the grid on which they were looked for; see `optimal_ridge`.
 
     Attributes
     ----------
     criterion : "test" or "evidence"
     n : (...) number of rows
     ridge : (...) the best
-    value : (...) test error there, or log evidence
-    at_bound : (...) whether the best ridge is an end of the range, so that none lies inside
+    value : (...) test error or log evidence at the best ridge
+    at_bound : (...) whether the best ridge is an end of the range, so that none is inside
     noise_variance : (...)
         Of the model at the best ridge: as given, or profiled; None for the test error.
-    grid : (g,) ridges looked at first
-    grid_value : (..., g) test error or log evidence there
+    grid : (g,) ridges that were tried first
+    grid_value : (..., g) test error or log evidence on the grid
     """
 
     criterion: str = eqx.field(static=True)
@@ -52,56 +50,58 @@ def optimal_ridge(
     bounds: tuple | None = None,
     *,
     noise_variance: ArrayLike | None = None,
-    points: int = 121,
 ) -> Optimum:
-    r"""Find the ridge of least test error or largest evidence by a grid and bisection around its best.
+    r"""Find the ridge of least test error or of largest evidence.
+
+    Ridges are tried on a grid; then the interval around the best one is halved.
 
     Parameters
     ----------
     moments : Moments
-    n : (...) number of rows, positive reals
+        From `moments`, `population_moments` or `spectral_moments`, of one target.
+    n : (...) number of rows, positive real
     criterion : "test" or "evidence"
     bounds : (low, high), positive, optional
         Range of ridges; 1e-8 and 1e4 times the sum of the eigenvalues by default.
     noise_variance : (), optional
-        For the evidence: the model's noise variance, held fixed while the ridge moves the prior
-        variance noise_variance / ridge. Without it the prior variance is profiled,
-        :math:`\alpha = y^T(K+\lambda)^{-1}y/n`, and the noise variance follows it.
-    points : int, ridges in the grid
+        For the evidence: noise variance of the model. It is held fixed, and the prior variance is
+        noise_variance / ridge. Without it the prior variance is the best at each ridge,
+        :math:`\alpha = y^T(K+\lambda)^{-1}y/n`, and the noise variance is alpha times the ridge.
 
     Returns
     -------
     Optimum
-        Errors can have several minima in the ridge: the grid shows them.
+        The error can have several minima in the ridge: the grid shows them.
 
     Raises
     ------
     ValueError
-        For moments of several targets, another criterion, a range that is not 0 < low < high, fewer
-        than 3 points, or a noise variance where the test error is asked for.
+        For moments of several targets, another criterion, a range that is not 0 < low < high, or
+        a noise variance with the test error.
 
     Notes
     -----
-    In a matched model, weights drawn from the prior, both criteria give noise over prior variance
-    at every n. They differ if the prior is wrong. The ridge has two derivatives in the moments, n
-    and the noise variance; at an end of the range it has those of that end.
+    In a matched model, with weights drawn from the prior, both criteria give noise over prior
+    variance at every n. They differ if the prior is wrong. The ridge has two derivatives in the
+    moments, n and the noise variance; at an end of the range it has those of that end.
 
     References
     ----------
     arXiv 2402.13999.
-    """  # noqa: E501
+    """
     _checks.warn_32_bits("theory.optimal_ridge")
     _checks.choice("criterion", criterion, ("test", "evidence"))
     _checks.instance("moments", moments, Moments, _checks.MOMENTS)
     dtype = moments.values.dtype
     n = _checks.positive("n", n).astype(dtype)
-    if noise_variance is not None:
-        if criterion == "test":
-            raise ValueError(
-                f"noise_variance = {noise_variance} has no part in the test error; leave it out or "
-                "give criterion='evidence'"
-            )
-        noise_variance = _checks.positive("noise_variance", noise_variance, ndim=0).astype(dtype)
+    for_test, profiled = criterion == "test", noise_variance is None
+    if not profiled and for_test:
+        raise ValueError(
+            f"noise_variance = {noise_variance} has no part in the test error; leave it out or "
+            "give criterion='evidence'"
+        )
+    noise_variance = 1.0 if profiled else noise_variance
+    noise_variance = _checks.positive("noise_variance", noise_variance, ndim=0).astype(dtype)
     if moments.power.ndim > 1:
         raise ValueError(
             f"moments hold {moments.power.shape[1]} targets, which have a best ridge each; give "
@@ -110,42 +110,34 @@ def optimal_ridge(
     if bounds is None:
         bounds = moments.values.sum() * np.array([1e-8, 1e4], dtype)
     else:
-        bounds = _checks.positive("bounds", bounds, ndim=1).astype(dtype)
-        if bounds.shape != (2,):
-            raise ValueError(f"bounds must be (low, high), got shape {bounds.shape}")
+        bounds = _checks.shaped("bounds", bounds, (2,), "low and high").astype(dtype)
     if _checks.known(bounds) and not 0 < np.asarray(bounds)[0] < np.asarray(bounds)[1]:
         raise ValueError(
             f"bounds must be 0 < low < high, got {bounds[0]} and {bounds[1]}; features that "
             "vanish have no best ridge"
         )
-    if _checks.whole("points", points) < 3:
-        raise ValueError(f"points must be at least 3 to enclose an optimum, got {points}")
-    profiled = noise_variance is None
-    s2 = jnp.asarray(1.0, dtype) if profiled else noise_variance
-    found = _optimise(moments, n, bounds, points, s2, criterion == "test", profiled)
-    noise_variance = found.pop("noise_variance")
-    return Optimum(
-        criterion=criterion,
-        n=n,
-        noise_variance=None if criterion == "test" else noise_variance,
-        **found,
-    )
+    found = _optimise(moments, n, bounds, noise_variance, for_test, profiled)
+    if for_test:
+        found["noise_variance"] = None
+    return Optimum(criterion=criterion, n=n, **found)
 
 
-@partial(jax.jit, static_argnames="points")
-def _optimise(moments, n, bounds, points, s2, for_test, profiled):
-    """Optimum over the log of the ridge; what is aimed at is data, so one program serves all."""
-    logs = jnp.linspace(*jnp.log(bounds), points)
-    given = moments, n, s2
+@jax.jit
+def _optimise(moments, n, bounds, noise_variance, for_test, profiled):
+    """Fields of the `Optimum`. The two flags are arrays, so that one program serves all cases."""
+    logs = jnp.linspace(*jnp.log(bounds), _POINTS)
+    given = moments, n, noise_variance
 
     def loss(log_ridge, given=given):
-        """What is minimised, for n (...) and ridges that begin with its axes; prior variance."""
-        moments, n, s2 = given
+        """What is minimised, for n (...) and ridges whose shape begins with (...); prior variance.
+
+        The evidence at prior variance alpha is that at prior variance 1 plus a closed form.
+        """
+        moments, n, noise_variance = given
         ridge = jnp.exp(log_ridge)
         rows = n.reshape(n.shape + (1,) * (log_ridge.ndim - n.ndim))
         e = equivalent(moments, rows, ridge, ridgeless=False)
-        alpha = jnp.where(profiled, e.data_fit / e.n, s2 / ridge)
-        # the evidence at prior variance alpha in place of 1
+        alpha = jnp.where(profiled, e.data_fit / e.n, noise_variance / ridge)
         gain = 0.5 * (e.data_fit - e.data_fit / alpha - e.n * jnp.log(alpha))
         return jnp.where(for_test, e.test, -e.log_evidence - gain), alpha
 
@@ -153,15 +145,16 @@ def _optimise(moments, n, bounds, points, s2, for_test, profiled):
     fixed = jax.lax.stop_gradient(given)
     on_grid = loss(jnp.broadcast_to(logs, n.shape + logs.shape))[0]
     best = on_grid.argmin(-1)
-    ends = logs[jnp.clip(best - 1, 0)], logs[jnp.clip(best + 1, max=points - 1)]
-    ends = jax.lax.stop_gradient(ends)
-    found = bisect(lambda u: slope(u, fixed) < 0, *ends, _HALVINGS)
-    inside = implicit(slope, sum(found) / 2, given)
-    # a loss that is level at an end has no optimum inside
+    ends = logs[jnp.clip(best - 1, 0)], logs[jnp.clip(best + 1, max=_POINTS - 1)]
+    low, high = bisect(lambda u: slope(u, fixed) < 0, *jax.lax.stop_gradient(ends), _HALVINGS)
+    inside = implicit(slope, (low + high) / 2, given)
+
+    # The best is an end of the range if the halving ended there, or if the loss is flat there: then
+    # the sign of its slope is a rounding error.
     least = on_grid.min(-1, keepdims=True)
-    level = on_grid <= least + 8 * jnp.finfo(logs.dtype).eps * jnp.abs(least)
-    first = (inside - logs[0] < 1e-9) | level[..., :2].all(-1)
-    last = (logs[-1] - inside < 1e-9) | level[..., -2:].all(-1)
+    flat = on_grid <= least + 8 * jnp.finfo(logs.dtype).eps * jnp.abs(least)
+    first = (inside - logs[0] < 1e-9) | flat[..., :2].all(-1)
+    last = (logs[-1] - inside < 1e-9) | flat[..., -2:].all(-1)
     where = jnp.where(first, logs[0], jnp.where(last, logs[-1], inside))
     value, alpha = loss(where)
     sign = jnp.where(for_test, 1.0, -1.0)

@@ -11,17 +11,18 @@ from .. import _checks, _linalg
 from .._checks import ArrayLike
 
 
-def gcv(X: ArrayLike, y: ArrayLike, ridge: ArrayLike) -> Float[Array, "*batch"]:
-    r"""Estimate the test error by generalised cross-validation.
+def gcv(features: ArrayLike, y: ArrayLike, ridge: ArrayLike) -> Float[Array, "*batch"]:
+    r"""Estimate the test error of ridge regression by generalised cross-validation.
 
-    :math:`n\,|(K+\lambda)^{-1}y|^2 / (\mathrm{tr}(K+\lambda)^{-1})^2` with :math:`K = XX^T`: the
-    training error over the square of the share of unfitted degrees of freedom.
+    It is :math:`n\,|(K+\lambda)^{-1}y|^2 / (\mathrm{tr}(K+\lambda)^{-1})^2` with
+    :math:`K = XX^T`: the training error over the square of the share of degrees of freedom that
+    are not fitted.
 
     Parameters
     ----------
-    X : (n, p) features
+    features : (n, p) X
     y : (n,) targets
-    ridge : (...) added to K, which carries no 1/n; zero is the limit from above
+    ridge : (...) added to K, which is not divided by n; zero gives the limit from above
 
     Returns
     -------
@@ -35,14 +36,14 @@ def gcv(X: ArrayLike, y: ArrayLike, ridge: ArrayLike) -> Float[Array, "*batch"]:
 
     Notes
     -----
-    First derivatives are right where singular values meet; second ones in X raise.
+    First derivatives are right where singular values are equal; second ones in X raise.
 
     References
     ----------
     Golub, Heath and Wahba (1979); arXiv 2402.13999 and arXiv 1903.08560 for why it is consistent.
     """
     _checks.warn_32_bits("theory.gcv")
-    X = _checks.inputs("X", X)
+    X = _checks.inputs("features", features)
     y = _checks.finite("y", _checks.targets("y", y, X.shape[0]), ndim=1)
     return _estimate(X, y, _checks.nonnegative("ridge", ridge))
 
@@ -58,7 +59,11 @@ def _ratio(X, y, ridge):
 
 
 def _spectral(X, y, ridge):
-    """Return the estimate over n, its numerator, the root of its denominator, and their parts."""
+    """Return the estimate over n, its numerator, the root of its denominator, and their parts.
+
+    By the singular values of X. Numerator and denominator are multiplied by powers of the lowest
+    eigenvalue of K + ridge, so that neither overflows as the ridge goes to zero.
+    """
     U, singular, Vt = jnp.linalg.svd(X, full_matrices=False)
     resolved = singular > max(X.shape) * jnp.finfo(X.dtype).eps * singular.max()
     singular = jnp.where(resolved, singular, 0.0)
@@ -67,7 +72,7 @@ def _spectral(X, y, ridge):
     more = X.shape[0] - values.size
     outside = y - U @ overlap if more else jnp.zeros_like(y)
     lowest = 0.0 if more else values.min()
-    # the resolvent over its largest eigenvalue, of which the ratio does not depend
+    # eigenvalues of the resolvent over the largest of them; the ratio does not depend on that
     total = values + ridge
     safe = jnp.where(total > 0, total, 1.0)
     r = jnp.where(total > 0, (lowest + ridge) / safe, 1.0)
