@@ -299,6 +299,12 @@ def returned(name, value):
     return on_device(numbers(f"what {name} returned", value))
 
 
+def asymmetry(K):
+    """Return by how much a matrix differs from its transpose, over its largest entry."""
+    host = np.asarray(K)
+    return np.abs(host - host.T).max() / max(np.abs(host).max(), np.finfo(host.dtype).tiny)
+
+
 def symmetric(name, K):
     """Return K (n, n) made exactly symmetric, as a JAX array in its widest floats.
 
