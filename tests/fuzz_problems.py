@@ -221,7 +221,7 @@ def gp(o):
             features=FEATURES, values=VALUES, ridge=0.1, order=np.eye(2), residual=REST, loc=0.5,
             factor=np.eye(2))),
         "EffectiveNormal": (lambda **a: g.EffectiveNormal(**a).log_prob(y), dict(
-            loc=np.zeros(6), noise=np.full(6, 0.2), ridge=REST, eliminated=np.ones(6))),
+            loc=np.zeros(6), noise_variance=np.full(6, 0.2), ridge=REST, eliminated=np.ones(6))),
         "LaplaceMarginal": (lambda **a: g.LaplaceMarginal(**a).log_prob(labels),
                             dict(prior=o.one, likelihood=bernoulli)),
         "LaplaceMarginal.loo": (laplace.loo, dict(value=labels, order=11)),

@@ -16,7 +16,7 @@ RECORDS = """
     deep_linear.MatrixSaddle deep_linear.Saddle deep_linear.Stationary
     data.Data dynamics.DIVERGED dynamics.GO dynamics.REACHED dynamics.Algorithm
     dynamics.Info dynamics.LinearDynamics dynamics.Preconditioner dynamics.State
-    dynamics.Trajectory gp.LinearPosterior gp.Maximum gp.Posterior inference.GridPosterior
+    dynamics.Trajectory gp.LinearPosterior gp.Posterior inference.GridPosterior
     inference.PathEvidence inference.Sampler inference.SamplingWarning io.SaveError
     kernels.JacobianFlow kernels.MomentKernel kernels.Stationary
     networks.Alignment networks.Network networks.Resampled networks.Trained rg.FeatureCumulants

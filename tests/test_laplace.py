@@ -200,7 +200,7 @@ def test_other_rules_make_points_independent(rule):
     fn = LaplaceMarginal(MercerNormal(p.Phi, p.values, 1e-2), bernoulli)
     value, prior, low, (mean, variance, _) = cut(fn)
     assert isinstance(prior, EffectiveNormal)
-    noise = np.broadcast_to(prior.noise, (24,))
+    noise = np.broadcast_to(prior.noise_variance, (24,))
     f = oracles.newton(np.diag(noise), oracles.slope_of_labels, LABELS)  # each point by itself
     curvature = -oracles.slope_of_labels(f, LABELS)[1]
     single = oracles.log_bernoulli(f, LABELS) - (f**2 / noise + np.log1p(curvature * noise)) / 2

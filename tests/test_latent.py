@@ -127,7 +127,11 @@ def test_other_rules_leave_independent_points(rule):
     @jax.jit
     def found():
         trace, (root, rest) = traced(whitened(5, rule)), prior().split(5, rule)
-        return [trace[name]["value"] for name in ("f_modes", "f_white", "f")], root, rest.noise
+        return (
+            [trace[name]["value"] for name in ("f_modes", "f_white", "f")],
+            root,
+            rest.noise_variance,
+        )
 
     (w, z, f), root, noise = jax.device_get(found())
     np.testing.assert_allclose(f, root @ w + np.sqrt(noise) * z, rtol=1e-12)

@@ -87,7 +87,7 @@ def test_every_algebra_is_its_matrix(form):
         root = jax.vmap(algebra.colour, out_axes=1)(jnp.eye(algebra.white_size()))
         one_to_one = jax.vmap(algebra.root, out_axes=1)(jnp.eye(6))
         return (
-            algebra.solve(B), algebra.quad(B), algebra.inverse_diag(), *algebra.quad_logdet(B.T),
+            algebra.solve(B), algebra.inverse_diag(), *algebra.quad_logdet(B.T),
             root @ root.T, one_to_one @ one_to_one.T, algebra.multiply(B),
             algebra.curved(s).solve(B),
         )  # fmt: skip
@@ -96,7 +96,7 @@ def test_every_algebra_is_its_matrix(form):
     quad = np.diag(B.T @ inverse @ B)
     curved = np.linalg.inv(np.eye(6) + s[:, None] * C * s)
     expected = (
-        inverse @ B, quad, np.diag(inverse), quad, np.linalg.slogdet(C)[1], C, C, C @ B, curved @ B
+        inverse @ B, np.diag(inverse), quad, np.linalg.slogdet(C)[1], C, C, C @ B, curved @ B
     )  # fmt: skip
     for found, right in zip(answers(fields, B, s), expected, strict=True):
         atol = 1e-12 if np.ndim(right) == 2 else 0

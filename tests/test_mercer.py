@@ -199,8 +199,8 @@ def test_noise_that_each_rule_leaves():
     @jax.jit
     def every(fn, columns):
         laws = {rule: fn.split(c, rule) for rule in expected}
-        own_tail = fn._replace(tail=0.01).split(c, "universal")[1].noise
-        mean, half = (columns.split(c, "universal", n=n)[1].noise for n in (None, 12))
+        own_tail = fn._replace(tail=0.01).split(c, "universal")[1].noise_variance
+        mean, half = (columns.split(c, "universal", n=n)[1].noise_variance for n in (None, 12))
         return laws, {rule: law[1].variance for rule, law in laws.items()}, own_tail, mean, half
 
     laws, variances, own_tail, mean, half = every(fn, columns)

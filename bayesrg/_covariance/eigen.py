@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from .. import _linalg
+from .._linalg import FIRST_ONLY, LEFT_OUT, once, warn_condition
 from .._numbers import known
 from .dense import Dense, transpose, warn_if_lost
 from .low_rank import LowRank
@@ -42,7 +42,7 @@ def _by_pairs_jvp(primals, tangents):
     # so mark the eigenpairs to raise an error then.
     if source is not None:
         given = (pairs.U, pairs.eigenvalues, source.fixed)
-        U, eigenvalues = held(*given, _linalg.FIRST_ONLY, False)
+        U, eigenvalues = held(*given, FIRST_ONLY, False)
         pairs = pairs._replace(U=U, eigenvalues=eigenvalues)
 
     def fixed(pairs, *args):
@@ -84,13 +84,10 @@ class Eigen(NamedTuple):
     @property
     def levels(self):
         """Prior variances along the columns of U, (..., r)."""
-        return (
-            self.eigenvalues
-            if self.source is None
-            else self.source.scale[..., None] * self.eigenvalues
-        )
+        scale = 1.0 if self.source is None else self.source.scale[..., None]
+        return scale * self.eigenvalues
 
-    def judged(self, margin=1.0, dense=False):
+    def checked(self, margin=1.0, dense=False):
         """Return this algebra, after a warning if the matrix has round-off as large as the ridge.
 
         Eigenpairs computed from columns do not have this round-off. They are checked only if the
@@ -102,7 +99,7 @@ class Eigen(NamedTuple):
             if readable and self.levels.size:
                 total = np.asarray(self.levels + self.ridge)
                 condition = (total.max(-1) / np.maximum(total.min(-1), 1e-300)).max()
-                _linalg.judge_condition(condition, self.U.shape, self.U.dtype, margin=margin)
+                warn_condition(condition, self.U.shape, self.U.dtype, margin=margin)
         return self
 
     def _parts(self, B):
@@ -112,7 +109,7 @@ class Eigen(NamedTuple):
         return inside, None if complete else B - self.U @ inside
 
     def quad_logdet(self, r):
-        return _by_pairs("quad_logdet", self.judged(), r)
+        return _by_pairs("quad_logdet", self.checked(), r)
 
     def _quad_logdet(self, r):
         variance = self.levels + self.ridge
@@ -120,29 +117,24 @@ class Eigen(NamedTuple):
         log_det = jnp.log(variance).sum(-1)
         if rank < n:
             log_det = log_det + (n - rank) * jnp.log(self.ridge[..., 0])
-        return self._quad(transpose(r)), log_det
+        inside, outside = self._parts(transpose(r))
+        quad = ((1.0 / variance)[..., None, :] @ inside**2)[..., 0, :]
+        if outside is not None:
+            quad = quad + (outside**2).sum(-2) / self.ridge
+        return quad, log_det
 
     def solve(self, B):
-        return _by_pairs("solve", self.judged(), B)
+        return _by_pairs("solve", self.checked(), B)
 
     def _solve(self, B):
         inside, outside = self._parts(B)
         result = self.U @ (inside / (self.levels + self.ridge)[..., None])
         return result if outside is None else result + outside / self.ridge[..., None]
 
-    def quad(self, B):
-        return _by_pairs("quad", self.judged(), B)
-
-    def _quad(self, B):
-        inside, outside = self._parts(B)
-        weights = 1.0 / (self.levels + self.ridge)
-        result = (weights[..., None, :] @ inside**2)[..., 0, :]
-        return result if outside is None else result + (outside**2).sum(-2) / self.ridge
-
     def inverse_diag(self):
         if self.U.shape[-1] < self.U.shape[-2]:
             warn_if_lost("the inverse's diagonal", 1.0 - (self.U**2).sum(-1))
-        return _by_pairs("inverse_diag", self.judged(_linalg.LEFT_OUT))
+        return _by_pairs("inverse_diag", self.checked(LEFT_OUT))
 
     def _inverse_diag(self):
         weights = 1.0 / (self.levels + self.ridge)
@@ -155,7 +147,7 @@ class Eigen(NamedTuple):
         return self.U.shape[-2]
 
     def root(self, z):
-        U = self.U if self.source is None else _linalg.once(self.U, self.source.fixed, _NO_DRAWS)
+        U = self.U if self.source is None else once(self.U, self.source.fixed, _NO_DRAWS)
         noise = jnp.sqrt(self.ridge)  # for all directions; those in U get the difference
         weights = jnp.sqrt(self.levels + self.ridge) - noise
         inside = weights[..., None] * (transpose(U) @ z[..., None])

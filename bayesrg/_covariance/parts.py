@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
-from .. import _linalg
+from .._linalg import safe_sqrt
 from .._prior import PriorAt
 from .dense import Dense
 from .low_rank import LowRank
@@ -46,4 +46,4 @@ class Covariance(NamedTuple):
 
     def amplitude(self):
         """Return the prior standard deviations of the modes, (..., k)."""
-        return _linalg.safe_sqrt(self.scale)[..., None] * _linalg.safe_sqrt(self.prior.values)
+        return safe_sqrt(self.scale)[..., None] * safe_sqrt(self.prior.values)

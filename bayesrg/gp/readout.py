@@ -7,7 +7,7 @@ from jax.scipy.linalg import solve_triangular
 
 from .. import _checks
 from .._checks import ArrayLike
-from .._linalg import judge, solve
+from .._linalg import check_factor, log_det, solve
 from .._posterior import LinearPosterior
 
 
@@ -57,17 +57,15 @@ def readout_posterior(
                 f"has rank {n} for {p} features; give a larger ridge, or use gp.MercerNormal, "
                 f"which solves a system of {n} points instead"
             )
-    judge(factor)
+    check_factor(factor)
 
     mean = solve(factor, F.T @ y)
 
     # The exponent at its maximum, and ln|alpha F F^T + sigma^2 I| by Sylvester's identity.
     quadratic = ((y - F @ mean) ** 2).sum() / ridge + (mean**2).sum() / scale
-    log_det = (
-        2 * jnp.log(jnp.diagonal(factor)).sum() + p * jnp.log(scale) + (n - p) * jnp.log(ridge)
-    )
+    size = log_det(factor) + p * jnp.log(scale) + (n - p) * jnp.log(ridge)
     targets = 1 if y.ndim == 1 else y.shape[1]
-    log_evidence = -0.5 * (quadratic + targets * (log_det + n * np.log(2 * np.pi)))
+    log_evidence = -0.5 * (quadratic + targets * (size + n * np.log(2 * np.pi)))
 
     root = jnp.sqrt(ridge) * solve_triangular(factor, jnp.eye(p), lower=True).T
     return LinearPosterior(mean, root, log_evidence)

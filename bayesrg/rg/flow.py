@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from .. import _checks, _fixedpoint
 from .._checks import ArrayLike
 from ..gp import MercerNormal
-from ..gp.effective import RULES, noise_after
+from ..gp.effective import RULES, variance_after
 from ..spectrum.levels import Levels, LevelsLike, levels, one_per_mode
 from .cutoffs import cutoff
 from .learnability import running
@@ -250,7 +250,7 @@ def _evidence(fn, y, levels):
         low = jnp.where(jnp.arange(fn.values.size) < level, fn.values, 0.0)
         high = fn.values - low
         rest = MercerNormal(fn.features, high, fn.ridge, residual=fn.residual, tail=fn.tail)
-        noises = [noise_after(rest, 0, rule, points) for rule in RULES[1:]]
+        noises = [variance_after(rest, 0, rule, points) for rule in RULES[1:]]
         approximate = [MercerNormal(fn.features, low, noise).log_prob(y) for noise in noises]
         return jnp.stack([exact, *approximate])
 
