@@ -224,9 +224,8 @@ def gp(o):
             loc=np.zeros(6), noise_variance=np.full(6, 0.2), ridge=REST, eliminated=np.ones(6))),
         "LaplaceMarginal": (lambda **a: g.LaplaceMarginal(**a).log_prob(labels),
                             dict(prior=o.one, likelihood=bernoulli)),
-        "LaplaceMarginal.loo": (laplace.loo, dict(value=labels, order=11)),
     }  # fmt: skip
-    for name in ("log_prob", "mode", "posterior", "correction", "krige"):
+    for name in ("log_prob", "loo", "mode", "posterior", "correction", "krige"):
         found[f"LaplaceMarginal.{name}"] = (getattr(laplace, name), dict(value=labels))
     for name in ("log_prob", "loo", "krige"):
         found[f"MercerNormal.{name}"] = (getattr(o.one, name), dict(value=y))

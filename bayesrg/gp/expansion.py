@@ -6,13 +6,16 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 from jaxtyping import Bool, Float, Int
 from numpyro.distributions import Distribution
 
+from .._covariance import LowRank
 from .._linalg import safe_sqrt
 
 _STEPS, _HALVINGS = 100, 30
+_NODES = 201  # of the integral over one observation, given the others
 
 
 class Mode(NamedTuple):
@@ -67,6 +70,46 @@ class Expansion(NamedTuple):
         fixed = solved / jnp.where(strong, self.root, 1.0)[..., None]
         S = jnp.where(strong[..., None, :], jnp.swapaxes(fixed, -1, -2), S)
         return jnp.where(strong[..., None], fixed, S) + self.doubt[..., None, None]
+
+    def log_density(self):
+        """Return Laplace's approximation of the log density, (...)."""
+        log_det = self.algebra.quad_logdet(jnp.zeros_like(self.f)[..., None, :])[1]
+        quad = (self.weight * (self.f - self.prior.loc)).sum(-1)
+        return self.terms(self.f).sum(-1) - 0.5 * (quad + log_det) + self.doubt
+
+    def posterior(self):
+        """Return mean (..., n) and covariance (..., n, n) of the function."""
+        return self.f + self.doubt[..., None], self.covariance()
+
+    def correction(self):
+        """Return the next order of the log density, (...)."""
+        S = self.covariance()
+        third_order = derivative(derivative(derivative(self.terms)))
+        third, fourth = third_order(self.f), derivative(third_order)(self.f)
+        own = jnp.diagonal(S, axis1=-2, axis2=-1)
+        chain = jnp.einsum("...i,...ij,...j->...", third * own, S, third * own)
+        sunset = jnp.einsum("...i,...ij,...j->...", third, S**3, third)
+        return (fourth * own**2).sum(-1) / 8 + chain / 8 + sunset / 12
+
+    def leave_one_out(self):
+        """Return the log density of each observation given the others, (..., n).
+
+        Also returns the share that is left of a difference, None without one (see `warn_if_lost`).
+        """
+        own = jnp.diagonal(self.covariance(), axis1=-2, axis2=-1)
+        precision = self.algebra.inverse_diag()
+        cavity = own / precision
+        centre = self.f - cavity * self.weight  # the weight is the slope, without cancellation
+
+        # Nodes are equally spaced in arcsinh of the distance from the mode.
+        unit = jnp.linspace(-1.0, 1.0, _NODES).reshape((-1,) + (1,) * self.f.ndim)
+        reach = jnp.arcsinh((jnp.abs(centre - self.f) + 9.0 * jnp.sqrt(cavity)) / jnp.sqrt(own))
+        x = self.f + jnp.sqrt(own) * jnp.sinh(reach * unit)
+        step = jnp.sqrt(own) * reach * jnp.cosh(reach * unit) * 2.0 / (_NODES - 1)
+        density = -0.5 * ((x - centre) ** 2 / cavity + jnp.log(2 * np.pi * cavity))
+        result = jax.nn.logsumexp(self.terms(x) + density + jnp.log(step), axis=0)
+        low_rank = isinstance(self.algebra, LowRank)
+        return result, precision * self.algebra.D if low_rank else None
 
 
 def expand(prior, terms, shape):

@@ -6,7 +6,6 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import numpyro.distributions as dist
 from jax import Array, random
 from jaxtyping import Float
@@ -20,7 +19,7 @@ from .._covariance import LowRank
 from .._covariance.dense import REMEDY, warn_if_lost
 from .._linalg import LEFT_OUT, check_factor
 from .effective import EffectiveNormal
-from .expansion import Mode, derivative, expand, find_mode
+from .expansion import Expansion, Mode, expand, find_mode
 from .law_checks import at_points
 from .mercer import MercerNormal
 
@@ -157,7 +156,7 @@ class LaplaceMarginal(dist.Distribution):
     @validate_sample
     def log_prob(self, value: ArrayLike) -> Float[Array, "*batch"]:
         """Return the log density of observations ``value`` (..., n); nan if no mode was found."""
-        return self._compiled(_log_prob, value)
+        return self._compiled(partial(_evaluate, Expansion.log_density), value)
 
     def posterior(self, value: ArrayLike):
         """Return the Gaussian approximation of the posterior given observations (..., n).
@@ -167,7 +166,7 @@ class LaplaceMarginal(dist.Distribution):
         mean : (..., n), the mode of the function
         covariance : (..., n, n), the inverse of ``K^-1 + W``
         """
-        return self._compiled(_posterior, value)
+        return self._compiled(partial(_evaluate, Expansion.posterior), value)
 
     def correction(self, value: ArrayLike) -> Float[Array, "*batch"]:
         r"""Return the leading correction to ``log_prob`` at observations (..., n).
@@ -182,18 +181,17 @@ class LaplaceMarginal(dist.Distribution):
         ----------
         Shun and McCullagh (1995), J. R. Statist. Soc. B 57, 749.
         """
-        return self._compiled(_correction, value)
+        return self._compiled(partial(_evaluate, Expansion.correction), value)
 
-    def loo(self, value: ArrayLike, *, order: int = 201) -> Float[Array, "*batch point"]:
+    def loo(self, value: ArrayLike) -> Float[Array, "*batch point"]:
         """Return the log density of each observation given all the others, (..., n).
 
         The posterior is divided by the Gaussian factor of the observation. This leaves a cavity
-        distribution, over which the true likelihood is integrated by the trapezoid rule with
-        ``order`` nodes. The nodes are dense in the range of the posterior and extend to the ends
-        of the cavity.
+        distribution, over which the true likelihood is integrated by the trapezoid rule. The nodes
+        are dense in the range of the posterior and extend to the ends of the cavity.
         """
-        order = _checks.whole("order", order, least=3)
-        result, share = self._compiled(partial(_loo, order), value, margin=LEFT_OUT)
+        program = partial(_evaluate, Expansion.leave_one_out)
+        result, share = self._compiled(program, value, margin=LEFT_OUT)
         if share is not None:
             warn_if_lost("the inverse's diagonal", share)
         return _checks.defined("observations", result)
@@ -237,56 +235,15 @@ def _mode(law, value):
     return find_mode(law.prior, law._terms(value), value.shape)
 
 
-def _expand(law, value):
-    return expand(law.prior, law._terms(value), value.shape)
-
-
-# Each program returns a result, and the factor that it rests on. `LaplaceMarginal._compiled` checks
-# the factor, which a compiled program cannot.
-
-
-@jax.jit
-def _log_prob(law, value):
-    at = _expand(law, value)
-    log_det = at.algebra.quad_logdet(jnp.zeros_like(at.f)[..., None, :])[1]
-    quad = (at.weight * (at.f - at.prior.loc)).sum(-1)
-    return at.terms(at.f).sum(-1) - 0.5 * (quad + log_det) + at.doubt, at.factor()
-
-
-@jax.jit
-def _posterior(law, value):
-    at = _expand(law, value)
-    return (at.f + at.doubt[..., None], at.covariance()), at.factor()
-
-
-@jax.jit
-def _correction(law, value):
-    at = _expand(law, value)
-    S = at.covariance()
-    third_order = derivative(derivative(derivative(at.terms)))
-    third, fourth = third_order(at.f), derivative(third_order)(at.f)
-    own = jnp.diagonal(S, axis1=-2, axis2=-1)
-    chain = jnp.einsum("...i,...ij,...j->...", third * own, S, third * own)
-    sunset = jnp.einsum("...i,...ij,...j->...", third, S**3, third)
-    return (fourth * own**2).sum(-1) / 8 + chain / 8 + sunset / 12, at.factor()
+# The next two programs return a result and the Cholesky factor that it rests on, because a compiled
+# program cannot check the factor. `LaplaceMarginal._compiled` does.
 
 
 @partial(jax.jit, static_argnums=0)
-def _loo(order, law, value):
-    at = _expand(law, value)
-    own = jnp.diagonal(at.covariance(), axis1=-2, axis2=-1)
-    precision = at.algebra.inverse_diag()
-    cavity = own / precision
-    centre = at.f - cavity * at.weight  # the weight is the slope, without its cancellation
-
-    unit = jnp.linspace(-1.0, 1.0, order).reshape((-1,) + (1,) * at.f.ndim)
-    reach = jnp.arcsinh((jnp.abs(centre - at.f) + 9.0 * jnp.sqrt(cavity)) / jnp.sqrt(own))
-    x = at.f + jnp.sqrt(own) * jnp.sinh(reach * unit)
-    step = jnp.sqrt(own) * reach * jnp.cosh(reach * unit) * 2.0 / (order - 1)
-    density = -0.5 * ((x - centre) ** 2 / cavity + jnp.log(2 * np.pi * cavity))
-    result = jax.nn.logsumexp(at.terms(x) + density + jnp.log(step), axis=0)
-    share = precision * at.algebra.D if isinstance(at.algebra, LowRank) else None
-    return (result, share), at.factor()
+def _evaluate(ask, law, value):
+    """Return what the function ``ask`` computes from the `Expansion`."""
+    at = expand(law.prior, law._terms(value), value.shape)
+    return ask(at), at.factor()
 
 
 @jax.jit

@@ -121,10 +121,7 @@ def maximise_evidence(
     if not callable(mean):
         mean = _constant(_checks.finite("mean", mean, ndim=0))
 
-    def missed(theta):
-        """Return the targets minus the prior mean, (n, c)."""
-        return _missed(theta, mean, X, y)
-
+    missed = partial(_missed, mean=mean, X=X, y=y)
     kernel = make_kernel(space.theta(space.start))
     _checks.instance("what make_kernel returned", kernel, Kernel, _checks.KERNEL)
     # Functions of the user may have captured traced values; then their results are traced.
@@ -163,14 +160,14 @@ def maximise_evidence(
 
 
 def _missed(theta, mean, X, y):
-    """What the mean leaves of the targets, (n, c)."""
+    """Return the targets minus the prior mean, (n, c)."""
     return (y - _shaped(mean(theta, X), y)).reshape(X.shape[0], -1)
 
 
 @jax.jit
 @jax.value_and_grad
 def _loss(x, space, make_kernel, mean, X, y, ridge):
-    """Minus the log evidence at x (p,), and its derivative there."""
+    """Return minus the log evidence at x (p,), and its derivative there."""
     theta, n = space.theta(x), X.shape[0]
     noise = theta["ridge"] if ridge is None else ridge
     rows = _missed(theta, mean, X, y).T
@@ -283,11 +280,11 @@ class _Space(eqx.Module):
         if jax.tree.structure(bound) != jax.tree.structure(self.positive):
             bound = _checks.positive("bounds", bound, ndim=0)
             bound = jax.tree.map(lambda _: bound, self.positive)
-        bound = jax.tree.map(
-            lambda b, v: jnp.broadcast_to(jnp.log(_checks.positive("bounds", b)), v.shape),
-            bound, self.positive,
-        )  # fmt: skip
-        return np.asarray(ravel_pytree(bound)[0], float)
+
+        def log(b, v):
+            return jnp.broadcast_to(jnp.log(_checks.positive("bounds", b)), v.shape)
+
+        return np.asarray(ravel_pytree(jax.tree.map(log, bound, self.positive))[0], float)
 
 
 def _spread(units, space, variance, count, key):
