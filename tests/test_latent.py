@@ -55,10 +55,19 @@ CASES = [  # name, modes, residual, modes that are explicit
 ]
 
 
+RARE = {("low", 0), ("diagonal", 9), ("full", 9)}  # the algebra of another case, other sizes
+
+
 @pytest.mark.parametrize(
     "k, residual, cutoff",
     [
-        pytest.param(k, residual, cutoff, id=f"{name}-{cutoff}")
+        pytest.param(
+            k,
+            residual,
+            cutoff,
+            id=f"{name}-{cutoff}",
+            marks=[pytest.mark.slow] if (name, cutoff) in RARE else [],
+        )
         for name, k, residual, cutoffs in CASES
         for cutoff in cutoffs
     ],

@@ -17,8 +17,7 @@ def answers(F, y, F_new):
     return found.mean, found.cov, found.log_evidence, *found.predict(F_new), noisy
 
 
-@pytest.mark.parametrize("shape", [(12, 5), (5, 12), (1, 1)])
-@pytest.mark.parametrize("targets", [(), (2,)])
+@pytest.mark.parametrize("shape, targets", [((12, 5), ()), ((5, 12), (2,)), ((1, 1), (2,))])
 def test_against_the_dense_joint_gaussian(shape, targets):
     n, p = shape
     F, F_new = rng.standard_normal(shape), rng.standard_normal((4, p))
