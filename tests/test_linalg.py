@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 from oracles import central_difference
 
-from bayesrg._covariance import Dense, Eigen, LowRank
+from bayesrg._covariance import Covariance, Dense, Eigen, LowRank
 from bayesrg._linalg import cholesky, quad_logdet, safe_sqrt
+from bayesrg._prior import PriorAt
 
 SLOW = pytest.mark.slow
 
@@ -68,13 +69,14 @@ def algebras():
     full = A * w**2 @ A.T + 0.7 * np.eye(6)
     U, s, _ = np.linalg.svd(A * w)
     complete = np.concatenate([s**2, np.zeros(3)])
+    source = Covariance(PriorAt(A, w**2), np.ones(()), ridge)
     return {
         "dense": (Dense, (full,), full),
         "woodbury": (LowRank, (A, w, ridge), full),
         "gram": (LowRank, (A, w, ridge, A.T @ A), full),
         "diagonal": (LowRank, (A, w, D), A * w**2 @ A.T + np.diag(D)),
-        "thin eigen": (Eigen, (U[:, :3], s**2, ridge), full),
-        "eigen": (Eigen, (U, complete, ridge), full),
+        "thin eigen": (Eigen, (U[:, :3], s**2, ridge, source), full),
+        "eigen": (Eigen, (U, complete, ridge, source), full),
     }
 
 

@@ -11,8 +11,7 @@ from jax import Array
 
 from .._linalg import FIRST_ONLY, LEFT_OUT, once, warn_condition
 from .._numbers import known
-from .dense import Dense, transpose, warn_if_lost
-from .low_rank import LowRank
+from .dense import transpose, warn_if_lost
 from .moving import held, matrix_moves
 from .parts import Covariance
 
@@ -33,17 +32,14 @@ def _by_pairs(verb, pairs, *args):
 @_by_pairs.def_jvp
 def _by_pairs_jvp(primals, tangents):
     (verb, pairs, *args), (_, d_pairs, *d_args) = primals, tangents
-    source, d_source = pairs.source, None if d_pairs is None else d_pairs.source
-    if d_source is not None:
-        if matrix_moves(d_source.fixed, d_pairs.U, d_pairs.eigenvalues):
-            return _by_matrix(verb, pairs, args, d_source, d_args)
+    if d_pairs is not None and d_pairs.source is not None:
+        if matrix_moves(d_pairs.source.fixed, d_pairs.U, d_pairs.eigenvalues):
+            return _by_matrix(verb, pairs, args, d_pairs.source, d_args)
 
     # The matrix is constant in this derivative. A second derivative in the matrix would be wrong,
     # so mark the eigenpairs to raise an error then.
-    if source is not None:
-        given = (pairs.U, pairs.eigenvalues, source.fixed)
-        U, eigenvalues = held(*given, FIRST_ONLY, False)
-        pairs = pairs._replace(U=U, eigenvalues=eigenvalues)
+    U, eigenvalues = held(pairs.U, pairs.eigenvalues, pairs.source.fixed, FIRST_ONLY, False)
+    pairs = pairs._replace(U=U, eigenvalues=eigenvalues)
 
     def fixed(pairs, *args):
         return getattr(pairs, "_" + verb)(*args)
@@ -68,24 +64,23 @@ def _by_matrix(verb, pairs, args, d_source, d_args):
 
 
 class Eigen(NamedTuple):
-    """Algebra of ``U diag(l) U^T + ridge I``.
+    """Algebra of ``U diag(l) U^T + ridge I``, where l is ``scale * eigenvalues``.
 
     ``U`` is (..., n, r) with orthonormal columns, ``eigenvalues`` (..., r) and ``ridge`` (..., 1).
     If r < n, directions outside the columns of ``U`` have the ridge alone. ``source`` is this
-    matrix as a `Covariance`. Derivatives in the matrix come from it, because eigenvectors have no
-    derivative where eigenvalues coincide. With a source, l are the eigenvalues times its scale.
+    matrix as a `Covariance`, with the scale. Derivatives in the matrix come from it, because
+    eigenvectors have no derivative where eigenvalues coincide.
     """
 
     U: Array
     eigenvalues: Array
     ridge: Array
-    source: Covariance | None = None
+    source: Covariance
 
     @property
     def levels(self):
         """Prior variances along the columns of U, (..., r)."""
-        scale = 1.0 if self.source is None else self.source.scale[..., None]
-        return scale * self.eigenvalues
+        return self.source.scale[..., None] * self.eigenvalues
 
     def checked(self, margin=1.0, dense=False):
         """Return this algebra, after a warning if the matrix has round-off as large as the ridge.
@@ -94,7 +89,7 @@ class Eigen(NamedTuple):
         matrix is used too (``dense``). The result loses ``margin`` times more digits than a
         quadratic form.
         """
-        if dense or (self.source is not None and self.source.prior.correlated):
+        if dense or self.source.prior.correlated:
             readable = known(self.levels) and known(self.ridge)
             if readable and self.levels.size:
                 total = np.asarray(self.levels + self.ridge)
@@ -147,7 +142,7 @@ class Eigen(NamedTuple):
         return self.U.shape[-2]
 
     def root(self, z):
-        U = self.U if self.source is None else once(self.U, self.source.fixed, _NO_DRAWS)
+        U = once(self.U, self.source.fixed, _NO_DRAWS)
         noise = jnp.sqrt(self.ridge)  # for all directions; those in U get the difference
         weights = jnp.sqrt(self.levels + self.ridge) - noise
         inside = weights[..., None] * (transpose(U) @ z[..., None])
@@ -156,15 +151,7 @@ class Eigen(NamedTuple):
     colour = root
 
     def multiply(self, B):
-        if self.source is not None:
-            return self.source.algebra().multiply(B)
-        inside = self.levels[..., None] * (transpose(self.U) @ B)
-        return self.U @ inside + self.ridge[..., None] * B
+        return self.source.algebra().multiply(B)
 
     def curved(self, s):
-        if self.source is not None:
-            return self.source.algebra().curved(s)
-        n, rank = self.U.shape[-2:]
-        if rank < n:
-            return LowRank(self.U, jnp.sqrt(self.levels), self.ridge).curved(s)
-        return Dense(self.multiply(jnp.eye(n, dtype=self.U.dtype))).curved(s)
+        return self.source.algebra().curved(s)

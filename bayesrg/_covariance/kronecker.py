@@ -8,10 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.scipy.linalg import cho_solve
 from jaxtyping import Float
 
-from .._linalg import check_factor, factor, quad_logdet, ratio
+from .._linalg import check_factor, factor, inverse, quad_logdet, ratio
 from .._numbers import known
 from .moving import held, matrix_moves
 from .noiseless import RANGE, check_range
@@ -151,8 +150,7 @@ class Blocks(NamedTuple):
     def inverses(self):
         """Return the inverse blocks (..., r, c, c), zero where a block is zero."""
         M, live = self.matrices()
-        eye = jnp.broadcast_to(jnp.eye(M.shape[-1], dtype=M.dtype), M.shape)
-        return cho_solve((factor(M), True), eye) * live[..., None, None]
+        return inverse(factor(M)) * live[..., None, None]
 
     def _check_range(self, stray, null, n):
         """Without noise, check that observations lie in the range of a kernel of rank below n.

@@ -15,28 +15,13 @@ LEFT_OUT = 16.0  # margin for leave-one-out, which also divides by the diagonal 
 
 
 def check_factor(L, remedy=LARGER, margin=1.0):
-    """Check a Cholesky factor L: raise if it failed, warn if half of its digits are lost.
+    """Check a Cholesky factor L (..., n, n): raise if it failed, warn if half its digits are lost.
 
-    Traced values are not checked: a factor that failed is nan, and samplers reject it.
-
-    Parameters
-    ----------
-    L : (..., n, n)
-    remedy : str
-        What the message advises.
-    margin : float
-        How many times larger the error of the result is than that of a quadratic form.
-
-    Raises
-    ------
-    ValueError
-        If an entry is not finite: the matrix is not positive definite at this precision.
-
-    Warns
-    -----
-    UserWarning
-        If the condition number of the matrix, times ``margin``, is above 1 / sqrt(eps) for the
-        machine precision eps.
+    It failed if an entry is not finite: the matrix is not positive definite at this precision.
+    Half of the digits are lost if the condition number, times ``margin``, is above 1 / sqrt(eps).
+    A result that is more sensitive than a quadratic form has a ``margin`` above 1. The message
+    advises the ``remedy``. A traced factor is not checked: if it failed it is nan, and samplers
+    reject it.
     """
     if isinstance(L, jax.core.Tracer) or not L.size:
         return

@@ -97,21 +97,11 @@ def log_det(L):
 
 @jax.jit  # else the loop would compile at every call
 def cholesky(A):
-    """Return the Cholesky factor of a symmetric matrix plus the smallest jitter that it needs.
+    """Return the Cholesky factor of a symmetric A (n, n) plus the smallest jitter that it needs.
 
-    Jitters of n eps, 10 n eps, ... times the mean of the diagonal are tried in turn, after none.
-
-    Parameters
-    ----------
-    A : (n, n)
-
-    Returns
-    -------
-    factor : (n, n)
-        Lower triangular. It has nan entries if no jitter was large enough.
-    jitter : ()
-        Number that was added to the diagonal; zero for a well-conditioned matrix. It acts as a
-        larger ridge, so callers report it.
+    The jitter () is returned too. It was added to the diagonal, where it acts as a larger ridge, so
+    callers report it. Jitters of 0, n eps, 10 n eps, ... times the mean of the diagonal are tried
+    in turn. The factor has nan entries if the largest of them is not enough.
     """
     # Find the jitter without derivatives, then factor once more with them.
     fixed = jax.lax.stop_gradient(A)

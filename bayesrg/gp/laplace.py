@@ -102,19 +102,9 @@ class LaplaceMarginal(dist.Distribution):
     def split(self, cutoff, rule="exact", **options):
         """Split off the first ``cutoff`` modes; the other modes stay integrated out.
 
-        Parameters
-        ----------
-        cutoff : int, number of modes to split off
-        rule : str, how the other modes enter the rest, as `MercerNormal.split` describes it
-        **options
-            Further arguments of `MercerNormal.split`.
-
-        Returns
-        -------
-        root : (..., n, cutoff)
-            Given modes ``w ~ Normal(0, 1)`` the observations follow ``rest.shift(root @ w)``.
-        rest : LaplaceMarginal
-            Distribution of the observations with the other modes integrated out.
+        The arguments are those of `MercerNormal.split`. Returns columns ``root`` (..., n, cutoff)
+        and a LaplaceMarginal ``rest``: given modes ``w ~ Normal(0, 1)``, the observations follow
+        ``rest.shift(root @ w)``.
         """
         root, rest = self.prior.split(cutoff, rule, **options)
         return root, LaplaceMarginal(rest, self.likelihood)

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from .. import _checks
 from .._callables import as_pytree
 from .._checks import ArrayLike
-from .._linalg import LEFT_OUT, check_factor, cholesky, log_det, solve, square_root
+from .._linalg import LARGER, LEFT_OUT, check_factor, cholesky, log_det, solve, square_root
 from ..kernels import Kernel
 from ..kernels.products import by_rows, product
 
@@ -240,18 +240,12 @@ def condition(
 
     prior_mean = as_pytree(_zero if mean is None else mean)
     factor, weight, jitter = _solved(kernel(X), ridge, y, _shaped(prior_mean(X), y))
-    if _checks.known(factor):
-        if not np.isfinite(np.asarray(factor)).all():
-            raise ValueError(
-                "K(X, X) + ridge I is not positive definite; give a larger ridge, or check that "
-                "the kernel is positive semi-definite"
-            )
-        if float(jitter) > 0:
-            warnings.warn(
-                f"K(X, X) + ridge I is singular in float64 (coincident inputs or a smooth kernel); "
-                f"{float(jitter):.1e} was added to its diagonal, which acts as a larger ridge",
-                stacklevel=2,
-            )
-        else:
-            check_factor(factor)
+    if _checks.known(factor) and float(jitter) > 0 and np.isfinite(np.asarray(factor)).all():
+        warnings.warn(
+            f"K(X, X) + ridge I is singular in float64 (coincident inputs or a smooth kernel); "
+            f"{float(jitter):.1e} was added to its diagonal, which acts as a larger ridge",
+            stacklevel=2,
+        )
+    else:
+        check_factor(factor, f"{LARGER}, or check that the kernel is positive semi-definite")
     return Posterior(kernel, X, y, ridge, factor, weight, jitter, prior_mean)
