@@ -87,4 +87,4 @@ def test_bad_input():
     with pytest.raises(ValueError, match=r"y has shape \(7,\)"):
         readout_posterior(F, y[:7], 0.1)
     with pytest.raises(ValueError, match="F_new has 2 columns and the posterior 3"):
-        readout_posterior(F, y, 0.1).predict(F[:, :2])
+        jax.eval_shape(lambda: readout_posterior(F, y, 0.1).predict(F[:, :2]))

@@ -66,7 +66,7 @@ _RULES = {
 RULES = ("exact", *_RULES)
 
 
-def variance_after(fn, cutoff, rule, n=None):
+def variance_after(fn, cutoff, rule, n):
     r"""Return the noise variance for the low modes, after the other modes are eliminated.
 
     Parameters
@@ -75,8 +75,7 @@ def variance_after(fn, cutoff, rule, n=None):
     cutoff : int, number of modes kept
     rule : "local", "dressed", "universal" or "truncate"
         Formula for the noise variance; see the notes.
-    n : int, optional
-        Number of training points among the rows; all of them by default.
+    n : int, number of training points, the first ones among the rows
 
     Returns
     -------
@@ -95,9 +94,7 @@ def variance_after(fn, cutoff, rule, n=None):
     ----------
     arXiv 2405.06008, equations 33 and 34 (universal).
     """
-    if _checks.choice("rule", rule, RULES) == "exact":
-        raise ValueError('rule "exact" has no diagonal noise; call split, or choose another rule')
-    variance = _RULES[rule](fn, cutoff, fn.event_shape[0] if n is None else n)
+    variance = _RULES[rule](fn, cutoff, n)
     if _checks.known(variance) and not (np.asarray(variance) > 0).all():
         raise ValueError(f'rule {rule!r} gives zero noise; give a positive ridge, or rule="exact"')
     return variance
