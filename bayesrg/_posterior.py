@@ -36,19 +36,19 @@ class LinearPosterior(eqx.Module):
         """Posterior covariance of w for each target, (k, k)."""
         return self.root @ self.root.T
 
-    def predict(self, F_new: ArrayLike, ridge: ArrayLike = 0.0):
-        """Return the mean (m,) or (m, c) and the variance (m,) of ``F_new @ w``.
+    def predict(self, features: ArrayLike, ridge: ArrayLike = 0.0):
+        """Return the mean (m,) or (m, c) and the variance (m,) of ``features @ w``.
 
-        ``F_new`` is (m, k). The noise variance ``ridge`` is added to the variance.
+        ``features`` is (m, k). The noise variance ``ridge`` is added to the variance.
         """
-        F_new = _checks.finite("F_new", F_new, ndim=2)
+        features = _checks.finite("features", features, ndim=2)
         ridge = _checks.nonnegative("ridge", ridge, ndim=0)
-        if F_new.shape[1] != self.mean.shape[0]:
+        if features.shape[1] != self.mean.shape[0]:
             raise ValueError(
-                f"F_new has {F_new.shape[1]} columns and the posterior {self.mean.shape[0]} "
+                f"features has {features.shape[1]} columns and the posterior {self.mean.shape[0]} "
                 "weights; give the same features"
             )
-        return F_new @ self.mean, ((F_new @ self.root) ** 2).sum(1) + ridge
+        return features @ self.mean, ((features @ self.root) ** 2).sum(1) + ridge
 
     def sample(self, key: Array | int, draws: int = 1) -> Array:
         """Draw weights with ``key``: (draws, k) or (draws, k, c)."""

@@ -211,8 +211,9 @@ def gp(o):
             dict(mean=lambda theta, X: theta["mean"] + X[:, 0],
                  theta0={"l": 1.0, "ridge": 0.1, "mean": 0.0},
                  bounds=({"l": 0.01, "ridge": 0.01}, {"l": 100.0, "ridge": 1.0}))),
-        "readout_posterior": (g.readout_posterior, dict(F=FEATURES, y=y, ridge=0.1, scale=1.0)),
-        "LinearPosterior.predict": (readout.predict, dict(F_new=FEATURES[:2], ridge=0.1)),
+        "readout_posterior": (
+            g.readout_posterior, dict(features=FEATURES, y=y, ridge=0.1, scale=1.0)),
+        "LinearPosterior.predict": (readout.predict, dict(features=FEATURES[:2], ridge=0.1)),
         "LinearPosterior.sample": (readout.sample, dict(key=0, draws=2)),
         "MercerNormal": (lambda **a: g.MercerNormal(**a).log_prob(y), dict(
             features=FEATURES, values=VALUES, ridge=0.1, residual=REST, loc=0.5, scale=1.0,

@@ -214,5 +214,5 @@ def once(V, A, message=FIRST_ONLY):
 
 
 @once.defjvp
-def _refuse(message, primals, tangents):
+def _raise(message, primals, tangents):
     raise NotImplementedError(message)
