@@ -106,10 +106,10 @@ class Blocks(NamedTuple):
 
         Blocks that are zero are replaced by the identity, so that all of them have an inverse.
         """
-        noise = self.ridge[..., None]
-        live = (noise > 0) | (self.kappa > _RANK * jnp.max(self.kappa, initial=0.0))
+        ridge = self.ridge[..., None]
+        live = (ridge > 0) | (self.kappa > _RANK * jnp.max(self.kappa, initial=0.0))
         eye = jnp.eye(self.order.shape[-1], dtype=self.order.dtype)
-        M = self.kappa[:, None, None] * self.order[..., None, :, :] + noise[..., None, None] * eye
+        M = self.kappa[:, None, None] * self.order[..., None, :, :] + ridge[..., None, None] * eye
         return jnp.where(live[..., None, None], M, eye), live
 
     def coordinates(self, r):

@@ -32,17 +32,17 @@ class Covariance(NamedTuple):
     def matrix(self):
         """Return the matrix, (..., n, n)."""
         K = self.prior.dense()
-        noise = self.ridge[..., None] * jnp.eye(K.shape[-1], dtype=K.dtype)
-        return self.scale[..., None, None] * K + noise
+        ridge = self.ridge[..., None] * jnp.eye(K.shape[-1], dtype=K.dtype)
+        return self.scale[..., None, None] * K + ridge
 
     def algebra(self):
         """Return a `LowRank` algebra if the prior is thin, else a `Dense` one."""
         if not self.prior.thin:
             return Dense(self.matrix())
-        noise = self.ridge
+        D = self.ridge
         if self.prior.residual is not None:
-            noise = noise + self.scale[..., None] * self.prior.residual
-        return LowRank(self.prior.features, self.amplitude(), noise, self.gram)
+            D = D + self.scale[..., None] * self.prior.residual
+        return LowRank(self.prior.features, self.amplitude(), D, self.gram)
 
     def amplitude(self):
         """Return the prior standard deviations of the modes, (..., k)."""

@@ -134,8 +134,8 @@ class MatrixMercerNormal(PriorLaw):
         K, Q = self.prior.dense(), self.order
         n, c = self.event_shape
         blocks = K[:, None, :, None] * Q[..., None, :, None, :]
-        noise = self.ridge[..., None, None] * jnp.eye(n * c, dtype=K.dtype)
-        return blocks.reshape(Q.shape[:-2] + (n * c, n * c)) + noise
+        ridge = self.ridge[..., None, None] * jnp.eye(n * c, dtype=K.dtype)
+        return blocks.reshape(Q.shape[:-2] + (n * c, n * c)) + ridge
 
     @property
     def variance(self) -> Float[Array, "*batch point output"]:

@@ -150,9 +150,8 @@ def maximise_evidence(
     results = [minimize(objective, x, jac=True, method="L-BFGS-B", bounds=limits) for x in starts]
     x, converged = _finish(objective, min(results, key=lambda found: found.fun).x, box)
     theta = _theta(x, space)
-    noise = theta["ridge"] if ridge is None else ridge
-    prior_mean = partial(mean, theta)
-    posterior = condition(make_kernel(theta), X, y, noise, mean=prior_mean)
+    ridge = theta["ridge"] if ridge is None else ridge
+    posterior = condition(make_kernel(theta), X, y, ridge, mean=partial(mean, theta))
     return Maximum(theta, posterior, converged)
 
 
@@ -166,9 +165,9 @@ def _missed(theta, mean, X, y):
 def _loss(x, space, make_kernel, mean, X, y, ridge):
     """Return minus the log evidence at x (p,), and its derivative there."""
     theta, n = space.theta(x), X.shape[0]
-    noise = theta["ridge"] if ridge is None else ridge
+    ridge = theta["ridge"] if ridge is None else ridge
     rows = _missed(theta, mean, X, y).T
-    quad, log_det = quad_logdet(make_kernel(theta)(X) + noise * jnp.eye(n, dtype=X.dtype), rows)
+    quad, log_det = quad_logdet(make_kernel(theta)(X) + ridge * jnp.eye(n, dtype=X.dtype), rows)
     return 0.5 * (quad.sum() + rows.shape[0] * (log_det + n * np.log(2 * np.pi)))
 
 
