@@ -222,14 +222,15 @@ class _Space(eqx.Module):
     def __init__(self, theta0, has_mean):
         def number(path, v):
             if has_mean and _is(path, "mean"):
-                return np.asarray(_checks.finite('theta0["mean"]', v), float)
-            return np.asarray(_checks.positive("theta0", v), float)
+                return _checks.on_64_bits('theta0["mean"]', v)
+            return _checks.on_64_bits("theta0", v, _checks.positive)
 
+        # NumPy, because a program around the call would trace operations of JAX.
         theta0 = jax.tree.map_with_path(number, theta0)
-        flat, self.unravel = ravel_pytree(theta0)
         self.real, self.ridge = _entry(theta0, "mean") & has_mean, _entry(theta0, "ridge")
-        self.centre, self.unit = np.asarray(flat), np.ones(flat.size)
-        self.start = np.where(self.real, 0.0, np.log(np.where(self.real, 1.0, flat)))
+        self.centre = np.concatenate([np.zeros(0), *map(np.ravel, jax.tree.leaves(theta0))])
+        self.start = np.where(self.real, 0.0, np.log(np.where(self.real, 1.0, self.centre)))
+        self.unit, self.unravel = np.ones(self.start.size), ravel_pytree(theta0)[1]
 
     def theta(self, x):
         """Return the hyper-parameters at x (p,), a pytree like theta0."""
