@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a model that is linear in its weights has learnt: one normal law for all of them."""
+"""Normal posterior of the weights of a model that is linear in them."""
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -11,16 +11,16 @@ from ._checks import ArrayLike
 
 
 class LinearPosterior(eqx.Module):
-    r"""Normal law of the weights w of a function :math:`f = Fw`, given observations.
+    r"""Normal distribution of the weights w of a function :math:`f = Fw`, given observations.
 
     Attributes
     ----------
     mean : (k,), or (k, c) for c targets
     root : (k, k)
-        A square root of the covariance, which all targets share: it is ``root @ root.T``.
+        A square root of the covariance, which is ``root @ root.T`` for every target.
     log_evidence : ()
         Log density of the observations with the weights integrated out, summed over targets;
-        None where the weights were not fitted to observations.
+        None if the weights were not fitted to observations.
 
     References
     ----------
@@ -33,23 +33,22 @@ class LinearPosterior(eqx.Module):
 
     @property
     def cov(self) -> Float[Array, "mode mode_bis"]:
-        """Posterior covariance of w, (k, k), the same for all targets."""
+        """Posterior covariance of w for each target, (k, k)."""
         return self.root @ self.root.T
 
-    def predict(self, F_new: ArrayLike, ridge: ArrayLike = 0.0):
-        """Return the mean (m,) or (m, c) and the variance (m,) of ``F_new @ w``.
+    def predict(self, features: ArrayLike, ridge: ArrayLike = 0.0):
+        """Return the mean (m,) or (m, c) and the variance (m,) of ``features @ w``.
 
-        ``F_new`` is (m, k). With the noise variance ``ridge`` the variance is that of a new
-        observation.
+        ``features`` is (m, k). The noise variance ``ridge`` is added to the variance.
         """
-        F_new = _checks.finite("F_new", F_new, ndim=2)
+        features = _checks.finite("features", features, ndim=2)
         ridge = _checks.nonnegative("ridge", ridge, ndim=0)
-        if F_new.shape[1] != self.mean.shape[0]:
+        if features.shape[1] != self.mean.shape[0]:
             raise ValueError(
-                f"F_new has {F_new.shape[1]} columns and the posterior {self.mean.shape[0]} "
+                f"features has {features.shape[1]} columns and the posterior {self.mean.shape[0]} "
                 "weights; give the same features"
             )
-        return F_new @ self.mean, ((F_new @ self.root) ** 2).sum(1) + ridge
+        return features @ self.mean, ((features @ self.root) ** 2).sum(1) + ridge
 
     def sample(self, key: Array | int, draws: int = 1) -> Array:
         """Draw weights with ``key``: (draws, k) or (draws, k, c)."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A Gaussian prior at points: mode functions, their variances, and what the modes leave out."""
+"""Gaussian prior of a function at points: modes, their variances, and what the modes leave out."""
 
 import equinox as eqx
 import jax
@@ -14,19 +14,19 @@ from ._linalg import pairs, pairs_of_root, safe_sqrt, square_root
 
 
 class PriorAt(eqx.Module):
-    """A Gaussian prior of a function at n points, as modes and what they leave out.
+    """Gaussian prior of a function at n points, as modes and what they leave out.
 
     Its covariance is ``features diag(values) features^T + residual``. The method ``at`` of a kernel
-    or a spectrum makes one.
+    or a spectrum returns one.
 
     Parameters
     ----------
-    features : (n, k) mode functions at the points
-    values : (..., k) prior variances of the modes
+    features : (n, k), mode functions at the points
+    values : (..., k), prior variances of the modes
     residual : (n,) or (n, n), optional
         Prior covariance that the modes leave out; (n,) is a diagonal matrix.
     tail : (), optional
-        Mean prior variance outside the modes, by default that at the points.
+        Mean prior variance outside the modes; by default that of the residual at the points.
     orthonormal : bool
         Whether the features are orthonormal under the data measure.
     """
@@ -64,7 +64,7 @@ class PriorAt(eqx.Module):
 
     @property
     def thin(self) -> bool:
-        """Whether there are fewer modes than points, and all else is diagonal."""
+        """Whether there are fewer modes than points, and the residual is diagonal or absent."""
         n, k = self.features.shape
         return k < n and not self.correlated
 
@@ -89,33 +89,33 @@ class PriorAt(eqx.Module):
         return self._with(features=self.features[:, cutoff:], values=self.values[..., cutoff:])
 
     def variance(self) -> Float[Array, "*batch point"]:
-        """Prior variance at each point, (..., n)."""
+        """Return the prior variance at each point, (..., n)."""
         variance = self.values @ self.features.T**2
         if self.residual is None:
             return variance
         return variance + (jnp.diagonal(self.residual) if self.correlated else self.residual)
 
     def cross(self, n: int) -> Float[Array, "*batch first other"]:
-        """Prior covariance between the first n points and the others, (..., n, m)."""
+        """Return the prior covariance between the first n points and the others, (..., n, m)."""
         n = _checks.whole("n", n, most=self.features.shape[0])
         cross = (self.features[:n] * self.values[..., None, :]) @ self.features[n:].T
         return cross + self.residual[:n, n:] if self.correlated else cross
 
     def dense(self) -> Float[Array, "*batch point point_bis"]:
-        """Prior covariance of all points, (..., n, n)."""
+        """Return the prior covariance of all points, (..., n, n)."""
         K = (self.features * self.values[..., None, :]) @ self.features.T
         if self.residual is None:
             return K
         return K + (self.residual if self.correlated else jnp.diag(self.residual))
 
     def columns(self) -> Float[Array, "*batch point mode"]:
-        """Features times prior standard deviations, (..., n, k)."""
+        """Return features times prior standard deviations, (..., n, k)."""
         return self.features * safe_sqrt(self.values)[..., None, :]
 
     def root(self) -> Float[Array, "*batch point column"]:
-        """Columns A of the whole prior, whose covariance is ``A @ A.T``: (..., n, p).
+        """Return columns A (..., n, p) of the whole prior, whose covariance is ``A @ A.T``.
 
-        Derivatives in features, values and residual exist, also where eigenvalues meet.
+        Derivatives in features, values and residual exist, also where eigenvalues are equal.
         """
         columns = self.columns()
         if self.residual is None:
@@ -127,9 +127,10 @@ class PriorAt(eqx.Module):
     def eigenpairs(
         self, cutoff: int = 0
     ) -> tuple[Float[Array, "point mode"], Float[Array, " mode"]]:
-        """Diagonalise the modes from ``cutoff`` on with the residual, once outside a sampler.
+        """Return eigenpairs of the modes from ``cutoff`` on with the residual.
 
-        Returns eigenvectors (n, r) and falling eigenvalues (r,) as `bayesrg.gp.eigenpairs` does.
+        Compute them once, outside a sampler. The eigenvectors are (n, r), the eigenvalues (r,),
+        largest first, as `bayesrg.gp.eigenpairs` describes.
         """
         _checks.require_x64("gp.eigenpairs")
         high = jax.tree.map(lambda x: x.astype(float), self.high(cutoff))
@@ -140,7 +141,10 @@ class PriorAt(eqx.Module):
         return vectors, jnp.clip(eigenvalues, 0.0)
 
     def _with(self, **changes):
-        """Return a copy with some fields replaced by parts of them, which need no new check."""
+        """Return a copy with some fields replaced by parts of them.
+
+        It does not call ``__init__``: parts of what was checked need no check.
+        """
         new = object.__new__(PriorAt)
         for name, value in (vars(self) | changes).items():
             object.__setattr__(new, name, value)

@@ -208,8 +208,9 @@ def gp(o):
             dict(mean=lambda theta, X: theta["mean"] + X[:, 0],
                  theta0={"l": 1.0, "ridge": 0.1, "mean": 0.0},
                  bounds=({"l": 0.01, "ridge": 0.01}, {"l": 100.0, "ridge": 1.0}))),
-        "readout_posterior": (g.readout_posterior, dict(F=FEATURES, y=y, ridge=0.1, scale=1.0)),
-        "LinearPosterior.predict": (readout.predict, dict(F_new=FEATURES[:2], ridge=0.1)),
+        "readout_posterior": (
+            g.readout_posterior, dict(features=FEATURES, y=y, ridge=0.1, scale=1.0)),
+        "LinearPosterior.predict": (readout.predict, dict(features=FEATURES[:2], ridge=0.1)),
         "LinearPosterior.sample": (readout.sample, dict(key=0, draws=2)),
         "MercerNormal": (lambda **a: g.MercerNormal(**a).log_prob(y), dict(
             features=FEATURES, values=VALUES, ridge=0.1, residual=REST, loc=0.5, scale=1.0,
@@ -218,12 +219,11 @@ def gp(o):
             features=FEATURES, values=VALUES, ridge=0.1, order=np.eye(2), residual=REST, loc=0.5,
             factor=np.eye(2))),
         "EffectiveNormal": (lambda **a: g.EffectiveNormal(**a).log_prob(y), dict(
-            loc=np.zeros(6), noise=np.full(6, 0.2), ridge=REST, eliminated=np.ones(6))),
+            loc=np.zeros(6), noise_variance=np.full(6, 0.2), ridge=REST, eliminated=np.ones(6))),
         "LaplaceMarginal": (lambda **a: g.LaplaceMarginal(**a).log_prob(labels),
                             dict(prior=o.one, likelihood=bernoulli)),
-        "LaplaceMarginal.loo": (laplace.loo, dict(value=labels, order=11)),
     }  # fmt: skip
-    for name in ("log_prob", "mode", "posterior", "correction", "krige"):
+    for name in ("log_prob", "loo", "mode", "posterior", "correction", "krige"):
         found[f"LaplaceMarginal.{name}"] = (getattr(laplace, name), dict(value=labels))
     for name in ("log_prob", "loo", "krige"):
         found[f"MercerNormal.{name}"] = (getattr(o.one, name), dict(value=y))

@@ -16,6 +16,8 @@ RECORDS = """
     data.Data dynamics.DIVERGED dynamics.GO dynamics.REACHED dynamics.Algorithm
     dynamics.Info dynamics.State
     dynamics.Trajectory gp.LinearPosterior gp.Maximum gp.Posterior inference.GridPosterior
+    dynamics.Info dynamics.LinearDynamics dynamics.Preconditioner dynamics.State
+    dynamics.Trajectory gp.LinearPosterior gp.Posterior inference.GridPosterior
     inference.PathEvidence inference.Sampler inference.SamplingWarning io.SaveError
     dynamics.Info dynamics.LinearDynamics dynamics.Preconditioner dynamics.State
     dynamics.Trajectory gp.LinearPosterior gp.Maximum gp.Posterior inference.Sampler

@@ -17,6 +17,7 @@ from bayesrg import rg
 from bayesrg.gp import LaplaceMarginal, MercerNormal, eigenpairs
 from bayesrg.models import gp_classification
 
+SLOW = pytest.mark.slow
 p = fourier_problem()
 JITTER = 1e-6
 RESIDUAL = np.linspace(0.01, 0.2, 24)
@@ -55,10 +56,19 @@ CASES = [  # name, modes, residual, modes that are explicit
 ]
 
 
+RARE = {("low", 0), ("diagonal", 9), ("full", 9)}  # the algebra of another case, other sizes
+
+
 @pytest.mark.parametrize(
     "k, residual, cutoff",
     [
-        pytest.param(k, residual, cutoff, id=f"{name}-{cutoff}")
+        pytest.param(
+            k,
+            residual,
+            cutoff,
+            id=f"{name}-{cutoff}",
+            marks=[SLOW] if (name, cutoff) in RARE else [],
+        )
         for name, k, residual, cutoffs in CASES
         for cutoff in cutoffs
     ],
@@ -121,13 +131,19 @@ def test_sites_axes_and_density():
     assert "f_white" not in shapes(rg.coarsen(latent, f=rg.Coarse(5)))
 
 
-@pytest.mark.parametrize("rule", [r for r in rg.coarse.RULES if r != "exact"])
+@pytest.mark.parametrize(
+    "rule", ["local", "dressed", *(pytest.param(r, marks=SLOW) for r in ("universal", "truncate"))]
+)
 def test_other_rules_leave_independent_points(rule):
 
     @jax.jit
     def found():
         trace, (root, rest) = traced(whitened(5, rule)), prior().split(5, rule)
-        return [trace[name]["value"] for name in ("f_modes", "f_white", "f")], root, rest.noise
+        return (
+            [trace[name]["value"] for name in ("f_modes", "f_white", "f")],
+            root,
+            rest.noise_variance,
+        )
 
     (w, z, f), root, noise = jax.device_get(found())
     np.testing.assert_allclose(f, root @ w + np.sqrt(noise) * z, rtol=1e-12)
@@ -143,7 +159,9 @@ def test_centred_and_white_draws_have_one_law():
         assert (np.abs(draws["f"].mean(0)) < 5 * np.sqrt(np.diag(C) / 20_000)).all()
 
 
-@pytest.mark.parametrize("kind", ["plate", "expand", "to_event", "batched"])
+@pytest.mark.parametrize(
+    "kind", ["plate", "to_event", "batched", pytest.param("expand", marks=SLOW)]
+)
 def test_each_function_has_its_own_white_numbers(kind):
     def model():
         if kind == "plate":

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Algebra of a covariance that is stored as a matrix, and helpers of all algebras."""
+"""Algebra of a covariance that is stored as a matrix, and what other algebras share."""
 
 import warnings
 from typing import NamedTuple
@@ -9,8 +9,7 @@ import numpy as np
 from jax import Array
 from jax.scipy.linalg import solve_triangular
 
-from .. import _linalg
-from .._linalg import factor, quad_logdet
+from .._linalg import LARGER, LEFT_OUT, factor, log_det, quad_logdet
 from .._numbers import known
 
 REMEDY = (
@@ -23,7 +22,17 @@ def transpose(A):
     return jnp.swapaxes(A, -1, -2)
 
 
-def warn_if_lost(what, share, remedy=_linalg.LARGER):
+def whiten(L, B, trans=0):
+    """Return ``L^-1 B``, or ``L^-T B`` with ``trans=1``, for L (..., n, n) and B (..., n, m).
+
+    L is lower triangular. Axes in front are broadcast, which `solve_triangular` does not do.
+    """
+    batch = jnp.broadcast_shapes(L.shape[:-2], B.shape[:-2])
+    L, B = (jnp.broadcast_to(x, batch + x.shape[-2:]) for x in (L, B))
+    return solve_triangular(L, B, lower=True, trans=trans)
+
+
+def warn_if_lost(what, share):
     """Warn if a difference has lost half of its digits.
 
     ``what`` names the difference and ``share`` is the difference over the number from which
@@ -35,7 +44,7 @@ def warn_if_lost(what, share, remedy=_linalg.LARGER):
     if least < np.sqrt(float(np.finfo(share.dtype).eps)):
         warnings.warn(
             f"{what} is a difference of nearly equal numbers, {max(least, 0.0):.1e} of their size, "
-            f"so half of its digits are lost or more; {remedy}",
+            f"so half of its digits are lost or more; {LARGER}",
             stacklevel=3,
         )
 
@@ -48,34 +57,28 @@ class Dense(NamedTuple):
     def inner(self):
         return self.matrix
 
+    def factor(self, margin=1.0):
+        return factor(self.matrix, REMEDY, margin)
+
     def quad_logdet(self, r):
         if not known(self.matrix):
             return quad_logdet(self.matrix, r)
-        L, white = self._whiten(transpose(r))
-        return (white**2).sum(-2), _linalg.log_det(L)
-
-    def _whiten(self, B, margin=1.0):
-        L = factor(self.matrix, REMEDY, margin)
-        batch = jnp.broadcast_shapes(L.shape[:-2], B.shape[:-2])
-        L = jnp.broadcast_to(L, batch + L.shape[-2:])
-        return L, solve_triangular(L, jnp.broadcast_to(B, batch + B.shape[-2:]), lower=True)
+        L = self.factor()
+        return (whiten(L, transpose(r)) ** 2).sum(-2), log_det(L)
 
     def solve(self, B):
-        L, white = self._whiten(B)
-        return solve_triangular(L, white, lower=True, trans=1)
-
-    def quad(self, B):
-        return (self._whiten(B)[1] ** 2).sum(-2)
+        L = self.factor()
+        return whiten(L, whiten(L, B), trans=1)
 
     def inverse_diag(self):
         eye = jnp.eye(self.matrix.shape[-1], dtype=self.matrix.dtype)
-        return (self._whiten(eye, _linalg.LEFT_OUT)[1] ** 2).sum(-2)
+        return (whiten(self.factor(LEFT_OUT), eye) ** 2).sum(-2)
 
     def white_size(self):
         return self.matrix.shape[-1]
 
     def colour(self, z):
-        return (factor(self.matrix, REMEDY) @ z[..., None])[..., 0]
+        return (self.factor() @ z[..., None])[..., 0]
 
     root = colour
 

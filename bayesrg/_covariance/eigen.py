@@ -9,10 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from .. import _linalg
+from .._linalg import FIRST_ONLY, LEFT_OUT, once, warn_condition
 from .._numbers import known
-from .dense import Dense, transpose, warn_if_lost
-from .low_rank import LowRank
+from .dense import transpose, warn_if_lost
 from .moving import held, matrix_moves
 from .parts import Covariance
 
@@ -33,17 +32,14 @@ def _by_pairs(verb, pairs, *args):
 @_by_pairs.def_jvp
 def _by_pairs_jvp(primals, tangents):
     (verb, pairs, *args), (_, d_pairs, *d_args) = primals, tangents
-    source, d_source = pairs.source, None if d_pairs is None else d_pairs.source
-    if d_source is not None:
-        if matrix_moves(d_source.fixed, d_pairs.U, d_pairs.eigenvalues):
-            return _by_matrix(verb, pairs, args, d_source, d_args)
+    if d_pairs is not None and d_pairs.source is not None:
+        if matrix_moves(d_pairs.source.fixed, d_pairs.U, d_pairs.eigenvalues):
+            return _by_matrix(verb, pairs, args, d_pairs.source, d_args)
 
     # The matrix is constant in this derivative. A second derivative in the matrix would be wrong,
     # so mark the eigenpairs to raise an error then.
-    if source is not None:
-        given = (pairs.U, pairs.eigenvalues, source.fixed)
-        U, eigenvalues = held(*given, _linalg.FIRST_ONLY, False)
-        pairs = pairs._replace(U=U, eigenvalues=eigenvalues)
+    U, eigenvalues = held(pairs.U, pairs.eigenvalues, pairs.source.fixed, FIRST_ONLY, False)
+    pairs = pairs._replace(U=U, eigenvalues=eigenvalues)
 
     def fixed(pairs, *args):
         return getattr(pairs, "_" + verb)(*args)
@@ -68,41 +64,37 @@ def _by_matrix(verb, pairs, args, d_source, d_args):
 
 
 class Eigen(NamedTuple):
-    """Algebra of ``U diag(l) U^T + ridge I``.
+    """Algebra of ``U diag(l) U^T + ridge I``, where l is ``scale * eigenvalues``.
 
     ``U`` is (..., n, r) with orthonormal columns, ``eigenvalues`` (..., r) and ``ridge`` (..., 1).
     If r < n, directions outside the columns of ``U`` have the ridge alone. ``source`` is this
-    matrix as a `Covariance`. Derivatives in the matrix come from it, because eigenvectors have no
-    derivative where eigenvalues coincide. With a source, l are the eigenvalues times its scale.
+    matrix as a `Covariance`, with the scale. Derivatives in the matrix come from it, because
+    eigenvectors have no derivative where eigenvalues coincide.
     """
 
     U: Array
     eigenvalues: Array
     ridge: Array
-    source: Covariance | None = None
+    source: Covariance
 
     @property
     def levels(self):
         """Prior variances along the columns of U, (..., r)."""
-        return (
-            self.eigenvalues
-            if self.source is None
-            else self.source.scale[..., None] * self.eigenvalues
-        )
+        return self.source.scale[..., None] * self.eigenvalues
 
-    def judged(self, margin=1.0, dense=False):
+    def checked(self, margin=1.0, dense=False):
         """Return this algebra, after a warning if the matrix has round-off as large as the ridge.
 
         Eigenpairs computed from columns do not have this round-off. They are checked only if the
         matrix is used too (``dense``). The result loses ``margin`` times more digits than a
         quadratic form.
         """
-        if dense or (self.source is not None and self.source.prior.correlated):
+        if dense or self.source.prior.correlated:
             readable = known(self.levels) and known(self.ridge)
             if readable and self.levels.size:
                 total = np.asarray(self.levels + self.ridge)
                 condition = (total.max(-1) / np.maximum(total.min(-1), 1e-300)).max()
-                _linalg.judge_condition(condition, self.U.shape, self.U.dtype, margin=margin)
+                warn_condition(condition, self.U.shape, self.U.dtype, margin=margin)
         return self
 
     def _parts(self, B):
@@ -112,7 +104,7 @@ class Eigen(NamedTuple):
         return inside, None if complete else B - self.U @ inside
 
     def quad_logdet(self, r):
-        return _by_pairs("quad_logdet", self.judged(), r)
+        return _by_pairs("quad_logdet", self.checked(), r)
 
     def _quad_logdet(self, r):
         variance = self.levels + self.ridge
@@ -120,29 +112,24 @@ class Eigen(NamedTuple):
         log_det = jnp.log(variance).sum(-1)
         if rank < n:
             log_det = log_det + (n - rank) * jnp.log(self.ridge[..., 0])
-        return self._quad(transpose(r)), log_det
+        inside, outside = self._parts(transpose(r))
+        quad = ((1.0 / variance)[..., None, :] @ inside**2)[..., 0, :]
+        if outside is not None:
+            quad = quad + (outside**2).sum(-2) / self.ridge
+        return quad, log_det
 
     def solve(self, B):
-        return _by_pairs("solve", self.judged(), B)
+        return _by_pairs("solve", self.checked(), B)
 
     def _solve(self, B):
         inside, outside = self._parts(B)
         result = self.U @ (inside / (self.levels + self.ridge)[..., None])
         return result if outside is None else result + outside / self.ridge[..., None]
 
-    def quad(self, B):
-        return _by_pairs("quad", self.judged(), B)
-
-    def _quad(self, B):
-        inside, outside = self._parts(B)
-        weights = 1.0 / (self.levels + self.ridge)
-        result = (weights[..., None, :] @ inside**2)[..., 0, :]
-        return result if outside is None else result + (outside**2).sum(-2) / self.ridge
-
     def inverse_diag(self):
         if self.U.shape[-1] < self.U.shape[-2]:
             warn_if_lost("the inverse's diagonal", 1.0 - (self.U**2).sum(-1))
-        return _by_pairs("inverse_diag", self.judged(_linalg.LEFT_OUT))
+        return _by_pairs("inverse_diag", self.checked(LEFT_OUT))
 
     def _inverse_diag(self):
         weights = 1.0 / (self.levels + self.ridge)
@@ -155,7 +142,7 @@ class Eigen(NamedTuple):
         return self.U.shape[-2]
 
     def root(self, z):
-        U = self.U if self.source is None else _linalg.once(self.U, self.source.fixed, _NO_DRAWS)
+        U = once(self.U, self.source.fixed, _NO_DRAWS)
         noise = jnp.sqrt(self.ridge)  # for all directions; those in U get the difference
         weights = jnp.sqrt(self.levels + self.ridge) - noise
         inside = weights[..., None] * (transpose(U) @ z[..., None])
@@ -164,15 +151,7 @@ class Eigen(NamedTuple):
     colour = root
 
     def multiply(self, B):
-        if self.source is not None:
-            return self.source.algebra().multiply(B)
-        inside = self.levels[..., None] * (transpose(self.U) @ B)
-        return self.U @ inside + self.ridge[..., None] * B
+        return self.source.algebra().multiply(B)
 
     def curved(self, s):
-        if self.source is not None:
-            return self.source.algebra().curved(s)
-        n, rank = self.U.shape[-2:]
-        if rank < n:
-            return LowRank(self.U, jnp.sqrt(self.levels), self.ridge).curved(s)
-        return Dense(self.multiply(jnp.eye(n, dtype=self.U.dtype))).curved(s)
+        return self.source.algebra().curved(s)

@@ -8,10 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.scipy.linalg import cho_solve
 from jaxtyping import Float
 
-from .._linalg import factor, judge, quad_logdet
+from .._linalg import check_factor, factor, inverse, quad_logdet, ratio
 from .._numbers import known
 from .moving import held, matrix_moves
 from .noiseless import RANGE, check_range
@@ -107,10 +106,10 @@ class Blocks(NamedTuple):
 
         Blocks that are zero are replaced by the identity, so that all of them have an inverse.
         """
-        noise = self.ridge[..., None]
-        live = (noise > 0) | (self.kappa > _RANK * jnp.max(self.kappa, initial=0.0))
+        ridge = self.ridge[..., None]
+        live = (ridge > 0) | (self.kappa > _RANK * jnp.max(self.kappa, initial=0.0))
         eye = jnp.eye(self.order.shape[-1], dtype=self.order.dtype)
-        M = self.kappa[:, None, None] * self.order[..., None, :, :] + noise[..., None, None] * eye
+        M = self.kappa[:, None, None] * self.order[..., None, :, :] + ridge[..., None, None] * eye
         return jnp.where(live[..., None, None], M, eye), live
 
     def coordinates(self, r):
@@ -130,7 +129,7 @@ class Blocks(NamedTuple):
         inside, outside = self.coordinates(r)
         M, live = self.matrices()
         if not isinstance(M, jax.core.Tracer):
-            judge(jnp.linalg.cholesky(M))
+            check_factor(jnp.linalg.cholesky(M))
         M = jnp.broadcast_to(M, r.shape[:-2] + M.shape[-3:])
         quad, log_det = quad_logdet(M, inside[..., None, :])
         terms = jnp.where(live, quad[..., 0] + log_det + c * np.log(2 * np.pi), 0.0)
@@ -144,19 +143,23 @@ class Blocks(NamedTuple):
         # Without noise nothing may lie outside, or in a direction without variance.
         stray = outside + jnp.where(live, 0.0, (inside**2).sum(-1)).sum(-1)
         stray = stray > RANGE**2 * (r**2).sum((-2, -1))
-        _refuse_outside(stray, self.ridge, missing + (~live).sum(-1), n)
+        self._check_range(stray, missing + (~live).sum(-1), n)
         null = jnp.where(self.ridge > 0, null, jnp.where(stray, jnp.inf, 0.0))
         return -0.5 * (terms.sum(-1) + null)
 
     def inverses(self):
         """Return the inverse blocks (..., r, c, c), zero where a block is zero."""
         M, live = self.matrices()
-        eye = jnp.broadcast_to(jnp.eye(M.shape[-1], dtype=M.dtype), M.shape)
-        return cho_solve((factor(M), True), eye) * live[..., None, None]
+        return inverse(factor(M)) * live[..., None, None]
 
-    def _precision(self):
-        positive = self.ridge > 0
-        return jnp.where(positive, 1.0 / jnp.where(positive, self.ridge, 1.0), 0.0)
+    def _check_range(self, stray, null, n):
+        """Without noise, check that observations lie in the range of a kernel of rank below n.
+
+        ``stray`` says which observations do not, ``null`` is n minus the rank.
+        """
+        if all(known(part) for part in (stray, self.ridge, null)):
+            null = np.where(np.asarray(self.ridge) == 0, np.asarray(null), 0)
+            check_range(n, n - null.max(), (np.asarray(stray) & (null > 0)).any())
 
     def solve(self, r, inverses):
         """Return the inverse covariance times r (..., n, c), given the inverse blocks."""
@@ -166,7 +169,7 @@ class Blocks(NamedTuple):
             weight = self.vectors @ weight
         if outside is None:
             return weight
-        return weight + outside * self._precision()[..., None, None]
+        return weight + ratio(outside, self.ridge[..., None, None])
 
     def inverse_diag(self, inverses):
         """Return the diagonal blocks of the inverse covariance, (..., n, c, c)."""
@@ -175,16 +178,5 @@ class Blocks(NamedTuple):
         inside = jnp.einsum("ij,...jab->...iab", self.vectors**2, inverses)
         if self.vectors.shape[0] == self.vectors.shape[1]:
             return inside
-        rest = (1.0 - (self.vectors**2).sum(-1)) * self._precision()[..., None]
+        rest = ratio(1.0 - (self.vectors**2).sum(-1), self.ridge[..., None])
         return inside + rest[..., None, None] * jnp.eye(inside.shape[-1], dtype=inside.dtype)
-
-
-def _refuse_outside(stray, ridge, null, n):
-    """Without noise, check that observations lie in the range of a kernel of rank below n.
-
-    ``stray`` says which observations do not, ``null`` is n minus the rank.
-    """
-    if not all(known(part) for part in (stray, ridge, null)):
-        return
-    null = np.where(np.asarray(ridge) == 0, np.asarray(null), 0)
-    check_range(n, n - null.max(), (np.asarray(stray) & (null > 0)).any())

@@ -10,9 +10,8 @@ import jax.numpy as jnp
 from jax import Array
 from jax.scipy.linalg import solve_triangular
 
-from .. import _linalg
-from .._linalg import factor
-from .dense import REMEDY, transpose, warn_if_lost
+from .._linalg import factor, inverse, log_det, ratio
+from .dense import REMEDY, transpose, warn_if_lost, whiten
 
 
 def _system(F, w, D):
@@ -25,12 +24,7 @@ def _system(F, w, D):
 
 def _back(L, rows):
     """Return the inverse of ``L L^T`` times each of the rows (..., m, k)."""
-    batch = jnp.broadcast_shapes(L.shape[:-2], rows.shape[:-2])
-    L = jnp.broadcast_to(L, batch + L.shape[-2:])
-    white = solve_triangular(
-        L, transpose(jnp.broadcast_to(rows, batch + rows.shape[-2:])), lower=True
-    )
-    return transpose(solve_triangular(L, white, lower=True, trans=1))
+    return transpose(whiten(L, whiten(L, transpose(rows)), trans=1))
 
 
 def _weights(A, scaled, back, b):
@@ -67,8 +61,8 @@ def _regress_jvp(primals, tangents):
 
     # From (I + A^T D^-1 A) u = A^T D^-1 b, with M the matrix on the left:
     #   M du = dA^T D^-1 e - A^T D^-2 dD e + A^T D^-1 (db - dA u).
-    # Of dA = dF w + F dw the second part gives 2 q - M q, with q = u dw / w.
-    q, moved = _pull(w, u) * dw[..., None, :], dF * w[..., None, :]
+    # Of dA = dF w + F dw the second part gives 2 q - M q, with q = u dw / w: F^T D^-1 e is u / w.
+    q, moved = ratio(u, w[..., None, :]) * dw[..., None, :], dF * w[..., None, :]
     if D.shape[-1] == 1:
         louder = u * (dD / D)[..., None, :]
     else:
@@ -77,12 +71,6 @@ def _regress_jvp(primals, tangents):
     push = 2.0 * q - louder + (e / D[..., None, :]) @ moved + given @ scaled
     step = _back(L, push)
     return (u, e), (step - q, given - step @ transpose(A))
-
-
-def _pull(w, u):
-    """Return ``F^T D^-1 e`` of the regression as u / w, and 0 where w is 0, (..., m, k)."""
-    w = w[..., None, :]
-    return jnp.where(w != 0, u / jnp.where(w != 0, w, 1.0), 0.0)
 
 
 @jax.custom_jvp
@@ -95,29 +83,29 @@ def _fit(F, w, D, b):
     """
     A, scaled, L = _system(F, w, D)
     u, e = _weights(A, scaled, partial(_back, L), b)
-    return (e**2 / D[..., None, :]).sum(-1) + (u**2).sum(-1), _linalg.log_det(L)
+    return (e**2 / D[..., None, :]).sum(-1) + (u**2).sum(-1), log_det(L)
 
 
 @_fit.defjvp
 def _fit_jvp(primals, tangents):
     (F, w, D, b), (dF, dw, dD, db) = primals, tangents
     A, scaled, L = _system(F, w, D)
-    inverse = _linalg.inverse(L)  # one product in place of several solves
-    u, e = _weights(A, scaled, lambda rows: rows @ inverse, b)
-    slope = scaled @ inverse
+    M_inverse = inverse(L)  # one product in place of several solves
+    u, e = _weights(A, scaled, lambda rows: rows @ M_inverse, b)
+    slope = scaled @ M_inverse
 
     # u minimises the quadratic form, so that its change is of second order: keep F, w, D and b
     steep = e / D[..., None, :]
     moved = dF * w[..., None, :]
     d_quad = 2.0 * (steep * (db - u @ transpose(moved))).sum(-1)
-    d_quad = d_quad - 2.0 * (u * _pull(w, u) * dw[..., None, :]).sum(-1)
+    d_quad = d_quad - 2.0 * (u * ratio(u, w[..., None, :]) * dw[..., None, :]).sum(-1)
     d_quad = d_quad - (steep**2 * dD[..., None, :]).sum(-1)
 
     # d ln|M| = tr(M^-1 dM), with slope = D^-1 A M^-1
     dA = moved + F * dw[..., None, :]
     d_log_det = 2.0 * (slope * dA).sum((-2, -1)) - ((slope * scaled).sum(-1) * dD).sum(-1)
     quad = (e * steep).sum(-1) + (u**2).sum(-1)
-    return (quad, _linalg.log_det(L)), (d_quad, d_log_det)
+    return (quad, log_det(L)), (d_quad, d_log_det)
 
 
 @jax.custom_jvp
@@ -139,9 +127,8 @@ def _precision_jvp(primals, tangents):
     known = (A * T).sum(-1)  # C^-1 has the diagonal (1 - known) / D
 
     # dC = dA A^T + A dA^T + dD with dA = dF w + A dw/w: parts by columns, by values and by noise.
-    ratio = jnp.where(w != 0, dw / jnp.where(w != 0, w, 1.0), 0.0)
     by_columns = ((moved / D[..., None] - T @ (transpose(scaled) @ moved)) * T).sum(-1)
-    by_values = (T**2 * ratio[..., None, :]).sum(-1)
+    by_values = (T**2 * ratio(dw, w)[..., None, :]).sum(-1)
     if D.shape[-1] == 1:
         by_noise = (1.0 - known - D * (T**2).sum(-1)) * dD / D**2
     else:
@@ -208,16 +195,9 @@ class LowRank(NamedTuple):
     def solve(self, B):
         return transpose(_regress(self.F, self.w, self.D, transpose(B))[1]) / self.D[..., None]
 
-    def quad(self, B):
-        return _fit(self.F, self.w, self.D, transpose(B))[0]
-
     def leverage(self, A):
         """Return the variance of ``A @ w`` given observations, (..., m), for rows A (..., m, k)."""
-        L = factor(self.inner(), REMEDY)
-        batch = jnp.broadcast_shapes(L.shape[:-2], A.shape[:-2])
-        L = jnp.broadcast_to(L, batch + L.shape[-2:])
-        A = jnp.broadcast_to(A, batch + A.shape[-2:])
-        return (solve_triangular(L, transpose(A), lower=True) ** 2).sum(-2)
+        return (whiten(factor(self.inner(), REMEDY), transpose(A)) ** 2).sum(-2)
 
     def inverse_diag(self):
         precision = _precision(self.F, self.w, self.D)
@@ -250,8 +230,7 @@ class LowRank(NamedTuple):
             rows = inside.reshape(-1, S.shape[-1])
             low = solve_triangular(S, rows.T, lower=True).T.reshape(inside.shape)
         else:
-            S = jnp.broadcast_to(S, inside.shape[:-1] + S.shape[-2:])
-            low = solve_triangular(S, inside[..., None], lower=True)[..., 0]
+            low = whiten(S, inside[..., None])[..., 0]
         return noise * z + (self.A @ low[..., None])[..., 0]
 
     def multiply(self, B):

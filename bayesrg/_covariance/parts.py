@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
-from .. import _linalg
+from .._linalg import safe_sqrt
 from .._prior import PriorAt
 from .dense import Dense
 from .low_rank import LowRank
@@ -32,18 +32,18 @@ class Covariance(NamedTuple):
     def matrix(self):
         """Return the matrix, (..., n, n)."""
         K = self.prior.dense()
-        noise = self.ridge[..., None] * jnp.eye(K.shape[-1], dtype=K.dtype)
-        return self.scale[..., None, None] * K + noise
+        ridge = self.ridge[..., None] * jnp.eye(K.shape[-1], dtype=K.dtype)
+        return self.scale[..., None, None] * K + ridge
 
     def algebra(self):
         """Return a `LowRank` algebra if the prior is thin, else a `Dense` one."""
         if not self.prior.thin:
             return Dense(self.matrix())
-        noise = self.ridge
+        D = self.ridge
         if self.prior.residual is not None:
-            noise = noise + self.scale[..., None] * self.prior.residual
-        return LowRank(self.prior.features, self.amplitude(), noise, self.gram)
+            D = D + self.scale[..., None] * self.prior.residual
+        return LowRank(self.prior.features, self.amplitude(), D, self.gram)
 
     def amplitude(self):
         """Return the prior standard deviations of the modes, (..., k)."""
-        return _linalg.safe_sqrt(self.scale)[..., None] * _linalg.safe_sqrt(self.prior.values)
+        return safe_sqrt(self.scale)[..., None] * safe_sqrt(self.prior.values)

@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Gaussian processes: marginal likelihoods as distributions, and posteriors."""
+"""Gaussian processes: distributions of observations, and posteriors."""
 
 from .._posterior import LinearPosterior
 from .._prior import PriorAt
 from .effective import EffectiveNormal
 from .laplace import LaplaceMarginal
-from .marginal import eigenpairs, marginal
+from .marginal import eigenpairs, marginal, matrix_marginal
 from .matrix import MatrixMercerNormal
-from .matrix_marginal import matrix_marginal
-from .maximise import Maximum, maximise_evidence
+from .maximise import maximise_evidence
 from .mercer import MercerNormal
 from .readout import readout_posterior
 from .regression import Posterior, condition
@@ -18,7 +17,6 @@ __all__ = [
     "LaplaceMarginal",
     "LinearPosterior",
     "MatrixMercerNormal",
-    "Maximum",
     "MercerNormal",
     "Posterior",
     "PriorAt",

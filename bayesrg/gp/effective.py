@@ -3,7 +3,6 @@
 
 import jax.numpy as jnp
 import numpy as np
-import numpyro.distributions as dist
 from jax import Array, random
 from jaxtyping import Float
 from numpyro.distributions import constraints
@@ -14,6 +13,7 @@ from .._checks import ArrayLike
 from .._covariance import LowRank
 from .._fixedpoint import effective_ridge
 from ..spectrum import Levels
+from .law import Law
 from .law_checks import at_points, check_sample_shape
 
 
@@ -66,7 +66,7 @@ _RULES = {
 RULES = ("exact", *_RULES)
 
 
-def noise_after(fn, cutoff, rule, n=None):
+def variance_after(fn, cutoff, rule, n):
     r"""Return the noise variance for the low modes, after the other modes are eliminated.
 
     Parameters
@@ -75,8 +75,7 @@ def noise_after(fn, cutoff, rule, n=None):
     cutoff : int, number of modes kept
     rule : "local", "dressed", "universal" or "truncate"
         Formula for the noise variance; see the notes.
-    n : int, optional
-        Number of training points among the rows; all of them by default.
+    n : int, number of training points, the first ones among the rows
 
     Returns
     -------
@@ -95,15 +94,13 @@ def noise_after(fn, cutoff, rule, n=None):
     ----------
     arXiv 2405.06008, equations 33 and 34 (universal).
     """
-    if _checks.choice("rule", rule, RULES) == "exact":
-        raise ValueError('rule "exact" has no diagonal noise; call split, or choose another rule')
-    noise = _RULES[rule](fn, cutoff, fn.event_shape[0] if n is None else n)
-    if _checks.known(noise) and not (np.asarray(noise) > 0).all():
+    variance = _RULES[rule](fn, cutoff, n)
+    if _checks.known(variance) and not (np.asarray(variance) > 0).all():
         raise ValueError(f'rule {rule!r} gives zero noise; give a positive ridge, or rule="exact"')
-    return noise
+    return variance
 
 
-class EffectiveNormal(dist.Distribution):
+class EffectiveNormal(Law):
     """Independent normal observations, with noise that replaces eliminated modes.
 
     It is what remains of a `MercerNormal` when the low modes are given and the high modes are
@@ -113,7 +110,7 @@ class EffectiveNormal(dist.Distribution):
     ----------
     loc : (..., n) or (..., 1)
         Mean.
-    noise : (..., n) or (..., 1)
+    noise_variance : (..., n) or (..., 1)
         Variance of an observation in ``log_prob``.
     ridge : (..., n) or (..., 1)
         Variance of the observation noise alone.
@@ -127,35 +124,34 @@ class EffectiveNormal(dist.Distribution):
 
     support = constraints.real_vector
     event_dims = ("point",)
-    pytree_data_fields = ("loc", "noise", "ridge", "eliminated")
+    pytree_data_fields = ("noise_variance", "eliminated")
+    _by_point = ("ridge", "loc", "noise_variance", "eliminated")
 
-    def __init__(self, loc, noise, ridge, eliminated, *, validate_args=None):
-        self.loc, self.noise = _checks.finite("loc", loc), _checks.positive("noise", noise)
+    def __init__(
+        self,
+        loc: ArrayLike,
+        noise_variance: ArrayLike,
+        ridge: ArrayLike,
+        eliminated: ArrayLike,
+        *,
+        validate_args: bool | None = None,
+    ):
+        self.loc = _checks.finite("loc", loc)
+        self.noise_variance = _checks.positive("noise_variance", noise_variance)
         self.ridge = _checks.nonnegative("ridge", ridge)
         self.eliminated = _checks.finite("eliminated", eliminated)
-        parts = {"loc": self.loc, "noise": self.noise, "ridge": self.ridge}
-        parts["eliminated"] = self.eliminated
-        shape = _checks.fit(**{name: part.shape for name, part in parts.items()})
+        names = ("loc", "noise_variance", "ridge", "eliminated")
+        shape = _checks.fit(**{name: getattr(self, name).shape for name in names})
         if self.eliminated.shape[-1:] != shape[-1:] or not shape:
             raise ValueError(
                 f"eliminated has shape {self.eliminated.shape}; give one entry per point, {shape}"
             )
         super().__init__(shape[:-1], shape[-1:], validate_args=validate_args)
 
-    def shift(self, mean: ArrayLike) -> "EffectiveNormal":
-        """Return this distribution with ``mean`` (..., n) added to its mean."""
-        mean = at_points("means", mean, self.event_shape)
-        return EffectiveNormal(self.loc + mean, self.noise, self.ridge, self.eliminated)
-
-    @property
-    def mean(self) -> Float[Array, "*batch point"]:
-        """Mean of the observations, (..., n)."""
-        return jnp.broadcast_to(self.loc, self.shape())
-
     @property
     def variance(self) -> Float[Array, "*batch point"]:
         """Variance of the observations, (..., n)."""
-        return jnp.broadcast_to(self.noise, self.shape())
+        return jnp.broadcast_to(self.noise_variance, self.shape())
 
     @validate_sample
     def log_prob(self, value: ArrayLike) -> Float[Array, "*batch"]:
@@ -164,9 +160,8 @@ class EffectiveNormal(dist.Distribution):
 
     def loo(self, value: ArrayLike) -> Float[Array, "*batch point"]:
         """Return the log density of each observation, (..., n); the others do not change it."""
-        r = at_points("observations", value, self.event_shape) - self.loc
-        terms = -0.5 * (r**2 / self.noise + jnp.log(self.noise) + np.log(2 * np.pi))
-        return jnp.broadcast_to(terms, jnp.broadcast_shapes(terms.shape, self.shape()))
+        v = self.noise_variance
+        return -0.5 * (self._centred(value) ** 2 / v + jnp.log(v) + np.log(2 * np.pi))
 
     def sample(self, key: Array, sample_shape: tuple[int, ...] = ()):
         """Draw observations, ``sample_shape + batch_shape + (n,)``."""
@@ -176,13 +171,7 @@ class EffectiveNormal(dist.Distribution):
 
     def colour(self, white: ArrayLike) -> Float[Array, "*batch point"]:
         """Return observations made of standard normal numbers ``white`` (..., n)."""
-        return self.loc + jnp.sqrt(self.noise) * jnp.asarray(white)
-
-    def _algebra(self):
-        """Return the algebra of the covariance: no columns, and the noise on the diagonal."""
-        dtype = self.eliminated.dtype
-        columns, values = jnp.zeros(self.event_shape + (0,), dtype), jnp.zeros(0, dtype)
-        return LowRank(columns, values, self.variance)
+        return self.loc + jnp.sqrt(self.noise_variance) * jnp.asarray(white)
 
     def solve(self, B: ArrayLike) -> Float[Array, "*batch point column"]:
         """Return the inverse covariance times columns B (..., n, c)."""
@@ -191,21 +180,6 @@ class EffectiveNormal(dist.Distribution):
     def prior_variance(self) -> Float[Array, "*batch point"]:
         """Return the prior variance of the eliminated modes at each point, without noise."""
         return self.eliminated
-
-    def _ahead(self, n):
-        """Return the distributions at the first n points and at the others, and zero covariance."""
-
-        def take(rows):
-            parts = (self.loc, self.noise, self.ridge)
-            rest = [x if x.shape[-1] == 1 else x[..., rows] for x in parts]
-            return EffectiveNormal(*rest, self.eliminated[..., rows])
-
-        between = jnp.zeros((n, self.event_shape[0] - n), self.eliminated.dtype)
-        return take(slice(None, n)), take(slice(n, None)), between
-
-    def _missed(self, rest, cross, gain, noise=0.0):
-        """Return the variance of ``rest`` at other points; observations do not change it."""
-        return rest.prior_variance()
 
     def krige(self, value: ArrayLike):
         """Return a prediction at the last points, given observations at the first points.
@@ -225,8 +199,22 @@ class EffectiveNormal(dist.Distribution):
         """
         value = at_points("observations", value, self.event_shape, first=True)
         n = value.shape[-1]
+        mean, variance = self.mean[..., n:], self.eliminated[..., n:]
+        shape = jnp.broadcast_shapes(value.shape[:-1] + (1,), mean.shape)
         ridge = self.ridge if self.ridge.shape[-1] == 1 else self.ridge[..., n:]
-        rest = jnp.broadcast_to(
-            self.mean[..., n:], value.shape[:-1] + self.mean[..., n:].shape[-1:]
-        )
-        return rest, jnp.broadcast_to(self.eliminated[..., n:], rest.shape), ridge
+        return jnp.broadcast_to(mean, shape), jnp.broadcast_to(variance, shape), ridge
+
+    # What a `LaplaceMarginal` asks of its prior.
+
+    def _algebra(self):
+        """Return the algebra of the covariance: no columns, and the noise on the diagonal."""
+        dtype = self.eliminated.dtype
+        columns, values = jnp.zeros(self.event_shape + (0,), dtype), jnp.zeros(0, dtype)
+        return LowRank(columns, values, self.variance)
+
+    def _between(self, n):
+        return jnp.zeros((n, self.event_shape[0] - n), self.eliminated.dtype)
+
+    def _missed(self, rest, cross, gain, extra=0.0):
+        """Return the variance of ``rest`` at other points; observations do not change it."""
+        return rest.prior_variance()

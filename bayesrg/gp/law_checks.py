@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checks of the distributions of this package: their arguments, and whether they have a density.
+"""Checks of arguments of the distributions: shapes, cached eigenpairs, singular covariances.
 
-Some checks need concrete numbers and run only outside compiled programs: is the covariance
-singular, do cached eigenpairs belong to these features?
+Checks of numbers do nothing for traced ones. They use NumPy, because operations of JAX on known
+numbers would be traced under `jax.jit`.
 """
 
 import jax
 import numpy as np
 
 from .. import _checks
-from .._linalg import judge_condition
+from .._linalg import warn_condition
 from .._numbers import on_device
 
 
@@ -22,8 +22,8 @@ def _same_trace(name, got, expected):
         )
 
 
-def refuse_stale(fn):
-    """Raise ValueError if eigenpairs or a Gram matrix belong to other modes, by their traces."""
+def check_caches(fn):
+    """Raise ValueError if the trace of eigenpairs or Gram matrix is that of other modes."""
     given = (fn.features, fn.values, fn.residual, fn.eigen, fn.gram)
     if not all(_checks.known(part) for part in jax.tree.leaves(given)):
         return
@@ -40,7 +40,7 @@ def refuse_stale(fn):
 
 
 def check_eigen(pairs):
-    """Return eigenvectors (n, r) and eigenvalues (r,) as arrays, or None for None."""
+    """Return eigenvectors (n, r) and eigenvalues (r,) as arrays; None stays None."""
     if pairs is None:
         return None
     _checks.several("eigen", pairs, "vectors, eigenvalues")
@@ -80,33 +80,32 @@ def at_points(name, value, event, *, first=False):
     )
 
 
-def refuse_singular(fn):
-    """Raise ValueError unless there is a density: a positive ridge, or a prior of full rank."""
-    parts = (fn.ridge, fn.features, fn.values, fn.scale, fn.residual)
-    if not all(part is None or _checks.known(part) for part in parts):
+def check_definite(fn):
+    """Raise ValueError if there is no density: zero noise, and a prior of less than full rank."""
+    if not all(_checks.known(part) for part in jax.tree.leaves((fn.ridge, fn.prior, fn.scale))):
         return
     if (np.asarray(fn.ridge) > 0).all():
         return
     n, k = fn.features.shape
-    features = np.asarray(fn.features)
-    prior = (features * np.asarray(fn.values)[..., None, :]) @ features.T
+    features, residual = np.asarray(fn.features), 0.0
     if fn.residual is not None:
         residual = np.asarray(fn.residual)
-        prior = prior + (np.diag(residual) if residual.ndim == 1 else residual)
+        residual = np.diag(residual) if residual.ndim == 1 else residual
+    prior = (features * np.asarray(fn.values)[..., None, :]) @ features.T + residual
 
-    # Eigenvalues below the round-off of the trace count as zero. The low-rank algebra divides by a
-    # diagonal residual, so that this must not contain a zero.
+    # Eigenvalues below the rounding error of the trace count as zero. The low-rank algebra divides
+    # by a diagonal residual, so this must not contain a zero.
     smallest = np.linalg.eigvalsh(np.asarray(fn.scale)[..., None, None] * prior)[..., 0]
     floor = n * np.finfo(prior.dtype).eps * np.trace(prior, axis1=-2, axis2=-1)
-    diagonal = fn.residual is not None and fn.residual.ndim == 1 and k < n
-    if (smallest <= floor).any() or (diagonal and not np.asarray(fn.residual).all()):
+    divided = fn.prior.thin and fn.residual is not None
+    if (smallest <= floor).any() or (divided and not np.diagonal(residual).all()):
         raise ValueError(
             f"noise covariance is singular: ridge = 0 and only {k} modes for {n} points; give "
             "a positive ridge, or a residual that is positive definite"
         )
 
 
-def refuse_order(order, ridge):
+def check_order(order, ridge):
     """Raise ValueError unless ``order`` (..., c, c) is a covariance, of full rank without noise."""
     if not _checks.known(order):
         return
@@ -127,11 +126,11 @@ def refuse_order(order, ridge):
         )
 
 
-def judge_pairs(kappa, order, ridge):
-    """Warn if the round-off of a dense kernel matrix is not small compared with the noise.
+def warn_rounded(kappa, order, ridge):
+    """Warn if the rounding error of a dense kernel matrix is not small compared with the noise.
 
-    The eigenvalues ``kappa`` (n,) have the round-off of the largest one. The order parameter
-    multiplies them, so that the noise is compared with their product.
+    The eigenvalues ``kappa`` (n,) have the rounding error of the largest one. The order parameter
+    multiplies them, so the noise is compared with their product.
     """
     if not all(_checks.known(part) for part in (kappa, order, ridge)) or not kappa.size:
         return
@@ -140,4 +139,4 @@ def judge_pairs(kappa, order, ridge):
     live = kappa[kappa > 1e-10 * kappa.max()]
     total = (live.min() if (ridge == 0).any() else kappa.min()) * size + ridge
     worst = np.maximum(total.min(), np.finfo(float).tiny)
-    judge_condition((kappa.max() * size).max() / worst, (len(kappa),) * 2, kappa.dtype)
+    warn_condition((kappa.max() * size).max() / worst, (len(kappa),) * 2, kappa.dtype)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The marginal likelihood of several outputs that are correlated by an order parameter."""
+"""Distribution of observations of several outputs, which an order parameter correlates."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -11,21 +11,21 @@ from numpyro.distributions.util import validate_sample
 from .. import _checks
 from .._checks import ArrayLike
 from .._covariance import Blocks, Kronecker, log_density
-from .._linalg import quad_logdet
+from .._linalg import quad_logdet, ratio
 from .._prior import PriorAt
-from .law import Law
+from .law import Law, PriorLaw
 from .law_checks import (
     at_points,
+    check_caches,
     check_eigen,
+    check_order,
     check_sample_shape,
-    judge_pairs,
-    refuse_order,
-    refuse_stale,
+    warn_rounded,
 )
 
 
-class MatrixMercerNormal(Law):
-    r"""Observations (n, c) of several functions that are correlated alike at every point.
+class MatrixMercerNormal(PriorLaw):
+    r"""Distribution of observations (n, c) of several functions, correlated by a matrix.
 
     The covariance of entries (i, a) and (j, b) is ``K_ij Q_ab + ridge I``, with the kernel matrix
     ``K = features diag(values) features^T + residual`` and the order parameter Q:
@@ -33,23 +33,25 @@ class MatrixMercerNormal(Law):
     .. math:: \ln p(Y|Q) = -\tfrac12\sum_i\left[\ln|2\pi M_i| + \tilde y_i^T M_i^{-1}\tilde y_i
               \right],\qquad M_i = \kappa_i Q + \sigma^2 I,\quad \tilde Y = U^T Y,
 
-    where :math:`K = U\,\mathrm{diag}(\kappa)\,U^T`: one block of size c an eigenvalue.
+    where :math:`K = U\,\mathrm{diag}(\kappa)\,U^T`: one block of size c per eigenvalue.
 
     Parameters
     ----------
-    features : (n, k) mode functions at the points
-    values : (k,) prior variances of the modes
-    ridge : (...), noise variance; zero if K and Q have full rank (see the notes)
+    features : (n, k), mode functions at the points
+    values : (k,), prior variances of the modes
+    ridge : (...)
+        Noise variance. Zero needs K and Q of full rank, see the notes.
     order : (..., c, c), order parameter Q, symmetric and positive semi-definite
     factor : (..., c, r), optional
-        Any F with ``F F^T = Q``, for draws and cuts; its Cholesky factor by default, so a singular
-        Q needs it. It must be smooth in what a sampler moves.
+        A matrix F with ``F F^T = Q``, for draws and cuts, by default the Cholesky factor. A
+        singular Q needs it. It must be smooth in what a sampler moves.
     residual : (n,) or (n, n), optional
-        Prior covariance that the modes leave out.
+        Prior covariance that the modes leave out; (n,) is a diagonal matrix.
     loc : () or (..., n, c)
+        Mean of the observations.
     eigen : (vectors (n, r), eigenvalues (r,)), optional
         From `eigenpairs`, made once outside the sampler. Without it they are computed at every
-        evaluation. Eigenpairs alone are modes too:
+        evaluation. Eigenpairs are modes too:
         ``MatrixMercerNormal(*eigen, ridge, order, eigen=eigen)``.
 
     Raises
@@ -62,12 +64,12 @@ class MatrixMercerNormal(Law):
 
     Notes
     -----
-    Event shape (n, c); batches of order parameters or ridges stand in front. Q is never
-    diagonalised, so the density is smooth where its eigenvalues coincide; its cost is
-    :math:`O(nc^3)`. Eigenvectors of K are not differentiated either: ``log_prob`` and draws have
-    first derivatives in features, values and residual, also where eigenvalues meet; methods without
-    them, such as ``loo``, raise. An amplitude of the whole prior belongs into Q. Without noise and
-    with K of rank below n the density is that on the range of K, and zero for observations outside.
+    The event shape is (n, c), with batches of order parameters or ridges in front. The density
+    costs :math:`O(nc^3)`. Q is not diagonalised, so the density is smooth where its eigenvalues are
+    equal. ``log_prob`` and draws have first derivatives in features, values and residual, also
+    where eigenvalues of K are equal; other methods, such as ``loo``, raise an error instead. An
+    amplitude of the whole prior belongs into Q. Without noise and with K of rank below n, the
+    density is that on the range of K, and zero for observations outside.
 
     References
     ----------
@@ -77,6 +79,7 @@ class MatrixMercerNormal(Law):
     support = constraints.real_matrix
     event_dims = ("point", "output")
     pytree_data_fields = ("order", "factor")
+    _by_point = ("loc",)
     _rule = "rule of several correlated outputs"
     _rules = ("exact", "local", "universal", "truncate")
 
@@ -122,25 +125,25 @@ class MatrixMercerNormal(Law):
             ridge=self.ridge.shape, order=self.order.shape[:-2], loc=self.loc.shape[:-2]
         )
         super().__init__(batch, (n, c), validate_args=validate_args)
-        refuse_order(self.order, self.ridge)
-        refuse_stale(self)
+        check_order(self.order, self.ridge)
+        check_caches(self)
 
     @property
     def covariance_matrix(self) -> Float[Array, "*batch entry entry_bis"]:
-        """The covariance of the event flattened row by row: (..., n c, n c)."""
+        """Covariance of the event flattened row by row, (..., n c, n c)."""
         K, Q = self.prior.dense(), self.order
         n, c = self.event_shape
         blocks = K[:, None, :, None] * Q[..., None, :, None, :]
-        noise = self.ridge[..., None, None] * jnp.eye(n * c, dtype=K.dtype)
-        return blocks.reshape(Q.shape[:-2] + (n * c, n * c)) + noise
+        ridge = self.ridge[..., None, None] * jnp.eye(n * c, dtype=K.dtype)
+        return blocks.reshape(Q.shape[:-2] + (n * c, n * c)) + ridge
 
     @property
     def variance(self) -> Float[Array, "*batch point output"]:
-        """The variance of each observation, (..., n, c)."""
+        """Variance of each observation, (..., n, c)."""
         return jnp.broadcast_to(self.prior_variance() + self.ridge[..., None, None], self.shape())
 
     def prior_variance(self) -> Float[Array, "*batch point output"]:
-        """Variance of each function at each point, noise left out."""
+        """Return the prior variance of each function at each point, without noise, (..., n, c)."""
         outputs = jnp.diagonal(self.order, axis1=-2, axis2=-1)
         return self.prior.variance()[:, None] * outputs[..., None, :]
 
@@ -155,12 +158,12 @@ class MatrixMercerNormal(Law):
         else:
             vectors, kappa = None, residual
         if self.prior.correlated:
-            judge_pairs(kappa, self.order, self.ridge)
+            warn_rounded(kappa, self.order, self.ridge)
         return Blocks(vectors, kappa, self.order, self.ridge)
 
     @validate_sample
     def log_prob(self, value: ArrayLike) -> Float[Array, "*batch"]:
-        """Log density of observations (..., n, c)."""
+        """Return the log density of observations ``value`` (..., n, c)."""
         return log_density(self.prior, self._algebra(), self._centred(value))
 
     def sample(self, key: Array, sample_shape: tuple[int, ...] = ()):
@@ -174,7 +177,7 @@ class MatrixMercerNormal(Law):
         return self.loc + Kronecker(columns, self._square()) @ white[..., :rank, :] + noise
 
     def _square(self):
-        """A square factor of Q, (..., c, c)."""
+        """Return a square factor of Q, (..., c, c)."""
         if self.factor is None:
             return jnp.linalg.cholesky(self.order)
         missing = self.factor.shape[-2] - self.factor.shape[-1]
@@ -185,17 +188,17 @@ class MatrixMercerNormal(Law):
         return jnp.pad(self.factor, [(0, 0)] * (self.factor.ndim - 1) + [(0, missing)])
 
     def solve(self, value: ArrayLike) -> Float[Array, "*batch point output"]:
-        """Inverse covariance times observations (..., n, c), as (..., n, c)."""
+        """Return the inverse covariance times observations (..., n, c), as (..., n, c)."""
         value = at_points("observations", value, self.event_shape)
         algebra = self._algebra().held(self.prior)
         return algebra.solve(value, algebra.inverses())
 
     def loo(self, value: ArrayLike) -> Float[Array, "*batch point"]:
-        """Log density of each row of observations given all the others, (..., n).
+        """Return the log density of each row of observations given all the others, (..., n).
 
         References
         ----------
-        Rasmussen and Williams (2006), equations 5.10 to 5.12, with blocks for numbers.
+        Rasmussen and Williams (2006), equations 5.10 to 5.12, with blocks instead of numbers.
         """
         algebra = self._algebra().held(self.prior)
         inverses = algebra.inverses()
@@ -206,7 +209,7 @@ class MatrixMercerNormal(Law):
         return 0.5 * (log_det - quad[..., 0] - c * np.log(2 * np.pi))
 
     def krige(self, value: ArrayLike):
-        """Predict the functions at the last points from observations at the first.
+        """Return a prediction of the functions at the last points given observations at the first.
 
         Parameters
         ----------
@@ -214,8 +217,9 @@ class MatrixMercerNormal(Law):
 
         Returns
         -------
-        mean, variance : (..., n - n1, c) of the noiseless functions at the other points
-        ridge : noise variance there, (..., 1, 1)
+        mean, variance : (..., n - n1, c)
+            Of the functions without noise, at the other points.
+        ridge : (..., 1, 1), noise variance
 
         References
         ----------
@@ -228,33 +232,33 @@ class MatrixMercerNormal(Law):
         mean = rest.loc + cross.T @ algebra.solve(head._centred(value), inverses) @ Q
         inside = algebra.coordinates(cross)[0]
         if self.prior.correlated:
+            # The prior variance minus what the observations explain.
             known = Q[..., None, :, :] @ inverses @ Q[..., None, :, :]  # (..., r, c, c)
             variance = rest.prior_variance() - _diagonals(inside**2, known)
         else:
+            # A sum of positive terms: what lies outside the span of the columns at the first
+            # points, and inside it what noise leaves of each eigenvector.
             variance = self._missed(head, rest, algebra, inside)
             left = self.ridge[..., None, None, None] * inverses @ Q[..., None, :, :]
-            kappa = jnp.where(algebra.kappa > 0, algebra.kappa, 1.0)[:, None]
-            variance = variance + _diagonals(inside**2 / kappa, left)
+            variance = variance + _diagonals(ratio(inside**2, algebra.kappa[:, None]), left)
         variance = jnp.broadcast_to(jnp.clip(variance, 0.0), mean.shape)
         return mean, variance, self.ridge[..., None, None]
 
     def _missed(self, head, rest, algebra, inside):
-        """Prior variance at other points outside the span of the columns at the first points."""
-        k = self.values.shape[0]
+        """Return the prior variance at other points outside the span of the columns at the first.
+
+        ``inside`` (r, m) is their covariance with the first, in the eigenvectors of ``algebra``.
+        """
         here, there = head.prior.root(), rest.prior.columns()
-        there = jnp.pad(there, [(0, 0), (0, here.shape[1] - k)])
+        there = jnp.pad(there, [(0, 0), (0, here.shape[1] - there.shape[1])])
         if algebra.vectors is not None:
-            kappa = jnp.where(algebra.kappa > 0, algebra.kappa, 1.0)[:, None]
-            there = there - (inside / kappa).T @ (algebra.vectors.T @ here)
+            gain = ratio(inside, algebra.kappa[:, None])
+            there = there - gain.T @ (algebra.vectors.T @ here)
         own = 0.0 if self.residual is None else rest.residual
         missed = (there**2).sum(-1) + own
         return missed[:, None] * jnp.diagonal(self.order, axis1=-2, axis2=-1)[..., None, :]
 
-    def _taken(self, rows):
-        """Arguments with a point axis, other than the prior, at some rows."""
-        return {"loc": self.loc if self.loc.shape[-2] == 1 else self.loc[..., rows, :]}
-
-    shift, split = Law.shift, Law.split  # for the page of this class
+    shift, split = Law.shift, PriorLaw.split  # for the page of this class
 
     def _root(self, cutoff):
         return Kronecker(self.prior.low(cutoff).columns(), self._square())
@@ -264,15 +268,15 @@ class MatrixMercerNormal(Law):
         if rule == "universal":
             left = jnp.full_like(left, left[:n].mean())
         left = jnp.zeros_like(left) if rule == "truncate" else left
-        return self._replace(self.prior.low(0), residual=left, eigen=None)
+        return self._replace(prior=self.prior.low(0), residual=left, eigen=None)
 
     def _work(self, high):
-        """Say what the exact rule costs if it diagonalises a matrix of all points, else None."""
+        """Return what the exact rule would do, if it diagonalises a matrix of all points."""
         n, k = high.features.shape
         if high.correlated or k >= n:
             return f"diagonalise a {n} x {n} matrix at every evaluation"
 
 
 def _diagonals(shares, matrices):
-    """Sum of the diagonals of matrices (..., r, c, c) with shares (r, m) of each: (..., m, c)."""
+    """Return sums (..., m, c) of the diagonals of matrices (..., r, c, c), weighted (r, m)."""
     return shares.T @ jnp.diagonal(matrices, axis1=-2, axis2=-1)

@@ -121,26 +121,20 @@ def maximise_evidence(
     if not callable(mean):
         mean = _constant(_checks.finite("mean", mean, ndim=0))
 
-    def missed(theta):
-        """Return the targets minus the prior mean, (n, c)."""
-        return _missed(theta, mean, X, y)
-
-    kernel = make_kernel(space.theta(space.start))
-    _checks.instance("what make_kernel returned", kernel, Kernel, _checks.KERNEL)
     # Functions of the user may have captured traced values; then their results are traced.
-    _checks.on_host(what, missed(space.theta(space.start)), kernel)
-    space = space.fit_mean(missed, y)
-    variance = float((missed(space.theta(space.start)) ** 2).mean()) or 1.0
-
+    theta = _theta(space.start, space)
+    kernel = make_kernel(theta)
+    _checks.instance("what make_kernel returned", kernel, Kernel, _checks.KERNEL)
+    _checks.on_host(what, mean(theta, X), kernel)
     held, held_mean = hold(make_kernel), hold(mean)
+    space, variance = _fit_mean(space, held_mean, X, y)
 
-    def gram(t, rows):
-        return np.asarray(_gram(t, rows, space, held))
+    def gram(x, rows):
+        return np.asarray(_gram(x, rows, space, held))
 
-    logs = np.asarray(space.start[: space.size])
-    kernel_units = units_of(gram, logs, np.asarray(X), variance)
+    kernel_units = units_of(gram, space.start, np.asarray(X), variance)
     anchor, tried = _spread(kernel_units, space, variance, _TRIED * restarts, key)
-    box = space.box(bounds, np.stack([logs, anchor]))
+    box = space.box(bounds, np.stack([space.start, anchor]))
 
     def objective(x):
         value, gradient = _loss(x, space, held, held_mean, X, y, ridge)
@@ -151,143 +145,156 @@ def maximise_evidence(
     # Start from theta0 and from the best of the points tried.
     tried = np.clip(tried, *box)
     best = np.argsort([objective(x)[0] for x in tried], stable=True)[:restarts]
-    starts = [np.clip(np.asarray(space.start), *box), *tried[best]]
+    starts = [np.clip(space.start, *box), *tried[best]]
     limits = np.stack(box, 1)
     results = [minimize(objective, x, jac=True, method="L-BFGS-B", bounds=limits) for x in starts]
     x, converged = _finish(objective, min(results, key=lambda found: found.fun).x, box)
-    theta = space.theta(jnp.asarray(x))
-    noise = theta["ridge"] if ridge is None else ridge
-    prior_mean = partial(mean, theta)
-    posterior = condition(make_kernel(theta), X, y, noise, mean=prior_mean)
+    theta = _theta(x, space)
+    ridge = theta["ridge"] if ridge is None else ridge
+    posterior = condition(make_kernel(theta), X, y, ridge, mean=partial(mean, theta))
     return Maximum(theta, posterior, converged)
 
 
 def _missed(theta, mean, X, y):
-    """What the mean leaves of the targets, (n, c)."""
+    """Return the targets minus the prior mean, (n, c)."""
     return (y - _shaped(mean(theta, X), y)).reshape(X.shape[0], -1)
 
 
 @jax.jit
 @jax.value_and_grad
 def _loss(x, space, make_kernel, mean, X, y, ridge):
-    """Minus the log evidence at x (p,), and its derivative there."""
+    """Return minus the log evidence at x (p,), and its derivative there."""
     theta, n = space.theta(x), X.shape[0]
-    noise = theta["ridge"] if ridge is None else ridge
+    ridge = theta["ridge"] if ridge is None else ridge
     rows = _missed(theta, mean, X, y).T
-    quad, log_det = quad_logdet(make_kernel(theta)(X) + noise * jnp.eye(n, dtype=X.dtype), rows)
+    quad, log_det = quad_logdet(make_kernel(theta)(X) + ridge * jnp.eye(n, dtype=X.dtype), rows)
     return 0.5 * (quad.sum() + rows.shape[0] * (log_det + n * np.log(2 * np.pi)))
 
 
 @jax.jit
-def _gram(t, rows, space, make_kernel):
-    return make_kernel(space.theta(jnp.concatenate([t, space.start[space.size :]])))(rows)
+def _theta(x, space):
+    return space.theta(x)
+
+
+@jax.jit
+def _residuals(x, space, mean, X, y):
+    """Return the targets minus the prior mean (n c,), and their derivative in x (n c, p)."""
+
+    def residuals(x):
+        return _missed(space.theta(x), mean, X, y).ravel()
+
+    return residuals(x), jax.jacfwd(residuals)(x)
+
+
+@jax.jit
+def _gram(x, rows, space, make_kernel):
+    return make_kernel(space.theta(x))(rows)
 
 
 def _constant(value):
     return lambda theta, X: jnp.full(X.shape[0], value, X.dtype)
 
 
-class _Space(eqx.Module):
-    """Search variables x (p,): logarithms of positive numbers, then scaled parameters of the mean.
+def _is(path, name):
+    """Return whether a path in a pytree begins with the key ``name``."""
+    return bool(path) and getattr(path[0], "key", None) == name
 
-    ``size`` counts the logarithms. A parameter of the mean is ``centre + unit * x``.
+
+def _entry(theta, name):
+    """Return a mask (p,) of the numbers in one entry of the mapping ``theta``, if it has it."""
+    leaves = jax.tree.leaves_with_path(theta)
+    return np.concatenate([np.zeros(0, bool), *(np.full(v.size, _is(k, name)) for k, v in leaves)])
+
+
+class _Space(eqx.Module):
+    """Search variables x (p,): logarithms of positive numbers, and scaled parameters of the mean.
+
+    The latter are those where ``real`` is True; each is ``centre + unit * x``.
     """
 
-    positive: Any
-    start: Array
-    centre: Array
-    unit: Array
+    start: np.ndarray
+    real: np.ndarray
+    ridge: np.ndarray
+    centre: np.ndarray
+    unit: np.ndarray
     unravel: Callable = eqx.field(static=True)
-    unravel_mean: Callable | None = eqx.field(static=True)
-    size: int = eqx.field(static=True)
-    free: bool = eqx.field(static=True)
 
     def __init__(self, theta0, has_mean):
-        self.free = has_mean and isinstance(theta0, Mapping) and "mean" in theta0
-        positive = {k: v for k, v in theta0.items() if k != "mean"} if self.free else theta0
-        self.positive = jax.tree.map(lambda v: _checks.positive("theta0", v), positive)
-        logs, self.unravel = ravel_pytree(
-            jax.tree.map(lambda v: jnp.log(v.astype(float)), self.positive)
-        )
-        centre, self.unravel_mean = jnp.zeros(0), None
-        if self.free:
-            entries = jax.tree.map(
-                lambda v: _checks.finite('theta0["mean"]', v).astype(float), theta0["mean"]
-            )
-            centre, self.unravel_mean = ravel_pytree(entries)
-        self.size, self.centre, self.unit = logs.size, centre, jnp.ones_like(centre)
-        self.start = jnp.concatenate([logs, jnp.zeros_like(centre)])
+        def number(path, v):
+            if has_mean and _is(path, "mean"):
+                return _checks.on_64_bits('theta0["mean"]', v)
+            return _checks.on_64_bits("theta0", v, _checks.positive)
+
+        # NumPy, because a program around the call would trace operations of JAX.
+        theta0 = jax.tree.map_with_path(number, theta0)
+        self.real, self.ridge = _entry(theta0, "mean") & has_mean, _entry(theta0, "ridge")
+        self.centre = np.concatenate([np.zeros(0), *map(np.ravel, jax.tree.leaves(theta0))])
+        self.start = np.where(self.real, 0.0, np.log(np.where(self.real, 1.0, self.centre)))
+        self.unit, self.unravel = np.ones(self.start.size), ravel_pytree(theta0)[1]
 
     def theta(self, x):
         """Return the hyper-parameters at x (p,), a pytree like theta0."""
-        theta = jax.tree.map(jnp.exp, self.unravel(x[: self.size]))
-        if not self.free:
-            return theta
-        return {**theta, "mean": self.unravel_mean(self.centre + self.unit * x[self.size :])}
-
-    def fit_mean(self, missed, y):
-        """Set the centre of the mean's parameters to their least squares fit, and their units.
-
-        ``missed`` takes hyper-parameters and returns targets minus mean.
-        """
-        if not self.centre.size:
-            return self
-        head = self.start[: self.size]
-
-        def residual(z):
-            return missed(self.theta(jnp.concatenate([head, z]))).ravel()
-
-        # One least squares step is exact if the mean is linear in its parameters. Scale columns to
-        # equal size first. Keep the step only if it lowers the sum of squares.
-        zero = jnp.zeros_like(self.centre)
-        J, r = np.asarray(jax.jacfwd(residual)(zero)), np.asarray(residual(zero))
-        size = np.sqrt((J**2).mean(0))
-        step = -np.linalg.lstsq(J / np.where(size > 0, size, 1.0), r)[0]
-        step = jnp.asarray(step / np.where(size > 0, size, 1.0))
-        centre, fitted = self.centre, np.asarray(residual(step))
-        if (fitted**2).sum() < (r**2).sum():
-            centre, r = centre + step, fitted
-
-        # One unit of a parameter changes the mean by the standard deviation of the residuals.
-        spread = float(np.sqrt((r**2).mean())) or float(jnp.abs(y).max()) or 1.0
-        unit = jnp.asarray(np.where(size > 0, spread / np.where(size > 0, size, 1.0), 1.0))
-        return eqx.tree_at(lambda space: (space.centre, space.unit), self, (centre, unit))
-
-    def ridge_index(self):
-        """Return a mask (p,) of the search variables that belong to the ridge."""
-        if not (isinstance(self.positive, Mapping) and "ridge" in self.positive):
-            return np.zeros(self.start.size, bool)
-        marked = {k: jax.tree.map(jnp.zeros_like, v) for k, v in self.positive.items()}
-        marked["ridge"] = jnp.ones_like(marked["ridge"])
-        marked = jax.tree.unflatten(jax.tree.structure(self.positive), jax.tree.leaves(marked))
-        return np.r_[np.asarray(ravel_pytree(marked)[0]) > 0, np.zeros(self.centre.size, bool)]
+        positive = jnp.exp(jnp.where(self.real, 0.0, x))
+        return self.unravel(jnp.where(self.real, self.centre + self.unit * x, positive))
 
     def box(self, bounds, centres):
         """Return the least and the largest search variables, (p,) each.
 
-        Without ``bounds`` they are ten decades from the ``centres`` (m, size).
+        Without ``bounds`` they are ten decades from the ``centres`` (m, p).
         """
         if bounds is None:
             low, high = centres.min(0) - _RANGE, centres.max(0) + _RANGE
         else:
             bounds = _checks.several("bounds", bounds, "low, high")
             low, high = (self._logs(bound) for bound in bounds)
-            if not (low < high).all():
+            if not (low < high)[~self.real].all():
                 raise ValueError(
                     f"bounds must have low < high, got {bounds[0]} and {bounds[1]}; exchange them"
                 )
-        endless = np.full(self.centre.size, np.inf)
-        return np.r_[low, -endless], np.r_[high, endless]
+        return np.where(self.real, -np.inf, low), np.where(self.real, np.inf, high)
 
     def _logs(self, bound):
-        if jax.tree.structure(bound) != jax.tree.structure(self.positive):
+        """Return the logarithms (p,) of a bound: a number, or a pytree like theta0 without mean."""
+        theta = _theta(self.start, self)
+        if self.real.any():
+            theta = {name: value for name, value in theta.items() if name != "mean"}
+        if jax.tree.structure(bound) != jax.tree.structure(theta):
             bound = _checks.positive("bounds", bound, ndim=0)
-            bound = jax.tree.map(lambda _: bound, self.positive)
-        bound = jax.tree.map(
-            lambda b, v: jnp.broadcast_to(jnp.log(_checks.positive("bounds", b)), v.shape),
-            bound, self.positive,
-        )  # fmt: skip
-        return np.asarray(ravel_pytree(bound)[0], float)
+            bound = jax.tree.map(lambda _: bound, theta)
+
+        def log(b, v):
+            return jnp.broadcast_to(jnp.log(_checks.positive("bounds", b)), v.shape)
+
+        logs = np.zeros(self.real.size)
+        logs[~self.real] = ravel_pytree(jax.tree.map(log, bound, theta))[0]
+        return logs
+
+
+def _fit_mean(space, mean, X, y):
+    """Fit the parameters of the mean by least squares; return the space and the variance left.
+
+    The centre of a parameter is its fit. Its unit changes the mean by the standard deviation of
+    what is left of the targets.
+    """
+    r, J = map(np.asarray, _residuals(space.start, space, mean, X, y))
+    if space.real.any():
+        # One least squares step is exact if the mean is linear in its parameters. Scale columns to
+        # equal size first. Keep the step only if it lowers the sum of squares.
+        J = J[:, space.real]
+        size = np.sqrt((J**2).mean(0))
+        scale = np.where(size > 0, size, 1.0)
+        step = np.zeros(space.start.size)
+        step[space.real] = -np.linalg.lstsq(J / scale, r)[0] / scale
+        centre = space.centre
+        fitted = np.asarray(_residuals(space.start + step, space, mean, X, y)[0])
+        if (fitted**2).sum() < (r**2).sum():
+            centre, r = centre + step, fitted
+
+        spread = float(np.sqrt((r**2).mean())) or float(np.abs(y).max()) or 1.0
+        unit = space.unit.copy()
+        unit[space.real] = np.where(size > 0, spread / scale, 1.0)
+        space = eqx.tree_at(lambda space: (space.centre, space.unit), space, (centre, unit))
+    return space, float((r**2).mean()) or 1.0
 
 
 def _spread(units, space, variance, count, key):
@@ -295,19 +302,16 @@ def _spread(units, space, variance, count, key):
 
     Parameters that follow a unit vary by a factor of 30 on either side together, and by 3 on
     either side on their own. Other parameters vary by a factor of 100 on either side. Ridges vary
-    from the variance of the targets down to 1e-5 of it.
+    from the variance of the targets down to 1e-5 of it. Parameters of the mean vary by one unit.
     """
-    ridge = space.ridge_index()
-    logs = ridge[: space.size]
-    anchor = np.where(logs, np.log(variance), units.anchor)
-    m, p = units.directions.shape[0], space.start.size
+    anchor = np.where(space.ridge, np.log(variance), units.anchor)
+    m, p = units.directions.shape
     draws = jax.random.uniform(_checks.random_key(key), (count, m + p), minval=-1.0)
     along, alone = np.split(np.asarray(draws), [m], 1)
     follows = (np.abs(units.directions) > 0).any(0)
-    width = np.where(follows, 0.5, 2.0) * np.log(10.0)
-    move = np.where(logs, 6.0 * (alone[:, : space.size] - 1.0), width * alone[:, : space.size])
-    move += (1.5 * np.log(10.0) * along) @ units.directions
-    return anchor, np.concatenate([anchor + move, alone[:, space.size :]], 1)
+    width = np.where(space.real, 1.0, np.where(follows, 0.5, 2.0) * np.log(10.0))
+    move = np.where(space.ridge, 6.0 * (alone - 1.0), width * alone)
+    return anchor, anchor + move + (1.5 * np.log(10.0) * along) @ units.directions
 
 
 def _finish(objective, x, box):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The marginal likelihood of a Gaussian process as one NumPyro distribution that can be cut."""
+"""Distribution of noisy observations of a Gaussian process, which can be cut."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -12,43 +12,46 @@ from .. import _checks
 from .._checks import ArrayLike
 from .._covariance import Covariance, Eigen
 from .._prior import PriorAt
-from .effective import RULES, EffectiveNormal, noise_after
-from .law import Law
+from .effective import RULES, EffectiveNormal, variance_after
+from .law import Law, PriorLaw
 from .law_checks import (
     at_points,
+    check_caches,
+    check_definite,
     check_eigen,
     check_sample_shape,
-    refuse_singular,
-    refuse_stale,
 )
 
 
-class MercerNormal(Law):
-    r"""Observations of a Gaussian process given by its modes, the function integrated out.
+class MercerNormal(PriorLaw):
+    r"""Distribution of noisy observations of a Gaussian process, with the function integrated out.
 
-    The covariance is ``scale * (features diag(values) features^T + residual) + ridge * I``.
+    The prior of the function is given by modes. The covariance of the observations is
+    ``scale * (features diag(values) features^T + residual) + ridge * I``.
 
     Parameters
     ----------
-    features : (n, k) mode functions at the points
-    values : (..., k) prior variances of the modes
-    ridge : () or (..., 1), the noise variance; or (..., n), one per point
+    features : (n, k), mode functions at the points
+    values : (..., k), prior variances of the modes
+    ridge : () or (..., 1), or (..., n) for one per point
+        Noise variance.
     residual : (n,) or (n, n), optional
-        Prior covariance that the modes leave out.
+        Prior covariance that the modes leave out; (n,) is a diagonal matrix.
     loc : () or (..., n)
+        Mean of the observations.
     scale : (...)
         Amplitude (a variance) of the whole prior.
     eigen : (vectors (n, r), eigenvalues (r,)), optional
         From `eigenpairs`: then scale and ridge can be sampled with no factorisation at all.
     gram : (k, k), optional
-        ``features^T features``, for a constant ridge and no residual: spares draws and variances
-        of predictions this product.
+        ``features^T features``, for a constant ridge and no residual: then draws and variances of
+        predictions do not compute this product.
     tail : (), optional
         Mean prior variance outside the modes, before ``scale``, for the rules "universal" and
         "dressed" of `split`; by default the mean of the residual's diagonal.
     orthonormal : bool
         Whether the features are orthonormal under the data measure, so that ``values`` are its
-        eigenvalues. Say False for other columns: then only their size at the points counts.
+        eigenvalues. If False, the rule "universal" uses their size at the points.
 
     Raises
     ------
@@ -59,14 +62,15 @@ class MercerNormal(Law):
 
     Notes
     -----
-    Event shape (n,). Batches are targets: give ``loc``, ``values``, ``scale`` or ``ridge`` leading
-    axes, or use a plate; targets that share one covariance share its factor. With fewer modes
-    than points and no dense residual the algebra works with the modes' weights, which subtracts
-    nothing large; else it is dense. The dense one loses half of its digits once the condition
-    number, about ``values * n / ridge``, passes 1e8 in 64-bit floats. Outside a JAX transformation
-    it then warns, and raises an error if no digit is left. ``eigen`` made of features keeps
-    all digits at any ridge. The derivative in a value of exactly zero is given as 0.
-    With ``eigen`` the derivatives in features, values and residual are those without it.
+    The event shape is (n,). A batch holds targets: give ``loc``, ``values``, ``scale`` or ``ridge``
+    axes in front, or use a plate. Targets with one covariance share its factor.
+
+    With fewer modes than points and no dense residual, the algebra is that of the modes' weights,
+    which subtracts no large numbers. Otherwise it is dense, and loses half of its digits if the
+    condition number, about ``values * n / ridge``, is above 1e8 in 64-bit floats. Outside a JAX
+    transformation it then warns, and raises an error if no digit is left. With ``eigen`` made of
+    features all digits stay at any ridge, and derivatives in features, values and residual are
+    those without it. The derivative in a value of exactly zero is 0.
 
     References
     ----------
@@ -120,12 +124,14 @@ class MercerNormal(Law):
         if self.gram is not None and self.gram.shape != (k, k):
             raise ValueError(f"gram has shape {self.gram.shape}; give features^T features {k, k}")
         batch = _checks.fit(
-            loc=self.loc.shape[:-1], ridge=self.ridge.shape[:-1], values=self.values.shape[:-1],
+            loc=self.loc.shape[:-1],
+            ridge=self.ridge.shape[:-1],
+            values=self.values.shape[:-1],
             scale=self.scale.shape,
-        )  # fmt: skip
+        )
         super().__init__(batch, (n,), validate_args=validate_args)
-        refuse_singular(self)
-        refuse_stale(self)
+        check_definite(self)
+        check_caches(self)
 
     @property
     def _covariance(self):
@@ -133,17 +139,19 @@ class MercerNormal(Law):
 
     @property
     def covariance_matrix(self) -> Float[Array, "*batch point point"]:
-        """The covariance, assembled: (..., n, n)."""
+        """Covariance of the observations, (..., n, n)."""
         return self._covariance.matrix()
 
     @property
     def variance(self) -> Float[Array, "*batch point"]:
-        """The diagonal of the covariance, (..., n)."""
-        prior = self.prior_variance()
-        return jnp.broadcast_to(prior + self.ridge, self.shape())
+        """Variance of each observation, (..., n)."""
+        return jnp.broadcast_to(self.prior_variance() + self.ridge, self.shape())
 
     def prior_variance(self, start=0) -> Float[Array, "*batch point"]:
-        """Variance of modes ``start`` on and of the residual at each point, noise left out."""
+        """Return the prior variance at each point, of the modes from ``start`` on and the residual.
+
+        It does not include noise.
+        """
         start = _checks.cutoff(start, self.features.shape[1], "start")
         return self.scale[..., None] * self.prior.high(start).variance()
 
@@ -154,22 +162,20 @@ class MercerNormal(Law):
 
     @validate_sample
     def log_prob(self, value: ArrayLike) -> Float[Array, "*batch"]:
-        """Log density of observations (..., n): the log evidence at fixed hyper-parameters."""
+        """Return the log density of observations ``value`` (..., n), which is the log evidence."""
         r = at_points("observations", value, self.event_shape) - self.loc
-        shared = jnp.broadcast_shapes(
-            self.ridge.shape[:-1], self.values.shape[:-1], self.scale.shape
-        )
-        full = jnp.broadcast_shapes(r.shape[:-1], shared)
-        rows = jnp.broadcast_to(r, full + r.shape[-1:])
-        # Axes along which the covariance does not vary become rows that share its factor.
-        padded = (1,) * (len(full) - len(shared)) + shared
+        own = jnp.broadcast_shapes(self.ridge.shape[:-1], self.values.shape[:-1], self.scale.shape)
+        batch = jnp.broadcast_shapes(r.shape[:-1], own)
+        r = jnp.broadcast_to(r, batch + r.shape[-1:])
+
+        # Axes along which the covariance does not vary move behind the others and become rows,
+        # which share one factor.
+        padded = (1,) * (len(batch) - len(own)) + own
         free = [i for i, size in enumerate(padded) if size == 1]
-        ends = list(range(len(full) - len(free), len(full)))
-        moved = jnp.moveaxis(rows, free, ends)
-        sizes = moved.shape[len(full) - len(free) : -1]
-        quad, log_det = self._algebra().quad_logdet(moved.reshape(shared + (-1,) + r.shape[-1:]))
-        fixed = tuple(size for size in padded if size != 1)
-        quad = jnp.moveaxis(quad.reshape(fixed + sizes), ends, free)
+        last = list(range(len(batch) - len(free), len(batch)))
+        moved = jnp.moveaxis(r, free, last)
+        quad, log_det = self._algebra().quad_logdet(moved.reshape(own + (-1,) + r.shape[-1:]))
+        quad = jnp.moveaxis(quad.reshape(moved.shape[:-1]), last, free)
         return -0.5 * (quad + log_det + self.event_shape[0] * np.log(2 * np.pi))
 
     def sample(self, key: Array, sample_shape: tuple[int, ...] = ()):
@@ -180,12 +186,12 @@ class MercerNormal(Law):
         return self.loc + algebra.colour(random.normal(key, shape, self.features.dtype))
 
     def colour(self, white: ArrayLike) -> Float[Array, "*batch point"]:
-        """Turn n standard normal numbers ``white`` (..., n) into observations, one to one."""
+        """Return observations made of standard normal numbers ``white`` (..., n), one to one."""
         white = at_points("white numbers", white, self.event_shape)
         return self.loc + self._algebra().root(white)
 
     def loo(self, value: ArrayLike) -> Float[Array, "*batch point"]:
-        """Log density of each observation given all the others, (..., n), in closed form.
+        """Return the log density of each observation given all the others, (..., n).
 
         References
         ----------
@@ -198,14 +204,14 @@ class MercerNormal(Law):
         return 0.5 * (jnp.log(precision) - weight**2 / precision - np.log(2 * np.pi))
 
     def solve(self, B: ArrayLike) -> Float[Array, "*batch point column"]:
-        """Inverse covariance times columns B (..., n, c)."""
+        """Return the inverse covariance times columns B (..., n, c)."""
         B = _checks.finite("B", B)
         if B.ndim < 2 or B.shape[-2:-1] != self.event_shape:
             raise ValueError(f"B has shape {B.shape}; give columns (..., {self.event_shape[0]}, c)")
         return self._algebra().solve(B)
 
     def krige(self, value: ArrayLike):
-        """Predict the function at the last points from observations at the first.
+        """Return a prediction of the function at the last points given observations at the first.
 
         Parameters
         ----------
@@ -213,8 +219,10 @@ class MercerNormal(Law):
 
         Returns
         -------
-        mean, variance : (..., n - n1) of the noiseless function at the other points
-        ridge : noise variance there, (..., 1) or (..., n - n1)
+        mean, variance : (..., n - n1)
+            Of the function without noise, at the other points.
+        ridge : (..., 1) or (..., n - n1)
+            Noise variance at the other points.
 
         References
         ----------
@@ -223,23 +231,25 @@ class MercerNormal(Law):
         value = at_points("observations", value, self.event_shape, first=True)
         head, rest, cross = self._ahead(value.shape[-1])
         r = head._centred(value)
-        if head.prior.thin:  # in weight space, where nothing is subtracted
+        if head.prior.thin:  # by the weights of the modes, which subtracts nothing
             algebra = head._covariance.algebra()
             mean = algebra.expected(r, rest._columns)
             variance = algebra.leverage(rest._columns) + rest._own
         else:
             algebra = head._algebra()
             if isinstance(algebra, Eigen):  # new points need the matrix, which is rounded
-                algebra.judged(dense=True)
+                algebra.checked(dense=True)
             gain = algebra.solve(cross)  # columns of weights of the observations
             mean = (jnp.swapaxes(gain, -1, -2) @ r[..., None])[..., 0]
             variance = head._missed(rest, cross, gain)
         mean = rest.loc + mean
         return mean, jnp.broadcast_to(jnp.clip(variance, 0.0), mean.shape), rest.ridge
 
+    shift, split = Law.shift, PriorLaw.split  # for the page of this class
+
     @property
     def _columns(self):
-        """Modes at the points times their prior standard deviation, (..., n, k)."""
+        """Modes at the points times their prior standard deviations, (..., n, k)."""
         return self.features * self._covariance.amplitude()[..., None, :]
 
     @property
@@ -248,40 +258,32 @@ class MercerNormal(Law):
         shared = self.residual is None or self.prior.correlated
         return self.scale[..., None] * (jnp.zeros(1) if shared else self.residual)
 
-    def _missed(self, rest, cross, gain, noise=0.0):
-        """Variance of ``rest``, at other points, around the prediction ``gain^T`` observations.
+    def _missed(self, rest, cross, gain, extra=0.0):
+        """Return the variance of the function at the points of ``rest``, given observations here.
 
-        ``noise`` is the part of it that comes from noise of observations other than the ridge.
+        The prediction is ``gain^T`` times the observations, and ``extra`` the variance that it gets
+        from noise of the observations other than the ridge.
         """
         if self.prior.correlated:
-            # an error of the gain enters this squared; in the usual two terms it enters linearly
-            all_known = (self.covariance_matrix @ gain * gain).sum(-2) + noise
-            return rest.prior_variance() - 2.0 * (cross * gain).sum(-2) + all_known
+            # An error of the gain enters this squared; in the usual two terms it enters linearly.
+            squares = (self.covariance_matrix @ gain * gain).sum(-2) + extra
+            return rest.prior_variance() - 2.0 * (cross * gain).sum(-2) + squares
         missed = rest._columns - jnp.swapaxes(gain, -1, -2) @ self._columns
         seen = (gain**2 * (self.ridge + self._own)[..., None]).sum(-2)
-        return (missed**2).sum(-1) + seen + noise + rest._own
+        return (missed**2).sum(-1) + seen + extra + rest._own
 
-    def _ahead(self, n):
-        head, rest, cross = super()._ahead(n)
-        return head, rest, self.scale[..., None, None] * cross
-
-    def _taken(self, rows):
-        """Arguments with a point axis, other than the prior, at some rows."""
-        taken = {"ridge": self.ridge, "loc": self.loc}
-        taken = {name: x if x.shape[-1] == 1 else x[..., rows] for name, x in taken.items()}
-        return taken | {"gram": None}
-
-    shift, split = Law.shift, Law.split  # for the page of this class
+    def _between(self, n):
+        return self.scale[..., None, None] * self.prior.cross(n)
 
     def _root(self, cutoff):
         return self._columns[..., :cutoff]
 
     def _eliminate(self, cutoff, rule, n):
-        noise = noise_after(self, cutoff, rule, n)
-        return EffectiveNormal(self.loc, noise, self.ridge, self.prior_variance(cutoff))
+        variance = variance_after(self, cutoff, rule, n)
+        return EffectiveNormal(self.loc, variance, self.ridge, self.prior_variance(cutoff))
 
     def _work(self, high):
-        """Say what the exact rule costs if it factorises a matrix of all points, else None."""
+        """Return what the exact rule would do, if it factorises a matrix of all points."""
         n = self.event_shape[0]
         if high.correlated:
             return (

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from .. import _checks
 from .._callables import as_pytree
 from .._checks import ArrayLike
-from .._linalg import LEFT_OUT, cholesky, judge, log_det, solve, square_root
+from .._linalg import LARGER, LEFT_OUT, check_factor, cholesky, log_det, solve, square_root
 from ..kernels import Kernel
 from ..kernels.products import by_rows, product
 
@@ -63,7 +63,7 @@ class Posterior(eqx.Module):
     def cov(self, Z: ArrayLike) -> Float[Array, "point_new point_new_bis"]:
         """Return the posterior covariance of the function at Z (m, d), (m, m), for each target."""
         Z = self._new(Z)
-        return _left(self.factor, self.kernel(self.X, Z), self.kernel(Z))
+        return _covariance(self.factor, self.kernel(self.X, Z), self.kernel(Z))
 
     def predict(self, Z: ArrayLike, noise: bool = False):
         """Return posterior mean and variance at Z (m, d).
@@ -116,7 +116,7 @@ class Posterior(eqx.Module):
         ----------
         Rasmussen and Williams (2006), equations 5.10 to 5.12.
         """
-        judge(self.factor, margin=LEFT_OUT)
+        check_factor(self.factor, margin=LEFT_OUT)
         return _left_out(self.factor, self.weight, self.y)
 
     def loo(self) -> Float[Array, "point *output"]:
@@ -126,11 +126,8 @@ class Posterior(eqx.Module):
 
 
 @jax.jit
-def _left(factor, cross, prior):
-    """What observations leave of a prior covariance (m, m), or of variances (m,)."""
+def _covariance(factor, cross, prior):
     white = solve_triangular(factor, cross, lower=True)
-    if prior.ndim == 1:
-        return jnp.clip(prior - (white**2).sum(0), 0.0)
     return prior - white.T @ white
 
 
@@ -160,17 +157,14 @@ def _log_density(r, variance):
 
 
 @jax.jit
-def _factor(K, ridge):
-    return cholesky(K + ridge * jnp.eye(len(K), dtype=K.dtype))
-
-
-@jax.jit
-def _weight(factor, y, mean):
-    return solve(factor, y - mean)
+def _solved(K, ridge, y, mean):
+    """Return factor, weight and jitter of a `Posterior`."""
+    factor, jitter = cholesky(K + ridge * jnp.eye(len(K), dtype=K.dtype))
+    return factor, solve(factor, y - mean), jitter
 
 
 def _marginals(posterior, Z):
-    """Mean without the prior's, and variance, at some rows Z."""
+    """Return the posterior mean without the prior mean, and the variance, at some rows Z."""
     K = posterior.kernel(Z, posterior.X)
     white = solve_triangular(posterior.factor, K.T, lower=True)
     variance = jnp.clip(posterior.kernel.diag(Z) - (white**2).sum(0), 0.0)
@@ -245,20 +239,13 @@ def condition(
         raise ValueError(f"ridge has shape {ridge.shape} for {n} points; give () or ({n},)")
 
     prior_mean = as_pytree(_zero if mean is None else mean)
-    factor, jitter = _factor(kernel(X), ridge)
-    if _checks.known(factor):
-        if not np.isfinite(np.asarray(factor)).all():
-            raise ValueError(
-                "K(X, X) + ridge I is not positive definite; give a larger ridge, or check that "
-                "the kernel is positive semi-definite"
-            )
-        if float(jitter) > 0:
-            warnings.warn(
-                f"K(X, X) + ridge I is singular in float64 (coincident inputs or a smooth kernel); "
-                f"{float(jitter):.1e} was added to its diagonal, which acts as a larger ridge",
-                stacklevel=2,
-            )
-        else:
-            judge(factor)
-    weight = _weight(factor, y, _shaped(prior_mean(X), y))
+    factor, weight, jitter = _solved(kernel(X), ridge, y, _shaped(prior_mean(X), y))
+    if _checks.known(factor) and float(jitter) > 0 and np.isfinite(np.asarray(factor)).all():
+        warnings.warn(
+            f"K(X, X) + ridge I is singular in float64 (coincident inputs or a smooth kernel); "
+            f"{float(jitter):.1e} was added to its diagonal, which acts as a larger ridge",
+            stacklevel=2,
+        )
+    else:
+        check_factor(factor, f"{LARGER}, or check that the kernel is positive semi-definite")
     return Posterior(kernel, X, y, ridge, factor, weight, jitter, prior_mean)

@@ -47,46 +47,36 @@ def units_of(gram, start, X, variance):
     multiplies the kernel by a factor if dK/dt b = K. Both equations are solved by least squares
     over up to 8 rows of X, rescaled by 25 powers of ten.
     """
-    n, d = X.shape
+    (n, d), p = X.shape, start.size
     spread = X.std(0)
     spread = np.where(spread > 0, spread, np.maximum(np.abs(X).max(0), np.finfo(float).tiny))
-    rows = X[np.unique(np.linspace(0, n - 1, 8).astype(int))] / spread
+    some = X[np.unique(np.linspace(0, n - 1, 8).astype(int))]
 
-    def log_change(t, scale, vary):
-        """Return the derivative of the Gram matrix, by central differences."""
-        up, down = vary(t, scale, _STEP), vary(t, scale, -_STEP)
-        return (gram(*up) - gram(*down)).ravel() / (2 * _STEP)
-
-    def parameter(i):
-        return lambda t, scale, h: (t + h * (np.arange(t.size) == i), rows * np.exp(scale))
-
-    def column(j):
-        return lambda t, scale, h: (t, rows * np.exp(scale + h * (np.arange(d) == j)))
-
-    def together(t, scale, h):
-        return t, rows * np.exp(scale + h)
+    def moved(scale, step):
+        """Return the Gram matrix after a step (p + d,) of log parameters and log scales."""
+        return gram(start + step[:p], some / spread * np.exp(scale + step[p:])).ravel()
 
     # Columns of ``change``: parameters, all inputs together, then every input column by itself.
-    each = 1 < d <= min(start.size, _COLUMNS)  # perhaps one length per column
-    kinds = [parameter(i) for i in range(start.size)] + [together]
-    kinds += [column(j) for j in range(d)] if each else []
+    each = 1 < d <= min(p, _COLUMNS)  # perhaps one length per column
+    kinds = [*np.eye(p, p + d), np.r_[np.zeros(p), np.ones(d)]]
+    kinds = _STEP * np.array(kinds + list(np.eye(d, p + d, p) if each else []))
 
     # Skip decades at which the kernel is zero, infinite or not a number.
     blocks, values, scales = [], [], []
     for scale in _DECADES:
-        K = gram(start, rows * np.exp(scale)).ravel()
-        change = np.stack([log_change(start, scale, vary) for vary in kinds], 1)
+        K = moved(scale, np.zeros(p + d))
+        change = [(moved(scale, step) - moved(scale, -step)) / (2 * _STEP) for step in kinds]
+        change = np.stack(change, 1)
         size = np.abs(K).max()
         if np.isfinite(change).all() and np.isfinite(size) and size > 0:
             blocks.append(change / size)
             values.append(K / size)
             scales.append(scale)
     if not blocks:
-        return Units(start, np.zeros((0, start.size)))
+        return Units(start, np.zeros((0, p)))
 
     blocks, values, scales = np.stack(blocks), np.concatenate(values), np.asarray(scales)
-    by_parameter = blocks[..., : start.size].reshape(-1, start.size)
-    by_input = blocks[..., start.size :]
+    by_parameter, by_input = blocks[..., :p].reshape(-1, p), blocks[..., p:]
     undo = [_exponents(by_parameter, -by_input[..., i].ravel()) for i in range(by_input.shape[-1])]
 
     # Either every column has parameters of its own, or all columns share them.
@@ -107,12 +97,11 @@ def units_of(gram, start, X, variance):
     # The variance comes last: measure it at parameters whose lengths suit the inputs.
     amplitude = _exponents(by_parameter, values)
     if amplitude is not None:
-        K = gram(anchor, X[np.unique(np.linspace(0, n - 1, 8).astype(int))])
-        typical = np.diagonal(K).mean()
+        typical = np.diagonal(gram(anchor, some)).mean()
         if np.isfinite(typical) and typical > 0:
             anchor = anchor + np.log(variance / typical) * amplitude
         directions.append(amplitude)
-    return Units(anchor, np.reshape(directions, (-1, start.size)))
+    return Units(anchor, np.reshape(directions, (-1, p)))
 
 
 def _exponents(changes, aim):

@@ -13,7 +13,7 @@ from .. import _checks, _fixedpoint
 from .._checks import ArrayLike
 from .._linalg import ratio
 from ..gp import MercerNormal
-from ..gp.effective import RULES, noise_after
+from ..gp.effective import RULES, variance_after
 from ..spectrum.levels import Levels, LevelsLike, levels, one_per_mode
 from .cutoffs import check_points, cutoff
 from .learnability import from_here, running
@@ -252,7 +252,7 @@ def _evidence(fn, y, ends):
         low = jnp.where(jnp.arange(fn.values.size) < end, fn.values, 0.0)
         high = fn.values - low
         rest = MercerNormal(fn.features, high, fn.ridge, residual=fn.residual, tail=fn.tail)
-        ridges = [noise_after(rest, 0, rule, points) for rule in RULES[1:]]
+        ridges = [variance_after(rest, 0, rule, points) for rule in RULES[1:]]
         ridges = jnp.stack([jnp.broadcast_to(ridge, (points,)) for ridge in ridges])
         return jnp.append(exact, MercerNormal(fn.features, low, ridges).log_prob(y))
 
