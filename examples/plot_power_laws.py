@@ -32,8 +32,8 @@ for ridge in (0.0, 1e-4, 1e-3, 1e-2):
     flows[f"bare ridge {ridge:g}"] = brg.io.label(flow=flow)["flow"].to_dataset()
     print(f"bare ridge {ridge:g}: {flow.rescaled[2000]:.3f} at 2000, {flow.rescaled[10]:.3f} at 10")
     assert jnp.abs(flow.rescaled[10] - law.fixed_point) < 0.06
-dt, also = xr.DataTree.from_dict(flows), {name: name for name in list(flows)[1:]}
-brg.plots.plot_rescaled_ridge(dt, group="bare ridge 0", alpha=1.0, also=also, backend="matplotlib")
+dt, (first, *others) = xr.DataTree.from_dict(flows), flows
+brg.plots.plot_rescaled_ridge(dt, alpha=1.0, group=first, also=others, backend="matplotlib")
 
 # %%
 # Slopes and matching

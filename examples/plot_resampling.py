@@ -83,8 +83,8 @@ assert (np.diff(held_out, axis=0) < 0).all() and (fitted / held_out)[2].max() < 
 
 stack = {"initial": start[0], "trained": weights, "drawn anew": new.weights}
 found = [np.linalg.eigvalsh(networks.weight_covariance(Ws[1]))[::-1] for Ws in stack.values()]
-values = {"eigenvalues": (("network", "layer", "mode"), np.array(found)[:, None])}
-group = xr.Dataset(values | {"units": ("layer", [p])}, {"network": list(stack), "layer": [2]})
+values = {"eigenvalues": (("network", "mode"), np.array(found)), "units": p}
+group = xr.Dataset(values, {"network": list(stack)})
 brg.plots.plot_weight_spectrum(brg.io.label(weight_spectrum=group), backend="matplotlib")
 assert found[1][0] > 2 * found[0][0] and abs(found[1] - found[0])[10:].max() < 0.5
 plt.show()
