@@ -3,7 +3,7 @@
 
 Half of the images are the reference sample, from which theory takes eigenvalues and target power.
 Data sets are drawn from the other half, the pool ("held out"), or from the reference sample
-itself with and without replacement ("population"). What came out is docs/explanation/images.md.
+itself with and without replacement ("population"). docs/explanation/images.md has the results.
 """
 
 import argparse
@@ -29,7 +29,7 @@ RULES = ("running", "bare", "self_consistent", "dof", "effective_rank", "fisher"
 
 
 def regress(K, y, ridge, rows):
-    """Errors of one data set: training, all rows, rows not drawn; and the ridge it saw."""
+    """Return errors of one data set (training, all rows, rows not drawn) and the ridge it sees."""
     n = len(rows)
     factor = cho_factor(K[np.ix_(rows, rows)] + ridge * np.eye(n), lower=True, overwrite_a=True)
     weight = cho_solve(factor, y[rows])
@@ -39,7 +39,7 @@ def regress(K, y, ridge, rows):
 
 
 def regress_modes(B, y, noise, rows):
-    """Errors of the low modes' regression, columns ``B`` of unit prior variance."""
+    """Return errors of the regression with the low modes, columns ``B`` of unit prior variance."""
     low = B[rows]
     precision = low.T @ low + noise * np.eye(B.shape[1])
     weight = np.linalg.solve(precision, low.T @ y[rows])
@@ -58,13 +58,13 @@ def draw(size, n, seed, replace=False):
 
 
 def collect(run, size, n, draws, replace=False):
-    """Run data sets of n points: every entry as a list over seeds."""
+    """Run data sets of n points, and return every entry as a list over seeds."""
     rows = [run(rows=draw(size, n, seed, replace)) for seed in range(draws)]
     return {name: [float(row[name]) for row in rows] for name in rows[0]}
 
 
 def summary(values, theory):
-    """Mean and spread of the first seeds and of all draws, and the deviation from theory."""
+    """Return mean and spread of the first seeds and of all draws, and the deviation from theory."""
     few, values = np.asarray(values[:SEEDS]), np.asarray(values)
     return {
         "three": few.mean(), "three_sd": few.std(ddof=1),
@@ -76,14 +76,15 @@ def summary(values, theory):
 
 
 def corrected_curve(eigenvalues, projections, n, ridge):
-    r"""Theory for n points from a sample of R, free of what the sample's size does to plain theory.
+    r"""Return theory for n points from a sample of R, without the error of a finite sample.
 
-    Effective ridge and bias depend on :math:`\kappa = s/n` alone, so they are read off the sample
-    itself at the ridge :math:`\delta` where it has that :math:`\kappa`. With
+    Effective ridge and bias depend on :math:`\kappa = s/n` alone, so they are computed from the
+    sample at the ridge :math:`\delta` where it has that :math:`\kappa`. With
     :math:`S_j = \sum (\ell+\delta)^{-j}` over eigenvalues of the Gram matrix,
     :math:`\kappa = 1/S_1`, :math:`\sum L = R - \delta S_1`, :math:`\sum L^2 = R - S_1^2/S_2` and
-    the bias is :math:`\sum c^2(\ell+\delta)^{-2}/S_2`, c the target in the eigenvectors. It is
-    generalised cross-validation, read for another number of points (arXiv 2203.06176).
+    the bias is :math:`\sum c^2(\ell+\delta)^{-2}/S_2`, where c is the target in the
+    eigenvectors. This is generalised cross-validation for another number of points (arXiv
+    2203.06176).
 
     Returns
     -------
@@ -103,9 +104,10 @@ def corrected_curve(eigenvalues, projections, n, ridge):
 
 
 def gaussian_control(values, coefficients, sizes, ridge, draws):
-    """The same with independent Gaussian features of the same spectrum and power.
+    """Return results for independent Gaussian features with this spectrum and power.
 
-    Experiment against theory; and plain and corrected theory from a Gaussian reference sample.
+    These are errors of an experiment, their standard errors, and plain and corrected theory from a
+    Gaussian reference sample.
     """
     population = brg.theory.gaussian_population(values, coefficients)
     curve = brg.theory.learning_curve_mc(
@@ -136,10 +138,11 @@ def kurtosis(features):
 
 
 def coarse_curve(B, y, n, noise):
-    """Theory for the low modes' regression, columns ``B`` of unit prior variance at the pool.
+    """Return theory for the regression with low modes, columns ``B`` of unit prior variance.
 
-    Off the reference sample its modes are not quite orthonormal, so the eigenfunctions of the low
-    kernel are taken anew; what they miss of the target, which is noise, is in the null space.
+    Modes of the reference sample are not quite orthonormal on the pool, so the eigenfunctions of
+    the low kernel are computed again. The part of the target that they miss, which is noise, is in
+    the null space.
     """
     size, cut = B.shape
     vectors, singular, _ = np.linalg.svd(B, full_matrices=False)
@@ -151,7 +154,7 @@ def coarse_curve(B, y, n, noise):
 
 
 def study(data, split, depth, sizes, draws):
-    """All numbers of one kernel."""
+    """Return all numbers of one kernel."""
     X_ref, target = data.X[:split], np.asarray(data.y[:split])
     X, y = data.X[split:], np.asarray(data.y[split:])
     kernel = brg.kernels.NNGP(depth)
@@ -193,7 +196,7 @@ def study(data, split, depth, sizes, draws):
     }
     del K_ref
 
-    # modes at the pool: variance that each explains there, falling, and what all of them leave out
+    # modes at the pool, ordered by the variance that each explains there, and the rest
     features = np.asarray(gram(X, X_ref) @ spectrum.projection)
     seen = values * (features**2).mean(0)
     order = np.argsort(-seen)
@@ -253,7 +256,7 @@ def study(data, split, depth, sizes, draws):
         log(f"n = {size}", {k: round(float(v["deviation"]), 2) for k, v in row.items()
                             if isinstance(v, dict) and "deviation" in v})  # fmt: skip
 
-    # the ridge that depends on the input, to all orders, and what its harmonic mean predicts
+    # the ridge that depends on the input, to all orders
     some = slice(0, 2500)
     inside = features[some, :MODES]
     outside = ridge + variance - inside**2 @ seen[:MODES]
