@@ -146,11 +146,13 @@ def main():
         ratio = [a / b for a, b in zip(rate["collapsed"], rate["raw"], strict=True)]
         z = {
             v: float(
-                abs((means["collapsed"][v] - means["raw"][v])
-                / np.hypot(errors["collapsed"][v], errors["raw"][v])).max()
+                abs(
+                    (means["collapsed"][v] - means["raw"][v])
+                    / np.hypot(errors["collapsed"][v], errors["raw"][v])
+                ).max()
             )
             for v in ("log det Q", "f")
-        }  # fmt: skip
+        }
         print(
             f"  ratio {width:<8}{'':42}{ratio[0]:17.1f}{ratio[1]:10.1f}   largest difference "
             f"{z['log det Q']:.1f} and {z['f']:.1f} standard errors",

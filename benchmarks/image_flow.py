@@ -67,12 +67,14 @@ def summary(values, theory):
     """Return mean and spread of the first seeds and of all draws, and the deviation from theory."""
     few, values = np.asarray(values[:SEEDS]), np.asarray(values)
     return {
-        "three": few.mean(), "three_sd": few.std(ddof=1),
+        "three": few.mean(),
+        "three_sd": few.std(ddof=1),
         "three_deviation": 100 * (few.mean() / theory - 1),
-        "mean": values.mean(), "se": values.std(ddof=1) / np.sqrt(values.size),
+        "mean": values.mean(),
+        "se": values.std(ddof=1) / np.sqrt(values.size),
         "deviation": 100 * (values.mean() / theory - 1),
         "deviation_se": 100 * values.std(ddof=1) / np.sqrt(values.size) / theory,
-    }  # fmt: skip
+    }
 
 
 def corrected_curve(eigenvalues, projections, n, ridge):
@@ -103,11 +105,12 @@ def corrected_curve(eigenvalues, projections, n, ridge):
     return bias / (1.0 - gamma), n / first
 
 
-def gaussian_control(values, coefficients, sizes, ridge, draws):
+def gaussian_control(values, coefficients, sizes, ridge, draws, known):
     """Return results for independent Gaussian features with this spectrum and power.
 
-    These are errors of an experiment, their standard errors, and plain and corrected theory from a
-    Gaussian reference sample.
+    The first dictionary has means and standard errors of an experiment, and their deviations from
+    the errors ``known``; the second those of plain and corrected theory from a Gaussian reference
+    sample. Deviations are per cent.
     """
     population = brg.theory.gaussian_population(values, coefficients)
     curve = brg.theory.learning_curve_mc(
@@ -120,8 +123,11 @@ def gaussian_control(values, coefficients, sizes, ridge, draws):
     n = jnp.asarray(sizes, float)
     plain = brg.theory.learning_curve(found / len(found), projections**2 / len(found), n, ridge)
     corrected = [corrected_curve(found, projections, size, ridge)[0] for size in sizes]
-    means, spreads = np.asarray(curve.generalisation), np.asarray(curve.generalisation_error)
-    return means, spreads, np.asarray(plain.test), np.asarray(corrected)
+    mean, error, known = curve.generalisation, curve.generalisation_error, np.asarray(known)
+    experiment = {"mean": mean, "se": error, "deviation": 100 * (mean / known - 1)}
+    experiment["deviation_se"] = 100 * error / known
+    theory = {"plain": plain.test, "corrected": np.asarray(corrected)}
+    return experiment, {name: 100 * (test / known - 1) for name, test in theory.items()}
 
 
 def kurtosis(features):
@@ -131,9 +137,10 @@ def kurtosis(features):
     for low, high in BINS:
         part = excess[low - 1 : high]
         bins[f"{low}-{high}"] = {
-            "median": float(np.median(part)), "largest": float(part.max()),
+            "median": float(np.median(part)),
+            "largest": float(part.max()),
             "heavy": float(np.asarray(found.heavy)[low - 1 : high].mean()),
-        }  # fmt: skip
+        }
     return {"bins": bins, "modes": excess.round(4).tolist()}
 
 
@@ -178,12 +185,10 @@ def study(data, split, depth, sizes, draws):
         return np.transpose([corrected_curve(*given, size, ridge) for size in sizes])
 
     expected, effective = corrected(ridge)
-    log(f"{len(values)} modes, {spectrum.dropped} dropped; plain", np.round(plain.test, 4),
-        "half", np.round(from_half.test, 4), "corrected", np.round(expected, 4))  # fmt: skip
-    control, control_error, control_plain, control_corrected = gaussian_control(
-        values, coefficients, sizes, ridge, draws
-    )
-    log("Gaussian features", np.round(control, 4), control_plain, control_corrected)
+    log(f"{len(values)} modes, {spectrum.dropped} dropped")
+    log("theory: plain", plain.test, "half", from_half.test, "corrected", expected)
+    control, of_sample = gaussian_control(values, coefficients, sizes, ridge, draws, plain.test)
+    log("Gaussian features", *(np.round(v, 4) for v in [control["mean"], *of_sample.values()]))
 
     # experiment in the population that the reference sample is
     K_ref = np.asarray(gram(X_ref))
@@ -222,39 +227,37 @@ def study(data, split, depth, sizes, draws):
         local = ridge + variance - (B[:, :cut] ** 2).sum(1)
         in_population = float(plain.test[i])
         row = {
-            "n": size, "theory": expected[i], "plain": in_population,
+            "n": size,
+            "theory": expected[i],
+            "plain": in_population,
             "plain_half": float(from_half.test[i]),
             "held_out": summary(held_out["test"], expected[i]),
             "held_out_against_plain": summary(held_out["test"], in_population),
             "train": summary(held_out["train"], (ridge / effective[i]) ** 2 * expected[i]),
-            "effective_ridge": effective[i], "effective_ridge_plain": plain.effective_ridge[i],
+            "effective_ridge": effective[i],
+            "effective_ridge_plain": plain.effective_ridge[i],
             "seen_ridge": summary(seen_ridge, effective[i]),
             "cross_validation": summary(cross_validation, np.mean(held_out["test"])),
             "repeats": summary(drawn[True, size]["all"], in_population),
             "distinct_all": summary(drawn[False, size]["all"], in_population),
             "distinct_rest": summary(drawn[False, size]["test"], in_population),
-            "gaussian": {
-                "mean": control[i], "se": control_error[i],
-                "deviation": 100 * (control[i] / in_population - 1),
-                "deviation_se": 100 * control_error[i] / in_population,
-            },
-            "gaussian_sample": {
-                "plain": 100 * (control_plain[i] / in_population - 1),
-                "corrected": 100 * (control_corrected[i] / in_population - 1),
-            },
+            "gaussian": {key: v[i] for key, v in control.items()},
+            "gaussian_sample": {key: v[i] for key, v in of_sample.items()},
             "larger_ridge": {"theory": larger[i], **summary(at_larger["test"], larger[i])},
             "cutoffs": {rule: brg.rg.cutoff(levels, float(size), ridge, rule) for rule in RULES},
             "cutoff_plain": brg.rg.cutoff(values, float(size), ridge),
-            "coarse_ridge": noise[i], "coarse_theory": coarse,
+            "coarse_ridge": noise[i],
+            "coarse_theory": coarse,
             "coarse": summary(low["test"], coarse),
             "local_ridge": {
-                "mean": local.mean(), "relative_sd": local.std() / local.mean(),
+                "mean": local.mean(),
+                "relative_sd": local.std() / local.mean(),
                 "quantiles_05_50_95": np.quantile(local, [0.05, 0.5, 0.95]).tolist(),
             },
-        }  # fmt: skip
+        }
         rows.append(row)
-        log(f"n = {size}", {k: round(float(v["deviation"]), 2) for k, v in row.items()
-                            if isinstance(v, dict) and "deviation" in v})  # fmt: skip
+        compared = {k: v for k, v in row.items() if isinstance(v, dict) and "deviation" in v}
+        log(f"n = {size}", {k: f"{v['deviation']:.2f}" for k, v in compared.items()})
 
     # the ridge that depends on the input, to all orders
     some = slice(0, 2500)
@@ -271,28 +274,35 @@ def study(data, split, depth, sizes, draws):
     levels = brg.spectrum.levels(kept, tail=variance - float(kept.sum()))
     given = {"features": Phi, "residual": residual, "y": jnp.asarray(y[chosen])}
     flow = brg.rg.flow(levels, EVIDENCE_SIZE, ridge, **given)
+    ridges = ("cutoff", "universal", "dressed", "arithmetic", "harmonic")
+    ridges = {name: np.asarray(getattr(flow, name)).tolist() for name in ridges}
+    log_evidence = np.asarray(flow.evidence).tolist()
     marks = (20, 100, 400, 1000, 2000)
     return {
-        "depth": depth, "ridge": ridge, "variance": variance, "modes": len(values), "rows": rows,
-        "first_values": (values[:6] / variance).tolist(), "tail": tail / variance,
+        "depth": depth,
+        "ridge": ridge,
+        "variance": variance,
+        "modes": len(values),
+        "rows": rows,
+        "first_values": (values[:6] / variance).tolist(),
+        "tail": tail / variance,
         "slope_21_400": np.polyfit(np.log(np.arange(21, 401)), np.log(seen[20:400]), 1)[0],
         "variance_above": {k: 1 - seen[:k].sum() / variance for k in marks},
         "variance_above_plain": {k: values[k:].sum() / variance for k in marks},
         "power_above": {k: (coefficients[k:] ** 2).sum() for k in marks},
         "dressed_local": {
-            "n": EVIDENCE_SIZE, "mean": spread.mean(), "harmonic": 1 / (1 / spread).mean(),
-            "relative_sd": spread.std() / spread.mean(), "converged": bool(local.converged),
+            "n": EVIDENCE_SIZE,
+            "mean": spread.mean(),
+            "harmonic": 1 / (1 / spread).mean(),
+            "relative_sd": spread.std() / spread.mean(),
+            "converged": bool(local.converged),
             "uniform": brg.rg.effective_ridge(levels, EVIDENCE_SIZE, ridge),
         },
         "kurtosis_pool": kurtosis(jnp.asarray(features)),
         "kurtosis_reference": kurtosis(jnp.asarray(eigenvectors)),
-        "evidence": {
-            "cutoff": flow.cutoff.tolist(), "rules": list(flow.rules), "stop": flow.stop,
-            "log_evidence": np.asarray(flow.evidence).tolist(),
-            "universal": flow.universal.tolist(), "dressed": flow.dressed.tolist(),
-            "arithmetic": flow.arithmetic.tolist(), "harmonic": flow.harmonic.tolist(),
-        },
-    }  # fmt: skip
+        "evidence": ridges
+        | {"rules": list(flow.rules), "stop": flow.stop, "log_evidence": log_evidence},
+    }
 
 
 def main():
@@ -312,13 +322,20 @@ def main():
         data = brg.data.load(options.name, n=size - 2, task="even_odd", key=0)
         split = len(data.X) // 2
         result = {
-            "name": options.name, "task": "even_odd", "reference": split,
-            "pool": len(data.X) - split, "draws": options.draws, "seeds": SEEDS,
-            "title": "MNIST, even against odd" if options.name == "mnist"
+            "name": options.name,
+            "task": "even_odd",
+            "reference": split,
+            "pool": len(data.X) - split,
+            "draws": options.draws,
+            "seeds": SEEDS,
+            "title": "MNIST, even against odd"
+            if options.name == "mnist"
             else "CIFAR-10, even against odd class numbers\n" + CAVEAT,
-            "cases": [study(data, split, depth, tuple(options.sizes), options.draws)
-                      for depth in options.depths],
-        }  # fmt: skip
+            "cases": [
+                study(data, split, depth, tuple(options.sizes), options.draws)
+                for depth in options.depths
+            ],
+        }
         options.out.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(result, default=float) + "\n")
     result = json.loads(path.read_text())

@@ -48,9 +48,10 @@ def at(moments, ridge):
 
 best = theory.optimal_ridge(unmatched, n, "evidence", noise_variance=noise)
 groups = {
-    "matched prior": at(matched, ridge), "wrong prior": at(unmatched, ridge),
+    "matched prior": at(matched, ridge),
+    "wrong prior": at(unmatched, ridge),
     "wrong prior, best evidence": at(unmatched, best.ridge),
-}  # fmt: skip
+}
 for name, found in groups.items():
     print(f"{name}: from {found.calibration.min():.3f} to {found.calibration.max():.3f}")
 ratio = {name: np.asarray(found.calibration) for name, found in groups.items()}

@@ -60,10 +60,8 @@ low = theory.gaussian_population(values, target, cutoff=int(kept[at]))
 seen_low = theory.learning_curve_mc(low, [100], ridges[at], ridge, key=1, draws=96)
 off, error = compare("Two-stage", seen_low, coarse)
 assert (np.abs(off) < 0.03 + 3 * error).all()
-alone = np.array([
-    theory.equivalent_kernel(np.where(k <= m, values, 0.0), n, s).error(target**2)
-    for n, m, s in zip(points, kept, ridges, strict=True)
-])  # fmt: skip
+pairs = zip(points, kept, ridges, strict=True)
+alone = [theory.equivalent_kernel(values * (k <= m), n, s).error(target**2) for n, m, s in pairs]
 print(f"equivalent kernel alone: {alone[at]:.4f} in place of {full.generalisation[at]:.4f}")
 assert 1.5 < full.generalisation[at] / alone[at] < 1.65
 kernel = xr.Dataset({"generalisation": ("n_train", alone)}, {"n_train": points})

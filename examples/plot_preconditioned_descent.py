@@ -58,10 +58,9 @@ for i, (P, step_size, _) in enumerate(rules.values()):
         found[i, j] = dynamics.run(rule, start, 2000, 0, every=2000).steps
         theory[i, j] = linear.count(-y, tol)
 
-axes, names = ("algorithm", "frequency"), {"algorithm": list(rules)}
+axes, where = ("algorithm", "frequency"), {"algorithm": list(rules), "frequency": frequency}
 groups = {"steps_to_tolerance": theory, "steps_to_tolerance_run": found}
-pairs = {key: xr.Dataset({"steps": (axes, v)}, names | {"frequency": frequency})
-         for key, v in groups.items()}  # fmt: skip
+pairs = {key: xr.Dataset({"steps": (axes, v)}, where) for key, v in groups.items()}
 brg.plots.plot_steps_to_tolerance(brg.io.label(**pairs), backend="matplotlib")
 limit = dynamics.linear_dynamics(analytic, S, step_size=0.3 * eta)
 assert all(limit.count(-np.cos(k * t), tol) == 9 for k in frequency)

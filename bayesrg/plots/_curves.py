@@ -20,10 +20,7 @@ SAMPLE = ("chain", "draw")
 
 
 def group_of(dt: xr.DataTree, group: str, *variables: str) -> xr.Dataset:
-    """Return a group of a tree as a Dataset; raise if the group or one of the variables is missing.
-
-    The message lists the groups, or variables, that exist.
-    """
+    """Return a group of a tree as a Dataset; raise if the group or one of the variables is missing."""
     _checks.instance("dt", dt, xr.DataTree, _checks.TREE)
     if not isinstance(group, str) or group not in dt.children:
         names = ", ".join(map(repr, dt.children)) or "none"
@@ -51,10 +48,7 @@ def with_others(group: str, also: Sequence[str]) -> tuple[str, ...]:
 def theory_and_runs(
     dt: xr.DataTree, group: str, variable: str, read: Callable[[xr.Dataset], Mapping]
 ) -> tuple[Mapping, Mapping]:
-    """Return the parts that ``read`` makes of a group, and those of its runs, if there are any.
-
-    Both groups must have ``variable``.
-    """
+    """Return the parts that ``read`` makes of a group, and of its runs, if there are any."""
     runs = f"{group}_run"
     lines = read(group_of(dt, group, variable))
     return lines, read(group_of(dt, runs, variable)) if runs in dt.children else {}
@@ -198,10 +192,7 @@ def _bars(part):
 
 
 def curves(parts: Mapping[str, Mapping], by: str, *, scatter=False, **pc_kwargs) -> PlotCollection:
-    """Return a new plot of ``parts`` in one panel, as curves or with ``scatter`` as points.
-
-    ``by`` is the name of the axis of parts.
-    """
+    """Return a new plot of ``parts`` in one panel, as curves or with ``scatter`` as points."""
     pc = canvas(list(parts), by, styles=not scatter, **pc_kwargs)
     return draw(pc, by, parts, scatter=scatter)
 
@@ -209,10 +200,7 @@ def curves(parts: Mapping[str, Mapping], by: str, *, scatter=False, **pc_kwargs)
 def lines_and_points(
     lines: Mapping[str, Mapping], points: Mapping[str, Mapping], by: str, *, size=30, **pc_kwargs
 ) -> PlotCollection:
-    """Return a new plot of ``lines`` (theory) and ``points`` (runs) in one panel.
-
-    Points have the colour of the line of their name.
-    """
+    """Return a new plot of ``lines`` and, in the colours of their names, ``points``."""
     pc = canvas(list({**lines, **points}), by, **pc_kwargs)
     draw(pc, by, lines)
     if points:
@@ -252,10 +240,7 @@ def _write(da, target, *, what, **_):
 
 
 def mark(pc: PlotCollection, label: str, *, x: float | None = None, y: float | None = None):
-    """Draw a dashed grey line at ``x`` or at ``y``, and return the plot.
-
-    The line is stored in the collection under ``label``.
-    """
+    """Draw a dashed grey line at ``x`` or at ``y``, stored under ``label``, and return the plot."""
     styles = import_module(f"arviz_plots.backend.{pc.backend}").get_default_aes("linestyle", 2)
     visual, value = (visuals.vline, x) if y is None else (visuals.hline, y)
     data = xr.Dataset({"curve": value})

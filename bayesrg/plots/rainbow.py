@@ -43,10 +43,7 @@ def plot_spectral_density(
 
 
 def _steps(values, count):
-    """Return a histogram as a curve of steps over a filled band.
-
-    Its area is the number of values divided by ``count``.
-    """
+    """Return a histogram of area len(values) / count, as a curve of steps over a filled band."""
     heights, edges = np.histogram(values, bins=_BINS)
     y = np.repeat(heights / (count * np.diff(edges)), 2)
     return {"x": np.repeat(edges, 2)[1:-1], "y": y, "y_bottom": np.zeros_like(y), "y_top": y}
