@@ -3,16 +3,16 @@
 
 All functions have these arguments.
 
-dt : DataTree
+``dt`` : DataTree
     Tree with the group. `bayesrg.io.label` makes groups of results.
-group : str
+``group`` : str
     Name of the group.
-also : sequence of str
+``also`` : sequence of str
     Further groups, each drawn as a curve of its own. The names of groups are shown in the legend.
     Only some functions have this argument.
-backend : str, optional
+``backend`` : str, optional
     "matplotlib", "bokeh", "plotly" or "none". By default the backend that ArviZ uses.
-**pc_kwargs
+``**pc_kwargs``
     Passed to ``PlotCollection.wrap``, for instance ``figure_kwargs={"figsize": (9, 4)}``.
 
 They return a ``PlotCollection``: ``pc.savefig(file)`` writes it to a file, and

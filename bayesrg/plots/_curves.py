@@ -20,7 +20,7 @@ SAMPLE = ("chain", "draw")
 
 
 def group_of(dt: xr.DataTree, group: str, *variables: str) -> xr.Dataset:
-    """Return a group of a tree as a Dataset; raise if the group or one of the variables is missing."""
+    """Return a group of a tree as a Dataset; raise if it or one of the variables is missing."""
     _checks.instance("dt", dt, xr.DataTree, _checks.TREE)
     if not isinstance(group, str) or group not in dt.children:
         names = ", ".join(map(repr, dt.children)) or "none"

@@ -35,7 +35,7 @@ def plot_order_parameter(
 
     Parameters
     ----------
-    dt, group, backend, **pc_kwargs
+    dt, group, backend, pc_kwargs
         See `bayesrg.plots`, also for what is returned. The group is made by
         `bayesrg.diagnostics.feature.measure_deep_linear`. With one output the prior density is
         computed exactly. With several it is that of the draws in ``{group}_prior``, if these exist.
@@ -86,7 +86,7 @@ def plot_lazy_to_rich(
 
     Parameters
     ----------
-    dt, group, backend, **pc_kwargs
+    dt, group, backend, pc_kwargs
         See `bayesrg.plots`, also for what is returned. The group has the variable growth
         (richness), and maybe further axes, such as layer or depth: the limit of wide layers. Runs
         have the growth at finite width.
@@ -104,7 +104,7 @@ def plot_evidence_by_depth(
 
     Parameters
     ----------
-    dt, group, backend, **pc_kwargs
+    dt, group, backend, pc_kwargs
         See `bayesrg.plots`, also for what is returned. The group has the variable log_evidence over
         depth, or over effective_depth (points times depth / width), and maybe one more axis, such
         as width, with a curve for each entry.

@@ -15,7 +15,7 @@ def plot_mode_residuals(
 
     Parameters
     ----------
-    dt, group, backend, **pc_kwargs
+    dt, group, backend, pc_kwargs
         See `bayesrg.plots`, also for what is returned. The group has the variable remaining
         (algorithm, step, mode): the fraction of each mode that is not yet learnt, as
         ``remaining`` of `bayesrg.dynamics.linear_dynamics` returns it. Absolute values are drawn,
@@ -41,7 +41,7 @@ def plot_steps_to_tolerance(
 
     Parameters
     ----------
-    dt, group, backend, **pc_kwargs
+    dt, group, backend, pc_kwargs
         See `bayesrg.plots`, also for what is returned. The group has the variable steps
         (algorithm, frequency), as ``count`` of `bayesrg.dynamics.linear_dynamics` returns it.
         Infinite numbers (the mode is never learnt) are not drawn.

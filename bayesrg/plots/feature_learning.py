@@ -38,7 +38,7 @@ def plot_alignment(
 
     Parameters
     ----------
-    dt, group, backend, **pc_kwargs
+    dt, group, backend, pc_kwargs
         See `bayesrg.plots`, also for what is returned. The group is made by
         `bayesrg.diagnostics.feature.measure` or ``measure_deep_linear``. The prior is in
         ``{group}_prior``, which is drawn if it exists.
@@ -86,7 +86,7 @@ def plot_kernel_change(
 
     Parameters
     ----------
-    dt, group, backend, **pc_kwargs
+    dt, group, backend, pc_kwargs
         See `bayesrg.plots`, also for what is returned. The group is made by
         `bayesrg.diagnostics.feature.measure` or ``measure_deep_linear``.
     layer : int, optional

@@ -29,7 +29,7 @@ def plot_fit(
 
     Parameters
     ----------
-    dt, backend, **pc_kwargs
+    dt, backend, pc_kwargs
         See `bayesrg.plots`, also for what is returned. The tree is the result of `bayesrg.fit`,
         with the groups of `bayesrg.predict` added: ``dt.update(predict(dt, ...).children)``. A tree
         without observed_data is drawn without data.

@@ -25,7 +25,7 @@ def plot_spectrum(
 
     Parameters
     ----------
-    dt, group, backend, **pc_kwargs
+    dt, group, backend, pc_kwargs
         See `bayesrg.plots`, also for what is returned. The group is made by
         `bayesrg.io.flow_to_datatree`.
     """
@@ -47,7 +47,7 @@ def plot_flow(
 
     Parameters
     ----------
-    dt, group, backend, **pc_kwargs
+    dt, group, backend, pc_kwargs
         See `bayesrg.plots`, also for what is returned. The group is made by
         `bayesrg.io.flow_to_datatree` or `bayesrg.diagnostics.posterior_flow`.
     """
@@ -75,7 +75,7 @@ def plot_rescaled_ridge(
 
     Parameters
     ----------
-    dt, group, also, backend, **pc_kwargs
+    dt, group, also, backend, pc_kwargs
         See `bayesrg.plots`, also for what is returned. The groups are made by
         `bayesrg.io.flow_to_datatree` or `bayesrg.diagnostics.posterior_flow`.
     alpha : float, optional
@@ -101,7 +101,7 @@ def plot_evidence(
 
     Parameters
     ----------
-    dt, group, backend, **pc_kwargs
+    dt, group, backend, pc_kwargs
         See `bayesrg.plots`, also for what is returned. The group is made by
         `bayesrg.io.flow_to_datatree`, of a flow that was given targets.
     """
@@ -126,7 +126,7 @@ def plot_local_ridge(
 
     Parameters
     ----------
-    dt, group, backend, **pc_kwargs
+    dt, group, backend, pc_kwargs
         See `bayesrg.plots`, also for what is returned. The group has the variables ridge (point)
         and weight (point), from `bayesrg.rg.local_ridge` and `bayesrg.rg.data_weights`, and maybe
         the inputs X. If X has one column, it is the horizontal axis. Otherwise points are sorted by

@@ -42,7 +42,7 @@ def plot_learning_curve(
 
     Parameters
     ----------
-    dt, group, also, backend, **pc_kwargs
+    dt, group, also, backend, pc_kwargs
         See `bayesrg.plots`, also for what is returned. The groups have ``quantity`` over n_train,
         as of a `bayesrg.theory.Curve` or ``Equivalent``. Experiments are what
         `bayesrg.theory.learning_curve_mc` returns, drawn with bars of one standard error.
@@ -96,7 +96,7 @@ def plot_calibration(
 
     Parameters
     ----------
-    dt, group, also, backend, **pc_kwargs
+    dt, group, also, backend, pc_kwargs
         See `bayesrg.plots`, also for what is returned. The groups have the variable calibration
         (n_train), as of a `bayesrg.theory.Equivalent`.
     """
@@ -122,7 +122,7 @@ def plot_ridge_criteria(
 
     Parameters
     ----------
-    dt, group, backend, **pc_kwargs
+    dt, group, backend, pc_kwargs
         See `bayesrg.plots`, also for what is returned. The group is what
         `bayesrg.theory.optimal_ridge` returns for the test error; ``{group}_evidence`` is its
         result for the evidence.

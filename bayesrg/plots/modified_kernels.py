@@ -18,7 +18,7 @@ def plot_modified_spectrum(
 
     Parameters
     ----------
-    dt, group, backend, **pc_kwargs
+    dt, group, backend, pc_kwargs
         See `bayesrg.plots`, also for what is returned. The group has the variables values (mode),
         eigenvalues of the base kernel, and modified (mode), eigenvalues of what
         `bayesrg.spectrum.modify` returns. It may have a cutoff (a variance), as an attribute or as
@@ -47,7 +47,7 @@ def plot_kernel_profile(
 
     Parameters
     ----------
-    dt, group, backend, **pc_kwargs
+    dt, group, backend, pc_kwargs
         See `bayesrg.plots`, also for what is returned. The group has the variable profile (kernel,
         angle): the covariance of two inputs at that angle, in radians.
 
@@ -79,7 +79,7 @@ def plot_target_power(
 
     Parameters
     ----------
-    dt, group, backend, **pc_kwargs
+    dt, group, backend, pc_kwargs
         See `bayesrg.plots`, also for what is returned. The group has the variables power (target,
         mode), from ``Spectrum.power``, and total (target), the mean square of each target.
     """

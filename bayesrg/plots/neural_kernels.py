@@ -21,7 +21,7 @@ def plot_phase_diagram(
 
     Parameters
     ----------
-    dt, group, backend, **pc_kwargs
+    dt, group, backend, pc_kwargs
         See `bayesrg.plots`, also for what is returned. The group has the variable chi (weight_var,
         bias_var): :math:`\chi^*`, the value at a deep layer of `bayesrg.kernels.jacobian_flow`.
 
@@ -59,7 +59,7 @@ def plot_jacobian_flow(
 
     Parameters
     ----------
-    dt, group, backend, **pc_kwargs
+    dt, group, backend, pc_kwargs
         See `bayesrg.plots`, also for what is returned. The group is what
         `bayesrg.kernels.jacobian_flow` returns, with the variable J (layer, batch); coordinates of
         batch name the networks. J of the runs is from `bayesrg.kernels.empirical_apjn`. Layer 0,
@@ -84,7 +84,7 @@ def plot_kernel_distance(
 
     Parameters
     ----------
-    dt, group, backend, **pc_kwargs
+    dt, group, backend, pc_kwargs
         See `bayesrg.plots`, also for what is returned. The group has the variable distance (kernel,
         width), from `bayesrg.kernels.relative_distance`.
     """

@@ -20,7 +20,7 @@ def plot_spectral_density(
 
     Parameters
     ----------
-    dt, group, backend, **pc_kwargs
+    dt, group, backend, pc_kwargs
         See `bayesrg.plots`, also for what is returned. The group is what
         `bayesrg.theory.spectral_density` returns. The group of runs has the variable values: all
         eigenvalues of samples, along any axes, zeros included.

@@ -18,7 +18,7 @@ def plot_alignment_error(
 
     Parameters
     ----------
-    dt, group, backend, **pc_kwargs
+    dt, group, backend, pc_kwargs
         See `bayesrg.plots`, also for what is returned. The group has the variable errors (width,
         layer), a field of what `bayesrg.networks.resample` returns. If it also has held_out on
         these axes, lines show held_out, and points show errors on the inputs that determined the
@@ -44,7 +44,7 @@ def plot_weight_spectrum(
 
     Parameters
     ----------
-    dt, group, backend, **pc_kwargs
+    dt, group, backend, pc_kwargs
         See `bayesrg.plots`, also for what is returned. The group has the variable eigenvalues
         (network, mode) of a layer: eigenvalues of `bayesrg.networks.weight_covariance`, largest
         first. If the group also has units (), the number of rows :math:`N_l`, the law of

@@ -20,7 +20,7 @@ def plot_route_agreement(
 
     Parameters
     ----------
-    dt, group, backend, **pc_kwargs
+    dt, group, backend, pc_kwargs
         See `bayesrg.plots`, also for what is returned. The group has the variable z (route,
         quantity): the difference between a quantity by one sampler (a route) and its reference,
         divided by its Monte Carlo error.
@@ -48,7 +48,7 @@ def plot_sbc_ranks(
 
     Parameters
     ----------
-    dt, group, backend, **pc_kwargs
+    dt, group, backend, pc_kwargs
         See `bayesrg.plots`, also for what is returned. The group is made by
         `bayesrg.inference.sbc`: the variable rank (simulation, quantity), from 0 to the attribute
         draws.
