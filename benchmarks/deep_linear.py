@@ -118,7 +118,7 @@ def main():
     routes = {"collapsed": (collapsed, options.draws), "raw": (raw, options.raw_draws)}
     routes = {name: pair for name, pair in routes.items() if pair[1]}
     print(
-        f"\n{'':<16}{'latents':>9}{'ms/draw  ':>11}{'leapfrogs':>11}{'divergent':>11}"
+        f"\n{'':<16}{'latents':>9}{'ms/draw':>11}{'leapfrogs':>11}{'divergent':>11}"
         f"{'ESS/s log det Q':>17}{'ESS/s f':>10}{'R-hat':>8}"
     )
     for width in widths:
@@ -144,15 +144,9 @@ def main():
         if "raw" not in routes:
             continue
         ratio = [a / b for a, b in zip(rate["collapsed"], rate["raw"], strict=True)]
-        z = {
-            v: float(
-                abs(
-                    (means["collapsed"][v] - means["raw"][v])
-                    / np.hypot(errors["collapsed"][v], errors["raw"][v])
-                ).max()
-            )
-            for v in ("log det Q", "f")
-        }
+        gap = means["collapsed"] - means["raw"]
+        gap = abs(gap / np.hypot(errors["collapsed"], errors["raw"]))
+        z = {v: float(gap[v].max()) for v in ("log det Q", "f")}
         print(
             f"  ratio {width:<8}{'':42}{ratio[0]:17.1f}{ratio[1]:10.1f}   largest difference "
             f"{z['log det Q']:.1f} and {z['f']:.1f} standard errors",

@@ -74,7 +74,7 @@ def line(y: xr.DataArray, x=None) -> dict[str, np.ndarray]:
 def split(variable: xr.DataArray, along: str) -> dict[str, dict]:
     """Return a part over the axis ``along`` for each entry of the other axes.
 
-    These entries name the part: a text as it stands, a number after the name of its axis. Entries
+    The names of parts are these entries: a text, or the name of the axis and a number. Values
     that are nan are left out.
     """
     variable = variable.sortby(along)
@@ -83,7 +83,7 @@ def split(variable: xr.DataArray, along: str) -> dict[str, dict]:
     for place in np.ndindex(*(variable.sizes[axis] for axis in axes)):
         where = dict(zip(axes, place, strict=True))
         entries = {axis: variable[axis][i].item() for axis, i in where.items()}
-        named = [v if isinstance(v, str) else f"{axis} {v}" for axis, v in entries.items()]
+        named = [v if isinstance(v, str) else f"{axis} {v:g}" for axis, v in entries.items()]
         parts[", ".join(named)] = line(variable.isel(where, drop=True).dropna(along))
     return parts
 
