@@ -5,7 +5,9 @@ import pytest
 import xarray as xr
 from plotted import drawn, marked, text_of
 
-from bayesrg import io, plots, theory
+from bayesrg import io, plots
+from bayesrg.theory.density import Density
+from bayesrg.theory.optimal import Optimum
 
 SIZES = np.array([10.0, 20.0, 40.0, 80.0])
 EIGENVALUES = np.random.default_rng(0).gamma(2.0, size=(3, 40)) * (np.arange(40) >= 10)
@@ -22,7 +24,7 @@ def optimum(criterion, ridge):
     """What `optimal_ridge` returns, made up."""
     grid, ridge = jnp.geomspace(0.1, 10.0, 21), jnp.asarray(ridge)
     loss = jnp.log(grid[None] / ridge[:, None]) ** 2
-    return theory.Optimum(
+    return Optimum(
         criterion=criterion, n=jnp.array([50.0, 100.0]), ridge=ridge, value=jnp.ones(2),
         at_bound=jnp.zeros(2, bool), noise_variance=None, grid=grid, grid_value=1.0 + loss,
     )  # fmt: skip
@@ -35,7 +37,7 @@ def rainbow_groups():
         wrong=curve(SIZES / 20.0, "calibration"),
         optimal_ridge=optimum("test", [1.0, 2.0]),
         optimal_ridge_evidence=optimum("evidence", [1.5, 3.0]),
-        spectral_density=theory.Density(jnp.linspace(0.1, 8, 50), jnp.ones(50), jnp.asarray(0.3)),
+        spectral_density=Density(jnp.linspace(0.1, 8, 50), jnp.ones(50), jnp.asarray(0.3)),
         spectral_density_run=xr.Dataset({"values": (("draw", "mode"), EIGENVALUES)}),
     )
 
