@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Effective samples a second of a deep linear posterior: order parameter against all weights.
+"""Effective samples per second of a deep linear posterior: order parameter against all weights.
 
-Two hidden layers of one width, 50 points, two outputs. Both models have the same posterior; the
-benchmark asserts that their means of log det Q and of f at test points agree. A draw of the
-collapsed model includes a draw of f, and a draw of either its share of compiled sampling without
-warm-up. NUTS as it comes, its chains one after the other.
+Two hidden layers of equal width, 50 points, two outputs. Both models have the same posterior; the
+benchmark asserts that their means of log det Q and of f at test points agree. The time per draw is
+that of compiled sampling after warm-up, and with the collapsed model includes a draw of f. NUTS has
+its default settings; chains run one after the other.
 """
 
 import argparse
@@ -28,7 +28,7 @@ POINTS, INPUTS, OUTPUTS, RIDGE = 50, 20, 2, 0.1
 
 
 def problem():
-    """Noisy linear functions of twenty inputs, and five test inputs."""
+    """Return noisy linear functions of twenty inputs, and five test inputs."""
     rng = np.random.default_rng(0)
     X, X_new = rng.standard_normal((POINTS, INPUTS)), rng.standard_normal((5, INPUTS))
     B = rng.standard_normal((INPUTS, OUTPUTS)) * np.sqrt(2.0 / INPUTS)
@@ -37,7 +37,7 @@ def problem():
 
 
 def raw(data, hyper):
-    """Model of all weights, its hyper-arguments, and what to read off a draw."""
+    """Return the model of all weights, its hyper-arguments, and a function of its draws."""
     net = deep_linear.network(**hyper)
 
     def read(key, draw):
@@ -48,7 +48,7 @@ def raw(data, hyper):
 
 
 def collapsed(data, hyper):
-    """Model of the order parameter, and what to read off a draw: f is drawn given Q."""
+    """Return the same for the model of the order parameter; f is drawn given Q."""
     net = deep_linear.network(**hyper)
     eigen = deep_linear_collapsed.prepare(data, **hyper)
     prior, X = net.input_kernel(INPUTS), jnp.concatenate([data.X, data.X_test])
@@ -64,7 +64,7 @@ def collapsed(data, hyper):
 
 
 def sample(route, data, hyper, warmup, draws, chains):
-    """Sample, and time the draws after warm-up: their values, seconds and steps."""
+    """Return draws after warm-up, their seconds, leapfrog steps, and divergent steps."""
     model, hyper, read = route(data, hyper)
     static = {k: v for k, v in hyper.items() if k != "eigen"}
     arrays = {k: v for k, v in hyper.items() if k == "eigen"}
@@ -118,7 +118,7 @@ def main():
     routes = {"collapsed": (collapsed, options.draws), "raw": (raw, options.raw_draws)}
     routes = {name: pair for name, pair in routes.items() if pair[1]}
     print(
-        f"\n{'':<16}{'latents':>9}{'ms a draw':>11}{'leapfrogs':>11}{'divergent':>11}"
+        f"\n{'':<16}{'latents':>9}{'ms/draw':>11}{'leapfrogs':>11}{'divergent':>11}"
         f"{'ESS/s log det Q':>17}{'ESS/s f':>10}{'R-hat':>8}"
     )
     for width in widths:
@@ -144,13 +144,9 @@ def main():
         if "raw" not in routes:
             continue
         ratio = [a / b for a, b in zip(rate["collapsed"], rate["raw"], strict=True)]
-        z = {
-            v: float(
-                abs((means["collapsed"][v] - means["raw"][v])
-                / np.hypot(errors["collapsed"][v], errors["raw"][v])).max()
-            )
-            for v in ("log det Q", "f")
-        }  # fmt: skip
+        gap = means["collapsed"] - means["raw"]
+        gap = abs(gap / np.hypot(errors["collapsed"], errors["raw"]))
+        z = {v: float(gap[v].max()) for v in ("log det Q", "f")}
         print(
             f"  ratio {width:<8}{'':42}{ratio[0]:17.1f}{ratio[1]:10.1f}   largest difference "
             f"{z['log det Q']:.1f} and {z['f']:.1f} standard errors",

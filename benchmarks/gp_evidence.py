@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Evidence of a Gaussian process and its gradient, alone and inside NUTS, against peers.
+"""Evidence of a Gaussian process and its gradient, alone and inside NUTS, against other packages.
 
-Ratios are a contender's time over that of the first line. All contenders of a table must agree
+Ratios are the time of a contender over that of the first line. All contenders of a table must agree
 on log density and gradient before they are timed.
 """
 
 import argparse
 import subprocess
 import sys
-from functools import partial
 from pathlib import Path
 
 import jax
@@ -16,14 +15,13 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
-from jax.scipy.linalg import solve_triangular
 from timing import check, environment, facts, import_times, measure, report, serve
 
 try:
     import tinygp
 
-    from bayesrg import _linalg, gp, kernels, rg, spectrum
-except ModuleNotFoundError:  # we are the worker, in GPJax's own environment
+    from bayesrg import gp, kernels, rg, spectrum
+except ModuleNotFoundError:  # this is the worker, in the environment of GPJax
     import gpjax as gpx
 
 GPJAX = Path(__file__).resolve().parent / ".venv-gpjax", "gpjax>=1.0"
@@ -68,7 +66,7 @@ def gpjax_dense(X, y):
 
 
 def dense(options):
-    """All hyper-parameters of the kernel move."""
+    """Time a dense kernel whose hyper-parameters are all sampled."""
     jax_version = f"jax {jax.__version__}"
     models = {f"NumPyro MultivariateNormal ({jax_version})": numpyro_dense}
     data = dense_data(options.n)
@@ -81,7 +79,7 @@ def dense(options):
 
 
 def gpjax_worker(options):
-    """Command that runs `dense` where GPJax is, which pins an older JAX, NumPyro as a control."""
+    """Return the command that times GPJax and NumPyro, as a control, with an older JAX."""
     try:
         python = environment(*GPJAX)
     except (OSError, subprocess.CalledProcessError) as error:
@@ -135,7 +133,7 @@ def numpyro_full(data, scale, ridge):
 
 
 def fixed(options):
-    """Amplitude and noise move, the spectrum does not."""
+    """Time a fixed spectrum; amplitude and noise are sampled."""
     models = {
         "bayesrg, eigen": mercer("eigen"),
         "bayesrg, gram": mercer("gram"),
@@ -155,7 +153,7 @@ def fixed(options):
 
 
 def coarse(options):
-    """Half of the modes explicit, the others marginalised."""
+    """Time a cut model: half of the modes are sampled, the others marginalised."""
     cutoff = options.k // 2
 
     def by_hand(data):
@@ -175,43 +173,8 @@ def coarse(options):
     report(f"n = {options.n_coarse}, {cutoff} modes explicit of {options.k}", results)
 
 
-def rules(options):
-    """The derivative rule of the package's linear-algebra block against two others."""
-
-    def autodiff(C, b):
-        L = jnp.linalg.cholesky(C)
-        white = solve_triangular(L, b.T, lower=True)
-        return (white**2).sum(0), 2.0 * jnp.log(jnp.diagonal(L)).sum()
-
-    def forward(C, b):
-        root = solve_triangular(jnp.linalg.cholesky(C), jnp.eye(len(C)), lower=True)
-        inverse = root.T @ root
-        a = b @ inverse
-        return ((a * b).sum(-1), -2.0 * jnp.log(jnp.diagonal(root)).sum()), (a, inverse)
-
-    def backward(saved, g):
-        a, inverse = saved
-        return g[1] * inverse - (g[0] * a.T) @ a, 2.0 * g[0][:, None] * a
-
-    reverse = jax.custom_vjp(autodiff)
-    reverse.defvjp(forward, backward)
-
-    def model(K, y, rule):
-        amplitude, noise = positive("amplitude", "noise")
-        quad, log_det = rule(amplitude * K + noise**2 * jnp.eye(len(y)), y[None])
-        numpyro.factor("y", -0.5 * (quad.sum() + log_det))
-
-    blocks = {"bayesrg": _linalg.quad_logdet, "custom_vjp": reverse, "autodiff": autodiff}
-    blocks = {name: partial(model, rule=rule) for name, rule in blocks.items()}
-    for size, draws in ((options.k, 5 * options.draws), (options.n, options.draws)):
-        X, y = dense_data(size)
-        args = jnp.exp(-0.5 * ((X[:, None] - X[None]) ** 2).sum(-1)), y
-        results = measure(blocks, args, draws=draws, repeats=options.repeats)
-        report(f"derivative rules, {size} x {size}", results)
-
-
 def imports(options):
-    """Seconds to import in a fresh process."""
+    """Time imports in fresh processes."""
     codes = "bayesrg; bayesrg.gp", "bayesrg", "bayesrg; bayesrg.fit", "jax", "numpyro", "tinygp"
     lines = {f"import {code}": (sys.executable, f"import {code}") for code in codes}
     if GPJAX[0].exists() and not options.skip_gpjax:
@@ -220,7 +183,7 @@ def imports(options):
     report("import", {name: {"import": times} for name, times in seconds.items()})
 
 
-SECTIONS = {section.__name__: section for section in (dense, fixed, coarse, rules, imports)}
+SECTIONS = {section.__name__: section for section in (dense, fixed, coarse, imports)}
 SIZES = {"n": 400, "n-fixed": 2000, "n-coarse": 5000, "k": 64, "draws": 30, "repeats": 5}
 
 

@@ -3,7 +3,7 @@
 
 Half of the images are the reference sample, from which theory takes eigenvalues and target power.
 Data sets are drawn from the other half, the pool ("held out"), or from the reference sample
-itself with and without replacement ("population"). What came out is docs/explanation/images.md.
+itself with and without replacement ("population"). docs/explanation/images.md has the results.
 """
 
 import argparse
@@ -29,7 +29,7 @@ RULES = ("running", "bare", "self_consistent", "dof", "effective_rank", "fisher"
 
 
 def regress(K, y, ridge, rows):
-    """Errors of one data set: training, all rows, rows not drawn; and the ridge it saw."""
+    """Return errors of one data set (training, all rows, rows not drawn) and the ridge it sees."""
     n = len(rows)
     factor = cho_factor(K[np.ix_(rows, rows)] + ridge * np.eye(n), lower=True, overwrite_a=True)
     weight = cho_solve(factor, y[rows])
@@ -39,7 +39,7 @@ def regress(K, y, ridge, rows):
 
 
 def regress_modes(B, y, noise, rows):
-    """Errors of the low modes' regression, columns ``B`` of unit prior variance."""
+    """Return errors of the regression with the low modes, columns ``B`` of unit prior variance."""
     low = B[rows]
     precision = low.T @ low + noise * np.eye(B.shape[1])
     weight = np.linalg.solve(precision, low.T @ y[rows])
@@ -58,32 +58,35 @@ def draw(size, n, seed, replace=False):
 
 
 def collect(run, size, n, draws, replace=False):
-    """Run data sets of n points: every entry as a list over seeds."""
+    """Run data sets of n points, and return every entry as a list over seeds."""
     rows = [run(rows=draw(size, n, seed, replace)) for seed in range(draws)]
     return {name: [float(row[name]) for row in rows] for name in rows[0]}
 
 
 def summary(values, theory):
-    """Mean and spread of the first seeds and of all draws, and the deviation from theory."""
+    """Return mean and spread of the first seeds and of all draws, and the deviation from theory."""
     few, values = np.asarray(values[:SEEDS]), np.asarray(values)
     return {
-        "three": few.mean(), "three_sd": few.std(ddof=1),
+        "three": few.mean(),
+        "three_sd": few.std(ddof=1),
         "three_deviation": 100 * (few.mean() / theory - 1),
-        "mean": values.mean(), "se": values.std(ddof=1) / np.sqrt(values.size),
+        "mean": values.mean(),
+        "se": values.std(ddof=1) / np.sqrt(values.size),
         "deviation": 100 * (values.mean() / theory - 1),
         "deviation_se": 100 * values.std(ddof=1) / np.sqrt(values.size) / theory,
-    }  # fmt: skip
+    }
 
 
 def corrected_curve(eigenvalues, projections, n, ridge):
-    r"""Theory for n points from a sample of R, free of what the sample's size does to plain theory.
+    r"""Return theory for n points from a sample of R, without the error of a finite sample.
 
-    Effective ridge and bias depend on :math:`\kappa = s/n` alone, so they are read off the sample
-    itself at the ridge :math:`\delta` where it has that :math:`\kappa`. With
+    Effective ridge and bias depend on :math:`\kappa = s/n` alone, so they are computed from the
+    sample at the ridge :math:`\delta` where it has that :math:`\kappa`. With
     :math:`S_j = \sum (\ell+\delta)^{-j}` over eigenvalues of the Gram matrix,
     :math:`\kappa = 1/S_1`, :math:`\sum L = R - \delta S_1`, :math:`\sum L^2 = R - S_1^2/S_2` and
-    the bias is :math:`\sum c^2(\ell+\delta)^{-2}/S_2`, c the target in the eigenvectors. It is
-    generalised cross-validation, read for another number of points (arXiv 2203.06176).
+    the bias is :math:`\sum c^2(\ell+\delta)^{-2}/S_2`, where c is the target in the
+    eigenvectors. This is generalised cross-validation for another number of points (arXiv
+    2203.06176).
 
     Returns
     -------
@@ -102,10 +105,12 @@ def corrected_curve(eigenvalues, projections, n, ridge):
     return bias / (1.0 - gamma), n / first
 
 
-def gaussian_control(values, coefficients, sizes, ridge, draws):
-    """The same with independent Gaussian features of the same spectrum and power.
+def gaussian_control(values, coefficients, sizes, ridge, draws, known):
+    """Return results for independent Gaussian features with this spectrum and power.
 
-    Experiment against theory; and plain and corrected theory from a Gaussian reference sample.
+    The first dictionary has means and standard errors of an experiment, and their deviations from
+    the errors ``known``; the second those of plain and corrected theory from a Gaussian reference
+    sample. Deviations are per cent.
     """
     population = brg.theory.gaussian_population(values, coefficients)
     curve = brg.theory.learning_curve_mc(
@@ -118,8 +123,11 @@ def gaussian_control(values, coefficients, sizes, ridge, draws):
     n = jnp.asarray(sizes, float)
     plain = brg.theory.learning_curve(found / len(found), projections**2 / len(found), n, ridge)
     corrected = [corrected_curve(found, projections, size, ridge)[0] for size in sizes]
-    means, spreads = np.asarray(curve.generalisation), np.asarray(curve.generalisation_error)
-    return means, spreads, np.asarray(plain.test), np.asarray(corrected)
+    mean, error, known = curve.generalisation, curve.generalisation_error, np.asarray(known)
+    experiment = {"mean": mean, "se": error, "deviation": 100 * (mean / known - 1)}
+    experiment["deviation_se"] = 100 * error / known
+    theory = {"plain": plain.test, "corrected": np.asarray(corrected)}
+    return experiment, {name: 100 * (test / known - 1) for name, test in theory.items()}
 
 
 def kurtosis(features):
@@ -129,17 +137,19 @@ def kurtosis(features):
     for low, high in BINS:
         part = excess[low - 1 : high]
         bins[f"{low}-{high}"] = {
-            "median": float(np.median(part)), "largest": float(part.max()),
+            "median": float(np.median(part)),
+            "largest": float(part.max()),
             "heavy": float(np.asarray(found.heavy)[low - 1 : high].mean()),
-        }  # fmt: skip
+        }
     return {"bins": bins, "modes": excess.round(4).tolist()}
 
 
 def coarse_curve(B, y, n, noise):
-    """Theory for the low modes' regression, columns ``B`` of unit prior variance at the pool.
+    """Return theory for the regression with low modes, columns ``B`` of unit prior variance.
 
-    Off the reference sample its modes are not quite orthonormal, so the eigenfunctions of the low
-    kernel are taken anew; what they miss of the target, which is noise, is in the null space.
+    Modes of the reference sample are not quite orthonormal on the pool, so the eigenfunctions of
+    the low kernel are computed again. The part of the target that they miss, which is noise, is in
+    the null space.
     """
     size, cut = B.shape
     vectors, singular, _ = np.linalg.svd(B, full_matrices=False)
@@ -151,7 +161,7 @@ def coarse_curve(B, y, n, noise):
 
 
 def study(data, split, depth, sizes, draws):
-    """All numbers of one kernel."""
+    """Return all numbers of one kernel."""
     X_ref, target = data.X[:split], np.asarray(data.y[:split])
     X, y = data.X[split:], np.asarray(data.y[split:])
     kernel = brg.kernels.NNGP(depth)
@@ -175,12 +185,10 @@ def study(data, split, depth, sizes, draws):
         return np.transpose([corrected_curve(*given, size, ridge) for size in sizes])
 
     expected, effective = corrected(ridge)
-    log(f"{len(values)} modes, {spectrum.dropped} dropped; plain", np.round(plain.test, 4),
-        "half", np.round(from_half.test, 4), "corrected", np.round(expected, 4))  # fmt: skip
-    control, control_error, control_plain, control_corrected = gaussian_control(
-        values, coefficients, sizes, ridge, draws
-    )
-    log("Gaussian features", np.round(control, 4), control_plain, control_corrected)
+    log(f"{len(values)} modes, {spectrum.dropped} dropped")
+    log("theory: plain", plain.test, "half", from_half.test, "corrected", expected)
+    control, of_sample = gaussian_control(values, coefficients, sizes, ridge, draws, plain.test)
+    log("Gaussian features", *(np.round(v, 4) for v in [control["mean"], *of_sample.values()]))
 
     # experiment in the population that the reference sample is
     K_ref = np.asarray(gram(X_ref))
@@ -193,7 +201,7 @@ def study(data, split, depth, sizes, draws):
     }
     del K_ref
 
-    # modes at the pool: variance that each explains there, falling, and what all of them leave out
+    # modes at the pool, ordered by the variance that each explains there, and the rest
     features = np.asarray(gram(X, X_ref) @ spectrum.projection)
     seen = values * (features**2).mean(0)
     order = np.argsort(-seen)
@@ -219,41 +227,39 @@ def study(data, split, depth, sizes, draws):
         local = ridge + variance - (B[:, :cut] ** 2).sum(1)
         in_population = float(plain.test[i])
         row = {
-            "n": size, "theory": expected[i], "plain": in_population,
+            "n": size,
+            "theory": expected[i],
+            "plain": in_population,
             "plain_half": float(from_half.test[i]),
             "held_out": summary(held_out["test"], expected[i]),
             "held_out_against_plain": summary(held_out["test"], in_population),
             "train": summary(held_out["train"], (ridge / effective[i]) ** 2 * expected[i]),
-            "effective_ridge": effective[i], "effective_ridge_plain": plain.effective_ridge[i],
+            "effective_ridge": effective[i],
+            "effective_ridge_plain": plain.effective_ridge[i],
             "seen_ridge": summary(seen_ridge, effective[i]),
             "cross_validation": summary(cross_validation, np.mean(held_out["test"])),
             "repeats": summary(drawn[True, size]["all"], in_population),
             "distinct_all": summary(drawn[False, size]["all"], in_population),
             "distinct_rest": summary(drawn[False, size]["test"], in_population),
-            "gaussian": {
-                "mean": control[i], "se": control_error[i],
-                "deviation": 100 * (control[i] / in_population - 1),
-                "deviation_se": 100 * control_error[i] / in_population,
-            },
-            "gaussian_sample": {
-                "plain": 100 * (control_plain[i] / in_population - 1),
-                "corrected": 100 * (control_corrected[i] / in_population - 1),
-            },
+            "gaussian": {key: v[i] for key, v in control.items()},
+            "gaussian_sample": {key: v[i] for key, v in of_sample.items()},
             "larger_ridge": {"theory": larger[i], **summary(at_larger["test"], larger[i])},
             "cutoffs": {rule: brg.rg.cutoff(levels, float(size), ridge, rule) for rule in RULES},
             "cutoff_plain": brg.rg.cutoff(values, float(size), ridge),
-            "coarse_ridge": noise[i], "coarse_theory": coarse,
+            "coarse_ridge": noise[i],
+            "coarse_theory": coarse,
             "coarse": summary(low["test"], coarse),
             "local_ridge": {
-                "mean": local.mean(), "relative_sd": local.std() / local.mean(),
+                "mean": local.mean(),
+                "relative_sd": local.std() / local.mean(),
                 "quantiles_05_50_95": np.quantile(local, [0.05, 0.5, 0.95]).tolist(),
             },
-        }  # fmt: skip
+        }
         rows.append(row)
-        log(f"n = {size}", {k: round(float(v["deviation"]), 2) for k, v in row.items()
-                            if isinstance(v, dict) and "deviation" in v})  # fmt: skip
+        compared = {k: v for k, v in row.items() if isinstance(v, dict) and "deviation" in v}
+        log(f"n = {size}", {k: f"{v['deviation']:.2f}" for k, v in compared.items()})
 
-    # the ridge that depends on the input, to all orders, and what its harmonic mean predicts
+    # the ridge that depends on the input, to all orders
     some = slice(0, 2500)
     inside = features[some, :MODES]
     outside = ridge + variance - inside**2 @ seen[:MODES]
@@ -268,28 +274,35 @@ def study(data, split, depth, sizes, draws):
     levels = brg.spectrum.levels(kept, tail=variance - float(kept.sum()))
     given = {"features": Phi, "residual": residual, "y": jnp.asarray(y[chosen])}
     flow = brg.rg.flow(levels, EVIDENCE_SIZE, ridge, **given)
+    ridges = ("cutoff", "universal", "dressed", "arithmetic", "harmonic")
+    ridges = {name: np.asarray(getattr(flow, name)).tolist() for name in ridges}
+    log_evidence = np.asarray(flow.evidence).tolist()
     marks = (20, 100, 400, 1000, 2000)
     return {
-        "depth": depth, "ridge": ridge, "variance": variance, "modes": len(values), "rows": rows,
-        "first_values": (values[:6] / variance).tolist(), "tail": tail / variance,
+        "depth": depth,
+        "ridge": ridge,
+        "variance": variance,
+        "modes": len(values),
+        "rows": rows,
+        "first_values": (values[:6] / variance).tolist(),
+        "tail": tail / variance,
         "slope_21_400": np.polyfit(np.log(np.arange(21, 401)), np.log(seen[20:400]), 1)[0],
         "variance_above": {k: 1 - seen[:k].sum() / variance for k in marks},
         "variance_above_plain": {k: values[k:].sum() / variance for k in marks},
         "power_above": {k: (coefficients[k:] ** 2).sum() for k in marks},
         "dressed_local": {
-            "n": EVIDENCE_SIZE, "mean": spread.mean(), "harmonic": 1 / (1 / spread).mean(),
-            "relative_sd": spread.std() / spread.mean(), "converged": bool(local.converged),
+            "n": EVIDENCE_SIZE,
+            "mean": spread.mean(),
+            "harmonic": 1 / (1 / spread).mean(),
+            "relative_sd": spread.std() / spread.mean(),
+            "converged": bool(local.converged),
             "uniform": brg.rg.effective_ridge(levels, EVIDENCE_SIZE, ridge),
         },
         "kurtosis_pool": kurtosis(jnp.asarray(features)),
         "kurtosis_reference": kurtosis(jnp.asarray(eigenvectors)),
-        "evidence": {
-            "cutoff": flow.cutoff.tolist(), "rules": list(flow.rules), "stop": flow.stop,
-            "log_evidence": np.asarray(flow.evidence).tolist(),
-            "universal": flow.universal.tolist(), "dressed": flow.dressed.tolist(),
-            "arithmetic": flow.arithmetic.tolist(), "harmonic": flow.harmonic.tolist(),
-        },
-    }  # fmt: skip
+        "evidence": ridges
+        | {"rules": list(flow.rules), "stop": flow.stop, "log_evidence": log_evidence},
+    }
 
 
 def main():
@@ -309,13 +322,20 @@ def main():
         data = brg.data.load(options.name, n=size - 2, task="even_odd", key=0)
         split = len(data.X) // 2
         result = {
-            "name": options.name, "task": "even_odd", "reference": split,
-            "pool": len(data.X) - split, "draws": options.draws, "seeds": SEEDS,
-            "title": "MNIST, even against odd" if options.name == "mnist"
+            "name": options.name,
+            "task": "even_odd",
+            "reference": split,
+            "pool": len(data.X) - split,
+            "draws": options.draws,
+            "seeds": SEEDS,
+            "title": "MNIST, even against odd"
+            if options.name == "mnist"
             else "CIFAR-10, even against odd class numbers\n" + CAVEAT,
-            "cases": [study(data, split, depth, tuple(options.sizes), options.draws)
-                      for depth in options.depths],
-        }  # fmt: skip
+            "cases": [
+                study(data, split, depth, tuple(options.sizes), options.draws)
+                for depth in options.depths
+            ],
+        }
         options.out.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(result, default=float) + "\n")
     result = json.loads(path.read_text())

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Gram matrices of wide networks: covariance and tangent kernel, against peers and one product.
 
-A relu network with three hidden layers in 64 bits. Ratios are to the first line, the one matrix
-product X X^T that no kernel of inner products can do without. All contenders must agree. Memory is
-what the compiled program reserves beside inputs and result, and the peak of a process of its own,
-compilation included, less what it held before, which can be less than the whole result.
+A relu network with three hidden layers in 64 bits. Ratios are to the first line, the matrix product
+X X^T that every kernel of inner products needs. All contenders must agree. Two numbers of memory
+are printed: what the compiled program reserves in addition to inputs and result; and the peak of a
+separate process, compilation included, minus what it held before and minus the result.
 """
 
 import argparse
@@ -38,7 +38,7 @@ def bayesrg(block_bytes):
 
 @jax.jit
 def plain(X):
-    """Write the recursion down, with no care of the diagonal, of derivatives, or of memory."""
+    """Compute both kernels by the plain recursion, in whatever memory it takes."""
     K = WEIGHT / X.shape[1] * X @ X.T + BIAS
     theta = K
     for _ in range(DEPTH):
@@ -69,7 +69,7 @@ def seconds(function, X):
 
 
 def peer_environment():
-    """Return the Python of neural-tangents' environment, or why there is none."""
+    """Return the Python of neural-tangents' environment, or None and the reason."""
     versions = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
     pythons = sorted(versions.glob("3.10.*/bin/python"))
     if not pythons:
@@ -88,7 +88,7 @@ def peer_environment():
 
 
 def serve(options):
-    """Be the peer: write K and Theta of a few rows, then seconds of a call for every line read."""
+    """Write K and Theta of a few rows, then the seconds of one call for every line read."""
     function, X = neural_tangents(), inputs(options.n, options.d)
     _, result = seconds(function, X)
     print(json.dumps([np.asarray(v[:3, :3]).tolist() for v in result]), flush=True)
@@ -97,7 +97,7 @@ def serve(options):
 
 
 def peer(options):
-    """Start the process of neural-tangents; its first line says what it computes."""
+    """Start the process of neural-tangents; its first line has numbers to compare."""
     python, reason = peer_environment()
     if python is None:
         print(f"neural-tangents is left out: {reason}")
@@ -167,7 +167,7 @@ def memory(options):
     seen, reserved = (float(line) / 2**20 for line in out.splitlines()[-2:])
     print(
         f"\nNTK at n = {options.n_memory}: {options.n_memory**2 * 8 / 2**20:.0f} MiB of result, "
-        f"{reserved:.0f} MiB reserved and {seen:.0f} MiB seen besides; budget "
+        f"{reserved:.0f} MiB reserved and {seen:.0f} MiB seen in addition; budget "
         f"{options.block_bytes / 2**20:.0f} MiB"
     )
 

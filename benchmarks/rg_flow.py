@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Ridges on a grid and the flow over all cutoffs, against SciPy and against what it replaces.
 
-The grid is 100 numbers of points by 20 ridges on 2,000 modes, with and without all that
-`theory.ridge_equivalent` makes of the roots; its peer solves the same equations one by one with
-SciPy's Brent method. The flow gives universal, dressed, arithmetic and harmonic ridges at all 2,001
-cutoffs of 2,000 points; its peers are one eigendecomposition of that size, and the same harmonic
+The grid has 100 numbers of points by 20 ridges, with 2,000 modes. It is timed alone and with all
+that `theory.ridge_equivalent` computes from the roots; SciPy's Brent method solves the same
+equations one by one. The flow has universal, dressed, arithmetic and harmonic ridges at all 2,001
+cutoffs of 2,000 points. It is compared with one eigendecomposition of that size, and with harmonic
 ridges by rank-one updates, extrapolated from some of them.
 """
 
@@ -22,7 +22,7 @@ from bayesrg import rg, theory
 
 
 def measured(function, repeats):
-    """Seconds of each call after the first, and the result."""
+    """Return the seconds of each call after the first, and the result."""
     result, spent = jax.block_until_ready(function()), []
     for _ in range(repeats):
         start = time.perf_counter()
@@ -32,7 +32,7 @@ def measured(function, repeats):
 
 
 def one_by_one(values, ns, ridges, some):
-    """Solve ``some`` of the equations with SciPy; seconds for all of them, and the roots."""
+    """Solve ``some`` of the equations with SciPy; return seconds for all, and the roots."""
     start, roots = time.perf_counter(), []
     for n in ns[:some]:
         for ridge in ridges:
@@ -45,7 +45,7 @@ def one_by_one(values, ns, ridges, some):
 
 
 def shell_steps(features, values, ridge, some):
-    """Eliminate ``some`` modes one after the other; seconds for all, and the harmonic ridges."""
+    """Eliminate ``some`` modes one by one; return seconds for all, and the harmonic ridges."""
     points, k = features.shape
     precision = np.eye(points) / ridge
     start, harmonic = time.perf_counter(), []

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Time NumPyro models of one posterior: a gradient alone, and a gradient inside NUTS.
 
-Needs NumPyro alone, so that it runs in a peer's own environment too.
+This file needs only JAX and NumPyro, so that it also runs in the environments of other packages.
 """
 
 import json
@@ -22,7 +22,7 @@ from numpyro.infer.util import initialize_model, potential_energy
 
 
 class Contest:
-    """NumPyro models of the same latent sites, compiled, and what was measured of them so far."""
+    """Compiled NumPyro models of the same latent sites, and their results so far."""
 
     def __init__(self, models, args, draws):
         self.args, self.prepared, self.results = args, {}, {}
@@ -34,7 +34,7 @@ class Contest:
             self.prepared[name] = density, z, *_block(model, args, draws)
 
     def seconds(self):
-        """Time every model once: seconds a gradient ``alone``, and in ``nuts``."""
+        """Return seconds per gradient of every model: ``alone``, and in ``nuts``."""
         seconds = {}
         for name, (density, z, advance, state) in self.prepared.items():
             alone, _ = _time(density, z, self.args)
@@ -49,16 +49,16 @@ def measure(models, args, *, draws, repeats, worker=None):
     Parameters
     ----------
     models : mapping from names to NumPyro models of the same latent sites
-    args : arguments of all of them, arrays: none is a constant of the compiled programs
-    draws : transitions of a block
+    args : arguments of all models, arrays; none is a constant of the compiled programs
+    draws : transitions per block
     repeats : rounds
-    worker : command of a process that calls `serve`; its models take part in every round
+    worker : command of a process that calls `serve`; its models are timed in every round too
 
     Returns
     -------
     dict
-        A name's ``value`` and ``gradient`` of the log density at one point, and seconds a
-        gradient of each round: ``alone``, one call, and ``nuts``, a block over its leapfrog steps.
+        For each name ``value`` and ``gradient`` of the log density at one point, and seconds per
+        gradient in each round: ``alone`` (one call) and ``nuts`` (a block, per leapfrog step).
     """
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     with subprocess.Popen(worker, **pipes) if worker else nullcontext() as process:
@@ -80,7 +80,7 @@ def _ask(process, line=""):
 
 
 def serve(models, args, draws):
-    """Be the worker of another process's `measure`."""
+    """Time models for another process that calls `measure`."""
     contest = Contest(models, args, draws)
     print(json.dumps(contest.results), flush=True)
     for _ in sys.stdin:
@@ -88,7 +88,7 @@ def serve(models, args, draws):
 
 
 def check(results):
-    """Assert one log density, to 1e-8, and one gradient, to 1e-6 of its largest entry."""
+    """Assert that log densities agree to 1e-8, and gradients to 1e-6 of their largest entry."""
     first, *others = results.values()
     scale = np.abs(first["gradient"]).max()
     for name, result in zip(list(results)[1:], others, strict=True):
@@ -120,7 +120,7 @@ def report(title, results):
 
 
 def environment(folder, *requirements):
-    """Return the Python of an environment of its own, made by uv from wheels if it is missing."""
+    """Return the Python of an environment in ``folder``, which uv makes if it is missing."""
     python = folder / "bin" / "python"
     if not (folder / "complete").exists():
         uv = shutil.which("uv") or "uv"
@@ -133,9 +133,9 @@ def environment(folder, *requirements):
 
 
 def import_times(lines, repeats):
-    """Time lines of code, (python, line) by name, in fresh processes: each round's seconds by name.
+    """Return seconds of lines of code, (python, line) by name, in fresh processes.
 
-    A first round is dropped: it compiles bytecode and fills the file cache.
+    A first round is dropped, since it compiles bytecode and fills the file cache.
     """
     spent = {name: [] for name in lines}
     for _ in range(1 + repeats):
@@ -147,7 +147,7 @@ def import_times(lines, repeats):
 
 
 def facts(*packages):
-    """Describe the machine and the versions of packages in one line."""
+    """Return the machine and the versions of packages, in one line."""
     found = []
     for package in packages:
         try:
@@ -168,7 +168,7 @@ def _density(model, args):
 
 
 def _time(function, *args, least=0.2):
-    """Mean seconds of a call, over as many as fill ``least`` seconds, and its result."""
+    """Return mean seconds per call, over calls of at least ``least`` seconds, and the result."""
     calls, spent, start = 0, 0.0, time.perf_counter()
     while spent < least:
         result = jax.block_until_ready(function(*args))

@@ -2,11 +2,12 @@
 """Learning curves of a trained network's read-out on MNIST: theory against measured ridge.
 
 Two relu layers without biases are trained on even against odd; at some epochs their features are
-frozen and read-outs are fitted anew. Of the 10,000 test images 25 % train the weights, 40 % give
+frozen and new read-outs are fitted. Of the 10,000 test images 25 % train the weights, 40 % give
 the moments of the features, and from 35 % read-outs are fitted, each tested on those that it has
 not seen. As a control, data sets are drawn with repetitions from the images that gave the moments,
-and tested on these: the population is then known, and what deviates is not Gaussian. Ridge
-regression on the pixels stands beside. Deviations are means over splits with standard errors.
+and tested on these. Then the population is known, and deviations mean that features are not
+Gaussian. The table also has ridge regression on the pixels. Deviations are means over splits, with
+standard errors.
 """
 
 import argparse
@@ -25,7 +26,7 @@ SHARES = np.cumsum([0.25, 0.4])
 
 
 def trained(net, X, y, epochs, key):
-    """Weights of the hidden layers at each of ``epochs``, which begin with 0."""
+    """Return the weights of the hidden layers at each of ``epochs``, which begin with 0."""
     params = (net.init(key, X.shape[1]), jnp.zeros(net.widths[-1]))
     scale = 1.0 / jnp.sqrt(net.widths[-1])
 
@@ -38,9 +39,9 @@ def trained(net, X, y, epochs, key):
 
 
 def measured(F, y, sizes, draws, rng, replace=False):
-    """Mean test error (n, ridge) of read-outs on rows that are drawn from F (N, p).
+    """Return mean test errors (n, ridge) of read-outs that are fitted to rows of F (N, p).
 
-    Tested on rows that were not drawn, or where they may repeat on all.
+    Rows that were not drawn test them; with ``replace`` all rows do.
     """
     found = np.zeros((len(sizes), len(RIDGES)))
     for i, n in enumerate(sizes):
@@ -55,7 +56,7 @@ def measured(F, y, sizes, draws, rng, replace=False):
 
 
 def one_split(args, key):
-    """Theory, measured error and control, (epoch, n, ridge); linear regression; the training."""
+    """Return theory, measured error and control (epoch, n, ridge), and results of the training."""
     data = brg.data.load(args.data, n=args.images, key=key)
     X, y = np.asarray(data.X), np.asarray(data.y)
     borders = (SHARES * len(X)).astype(int)
@@ -120,7 +121,7 @@ def main():
 
 
 def deviation(found, theory):
-    """Mean relative deviation over splits and its standard error, in words, (n, ridge)."""
+    """Return mean relative deviations over splits with standard errors, as text (n, ridge)."""
     off = found / theory - 1
     error = off.std(0, ddof=1) / np.sqrt(len(off))
     words = [f"{a:+.1%} ± {b:.1%}" for a, b in zip(off.mean(0).flat, error.flat, strict=True)]

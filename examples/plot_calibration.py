@@ -48,19 +48,19 @@ def at(moments, ridge):
 
 best = theory.optimal_ridge(unmatched, n, "evidence", noise_variance=noise)
 groups = {
-    "matched prior": at(matched, ridge), "wrong prior": at(unmatched, ridge),
+    "matched prior": at(matched, ridge),
+    "wrong prior": at(unmatched, ridge),
     "wrong prior, best evidence": at(unmatched, best.ridge),
-}  # fmt: skip
+}
 for name, found in groups.items():
     print(f"{name}: from {found.calibration.min():.3f} to {found.calibration.max():.3f}")
 ratio = {name: np.asarray(found.calibration) for name, found in groups.items()}
 np.testing.assert_allclose(ratio["matched prior"], 1.0, rtol=1e-9)
 assert 1 / 16 < ratio["wrong prior"].min() < 1 / 15
 assert 0.45 < ratio["wrong prior, best evidence"].min() < 0.5
-brg.plots.plot_calibration(
-    brg.io.label(**groups), group="matched prior", label="matched prior",
-    also={name: name for name in groups if name != "matched prior"}, backend="matplotlib",
-)  # fmt: skip
+first, *others = groups
+dt = brg.io.label(**groups)
+brg.plots.plot_calibration(dt, group=first, also=others, backend="matplotlib")
 
 # %%
 # Two best ridges

@@ -79,8 +79,8 @@ theory = jnp.stack([flow(w, 0.05, depth - 1, w + 0.05).J for w in starts.values(
 keys = jax.random.split(jax.random.key(1), networks)
 found = np.stack([[measure(key, w) for key in keys] for w in starts.values()])
 lines = xr.Dataset({"J": (("layer", "batch"), theory)}, {"batch": list(starts)})
-points = xr.Dataset({"J": (("batch", "draw", "layer"), found)},
-                    {"batch": list(starts), "layer": np.array(stops) - 1})  # fmt: skip
+where = {"batch": list(starts), "layer": np.array(stops) - 1}
+points = xr.Dataset({"J": (("batch", "draw", "layer"), found)}, where)
 dt = brg.io.label(jacobian_flow=lines.assign_coords(layer=range(depth)), jacobian_flow_run=points)
 brg.plots.plot_jacobian_flow(dt, backend="matplotlib")
 assert (np.abs(found.mean(1) / np.asarray(theory)[np.array(stops) - 1].T - 1) < 0.12).all()

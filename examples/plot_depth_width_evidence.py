@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
 import numpyro
+import xarray as xr
 
 import bayesrg as brg
 from bayesrg.deep_linear import exact, infinite_depth, leading_log_evidence, wide_and_deep
@@ -47,12 +48,14 @@ posts = [solve(round(d * 400 / P), 400) for d in effective]
 evidence = constant + [post.log_evidence for post in posts]
 known = [-57.1835, -49.3755, -45.4703, -44.7430, -45.1508, -46.4848]
 np.testing.assert_allclose(evidence, known, rtol=0, atol=6e-5)
-leading = leading_log_evidence(r, effective, P)
-assert (np.diff(leading) > 0).all() and evidence.argmax() == 3
-q = wide_and_deep(r, effective)
+leading, q = leading_log_evidence(r, effective, P), wide_and_deep(r, effective)
 corrected = leading - 0.5 * (np.log1p(effective * r / q) + np.log(q) + effective / (2 * P))
-print("less the exact evidence:", (leading - evidence).round(2), (corrected - evidence).round(2))
+assert (np.diff(leading) > 0).all() and evidence.argmax() == 3
 assert abs(corrected - evidence).max() < 0.15 and corrected.argmax() == 3
+laws = {"exact, width 400": evidence, "leading order": leading, "and next order": corrected}
+table = {"log_evidence": (("law", "effective_depth"), list(laws.values()))}
+group = xr.Dataset(table, {"law": list(laws), "effective_depth": effective})
+brg.plots.plot_evidence_by_depth(brg.io.label(depth=group), backend="matplotlib")
 
 # %%
 # For infinitely many layers of this width the posterior of q is an inverse gamma distribution
@@ -74,17 +77,13 @@ best = widths[by_width.argmax()]
 print(f"five layers: best width {best}, evidence {by_width.max():.2f}")
 assert widths[0] < best < widths[-1]
 
-fig, axes = plt.subplots(1, 3, figsize=(12, 3.6), layout="constrained")
-axes[0].semilogx(effective, evidence, "o-", label="exact, width 400")
-axes[0].semilogx(effective, leading, "--", label="leading order")
-axes[0].semilogx(effective, corrected, ":", label="and next order")
-axes[1].semilogx(effective, means, "o-", label="exact mean")
-axes[1].semilogx(effective, q, "--", label="many points")
-axes[1].axhline(r, color="gray", linewidth=0.8)
-for ax, label in zip(axes, ("log evidence, less a constant", "order parameter q"), strict=False):
-    ax.set(xlabel="effective depth LP / N", ylabel=label)
-    ax.legend()
-axes[2].semilogx(widths, by_width, "o-")
-axes[2].axhline(-P * r / 2, color="black", linestyle=":")
-axes[2].set(xlabel="width of five layers", ylabel="log evidence, less a constant")
+fig, axes = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
+axes[0].semilogx(effective, means, "o-", label="exact mean, width 400")
+axes[0].semilogx(effective, q, "--", label="many points")
+axes[0].axhline(r, color="gray", linewidth=0.8)
+axes[0].set(xlabel="effective depth LP / N", ylabel="order parameter q")
+axes[0].legend()
+axes[1].semilogx(widths, by_width, "o-")
+axes[1].axhline(-P * r / 2, color="black", linestyle=":")
+axes[1].set(xlabel="width of five layers", ylabel="log evidence, minus a constant")
 plt.show()

@@ -69,7 +69,7 @@ rng = np.random.default_rng(2)
 X = rng.standard_normal((30_000, d)) * spread
 y = X @ theta + noise**0.5 * rng.standard_normal(len(X))
 population = theory.feature_population(net.apply(weights, X), y)
-sizes, seen = np.array([50, 100, 200, 500]), {}
+sizes = np.array([50, 100, 200, 500])
 for name, ridge in ridges.items():
     found = theory.learning_curve_mc(population, sizes, ridge, key=3, draws=24, batch=24)
     off = np.asarray(found.test) / np.interp(sizes, n, groups[name].test) - 1
@@ -78,12 +78,9 @@ for name, ridge in ridges.items():
         print(name, "n = {}: experiment {:+.1%} +- {:.1%} off theory".format(*row))
     near = np.abs(sizes / p - 1) < 0.3
     assert (np.abs(off) < np.where(near, 0.15, 0.05) + 3 * error).all()
-    seen[name] = f"{name} seen"
-    groups[seen[name]] = found
+    groups[f"{name}_run"] = found  # drawn as points
 
 dt = brg.io.label(**groups)
-brg.plots.plot_learning_curve(
-    dt, group="best ridge", label="best ridge", also={name: name for name in ridges},
-    experiment=seen, quantity="test", rank=p, backend="matplotlib",
-)  # fmt: skip
+more = {"quantity": "test", "rank": p, "backend": "matplotlib"}
+brg.plots.plot_learning_curve(dt, group="best ridge", also=list(ridges), **more)
 plt.show()

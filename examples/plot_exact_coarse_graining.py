@@ -53,17 +53,21 @@ for cutoff in (0, 5, 24, 61):
 # the points. The arithmetic mean of its eigenvalues is the universal ridge. Their harmonic mean is
 # lower, because some of these modes are learnable; the dressed ridge is close to it.
 
-flow = brg.rg.flow(spectrum, len(x), ridge, at=x, y=y)
-pc = brg.plots.plot_flow(brg.io.flow_to_datatree(flow), backend="matplotlib")
+flow = brg.io.flow_to_datatree(brg.rg.flow(spectrum, len(x), ridge, at=x, y=y))
+pc = brg.plots.plot_flow(flow, backend="matplotlib")
 
 # %%
-# Far below the stop the universal rule treats modes as noise that the data could determine. The
-# exact evidence does not depend on the cutoff. The other rules are other models; their evidence may
-# be above or below, and agrees if they eliminate little. (With Fourier modes the eliminated
+# The exact evidence does not depend on the cutoff. The other rules are other models; their evidence
+# may be above or below, and agrees if they eliminate little. (With Fourier modes the eliminated
 # variance is the same at all inputs, so the local and the universal rule are equal.)
 
-fig, axes = plt.subplots(1, 3, figsize=(12, 3.6), layout="constrained")
-for ax, rule in zip(axes[:2], ("exact", "universal"), strict=True):
+pc = brg.plots.plot_evidence(flow, backend="matplotlib")
+
+# %%
+# Far below the stop the universal rule treats modes as noise that the data could determine.
+
+fig, axes = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
+for ax, rule in zip(axes, ("exact", "universal"), strict=True):
     _, mean, variance = coarse(5, rule)
     ax.fill_between(x_new, *(mean + s * jnp.sqrt(variance) for s in (-2, 2)), alpha=0.3)
     ax.plot(x_new, mean, label="coarse, two sd")
@@ -71,10 +75,6 @@ for ax, rule in zip(axes[:2], ("exact", "universal"), strict=True):
     ax.plot(x, y, "k.", label="data")
     ax.set(title=f"{rule}, 5 modes kept", xlabel="x", ylim=(-2, 2))
 axes[0].legend(loc="upper right")
-for rule, values in zip(flow.rules, flow.evidence.T, strict=True):
-    axes[2].plot(flow.cutoff, values, "--" if rule == "universal" else "-", label=rule)
-axes[2].set(title="log evidence", xlabel="modes kept", ylim=(-45, 0))
-axes[2].legend()
 
 # %%
 # In a NumPyro model ``coarsen`` makes the cut. Amplitude and noise are now sampled too. Their means

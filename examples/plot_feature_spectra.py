@@ -54,7 +54,7 @@ def compare(n, grid):
     print(f"n = {n}: mass {below[-1]:.4f}, zeros {zeros:.4f}, largest distance {distance:.4f}")
     np.testing.assert_allclose([below[-1], zeros], [1.0, found.atom], rtol=5e-3, atol=1e-12)
     seen = xr.Dataset({"values": (("draw", "mode"), seen)})
-    return distance, brg.io.label(spectral_density=found, sample_spectrum=seen)
+    return distance, brg.io.label(spectral_density=found, spectral_density_run=seen)
 
 
 # %%
@@ -65,10 +65,10 @@ def compare(n, grid):
 # function of ten samples is within 0.4 % of it. The plot shows the density of log eigenvalues.
 
 distance, dt = compare(1200, np.geomspace(0.01, 6, 600))
-lowest = float(dt["sample_spectrum"]["values"].min())
+lowest = float(dt["spectral_density_run"]["values"].min())
 print(f"smallest eigenvalue {lowest:.4f}, of the population {values[0]:.4f}")
 assert distance < 4e-3 and 0.25 < lowest / values[0] < 0.4
-brg.plots.plot_spectral_density(dt, log=True, backend="matplotlib")
+brg.plots.plot_spectral_density(dt, backend="matplotlib")
 
 # %%
 # Fewer rows than features
@@ -77,8 +77,8 @@ brg.plots.plot_spectral_density(dt, log=True, backend="matplotlib")
 # more than twice that of the population.
 
 distance, dt = compare(200, np.geomspace(0.01, 6, 600))
-highest = float(dt["sample_spectrum"]["values"].max())
+highest = float(dt["spectral_density_run"]["values"].max())
 print(f"largest eigenvalue {highest:.4f}, of the population {values[-1]:.4f}")
 assert distance < 4e-3 and highest > 2 * values[-1]
-brg.plots.plot_spectral_density(dt, log=True, backend="matplotlib")
+brg.plots.plot_spectral_density(dt, backend="matplotlib")
 plt.show()

@@ -50,8 +50,8 @@ for i, limit in enumerate(limits):
         starts = [start(rng, 2, *(width,) * (i + 1), 1) for _ in range(networks)]
         found[i, width] = np.stack([empirical_ntk(apply, params, X) for params in starts])
         distance[i, j] = [relative_distance(K, limit) for K in found[i, width]]
-data = xr.Dataset({"distance": (("kernel", "width", "draw"), distance)},
-                  {"kernel": names, "width": list(widths)})  # fmt: skip
+where = {"kernel": names, "width": list(widths)}
+data = xr.Dataset({"distance": (("kernel", "width", "draw"), distance)}, where)
 brg.plots.plot_kernel_distance(brg.io.label(kernel_distance=data), backend="matplotlib")
 slopes = [np.polyfit(np.log(widths), np.log(d.mean(1)), 1)[0] for d in distance]
 print(np.round(slopes, 2), np.round(distance.mean(2), 3))
@@ -62,8 +62,7 @@ assert 0.07 < distance[:, -1].mean(1).min() and distance[:, -1].mean(1).max() < 
 # Is the distance random, or is the mean shifted? Random scatter of sixteen kernels would be 1/4 as
 # large in their mean. The mean kernel is about that close to the limit, so most of it is scatter.
 
-means = [[relative_distance(found[i, w].mean(0), limit) for w in widths]
-         for i, limit in enumerate(limits)]  # fmt: skip
+means = [[relative_distance(found[i, w].mean(0), K) for w in widths] for i, K in enumerate(limits)]
 shrink = np.array(means) / distance.mean(2)
 print(np.round(shrink, 2))
 assert 0.2 < np.median(shrink) < 0.35

@@ -32,8 +32,8 @@ bases = {"500 other images": nystrom(kernel, data.X_ref[:500])}
 bases["training images"] = nystrom(kernel, data.X)
 base = bases["500 other images"]
 after = modify(base, maps.flatten(16)).values
-group = xr.Dataset({"values": ("mode", base.values), "modified": ("mode", after)},
-                   attrs={"cutoff": float(base.values[16])})  # fmt: skip
+values = {"values": ("mode", base.values), "modified": ("mode", after)}
+group = xr.Dataset(values, attrs={"cutoff": float(base.values[16])})
 tree = brg.io.label(modified_spectrum=group)
 brg.plots.plot_modified_spectrum(tree, backend="matplotlib")
 

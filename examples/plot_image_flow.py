@@ -66,8 +66,8 @@ def evidence(kernel, data, ridge):
     return flow, found
 
 
-titles = ("eigenvalues", "excess kurtosis of modes", "quantiles of modes 3 and 250",
-          "error; dotted: coarse theory", "running cutoff", "evidence")  # fmt: skip
+titles = "eigenvalues", "excess kurtosis of modes", "quantiles of modes 3 and 250"
+titles += "error; dotted: coarse theory", "running cutoff", "evidence"
 captions = {"cifar10": "CIFAR-10 luma from JPEG copies: highest spatial frequencies altered"}
 for name, data in images.items():
     fig, axes = plt.subplots(2, 3, figsize=(11, 6.5), layout="constrained")

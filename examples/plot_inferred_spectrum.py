@@ -15,6 +15,7 @@ import matplotlib.pyplot as plt
 import numpyro
 import numpyro.distributions as dist
 import xarray as xr
+from numpyro.infer import NUTS
 
 import bayesrg as brg
 from bayesrg.models import spectrum_gp
@@ -28,8 +29,8 @@ numpyro.enable_x64()
 
 data = spectrum_gp.demo(jax.random.key(0))
 hyper = spectrum_gp.prepare(data)
-dt = brg.fit(spectrum_gp.model, data, key=0, draws=1000, warmup=1000, chains=2, progress=False,
-             sampler=lambda m: numpyro.infer.NUTS(m, target_accept_prob=0.95), **hyper)  # fmt: skip
+how = hyper | {"key": 0, "draws": 1000, "warmup": 1000, "chains": 2, "progress": False}
+dt = brg.fit(spectrum_gp.model, data, sampler=lambda m: NUTS(m, target_accept_prob=0.95), **how)
 exact, table = spectrum_gp.exact(data, **hyper), az.summary(dt)
 for name in ("amplitude", "exponent", "cutoff", "noise"):
     draws = dt["posterior"][name]
@@ -55,11 +56,9 @@ def new(amplitude, exponent, cutoff):
 names = ["amplitude", "exponent", "cutoff"]
 draws = (jnp.asarray(dt["posterior"][name].values) for name in names)
 modified = jax.vmap(jax.vmap(new))(*draws)
-lead = ("chain", "draw")
-group = xr.Dataset({"values": ("mode", base), "modified": ((*lead, "mode"), modified),
-                    "cutoff": dt["posterior"]["cutoff"]})  # fmt: skip
-dt.update(brg.io.label(modified_spectrum=group).children)
-brg.plots.plot_modified_spectrum(dt, backend="matplotlib")
+values = {"values": ("mode", base), "modified": (("chain", "draw", "mode"), modified)}
+group = xr.Dataset(values | {"cutoff": dt["posterior"]["cutoff"]})
+brg.plots.plot_modified_spectrum(brg.io.label(modified_spectrum=group), backend="matplotlib")
 kept = jnp.median(modified, (0, 1)) / base
 assert kept[:7].min() > 0.35 and kept[12:].max() < 0.01
 

@@ -11,6 +11,7 @@ number then gives the growth of every layer. Exact results at finite width appro
 import matplotlib.pyplot as plt
 import numpy as np
 import numpyro
+import xarray as xr
 
 import bayesrg as brg
 from bayesrg.deep_linear import exact, saddle
@@ -35,33 +36,44 @@ def factor(richness, depth):
     return saddle(network(richness, depth, 100), X, y).rho[0]
 
 
-for depth, known in {1: 2.405255888, 2: 1.918407015, 3: 1.694585880}.items():
-    u = factor(1.3, depth)
-    np.testing.assert_allclose(u, known, rtol=0, atol=1e-8)
-    np.testing.assert_allclose(u**depth * (u - 1.0), 1.3**2 * 2.0, rtol=1e-10)
+depths, gamma = np.array([1, 2, 3]), np.geomspace(0.03, 100.0, 30)
+u = np.array([factor(1.3, depth) for depth in depths])
+np.testing.assert_allclose(u, [2.405255888, 1.918407015, 1.694585880], rtol=0, atol=1e-8)
+np.testing.assert_allclose(u**depths * (u - 1.0), 1.3**2 * 2.0, rtol=1e-10)
 
 # %%
 # From lazy to rich
 # -----------------
 # A lazy network has u = 1. In a rich one u grows as :math:`(\gamma^2s)^{1/(L+1)}`: more slowly the
-# deeper the network is, because more layers share the work.
+# deeper the network is, because more layers share the work. Points: the exact mean of q, to the
+# power 1/L, for layers of only 10 units.
 
-gamma = np.geomspace(0.03, 100.0, 30)
-curves = {depth: np.array([factor(g, depth) for g in gamma]) for depth in (1, 2, 3)}
-for depth, u in curves.items():
-    slope = np.log(u[-1] / u[-2]) / np.log(gamma[-1] / gamma[-2])
-    print(f"{depth} layers: u grows as richness to the {slope:.3f}, limit {2 / (depth + 1):.3f}")
-    assert u[0] < 1.002 and abs(slope - 2 / (depth + 1)) < 0.02
+few = gamma[::5]
+limit = np.array([[factor(g, depth) for g in gamma] for depth in depths])
+slopes = np.log(limit[:, -1] / limit[:, -2]) / np.log(gamma[-1] / gamma[-2])
+print("u grows as richness to the power", slopes.round(3), "limits", (2 / (depths + 1)).round(3))
+assert (limit[:, 0] < 1.002).all() and abs(slopes - 2 / (depths + 1)).max() < 0.02
+
+
+def show(axis, lines, points):
+    """Plot growth (axis, richness) of wide networks and of networks of finite width."""
+    groups = {}
+    for name, values, at in (("lazy_to_rich", lines, gamma), ("lazy_to_rich_run", points, few)):
+        growth = {"growth": ((axis, "richness"), values)}
+        groups[name] = xr.Dataset(growth, {axis: depths, "richness": at})
+    brg.plots.plot_lazy_to_rich(brg.io.label(**groups), backend="matplotlib")
+
+
+narrow = [[exact(network(g, L, 10), X, y).moment(1) ** (1 / L) for g in few] for L in depths]
+show("depth", limit, narrow)
 
 # %%
-# Finite width
-# ------------
 # For two layers the exact mean of q differs from :math:`u^2` by a term of order 1 / width. It is
 # smaller in lazy networks, with one layer by P / N.
 
-u = factor(1.3, 2)
-error = np.array([exact(network(1.3, 2, N), X, y).moment(1) - u**2 for N in (20, 200, 2000)])
-np.testing.assert_allclose(error + u**2, [3.38133, 3.64850, 3.67709], rtol=0, atol=6e-6)
+means = np.array([exact(network(1.3, 2, N), X, y).moment(1) for N in (20, 200, 2000)])
+error = means - u[1] ** 2
+np.testing.assert_allclose(means, [3.38133, 3.64850, 3.67709], rtol=0, atol=6e-6)
 assert abs(exact(network(0.03, 1, 100), X, y).moment(1) - (1 - 4 / 100)) < 3e-3
 np.testing.assert_allclose(error[:-1] / error[1:], 10.0, rtol=0.1)
 
@@ -69,22 +81,10 @@ np.testing.assert_allclose(error[:-1] / error[1:], 10.0, rtol=0.1)
 # Layer by layer
 # --------------
 # The kernel of layer l grows along the target by the factor :math:`u^l`, its gain. So the last
-# layers grow most. Crosses in the right panel: exact gains at width 400.
+# layers grow most. Points: exact gains of three layers of 400 units.
 
-fig, axes = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
-for (depth, u), colour in zip(curves.items(), ("C0", "C1", "C2"), strict=True):
-    axes[0].loglog(gamma, u, color=colour, label=f"L = {depth}")
-    for width, marker in ((10, "."), (100, "x")):
-        q = [exact(network(g, depth, width), X, y).moment(1) for g in gamma[::5]]
-        axes[0].loglog(gamma[::5], np.array(q) ** (1 / depth), marker, color=colour)
-axes[0].set(xlabel="richness", ylabel="factor of a layer (dots: width 10, crosses: 100)")
-axes[0].legend()
-for g, colour in zip((0.3, 1.3, 3.0), ("C0", "C1", "C2"), strict=True):
-    u, posterior = factor(g, 3), exact(network(g, 3, 400), X, y)
-    gains = np.array([posterior.gain(level) for level in range(4)])
-    np.testing.assert_allclose(gains, u ** np.arange(4), rtol=0.01)
-    axes[1].semilogy(range(4), u ** np.arange(4), color=colour, label=f"richness {g}")
-    axes[1].semilogy(range(4), gains, "x", color=colour)
-axes[1].set(xlabel="layer", ylabel="gain along the target", xticks=range(4))
-axes[1].legend()
+solved = [exact(network(g, 3, 400), X, y) for g in few]
+gains = np.array([[posterior.gain(layer) for posterior in solved] for layer in (1, 2, 3)])
+np.testing.assert_allclose(gains, limit[2, ::5] ** depths[:, None], rtol=0.01)
+show("layer", limit[2] ** depths[:, None], gains)
 plt.show()

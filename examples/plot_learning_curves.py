@@ -60,16 +60,14 @@ low = theory.gaussian_population(values, target, cutoff=int(kept[at]))
 seen_low = theory.learning_curve_mc(low, [100], ridges[at], ridge, key=1, draws=96)
 off, error = compare("Two-stage", seen_low, coarse)
 assert (np.abs(off) < 0.03 + 3 * error).all()
-alone = np.array([
-    theory.equivalent_kernel(np.where(k <= m, values, 0.0), n, s).error(target**2)
-    for n, m, s in zip(points, kept, ridges, strict=True)
-])  # fmt: skip
+pairs = zip(points, kept, ridges, strict=True)
+alone = [theory.equivalent_kernel(values * (k <= m), n, s).error(target**2) for n, m, s in pairs]
 print(f"equivalent kernel alone: {alone[at]:.4f} in place of {full.generalisation[at]:.4f}")
 assert 1.5 < full.generalisation[at] / alone[at] < 1.65
 kernel = xr.Dataset({"generalisation": ("n_train", alone)}, {"n_train": points})
-dt = brg.io.label(learning_curve=full, learning_curve_mc=seen, coarse=coarse, kernel=kernel)
-also = {"two stages": "coarse", "equivalent kernel": "kernel"}
-brg.plots.plot_learning_curve(dt, also=also, backend="matplotlib")
+others = {"two stages": coarse, "equivalent kernel": kernel}
+dt = brg.io.label(theory=full, theory_run=seen, **others)
+brg.plots.plot_learning_curve(dt, group="theory", also=list(others), backend="matplotlib")
 
 # %%
 # Digits
@@ -85,6 +83,6 @@ population = theory.finite_population(spectrum.kernel, data.X, data.y)
 seen = theory.learning_curve_mc(population, [50, 400], 0.01, key=0, draws=40)
 off, error = compare("Digits", seen, digits)
 assert (off > 0.02).all() and (off < 0.12).all() and (off > 2 * error).all()
-dt = brg.io.label(learning_curve=digits, learning_curve_mc=seen)
+dt = brg.io.label(learning_curve=digits, learning_curve_run=seen)
 brg.plots.plot_learning_curve(dt, backend="matplotlib")
 plt.show()

@@ -32,8 +32,8 @@ for ridge in (0.0, 1e-4, 1e-3, 1e-2):
     flows[f"bare ridge {ridge:g}"] = brg.io.label(flow=flow)["flow"].to_dataset()
     print(f"bare ridge {ridge:g}: {flow.rescaled[2000]:.3f} at 2000, {flow.rescaled[10]:.3f} at 10")
     assert jnp.abs(flow.rescaled[10] - law.fixed_point) < 0.06
-dt, also = xr.DataTree.from_dict(flows), {name: name for name in list(flows)[1:]}
-brg.plots.plot_rescaled_ridge(dt, group="bare ridge 0", alpha=1.0, also=also, backend="matplotlib")
+dt, (first, *others) = xr.DataTree.from_dict(flows), flows
+brg.plots.plot_rescaled_ridge(dt, alpha=1.0, group=first, also=others, backend="matplotlib")
 
 # %%
 # Slopes and matching
@@ -44,11 +44,10 @@ brg.plots.plot_rescaled_ridge(dt, group="bare ridge 0", alpha=1.0, also=also, ba
 # cutoff gives the same error if the eliminated variance equals it (ratio 1). This is so at the
 # matching threshold; at one half the ratio is far from 1.
 
-TABLE = {  # alpha, ridge: slope, ratio at the matching threshold, ratio at one half
-    (0.5, 1.0): (-0.3546, 1.004, 0.815), (0.5, 0.0): (-0.5233, 1.001, 0.746),
-    (1.0, 1.0): (-0.5044, 1.018, 0.630), (1.0, 0.0): (-1.0023, 1.001, 0.405),
-    (2.0, 1.0): (-0.6591, 1.007, 0.473), (2.0, 0.0): (-1.9994, 0.999, 0.071),
-}  # fmt: skip
+# from alpha to slope, ratio at the matching threshold, ratio at one half, for ridges 1 and 0
+NOISY = {0.5: (-0.3546, 1.004, 0.815), 1: (-0.5044, 1.018, 0.630), 2: (-0.6591, 1.007, 0.473)}
+CLEAN = {0.5: (-0.5233, 1.001, 0.746), 1: (-1.0023, 1.001, 0.405), 2: (-1.9994, 0.999, 0.071)}
+TABLE = {(alpha, ridge): row for ridge, t in ((1, NOISY), (0, CLEAN)) for alpha, row in t.items()}
 ns = np.array([1000.0, 2000.0, 4000.0, 8000.0])
 for (alpha, ridge), expected in TABLE.items():
     law = brg.rg.power_law(alpha)

@@ -58,10 +58,9 @@ for i, (P, step_size, _) in enumerate(rules.values()):
         found[i, j] = dynamics.run(rule, start, 2000, 0, every=2000).steps
         theory[i, j] = linear.count(-y, tol)
 
-axes, names = ("algorithm", "frequency"), {"algorithm": list(rules)}
+axes, where = ("algorithm", "frequency"), {"algorithm": list(rules), "frequency": frequency}
 groups = {"steps_to_tolerance": theory, "steps_to_tolerance_run": found}
-pairs = {key: xr.Dataset({"steps": (axes, v)}, names | {"frequency": frequency})
-         for key, v in groups.items()}  # fmt: skip
+pairs = {key: xr.Dataset({"steps": (axes, v)}, where) for key, v in groups.items()}
 brg.plots.plot_steps_to_tolerance(brg.io.label(**pairs), backend="matplotlib")
 assert (dynamics.step_count(S.eigenvalues, 0.3 * eta, tol) == 9).all()
 assert found[0, -1] > 100 * found[0, 0] and 10 <= found[1].min() <= found[1].max() <= 13

@@ -79,12 +79,10 @@ for gamma in (0.01, 0.2, 0.5, 0.8):
     rows = zip(sizes, expected, off, error, strict=True)
     print(name, *("| {}: {:.4f}, {:+.1%} +- {:.1%}".format(*row) for row in rows))
     assert (np.abs(off) < np.array([0.05, 0.15, 0.15, 0.05]) + 3 * np.asarray(error)).all()
-    groups[f"{name} seen"], tests = seen, [*tests, expected]
+    groups[f"{name}_run"], tests = seen, [*tests, expected]  # a run is drawn as points
 assert (np.diff(tests, axis=0) < 0).all()
 
-names = list(groups)[::2]
-brg.plots.plot_learning_curve(
-    brg.io.label(**groups), group=names[0], label=names[0], also={n: n for n in names[1:]},
-    experiment={n: f"{n} seen" for n in names}, quantity="test", rank=d, backend="matplotlib",
-)  # fmt: skip
+first, *others = list(groups)[::2]
+dt, more = brg.io.label(**groups), {"quantity": "test", "rank": d, "backend": "matplotlib"}
+brg.plots.plot_learning_curve(dt, group=first, also=others, **more)
 plt.show()

@@ -21,7 +21,7 @@ from bayesrg import networks
 
 numpyro.enable_x64()
 WIDTHS, DRAWS, RIDGE = (50, 150, 400), 4, 1.0
-KINDS = "trained", "drawn anew", "drawn anew, new read-out", "random, new read-out", "not turned"
+KINDS = "trained", "drawn again", "drawn again, new read-out", "random, new read-out", "not turned"
 data = brg.data.load("digits", n=1795, key=0)
 (X, X_test), (y, y_test) = np.split(data.X, [900]), np.split(data.y, [900])
 errors, wrong = np.empty((2, len(WIDTHS), DRAWS, 2)), np.empty((5, len(WIDTHS), DRAWS))
@@ -50,7 +50,7 @@ for i, p in enumerate(WIDTHS):
         wrong[4, i, seed] = share(back, readout)
 
 # %%
-# At 400 units, networks drawn anew are wrong on 4 % of the images, and on fewer with a new
+# At 400 units, networks drawn again are wrong on 4 % of the images, and on fewer with a new
 # read-out. They improve with the width. Random weights are far worse. Layers that are not rotated
 # do not match each other: the result is as good as guessing. Bands span four draws.
 
@@ -81,10 +81,10 @@ assert (np.diff(held_out, axis=0) < 0).all() and (fitted / held_out)[2].max() < 
 # Marchenko and Pastur. Training has raised a few eigenvalues above it and hardly changed the
 # others. A new draw is random again and spreads the bulk further.
 
-stack = {"initial": start[0], "trained": weights, "drawn anew": new.weights}
+stack = {"initial": start[0], "trained": weights, "drawn again": new.weights}
 found = [np.linalg.eigvalsh(networks.weight_covariance(Ws[1]))[::-1] for Ws in stack.values()]
-values = {"eigenvalues": (("network", "layer", "mode"), np.array(found)[:, None])}
-group = xr.Dataset(values | {"units": ("layer", [p])}, {"network": list(stack), "layer": [2]})
+values = {"eigenvalues": (("network", "mode"), np.array(found)), "units": p}
+group = xr.Dataset(values, {"network": list(stack)})
 brg.plots.plot_weight_spectrum(brg.io.label(weight_spectrum=group), backend="matplotlib")
 assert found[1][0] > 2 * found[0][0] and abs(found[1] - found[0])[10:].max() < 0.5
 plt.show()

@@ -50,8 +50,8 @@ kernels["the same, flattened"] = modify(kernels["hard cutoff"], maps.flatten(kep
 
 angle = t[: n // 2 + 1]
 profile = np.stack([k(circle(angle[:1]), circle(angle))[0] for k in kernels.values()])
-group = xr.Dataset({"profile": (("kernel", "angle"), profile)},
-                   {"kernel": list(kernels), "angle": angle})  # fmt: skip
+where = {"kernel": list(kernels), "angle": angle}
+group = xr.Dataset({"profile": (("kernel", "angle"), profile)}, where)
 brg.plots.plot_kernel_profile(brg.io.label(kernel_profile=group), backend="matplotlib")
 waves = base.values[0] + 2 * sum(base.values[2 * k] * jnp.cos(k * angle) for k in range(1, 5))
 np.testing.assert_allclose(profile[2], waves, rtol=0, atol=1e-10)
@@ -71,9 +71,9 @@ targets = {
 }
 power = {name: base.power(y) for name, y in targets.items()}
 total = {name: (y**2).mean() for name, y in targets.items()}
-group = xr.Dataset({"power": (("target", "mode"), np.stack(list(power.values()))),
-                    "total": ("target", list(total.values()))},
-                   {"target": list(targets), "mode": np.arange(n)})  # fmt: skip
+values = {"power": (("target", "mode"), np.stack(list(power.values())))}
+values["total"] = "target", list(total.values())
+group = xr.Dataset(values, {"target": list(targets), "mode": np.arange(n)})
 brg.plots.plot_target_power(brg.io.label(target_power=group), backend="matplotlib")
 
 # %%

@@ -223,42 +223,30 @@ def plots(o):
     from test_plots_kernels import kernel_groups
     from test_plots_modified import modified_groups
     from test_plots_rainbow import rainbow_groups
+    from test_plots_trained import trained_groups
 
-    cumulants = brg.rg.feature_cumulants(FEATURES, 3)
     dt = brg.io.flow_to_datatree(brg.rg.flow(VALUES, 6.0, 0.1, features=FEATURES, y=y))
-    features = brg.io.labels.group_of(cumulants).assign(features=(("point", "mode"), FEATURES))
     made = brg.io.label(
-        learning_curve=power_law_curve(4.0 / SIZES).assign(
-            learnability=(("n_train", "mode"), np.outer(SIZES, VALUES) / 99), mode=np.arange(4)),
-        learning_curve_mc=power_law_curve(3.0 / SIZES[:3]), features=features,
+        learning_curve=power_law_curve(4.0 / SIZES),
+        learning_curve_run=power_law_curve(3.0 / SIZES[:3]),
         local_ridge=xr.Dataset({"ridge": ("point", 1 + y**2), "weight": ("point", 1 + y**2)}),
-    )  # fmt: skip
-    draws = brg.io.to_datatree({"posterior": {"y_modes": rng.normal(size=(2, 9, 4))}},
-                               {"y_modes": ("mode",)})  # fmt: skip
+    )
     for more in (made, learnt(0), dynamics_groups(), kernel_groups(), modified_groups(),
-                 rainbow_groups(), draws):  # fmt: skip
+                 rainbow_groups(), trained_groups()):  # fmt: skip
         dt.update(more.children)
     more = {
-        "plot_learnability": dict(threshold=0.5, n=np.array([20.0])),
-        "plot_learning_curve": dict(quantity="generalisation", slopes=(1.0,), rank=5.0),
-        "plot_fit": dict(dt=fit_groups(columns=2), x=0, var_name="f", site="height",
-                         observed="observed_data"),
+        "plot_learning_curve": dict(quantity="generalisation", also=["learning_curve"], rank=5.0),
+        "plot_fit": dict(dt=fit_groups(columns=2), x=0, var_name="f"),
         "plot_alignment": dict(theory=np.array([0.5, 0.5])),
-        "plot_feature_pair": dict(modes=(0, 1)), "plot_feature_quantiles": dict(modes=[1]),
-        "plot_kernel_change": dict(layer=1), "plot_spectrum_shift": dict(layer=1),
-        "plot_weight_spectrum": dict(layer=1), "plot_kernel_distance": dict(slope=0.5),
-        "plot_mode_residuals": dict(modes=[1]), "plot_modes": dict(modes=1, label="all"),
+        "plot_kernel_change": dict(layer=1),
         "plot_order_parameter": dict(saddle=np.array([1.0])),
-        "plot_phase_diagram": dict(levels=(0.8, 1.0)), "plot_rescaled_ridge": dict(alpha=1.0),
-        "plot_ridge_criteria": dict(n=50.0), "plot_sbc_ranks": dict(bins=10),
-        "plot_spectral_density": dict(bins=9, log=False),
+        "plot_rescaled_ridge": dict(alpha=1.0), "plot_ridge_criteria": dict(n=50.0),
     }  # fmt: skip
     found = {}
     for name in brg.plots.__all__:
         plot = getattr(brg.plots, name)
         parameters = inspect.signature(plot).parameters
-        own = {what: parameters[what].default for what in ("group", "prior", "experiment")
-               if what in parameters and isinstance(parameters[what].default, str)}  # fmt: skip
+        own = {"group": parameters["group"].default}
         found[name] = (
             lambda plot=plot, **given: plot(**{"backend": "none"} | given),
             dict(dt=dt) | own | more.get(name, {}),

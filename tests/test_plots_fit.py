@@ -79,7 +79,8 @@ def test_one_output_of_one_vector_and_a_plate_of_any_name():
     pc = plots.plot_fit(dt, backend="none")
     np.testing.assert_allclose(drawn(pc, "points")["y"], values["height"])
     assert pc.viz["title"]["curve"].item()["string"] == "the function given 12 points"
-    assert "points" not in plots.plot_fit(dt, observed=None, backend="none").viz.children
+    del dt["observed_data"]
+    assert "points" not in plots.plot_fit(dt, backend="none").viz.children
 
 
 def test_one_of_several_columns_is_named():
@@ -114,19 +115,20 @@ def test_predictions_at_the_training_inputs(group):
 
 def test_what_is_missing_or_does_not_fit_is_named():
     dt = fit_groups()
-    alone = dt.copy()
-    del alone["observed_data"]
-    with pytest.raises(ValueError, match="add the predictions to the tree of the fit by dt.update"):
-        plots.plot_fit(alone, backend="none")
     two = dt.copy()
     two["observed_data"] = dt["observed_data"].to_dataset().assign(other=("point", X[:, 0]))
-    with pytest.raises(ValueError, match="site must be one of 'height', 'other', got None"):
+    with pytest.raises(ValueError, match="has the sites 'height', 'other', and one can be drawn"):
         plots.plot_fit(two, backend="none")
-    two["observed_data"]["none"] = 0.0
-    with pytest.raises(ValueError, match=r"'none' has dims \(\); select down to point"):
-        plots.plot_fit(two, site="none", backend="none")
-    with pytest.raises(ValueError, match="'other' has 1 outputs and 'f' 2"):
-        plots.plot_fit(two, site="other", backend="none")
+    for name, message in (
+        ("none", r"'none' has dims \(\); select"),
+        ("other", "has 1 outputs and"),
+    ):
+        two["observed_data"] = (
+            two["observed_data"].to_dataset().assign(none=0.0)[[name, "other"]][[name]]
+        )
+        with pytest.raises(ValueError, match=message):
+            plots.plot_fit(two, backend="none")
+        two["observed_data"] = dt["observed_data"].to_dataset().assign(other=("point", X[:, 0]))
     deep = dt.copy()
     deep["predictions"] = dt["predictions"].to_dataset().expand_dims("sort")
     with pytest.raises(ValueError, match="at most one axis of outputs"):

@@ -1,72 +1,46 @@
 # SPDX-License-Identifier: Apache-2.0
-import inspect
-
 import numpy as np
 import pytest
 import xarray as xr
-from arviz import PlotCollection
+from plotted import drawn
 
 from bayesrg import io, networks, plots
 from bayesrg.plots.resampling import marchenko_pastur
 
 rng = np.random.default_rng(0)
 WIDTHS, DRAWS = [200, 50, 100], 400
-SHAPES = [(30, 12), (20, 30)]
+SHAPE = (20, 30)
 
 
-def spectra(weights, size=30):
-    """Falling eigenvalues of each layer's covariance, filled up with nan."""
-    found = np.full((len(weights), size), np.nan)
-    for row, W in zip(found, weights, strict=True):
-        row[: W.shape[1]] = np.linalg.eigvalsh(networks.weight_covariance(W))[::-1]
-    return found
+def spectrum(W):
+    """Falling eigenvalues of the covariance of weights."""
+    return np.linalg.eigvalsh(networks.weight_covariance(W))[::-1]
 
 
 ERRORS = rng.gamma(20.0, size=(DRAWS, 3, 2)) / np.array(WIDTHS)[:, None]
-INITIAL = [rng.standard_normal(shape) / np.sqrt(shape[1]) for shape in SHAPES]
-TRAINED = [W + 2 * np.outer(W[:, 0], np.ones(W.shape[1])) for W in INITIAL]
+INITIAL = rng.standard_normal(SHAPE) / np.sqrt(SHAPE[1])
+TRAINED = INITIAL + 2 * np.outer(INITIAL[:, 0], np.ones(SHAPE[1]))
+
+
+def trained_groups():
+    """Every group that the plots of this file read by default."""
+    dims = ("draw", "width", "layer")
+    found = [spectrum(W) for W in (INITIAL, TRAINED)]
+    return io.label(
+        resampling=xr.Dataset(
+            {"errors": (dims, ERRORS), "held_out": (dims, 1.5 * ERRORS)},
+            coords={"width": WIDTHS, "layer": [1, 2]},
+        ),
+        weight_spectrum=xr.Dataset(
+            {"eigenvalues": (("network", "mode"), found), "units": SHAPE[0]},
+            coords={"network": ["initial", "trained"]},
+        ),
+    )
 
 
 @pytest.fixture
 def dt():
-    dims, layers = ("draw", "width", "layer"), [1, 2]
-    return io.label(
-        resampling=xr.Dataset(
-            {"errors": (dims, ERRORS), "held_out": (dims, 1.5 * ERRORS)},
-            coords={"width": WIDTHS, "layer": layers},
-        ),
-        weight_spectrum=xr.Dataset(
-            {"eigenvalues": (("network", "layer", "mode"), [spectra(INITIAL), spectra(TRAINED)]),
-             "units": ("layer", [30, 20])},
-            coords={"network": ["initial", "trained"], "layer": layers},
-        ),
-    )  # fmt: skip
-
-
-def drawn(pc, label, what="curve"):
-    """What the backend "none" was told to draw for each curve, without padding."""
-    found = {}
-    for name, artist in pc.viz[what]["curve"].groupby(label):
-        parts = {k: np.asarray(v) for k, v in artist.item().items() if k[0] in "xy" and k != "yerr"}
-        there = np.isfinite(parts["x"])
-        found[str(name)] = {k: v[there] for k, v in parts.items() if v.shape == there.shape}
-    return found
-
-
-@pytest.mark.parametrize("name", ["plot_alignment_error", "plot_weight_spectrum"])
-@pytest.mark.parametrize("backend", ["none", "matplotlib"])
-def test_protocol(name, backend, dt):
-    plot = getattr(plots, name)
-    parameters = inspect.signature(plot).parameters
-    assert list(parameters)[0] == "dt" and {"group", "backend", "pc_kwargs"} <= set(parameters)
-    pc = plot(dt, backend=backend)
-    assert isinstance(pc, PlotCollection)
-    assert {"curve", "xlabel", "ylabel", "title"} <= set(pc.viz.children)
-    with pytest.raises(ValueError, match="the tree has no group 'elsewhere'"):
-        plot(dt, group="elsewhere", backend=backend)
-    empty = io.label(flow=xr.Dataset({"other": 1.0}))
-    with pytest.raises(ValueError, match="group 'flow' has no variable '.*', only 'other'"):
-        plot(empty, group="flow", backend=backend)
+    return trained_groups()
 
 
 def test_alignment_errors_are_lines_held_out_and_points_fitted(dt):
@@ -92,15 +66,13 @@ def test_spectra_of_weights_leave_out_zeros(dt):
     found = drawn(plots.plot_weight_spectrum(dt, backend="none"), "network")
     assert set(found) == {"initial", "trained", "Marchenko-Pastur"}
     for name, weights in (("initial", INITIAL), ("trained", TRAINED)):
-        singular = np.linalg.svd(weights[1], compute_uv=False)
+        singular = np.linalg.svd(weights, compute_uv=False)
         np.testing.assert_allclose(found[name]["y"], 30 / 20 * singular**2, rtol=1e-9)
         np.testing.assert_array_equal(found[name]["x"], np.arange(1, 21))
     np.testing.assert_allclose(found["Marchenko-Pastur"]["y"], marchenko_pastur(30, 20))
     del dt["weight_spectrum"]["units"]
-    first = drawn(plots.plot_weight_spectrum(dt, layer=1, backend="none"), "network")
-    assert set(first) == {"initial", "trained"} and first["initial"]["y"].size == 12
-    with pytest.raises(ValueError, match=r"there is no layer 3, only \[1, 2\]"):
-        plots.plot_weight_spectrum(dt, layer=3, backend="none")
+    alone = drawn(plots.plot_weight_spectrum(dt, backend="none"), "network")
+    assert set(alone) == {"initial", "trained"}
 
 
 @pytest.mark.parametrize(("columns", "rows"), [(40, 160), (60, 60), (90, 30)])

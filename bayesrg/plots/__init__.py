@@ -1,30 +1,49 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Plots. Every function makes a ``PlotCollection`` of a DataTree, on any of ArviZ's backends.
+"""Plots. Each function draws a group of a DataTree, on any of ArviZ's backends.
 
-``pc.savefig(file)`` writes a plot to a file, ``pc.get_viz("plot")`` returns its axes.
+All functions have these arguments.
+
+``dt`` : DataTree
+    Tree with the group. `bayesrg.io.label` makes groups of results.
+``group`` : str
+    Name of the group.
+``also`` : sequence of str
+    Further groups, each drawn as a curve of its own. The names of groups are shown in the legend.
+    Only some functions have this argument.
+``backend`` : str, optional
+    "matplotlib", "bokeh", "plotly" or "none". By default the backend that ArviZ uses.
+``**pc_kwargs``
+    Passed to ``PlotCollection.wrap``, for instance ``figure_kwargs={"figsize": (9, 4)}``.
+
+They return a ``PlotCollection``: ``pc.savefig(file)`` writes it to a file, and
+``pc.get_viz("plot")`` returns its axes. If the group or a variable is missing, ValueError is
+raised, with the names of those that exist.
+
+**Draws.** A variable may also have the axes chain and draw, or only draw. Then its median is
+drawn, with a band around a curve or a bar at a point. The probability of this interval is
+``stats.ci_prob`` of ArviZ.
+
+**Runs.** Some functions draw theory as lines and experiments as points. The group has the theory.
+Experiments are in the group called ``{group}_run``, which is drawn if it exists.
 """
 
-from .calibration import plot_calibration, plot_ridge_criteria
+from .deep_linear import plot_evidence_by_depth, plot_lazy_to_rich, plot_order_parameter
 from .dynamics import plot_mode_residuals, plot_steps_to_tolerance
-from .feature_learning import plot_alignment, plot_kernel_change, plot_spectrum_shift
-from .features import plot_feature_kurtosis, plot_feature_pair, plot_feature_quantiles
+from .feature_learning import plot_alignment, plot_kernel_change
 from .fit import plot_fit
-from .flow import plot_evidence, plot_flow, plot_rescaled_ridge
-from .learning_curve import plot_learning_curve
-from .local_ridge import plot_local_ridge
-from .modes import plot_modes
-from .modified_kernels import plot_kernel_profile, plot_modified_spectrum, plot_target_power
-from .networks import plot_evidence_by_depth, plot_lazy_to_rich
-from .neural_kernels import (
-    plot_jacobian_flow,
-    plot_kernel_distance,
-    plot_phase_diagram,
+from .flow import (
+    plot_evidence,
+    plot_flow,
+    plot_local_ridge,
+    plot_rescaled_ridge,
+    plot_spectrum,
 )
-from .order_parameter import plot_order_parameter
-from .rainbow import plot_linearisation_error, plot_spectral_density
+from .learning_curve import plot_calibration, plot_learning_curve, plot_ridge_criteria
+from .modified_kernels import plot_kernel_profile, plot_modified_spectrum, plot_target_power
+from .neural_kernels import plot_jacobian_flow, plot_kernel_distance, plot_phase_diagram
+from .rainbow import plot_spectral_density
 from .resampling import plot_alignment_error, plot_weight_spectrum
-from .spectrum import plot_learnability, plot_spectrum
-from .trust import plot_layer_identity, plot_route_agreement, plot_sbc_ranks
+from .trust import plot_route_agreement, plot_sbc_ranks
 
 __all__ = [
     "plot_alignment",
@@ -32,23 +51,16 @@ __all__ = [
     "plot_calibration",
     "plot_evidence",
     "plot_evidence_by_depth",
-    "plot_feature_kurtosis",
-    "plot_feature_pair",
-    "plot_feature_quantiles",
     "plot_fit",
     "plot_flow",
     "plot_jacobian_flow",
     "plot_kernel_change",
     "plot_kernel_distance",
     "plot_kernel_profile",
-    "plot_layer_identity",
     "plot_lazy_to_rich",
-    "plot_learnability",
     "plot_learning_curve",
-    "plot_linearisation_error",
     "plot_local_ridge",
     "plot_mode_residuals",
-    "plot_modes",
     "plot_modified_spectrum",
     "plot_order_parameter",
     "plot_phase_diagram",
@@ -58,7 +70,6 @@ __all__ = [
     "plot_sbc_ranks",
     "plot_spectral_density",
     "plot_spectrum",
-    "plot_spectrum_shift",
     "plot_steps_to_tolerance",
     "plot_target_power",
     "plot_weight_spectrum",

@@ -7,23 +7,19 @@ from arviz import PlotCollection
 _DECADES = 2.5  # an axis of fewer decades is short
 
 
-def short_axes(pc: PlotCollection, scales: dict[str, str]):
-    """Write plain numbers at 1, 2 and 5 of each decade, on every logarithmic axis that is short.
-
-    ``scales`` maps "x" and "y" to the scale of the axis, "log" or "linear".
-    """
+def short_axes(pc: PlotCollection):
+    """Write plain numbers at 1, 2 and 5 of each decade, on every logarithmic axis that is short."""
     if pc.backend != "matplotlib":
         return
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-    axes = pc.get_viz("plot")
-    for name, scale in scales.items():
-        low, high = getattr(axes, f"get_{name}lim")()
-        if scale == "log" and np.log10(high / low) < _DECADES:
-            axis = getattr(axes, f"{name}axis")
-            axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-            axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-            axis.set_minor_formatter(NullFormatter())
+    for axes in pc.viz["plot"].values.flat:
+        for axis in (axes.xaxis, axes.yaxis):
+            low, high = axis.get_view_interval()
+            if axis.get_scale() == "log" and np.log10(high / low) < _DECADES:
+                axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+                axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+                axis.set_minor_formatter(NullFormatter())
 
 
 def point_entries(pc: PlotCollection, by: str, names):

@@ -4,12 +4,11 @@
 import arviz as az
 import numpy as np
 import xarray as xr
-from arviz import PlotCollection, rcParams, visuals
+from arviz import PlotCollection, rcParams
 
 from .. import _checks
-from ._curves import SAMPLE, group_of, padded
+from ._curves import SAMPLE, canvas, decorate, draw, group_of
 from ._matplotlib import point_entries
-from ._panels import open_panels, scale_and_name
 
 _KINDS = {"f": "the function", "y": "a new observation"}
 
@@ -19,19 +18,21 @@ def plot_fit(
     *,
     x: str | int | None = None,
     var_name: str = "f",
-    site: str | None = None,
     group: str = "predictions",
-    observed: str | None = "observed_data",
     backend: str | None = None,
     **pc_kwargs,
 ) -> PlotCollection:
     """Plot the data, and mean and credible band of the predictions, against one input.
 
+    Each output has a panel. Each point has its own Monte Carlo error; with more draws the curves
+    become smoother.
+
     Parameters
     ----------
-    dt : DataTree
-        Result of `bayesrg.fit`, with the groups of `bayesrg.predict` added:
-        ``dt.update(predict(dt, ...).children)``.
+    dt, backend, pc_kwargs
+        See `bayesrg.plots`, also for what is returned. The tree is the result of `bayesrg.fit`,
+        with the groups of `bayesrg.predict` added: ``dt.update(predict(dt, ...).children)``. A tree
+        without observed_data is drawn without data.
     x : str or int, optional
         The input on the horizontal axis, needed if X has several columns. Give an entry of the
         coordinate ``feature`` of X (the number of a column, unless you named them), or the name of
@@ -39,23 +40,9 @@ def plot_fit(
     var_name : str
         "f": the function. "y": a new observation; its band contains the noise. The group
         prior_predictive has only the observed site.
-    site : str, optional
-        Observed site to show, needed if the model has several.
     group : str
         "predictions": at new inputs. "posterior_predictive": at the training inputs.
         "prior_predictive": at the training inputs, drawn from the prior by `bayesrg.fit`.
-    observed : str, optional
-        Group of the data. With None only predictions are drawn.
-    backend : str, optional
-        "matplotlib", "bokeh", "plotly" or "none"; by default the backend that ArviZ uses.
-    **pc_kwargs
-        Passed to ``PlotCollection.wrap``.
-
-    Returns
-    -------
-    PlotCollection
-        One panel per output. The probability of the band is ArviZ's ``stats.ci_prob``. Each point
-        has its own Monte Carlo error; with more draws the curves become smoother.
 
     Raises
     ------
@@ -64,44 +51,48 @@ def plot_fit(
         the variables have axes besides points and outputs.
     """
     drawn = group_of(dt, group, var_name)[var_name]
-    for what, value in (("site", site), ("observed", observed)):
-        _checks.instance(what, value, str | None, "text, or None")
     inputs = "predictions_constant_data" if "point_new" in drawn.dims else "constant_data"
     along, name = _along(dt, inputs, x, curve=True)
     drawn = _by_panel(var_name, drawn, along, SAMPLE).sortby(along)
-
+    panels = drawn["panel"].to_numpy().tolist()
     band = az.eti(drawn, dim=list(SAMPLE))
-    model = f"mean and {rcParams['stats.ci_prob']:.0%} band"
-    found = {
-        model: {
-            "x": along.sortby(along),
-            "y": drawn.mean(SAMPLE),
-            "y_bottom": band.sel(ci_bound="lower"),
-            "y_top": band.sel(ci_bound="upper"),
-        }
+    shown = {
+        "x": along.sortby(along),
+        "y": drawn.mean(SAMPLE),
+        "y_bottom": band.sel(ci_bound="lower"),
+        "y_top": band.sel(ci_bound="upper"),
     }
-    what, label = _KINDS.get(var_name, var_name), var_name
-    if observed is not None:
+    model = f"mean and {rcParams['stats.ci_prob']:.0%} band"
+    what, label, points = _KINDS.get(var_name, var_name), var_name, {}
+    if "observed_data" in dt.children:
         at = _along(dt, "constant_data", x)[0]
-        label, values = _data(dt, observed, site)
+        label, values = _data(dt)
         values = _by_panel(label, values, at)
-        _same_panels(label, values, var_name, drawn)
-        found["data"] = {"x": at, "y": values}
+        if values.sizes["panel"] != len(panels):
+            raise ValueError(
+                f"{label!r} has {values.sizes['panel']} outputs and {var_name!r} {len(panels)}; "
+                "keep in observed_data the site that was predicted"
+            )
+        points = {"x": at, "y": values}
         what += " under the prior" if group.startswith("prior") else f" given {at.size} points"
 
-    panels = drawn["panel"].to_numpy().tolist()
-    pc = open_panels(panels, "part", list(found), backend=backend, **pc_kwargs)
-    unstyled = pc.aes_set - {"color"}
-    data = _stacked(found, model, panels, ("x", "y_bottom", "y_top")).rename(plot_axis="kwarg")
-    pc.map(visuals.fill_between_y, "band", data=data, ignore_aes=unstyled, alpha=0.25)
-    pc.map(visuals.line_xy, "curve", data=_stacked(found, model, panels), width=2)
-    if "data" in found:
-        data = _stacked(found, "data", panels)
-        pc.map(visuals.scatter_xy, "points", data=data, ignore_aes=unstyled, size=18)
+    names = [model, "data"] if points else [model]
+    pc = canvas(names, "part", panels=panels, backend=backend, **pc_kwargs)
+    draw(pc, "part", _sheets(panels, model, shown), legend=False)
+    if points:
+        draw(pc, "part", _sheets(panels, "data", points), scatter=True, legend=False)
         pc.add_legend("part", title=what if len(panels) > 1 else "")
         point_entries(pc, "part", ["data"])
     title = {panel: panel if len(panels) > 1 else what for panel in panels}
-    return scale_and_name(pc, x=name, y=dict.fromkeys(panels, label), title=title, xscale="linear")
+    return decorate(pc, x=name, y=label, title=title, log="")
+
+
+def _sheets(panels, name, part):
+    """Return the part ``name`` of every panel; its arrays may have an axis of panels."""
+    return {
+        panel: {name: {axis: v.isel(panel=i, missing_dims="ignore") for axis, v in part.items()}}
+        for i, panel in enumerate(panels)
+    }
 
 
 def _along(dt, group, x, curve=False):
@@ -119,8 +110,10 @@ def _along(dt, group, x, curve=False):
     if x is None and len(columns) == 1:
         x = columns[0]
     if isinstance(x, bool) or not np.isscalar(x) or x not in columns:
+        names = [repr(column) for column in columns]
+        names = names if len(names) <= 10 else [*names[:9], "..., " + names[-1]]
         raise ValueError(
-            f"x must name one of the columns of X, {_listed(columns)}, or another variable over "
+            f"x must name one of the columns of X, {', '.join(names)}, or another variable over "
             f"the points of group {group!r}, got {_checks.shown(x)}; choose the one for the "
             "horizontal axis"
         )
@@ -134,26 +127,16 @@ def _along(dt, group, x, curve=False):
     return X.sel(feature=x, drop=True), name
 
 
-def _listed(names, most=10):
-    """Return names as text; of more than ``most`` only the first ones and the last."""
-    names = [repr(name) for name in names]
-    return ", ".join(names if len(names) <= most else [*names[: most - 1], "..., " + names[-1]])
-
-
-def _data(dt, group, site):
-    """Return name and values of the observed site in a group of the tree."""
-    if group not in dt.children:
+def _data(dt):
+    """Return name and values of the observed site."""
+    there = group_of(dt, "observed_data")
+    names = list(there.data_vars)
+    if len(names) != 1:
         raise ValueError(
-            f"the tree has no group {group!r}: it has predictions but no data; add the predictions "
-            "to the tree of the fit by dt.update(predictions.children) and plot dt, or give "
-            "observed=None to draw no data"
+            f"observed_data has the sites {', '.join(map(repr, names))}, and one can be drawn; "
+            'keep that one, dt["observed_data"] = dt["observed_data"].to_dataset()[["name"]]'
         )
-    there = group_of(dt, group)
-    site = next(iter(there.data_vars)) if site is None and len(there.data_vars) == 1 else site
-    if site not in there.data_vars:
-        names = ", ".join(map(repr, there.data_vars))
-        raise ValueError(f"site must be one of {names}, got {site!r}")
-    return site, there[site]
+    return names[0], there[names[0]]
 
 
 def _by_panel(name, values, along, lead=()):
@@ -177,22 +160,3 @@ def _by_panel(name, values, along, lead=()):
         return values.expand_dims(panel=[name])
     labels = [f"{rest[0]} {entry}" for entry in values[rest[0]].to_numpy()]
     return values.rename({rest[0]: "panel"}).assign_coords(panel=labels)
-
-
-def _same_panels(name, values, other, drawn):
-    """Raise if data and predictions have different numbers of outputs."""
-    if values.sizes["panel"] != drawn.sizes["panel"]:
-        raise ValueError(
-            f"{name!r} has {values.sizes['panel']} outputs and {other!r} {drawn.sizes['panel']}; "
-            "give as site the one that was predicted"
-        )
-
-
-def _stacked(found, part, panels, axes=("x", "y")):
-    """Return one part of the plot in every panel, as a Dataset (panel, part, plot_axis, entry)."""
-    curves = [
-        {axis: v.isel(panel=i, missing_dims="ignore").to_numpy() for axis, v in found[part].items()}
-        for i in range(len(panels))
-    ]
-    data = [padded("part", {part: curve}, axes) for curve in curves]
-    return xr.concat(data, xr.DataArray(panels, dims="panel", name="panel"))

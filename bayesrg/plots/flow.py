@@ -1,15 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Plots of a flow against the cutoff: ridges, rescaled ridge, evidence."""
+"""Plots of a flow against the cutoff: spectrum, ridges, evidence."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 
 import numpy as np
 import xarray as xr
 from arviz import PlotCollection, visuals
 
 from .. import _checks
-from .._checks import ArrayLike
-from ._curves import curves, decorate, group_of, line, mark
+from ._curves import curves, decorate, group_of, line, mark, split, with_others
 
 _LABELS = {
     "universal": "universal",
@@ -19,6 +18,28 @@ _LABELS = {
 }
 
 
+def plot_spectrum(
+    dt: xr.DataTree, *, group: str = "spectrum", backend: str | None = None, **pc_kwargs
+) -> PlotCollection:
+    """Plot eigenvalues, with learnable ones in another colour, and the ridge / n at the stop.
+
+    Parameters
+    ----------
+    dt, group, backend, pc_kwargs
+        See `bayesrg.plots`, also for what is returned. The group is made by
+        `bayesrg.io.flow_to_datatree`.
+    """
+    spectrum = group_of(dt, group, "values")
+    values = spectrum["values"].where(spectrum["values"] > 0)
+    learnt = spectrum["mode"] < spectrum.attrs["stop"]
+    kinds = {"learnable": learnt, "not learnable": ~learnt}
+    parts = {kind: line(values.where(those), values["mode"] + 1) for kind, those in kinds.items()}
+    pc = curves(parts, "kind", scatter=True, backend=backend, **pc_kwargs)
+    mark(pc, "ridge", y=spectrum.attrs["ridge_at_stop"] / spectrum.attrs["n"])
+    title = "eigenvalues and running ridge / n (line)"
+    return decorate(pc, x="mode", y="eigenvalue (variance)", title=title)
+
+
 def plot_flow(
     dt: xr.DataTree, *, group: str = "flow", backend: str | None = None, **pc_kwargs
 ) -> PlotCollection:
@@ -26,38 +47,25 @@ def plot_flow(
 
     Parameters
     ----------
-    dt : DataTree
-        Has the groups of `bayesrg.io.flow_to_datatree`, or of
-        `bayesrg.diagnostics.posterior_flow`. Draws of the latter are shown by their median and
-        credible band.
-    group : str
-        Group of ``dt`` that is plotted.
-    backend : str, optional
-        "matplotlib", "bokeh", "plotly" or "none"; by default the backend that ArviZ uses.
-    **pc_kwargs
-        Passed to ``PlotCollection.wrap``.
-
-    Returns
-    -------
-    PlotCollection
+    dt, group, backend, pc_kwargs
+        See `bayesrg.plots`, also for what is returned. The group is made by
+        `bayesrg.io.flow_to_datatree` or `bayesrg.diagnostics.posterior_flow`.
     """
     flow = _kept(group_of(dt, group, "universal"))
     parts = {text: line(flow[name]) for name, text in _LABELS.items() if name in flow}
     pc = curves(parts, "ridge", backend=backend, **pc_kwargs)
-    stop = _stop(flow)
-    if stop > 0:
-        mark(pc, "stop", x=float(stop))
-    median = " (median)" if "stop" in flow else ""
-    title = f"{flow.attrs['n']:g} points stop the flow at {stop:g} modes{median}"
+    stop = _mark_stop(pc, flow)
+    title = f"{flow.attrs['n']:g} points stop the flow at {stop:g} modes"
+    title += " (median)" if "stop" in flow else ""
     return decorate(pc, x="modes kept", y="ridge (variance)", title=title)
 
 
 def plot_rescaled_ridge(
     dt: xr.DataTree,
     *,
+    alpha: float | int | None = None,
     group: str = "flow",
-    alpha: ArrayLike | None = None,
-    also: Mapping[str, str] | None = None,
+    also: Sequence[str] = (),
     backend: str | None = None,
     **pc_kwargs,
 ) -> PlotCollection:
@@ -67,35 +75,20 @@ def plot_rescaled_ridge(
 
     Parameters
     ----------
-    dt : DataTree
-        Has the groups of `bayesrg.io.flow_to_datatree`, or of
-        `bayesrg.diagnostics.posterior_flow`. Draws of the latter are shown by their median and
-        credible band.
-    group : str
-        Group of ``dt`` that is plotted.
+    dt, group, also, backend, pc_kwargs
+        See `bayesrg.plots`, also for what is returned. The groups are made by
+        `bayesrg.io.flow_to_datatree` or `bayesrg.diagnostics.posterior_flow`.
     alpha : float, optional
-        Decay exponent of the eigenvalues minus 1. A dashed line marks the fixed point. By default
-        the attribute alpha of the group, if it exists.
-    also : mapping, optional
-        Further flows: a dictionary from label to group.
-    backend : str, optional
-        "matplotlib", "bokeh", "plotly" or "none"; by default the backend that ArviZ uses.
-    **pc_kwargs
-        Passed to ``PlotCollection.wrap``.
-
-    Returns
-    -------
-    PlotCollection
+        Decay exponent of the eigenvalues minus 1. A dashed line marks the fixed point.
     """
-    flow = group_of(dt, group, "rescaled")
-    groups = {_bare(flow): group} | dict(also or {})
-    parts = {k: line(_kept(group_of(dt, g, "rescaled"))["rescaled"]) for k, g in groups.items()}
+    flows = {name: _kept(group_of(dt, name, "rescaled")) for name in with_others(group, also)}
+    parts = {name: line(flow["rescaled"]) for name, flow in flows.items()}
     pc = curves(parts, "flow", backend=backend, **pc_kwargs)
-    alpha = flow.attrs.get("alpha") if alpha is None else _checks.number("alpha", alpha, above=0)
     title = "rescaled ridge"
     if alpha is not None:
-        mark(pc, "fixed_point", y=1.0 / alpha)
-        title += f"; fixed point 1/alpha = {1 / alpha:.3g} (dashed)"
+        fixed_point = 1.0 / _checks.number("alpha", alpha, above=0)
+        mark(pc, "fixed_point", y=fixed_point)
+        title += f"; fixed point 1/alpha = {fixed_point:.3g} (dashed)"
     return decorate(pc, x="modes kept", y="ridge / (modes kept x eigenvalue)", title=title)
 
 
@@ -108,34 +101,50 @@ def plot_evidence(
 
     Parameters
     ----------
-    dt : DataTree
-        Has the groups of `bayesrg.io.flow_to_datatree`, for a flow that was given targets.
-    group : str
-        Group of ``dt`` that is plotted.
-    backend : str, optional
-        "matplotlib", "bokeh", "plotly" or "none"; by default the backend that ArviZ uses.
-    **pc_kwargs
-        Passed to ``PlotCollection.wrap``.
-
-    Returns
-    -------
-    PlotCollection
+    dt, group, backend, pc_kwargs
+        See `bayesrg.plots`, also for what is returned. The group is made by
+        `bayesrg.io.flow_to_datatree`, of a flow that was given targets.
     """
     flow = _kept(group_of(dt, group, "evidence"))
     evidence = flow["evidence"]
-    parts = {str(rule): line(evidence.sel(rule=rule)) for rule in evidence["rule"].values}
-    pc = curves(parts, "rule", backend=backend, **pc_kwargs)
-    stop = _stop(flow)
-    if stop > 0:
-        mark(pc, "stop", x=float(stop))
-    others = evidence.sel(rule=[rule for rule in parts if rule != "truncate"])
+    pc = curves(split(evidence, "cutoff"), "rule", backend=backend, **pc_kwargs)
+    _mark_stop(pc, flow)
+    others = evidence.sel(rule=evidence["rule"] != "truncate")
     if others.size:
         low, high = float(others.min()), float(evidence.max())
         margin = 0.05 * (high - low) or 1.0
         limits = (low - margin, high + margin)
         pc.map(visuals.set_ylim, "ylim", ignore_aes="all", limits=limits, store_artist=False)
     title = f"evidence of {flow.attrs['n']:g} points under each rule (dashed: stop)"
-    return decorate(pc, x="modes kept", y="log evidence (nats)", title=title, yscale="linear")
+    return decorate(pc, x="modes kept", y="log evidence (nats)", title=title, log="x")
+
+
+def plot_local_ridge(
+    dt: xr.DataTree, *, group: str = "local_ridge", backend: str | None = None, **pc_kwargs
+) -> PlotCollection:
+    """Plot the local ridge divided by its mean, and the weights of the data, against the input.
+
+    Parameters
+    ----------
+    dt, group, backend, pc_kwargs
+        See `bayesrg.plots`, also for what is returned. The group has the variables ridge (point)
+        and weight (point), from `bayesrg.rg.local_ridge` and `bayesrg.rg.data_weights`, and maybe
+        the inputs X. If X has one column, it is the horizontal axis. Otherwise points are sorted by
+        their ridge.
+    """
+    local = group_of(dt, group, "ridge", "weight")
+    ridge, weight = local["ridge"].to_numpy(), local["weight"].to_numpy()
+    if "X" in local and local["X"].size == ridge.size:
+        position, axis = local["X"].to_numpy().ravel().astype(float), "input"
+    else:
+        position, axis = np.argsort(np.argsort(ridge)) + 1.0, "point, in order of its ridge"
+    order = np.argsort(position)
+    values = {"local ridge / mean": ridge / ridge.mean(), "data weight": weight}
+    parts = {name: {"x": position[order], "y": y[order]} for name, y in values.items()}
+    pc = curves(parts, "quantity", backend=backend, **pc_kwargs)
+    mark(pc, "mean", y=1.0)
+    title = f"local ridge (a variance); its mean is {ridge.mean():.3g}"
+    return decorate(pc, x=axis, y="relative to the mean", title=title, log="y")
 
 
 def _kept(flow):
@@ -143,13 +152,9 @@ def _kept(flow):
     return flow.isel(cutoff=flow["cutoff"] > 0)
 
 
-def _stop(flow):
-    """Return the cutoff at which the flow stops, the median if it has draws."""
-    return float(np.median(flow["stop"])) if "stop" in flow else flow.attrs["stop"]
-
-
-def _bare(flow):
-    """Return a label for a flow: its bare ridge, unless it has draws."""
-    if "ridge" in flow:
-        return "posterior median and band"
-    return f"bare ridge {flow.attrs['ridge']:.3g}"
+def _mark_stop(pc, flow):
+    """Mark the cutoff at which the flow stops, and return it; if it has draws, their median."""
+    stop = float(np.median(flow["stop"])) if "stop" in flow else float(flow.attrs["stop"])
+    if stop > 0:
+        mark(pc, "stop", x=stop)
+    return stop
