@@ -39,7 +39,9 @@ ONLY_FROM = {"xarray": 3, "arviz": 3, "matplotlib": 4, "typer": 5, "rich": 3}
 RESULTS_OF_THE_CONTRACT = {
     "deep_linear.Exact",
     "deep_linear.Saddle",
+    "gp.MatrixMercerNormal",
     "gp.Posterior",
+    "spectrum.Functionals",
     "theory.Curve",
     "theory.Equivalent",
     "theory.Hermite",

@@ -172,7 +172,7 @@ class _Table(Map):
 
 
 def identity() -> Map:
-    r"""Return the map that changes nothing, :math:`g = \lambda`."""
+    r"""Return the map that changes none of the eigenvalues (k,), :math:`g = \lambda`."""
     return _Combined(())
 
 
@@ -190,13 +190,19 @@ def power(alpha: ArrayLike) -> Map:
 
 
 def flatten(r: int) -> Map:
-    r"""Return the map that lowers the first r values to the next, :math:`g_i = \lambda_{r+1}`."""
+    r"""Return the map that lowers the first r of k eigenvalues to the next, :math:`g_i = \lambda_{r+1}`.
+
+    The eigenvalues (k,) are those of the base kernel, the largest first.
+    """
     r = _checks.whole("r", r)
     return _Level(r, r)
 
 
 def lift(r: int) -> Map:
-    r"""Return the map that raises the first r values to the largest, :math:`g_i = \lambda_1`."""
+    r"""Return the map that raises the first r eigenvalues to the largest, :math:`g_i = \lambda_1`.
+
+    The eigenvalues (k,) are those of the base kernel, the largest first.
+    """
     return _Level(_checks.whole("r", r), 0)
 
 

@@ -69,6 +69,10 @@ def layer_identity(dt: xr.DataTree, *, group: str = "feature_learning") -> xr.Da
     ------
     ValueError
         For a missing group or variable.
+
+    References
+    ----------
+    arXiv 2406.03260, for deep linear networks; the identity is derived in this package.
     """
     names = ["layer_excess", "drive"]
     draws = read_group(dt, group, *names, remedy="make it with measure_deep_linear")[names]
