@@ -56,7 +56,7 @@ def test_diagnose_never_raises():
 def test_exact_draws_are_not_checked_as_chains(tmp_path):
     """One chain, spread evenly: nothing to compare, and nothing that could fail."""
     post = exact(DeepLinear((3, 4), ridge=0.15), X, Y[:, 0])
-    dt = io.label(posterior=post.draws(200, seed=1))
+    dt = io.label(posterior=post.draws(200, key=1))
     assert dt["posterior"].attrs["exact"] == 1 and dt["posterior"].sizes["chain"] == 1
     assert dt["posterior"]["Q"].dims == ("chain", "draw", "output", "output_bis")
     verdict = feature.diagnose(dt)

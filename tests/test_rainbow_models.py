@@ -15,7 +15,7 @@ from bayesrg.diagnostics import feature, layers
 from bayesrg.models import rainbow, rainbow_collapsed, rainbow_surrogate
 
 ALPHA, NOISE = 1.3, 0.3
-DATA = rainbow.demo(jax.random.key(0))
+DATA = jax.jit(rainbow.demo)(jax.random.key(0))
 X, y = (np.asarray(v) for v in DATA[:2])
 
 
