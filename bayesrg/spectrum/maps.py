@@ -190,7 +190,7 @@ def power(alpha: ArrayLike) -> Map:
 
 
 def flatten(r: int) -> Map:
-    r"""Return the map that lowers the first r of k eigenvalues to the next, :math:`g_i = \lambda_{r+1}`.
+    r"""Return the map that lowers the first r eigenvalues to the next, :math:`g_i=\lambda_{r+1}`.
 
     The eigenvalues (k,) are those of the base kernel, the largest first.
     """
