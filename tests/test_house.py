@@ -126,7 +126,8 @@ def public(path, module):
     for n in exported(module):
         value = getattr(module, n)
         if inspect.ismodule(value):
-            yield from public(f"{path}.{n}", value)
+            if value.__name__ == f"bayesrg.{path}.{n}":  # else it is shown from two places
+                yield from public(f"{path}.{n}", value)
         else:
             yield f"{path}.{n}", value
 
