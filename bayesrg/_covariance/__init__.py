@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Three algebras for one covariance matrix ``C``: dense, low rank plus diagonal, eigenpairs.
+"""Algebras for one covariance matrix ``C``: dense, low rank plus diagonal, eigenpairs, blocks.
 
 `Covariance` holds the parts of a covariance matrix and chooses an algebra by their shapes.
 
