@@ -58,11 +58,12 @@ def evidence(
     key: Array | int | None = None,
     draws: int = 100_000,
 ) -> Evidence:
-    r"""Return the log evidence of a deep linear network, the order parameter integrated out.
+    r"""Return the log evidence of a deep linear network, integrated over the order parameter.
 
-    :math:`p(y) = E_Q\,N(y; 0, Q\otimes K + T)`, an average over the prior of the order parameter Q.
-    Where importance sampling fails, use thermodynamic integration:
-    ``bayesrg.inference.path_evidence`` with the model ``deep_linear_collapsed``.
+    :math:`p(y) = E_Q\,N(y; 0, Q\otimes K + T)`, an average over the prior of the order parameter Q,
+    with the kernel K at the inputs and the ridge T. Where importance sampling fails, use
+    thermodynamic integration: ``bayesrg.inference.path_evidence`` with the model
+    ``deep_linear_collapsed``.
 
     Parameters
     ----------
@@ -70,14 +71,14 @@ def evidence(
     X : (n, d), inputs
     y : (n,), or (n, c) for c outputs, targets
     method : "exact", "importance_prior" or "importance_laplace", optional
-        "exact" is quadrature to all digits and needs one output; it is then the default.
+        "exact" is quadrature to all digits. It needs one output, for which it is the default.
 
         "importance_laplace" is the default for several outputs. Nine tenths of its draws of the
         Bartlett factors come from a t distribution of 5 degrees of freedom, with the mode and the
-        curvature of the joint density. The others come from the prior, so that no weight is large.
-        The error falls with the number of draws and with the width.
+        curvature of the joint density of factors and targets. The others come from the prior, so
+        that no weight is large. The error falls with the number of draws and with the width.
 
-        "importance_prior" averages the likelihood over prior draws. It works for few data only.
+        "importance_prior" averages the likelihood over prior draws. This works only for few data.
     key : JAX key or int, randomness of the draws; "exact" needs none
     draws : int, number of draws, at least 100
 

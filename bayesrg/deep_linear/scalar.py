@@ -242,10 +242,12 @@ def exact(
 ) -> Exact:
     r"""Return the exact posterior of a deep linear network of one output, at any widths.
 
-    The order parameter :math:`q = \prod_l \chi^2_{N_l}/N_l` has the prior density
-    :math:`p(\log q) = G(q\prod b_l|b)/\prod\Gamma(b_l)` with :math:`b_l = N_l/2`. Given q, the
-    targets are normal with covariance :math:`qK + T`. One integral over :math:`\log q` remains;
-    without noise the evidence has a closed form. It runs on the host, in float64.
+    The order parameter :math:`q = \prod_l \chi^2_{N_l}/N_l` of hidden layers of widths :math:`N_l`
+    has the prior density :math:`p(\log q) = G(q\prod b_l|b)/\prod\Gamma(b_l)` with Meijer's
+    function G and :math:`b_l = N_l/2`. Given q, the targets are normal with covariance
+    :math:`qK+T`, where K is the kernel at the inputs and T the ridge. One integral over
+    :math:`\log q` remains; without noise the evidence has a closed form. All is computed on the
+    host, in float64.
 
     Parameters
     ----------
@@ -255,8 +257,8 @@ def exact(
     y : (n,), targets
     kernel : Kernel, or (n, n), optional
         Covariance K of an output at q = 1, in place of the kernel of the inputs, as if the network
-        took fixed features of X as inputs. For a mean-field network it is the covariance of the
-        standard network. A matrix does not allow predictions at new inputs.
+        took fixed features of X as inputs. For a mean-field network give K of the standard network.
+        A matrix does not allow predictions at new inputs.
 
     Raises
     ------

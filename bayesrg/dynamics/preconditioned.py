@@ -31,12 +31,13 @@ def preconditioned(
     batch: int | None = None,
     tol: ArrayLike | None = None,
 ) -> Algorithm:
-    r"""Descend by :math:`w \leftarrow w - \eta J(w)^T S\,(f_w(X) - y)`, an algorithm for `run`.
+    r"""Return an algorithm for `run`: :math:`w \leftarrow w - \eta J(w)^T S\,(f_w(X) - y)`.
 
     Parameters
     ----------
     apply : callable
-        From parameters, any pytree of arrays, and inputs (n, d) to outputs of the shape of y.
+        Function f, with Jacobian J, from parameters w, any pytree of arrays, and inputs (n, d) to
+        outputs of the shape of y.
     X : (n, d)
     y : (n,) or (n, c)
     S : Preconditioner, (n, n) symmetric, or None
@@ -44,34 +45,37 @@ def preconditioned(
     step_size : ()
         Step :math:`\eta` for half the sum of squares; below `stability_limit`.
     slope : callable, optional
-        Derivative of another loss in the outputs, as a function of outputs and y. It takes the
-        place of the residual everywhere.
+        Derivative of another loss with respect to the outputs, as a function of outputs and y. It
+        replaces the residual :math:`r = f_w(X) - y` everywhere.
     batch : int, optional
-        Number b of points at which a step differentiates, drawn again each time; by default all n.
-        The residual r is still computed at all points, because :math:`(n/b)\,J_B^T(Sr)_B` is
-        unbiased and the same expression with the residual of the batch alone is not.
+        Number b of points B whose outputs a step differentiates, drawn again at every step; by
+        default all n. The residual r is still computed at all points: the gradient
+        :math:`(n/b)\,J_B^T(Sr)_B` is unbiased, but it would not be if S acted on the residual of
+        the batch alone.
     tol : (), optional
         Stop where the norm of the residual is this fraction of the first one.
 
     Returns
     -------
     Algorithm
-        The loss that it observes is half the squared norm of the residual, without S. It diverges
-        where that norm is more than ten times the first one.
+        It observes as loss half the squared norm of the residual, without S. The run counts as
+        diverged if that norm is more than ten times the first one.
 
     Warns
     -----
     UserWarning
-        At the start of a run, if modes whose rate S sets to zero hold a part of the residual, which
-        is then never learnt; or if the modes that S changes hold less than :math:`1 - \epsilon^2`
-        of its square, so that a tolerance :math:`\epsilon` waits for the other modes.
+        At the start of a run, if a part of the residual is in modes whose rate S sets to zero: this
+        part is never learnt. Also if the modes that S changes hold less than :math:`1 - \epsilon^2`
+        of the squared residual, with the tolerance :math:`\epsilon`: the run then takes as long as
+        the other modes need.
 
     Notes
     -----
-    For small targets and wide networks `linear_dynamics` predicts the number of steps to one or
-    two. For targets of order one the kernel changes: plain descent takes up to half more or fewer
-    steps, and preconditioned descent up to five times as many. If S is made from the analytic
-    kernel, the step size for a network of kernel :math:`K_0` is below ``stability_limit(K_0, S)``.
+    For small targets and wide networks `linear_dynamics` predicts the number of steps with an error
+    of one or two. For targets of order one the kernel changes: plain descent takes up to 50 % more
+    or fewer steps than predicted, and preconditioned descent up to five times as many. If S is made
+    from the analytic kernel and the network has the tangent kernel :math:`K_0` at its start, take a
+    step size below ``stability_limit(K_0, S)``.
 
     References
     ----------

@@ -25,10 +25,10 @@ from .mercer import MercerNormal
 
 
 class LaplaceMarginal(dist.Distribution):
-    r"""Distribution of observations of a latent Gaussian function, integrated out approximately.
+    r"""Distribution of observations of a Gaussian function, which Laplace's method integrates out.
 
-    The density is :math:`\int N(f; m, K) \prod_i p(y_i | f_i)\, df`, where the logarithm of the
-    integrand is expanded to second order about its mode :math:`\hat f`:
+    The density is :math:`\int N(f; m, K) \prod_i p(y_i | f_i)\, df`. The logarithm of the integrand
+    is expanded to second order about the mode :math:`\hat f`, so the log density is
 
     .. math:: \ln p(y|\hat f) - \tfrac12 (\hat f - m)^T K^{-1} (\hat f - m)
               - \tfrac12 \ln |I + W^{1/2} K W^{1/2}|, \qquad W = -\nabla^2 \ln p(y|\hat f).
@@ -41,8 +41,8 @@ class LaplaceMarginal(dist.Distribution):
     likelihood : callable
         Takes f (..., n); returns a NumPyro distribution with the batch shape of f, so that the
         points are independent, for instance ``lambda f: Bernoulli(logits=f)``. It must be
-        log-concave and four times differentiable in f. Arrays that the function captured are
-        parameters.
+        log-concave and four times differentiable in f. Arrays that the function uses from outside
+        are parameters of the distribution.
 
     Raises
     ------
@@ -53,10 +53,10 @@ class LaplaceMarginal(dist.Distribution):
     -----
     The event shape is (n,); rows of observations (..., n) share the prior. The approximation is
     exact for a Gaussian likelihood. Otherwise `correction` estimates its error: the next order of
-    the expansion, which ``log_prob`` leaves out. ``log_prob`` is nan, which a sampler rejects, if
-    Newton's method does not converge or the likelihood is not log-concave at the mode; `mode`
-    reports it. The first derivative in all parameters is exact, because the last Newton step is
-    differentiated. Second derivatives are not exact.
+    the expansion, which ``log_prob`` leaves out. If Newton's method does not converge or the
+    likelihood is not log-concave at the mode, ``log_prob`` is nan, which a sampler rejects, and
+    `mode` returns ``converged`` False. The first derivatives in all parameters are exact, because
+    the last Newton step is differentiated. Second derivatives are not exact.
 
     References
     ----------
@@ -139,7 +139,8 @@ class LaplaceMarginal(dist.Distribution):
         -------
         Mode
             ``converged`` (...) is True if the squared gradient, in the metric of the curvature, is
-            at most n eps^0.75. It is twice what one more step can gain.
+            at most n eps^0.75. The squared gradient is twice the log density that one more step can
+            gain.
         """
         return _mode(self, at_points("observations", value, self.event_shape))
 

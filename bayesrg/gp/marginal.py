@@ -63,7 +63,8 @@ def marginal(
     Parameters
     ----------
     prior : Spectrum or Kernel
-        A spectrum has modes, and a residual that they leave out; of a kernel all is residual.
+        A spectrum gives modes, and the residual that they leave out. A kernel gives no modes, and
+        its whole covariance as residual.
     X : (n, d), inputs
     ridge : () or (n,), noise variance
     scale : ()
@@ -74,7 +75,7 @@ def marginal(
     Returns
     -------
     MercerNormal
-        It is ``Normal(0, scale * K(X, X) + ridge I)`` for every spectrum of a kernel K, except
+        It equals ``Normal(0, scale * K(X, X) + ridge I)`` for every spectrum of a kernel K, except
         `bayesrg.spectrum.neural`, whose residual is independent between inputs.
     """
     return MercerNormal(**vars(_prior_at(prior, X)), ridge=ridge, scale=scale, eigen=eigen)

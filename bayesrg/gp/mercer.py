@@ -42,16 +42,18 @@ class MercerNormal(PriorLaw):
     scale : (...)
         Amplitude (a variance) of the whole prior.
     eigen : (vectors (n, r), eigenvalues (r,)), optional
-        From `eigenpairs`: then scale and ridge can be sampled with no factorisation at all.
+        Eigenpairs of the prior at scale 1, from `eigenpairs`. With them no factorisation is needed
+        when scale and ridge are sampled.
     gram : (k, k), optional
-        ``features^T features``, for a constant ridge and no residual: then draws and variances of
-        predictions do not compute this product.
+        ``features^T features``, made once if the ridge is constant and there is no residual. Draws
+        and variances of predictions then do not compute this product again.
     tail : (), optional
         Mean prior variance outside the modes, before ``scale``, for the rules "universal" and
         "dressed" of `split`; by default the mean of the residual's diagonal.
     orthonormal : bool
-        Whether the features are orthonormal under the data measure, so that ``values`` are its
-        eigenvalues. If False, the rule "universal" uses their size at the points.
+        Whether the features are orthonormal under the data measure, so that ``values`` are
+        eigenvalues. If False, the rule "universal" takes the mean of their variance over the
+        points.
 
     Raises
     ------
@@ -62,15 +64,17 @@ class MercerNormal(PriorLaw):
 
     Notes
     -----
-    The event shape is (n,). A batch holds targets: give ``loc``, ``values``, ``scale`` or ``ridge``
-    axes in front, or use a plate. Targets with one covariance share its factor.
+    The event shape is (n,). For a batch of targets at the same points, give ``loc``, ``values``,
+    ``scale`` or ``ridge`` more axes in front, or use a plate. Targets that have the same covariance
+    share its factor.
 
-    With fewer modes than points and no dense residual, the algebra is that of the modes' weights,
-    which subtracts no large numbers. Otherwise it is dense, and loses half of its digits if the
-    condition number, about ``values * n / ridge``, is above 1e8 in 64-bit floats. Outside a JAX
-    transformation it then warns, and raises an error if no digit is left. With ``eigen`` made of
-    features all digits stay at any ridge, and derivatives in features, values and residual are
-    those without it. The derivative in a value of exactly zero is 0.
+    With fewer modes than points and no dense residual, everything is computed from the weights of
+    the modes, and no large numbers are subtracted. Otherwise the covariance matrix is factorised:
+    half of the digits are lost if its condition number, about ``values * n / ridge``, is above 1e8
+    in 64-bit floats. Outside a JAX transformation there is then a warning, or an error if no digit
+    is left. If ``eigen`` is computed from features and values alone, without a dense residual, no
+    digits are lost at any ridge. Derivatives in features, values and residual do not depend on
+    whether ``eigen`` is given. The derivative in an entry of ``values`` that is exactly zero is 0.
 
     References
     ----------

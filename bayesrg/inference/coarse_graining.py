@@ -40,10 +40,10 @@ def coarse_grain(
 ) -> xr.DataTree:
     """Sample a model and its coarse-grained form; return the draws of both and a comparison.
 
-    First the full model is sampled. At the posterior medians of its parameters the flow of the
-    ridge gives the cutoff (rule "running" of `bayesrg.rg.flow`). The coarse model keeps the modes
-    up to the cutoff and marginalises the others exactly, so its parameters have the same posterior
-    as those of the full model.
+    First the full model is sampled. The cutoff is where the flow of the ridge stops
+    (`bayesrg.rg.flow`, rule "running"), computed at the posterior medians of the parameters. The
+    coarse model keeps the modes up to the cutoff and marginalises the others exactly, so its
+    parameters have the same posterior as those of the full model.
 
     Parameters
     ----------
@@ -53,7 +53,7 @@ def coarse_grain(
         X (n, d), y (n,). If `Data` holds test points, predictions are compared too.
     key : JAX key or int
     draws, warmup, chains : int
-        Steps kept and steps discarded per chain, and number of chains; for both models.
+        Steps kept per chain, steps discarded before them, and number of chains; for both models.
     devices : int, optional
         Number of devices that share the chains; by default the largest that divides them evenly.
     threshold : float
@@ -74,12 +74,12 @@ def coarse_grain(
     -------
     DataTree
         The tree that `bayesrg.fit` returns for the full model. If the model observes exactly one
-        Gaussian process, and this is not cut yet, the tree has four more groups:
+        Gaussian process, which is not cut already, the tree has four more groups:
 
         - ``flow`` and ``spectrum``: see `bayesrg.io.flow_to_datatree`;
         - ``coarse_posterior``: draws of the coarse model;
         - ``rules``: ``log_evidence`` (nats) and, with test points, the mean squared ``test_error``,
-          of the full model and of the coarse model under every rule, all at the medians.
+          of the full model and of the coarse model under every rule, all at the posterior medians.
           Attributes: ``modes_learnt``, the sum of all learnabilities; ``evidence_change``, the
           largest difference of log evidence between full and coarse model over 100 draws;
           ``test_error_full`` and ``test_error_coarse``, the errors of the posterior means.

@@ -34,7 +34,8 @@ class Rainbow(Network):
     cov : sequence, optional
         One entry per layer, with q = N_{l-1}: None for the identity; a (q, q) array, which is the
         covariance itself and positive definite; a (q, r) array with r other than q, which is a
-        factor R; or a function of the list of the weights below that returns one of these.
+        factor R; or a function that takes the list of the weights of the layers below and returns
+        one of these.
     activations : str, callable, or a sequence of one per layer
         Names such as "relu", or elementwise functions.
     jitter : float
@@ -56,8 +57,9 @@ class Rainbow(Network):
 
     Notes
     -----
-    R is a Cholesky factor, because a symmetric square root has no gradient where eigenvalues are
-    equal, as at the identity. JAX arrays that a function captured are leaves of the network.
+    R of a (q, q) array is its Cholesky factor, because a symmetric square root has no gradient
+    where eigenvalues are equal, as at the identity. JAX arrays that a function uses from outside
+    are leaves of the network as a pytree.
 
     References
     ----------

@@ -15,33 +15,33 @@ from ..gp.effective import RULES
 
 
 class Coarse(Reparam):
-    r"""Turn a Gaussian-process site into explicit low modes and a likelihood without the others.
+    r"""Split a Gaussian-process site into explicit low modes and the likelihood given these.
 
     The site ``name`` becomes two sites. ``name_modes`` (..., cutoff) are the low modes, a priori
-    standard normal. ``name`` has their function as its mean, and noise that contains the
-    eliminated modes. Each mode of a `bayesrg.gp.MatrixMercerNormal` has c outputs,
+    standard normal. ``name`` has the function made of them as its mean, and noise that contains the
+    eliminated modes. With the c outputs of a `bayesrg.gp.MatrixMercerNormal`, ``name_modes`` is
     (..., cutoff, c).
 
     Parameters
     ----------
     cutoff : int
-        Modes kept explicit. Zero adds no site.
+        Number of modes kept explicit. With 0 no site is added.
     rule : str
-        What becomes of the eliminated modes: "exact" (their covariance matrix; evidence and
-        posteriors do not change), "local" (its diagonal), "dressed" (a ridge to all orders in
-        their learnability), "universal" (their total variance), "truncate" (nothing).
+        What replaces the eliminated modes: "exact" (their covariance matrix; evidence and
+        posteriors do not change), "local" (its diagonal), "dressed" (a ridge to all orders in their
+        learnability), "universal" (their total variance), "truncate" (nothing).
     n : int, optional
         Number of training points, the first rows of the site; all by default.
     eigen : (vectors, eigenvalues), optional
-        From `bayesrg.gp.eigenpairs` of the eliminated part, for rule "exact". Then no step of a
-        sampler factorises a matrix.
+        Eigenpairs of the eliminated part, from `bayesrg.gp.eigenpairs`, for rule "exact". With them
+        no step of a sampler factorises a matrix.
     max_dense : int
         Largest number of points for which every evaluation may factorise a matrix.
     centered : bool
-        True leaves a site ``name`` given the low modes, to be observed or integrated. False is for
-        a latent function, whose likelihood is another site. Then ``name`` is deterministic, made
-        of the low modes and of ``name_white`` (..., n), a priori standard normal, which stands for
-        all that is not a low mode.
+        True: ``name`` stays a random variable, given the low modes. It can be observed or
+        integrated out. False: for a latent function, whose likelihood is another site. Then
+        ``name`` is deterministic, computed from the low modes and from ``name_white`` (..., n), a
+        priori standard normal, which stands for all that is not a low mode.
 
     Raises
     ------
@@ -52,14 +52,15 @@ class Coarse(Reparam):
     Notes
     -----
     Each member of a batch (plate, ``expand``, ``to_event``, batched parameters) has its own modes.
-    Any distribution can be cut that has methods ``split(cutoff, rule, n=, eigen=, max_dense=)``,
-    which returns the columns of the low modes and the distribution of the rest, and
-    ``shift(mean)`` on the latter.
+    A distribution can be cut if it has a method ``split(cutoff, rule, n=, eigen=, max_dense=)``
+    that returns the columns of the low modes and the distribution of the rest, and if the latter
+    has a method ``shift(mean)``.
 
-    A latent site keeps its law under the exact rule, whatever the cutoff and the parametrisation.
-    Its ridge is an independent part of the function at each point, such as a jitter of 1e-6; the
-    model states it, and nothing is added here. To integrate the eliminated modes out of a
-    likelihood that is not Gaussian see `bayesrg.gp.LaplaceMarginal`.
+    Under the exact rule a latent site keeps its distribution for every cutoff, with ``centered``
+    True or False. The ridge of a latent site is the variance of an independent part of the function
+    at each point, such as a jitter of 1e-6. The model sets it, and `Coarse` adds nothing to it. To
+    integrate the eliminated modes out of a likelihood that is not Gaussian see
+    `bayesrg.gp.LaplaceMarginal`.
 
     References
     ----------
@@ -67,7 +68,7 @@ class Coarse(Reparam):
 
     Examples
     --------
-    `bayesrg.rg.coarsen` applies it to a model, here to the site ``y``:
+    `bayesrg.rg.coarsen` applies `Coarse` to a model, here to the site ``y``:
 
     >>> from bayesrg import rg
     >>> from bayesrg.models.gp_regression import model

@@ -78,7 +78,7 @@ def cutoff(
     degeneracy: ArrayLike | None = None,
     tail: ArrayLike | None = None,
 ) -> int | np.ndarray | Array:
-    r"""Count the modes that a data set of n points can learn: where the flow stops.
+    r"""Return the number of modes that n points determine, the cutoff at which the flow stops.
 
     Parameters
     ----------
@@ -86,10 +86,10 @@ def cutoff(
     n : (...) number of points, a positive real
     ridge : (...) noise variance, zero allowed
     rule : str
-        Most rules keep the modes whose learnability is at least the threshold T. They differ in
-        the ridge of the learnability.
+        Most rules keep the modes whose learnability is at least the threshold T. They differ in the
+        ridge with which the learnability is computed.
 
-        "running": the universal ridge of the modes above the mode itself.
+        "running": the ridge plus the variance of all modes that come after the mode.
         "fisher": Fisher information :math:`n\lambda_k/\sigma_k^2` of at least :math:`T/(1-T)`;
         the same condition as "running".
         "bare": the ridge alone. Keeps too many modes if the eliminated variance exceeds the ridge.
@@ -99,12 +99,13 @@ def cutoff(
         :math:`n\lambda_{\kappa+1}(1-T)/T`. This variance contains the next mode, so the rule keeps
         about one mode less than "running".
         "dof": the sum of learnabilities at the effective ridge, rounded.
-        "match": the cutoff whose eliminated variance is closest to what the effective ridge adds.
+        "match": the cutoff whose eliminated variance is closest to effective ridge minus ridge.
     threshold : float, strictly between 0 and 1
         T; a mode exactly at it is kept. "dof" and "match" ignore it.
     scan : "ir" or "uv"
         "ir": go from the largest mode on and stop at the first below the threshold. "uv": go from
-        the smallest mode on and stop at the first above it. They agree if learnability falls.
+        the smallest mode on and stop at the first that reaches the threshold. Both agree if the
+        learnability falls from mode to mode.
     features : (n, k), optional
         Mode functions at the points, for the rule "posterior".
     residual : (n,) or (n, n), optional
@@ -114,8 +115,8 @@ def cutoff(
     Returns
     -------
     int, or integers (...) for batches
-        Modes kept. A cut inside equal values (1e-10 relative) would depend on an arbitrary basis,
-        so it is raised to their end.
+        Number of modes kept. A cutoff inside a group of equal values (1e-10 relative) would depend
+        on an arbitrary basis, so it is raised to the end of the group.
 
     Raises
     ------

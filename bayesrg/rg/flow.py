@@ -75,7 +75,7 @@ def flow(
     degeneracy: ArrayLike | None = None,
     tail: ArrayLike | None = None,
 ) -> Flow:
-    """Follow the ridge while modes are eliminated, from all modes kept to none.
+    """Return ridges and evidence of the coarse model at cutoffs from zero to all modes.
 
     Parameters
     ----------
@@ -84,15 +84,18 @@ def flow(
     ridge : noise variance, zero allowed
     rule, threshold : where the flow stops, see `bayesrg.rg.cutoff`
     at : (n, d), optional
-        Training inputs, with a Spectrum: gives features, residual and tail there.
+        Training inputs. Only with a Spectrum: its features, residual and tail are then computed
+        there.
     features : (n, k), optional
-        Mode functions at the training points, for the exact ridges and the evidence.
+        Mode functions at the training points, for the evidence and the exact ridges (the fields
+        ``arithmetic`` and ``harmonic``).
     residual : (n,) or (n, n), optional
         Prior covariance at the training points outside the modes.
     y : (n,), optional
         Target, for the evidence under each rule.
     cutoffs : (t,) rising integers, optional
-        Where to evaluate. By default the end of every level; with a target, of about 25 levels.
+        Where to evaluate. By default the end of every level; with a target, the ends of about 25
+        levels.
     degeneracy, tail : keywords of `bayesrg.spectrum.levels`
 
     Returns
@@ -103,12 +106,13 @@ def flow(
     ------
     ValueError
         For mismatched shapes, a target without features, features with a degeneracy, a singular
-        noise covariance, or cutoffs and a degeneracy that are traced; other arguments may be.
+        noise covariance, or cutoffs or a degeneracy that JAX traces; the other arguments may be
+        traced.
 
     Notes
     -----
     Universal ridges and learnabilities are cumulative sums, and one Cholesky factor gives the exact
-    ridges at all cutoffs. The evidence of each approximate rule takes one factor per cutoff.
+    ridges at all cutoffs. The evidence takes one more factor for each approximate rule and cutoff.
 
     References
     ----------

@@ -23,7 +23,7 @@ from .ridges import problem
 def local_ridge(
     spectrum: Spectrum, X: ArrayLike, ridge: ArrayLike, cutoff: int
 ) -> Float[Array, " point"]:
-    r"""Ridge plus the prior variance above a cutoff at each input, :math:`\sigma^2 + K_>(x, x)`.
+    r"""Return ridge plus prior variance of the eliminated modes, :math:`\sigma^2 + K_>(x, x)`.
 
     Parameters
     ----------
@@ -35,7 +35,7 @@ def local_ridge(
     Returns
     -------
     (n,)
-        Its mean over the data measure is the universal ridge.
+        One value per input. The mean over the data measure is the universal ridge.
 
     References
     ----------

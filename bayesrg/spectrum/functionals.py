@@ -103,7 +103,7 @@ class Functionals(eqx.Module):
         Warns
         -----
         UserWarning
-            If jitter was needed. Where it is traced, only the field ``jitter`` tells.
+            If jitter was needed. If it is traced, there is no warning: read the field ``jitter``.
 
         Notes
         -----
@@ -192,24 +192,26 @@ def _weights(k, projection, values):
 
 
 def functionals(spectrum: Spectrum, k: int) -> Functionals:
-    r"""Return functionals that are the first k modes of a reference kernel.
+    r"""Return fixed functionals of a function, made from the first k modes of a reference kernel.
 
     If a model samples parameters of a kernel, the eigenfunctions of the kernel change in every
-    step. The functionals :math:`V^T f(X_{ref})` of the function f do not. V are the eigenvectors of
-    the reference kernel, divided by the square roots of their eigenvalues.
+    step. The functionals :math:`V^T f(X_{ref})` of the function f do not. The columns of V are
+    eigenvectors of the Gram matrix of the reference kernel at :math:`X_{ref}`, divided by the
+    square roots of their eigenvalues.
 
     Parameters
     ----------
     spectrum : NystromSpectrum
-        Spectrum of the reference kernel. Its values give learnabilities and cutoffs.
+        Spectrum of the reference kernel. Compute learnabilities and cutoffs from its values,
+        because those of the modes made here are all 1.
     k : int
         Number of functionals, from the largest eigenvalue.
 
     Returns
     -------
     Functionals
-        With weights V (r, k). For the reference kernel itself the low part is that of the first k
-        modes of the spectrum.
+        With weights V (r, k). If its method ``at`` gets the reference kernel, the low part is that
+        of the first k modes of the spectrum.
 
     Raises
     ------

@@ -18,7 +18,7 @@ from .base import Spectrum
 class Levels(eqx.Module):
     """Eigenvalues, their degeneracies, and the variance outside the modes. Made by `levels`.
 
-    ``scale * levels`` are the levels of the kernel times an amplitude ``scale`` (...).
+    ``scale * levels`` returns the levels of the kernel multiplied by an amplitude ``scale`` (...).
 
     Attributes
     ----------
@@ -99,12 +99,12 @@ def levels(
 ) -> Levels:
     """Return the `Levels` of a spectrum or of bare eigenvalues, after checking them.
 
-    Functions of `bayesrg.rg` and `bayesrg.theory` call it on their first argument.
+    Functions of `bayesrg.rg` and `bayesrg.theory` that take eigenvalues call `levels` on them.
 
     Parameters
     ----------
     values : Spectrum, eigenvalues (..., k), or Levels
-        Bare eigenvalues must fall. Levels are returned as they are.
+        Bare eigenvalues must be sorted, the largest first. Levels are returned unchanged.
     at : (n, d), optional
         Inputs over which the tail of a spectrum is averaged. Take inputs that the spectrum was not
         made from, for example the training inputs.
@@ -121,15 +121,15 @@ def levels(
     Raises
     ------
     ValueError
-        If values are negative or rise, if shapes do not fit, or if the modes of a spectrum are not
-        eigenfunctions. Also for arguments that exclude each other: Levels and any other argument, a
-        spectrum and ``degeneracy``, bare eigenvalues and ``at``, ``at`` and ``tail``.
+        If values are negative or not sorted, if shapes do not fit, or if the modes of a spectrum
+        are not eigenfunctions. Also for arguments that exclude each other: Levels and any other
+        argument, a spectrum and ``degeneracy``, bare eigenvalues and ``at``, ``at`` and ``tail``.
 
     Warns
     -----
     UserWarning
-        If a spectrum does not know its tail, as that of `nystrom`, and neither ``at`` nor ``tail``
-        is given. The tail is then zero.
+        If the tail of a spectrum is not known, as with `nystrom`, and neither ``at`` nor ``tail``
+        is given. The tail is then set to zero.
 
     References
     ----------

@@ -85,15 +85,16 @@ def modify(
     .. math:: k_g(x, z) = \tau\, k_>(x, z) + \sum_i g(\lambda_i)\, \phi_i(x) \phi_i(z)
 
     Here :math:`k_>` is the covariance that the modes leave out. So the kernel is positive
-    semi-definite at any inputs for any :math:`g \ge 0`, and the identity returns the original one.
+    semi-definite at any inputs for any :math:`g \ge 0`. With the identity and :math:`\tau = 1` it
+    is the original kernel.
 
     Parameters
     ----------
     spectrum : Spectrum or ModifiedKernel
-        Of a kernel that was modified before, the new eigenvalues are mapped again.
+        If the kernel was modified before, its new eigenvalues are mapped again.
     g : callable
         Maps falling eigenvalues (k,), in units of variance, to new ones (k,): one of `maps`, or
-        your own function. It may be traced.
+        your own function. Its parameters may be traced.
     tail : ()
         Factor :math:`\tau` from 0 to 1. With 0 the kernel has rank k, and its variance falls to
         zero away from the reference sample.
@@ -119,8 +120,8 @@ def modify(
     Notes
     -----
     As the reference sample grows, the kernel converges like :math:`n^{-1/2}` for every map that is
-    Lipschitz with g(0) = 0. A hard cutoff with tail 0, whose variance is added to the ridge, is one
-    step of the renormalisation group: `bayesrg.rg.Coarse` with rule "universal".
+    Lipschitz with g(0) = 0. A hard cutoff with tail 0 is one step of the renormalisation group, if
+    the variance that it removes is added to the ridge: `bayesrg.rg.Coarse` with rule "universal".
 
     References
     ----------

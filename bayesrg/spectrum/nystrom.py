@@ -74,9 +74,9 @@ def nystrom(
     ----------
     kernel : Kernel
     X_ref : (r, d)
-        Sample of the distribution of the inputs, independent of the training inputs. In modes made
-        from the training inputs no ridge is renormalised, and a coarse model counts the eliminated
-        modes twice.
+        Sample of the distribution of the inputs, independent of the training inputs. With modes
+        made from the training inputs, a coarse model would count the eliminated modes twice: in the
+        eigenvalues of the others, and in the ridge.
     rank : int, optional
         Number of modes to keep, from the largest eigenvalue; by default all above ``rtol``.
     rtol : float, optional
@@ -100,13 +100,13 @@ def nystrom(
     Warns
     -----
     UserWarning
-        If rank exceeds the number of modes, or if it cuts a degenerate level (eigenvalues that
-        differ by less than 1e-6 of their size): then rounding decides which functions are kept.
+        If rank exceeds the number of modes; or if it separates eigenvalues that differ by less than
+        1e-6 of their size, because rounding then decides which functions are kept.
 
     Notes
     -----
     Eigenvalue k of a sample is too large by about the sum of the later eigenvalues divided by r.
-    Trust those that are well above this sum divided by r, with k much smaller than r.
+    Trust those that are well above this error and whose k is much smaller than r.
 
     References
     ----------

@@ -63,15 +63,16 @@ def learning_curve(
 ) -> Curve:
     r"""Predict the errors and the evidence of regression on n points drawn at random.
 
-    With L the learnabilities, :math:`\gamma = \sum_k L_k^2/n` and :math:`E_0 = 1/(1-\gamma)` the
-    test error is :math:`E_0(\sum_k (1-L_k)^2 y_k^2 + v_0)`.
+    The test error is :math:`[\sum_k (1-L_k)^2 y_k^2 + v_0]/(1-\gamma)`, with
+    :math:`\gamma = \sum_k L_k^2/n`, the learnabilities :math:`L_k`, the coefficients :math:`y_k` of
+    the target in the modes and the label noise :math:`v_0`.
 
     Parameters
     ----------
     values : Spectrum, Levels, or eigenvalues (k,) under the data measure, falling
     power : (k,)
-        Squared coefficients of the target in the modes, summed over the modes of a level. Any
-        variance of the target outside the modes acts as label noise: add it to ``label_noise``.
+        Squares :math:`y_k^2` of these coefficients, summed over the modes of a level. Any variance
+        of the target outside the modes acts as label noise: add it to ``label_noise``.
     n : () or (s,) number of points, positive real
     ridge : () or (s,) noise variance of the model
     label_noise : () or (s,) true noise variance of the labels
@@ -85,11 +86,12 @@ def learning_curve(
 
     Notes
     -----
-    Exact for Gaussian features in the limit of many points and modes; within 3 % for 50 points,
-    and within about 10 % for images, given eigenvalues and power of the population. Eigenvalues
-    of a sample of R rows describe these R rows: the curve from them is too low by 5 % at
-    n/R = 0.02 and by some 16 % at 0.1 (MNIST). A Poisson number of points of mean n has the same
-    curve. With no ridge and more points than modes it is ordinary least squares.
+    The prediction is exact for Gaussian features in the limit of many points and modes. It is right
+    within 3 % for 50 points, and within about 10 % for images, if eigenvalues and power are those
+    of the population. Eigenvalues of a sample of R rows describe these R rows: the curve from them
+    is too low by 5 % at n/R = 0.02 and by some 16 % at 0.1 (MNIST). If the number of points is
+    Poisson with mean n, the curve is the same. Without a ridge and with more points than modes the
+    regression is ordinary least squares.
 
     References
     ----------

@@ -74,9 +74,10 @@ def ridge_equivalent(
 ) -> Equivalent:
     r"""Predict errors, weights and evidence of ridge regression on n rows drawn at random.
 
-    The weights are :math:`(X^TX + \lambda)^{-1}X^Ty`; the ridge is not multiplied by n. With the
-    learnabilities :math:`L_k = \omega_k/(\omega_k+\tau)` and the part v of the target that no
-    weights explain, the test error is
+    The weights are :math:`(X^TX + \lambda)^{-1}X^Ty`; the ridge :math:`\lambda` is not multiplied
+    by n. With the ``values`` :math:`\omega_k` and the ``projection`` :math:`b_k` of the moments,
+    the learnabilities :math:`L_k = \omega_k/(\omega_k+\tau)`, where :math:`\tau` is the effective
+    ridge over n, and the part v of the target that no weights explain, the test error is
     :math:`[\sum_k (1-L_k)^2 b_k^2/\omega_k + v]/(1 - \sum_k L_k^2/n)`.
 
     Parameters
@@ -95,8 +96,9 @@ def ridge_equivalent(
     Returns
     -------
     Equivalent
-        Without a ridge it describes the minimum-norm solution. Its evidence is nan above ``rank``
-        rows. Its error at ``rank`` rows is infinite unless the features explain the whole target.
+        Without a ridge it describes the solution of minimum norm. Then the evidence is nan if n
+        exceeds ``rank``, and the error at n = ``rank`` is infinite unless the features explain the
+        whole target.
 
     Raises
     ------
@@ -106,15 +108,16 @@ def ridge_equivalent(
     Warns
     -----
     UserWarning
-        Within 1 % of ``rank`` rows without a ridge, where the error diverges; and if a root has
-        not converged.
+        If there is no ridge and n is within 1 % of ``rank``, where the error diverges; and if a
+        root has not converged.
 
     Notes
     -----
-    Exact for Gaussian features in the limit of many rows and features; within 3 % for some 200 of
-    each, and 15 % near n = rank with a small ridge. For n > 0 and finite ridges it can be
-    differentiated in n, the ridge and the arrays of the moments; through the eigendecomposition
-    of `population_moments` only if the eigenvalues differ.
+    The prediction is exact for Gaussian features in the limit of many rows and features. It is
+    right within 3 % for some 200 of each, and within 15 % near n = rank with a small ridge. For
+    positive n and finite ridges it can be differentiated in n, the ridge and the arrays of the
+    moments. Derivatives in the arguments of `population_moments` exist only if the eigenvalues
+    differ.
 
     References
     ----------

@@ -52,9 +52,11 @@ def linearise(
 ) -> list[LayerMoments]:
     r"""Compute mean and covariance of the features :math:`x_l = f_l(W_l x_{l-1})` of each layer.
 
-    With :math:`h = W\mu` and :math:`S = WKW^T`, the covariance K below becomes
-    :math:`\kappa_{1i}\kappa_{1j}S_{ij} + \frac12\kappa_{2i}\kappa_{2j}S_{ij}^2` between units i
-    and j, and the exact variance of :math:`f(h_i + \sqrt{S_{ii}}z)` on the diagonal.
+    If the layer below has mean :math:`\mu` and covariance K, the pre-activations have mean
+    :math:`h = W\mu` and covariance :math:`S = WKW^T`. The new covariance is
+    :math:`\kappa_{1i}\kappa_{1j}S_{ij} + \frac12\kappa_{2i}\kappa_{2j}S_{ij}^2` between units i and
+    j, and on the diagonal the exact variance of :math:`f(h_i + \sqrt{S_{ii}}z)` for standard normal
+    z. :math:`\kappa_1` and :math:`\kappa_2` are the means of f' and f''.
 
     Parameters
     ----------
@@ -66,11 +68,11 @@ def linearise(
     psi0 : (p_0,), optional
         Moment of the inputs with the target, E x y.
     method : optional
-        "closure" (the default): the formula above. "unit": ignore means and k2. "mean": as "unit",
-        with one coefficient for the whole layer. For odd activations and centred inputs, "unit"
-        equals the closure, and "mean" has the same limit of wide layers. "exact": relu, erf and
-        linear only; the exact bivariate expectation where pre-activations are centred, and the
-        closure elsewhere.
+        "closure" (the default): the formula above. "unit": set the means and :math:`\kappa_2` to
+        zero. "mean": as "unit", with one :math:`\kappa_1` for the whole layer. For odd activations
+        and centred inputs, "unit" equals the closure, and "mean" has the same limit of wide layers.
+        "exact": relu, erf and linear only; the exact bivariate expectation where pre-activations
+        are centred, and the closure elsewhere.
     mean0 : (p_0,), optional
         Mean of the inputs, zero by default.
     Ey : ()
@@ -94,10 +96,11 @@ def linearise(
 
     Notes
     -----
-    Gaussian inputs make pre-activations of the first layer Gaussian; further up they are Gaussian
-    for wide layers. In Frobenius norm the covariance of layers of 400 units errs by some 4 %
-    (erf, tanh) and by 6 to 9 % (relu, where "unit" errs by 54 % in the second layer and 71 % in
-    the third). For relu one direction, the common scale of inputs, stays unexplained.
+    The formula assumes Gaussian pre-activations. In the first layer they are Gaussian if the inputs
+    are, and further up if the layers are wide. In Frobenius norm the covariance of layers of 400
+    units errs by some 4 % (erf, tanh) and by 6 to 9 % (relu, where "unit" errs by 54 % in the
+    second layer and 71 % in the third). For relu the formula does not describe one direction of the
+    features, which follows the length of the inputs.
 
     References
     ----------

@@ -51,9 +51,9 @@ def optimal_ridge(
     *,
     noise_variance: ArrayLike | None = None,
 ) -> Optimum:
-    r"""Find the ridge of least test error or of largest evidence.
+    r"""Find the ridge with the smallest test error or the largest evidence.
 
-    Ridges are tried on a grid; then the interval around the best one is halved.
+    Ridges are tried on a grid; then the interval around the best one is halved again and again.
 
     Parameters
     ----------
@@ -64,26 +64,28 @@ def optimal_ridge(
     bounds : (low, high), positive, optional
         Range of ridges; 1e-8 and 1e4 times the sum of the eigenvalues by default.
     noise_variance : (), optional
-        For the evidence: noise variance of the model. It is held fixed, and the prior variance is
-        noise_variance / ridge. Without it the prior variance is the best at each ridge,
-        :math:`\alpha = y^T(K+\lambda)^{-1}y/n`, and the noise variance is alpha times the ridge.
+        For the evidence: fixed noise variance of the model. The prior variance of the weights is
+        then noise_variance / ridge. By default the prior variance is the one of largest evidence at
+        each ridge, :math:`\alpha = y^T(K+\lambda)^{-1}y/n` with K the Gram matrix of the features,
+        and the noise variance is alpha times the ridge.
 
     Returns
     -------
     Optimum
-        The error can have several minima in the ridge: the grid shows them.
+        The error can have several minima as a function of the ridge: ``grid_value`` shows them.
 
     Raises
     ------
     ValueError
-        For moments of several targets, another criterion, a range that is not 0 < low < high, or
+        For moments of several targets, an unknown criterion, a range that is not 0 < low < high, or
         a noise variance with the test error.
 
     Notes
     -----
-    In a matched model, with weights drawn from the prior, both criteria give noise over prior
-    variance at every n. They differ if the prior is wrong. The ridge has two derivatives in the
-    moments, n and the noise variance; at an end of the range it has those of that end.
+    If the weights of the target are drawn from the prior, both criteria give the ridge noise
+    variance / prior variance at every n. They differ if the prior is wrong. The ridge can be
+    differentiated twice in the moments, n and the noise variance. If it is an end of the range, its
+    derivatives are those of that end.
 
     References
     ----------
