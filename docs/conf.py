@@ -65,6 +65,7 @@ sphinx_gallery_conf = {
     "download_all_examples": False,
     "show_signature": False,
     "min_reported_time": 5,
+    "parallel": 2,
     "capture_repr": ("_repr_html_",),  # tables, but no lists of artists
     "ignore_repr_types": r"matplotlib|arviz_plots",
     "remove_config_comments": True,
