@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Diagnostics: add groups to a DataTree of draws that describe what was learnt."""
 
-from . import feature, layers
+from . import feature, layers, weights
 from .flow import posterior_flow
 from .order_flow import order_flow
 
-__all__ = ["feature", "layers", "order_flow", "posterior_flow"]
+__all__ = ["feature", "layers", "order_flow", "posterior_flow", "weights"]
