@@ -4,5 +4,16 @@
 from .bulk import bulk, hill, outliers
 from .levels import groups, spectra
 from .report import report, statements
+from .summary import drift, summary
 
-__all__ = ["bulk", "groups", "hill", "outliers", "report", "spectra", "statements"]
+__all__ = [
+    "bulk",
+    "drift",
+    "groups",
+    "hill",
+    "outliers",
+    "report",
+    "spectra",
+    "statements",
+    "summary",
+]

@@ -10,7 +10,7 @@ from jax import Array
 
 from ... import _checks
 from ...ensembles import marchenko_pastur, marchenko_pastur_null
-from .bulk import bulk, hill, outliers
+from .bulk import bulk, hill
 from .levels import named_arrays, real_matrices
 
 _TAIL = [5.0, 95.0]
