@@ -123,7 +123,7 @@ def _of_group(x, rng, resamples):
     """Return the statistics of one group of ascending levels (chain, draw, n)."""
     n = x.shape[-1]
     centre = x.mean(-1)
-    found = {"level": _mean(centre)}
+    found = {"level": mean_of(centre)}
     if n == 1:
         squares = (centre - centre.mean()) ** 2
         ess, r_hat = _mixing(squares)
@@ -135,9 +135,9 @@ def _of_group(x, rng, resamples):
     degrees = n + n * (n - 1) / 2 - 1  # of one matrix, its centre fitted
     found["sigma"] = _width(squares.mean() / degrees, ess * degrees, ess, r_hat)
     gaps = np.diff(x, axis=-1)
-    found["spacing"] = _mean(gaps.mean(-1))
+    found["spacing"] = mean_of(gaps.mean(-1))
     if n > 2:
-        found["r"] = _mean(np.asarray(spacing_ratios(x)).mean(-1))
+        found["r"] = mean_of(np.asarray(spacing_ratios(x)).mean(-1))
 
     s = gaps / gaps.mean((0, 1))
     found["distance"] = (*_distance(s, rng, resamples), ess, r_hat)
@@ -155,7 +155,7 @@ def _mixing(v):
     return min(ess, float(v.size)), float(az.rhat(v)) if len(v) > 1 else np.nan
 
 
-def _mean(v):
+def mean_of(v):
     """Return the mean of draws (chain, draw) with its standard error."""
     ess, r_hat = _mixing(v)
     error = v.std(ddof=1) / np.sqrt(ess) if v.size > 1 else np.nan
@@ -253,7 +253,7 @@ def drift(spectra: xr.Dataset) -> xr.Dataset:
     for layer, (x, group) in enumerate(zip(levels, members, strict=True)):
         for g in range(group.max() + 1):
             centre = x[..., group == g].mean(-1)
-            first, second = _mean(centre[:, : draws // 2]), _mean(centre[:, draws // 2 :])
+            first, second = mean_of(centre[:, : draws // 2]), mean_of(centre[:, draws // 2 :])
             difference[layer, g] = second[0] - first[0]
             z[layer, g] = difference[layer, g] / np.hypot(first[1], second[1])
     axes = "layer", "group"
