@@ -4,13 +4,13 @@
 JAX compiles a program once per function object, and treats arrays that a function captured as
 constants. So a function with new numbers would need a new program, or would use old numbers.
 
-`hold` therefore takes a callable apart: captured variables, defaults, the arguments of
-`functools.partial`, the object of a method, fields of modules, and the globals that code of the
-user refers to. JAX arrays among them, traced or not, become leaves of a pytree. All else is copied
-into a plan, which is compared by value. So a new lambda with the same code and the same numbers
-uses the compiled program of the old one; a lambda with another number does not. A held callable
-keeps the values from the time when it was read. If it writes to a captured list or object, it
-writes to a copy.
+`hold` therefore pickles a callable together with what it refers to: captured variables, defaults,
+the arguments of `functools.partial`, the object of a method, fields of modules, and the globals
+that code of the user names. The pickle has holes. JAX arrays, traced or not, leave one each and
+become leaves of a pytree. The bytes and the contents of the other holes are compared by value. So
+a new lambda with the same code and the same numbers uses the compiled program of the old one; a
+lambda with another number does not. A held callable keeps the values from the time when it was
+read. If it writes to a captured list or object, it writes to a copy.
 
 Some parts are compared by identity (``is``), so their changes are not noticed: modules, classes
 and what their other methods refer to, globals of installed packages, and objects that are neither
@@ -20,6 +20,8 @@ modules of Equinox, nor pytrees, nor plain instances of the user's own classes.
 
 import dis
 import functools
+import io
+import pickle
 import sys
 import sysconfig
 import types
@@ -31,9 +33,9 @@ import jax
 import numpy as np
 from jax import Array
 
-_PLAIN = (bool, int, float, complex, str, bytes, type(None), type(Ellipsis), type(NotImplemented))
 _JITTED = type(jax.jit(lambda x: x))
 _WRAPPERS = (jax.custom_jvp, jax.custom_vjp)
+_PICKLED = (bool, int, float, type(None), tuple, list, dict, set)  # pickle takes these apart
 _SCOPE = ("__builtins__", "__name__", "__package__", "__spec__", "__file__")  # kept of any module
 _LOADS = ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS")  # instructions for globals
 _HEAP = 1 << 9  # flag of classes that are written in Python
@@ -48,7 +50,7 @@ class Held(eqx.Module):
 
     def open(self) -> Any:
         """Return the callable or structure, built from the plan and the present arrays."""
-        return _Builder(self.arrays).build(self.plan.root)
+        return _Builder(self.plan, self.arrays).load()
 
     def __call__(self, *args, **kwargs):
         return self.open()(*args, **kwargs)
@@ -71,10 +73,11 @@ def hold(value) -> Held:
     """Return a callable, or a structure of callables, as a pytree whose leaves are its arrays."""
     if isinstance(value, Held):
         return value
-    reader = _Reader()
-    root = reader.read(value)
+    file = io.BytesIO()
+    reader = _Reader(file)
+    reader.dump(value)
     name = getattr(value, "__qualname__", type(value).__name__)
-    return Held(reader.arrays, _Plan(root, name))
+    return Held(reader.arrays, _Plan(file.getvalue(), reader.kept, reader.numbers, name))
 
 
 def as_pytree(function):
@@ -116,42 +119,6 @@ for _kind, _base in ((Name, str), (Number, float)):
     jax.tree_util.register_pytree_node(
         _kind, lambda v, base=_base: ((), base(v)), lambda v, _, kind=_kind: kind(v)
     )
-
-
-class _Plan:
-    """How to build a value from arrays: nested tuples of plain parts, which compare by value."""
-
-    __slots__ = ("hash", "name", "root")
-
-    def __init__(self, root, name):
-        self.root, self.name, self.hash = root, name, hash(root)
-
-    def __repr__(self):
-        return self.name
-
-    def __deepcopy__(self, memo):  # it never changes, and modules among its parts have no copy
-        return self
-
-    def __hash__(self):
-        return self.hash
-
-    def __eq__(self, other):
-        return isinstance(other, _Plan) and self.hash == other.hash and self.root == other.root
-
-
-class _Atom:
-    """A part of a plan that is not taken apart further, with the key by which it is compared."""
-
-    __slots__ = ("key", "value")
-
-    def __init__(self, value, *key):
-        self.value, self.key = value, key or ("is", id(value))
-
-    def __hash__(self):
-        return hash(self.key)
-
-    def __eq__(self, other):
-        return isinstance(other, _Atom) and self.key == other.key
 
 
 @functools.lru_cache(None)
@@ -217,196 +184,205 @@ def _contents(value):
     return contents | (own or {}) | (slots or {})
 
 
-class _Reader:
-    """Takes values apart into arrays and a plan.
+class _Plan:
+    """The bytes of a pickle with holes, and what is kept for those that no array fills.
 
-    Objects that may be shared, or that may refer to themselves, are read once. Later references are
-    written as their number in ``kept``, the list that also keeps them alive.
+    Two plans are equal if their bytes and the ``keys`` of what they keep are.
     """
 
-    def __init__(self):
-        self.arrays, self.numbers, self.kept = [], {}, []
+    __slots__ = ("content", "hash", "kept", "key", "name")
 
-    def read(self, value):
-        """Return the plan of a value: an `_Atom`, or a tuple of the kind and its parts."""
+    def __init__(self, content, kept, keys, name):
+        self.content, self.kept, self.name = content, kept, name
+        self.key = content, tuple(keys)
+        self.hash = hash(self.key)
+
+    def __repr__(self):
+        return self.name
+
+    def __deepcopy__(self, memo):  # it never changes, and modules that it keeps have no copy
+        return self
+
+    def __hash__(self):
+        return self.hash
+
+    def __eq__(self, other):
+        return isinstance(other, _Plan) and self.hash == other.hash and self.key == other.key
+
+
+class _Whole:
+    """A value that is kept whole, and the key by which it is compared: its identity by default."""
+
+    __slots__ = ("key", "value")
+
+    def __init__(self, value, *key):
+        self.value, self.key = value, key or ("is", id(value))
+
+
+class _Reader(pickle.Pickler):
+    """Pickles a value, with holes for its arrays and for what is kept whole.
+
+    ``numbers`` has the key of each entry of ``kept``, and its place there. ``places`` has the same
+    for ``arrays``, by identity.
+    """
+
+    def __init__(self, file):
+        super().__init__(file, protocol=5)
+        self.arrays, self.places, self.kept, self.numbers = [], {}, [], {}
+
+    def persistent_id(self, value):
+        """Return the number of a hole, negative for arrays; None for a value that is pickled."""
         if isinstance(value, Array):
-            return "array", self._number(value, self.arrays)
+            place = self.places.setdefault(id(value), len(self.arrays))
+            if place == len(self.arrays):
+                self.arrays.append(value)
+            return -1 - place
+        whole = _whole(value)
+        if whole is None:
+            return None
+        place = self.numbers.setdefault(whole.key, len(self.kept))
+        if place == len(self.kept):
+            self.kept.append(whole.value)
+        return place
 
-        # plain values; the type belongs to the key, since 1, 1.0 and True are equal
+    def reducer_override(self, value):
+        """Return a function and arguments that build a value, then its contents and their setter.
+
+        Contents are set later because they may refer to the value itself.
+        """
         kind = type(value)
-        if kind in _PLAIN:
-            return _Atom(value, kind, repr(value) if kind in (float, complex) else value)
-        if isinstance(value, _Plan):
-            return _Atom(value, _Plan, value)
-        if isinstance(value, np.dtype):
-            return _Atom(value, kind, value)
-        if isinstance(value, np.generic):
-            return _Atom(value, kind, value.tobytes())
-        if kind is np.ndarray and not value.dtype.hasobject:
-            content = value.tobytes()  # a copy that the user cannot change
-            copy = np.ndarray(value.shape, value.dtype, content)
-            return _Atom(copy, kind, str(value.dtype), value.shape, content)
-
-        # values that cannot refer to themselves
-        if kind is tuple:
-            return "tuple", *map(self.read, value)
-        if isinstance(value, tuple) and hasattr(kind, "_make"):
-            return "named", _Atom(kind), *map(self.read, value)
         if isinstance(value, functools.partial):
-            parts = (value.func, value.args, value.keywords)
-            return "partial", _Atom(kind), *map(self.read, parts)
-        if isinstance(value, types.MethodType):
-            return "method", self.read(value.__func__), self.read(value.__self__)
+            return NotImplemented  # pickle does as much
+        if kind is types.FunctionType:
+            return _function(value)
+        if kind is types.MethodType:  # pickle would look the function up in the class
+            return kind, (value.__func__, value.__self__)
         if kind is _JITTED:  # take out the function; what calls it will compile it
-            inner = self.read(value.__wrapped__)
-            return _Atom(value) if isinstance(inner, _Atom) else inner
-
-        # values that can: the second time they are met, refer to the first
-        if id(value) in self.numbers:
-            return "again", self.numbers[id(value)]
-        if isinstance(value, types.FunctionType):
-            return self._function(value)
-        if kind in (list, dict, set):
-            here = self._number(value, self.kept)
-            if kind is dict:
-                return "dict", here, *((self.read(k), self.read(v)) for k, v in value.items())
-            return kind.__name__, here, *map(self.read, value)
-        if isinstance(value, type | types.ModuleType):
-            return _Atom(value)
+            return _itself, (value.__wrapped__,)
+        if _is_named_tuple(value):
+            return tuple.__new__, (kind, tuple(value))
         if _taken_apart(value):
-            here = self._number(value, self.kept)
-            fields = ((name, self.read(v)) for name, v in _contents(value).items())
-            return "object", here, _Atom(kind), *fields
-        return self._tree(value)
-
-    def _number(self, value, among):
-        """Return the number of an object in the list ``among``, where it is added if it is new."""
-        if id(value) not in self.numbers:
-            self.numbers[id(value)] = len(among)
-            among.append(value)
-        return self.numbers[id(value)]
-
-    def _function(self, value):
-        """Return the plan of a function."""
-        # A function of an installed package keeps the globals of its module. A function of the user
-        # is built with only those globals that its code names, with the values read here.
-        mine, cells = _of_user(value), value.__closure__ or ()
-        if not mine and not cells and "<locals>" not in value.__qualname__:
-            return _Atom(value)
-        here = self._number(value, self.kept)
-        scope, names = value.__globals__, ()
-        if mine:
-            names = sorted(n for n in _global_names(value.__code__) if n in scope)
-        own = {k: v for k, v in vars(value).items() if k != "__wrapped__"} if mine else {}
-        return (
-            "function",
-            here,
-            value.__code__,
-            _Atom(scope),
-            mine,
-            value.__name__,
-            self.read(value.__defaults__),
-            self.read(value.__kwdefaults__),
-            self.read(own),
-            tuple(map(self._cell, cells)),
-            tuple((name, self.read(scope[name])) for name in names),
-        )
-
-    def _cell(self, cell):
-        """Return the plan of a captured variable."""
-        try:
-            return self.read(cell.cell_contents)
-        except ValueError:  # a variable without a value yet
-            return _Atom(_EMPTY)
-
-    def _tree(self, value):
-        """Return the plan of a pytree, one level at a time, or of a value that is not a pytree."""
-        parts, structure = jax.tree.flatten(value, is_leaf=lambda v: v is not value)
-        if jax.tree_util.treedef_is_leaf(structure):
-            return _Atom(value)
-        try:
-            hash(structure)
-        except TypeError:
-            return _Atom(value)
-        self.kept.append(value)  # keeps the parts alive: ``numbers`` uses their ids
-        return "tree", _Atom(structure, "tree", structure), *map(self.read, parts)
+            return object.__new__, (kind,), _contents(value), None, None, _fill_object
+        parts, structure = _one_level(value)
+        return _unflatten, (_Whole(structure, "tree", structure), parts)
 
 
-class _Builder:
-    """Builds new values from a plan and arrays. Method ``_kind`` builds parts of that kind."""
+class _Builder(pickle.Unpickler):
+    """Builds a new value from a plan and arrays."""
 
-    def __init__(self, arrays):
-        self.arrays, self.built = arrays, {}
+    def __init__(self, plan, arrays):
+        super().__init__(io.BytesIO(plan.content))
+        self.kept, self.arrays = plan.kept, arrays
 
-    def build(self, plan):
-        """Return the value of a plan."""
-        if isinstance(plan, _Atom):
-            return plan.value
-        kind, *parts = plan
-        return getattr(self, f"_{kind}")(*parts)
+    def persistent_load(self, place):
+        """Return what fills a hole."""
+        return self.arrays[-1 - place] if place < 0 else self.kept[place]
 
-    def _all(self, parts):
-        return [self.build(part) for part in parts]
 
-    def _array(self, number):
-        return self.arrays[number]
+def _whole(value):
+    """Return a value that is kept whole, with its key; None for a value that is taken apart."""
+    kind = type(value)
+    if kind in _PICKLED:
+        return None
+    if kind is _Whole:
+        return value
 
-    def _again(self, number):
-        return self.built[number]
+    # compared by value; the type belongs to the key, since equal values may differ in type
+    if kind in (str, bytes, types.CodeType, _Plan) or isinstance(value, np.dtype):
+        return _Whole(value, kind, value)
+    if kind is complex:
+        return _Whole(value, kind, repr(value))
+    if isinstance(value, np.generic):
+        return _Whole(value, kind, value.tobytes())
+    if kind is np.ndarray and not value.dtype.hasobject:
+        content = value.tobytes()  # a copy that the user cannot change
+        copy = np.ndarray(value.shape, value.dtype, content)
+        return _Whole(copy, kind, str(value.dtype), value.shape, content)
 
-    def _tuple(self, *parts):
-        return tuple(self._all(parts))
+    # taken apart
+    if kind is types.FunctionType:
+        own = value.__module__ == __name__  # it builds values, under type checkers by a closure
+        inner = value.__closure__ or "<locals>" in value.__qualname__
+        return _Whole(value) if own or not (inner or _of_user(value)) else None
+    if kind is _JITTED:
+        return _whole(value.__wrapped__) and _Whole(value)
+    if isinstance(value, types.MethodType | functools.partial) or _is_named_tuple(value):
+        return None
+    if isinstance(value, type | types.ModuleType):
+        return _Whole(value)
+    return None if _taken_apart(value) or _one_level(value) else _Whole(value)
 
-    def _named(self, kind, *parts):
-        return kind.value._make(self._all(parts))
 
-    def _partial(self, kind, function, args, keywords):
-        return kind.value(self.build(function), *self.build(args), **self.build(keywords))
+def _one_level(value):
+    """Return the parts and the structure of a pytree; None for a value that is not one."""
+    parts, structure = jax.tree.flatten(value, is_leaf=lambda v: v is not value)
+    if jax.tree_util.treedef_is_leaf(structure):
+        return None
+    try:
+        hash(structure)
+    except TypeError:
+        return None
+    return parts, structure
 
-    def _method(self, function, owner):
-        return types.MethodType(self.build(function), self.build(owner))
 
-    def _tree(self, structure, *parts):
-        return structure.value.unflatten(self._all(parts))
+def _is_named_tuple(value):
+    """Return whether a value is a named tuple."""
+    return isinstance(value, tuple) and hasattr(value, "_make")
 
-    def _list(self, here, *parts):
-        new = self.built[here] = []
-        new.extend(self._all(parts))
-        return new
 
-    def _set(self, here, *parts):
-        new = self.built[here] = set()
-        new.update(self._all(parts))
-        return new
+def _function(value):
+    """Return how a function is pickled."""
+    # A function of an installed package keeps the globals of its module. A function of the user is
+    # built with only those globals that its code names, with the values read here.
+    scope, names, own = value.__globals__, {}, {}
+    mine, cells = _of_user(value), value.__closure__ or ()
+    if mine:
+        names = {n: scope[n] for n in sorted(_global_names(value.__code__)) if n in scope}
+        own = {k: v for k, v in vars(value).items() if k != "__wrapped__"}
+    given = value.__code__, _Whole(scope), mine, value.__name__, len(cells)
+    contents = value.__defaults__, value.__kwdefaults__, own, names, tuple(map(_content, cells))
+    return _new_function, given, contents, None, None, _fill_function
 
-    def _dict(self, here, *parts):
-        new = self.built[here] = {}
-        new.update((self.build(k), self.build(v)) for k, v in parts)
-        return new
 
-    def _object(self, here, kind, *fields):
-        new = self.built[here] = object.__new__(kind.value)
-        for name, part in fields:
-            if isinstance(getattr(kind.value, name, None), types.MemberDescriptorType):  # a slot
-                object.__setattr__(new, name, self.build(part))
-            else:  # bypass the class's own __setattr__
-                vars(new)[name] = self.build(part)
-        return new
+def _content(cell):
+    """Return the value of a captured variable."""
+    try:
+        return cell.cell_contents
+    except ValueError:  # it has none yet
+        return _EMPTY
 
-    def _function(self, here, code, scope, mine, name, defaults, keywords, own, cells, names):
-        scope = scope.value
-        if mine:
-            scope = {key: scope[key] for key in _SCOPE if key in scope}
-        boxes = tuple(types.CellType() for _ in cells)
-        new = self.built[here] = types.FunctionType(code, scope, name, None, boxes)
 
-        # the function must exist before its parts are built, since they may refer to it
-        new.__defaults__, new.__kwdefaults__ = self.build(defaults), self.build(keywords)
-        vars(new).update(self.build(own))
-        for box, part in zip(boxes, cells, strict=True):
-            value = self.build(part)
-            if value is not _EMPTY:
-                box.cell_contents = value
-        if mine:
-            scope.update((key, self.build(part)) for key, part in names)
-        return new
+# Functions that a plan calls to build values
+
+
+def _itself(value):
+    return value
+
+
+def _unflatten(structure, parts):
+    return structure.unflatten(parts)
+
+
+def _new_function(code, scope, mine, name, cells):
+    if mine:
+        scope = {key: scope[key] for key in _SCOPE if key in scope}
+    return types.FunctionType(
+        code, scope, name, None, tuple(types.CellType() for _ in range(cells))
+    )
+
+
+def _fill_function(new, contents):
+    new.__defaults__, new.__kwdefaults__, own, names, cells = contents
+    vars(new).update(own)
+    for cell, value in zip(new.__closure__ or (), cells, strict=True):
+        if value is not _EMPTY:
+            cell.cell_contents = value
+    new.__globals__.update(names)
+
+
+def _fill_object(new, contents):
+    for name, value in contents.items():
+        if isinstance(getattr(type(new), name, None), types.MemberDescriptorType):  # a slot
+            object.__setattr__(new, name, value)
+        else:  # bypass the class's own __setattr__
+            vars(new)[name] = value

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whatever moves in time: a pair of functions, and the one scan that runs all of them."""
+"""Algorithms that move a position step by step, and the one function that runs them."""
 
+import warnings
 from collections.abc import Callable
 from functools import partial
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import Array, lax, random
 from jaxtyping import Float, Int, PyTree, Shaped
@@ -19,17 +21,21 @@ GO, REACHED, DIVERGED = 0, 1, 2
 
 
 class State(eqx.Module):
-    """Where a run stands: its position ``x`` and what else the algorithm must remember."""
+    """State of a run: its position ``x``, and ``memory`` for what else the algorithm needs."""
 
     x: PyTree
     memory: PyTree = None
 
 
 class Info(eqx.Module):
-    """What a step measured at the state from which it starts.
+    """What a step measures at the state from which it starts.
 
-    ``observables`` is any pytree of arrays, such as ``{"loss": loss}``. ``stop`` () says whether
-    that state is the last one: `GO`, `REACHED` (its tolerance) or `DIVERGED`.
+    Attributes
+    ----------
+    observables : pytree of arrays
+        Such as ``{"loss": loss}``.
+    stop : ()
+        `GO`, or why the run ends at that state: `REACHED` (a tolerance) or `DIVERGED`.
     """
 
     observables: PyTree
@@ -37,18 +43,20 @@ class Info(eqx.Module):
 
 
 class Algorithm(eqx.Module):
-    """A rule of motion.
+    """A rule that moves a position step by step; run it with `run`.
+
+    Arrays that ``init`` and ``step`` captured, or that the module whose methods they are holds, may
+    be traced. If only their numbers change, the compiled program is used again.
 
     Attributes
     ----------
     init : callable
         From a position, any pytree, to a `State`.
     step : callable
-        From a state and a JAX key to the next state and an `Info` of the first. Arrays that the
-        functions captured, or that the module holds whose methods they are, may be traced.
-        Other arrays of the same shape are not compiled again.
+        From a state and a JAX key to the next state, and an `Info` about the first state.
     dt : ()
-        Time that one step takes; for descents the step size, so that time is that of the flow.
+        Time that one step takes. For descents it is the step size, so that times are those of
+        gradient flow.
     """
 
     init: Callable
@@ -57,33 +65,33 @@ class Algorithm(eqx.Module):
 
 
 class Trajectory(eqx.Module):
-    """Result of `run`: positions at records, observables at every step.
+    """Result of `run`. After a stop, positions, times and observables stay as they are.
 
     Attributes
     ----------
     step : (s,)
-        Steps after which there is a record; the start is 0.
+        Numbers of steps after which there is a record; the first is 0.
     time : (s,)
-        Time at the records. A run that stops stays where it is, and its time stands still.
+        Times of the records.
     x : pytree
         Positions at the records, stacked along a new first axis (s, ...).
     observables : pytree
-        What the algorithm measured at every step, the end included: (steps + 1, ...). After a
-        stop, what was measured there.
+        What the algorithm measured at every step and at the end, (steps + 1, ...).
     last : State
+        State at the end.
     steps : ()
-        Steps that were made before the run stopped.
+        Number of steps until the run stopped.
     status : ()
-        `GO` if the steps ran out, `REACHED` or `DIVERGED`.
+        `GO` if all steps were made, else `REACHED` or `DIVERGED`.
     """
 
     step: Int[Array, " step"]
-    time: Float[Array, " step"]
+    time: Float[Array, " step"] | Float[Array, "chain step"]
     x: Shaped[Array, "step *position"] | PyTree
     observables: PyTree[Shaped[Array, " each_step"] | Shaped[Array, "each_step *_observable"]]
     last: State
-    steps: Int[Array, ""]
-    status: Int[Array, ""]
+    steps: Int[Array, ""] | Int[Array, " chain"]
+    status: Int[Array, ""] | Int[Array, " chain"]
 
 
 def run(
@@ -93,32 +101,48 @@ def run(
     key: Array | int,
     every: int = 1,
     *,
+    keep: Callable | None = None,
+    chains: int | None = None,
     allow_divergence: bool = False,
 ) -> Trajectory:
-    """Run an algorithm by one compiled scan, and return what it went through.
+    """Run an algorithm from a position and return its trajectory.
 
     Parameters
     ----------
     algorithm : Algorithm
     x0 : pytree
-        Where it starts.
+        Position at the start.
     steps : int
+        Largest number of steps; an algorithm may stop earlier.
     key : JAX key, or int
         Step t draws from ``fold_in(key, t)``, whatever ``every`` is.
     every : int
-        Steps between records.
+        Number of steps between records.
+    keep : callable, optional
+        From a `State` to what is recorded in place of the position, such as the levels of a matrix.
+        It is evaluated at records alone.
+    chains : int, optional
+        Number of runs made at once. ``x0`` is shared, or its leaves have a leading axis of this
+        length. Chain i draws as a single run with ``jax.random.split(key, chains)[i]``.
     allow_divergence : bool
-        Whether to return a run that diverged, with the status `DIVERGED`, and not raise.
+        Whether to return a run that diverged, with status `DIVERGED`, instead of raising. With
+        ``chains`` the others are returned in any case, with a warning, unless all diverge.
 
     Returns
     -------
     Trajectory
+        With ``chains`` all its fields begin with an axis of chains, except ``step``.
 
     Raises
     ------
     ValueError
-        If ``every`` does not divide the steps, or if the run diverges; under a JAX transformation
-        only its status tells.
+        If ``every`` does not divide ``steps``, or if the run diverges. Under a JAX transformation
+        divergence cannot raise: look at ``status``.
+
+    Warns
+    -----
+    UserWarning
+        If some chains diverge; ``status`` says which.
     """
     steps, every = _checks.whole("steps", steps), _checks.whole("every", every)
     if steps % every:
@@ -127,85 +151,145 @@ def run(
     key = _checks.random_key(key)
     what = "an Algorithm, which dynamics.gradient_descent and others make"
     algorithm = hold(_checks.instance("algorithm", algorithm, Algorithm, what))
-    state = algorithm.open().init(position("x0", x0))
-    found = _scan(algorithm, state, key, steps, every)
-    diverged = _checks.known(found.status) and int(found.status) == DIVERGED
-    if diverged and not allow_divergence:
-        raise ValueError(_divergence(found))
+    keep = None if keep is None else hold(_checks.function("keep", keep, "a function of a State"))
+    x0 = position("x0", x0)
+    if chains is None:
+        found = _run(algorithm, algorithm.open().init(x0), key, keep, steps, every)
+    else:
+        chains = _checks.whole("chains", chains)
+        state, shared = _starts(algorithm.open(), x0, chains)
+        keys = random.split(key, chains)
+        found = _run_chains(algorithm, state, keys, keep, steps, every, shared)
+    if _checks.known(found.status):
+        _check_divergence(found, allow_divergence)
     return found
 
 
+def _starts(algorithm, x0, chains):
+    """Return the state at the start, and whether all chains share it.
+
+    An axis of the length ``chains`` may be one of the position. So each reading is tried on shapes.
+    """
+
+    def fits(x):
+        try:
+            jax.eval_shape(lambda x: algorithm.step(algorithm.init(x), random.key(0)), x)
+        except (TypeError, ValueError, IndexError):
+            return False
+        return True
+
+    leading = {jnp.shape(v)[:1] for v in jax.tree.leaves(x0)} == {(chains,)}
+    if leading and fits(jax.tree.map(lambda v: v[0], x0)):
+        return jax.vmap(algorithm.init)(x0), False
+    return algorithm.init(x0), True
+
+
 def position(name: str, tree: PyTree) -> PyTree:
-    """Require finite numbers at all leaves of a pytree, and convert them to floats."""
+    """Return a pytree with its leaves as JAX arrays of floats; raise unless they are finite."""
     return jax.tree.map(partial(_checks.finite, name), _checks.parameters(name, tree))
 
 
-def _divergence(found):
-    """Say where a run stopped, and what it observed there."""
-    leaves = jax.tree.leaves_with_path(found.observables)
+def _check_divergence(found, allowed):
+    """Raise if a run diverged, or all chains did; warn if some did."""
+    lost = np.flatnonzero(np.atleast_1d(found.status) == DIVERGED)
+    if not lost.size or allowed:
+        return
+    first = int(lost[0])
+    chains = np.ndim(found.status) == 1
+    which = (lambda v: v[first]) if chains else (lambda v: v)
+    leaves = jax.tree.leaves_with_path(jax.tree.map(which, found.observables))
     name = partial(jax.tree_util.keystr, simple=True)
-    seen = [f"{name(path)} {float(v[-1]):.3g}" for path, v in leaves if v.ndim == 1]
-    return (
-        f"the run diverged: it stopped after {int(found.steps)} steps"
-        f"{' at ' * bool(seen)}{', '.join(seen)}; lower step_size, dt or the rate of the "
-        "optimizer; dynamics.stability_limit bounds the step size of least squares"
+    seen = ", ".join(f"{name(path)} {float(v[-1]):.3g}" for path, v in leaves if v.ndim == 1)
+    where = f"after {int(which(found.steps))} steps{' at ' * bool(seen)}{seen}"
+    advice = (
+        "lower step_size, dt or the rate of the optimizer; dynamics.stability_limit bounds the "
+        "step size of least squares"
     )
+    if not chains:
+        raise ValueError(f"the run diverged: it stopped {where}; {advice}")
+    message = f"{lost.size} of {len(found.status)} chains diverged, chain {first} {where}; {advice}"
+    if lost.size == len(found.status):
+        raise ValueError(message)
+    warnings.warn(message, stacklevel=3)
 
 
 @eqx.filter_jit
-def _scan(algorithm, state, key, steps, every):
-    algorithm = algorithm.open()
+def _run(algorithm, state, key, keep, steps, every):
+    return _scan(algorithm.open(), state, key, keep and keep.open(), steps, every)
+
+
+@eqx.filter_jit
+def _run_chains(algorithm, state, keys, keep, steps, every, shared):
+    algorithm, keep = algorithm.open(), keep and keep.open()
+
+    def one(state, key):
+        found = _scan(algorithm, state, key, keep, steps, every)
+        return eqx.tree_at(lambda f: f.step, found, None)  # the same for all chains
+
+    found = jax.vmap(one, (None if shared else 0, 0))(state, keys)
+    at = every * jnp.arange(steps // every + 1)
+    return eqx.tree_at(lambda f: f.step, found, at, is_leaf=lambda v: v is None)
+
+
+def _scan(algorithm, state, key, keep, steps, every):
+    """Return the trajectory of one run: a scan over records, each a scan over steps."""
+    recorded = (lambda state: state.x) if keep is None else keep
 
     def move(carry, t):
-        state, status, done, seen, x = carry
-
-        # a position is written to the next record at every step, and the last of them stays
-        def write(kept, v):
-            return lax.dynamic_update_index_in_dim(kept, v, -(-t // every), 0)
-
-        x = jax.tree.map(write, x, state.x)
+        state, status, done, seen = carry
 
         def go():
             new, info = algorithm.step(state, random.fold_in(key, t))
             halt = jnp.asarray(info.stop, jnp.int32)
-            moves = (halt == GO) & (t < steps)  # the step after the last one only measures
+
+            # step number ``steps``, counted from 0, is made only for what it measures
+            moves = (halt == GO) & (t < steps)
             kept = jax.tree.map(lambda a, b: jnp.where(moves, b, a), state, new)
             return kept, halt, done + moves, info.observables
 
-        state, status, done, seen = lax.cond(status == GO, go, lambda: (state, status, done, seen))
-        return (state, status, done, seen, x), seen
+        # after a stop nothing changes any more
+        state, status, done, seen = lax.cond(status == GO, go, lambda: carry)
+        return (state, status, done, seen), seen
+
+    def record(carry, start):
+        carry, seen = lax.scan(move, carry, start + jnp.arange(every))
+        return carry, (recorded(carry[0]), seen)
 
     shapes = jax.eval_shape(algorithm.step, state, key)[1].observables
     unseen = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-    records = jax.tree.map(lambda v: jnp.zeros((steps // every + 1, *v.shape), v.dtype), state.x)
     zero = jnp.zeros((), jnp.int32)
-    carry, observables = lax.scan(move, (state, zero, zero, unseen, records), jnp.arange(steps + 1))
-    last, status, done, _, x = carry
     at = every * jnp.arange(steps // every + 1)
+    carry, (x, seen) = lax.scan(record, (state, zero, zero, unseen), at[:-1])
+    (last, status, done, _), end = move(carry, jnp.asarray(steps))
+
+    x = jax.tree.map(lambda first, v: jnp.concatenate([first[None], v]), recorded(state), x)
+    seen = jax.tree.map(
+        lambda v, e: jnp.concatenate([v.reshape(steps, *e.shape), e[None]]), seen, end
+    )
     time = jnp.asarray(algorithm.dt, float) * jnp.minimum(at, done)
-    return Trajectory(at, time, x, observables, last, done, status)
+    return Trajectory(at, time, x, seen, last, done, status)
 
 
 def optax_descent(
     loss: Callable, optimizer: optax.GradientTransformation, batches: Callable | None = None
 ) -> Algorithm:
-    r"""Descend by a rule of optax, on a whole loss or on batches.
+    r"""Return an algorithm that lowers a loss by an optimizer of optax, for `run`.
 
     Parameters
     ----------
     loss : callable
         From a position, any pytree of arrays, to a number; with ``batches`` from a position and a
-        batch. If it returns a pair of the number and a pytree, the pytree is what is observed.
+        batch. It may return a pair of the number and a pytree, which is then observed.
     optimizer : optax.GradientTransformation
     batches : callable, optional
-        From a JAX key to the batches of one step of the run (such as an epoch), a pytree with a
-        leading axis (b, ...). The optimizer moves once for each of them.
+        From a JAX key to the b batches of one step of the run, such as an epoch: a pytree of arrays
+        (b, ...). The optimizer makes one update per batch.
 
     Returns
     -------
     Algorithm
         It observes ``{"loss": loss}``, the mean over the batches of a step, and diverges where
-        the loss is not finite. One step takes the time 1.
+        the loss is not finite. One step takes time 1.
     """
     _checks.function("loss", loss, "a function of a position")
     _checks.optimizer("optimizer", optimizer)
@@ -243,7 +327,7 @@ class _Optax(eqx.Module):
         return State(x, memory), Info(jax.tree.map(lambda v: v.mean(0), seen), stop)
 
     def _measured(self, x, batch):
-        """Loss, and with it the pair of the loss and of what is observed."""
+        """Return the loss, and again the loss with what is observed (auxiliary for `jax.grad`)."""
         found = self.loss(x) if self.batches is None else self.loss(x, batch)
         value, seen = found if isinstance(found, tuple) else (found, {"loss": found})
         return value, (value, seen)

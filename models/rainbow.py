@@ -44,13 +44,10 @@ def model(X, y=None, *, net=NET, alpha=1.0, noise=0.3):
 
 def features(X, net):
     """Sample the weights and return features (n, N_L), scaled so that f does not grow with N_L."""
-    white = [
-        numpyro.sample(
-            f"z{layer}", dist.Normal(0.0, 1.0).expand(shape).to_event(2),
-            infer={"event_dims": ["unit", "unit_bis"]},
-        )
-        for layer, shape in enumerate(net.white_shapes(X.shape[1]), 1)
-    ]  # fmt: skip
+    white, dims = [], {"event_dims": ["unit", "unit_bis"]}
+    for layer, shape in enumerate(net.white_shapes(X.shape[1]), 1):
+        normal = dist.Normal(0.0, 1.0).expand(shape).to_event(2)
+        white.append(numpyro.sample(f"z{layer}", normal, infer=dims))
     F = net.apply(net.weights(white, X.shape[1]), X)
     return F / jnp.sqrt(F.shape[1])
 

@@ -271,7 +271,6 @@ def networks(o):
         "Rainbow.weights": (bow.weights, dict(white=white, inputs=2)),
         "Rainbow.apply": (bow.apply, dict(weights=hidden, X=X)),
         "Rainbow.layers": (bow.layers, dict(weights=hidden, X=X)),
-        "alignment_error": (net.alignment_error, dict(H=X, H_new=X[::-1], rotation=np.eye(2))),
         "procrustes": (net.procrustes, dict(H=X, H_new=X[::-1])),
         "resample": (net.resample, dict(
             weights=hidden, X=X, activations="tanh", key=0, widths=(3, 3), readout=np.ones((1, 2)),
@@ -302,20 +301,16 @@ def dynamics(o):
         "linear_dynamics": (d.linear_dynamics, dict(
             K=o.K, S=np.eye(6), step_size=0.1, ridge=0.1, weight_decay=0.1)),
         "LinearDynamics.residual": (linear.residual, dict(r0=y, t=2.0)),
-        "LinearDynamics.modes": (linear.modes, dict(r0=y)),
         "LinearDynamics.remaining": (linear.remaining, dict(t=2.0)),
         "LinearDynamics.change": (linear.change, dict(r0=y, t=2.0, K_new=o.K[:2])),
         "LinearDynamics.smoother": (linear.smoother, dict(t=2.0, K_new=o.K[:2])),
         "LinearDynamics.count": (linear.count, dict(r0=y, tol=0.5, most=1000)),
         "pgd_loss": (d.pgd_loss, dict(outputs=y, y=y[::-1], S=np.eye(6))),
-        "batch_gradient": (d.batch_gradient, dict(
-            apply=apply, params=W, X=X, slope=y, rows=np.array([0, 1]), S=np.eye(6), biased=False)),
         "power_iteration": (d.power_iteration, dict(K=o.K, S=S, iterations=3, key=0)),
         "preconditioned": (lambda **a: d.run(d.preconditioned(**a), W, 2, 0), dict(
             apply=apply, X=X, y=y, S=np.eye(6), step_size=0.01, slope=lambda f, y: f - y, batch=3,
-            biased=False, tol=0.1)),
+            tol=0.1)),
         "preconditioner": (d.preconditioner, dict(K=o.K, g=half, rank=2, ridge=0.1, rtol=1e-9)),
-        "Preconditioner.block": (S.block, dict(rows=np.array([0, 1]))),
         "Preconditioner.coverage": (S.coverage, dict(residual=y)),
         "Preconditioner.__matmul__": (S.__matmul__, dict(r=y)),
         "run": (d.run, dict(

@@ -161,7 +161,9 @@ def test_small_variances():
     np.testing.assert_allclose(numbers("sign", 1e-8)[3, 0], 1 - 2 / np.pi, rtol=1e-12)
 
 
-@pytest.mark.parametrize("name", ["relu", "gelu", "sin", "elu"])
+@pytest.mark.parametrize(
+    "name", ["relu", "gelu", pytest.param("sin", marks=pytest.mark.slow), "elu"]
+)
 def test_derivatives_in_mean_and_variance(name):
     def total(x):
         found = theory.hermite(name, x[0], x[1])

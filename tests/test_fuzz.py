@@ -15,11 +15,11 @@ RECORDS = """
     deep_linear.Evidence deep_linear.Exact deep_linear.ExactDraws deep_linear.Importance
     deep_linear.MatrixSaddle deep_linear.Saddle deep_linear.Stationary
     data.Data dynamics.DIVERGED dynamics.GO dynamics.REACHED dynamics.Algorithm
-    dynamics.Info dynamics.LinearDynamics dynamics.Preconditioner dynamics.State
+    dynamics.Info dynamics.State
     dynamics.Trajectory gp.LinearPosterior gp.Maximum gp.Posterior inference.GridPosterior
     inference.PathEvidence inference.Sampler inference.SamplingWarning io.SaveError
     kernels.JacobianFlow kernels.MomentKernel kernels.Stationary
-    networks.Alignment networks.Network networks.Resampled networks.Trained rg.FeatureCumulants
+    networks.Network rg.FeatureCumulants
     rg.Flow rg.Root spectrum.FourierSpectrum spectrum.FunctionalSpectrum spectrum.Functionals
     spectrum.GaussianRBFSpectrum spectrum.Levels spectrum.ModifiedKernel
     spectrum.MovingModifiedKernel spectrum.NeuralSpectrum spectrum.NystromSpectrum

@@ -35,17 +35,17 @@ def test_a_run_diverges_above_ten_times_the_first_residual(factor, steps):
 
 
 def test_a_run_in_dual_coordinates_stops_at_its_tolerance():
-    _, K, V = problem(3)
-    S = dynamics.preconditioner(K, lambda v: jnp.full_like(v, v[0]))
+    _, K, V = problem()
+    S = dynamics.preconditioner(K, maps.lift(2))
     descent = dynamics.dual(K, V[:, 1], S, step_size=0.5, tol=0.1)
-    out = dynamics.run(descent, np.zeros(3), 10, 0)
+    out = dynamics.run(descent, np.zeros(8), 10, 0)
     assert int(out.status) == dynamics.REACHED and int(out.steps) == 4
     np.testing.assert_allclose(
         out.observables["loss"], 0.5 * 0.25 ** np.minimum(np.arange(11), 4), rtol=1e-9
     )
     with pytest.warns(UserWarning, match="the 1 modes that S moves hold"):
         low = dynamics.preconditioner(K, lambda v: v / 2, 1)
-        dynamics.dual(K, V[:, 1], low, step_size=0.5, tol=0.1).init(jnp.zeros(3))
+        dynamics.dual(K, V[:, 1], low, step_size=0.5, tol=0.1).init(jnp.zeros(8))
 
 
 @pytest.mark.parametrize("share, warned", [(0.74, True), (0.76, False)])
@@ -89,28 +89,43 @@ def test_other_losses_move_by_their_own_slope():
 
 
 def test_steps_on_batches():
-    """The block form only when asked, and a loss in the units of all points."""
+    """Their mean over every batch of three points is the gradient at all eight, from one point."""
     X, K, V = problem()
     S, w, y = dynamics.preconditioner(K, maps.flatten(2)), V[0], V[:, 2]
-    rows = jax.random.choice(jax.random.fold_in(jax.random.key(7), 0), 8, (3,), replace=False)
-    for biased in (False, True):
-        rule = dynamics.preconditioned(linear, X, y, S, step_size=0.1, batch=3, biased=biased)
-        out = dynamics.run(rule, w, 1, 7)
-        slope = dynamics.batch_gradient(linear, w, X, X @ w - y, rows, S, biased=biased)
-        np.testing.assert_allclose(out.x[1], w - 0.1 * slope, rtol=0, atol=1e-14)
-    alike = dynamics.sgd(linear, np.ones((8, 1)), np.zeros(8), step_size=0.01, batch=3)
-    assert float(dynamics.run(alike, np.ones(1), 1, 0).observables["loss"][0]) == pytest.approx(
-        4.0, rel=1e-14
-    )
+    keys = jax.random.split(jax.random.key(7), 1200)
+    r, n, b = X @ w - y, 8, 3
+
+    def means(rule):
+        """Return loss and gradient of the first step, for each of the 56 batches."""
+
+        @jax.jit
+        @jax.vmap
+        def first(key):
+            rows = jax.random.choice(jax.random.fold_in(key, 0), n, (b,), replace=False)
+            out = dynamics.run(rule, w, 1, key)
+            return jnp.sort(rows), out.observables["loss"][0], (w - out.x[1]) / 0.1
+
+        rows, losses, slopes = map(np.asarray, first(keys))
+        batches, index = np.unique(rows, axis=0, return_index=True)
+        assert len(batches) == 56 and slopes[index].std(0).max() > 0.1
+        return batches, losses[index], slopes[index].mean(0)
+
+    rule = dynamics.preconditioned(linear, X, y, S, step_size=0.1, batch=b)
+    _, losses, slope = means(rule)
+    np.testing.assert_allclose(slope, X.T @ S.dense() @ r, rtol=0, atol=1e-13)
+    np.testing.assert_allclose(losses, 0.5 * r @ r, rtol=1e-12)
+    batches, losses, slope = means(dynamics.sgd(linear, X, y, step_size=0.1, batch=b))
+    np.testing.assert_allclose(slope, X.T @ r, rtol=0, atol=1e-13)
+    np.testing.assert_allclose(losses, 0.5 * n / b * (r[batches] ** 2).sum(1), rtol=1e-12)
 
 
 def test_batches_of_preconditioners_and_tolerances():
-    X, K, V = problem(4)
+    X, K, V = problem()
 
     def last(rate, tol):
         S = dynamics.preconditioner(K, maps.table(rate * jnp.ones(2)), 2)
-        rule = dynamics.preconditioned(linear, X, V[:, 1], S, step_size=0.1, tol=tol)
-        return dynamics.run(rule, jnp.zeros(4), 5, 0).observables["loss"][-1]
+        rule = dynamics.preconditioned(linear, X, V[:, 1], S, step_size=0.05, tol=tol)
+        return dynamics.run(rule, jnp.zeros(8), 5, 0).observables["loss"][-1]
 
     both = jax.jit(jax.vmap(last))(np.array([1.0, 0.5]), np.array([0.5, 0.6]))
     np.testing.assert_allclose(both, [0.5 * 0.6**4, 0.5 * 0.8**6], rtol=1e-9)
@@ -119,12 +134,9 @@ def test_batches_of_preconditioners_and_tolerances():
 ONES = np.ones(4)
 EYE = np.eye(4)
 BAD = {
-    r"S acts on 4 points and r has shape \(3,\)": lambda S: dynamics.pgd_loss(
-        ONES[:3], ONES[:3], S
-    ),
-    r"S has shape \(4, 4\) for residuals of shape \(3,\)": lambda S: dynamics.pgd_loss(
-        ONES[:3], ONES[:3], jnp.eye(4)
-    ),
+    "S acts on 4 points and there are 3": lambda S: dynamics.pgd_loss(ONES[:3], ONES[:3], S),
+    "S acts on 4 points and there are 3;": lambda S: dynamics.pgd_loss(ONES[:3], ONES[:3], EYE),
+    r"S acts on 4 points and r has shape \(3,\)": lambda S: S @ ONES[:3],
     "tol must lie between 0 and 1, got 2": lambda S: dynamics.preconditioned(
         linear, EYE, ONES, S, step_size=0.1, tol=2
     ),
@@ -134,9 +146,9 @@ BAD = {
     "rank is 9 and [0-9]+ of 20 modes are above rtol": lambda S: dynamics.landmark_preconditioner(
         kernels.RBF(30.0), np.arange(20.0), np.arange(20.0), maps.flatten(8), 9
     ),
-    "S acts on 4 points and K on 3": lambda S: dynamics.power_iteration(EYE[:3, :3], S),
+    "acts on 4 points and there are 3": lambda S: dynamics.power_iteration(EYE[:3, :3], S, key=0),
     "iterations must be a positive integer": lambda S: dynamics.power_iteration(
-        EYE, S, iterations=0
+        EYE, S, iterations=0, key=0
     ),
 }  # fmt: skip
 

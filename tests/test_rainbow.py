@@ -26,25 +26,29 @@ def test_layers_are_what_the_definition_says():
     net = Rainbow((5, 4), (COV, THIN), ("tanh", "relu"))
     assert net.depth == 2 and net.white_shapes(3) == ((5, 3), (4, 2))
     white = [rng.standard_normal(shape) for shape in net.white_shapes(3)]
-    W1, W2 = net.weights(white, 3)
+
+    @jax.jit
+    def ask():
+        W = net.weights(white, 3)
+        return W, net.layers(W, X), net.apply(W, X), Rainbow(4).weights([white[0][:4]], 3)
+
+    (W1, W2), layers, outputs, plain = ask()
     np.testing.assert_allclose(W1, white[0] @ np.linalg.cholesky(COV).T / np.sqrt(3), rtol=1e-12)
     np.testing.assert_allclose(W2, white[1] @ THIN.T / np.sqrt(5), rtol=1e-12)
     first = np.tanh(X @ np.asarray(W1).T)
-    layers = net.layers((W1, W2), X)
     np.testing.assert_allclose(layers[1], first, rtol=1e-12)
     np.testing.assert_allclose(layers[2], np.maximum(first @ np.asarray(W2).T, 0), rtol=1e-12)
-    np.testing.assert_array_equal(net.apply((W1, W2), X), layers[2])
-    plain = Rainbow(4).weights([white[0][:4]], 3)[0]
-    np.testing.assert_allclose(plain, white[0][:4] / np.sqrt(3), rtol=1e-15)
+    np.testing.assert_array_equal(outputs, layers[2])
+    np.testing.assert_allclose(plain[0], white[0][:4] / np.sqrt(3), rtol=1e-15)
 
 
-@pytest.mark.parametrize("cov", [(COV, None), (COV, THIN)])
-def test_rows_have_the_covariance(cov):
-    net = Rainbow((5, 4), cov)
+def test_rows_have_the_covariance():
+    """A covariance, a factor and the identity."""
+    net = Rainbow((5, 4, 6), (COV, THIN, None))
     draws = 20_000
     keys = jax.random.split(jax.random.key(1), draws)
     weights = jax.jit(jax.vmap(lambda key: net.init(key, 3)))(keys)
-    expected = (COV / 3, (np.eye(5) if cov[1] is None else THIN @ THIN.T) / 5)
+    expected = (COV / 3, THIN @ THIN.T / 5, np.eye(4) / 4)
     for W, C in zip(weights, expected, strict=True):
         rows = np.asarray(W).reshape(-1, C.shape[0])
         spread = np.sqrt((C**2 + np.outer(np.diag(C), np.diag(C))) / len(rows))
@@ -53,16 +57,14 @@ def test_rows_have_the_covariance(cov):
 
 def test_a_covariance_may_follow_the_weights_below():
     """Section 8: E W_2^T W_2 over rows is E C_2; given W_1 each draw whitens."""
-    net = Rainbow((4, 6), (None, inverse_of_first))
-    white = [rng.standard_normal(s) for s in net.white_shapes(3)]
-    W1, W2 = map(np.asarray, net.weights(white, 3))
+    net = Rainbow((4, 4, 6), (None, None, inverse_of_first))
+    shapes = net.white_shapes(3)
+    assert shapes == ((4, 3), (4, 4), (6, 4))
+    white = [rng.standard_normal(s) for s in shapes]
+    W1, _, W3 = map(np.asarray, jax.jit(lambda white: net.weights(white, 3))(white))
     C = np.linalg.inv(W1 @ W1.T + 0.5 * np.eye(4))
-    np.testing.assert_allclose(W2, white[1] @ np.linalg.cholesky(C).T / 2, rtol=1e-10)
+    np.testing.assert_allclose(W3, white[2] @ np.linalg.cholesky(C).T / 2, rtol=1e-10)
     assert Rainbow((4, 6), (None, thin_of_first)).white_shapes(3) == ((4, 3), (6, 2))
-    third = Rainbow((4, 4, 5), (None, None, inverse_of_first))
-    assert third.white_shapes(3) == ((4, 3), (4, 4), (5, 4))
-    W = third.init(2, 3)
-    assert [w.shape for w in W] == [(4, 3), (4, 4), (5, 4)]
 
 
 def test_gradients_are_finite_at_the_identity():
@@ -70,26 +72,32 @@ def test_gradients_are_finite_at_the_identity():
         return jnp.eye(weights[0].shape[0]) + 0.0 * weights[0] @ weights[0].T
 
     net = Rainbow((4, 3), (np.eye(3), identity_of), "erf")
-    white = [jnp.asarray(rng.standard_normal(s)) for s in net.white_shapes(3)]
+    white = [rng.standard_normal(s) for s in net.white_shapes(3)]
 
     def loss(white, net):
         return (net.apply(net.weights(white, 3), X) ** 2).sum()
 
-    slopes = jax.jit(jax.grad(loss))(white, net)
+    both = jax.jit(jax.value_and_grad(loss))
+    slopes = both(white, net)[1]
     assert all(np.isfinite(s).all() for s in slopes)
-    step = [z.at[0, 0].add(1e-6) for z in white]
-    back = [z.at[0, 0].add(-1e-6) for z in white]
-    expected = (loss(step, net) - loss(back, net)) / 2e-6
-    np.testing.assert_allclose(sum(s[0, 0] for s in slopes), expected, rtol=1e-7)
+    shift = [np.zeros(z.shape) for z in white]
+    for z in shift:
+        z[0, 0] = 1e-6
+    step, back = ([z + sign * s for z, s in zip(white, shift, strict=True)] for sign in (1, -1))
+    expected = (float(both(step, net)[0]) - float(both(back, net)[0])) / 2e-6
+    np.testing.assert_allclose(sum(float(s[0, 0]) for s in slopes), expected, rtol=1e-7)
 
 
 def test_it_is_a_pytree():
     net = Rainbow((4, 3), (COV, None))
     assert len(jax.tree.leaves(net)) == 1
-    doubled = jax.tree.map(lambda leaf: 2 * leaf, net)
-    np.testing.assert_allclose(doubled.init(0, 3)[0], 2 * net.init(0, 3)[0], rtol=1e-14)
-    jitted = jax.jit(lambda net, key: net.init(key, 3))(net, jax.random.key(0))
-    np.testing.assert_allclose(jitted[1], net.init(0, 3)[1], rtol=1e-12)
+    drawn = jax.jit(lambda net, key: net.init(key, 3))
+    doubled, jitted = (
+        drawn(n, jax.random.key(0)) for n in (jax.tree.map(lambda v: 2 * v, net), net)
+    )
+    own = net.init(0, 3)
+    np.testing.assert_allclose(doubled[0], 2 * np.asarray(own[0]), rtol=1e-14)
+    np.testing.assert_allclose(jitted[1], own[1], rtol=1e-12)
 
 
 def test_singular_covariances_need_a_factor_or_jitter():
@@ -130,7 +138,7 @@ def test_bad_descriptions(arguments, words):
 
 def test_bad_use():
     net = Rainbow((4, 3), (COV, None))
-    with pytest.raises(ValueError, match=r"cov\[0\] has 3 rows and layer 1 has 2 inputs"):
+    with pytest.raises(ValueError, match=r"cov\[0\] has shape \(3, 3\) and layer 1 has 2 inputs"):
         net.white_shapes(2)
     with pytest.raises(ValueError, match="white has 1 arrays for 2 layers"):
         net.weights([np.ones((4, 3))], 3)

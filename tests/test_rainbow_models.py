@@ -117,7 +117,7 @@ def test_a_dead_unit_does_not_spoil_gradients():
     np.testing.assert_allclose(slope, 0.0, rtol=0, atol=1e-4)  # the split moves no density
 
 
-@pytest.mark.parametrize("cutoff", [0, 2, 9])
+@pytest.mark.parametrize("cutoff", [pytest.param(0, marks=pytest.mark.slow), 2, 9])
 def test_modes_of_a_network_posterior_can_be_cut(cutoff):
     """Low modes given the weights are sampled, the rest marginalised; evidence is unchanged."""
     hyper = HYPER | {"functionals": LOW}

@@ -71,12 +71,10 @@ def test_an_ensemble_is_a_vmap_over_keys():
         )
 
     keys = jax.random.split(jax.random.key(0), 3)
-    found = jax.tree.map(np.asarray, jax.jit(jax.vmap(one))(keys))
-    for i, key in enumerate(keys):
-        own = one(key)
-        for a, b in zip(found[:3], own[:3], strict=True):
-            np.testing.assert_allclose(a[i], b, rtol=1e-12)
-    np.testing.assert_array_equal(found.at[0], own.at)
+    found, own = jax.tree.map(np.asarray, (jax.jit(jax.vmap(one))(keys), one(keys[1])))
+    for a, b in zip(found[:3], own[:3], strict=True):
+        np.testing.assert_allclose(a[1], b, rtol=1e-12)
+    np.testing.assert_array_equal(found.at[1], own.at)
     last = jax.jit(jax.value_and_grad(lambda rate: one(0, rate).loss[-1]))
     slope = last(0.1)[1]
     around = float(last(0.1 + 1e-5)[0]) - float(last(0.1 - 1e-5)[0])

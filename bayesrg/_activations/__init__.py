@@ -10,7 +10,7 @@ from .functions import (
     activation_function,
     is_odd,
     named,
-    one_a_layer,
+    one_per_layer,
     resolve,
     still_number,
 )
@@ -31,7 +31,7 @@ __all__ = [
     "gaussian_product",
     "is_odd",
     "named",
-    "one_a_layer",
+    "one_per_layer",
     "resolve",
     "still_number",
 ]

@@ -10,7 +10,7 @@ at a kink) is returned as 0, because it is always multiplied by a factor that va
 import jax.numpy as jnp
 from jax.scipy.special import erf, ndtr
 
-from .._linalg import safe_sqrt
+from .._linalg import ratio, safe_sqrt
 
 
 def _density(t):
@@ -18,15 +18,10 @@ def _density(t):
     return jnp.exp(-(t**2) / 2) / jnp.sqrt(2 * jnp.pi)
 
 
-def _over_root(x, r):
-    """``x / sqrt(r)``; 0 where r is 0."""
-    return jnp.where(r > 0, x / jnp.sqrt(jnp.where(r > 0, r, 1.0)), 0.0)
-
-
 def _threshold(h, r):
     """Mean in standard deviations, t, with normal distribution function and density at t."""
     # At r = 0 the mean is infinitely many deviations from the kink: 40 gives exactly 0 or 1.
-    t = jnp.where(r > 0, _over_root(h, r), 40.0 * jnp.sign(h))
+    t = jnp.where(r > 0, ratio(h, safe_sqrt(r)), 40.0 * jnp.sign(h))
     return t, ndtr(t), _density(t)
 
 
@@ -39,7 +34,7 @@ def relu(h, r):
     """Return the moments of ``f(x) = max(x, 0)``."""
     _, P, g = _threshold(h, r)
     s = safe_sqrt(r)
-    return h * P + s * g, P, _over_root(g, r), (h**2 + r) * P + h * s * g
+    return h * P + s * g, P, ratio(g, safe_sqrt(r)), (h**2 + r) * P + h * s * g
 
 
 def bent(a, b):
@@ -57,8 +52,8 @@ def bent(a, b):
 def step(h, r):
     """Return the moments of the step function: 1 for x > 0, 0 for x < 0."""
     t, P, g = _threshold(h, r)
-    k1 = _over_root(g, r)
-    return P, k1, -_over_root(t * k1, r), P
+    k1 = ratio(g, safe_sqrt(r))
+    return P, k1, -ratio(t * k1, safe_sqrt(r)), P
 
 
 def sign(h, r):

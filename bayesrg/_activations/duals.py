@@ -193,10 +193,9 @@ def scaled(dual, factor):
 @jax.custom_jvp
 def erf_dual(a, b, c):
     """``E erf(u) erf(v) = (2/pi) asin(2c / sqrt((1 + 2a)(1 + 2b)))`` (Williams 1998)."""
-    ratio = 2 * c / jnp.sqrt((1 + 2 * a) * (1 + 2 * b))
-    ratio = jnp.clip(ratio, -1.0, 1.0)
-    # the arcsine of the ratio, by an arctangent
-    return 2 / jnp.pi * jnp.arctan(ratio / jnp.sqrt((1 - ratio) * (1 + ratio)))
+    rho = jnp.clip(2 * c / jnp.sqrt((1 + 2 * a) * (1 + 2 * b)), -1.0, 1.0)
+    # the arcsine of rho, by an arctangent
+    return 2 / jnp.pi * jnp.arctan(rho / jnp.sqrt((1 - rho) * (1 + rho)))
 
 
 @erf_dual.defjvp

@@ -98,16 +98,9 @@ _NAMES = {entry.function.plan: name for name, entry in ACTIVATIONS.items()}
 
 
 def named(activation):
-    """Convert an activation to a field of a kernel: a static name if it has one.
-
-    A callable that is the function of a named activation becomes that name. Others become an
-    `Activation`.
-    """
+    """Convert an activation to a field of a module: its static name, else the `Activation`."""
     entry = resolve(activation)
-    if isinstance(activation, str):
-        return still(activation)
-    known = not isinstance(activation, Activation) and entry.function.plan in _NAMES
-    return still(_NAMES[entry.function.plan]) if known else entry
+    return next((still(name) for name, known in ACTIVATIONS.items() if known is entry), entry)
 
 
 def resolve(activation):
@@ -147,13 +140,21 @@ def resolve(activation):
     return entry
 
 
-_PROBE = np.array([[0.3, -1.2, 2.0], [-0.4, 0.0, 1.1]])
+_GRID = np.linspace(0.0, 8.0, 129)
+_POINTS = {
+    "array": np.array([[0.3, -1.2, 2.0], [-0.4, 0.0, 1.1]]),
+    "element": np.array([-1.2]),
+    "both signs": np.stack([_GRID, -_GRID]),
+}
 
 
 def _require_elementwise(function):
-    """Raise unless a function acts on each element alone, judged from values on a small array."""
+    """Raise unless a function acts on each element alone, as its values on an array tell."""
     try:
-        whole, single = _both(function)
+        whole, single = (
+            jax.eval_shape(function, _POINTS[name]) if function.traced else _values(function, name)
+            for name in ("array", "element")
+        )
     except Exception as error:
         raise ValueError(
             f"activation {function} fails on a traced array of shape (2, 3): {error}; use only "
@@ -173,24 +174,20 @@ def _require_elementwise(function):
         )
 
 
-def _both(function):
-    """Return f of an array (2, 3) and of one of its elements (1,): values, or shapes if traced."""
-    if not function.arrays:  # depends on nothing but its plan: evaluated once, then kept
-        return _both_fixed(function.plan)
-    if function.traced:
-        return tuple(jax.eval_shape(function, _PROBE[part]) for part in (..., (0, slice(1, 2))))
-    return _evaluate(function)
+def _values(function, name):
+    """Return the values of a function that is not traced at `_POINTS`, even while JAX traces."""
+    # a function without arrays depends only on its plan: its values are computed once
+    return _evaluate(function, name) if function.arrays else _kept(function.plan, name)
 
 
-@lru_cache(64)
-def _both_fixed(plan):
-    return _evaluate(Held([], plan))
+@lru_cache(128)
+def _kept(plan, name):
+    return _evaluate(Held([], plan), name)
 
 
-def _evaluate(function):
-    """Values of a function that is not traced, on the probe (2, 3) and on one element (1,)."""
+def _evaluate(function, name):
     with jax.ensure_compile_time_eval():
-        return tuple(np.asarray(_apply(function, jnp.asarray(v))) for v in (_PROBE, _PROBE[0, 1:2]))
+        return np.asarray(_apply(function, jnp.asarray(_POINTS[name])))
 
 
 @jax.jit
@@ -212,23 +209,12 @@ def is_odd(activation):
     function = resolve(activation).function
     if function.traced:
         return None
-    return _odd(function) if function.arrays else _odd_fixed(function.plan)
-
-
-@lru_cache(64)
-def _odd_fixed(plan):
-    return _odd(Held([], plan))
-
-
-def _odd(function):
-    grid = np.linspace(0.0, 8.0, 129)
-    with jax.ensure_compile_time_eval():
-        up, down = np.asarray(_apply(function, jnp.asarray(np.stack([grid, -grid]))))
+    up, down = _values(function, "both signs")
     digits = 1e-12 if up.dtype == np.float64 else 1e-6
     return bool((np.abs(up + down) <= digits * np.abs(up).max()).all())
 
 
-def one_a_layer(name, activations, layers):
+def one_per_layer(name, activations, layers):
     """Return a tuple with one activation per layer, from one for all layers or a list.
 
     Raises

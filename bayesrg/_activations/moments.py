@@ -16,7 +16,7 @@ import numpy as np
 from jax import Array
 
 from .. import _checks
-from .._linalg import safe_sqrt
+from .._linalg import ratio, safe_sqrt
 
 _gauss = lru_cache(8)(np.polynomial.legendre.leggauss)
 _REACH = 12.0
@@ -138,7 +138,7 @@ def _product(f, g, r, q, c, h, m):
     """``E f(u) g(v)`` for one pair: the mean of g at given u, then an integral over u."""
     # given u, v has mean m + slope (u - h) and variance rest
     s = safe_sqrt(r)
-    slope = jnp.where(r > 0, c / jnp.where(r > 0, r, 1.0), 0.0)
+    slope = ratio(c, r)
     rest = jnp.maximum(q - c * slope, 0.0)
 
     ends = jnp.concatenate([_ends(f.kinks, h, s), _ends(g.kinks, m, slope * s)])

@@ -1,18 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whatever moves in time: training dynamics, in closed form and step by step."""
+"""Training dynamics, in closed form and step by step."""
 
-from .core import DIVERGED, GO, REACHED, Algorithm, Info, State, Trajectory, optax_descent, run
+from .._trajectory import (
+    DIVERGED,
+    GO,
+    REACHED,
+    Algorithm,
+    Info,
+    State,
+    Trajectory,
+    optax_descent,
+    run,
+)
 from .counts import step_count
-from .dual import dual
 from .dyson import dyson
 from .ensemble import ensemble
 from .gradient import gradient_descent, gradient_flow
 from .landmarks import landmark_preconditioner, power_iteration
 from .langevin import minibatch, sgld
-from .linear import LinearDynamics, linear_dynamics, stability_limit
-from .losses import batch_gradient, pgd_loss, scale_by_output_preconditioner
-from .preconditioned import preconditioned, sgd
-from .preconditioner import Preconditioner, preconditioner
+from .linear import linear_dynamics, stability_limit
+from .losses import pgd_loss, scale_by_output_preconditioner
+from .preconditioned import dual, preconditioned, sgd
+from .preconditioner import preconditioner
 from .rbm import gaussian_rbm, lattice
 from .teacher_student import teacher_student
 
@@ -22,11 +31,8 @@ __all__ = [
     "REACHED",
     "Algorithm",
     "Info",
-    "LinearDynamics",
-    "Preconditioner",
     "State",
     "Trajectory",
-    "batch_gradient",
     "dual",
     "dyson",
     "ensemble",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Infinitely wide networks in training, averaged over their random starts."""
+"""Infinitely wide networks in training, averaged over their random initial weights."""
 
 from typing import NamedTuple
 
@@ -15,10 +15,14 @@ from .preconditioner import Preconditioner
 
 
 class Ensemble(NamedTuple):
-    """Law of wide networks' outputs at new inputs over their random starts; see `ensemble`.
+    """Result of `ensemble`. If the time is one number, both lack their first axis.
 
-    ``mean`` (s, m) or (s, m, c) and ``cov`` (s, m, m), the same for every output; without the
-    first axis where the time is one number.
+    Attributes
+    ----------
+    mean : (s, m) or (s, m, c)
+        Mean of the outputs at the new inputs.
+    cov : (s, m, m)
+        Covariance of the outputs at the new inputs, equal for all c outputs.
     """
 
     mean: Float[Array, "*time point_new"] | Float[Array, "*time point_new output"]
@@ -37,34 +41,35 @@ def ensemble(
     step_size: ArrayLike | None = None,
     weight_decay: ArrayLike = 0.0,
 ) -> Ensemble:
-    r"""Predict mean and covariance of infinitely wide networks at any time of their training.
+    r"""Predict the outputs of infinitely wide networks at any time of their training.
 
-    With :math:`A = k(x, X)K^{-1}[1 - (1 - \eta K S)^t]` the mean is A y, and the covariance
+    Over random initial weights the outputs are Gaussian. With
+    :math:`A = k(x, X)K^{-1}[1 - (1 - \eta K S)^t]` their mean is A y and their covariance
     :math:`\Sigma(x, x') + A\Sigma A'^T - A\Sigma(X, x') - \Sigma(x, X)A'^T`.
 
     Parameters
     ----------
     tangent : Kernel
-        k: `bayesrg.kernels.NTK`.
+        Kernel k of the training, such as `bayesrg.kernels.NTK`.
     prior : Kernel
-        Sigma, covariance of the outputs at the start: `bayesrg.kernels.NNGP`.
+        Covariance :math:`\Sigma` of the outputs at the start, such as `bayesrg.kernels.NNGP`.
     X : (n, d)
     y : (n,) or (n, c)
     X_new : (m, d)
     t : () or (s,)
-        Steps, or with ``step_size`` None the time of the flow.
-    S, step_size, weight_decay : as in `linear_dynamics`
+        Numbers of steps; if ``step_size`` is None, times of gradient flow.
+    S, step_size, weight_decay
+        Preconditioner, step and weight decay, see `linear_dynamics`.
 
     Returns
     -------
-    mean : (s, m) or (s, m, c)
-    cov : (s, m, m)
-        The same for every output. Both are without the first axis where t is one number.
+    Ensemble
 
     Raises
     ------
     ValueError
-        As `linear_dynamics`, and for targets that do not fit the inputs.
+        For targets that do not fit the inputs, an S that does not act on them, or a step size at
+        which a mode grows.
 
     References
     ----------

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Gradient descent and gradient flow of any loss, as algorithms for `run`."""
+"""Gradient descent and gradient flow on any loss, as algorithms for `run`."""
 
 from collections.abc import Callable
 
@@ -11,51 +11,55 @@ from jaxtyping import Float, PyTree
 
 from .. import _checks
 from .._checks import ArrayLike
-from .core import DIVERGED, GO, Algorithm, Info, State
+from .._trajectory import DIVERGED, GO, Algorithm, Info, State
 
 
 def add(x: PyTree, scale: ArrayLike, change: PyTree) -> PyTree:
-    """Return ``x + scale * change``, leaf by leaf, in the precision of ``x``."""
+    """Return ``x + scale * change`` for each leaf, in the precision of ``x``."""
     return jax.tree.map(lambda a, b: a + (scale * b).astype(a.dtype), x, change)
 
 
 def gradient_descent(loss: Callable, step_size: ArrayLike) -> Algorithm:
-    r"""Descend: :math:`x \leftarrow x - \eta\nabla L(x)`.
+    r"""Return the algorithm :math:`x \leftarrow x - \eta\nabla L(x)` for `run`.
 
     Parameters
     ----------
     loss : callable
-        From a position, any pytree of arrays, to a scalar ().
+        From a position, any pytree of arrays, to one number ().
     step_size : ()
         Step :math:`\eta`.
 
     Returns
     -------
     Algorithm
-        It diverges where the loss is no longer finite.
+        It observes the loss, and diverges where that is not finite.
     """
-    _checks.function("loss", loss, "a function of a position")
-    rule = _Descent(loss, _checks.positive("step_size", step_size, ndim=0))
-    return Algorithm(rule.init, rule.step, rule.step_size)
+    return _algorithm(_Descent, loss, _checks.positive("step_size", step_size, ndim=0))
 
 
 def gradient_flow(loss: Callable, dt: ArrayLike) -> Algorithm:
-    r"""Follow :math:`\dot x = -\nabla L(x)` by the classical Runge-Kutta rule of order four.
+    r"""Return an algorithm that follows :math:`\dot x = -\nabla L(x)`, for `run`.
+
+    It is the Runge-Kutta method of order four.
 
     Parameters
     ----------
     loss : callable
-        As in `gradient_descent`.
+        From a position, any pytree of arrays, to one number ().
     dt : ()
-        Time of a step; the rule is stable below 2.78 over the largest curvature of the loss.
+        Time per step. The method is stable below 2.78 over the largest curvature of the loss.
 
     Returns
     -------
     Algorithm
+        It observes the loss, and diverges where that is not finite.
     """
-    _checks.function("loss", loss, "a function of a position")
-    rule = _Flow(loss, _checks.positive("dt", dt, ndim=0))
-    return Algorithm(rule.init, rule.step, rule.step_size)
+    return _algorithm(_Flow, loss, _checks.positive("dt", dt, ndim=0))
+
+
+def _algorithm(kind, loss, dt):
+    rule = kind(_checks.function("loss", loss, "a function of a position"), dt)
+    return Algorithm(rule.init, rule.step, dt)
 
 
 class _Descent(eqx.Module):

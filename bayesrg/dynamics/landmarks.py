@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Preconditioners of many points, made from few and checked by products with vectors."""
+"""Preconditioners of many points, made from few of them, and their largest eigenvalue."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -14,42 +14,44 @@ from .._callables import hold
 from .._checks import ArrayLike
 from ..kernels import Kernel
 from ..kernels.products import product
-from .preconditioner import Preconditioner, fixed, of_pairs
+from .preconditioner import Preconditioner, fixed, of_pairs, weighting
 
 
 def landmark_preconditioner(
     kernel: Kernel, X: ArrayLike, landmarks: ArrayLike, g: Callable[[Array], Array], rank: int
 ) -> Preconditioner:
-    r"""Precondition on modes found from fewer points, without an (n, n) factorisation.
+    r"""Make a preconditioner of n points from m landmarks, without an (n, n) factorisation.
 
-    The leading eigenvectors of m landmarks are extended to X (n, d), made orthonormal, and turned
-    to diagonalise K in their span (Rayleigh and Ritz). O(n^2 r) time, O(n r + m^2) memory.
+    The leading eigenvectors at the landmarks are extended to X and made orthonormal. In their span
+    K is then diagonalised (Rayleigh-Ritz). This takes O(n^2 r) time and O(n r + m^2) memory.
 
     Parameters
     ----------
     kernel : Kernel
     X : (n, d)
     landmarks : (m, d)
-        Some of the rows of X, or others like them.
+        Some of the rows of X, or other points like them.
     g : callable
-        Map of the Ritz values (r,) over n, falling, as in `preconditioner`. There is no value
-        beyond the last: to flatten to it is ``maps.flatten(rank - 1)``.
+        Map from eigenvalues (r,) of K/n, largest first, to new ones (r,), as in `preconditioner`.
+        It gets the Ritz values, of which there are only r: to make all of them equal to the last
+        one, use ``maps.flatten(rank - 1)``.
     rank : int
-        Modes r, at most m.
+        Number r of modes, at most m.
 
     Returns
     -------
     Preconditioner
-        Its vectors are not exact eigenvectors: take the step size from `power_iteration`.
+        Its vectors are not exact eigenvectors of K. So find the step size by `power_iteration`.
 
     Raises
     ------
     RuntimeError
         With 64-bit floats off.
     ValueError
-        For a rank out of range, or above the number of modes that rounding leaves.
+        For a rank out of range, or above the number of modes larger than the rounding error.
     NotImplementedError
-        Under differentiation in the kernel; see `preconditioner`.
+        Under differentiation in the kernel: eigenvectors have no derivative where eigenvalues are
+        equal.
 
     References
     ----------
@@ -68,9 +70,15 @@ def landmark_preconditioner(
 
 
 class Largest(NamedTuple):
-    """Largest eigenvalue found by `power_iteration`, and how far it is from being one.
+    """Result of `power_iteration`.
 
-    ``value`` (); ``residual`` () is the norm of :math:`Bv - bv` over ``value``.
+    Attributes
+    ----------
+    value : ()
+        Estimate b of the largest eigenvalue. It is never too large.
+    residual : ()
+        Norm of :math:`Bv - bv` divided by b, for the unit vector v that was found: how far v is
+        from an eigenvector of :math:`B = S^{1/2}KS^{1/2}`.
     """
 
     value: Float[Array, ""]
@@ -81,32 +89,34 @@ def power_iteration(
     K: ArrayLike | Callable[[Array], Array],
     S: Preconditioner,
     *,
+    key: Array | int,
     iterations: int = 200,
-    key: Array | int = 0,
 ) -> Largest:
-    """Estimate the largest eigenvalue of K S by products with vectors alone.
+    """Estimate the largest eigenvalue of K S from products with vectors only.
+
+    Descent is stable at step sizes below 2 over the largest eigenvalue. The estimate may be too
+    small, and then 2 over the estimate is too large; so take a smaller step.
 
     Parameters
     ----------
-    K : (n, n), or a function from vectors (n,) to K times them
+    K : (n, n) array, or a function from a vector (n,) to K times it
     S : Preconditioner
-    iterations : int
-        Products with K; one more at the end.
     key : JAX key, or int
-        Of the first vector.
+        For the first vector.
+    iterations : int
+        Number of products with K; one more is made at the end.
 
     Returns
     -------
-    value : ()
-        A Rayleigh quotient. It is never too large, so a step size of 2 over it may be.
-    residual : ()
-        The norm of :math:`Bv - bv` over the value: how far it is from an eigenvalue.
+    Largest
     """
     what = "a Preconditioner, which dynamics.preconditioner makes"
     n = _checks.instance("S", S, Preconditioner, what).vectors.shape[0]
-    K = hold(K) if callable(K) else _checks.symmetric("K", K)
-    if not callable(K) and K.shape[0] != n:
-        raise ValueError(f"S acts on {n} points and K on {len(K)}; make both on the same ones")
+    if callable(K):
+        K = hold(K)
+    else:
+        K = _checks.symmetric("K", K)
+        weighting(S, len(K))
     _checks.whole("iterations", iterations)
     key = _checks.random_key(key)
     start = random.normal(key, (n,), S.vectors.dtype)

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 r"""Linear training dynamics in closed form: residuals and outputs at any time.
 
-Loss :math:`\tfrac12\sum_i r_i^2`, with :math:`r = f(X) - y`, and parameters that move by
-:math:`-\eta J^T S r`. All formulas are functions of the symmetric matrix :math:`S^{1/2}KS^{1/2}`,
-so neither K nor S need be invertible, and S need not commute with K. First derivatives are right
-where eigenvalues meet, those in K and S included; second ones in K and S raise.
+The loss is :math:`\tfrac12\sum_i r_i^2` with :math:`r = f(X) - y`, and a step changes the
+parameters by :math:`-\eta J^T S r`. All formulas are functions of the symmetric matrix
+:math:`S^{1/2}KS^{1/2}`, so K and S need not be invertible, and need not commute. First derivatives
+are right even where eigenvalues are equal. Second derivatives in K and S raise.
 """
 
 import equinox as eqx
@@ -18,30 +18,31 @@ from .. import _checks
 from .._checks import ArrayLike
 from .._linalg import square_root
 from .counts import fraction
-from .preconditioner import Preconditioner
+from .preconditioner import Preconditioner, weighting
 from .relaxation import eigenvalues, factors, floor_of, learn
 
 
 class LinearDynamics(eqx.Module):
-    r"""Descent on a fixed tangent kernel; see `linear_dynamics`.
+    r"""Gradient descent on a fixed tangent kernel, solved by `linear_dynamics`.
 
-    Times t, () or (s,), are numbers of steps, whole ones, or with a flow the time itself;
-    ``jnp.inf`` is the limit. Results begin with the axes of t.
+    Times t, () or (s,), are whole numbers of steps; for a flow they are any times. ``jnp.inf`` is
+    the limit. If t is (s,), results have s as their first axis.
 
     Attributes
     ----------
     K : (n, n)
+        The tangent kernel.
     basis : (n, n)
-        Columns :math:`W = S^{1/2}U`, eigenvectors U of :math:`S^{1/2}(K + \rho)S^{1/2}`;
-        those of K where there is no S.
+        Columns :math:`W = S^{1/2}U`; without S they are eigenvectors of K.
     rates : (n,)
-        Its eigenvalues plus the weight decay, falling: mode i decays by :math:`1 - \eta g_i`.
+        Rates g, largest first: a step multiplies mode i by :math:`1 - \eta g_i`. They are the
+        eigenvalues of :math:`S^{1/2}(K + \rho)S^{1/2}` plus the weight decay.
     step_size : () or None
         Step :math:`\eta`; None for the flow.
     turned : (n, n)
-        :math:`S^{1/2}(K + \rho)S^{1/2}`, by which derivatives know K and S.
+        The matrix :math:`S^{1/2}(K + \rho)S^{1/2}`. Only derivatives use it.
     vectors : (n, n)
-        U.
+        Its eigenvectors U.
     """
 
     K: Float[Array, "point point_bis"]
@@ -51,22 +52,15 @@ class LinearDynamics(eqx.Module):
     turned: Float[Array, "point point_bis"]
     vectors: Float[Array, "point mode"]
 
-    def modes(self, r0: ArrayLike) -> Array:
-        """Coordinates (n,) or (n, c) of a residual ``r0`` of this shape in the basis."""
-        return _modes(self.basis, self._fits(r0))
-
-    def _fits(self, r0):
-        r0, n = _checks.finite("r0", r0), self.rates.size
-        if r0.ndim not in (1, 2) or r0.shape[0] != n:
-            raise ValueError(f"r0 has shape {r0.shape} for {n} points; give ({n},) or ({n}, c)")
-        return r0
-
     def remaining(self, t: ArrayLike) -> Float[Array, "*time mode"]:
-        r"""Factor of every mode's distance from its limit, :math:`(1 - \eta g)^t`."""
+        r"""Return what is left of each mode's distance from its limit, :math:`(1 - \eta g)^t`.
+
+        The result is (n,) for one time t and (s, n) for times (s,).
+        """
         return _factors(self.rates, self.step_size, self._times(t))[0]
 
     def change(self, r0: ArrayLike, t: ArrayLike, K_new: ArrayLike | None = None) -> Array:
-        r"""Change of the outputs since the start.
+        r"""Return the change of the outputs since the start.
 
         .. math:: f_t(x) - f_0(x) = -k(x, X)\, W \frac{1 - (1 - \eta g)^t}{g} W^T r_0
 
@@ -75,68 +69,63 @@ class LinearDynamics(eqx.Module):
         r0 : (n,) or (n, c)
             Residual at the start, :math:`f_0(X) - y`.
         t : () or (s,)
+            Times.
         K_new : (m, n), optional
-            k(x, X) at other inputs; by default K.
+            Kernel k(x, X) at m other inputs x; by default K, for the training inputs.
 
         Returns
         -------
         (..., m) or (..., m, c)
         """
-        self._fits(r0)
-        return _change(self, _checks.finite("r0", r0), self._times(t), self._new(K_new))
+        return _change(self, self._residual(r0), self._times(t), self._new(K_new))
 
     def residual(self, r0: ArrayLike, t: ArrayLike) -> Array:
-        """Residual (..., n) or (..., n, c) at times t, from that at the start, ``r0``."""
-        return _checks.finite("r0", r0) + self.change(r0, t)
+        """Return the residual (..., n) or (..., n, c) at times t; ``r0`` is that at the start."""
+        r0 = self._residual(r0)
+        return r0 + _change(self, r0, self._times(t), self.K)
 
     def smoother(self, t: ArrayLike, K_new: ArrayLike | None = None) -> Array:
-        r"""Matrices A (..., m, n) that send :math:`-r_0` to the change of the outputs.
+        r"""Return the matrices A (..., m, n), for which the change of the outputs is :math:`-Ar_0`.
 
-        ``K_new`` (m, n) as in `change`.
+        ``K_new`` (m, n) is the kernel k(x, X) at m other inputs x; by default K.
         """
         return _smoother(self, self._times(t), self._new(K_new))
 
     def count(self, r0: ArrayLike, tol: ArrayLike, most: int = 100_000) -> Float[Array, ""]:
-        """Count steps until the residual's norm is ``tol`` () of that of ``r0`` (n,) or (n, c).
+        """Count the steps until the norm of the residual is ``tol`` times that of ``r0``.
 
-        The smallest such number, or inf if it is above ``most``. O(n^2) per step.
+        ``r0`` (n,) or (n, c) is the residual at the start, and ``tol`` () is between 0 and 1. The
+        result is inf if more than ``most`` steps are needed. Each step costs O(n^2).
         """
         if self.step_size is None:
             raise ValueError("a flow has no steps; give linear_dynamics a step_size")
         most = _checks.whole("most", most)
-        return _count(self, self._fits(r0), fraction("tol", tol), most)
+        return _count(self, self._residual(r0), fraction("tol", tol), most)
+
+    def _residual(self, r0):
+        return _checks.targets("r0", r0, len(self.K))
 
     def _times(self, t):
         given = _checks.numbers("t", t)
         if np.ndim(given) > 1:
             raise ValueError(f"t has shape {np.shape(given)}; give one time, or (s,) of them")
-        t = jnp.asarray(given, self.rates.dtype)
         if _checks.known(given):
-            host = np.asarray(given)
-            whole = True if self.step_size is None else (host == np.floor(host))
-            if not (whole & (host >= 0)).all():
-                kind = "times" if self.step_size is None else "whole numbers of steps"
+            host, flow = np.asarray(given), self.step_size is None
+            if not ((flow | (host == np.floor(host))) & (host >= 0)).all():
+                kind = "times" if flow else "whole numbers of steps"
                 raise ValueError(
                     f"t must hold {kind}, zero or more, got {host}; jnp.inf is the limit"
                 )
-        return t
+        return jnp.asarray(given, self.rates.dtype)
 
     def _new(self, K_new):
-        K = self.K if K_new is None else _checks.finite("K_new", K_new)
-        if K.ndim != 2 or K.shape[1] != self.rates.size:
-            raise ValueError(
-                f"K_new has shape {K.shape} for {self.rates.size} points; give k(X_new, X), "
-                f"(m, {self.rates.size})"
-            )
-        return K
+        if K_new is None:
+            return self.K
+        shape = *np.shape(K_new)[:1], len(self.K)
+        return _checks.shaped("K_new", K_new, shape, "k(X_new, X)")
 
     def _learn(self, t, c):
         return learn(self.turned, self.vectors, self.rates, self.step_size, t, c)
-
-
-@jax.jit
-def _modes(basis, r0):
-    return basis.T @ r0
 
 
 @jax.jit
@@ -180,7 +169,7 @@ def linear_dynamics(
     ridge: ArrayLike = 0.0,
     weight_decay: ArrayLike = 0.0,
 ) -> LinearDynamics:
-    r"""Solve gradient descent, or its flow, on a fixed tangent kernel.
+    r"""Solve gradient descent, or gradient flow, on a fixed tangent kernel.
 
     .. math:: r_t = (1 - \eta K S)^t\, r_0, \qquad \dot r = -K S\, r
 
@@ -189,16 +178,17 @@ def linear_dynamics(
     K : (n, n)
         Tangent kernel at the training inputs.
     S : Preconditioner or (n, n), optional
-        Symmetric, positive semi-definite; by default none.
+        Symmetric and positive semi-definite; by default the identity.
     step_size : () or None
-        Step :math:`\eta` for the summed, halved loss; None for the flow. Where the loss is a mean
-        it is n (times outputs) larger.
+        Step :math:`\eta` for half the sum of squares; None for the flow. For half the mean of
+        squares give the step divided by the number of entries of y.
     ridge : ()
-        Of a descent in dual coordinates, which S preconditions too; its limit is kernel ridge
+        Ridge :math:`\rho` of a descent in dual coordinates, see `dual`. The limit is kernel ridge
         regression, :math:`(K + \rho)^{-1}y`.
     weight_decay : ()
-        Pull towards the first parameters that S does not precondition. Its limit is ridge
-        regression with the modified kernel: :math:`k(x, X)(K + \lambda S^{-1})^{-1}y`.
+        Strength :math:`\lambda` of a pull towards the first parameters, which S does not multiply.
+        The limit is ridge regression with a modified kernel,
+        :math:`k(x, X)(K + \lambda S^{-1})^{-1}y`.
 
     Returns
     -------
@@ -214,8 +204,8 @@ def linear_dynamics(
 
     Notes
     -----
-    Without ridge and decay the limit is the ridgeless solution for every invertible S: what S
-    changes is the way there. A step needs :math:`\eta < 2/\max_i g_i`.
+    Without ridge and weight decay the limit is the ridgeless solution for every invertible S. So S
+    changes how it is reached, but not the limit. Descent needs :math:`\eta < 2/\max_i g_i`.
 
     References
     ----------
@@ -250,14 +240,22 @@ def stability_limit(
     ridge: ArrayLike = 0.0,
     weight_decay: ArrayLike = 0.0,
 ) -> Float[Array, ""]:
-    r"""Return the step size from which on a mode grows, :math:`2/\max_i g_i`, ().
+    r"""Return the step size :math:`2/\max_i g_i`, (), at and above which descent diverges.
 
-    ``K`` (n, n), ``S``, ``ridge`` and ``weight_decay`` as in `linear_dynamics`.
+    Parameters
+    ----------
+    K : (n, n)
+        Tangent kernel at the training inputs.
+    S : Preconditioner or (n, n), optional
+        Symmetric and positive semi-definite; by default the identity.
+    ridge, weight_decay : ()
+        See `linear_dynamics`.
     """
     return 2.0 / _decompose(_checks.symmetric("K", K), S, ridge, weight_decay)[1].max()
 
 
 def _decompose(K, S, ridge, weight_decay):
+    """Return basis, rates, turned matrix and eigenvectors of `LinearDynamics`, after checks."""
     _checks.require_x64("dynamics.linear_dynamics")
     ridge = _checks.nonnegative("ridge", ridge, ndim=0)
     weight_decay = _checks.nonnegative("weight_decay", weight_decay, ndim=0)
@@ -274,7 +272,7 @@ def _decompose(K, S, ridge, weight_decay):
 
 @jax.jit
 def _eigenpairs(K, root, ridge, weight_decay):
-    """Eigenvalues without decay, then basis, rates, matrix and eigenvectors of the dynamics."""
+    """Return eigenvalues without decay; then basis, rates, turned matrix and its eigenvectors."""
     B = K + ridge * jnp.eye(K.shape[0], dtype=K.dtype)
     if root is not None:
         B = root @ (root @ B).T
@@ -286,17 +284,10 @@ def _eigenpairs(K, root, ridge, weight_decay):
 
 
 def _root(S, n):
-    if S is None:
-        return None
-    if isinstance(S, Preconditioner):
-        if S.vectors.shape[0] != n:
-            raise ValueError(
-                f"S acts on {S.vectors.shape[0]} points and K on {n}; make both on the same ones"
-            )
-        return S.root()
-    S = _checks.symmetric("S", S)
-    if S.shape[0] != n:
-        raise ValueError(f"S has shape {S.shape} and K acts on {n} points; make S ({n}, {n})")
+    """Return the symmetric square root of S, after a check that it exists."""
+    S = weighting(S, n)
+    if S is None or isinstance(S, Preconditioner):
+        return None if S is None else S.root()
     root, values = _square_root(S)
     if _checks.known(values):
         host = np.asarray(values)
@@ -311,6 +302,7 @@ _square_root = jax.jit(square_root)
 
 
 def _check_step(step_size, rates):
+    """Raise if a mode grows at this step size."""
     largest = np.asarray(rates).max()
     if step_size * largest >= 2:
         raise ValueError(

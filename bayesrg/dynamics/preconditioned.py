@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Descent on least squares and other losses of outputs, preconditioned in the points' space."""
+"""Gradient descent on a loss of outputs, preconditioned in the space of the points."""
 
 import warnings
 from collections.abc import Callable
+from functools import partial
 
 import equinox as eqx
 import jax
@@ -13,11 +14,10 @@ from jaxtyping import Float
 
 from .. import _checks
 from .._checks import ArrayLike
-from .core import DIVERGED, GO, REACHED, Algorithm, Info, State
+from .._trajectory import DIVERGED, GO, REACHED, Algorithm, Info, State
 from .counts import fraction
 from .gradient import add
-from .losses import Weighting, apply_weighting, batch_gradient, weighting
-from .preconditioner import Preconditioner
+from .preconditioner import Preconditioner, Weighting, weighting
 
 
 def preconditioned(
@@ -29,10 +29,9 @@ def preconditioned(
     step_size: ArrayLike,
     slope: Callable | None = None,
     batch: int | None = None,
-    biased: bool = False,
     tol: ArrayLike | None = None,
 ) -> Algorithm:
-    r"""Descend by :math:`w \leftarrow w - \eta J(w)^T S\,(f_w(X) - y)`.
+    r"""Descend by :math:`w \leftarrow w - \eta J(w)^T S\,(f_w(X) - y)`, an algorithm for `run`.
 
     Parameters
     ----------
@@ -41,26 +40,24 @@ def preconditioned(
     X : (n, d)
     y : (n,) or (n, c)
     S : Preconditioner, (n, n) symmetric, or None
-        By `preconditioner`, say, from the analytic tangent kernel at X.
+        For example `preconditioner` of the analytic tangent kernel at X.
     step_size : ()
-        Step :math:`\eta` for the summed, halved loss; below `stability_limit`.
+        Step :math:`\eta` for half the sum of squares; below `stability_limit`.
     slope : callable, optional
-        From outputs and y to the derivative of another loss in the outputs, which takes the place
-        of the residual everywhere.
+        Derivative of another loss in the outputs, as a function of outputs and y. It takes the
+        place of the residual everywhere.
     batch : int, optional
-        Points at which a step differentiates, drawn again each time; by default all. Outputs are
-        computed at all points in any case, unless ``biased``.
-    biased : bool
-        With a batch, use only its block of S; see `batch_gradient` for what that does.
+        Number b of points at which a step differentiates, drawn again each time; by default all n.
+        The residual r is still computed at all points, because :math:`(n/b)\,J_B^T(Sr)_B` is
+        unbiased and the same expression with the residual of the batch alone is not.
     tol : (), optional
-        Stop where the residual's norm is this fraction of the first.
+        Stop where the norm of the residual is this fraction of the first one.
 
     Returns
     -------
     Algorithm
-        Its loss is half the squared norm of the residual (S is no part of it), and it diverges
-        where that norm exceeds ten times the first. Where ``biased`` the loss is estimated from
-        the batch, and a run diverges where it is not finite.
+        The loss that it observes is half the squared norm of the residual, without S. It diverges
+        where that norm is more than ten times the first one.
 
     Raises
     ------
@@ -70,42 +67,28 @@ def preconditioned(
     Warns
     -----
     UserWarning
-        At the start of a run: if modes that S makes zero hold power of the residual, which is
-        never learnt; or if the modes that S moves hold less than :math:`1 - \epsilon^2` of it, so
-        that the tolerance waits for modes that are not preconditioned.
+        At the start of a run, if modes whose rate S sets to zero hold a part of the residual, which
+        is then never learnt; or if the modes that S changes hold less than :math:`1 - \epsilon^2`
+        of its square, so that a tolerance :math:`\epsilon` waits for the other modes.
 
     Notes
     -----
     For small targets and wide networks `linear_dynamics` predicts the number of steps to one or
-    two. Targets of order one leave that regime: plain descent takes up to half more or fewer, and
-    preconditioned descent up to five times as many. An S made from the analytic kernel serves a
-    network of kernel :math:`K_0` at steps below ``stability_limit(K_0, S)``.
+    two. For targets of order one the kernel changes: plain descent takes up to half more or fewer
+    steps, and preconditioned descent up to five times as many. If S is made from the analytic
+    kernel, the step size for a network of kernel :math:`K_0` is below ``stability_limit(K_0, S)``.
 
     References
     ----------
     arXiv 2307.14531; arXiv 2410.13271.
     """
-    X = _checks.inputs("X", X)
-    n = X.shape[0]
-    y = _checks.targets("y", y, n)
-    S = weighting(S, symmetric=True)
-    size = n if S is None else (S.vectors if isinstance(S, Preconditioner) else S).shape[0]
-    if size != n:
-        raise ValueError(f"S acts on {size} points and X has {n}; make S on the same points")
+    X, y, S = _problem(X, y, S)
     if batch is not None:
-        _checks.whole("batch", batch, most=n)
-    if _checks.flag("biased", biased) and (batch is None or tol is not None):
-        raise ValueError(
-            "biased is for batches alone, whose residuals fix no tolerance; give batch, and no tol"
-        )
+        _checks.whole("batch", batch, most=len(X))
     _checks.function("apply", apply)
     if slope is not None:
         _checks.function("slope", slope, "a function of outputs and y")
-    step_size = _checks.positive("step_size", step_size, ndim=0)
-    tol = tol if tol is None else fraction("tol", tol)
-    slope = _residual if slope is None else slope
-    rule = _Preconditioned(apply, X, y, S, step_size, slope, tol, batch, biased)
-    return Algorithm(rule.init, rule.step, rule.step_size)
+    return _algorithm(apply, X, y, S, step_size, slope or _residual, tol, batch)
 
 
 def sgd(
@@ -117,7 +100,7 @@ def sgd(
     batch: int,
     tol: ArrayLike | None = None,
 ) -> Algorithm:
-    r"""Descend on batches: :math:`w \leftarrow w - \eta\,(n/b)\,J_B^T (f_w(X_B) - y_B)`.
+    r"""Descend on batches by :math:`w \leftarrow w - \eta\,(n/b)\,J_B^T (f_w(X_B) - y_B)`.
 
     Parameters
     ----------
@@ -126,28 +109,97 @@ def sgd(
     X : (n, d)
     y : (n,) or (n, c)
     step_size : ()
-        Step :math:`\eta` for the summed, halved loss.
+        Step :math:`\eta` for half the sum of squares.
     batch : int
-        Points b of a step, drawn again each time.
+        Number b of points of a step, drawn again each time.
     tol : (), optional
-        Stop where the residual's norm is this fraction of the first. A step then computes outputs
-        at all points.
+        Stop where the norm of the residual is this fraction of the first one. A step then computes
+        outputs at all points.
 
     Returns
     -------
     Algorithm
+        It observes half the sum of squares: without ``tol`` an estimate from the batch, which
+        diverges where it is not finite.
     """
-    local = tol is None  # without S a batch's own residuals are enough, and nothing is biased
-    return preconditioned(
-        apply, X, y, None, step_size=step_size, batch=batch, biased=local, tol=tol
-    )
+    X, y, _ = _problem(X, y, None)
+    _checks.function("apply", apply)
+    batch = _checks.whole("batch", batch, most=len(X))
+    return _algorithm(apply, X, y, None, step_size, _residual, tol, batch, local=tol is None)
+
+
+def dual(
+    K: ArrayLike,
+    y: ArrayLike,
+    S: Weighting = None,
+    *,
+    step_size: ArrayLike,
+    ridge: ArrayLike = 0.0,
+    tol: ArrayLike | None = None,
+) -> Algorithm:
+    r"""Descend in dual coordinates, by :math:`a \leftarrow a - \eta S((K + \rho)a - y)`.
+
+    The limit is that of kernel ridge regression, :math:`(K + \rho)^{-1}y`, for every invertible S.
+    Make S with the same ridge, ``preconditioner(K, g, ridge=ridge)``: without it modes of small
+    eigenvalues may diverge.
+
+    Parameters
+    ----------
+    K : (n, n)
+        Gram matrix.
+    y : (n,) or (n, c)
+    S : Preconditioner, (n, n) symmetric, or None
+    step_size : ()
+    ridge : ()
+        Ridge :math:`\rho`, a variance.
+    tol : (), optional
+        Stop where the norm of :math:`(K + \rho)a - y` is this fraction of the first one.
+
+    Returns
+    -------
+    Algorithm
+        For positions a of the shape of y.
+
+    References
+    ----------
+    arXiv 2307.14531.
+    """
+    K = _checks.symmetric("K", K)
+    _, y, S = _problem(K, y, S)
+    K = K + _checks.nonnegative("ridge", ridge, ndim=0) * jnp.eye(len(K), dtype=K.dtype)
+
+    # preconditioned descent whose parameters are the outputs, along another slope
+    return _algorithm(_coordinates, K, y, S, step_size, partial(_dual_residual, K), tol)
+
+
+def _coordinates(a, X):
+    return a
+
+
+def _dual_residual(K, a, y):
+    return K @ a - y
 
 
 def _residual(outputs, y):
     return outputs - y
 
 
+def _problem(X, y, S):
+    """Check inputs, targets and a preconditioner of the same points."""
+    X = _checks.inputs("X", X)
+    return X, _checks.targets("y", y, len(X)), weighting(S, len(X))
+
+
+def _algorithm(apply, X, y, S, step_size, slope, tol, batch=None, local=False):
+    step_size = _checks.positive("step_size", step_size, ndim=0)
+    tol = tol if tol is None else fraction("tol", tol)
+    rule = _Preconditioned(apply, X, y, S, step_size, slope, tol, batch, local)
+    return Algorithm(rule.init, rule.step, rule.step_size)
+
+
 class _Preconditioned(eqx.Module):
+    """State and step of `preconditioned`. With ``local`` a step reads the targets of its batch."""
+
     apply: Callable
     X: Float[Array, "point feature"]
     y: Array
@@ -156,57 +208,52 @@ class _Preconditioned(eqx.Module):
     slope: Callable
     tol: Float[Array, ""] | None
     batch: int | None = eqx.field(static=True)
-    biased: bool = eqx.field(static=True)
+    local: bool = eqx.field(static=True)
 
     def init(self, x0):
         outputs = _checks.returned("apply", self.apply(x0, self.X))
         if outputs.shape != self.y.shape:
             raise ValueError(
-                f"apply returns shape {outputs.shape} for targets of shape {self.y.shape}; make "
-                "it fit"
+                f"outputs have shape {outputs.shape} for targets of shape {self.y.shape}; make "
+                "apply or the position fit"
             )
         r = _checks.returned("slope", self.slope(outputs, self.y))
         if r.shape != self.y.shape:
             raise ValueError(
                 f"slope returns shape {r.shape} for outputs of shape {self.y.shape}; make it fit"
             )
-        start = jnp.full_like(jnp.linalg.norm(r), jnp.inf) if self.biased else jnp.linalg.norm(r)
         warn_target(self.S, r, self.tol)
-        return State(x0, start)
+        size = jnp.linalg.norm(r)
+        return State(x0, jnp.full_like(size, jnp.inf) if self.local else size)
 
     def step(self, state, key):
-        n, x = self.X.shape[0], state.x
+        x, n = state.x, len(self.X)
         if self.batch is None:
             outputs, pull = jax.vjp(lambda x: self.apply(x, self.X), x)
             r = self.slope(outputs, self.y)
-            (direction,) = pull(apply_weighting(self.S, r))
+            size, force = jnp.linalg.norm(r), self._weighted(r)
         else:
-            rows = random.choice(key, n, (self.batch,), replace=False)
-            r = self._residuals(x, rows)
-            direction = batch_gradient(self.apply, x, self.X, r, rows, self.S, biased=self.biased)
-        size = jnp.linalg.norm(r)
-        if self.biased:
-            size = size * (n / self.batch) ** 0.5
-        stop = judge(size, state.memory, self.tol)
-        moved = State(add(x, -self.step_size, direction), state.memory)
+            rows, share = random.choice(key, n, (self.batch,), replace=False), n / self.batch
+            outputs, pull = jax.vjp(lambda x: self.apply(x, self.X[rows]), x)
+            if self.local:
+                r = self.slope(outputs, self.y[rows])
+                size, force = jnp.linalg.norm(r) * share**0.5, share * r
+            else:
+                r = self.slope(self.apply(x, self.X), self.y)
+                size, force = jnp.linalg.norm(r), share * self._weighted(r)[rows]
+
+        stop = jnp.where(size <= 10.0 * state.memory, GO, DIVERGED)
+        if self.tol is not None:
+            stop = jnp.where(size <= self.tol * state.memory, REACHED, stop)
+        moved = State(add(x, -self.step_size, pull(force)[0]), state.memory)
         return moved, Info({"loss": 0.5 * size**2}, stop)
 
-    def _residuals(self, x, rows):
-        """Residuals of all points; of the rows alone, and zeros, where those suffice."""
-        if not self.biased:
-            return self.slope(self.apply(x, self.X), self.y)
-        r = self.slope(self.apply(x, self.X[rows]), self.y[rows])
-        return jnp.zeros((self.X.shape[0], *r.shape[1:]), r.dtype).at[rows].set(r)
-
-
-def judge(size, start, tol):
-    """Say whether a residual of norm ``size`` ends a run that began at ``start``."""
-    stop = jnp.where(size <= 10.0 * start, GO, DIVERGED)
-    return stop if tol is None else jnp.where(size <= tol * start, REACHED, stop)
+    def _weighted(self, r):
+        return r if self.S is None else self.S @ r
 
 
 def warn_target(S, r, tol):
-    """Warn of power of the residual that is never learnt, or that no mode which S moves holds."""
+    """Warn if S leaves much of a residual r (n,) or (n, c) unlearnt, or as slow as without S."""
     if not isinstance(S, Preconditioner) or not all(map(_checks.known, (r, S.gains, S.vectors))):
         return
     power = np.asarray(((S.vectors.T @ r) ** 2).reshape(S.gains.size, -1).sum(1))
@@ -222,12 +269,12 @@ def warn_target(S, r, tol):
     if tol is None or not _checks.known(tol):
         return
     moved = np.flatnonzero(np.abs(np.asarray(S.gains) - 1) > 1e-9)
-    first = 1 + moved.max(initial=-1)  # modes after these have gain one, written out or not
-    if 0 < first < len(r) and power[:first].sum() < (1 - float(tol) ** 2) * total:
+    first = 1 + moved.max(initial=-1)  # all later modes have gain 1, whether or not S lists them
+    covered, needed = power[:first].sum() / total if total else 1.0, 1 - float(tol) ** 2
+    if 0 < first < len(r) and covered < needed:
         warnings.warn(
-            f"the {first} modes that S moves hold {100 * power[:first].sum() / total:.4g}% of the "
-            f"target power, and a tolerance of {float(tol):.3g} needs "
-            f"{100 * (1 - float(tol) ** 2):.4g}%: the others keep the rates of K; raise the rank "
-            "of S",
+            f"the {first} modes that S moves hold {100 * covered:.4g}% of the target power, and a "
+            f"tolerance of {float(tol):.3g} needs {100 * needed:.4g}%: the others keep the rates "
+            "of K; raise the rank of S",
             stacklevel=4,
         )

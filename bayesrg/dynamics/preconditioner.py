@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Matrices that precondition gradient descent in the space of outputs."""
+"""Matrices that precondition gradient descent in the space of the points."""
 
 import warnings
 from collections.abc import Callable
@@ -21,13 +21,13 @@ class Preconditioner(eqx.Module):
     Attributes
     ----------
     vectors : (n, r)
-        Orthonormal columns V.
+        Orthonormal columns V: the modes that S changes.
     gains : (r,)
-        Factors :math:`a_i = g_i/l_i` of the modes, zero or more; all others keep theirs.
+        Factors :math:`a_i = g_i/l_i`, zero or more, by which S multiplies the modes.
     values : (r,)
-        Eigenvalues :math:`l_i` of the matrix that S was made from, any ridge included.
+        Eigenvalues :math:`l_i` of the matrix K that S was made from, with the ridge.
     eigenvalues : (r,)
-        Those of that matrix times S, :math:`g_i`: the rates of learning.
+        Eigenvalues :math:`g_i` of K S, with the ridge: the rates of learning.
     """
 
     vectors: Float[Array, "point mode"]
@@ -43,26 +43,34 @@ class Preconditioner(eqx.Module):
         return r + self.vectors @ ((self.gains - 1.0).reshape(-1, *[1] * (r.ndim - 1)) * inner)
 
     def dense(self) -> Float[Array, "point point_bis"]:
-        """Write S out, (n, n)."""
+        """Return S as a matrix (n, n)."""
         return self @ jnp.eye(self.vectors.shape[0], dtype=self.vectors.dtype)
 
     def root(self) -> "Preconditioner":
-        """Symmetric square root of S."""
+        """Return the symmetric square root of S."""
         return eqx.tree_at(lambda S: S.gains, self, jnp.sqrt(self.gains))
 
-    def block(self, rows: ArrayLike) -> "Preconditioner":
-        """Block of S on ``rows`` (b,)."""
-        return eqx.tree_at(
-            lambda S: S.vectors, self, self.vectors[_checks.rows("rows", rows, len(self.vectors))]
-        )
-
     def coverage(self, residual: ArrayLike) -> Float[Array, ""]:
-        """Share of the power of ``residual`` (n,) or (n, c) that lies in the modes of S."""
+        """Return the share of the squared norm of ``residual`` (n,) or (n, c) in the modes of S."""
         r = _checks.squares("residual", _checks.targets("residual", residual, len(self.vectors)))
         power = (r**2).sum()
         if _checks.known(power) and not power > 0:
             raise ValueError("residual is zero, and has no power to share")
         return ((self.vectors.T @ r) ** 2).sum() / power
+
+
+Weighting = Preconditioner | ArrayLike | None
+
+
+def weighting(S: Weighting, n: int | None = None) -> Weighting:
+    """Return S after checks: a preconditioner, a symmetric matrix or None, acting on n points."""
+    if S is None:
+        return S
+    S = S if isinstance(S, Preconditioner) else _checks.symmetric("S", S)
+    size = len(S.vectors if isinstance(S, Preconditioner) else S)
+    if n not in (None, size):
+        raise ValueError(f"S acts on {size} points and there are {n}; make S on the same points")
+    return S
 
 
 def preconditioner(
@@ -73,24 +81,25 @@ def preconditioner(
     ridge: ArrayLike = 0.0,
     rtol: float | None = None,
 ) -> Preconditioner:
-    r"""Precondition so that modes of a kernel are learnt at chosen rates.
+    r"""Make a matrix S with which descent learns the modes of a kernel at chosen rates.
 
-    With :math:`K + \rho I = V\,\mathrm{diag}(l)\,V^T` the first modes get eigenvalues
-    :math:`g_i = n\,g(l_i/n)` of :math:`(K + \rho I)S`, the others keep theirs.
+    With :math:`K + \rho I = V\,\mathrm{diag}(l)\,V^T` the first modes of :math:`(K + \rho I)S`
+    have eigenvalues :math:`g_i = n\,g(l_i/n)`. The other modes keep their eigenvalues.
 
     Parameters
     ----------
     K : (n, n)
-        Gram matrix: of an analytic tangent kernel, or J J^T of a network.
+        Gram matrix of an analytic tangent kernel, or J J^T of a network.
     g : callable
-        From falling eigenvalues (k,) under the data measure to new ones (k,): one of
-        `bayesrg.spectrum.maps`, or a function of one's own.
+        Map from eigenvalues (k,) of K/n, largest first, to new ones (k,). It is one of
+        `bayesrg.spectrum.maps`, or a function of your own.
     rank : int, optional
-        Modes to precondition, by default all above round-off.
+        Number of modes that S changes; by default all above the rounding error.
     ridge : ()
-        Ridge :math:`\rho` of a descent in dual coordinates, `dual`, which keeps it exactly.
+        Ridge :math:`\rho` of a descent in dual coordinates, see `dual`.
     rtol : float, optional
-        Modes below ``rtol`` times the largest are left alone; n times the machine precision.
+        Modes with eigenvalues below ``rtol`` times the largest are not changed; by default n times
+        the machine precision.
 
     Returns
     -------
@@ -104,13 +113,13 @@ def preconditioner(
         For a matrix that is not symmetric or has no positive eigenvalue, a rank out of range, or
         a negative g.
     NotImplementedError
-        Under differentiation in K, for eigenvectors have no derivative where eigenvalues meet.
-        Pass ``jax.lax.stop_gradient(K)``; parameters of g and the ridge are differentiated.
+        Under differentiation in K: eigenvectors have no derivative where eigenvalues are equal.
+        Pass ``jax.lax.stop_gradient(K)``. Derivatives in the ridge and in parameters of g exist.
 
     Warns
     -----
     UserWarning
-        If a mode close to round-off is lifted.
+        If g raises an eigenvalue that is close to the rounding error.
 
     References
     ----------
@@ -132,7 +141,7 @@ def of_pairs(
     n: int,
     rtol: float | None = None,
 ) -> Preconditioner:
-    """Make S from eigenpairs in falling order of a matrix of n points; see `preconditioner`."""
+    """Make S from eigenpairs, largest first, of a matrix on n points; see `preconditioner`."""
     _checks.function("g", g, "a map of eigenvalues, as spectrum.maps has")
     eps = float(jnp.finfo(values.dtype).eps)
     rtol = n * eps if rtol is None else _checks.number("rtol", rtol, least=0)
@@ -152,33 +161,33 @@ def of_pairs(
         )
     new = n * _checks.returned("g", g(values / n)).astype(values.dtype)
     if new.shape != values.shape:
-        raise ValueError(
-            f"g returned shape {new.shape} for eigenvalues of shape {values.shape}; return one per "
-            "mode"
-        )
+        raise ValueError(f"g returned shape {new.shape} for {values.shape} eigenvalues; keep it")
     values, new, there = values[:rank], new[:rank], there[:rank]
     if _checks.known(new) and _checks.known(values):
         _check_map(np.asarray(values), np.asarray(new), n)
-    new = jnp.where(there, new, values)  # where values are traced, modes of round-off are in
+
+    # if values are traced, modes of rounding error are still among them: do not change these
+    new = jnp.where(there, new, values)
     gains = jnp.where(there, new / jnp.where(there, values, 1.0), 1.0)
     return Preconditioner(vectors[:, :rank], gains, values, new)
 
 
 @jax.custom_jvp
 def fixed(K):
-    """Return K, which derivatives may not pass."""
+    """Return K; differentiation in K raises."""
     return K
 
 
 @fixed.defjvp
 def _refuse(primals, tangents):
     raise NotImplementedError(
-        "a preconditioner has no derivative in K, whose eigenvectors have none where eigenvalues "
-        "meet; make it of jax.lax.stop_gradient(K), and differentiate in the parameters of g"
+        "a preconditioner has no derivative in K, since eigenvectors have none where eigenvalues "
+        "are equal; make it of jax.lax.stop_gradient(K), and differentiate in the parameters of g"
     )
 
 
 def _check_map(old, new, n):
+    """Raise if new eigenvalues are negative or nan, warn if one is mostly rounding error."""
     bad = np.flatnonzero(~(new >= 0))
     if bad.size:
         raise ValueError(
@@ -186,6 +195,8 @@ def _check_map(old, new, n):
             f"lam={old[bad[0]] / n:.6g}: S would not be positive semi-definite; give a map with "
             "g >= 0"
         )
+
+    # the relative rounding error of each old eigenvalue, times its share of the new spectrum
     noise = np.finfo(old.dtype).eps * n * old[0] / old * new / max(new.max(), np.finfo(float).tiny)
     i = int(noise.argmax())
     if noise[i] > 1e-3:

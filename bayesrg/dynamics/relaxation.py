@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-r"""How modes relax, :math:`(1 - \eta g)^t`, with derivatives that are right where rates meet.
+r"""Relaxation of modes, :math:`(1 - \eta g)^t`, with right derivatives where rates are equal.
 
-Eigenvectors are constant under differentiation. What depends on them are functions of a symmetric
-matrix, and these have derivatives by divided differences at any degeneracy, where those of
-eigenvectors are nan or wrong.
+Derivatives of eigenvectors are nan or wrong where eigenvalues are equal. So eigenvectors are
+constants here. Results are functions of a symmetric matrix, and derivatives of such functions are
+computed from divided differences, which exist for equal eigenvalues too.
 """
 
 import jax
@@ -20,32 +20,37 @@ def factors(
     t: Float[Array, "..."],
     floor: Float[Array, ""],
 ) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
-    r"""Return what remains of a mode of rate g, and :math:`(1 - (1 - \eta g)^t)/g`.
+    r"""Return :math:`(1 - \eta g)^t` and :math:`(1 - (1 - \eta g)^t)/g` for modes of rate g.
 
-    The second is :math:`\eta t` at rates up to ``floor``, and 0 there in the limit. Arguments
-    broadcast; ``step_size`` None is the flow, ``jnp.inf`` a time like others.
+    Arguments broadcast. ``step_size`` None is the flow, and t may be ``jnp.inf``. Rates up to
+    ``floor`` count as zero: the results are 1 and :math:`\eta t`, or 1 and 0 in the limit.
     """
     eta = 1.0 if step_size is None else step_size
     moves = g > floor
     x = jnp.where(moves, eta * g, 0.5)
+
+    # the limit is put in below; until then its time is 1, so that no derivative is nan
     ends = jnp.isfinite(t)
-    t = jnp.where(ends, t, 1.0)  # the limit has derivatives of its own
+    t = jnp.where(ends, t, 1.0)
+
     if step_size is None:
         left, learnt, limit = jnp.exp(-x * t), -jnp.expm1(-x * t), jnp.zeros_like(x)
     else:
+        # log1p keeps the digits of small x; above 1/2 a power is as good, and has a sign beyond 1
         slow = t * jnp.log1p(-jnp.minimum(x, 0.5))
         sign = jnp.where((t % 2 == 1) & (x > 1), -1.0, 1.0)
         fast = sign * jnp.where(t > 0, jnp.abs(1.0 - x), 1.0) ** t
         left = jnp.where(x < 0.5, jnp.exp(slow), fast)
         learnt = jnp.where(x < 0.5, -jnp.expm1(slow), 1.0 - fast)
         limit = jnp.where(x < 2, 0.0, jnp.inf)
+
     left, learnt = jnp.where(ends, left, limit), jnp.where(ends, learnt, 1.0 - limit)
     still = jnp.where(ends, eta * t, 0.0)
     return jnp.where(moves, left, 1.0), jnp.where(moves, eta * learnt / x, still)
 
 
 def floor_of(g: Float[Array, " mode"]) -> Float[Array, ""]:
-    """Rate up to which a mode is still: the round-off of the fastest."""
+    """Return the rate () up to which a mode counts as still: the rounding error of the fastest."""
     return g.shape[0] * jnp.finfo(g.dtype).eps * lax.stop_gradient(jnp.abs(g).max())
 
 
@@ -56,12 +61,15 @@ def learn(B, U, g, step_size, t, c):
     Parameters
     ----------
     B : (n, n) symmetric
-        Read by derivatives alone.
+        Only derivatives use it.
     U, g : (n, n), (n,)
-        Eigenvectors of B in columns, constant, and eigenvalues of B plus a multiple of one.
+        Eigenvectors of B as columns, and eigenvalues of B plus a multiple of the identity.
     step_size : () or None
+        None for the flow.
     t : (...)
-    c : (n, m), coordinates in the basis
+        Times.
+    c : (n, m)
+        Vectors, by their coordinates in the eigenbasis.
 
     Returns
     -------
@@ -82,7 +90,11 @@ def _learn_jvp(primals, tangents):
     def diagonal(g, step_size, t, c):
         return factors(g, step_size, t[..., None], floor_of(g))[1][..., None] * c
 
+    # at constant eigenvectors
     result, change = jax.jvp(diagonal, (g, step_size, t, c), (dg, d_step, dt, dc))
+
+    # by a turn of the eigenvectors: U^T dB U times divided differences of the function, which are
+    # its slope where two rates are equal
     floor = floor_of(g)
     gap, total = g[:, None] - g, g[:, None] + g
     close = jnp.abs(gap) <= 1e-6 * total + floor
@@ -100,7 +112,7 @@ def _learn_jvp(primals, tangents):
 
 @jax.custom_jvp
 def eigenvalues(B, U, e):
-    """Return the eigenvalues ``e`` (n,) of B, whose change is the diagonal of U^T dB U."""
+    """Return the eigenvalues ``e`` (n,) of B, with the derivative diag(U^T dB U)."""
     return e
 
 

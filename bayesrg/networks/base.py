@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every network is: white noise becomes weights, weights make layers, the last the outputs."""
+"""What networks have in common: white noise gives weights, and weights give layers at inputs X."""
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import equinox as eqx
 import jax.numpy as jnp
 from jax import Array, random
+from jaxtyping import Float
 
 from .. import _checks
 from .._checks import ArrayLike
@@ -17,8 +19,8 @@ Inputs = int | tuple[int, ...]
 class Network(eqx.Module):
     """A network with a prior of its weights, which are functions of white noise.
 
-    A subclass says how many hidden layers it has (``depth``), and writes ``_shapes``, ``_build``
-    and ``_forward`` on checked arguments. There ``inputs`` is the shape of one input, a tuple.
+    A subclass defines ``depth``, ``_shapes``, ``_build`` and ``_forward``. These get arguments that
+    are checked already, with the shape of one input as the tuple ``inputs``.
     """
 
     @property
@@ -28,39 +30,40 @@ class Network(eqx.Module):
 
     @abstractmethod
     def _shapes(self, inputs: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
-        """Shapes of the weights, layer by layer."""
+        """Shapes of the weights, one per layer; by default also those of the white noise."""
 
     @abstractmethod
     def _build(self, inputs: tuple[int, ...], white: Callable) -> tuple[Array, ...]:
-        """Weights from ``white(index, shape)``, the white noise of a layer."""
+        """Weights, from a function ``white(index, shape)`` that returns the noise of a layer."""
 
     @abstractmethod
     def _forward(self, weights: list[Array], X: Array) -> list[Array]:
-        """Values of all layers above the inputs X, the outputs last."""
+        """Values of all layers above the inputs X, with the outputs last."""
 
     def init(self, key: Array | int, inputs: Inputs) -> tuple[Array, ...]:
-        """Draw weights from the prior: one array per layer.
+        """Draw weights from the prior and return one array per layer.
 
-        ``inputs`` is the number of columns of X (n, d), or the channels and sites of
-        X (n, channels, sites). ``key`` is a JAX key, or an integer.
+        ``key`` is a JAX key or an integer. ``inputs`` is the number of columns of X (n, d), or the
+        pair of channels and sites of X (n, channels, sites).
         """
         key, inputs = _checks.random_key(key), self._size(inputs)
         keys = random.split(key, len(self._shapes(inputs)))
         return self._build(inputs, lambda i, shape: random.normal(keys[i], shape, self._dtype))
 
     def white_shapes(self, inputs: Inputs) -> tuple[tuple[int, ...], ...]:
-        """Shapes of the white noise of all layers.
+        """Return the shapes of the white noise, one per layer.
 
-        ``inputs`` is the number of columns of X (n, d), or the channels and sites of
+        ``inputs`` is the number of columns of X (n, d), or the pair of channels and sites of
         X (n, channels, sites).
         """
         return self._shapes(self._size(inputs))
 
     def weights(self, white: Sequence[ArrayLike], inputs: Inputs) -> tuple[Array, ...]:
-        """Make the weights of all layers from ``white`` noise of the shapes of `white_shapes`.
+        """Return the weights, one array per layer, that are made of the noise ``white``.
 
-        White noise with standard normal entries gives the law of `init`. ``inputs`` is the number
-        of columns of X (n, d), or the channels and sites of X (n, channels, sites).
+        ``white`` has one array per layer, of the shapes that `white_shapes` returns. Standard
+        normal entries give weights of the same law as `init`. ``inputs`` is the number of columns
+        of X (n, d), or the pair of channels and sites of X (n, channels, sites).
         """
         inputs, white = self._size(inputs), _checks.sequence("white", white)
         count = len(self._shapes(inputs))
@@ -70,14 +73,15 @@ class Network(eqx.Module):
             )
 
         def given(i, shape):
-            return _checks.shaped(f"white[{i}]", white[i], shape, "as white_shapes says")
+            return _checks.shaped(f"white[{i}]", white[i], shape, "see white_shapes")
 
         return self._build(inputs, given)
 
     def layers(self, weights: Sequence[ArrayLike], X: ArrayLike) -> tuple[Array, ...]:
-        """Values of all layers under ``weights``, from the inputs X to the outputs.
+        """Return the values of all layers, from the inputs X to the outputs.
 
-        The first axis of each is that of the n inputs.
+        ``weights`` has one array per layer, as `init` returns them. The first axis of each result
+        counts the n inputs.
         """
         X = self._inputs(X)
         weights = list(weights) if getattr(weights, "ndim", 0) > 2 else weights  # stacked
@@ -96,15 +100,15 @@ class Network(eqx.Module):
         return (X, *self._forward(weights, X))
 
     def apply(self, weights: Sequence[ArrayLike], X: ArrayLike) -> Array:
-        """Outputs at the inputs X under ``weights``: the last of `layers`, one row per input."""
+        """Return the outputs at the inputs X, one row per input: the last of `layers`."""
         return self.layers(weights, X)[-1]
 
     def _inputs(self, X):
-        """Convert inputs to a finite array."""
+        """Check inputs X and convert them to an array."""
         return _checks.inputs("X", X)
 
     def _size(self, inputs):
-        """Shape of one input as a tuple."""
+        """Check the size of one input and return its shape as a tuple."""
         return (_checks.whole("inputs", inputs),)
 
     @property
@@ -113,15 +117,36 @@ class Network(eqx.Module):
         return jnp.result_type(float)
 
 
-def scales(weight_scales: Array, layers: int) -> Array:
-    """Standard deviations (layers,) of all layers from one number, or one per layer."""
-    return jnp.broadcast_to(weight_scales, (layers,))
+class LinearNetwork(Network):
+    """A network without activations, observed with noise of variance ``ridge``.
 
+    It has ``outputs`` outputs. ``weight_scales`` () or (L + 1,) are the standard deviations of the
+    weights, up to the factors of the parametrisation: one for all layers, or one per layer with
+    the readout's last.
+    """
 
-def check_scales(weight_scales: Array, depth: int) -> None:
-    """Require one standard deviation for all weights, or one per layer and one of the readout."""
-    if weight_scales.shape not in ((), (depth + 1,)):
-        raise ValueError(
-            f"weight_scales has shape {weight_scales.shape} for {depth} hidden layers; give one "
-            f"number, or {depth + 1}: one per layer, the readout's last"
-        )
+    ridge: Float[Array, ""] = eqx.field(
+        converter=partial(_checks.nonnegative, "ridge", ndim=0), kw_only=True
+    )
+    outputs: int = eqx.field(
+        static=True, converter=partial(_checks.whole, "outputs"), default=1, kw_only=True
+    )
+    weight_scales: Float[Array, "*level"] = eqx.field(
+        converter=partial(_checks.positive, "weight_scales", ndim=(0, 1)), default=1.0, kw_only=True
+    )
+
+    def __check_init__(self):
+        if self.weight_scales.shape not in ((), (self.depth + 1,)):
+            raise ValueError(
+                f"weight_scales has shape {self.weight_scales.shape} for {self.depth} hidden "
+                f"layers; give one number, or {self.depth + 1}: one per layer, the readout's last"
+            )
+
+    @property
+    def scales(self) -> Float[Array, " level"]:
+        """Standard deviations :math:`s_l` of all layers, (L + 1,)."""
+        return jnp.broadcast_to(self.weight_scales, (self.depth + 1,))
+
+    @property
+    def _dtype(self):
+        return self.weight_scales.dtype

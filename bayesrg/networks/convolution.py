@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Deep linear networks of one-dimensional convolutions, and the local kernels they compare."""
+"""Deep linear networks of one-dimensional convolutions, and their local kernels."""
 
 from functools import partial
 
@@ -12,31 +12,33 @@ from jaxtyping import Float
 
 from .. import _checks
 from .._checks import ArrayLike
-from .base import Network, check_scales, scales
+from .base import LinearNetwork
 
 
-class ConvLinear(Network):
+class ConvLinear(LinearNetwork):
     r"""Bayesian deep linear network of one-dimensional convolutions and a dense readout.
 
     :math:`h_l[c,i] = \sum_{c'k} W_l[c,c',k]\, h_{l-1}[c', t_l i + k]/\sqrt{C_{l-1}m_l}`, without
-    padding, and :math:`f_a = \sum_{ci} v_a[c,i]\, h_L[c,i]/\sqrt{C_LS_L}`, with weights
-    :math:`N(0, s_l^2)`, observed with noise of variance ``ridge``. Inputs X are (n, C_0, S_0),
-    channels and sites; weights are L arrays (C_l, C_{l-1}, m_l) and a readout (c, C_L, S_L);
-    ``layers`` are X, the :math:`h_l` (n, C_l, S_l), and the outputs (n, c) that ``apply`` returns.
+    padding, and :math:`f_a = \sum_{ci} v_a[c,i]\, h_L[c,i]/\sqrt{C_LS_L}`, observed with noise of
+    variance ``ridge``. All weights are :math:`N(0, s_l^2)`.
+
+    Inputs X are (n, C_0, S_0): points, channels, sites. Weights are L arrays (C_l, C_{l-1}, m_l)
+    and a readout (c, C_L, S_L). ``layers`` returns X, the :math:`h_l` (n, C_l, S_l) and the outputs
+    (n, c); ``apply`` returns the outputs.
 
     Parameters
     ----------
     channels : (L,)
-        :math:`C_1, ..., C_L`.
+        Numbers of channels :math:`C_1, ..., C_L`.
     masks : (L,)
-        Sites :math:`m_l` that a unit looks at.
+        Numbers :math:`m_l` of sites that one unit reads.
     strides : (L,), or one number
-        Steps :math:`t_l` from one unit to the next.
+        Distances :math:`t_l`, in sites, between the masks of neighbouring units.
     ridge : ()
         Noise variance.
     outputs : int
     weight_scales : () or (L + 1,)
-        The :math:`s_l`, the readout's last. Data fix their product alone.
+        Standard deviations :math:`s_l`, the readout's last. Data determine only their product.
 
     Raises
     ------
@@ -57,17 +59,6 @@ class ConvLinear(Network):
     strides: tuple[int, ...] = eqx.field(
         static=True, converter=partial(_checks.whole_numbers, "strides"), default=1
     )
-    ridge: Float[Array, ""] = eqx.field(
-        converter=partial(_checks.nonnegative, "ridge", ndim=0), kw_only=True
-    )
-    outputs: int = eqx.field(
-        static=True, converter=partial(_checks.whole, "outputs"), default=1, kw_only=True
-    )
-    weight_scales: Float[Array, "*level"] = eqx.field(
-        converter=partial(_checks.positive, "weight_scales", ndim=(0, 1)),
-        default=1.0,
-        kw_only=True,
-    )
 
     def __check_init__(self):
         depth = self.depth
@@ -77,7 +68,6 @@ class ConvLinear(Network):
                 f"channels, masks and strides have {depth}, {len(self.masks)} and "
                 f"{len(self.strides)} entries; give one per layer, and at least one layer"
             )
-        check_scales(self.weight_scales, depth)
 
     @property
     def depth(self) -> int:
@@ -87,15 +77,12 @@ class ConvLinear(Network):
     @property
     def variance(self) -> Float[Array, ""]:
         """Product S of the squared scales of all layers."""
-        return (scales(self.weight_scales, self.depth + 1) ** 2).prod()
+        return (self.scales**2).prod()
 
     def sites(self, inputs: int) -> tuple[int, ...]:
         r"""Count the sites :math:`S_0, ..., S_L` of all layers for ``inputs`` sites of X.
 
-        Raises
-        ------
-        ValueError
-            If a mask is wider than what it looks at.
+        Raises a ValueError if a mask is wider than the layer that it reads.
         """
         sites = [_checks.whole("inputs", inputs)]
         for mask, stride in zip(self.masks, self.steps, strict=True):
@@ -118,12 +105,8 @@ class ConvLinear(Network):
         return (*shapes, (self.outputs, channels[-1], self.sites(inputs[1])[-1]))
 
     def _build(self, inputs, white):
-        shapes = self._shapes(inputs)
-        deviations = scales(self.weight_scales, len(shapes))
-        return tuple(
-            deviation * white(i, shape)
-            for i, (deviation, shape) in enumerate(zip(deviations, shapes, strict=True))
-        )
+        pairs = zip(self.scales, self._shapes(inputs), strict=True)
+        return tuple(scale * white(i, shape) for i, (scale, shape) in enumerate(pairs))
 
     def _forward(self, weights, X):
         hidden = []
@@ -143,10 +126,6 @@ class ConvLinear(Network):
             raise ValueError(f"inputs must be channels and sites of X, got {inputs}")
         return inputs
 
-    @property
-    def _dtype(self):
-        return self.weight_scales.dtype
-
     def check(self, X: ArrayLike) -> Float[Array, "point channel site"]:
         """Convert inputs X to a finite array (n, C_0, S_0) that all masks fit."""
         X = _checks.finite("X", X, ndim=3)
@@ -156,9 +135,9 @@ class ConvLinear(Network):
         return X
 
     def patches(self, X: ArrayLike) -> Float[Array, "point site feature"]:
-        r"""What the units of the first layer see: (n, S_1, C_0 m_1) in units of f.
+        r"""Return what each unit of the first layer reads, (n, S_1, C_0 m_1), in units of f.
 
-        Products of them are the local kernels :math:`K_{ii'}(x, x')`.
+        Inner products of patches are the local kernels :math:`K_{ii'}(x, x')`.
         """
         X = self.check(X)
         m, stride = self.masks[0], self.steps[0]
@@ -170,7 +149,7 @@ class ConvLinear(Network):
     def local_kernels(
         self, X: ArrayLike, Z: ArrayLike | None = None
     ) -> Float[Array, "site site_bis point point_bis"]:
-        r"""Kernels :math:`K_{ii'}(x,x') = S\sum_{ck}x[c,ti+k]x'[c,ti'+k]/C_0m_1`.
+        r"""Return the kernels :math:`K_{ii'}(x,x') = S\sum_{ck}x[c,ti+k]x'[c,ti'+k]/C_0m_1`.
 
         ``X`` is (n, C_0, S_0) and ``Z`` (m, C_0, S_0), X itself by default; the result is
         (S_1, S_1, n, m).

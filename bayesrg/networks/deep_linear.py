@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Deep linear networks: their weights' prior, and their outputs layer by layer."""
+"""Deep linear networks of dense layers."""
 
 from functools import partial
 
@@ -12,17 +12,17 @@ from jaxtyping import Float
 from .. import _checks
 from .._checks import ArrayLike
 from ..kernels import Linear
-from .base import Network, check_scales, scales
+from .base import LinearNetwork
 
 
-class DeepLinear(Network):
+class DeepLinear(LinearNetwork):
     r"""Bayesian deep linear network without biases.
 
     :math:`f = X W_1^T\cdots W_{L+1}^T/\gamma_{out}`, observed as
     :math:`Y = f + \sqrt T\epsilon`, with independent weights
     :math:`W_l[i,j]\sim N(0, s_l^2/N_{l-1})`: white noise times :math:`s_l/\sqrt{N_{l-1}}`. For an
-    intercept, append a constant column to X. ``layers`` are X (n, d), the pre-activations
-    :math:`H_1, ..., H_L` (n, N_l), and the outputs f (n, outputs), which ``apply`` returns.
+    intercept, append a constant column to X. ``layers`` returns X (n, d), the hidden layers
+    :math:`H_1, ..., H_L` (n, N_l) and the outputs f (n, outputs); ``apply`` returns f.
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ class DeepLinear(Network):
     outputs : int
         Columns of Y.
     weight_scales : () or (L + 1,)
-        The :math:`s_l`, standard deviations, the readout's last. Data fix their product alone.
+        Standard deviations :math:`s_l`, the readout's last. Data determine only their product.
     parametrisation : "standard" or "mean_field"
         Mean field divides outputs by :math:`\gamma\sqrt{N_L}` and the noise variance by
         :math:`N_L`, so that feature learning survives at infinite width.
@@ -55,17 +55,6 @@ class DeepLinear(Network):
     widths: tuple[int, ...] = eqx.field(
         static=True, converter=partial(_checks.whole_numbers, "widths")
     )
-    ridge: Float[Array, ""] = eqx.field(
-        converter=partial(_checks.nonnegative, "ridge", ndim=0), kw_only=True
-    )
-    outputs: int = eqx.field(
-        static=True, converter=partial(_checks.whole, "outputs"), default=1, kw_only=True
-    )
-    weight_scales: Float[Array, "*level"] = eqx.field(
-        converter=partial(_checks.positive, "weight_scales", ndim=(0, 1)),
-        default=1.0,
-        kw_only=True,
-    )
     parametrisation: str = eqx.field(static=True, default="standard", kw_only=True)
     richness: Float[Array, ""] = eqx.field(
         converter=partial(_checks.positive, "richness", ndim=0), default=1.0, kw_only=True
@@ -73,7 +62,6 @@ class DeepLinear(Network):
 
     def __check_init__(self):
         _checks.choice("parametrisation", self.parametrisation, ("standard", "mean_field"))
-        check_scales(self.weight_scales, self.depth)
         if self.parametrisation == "mean_field" and not self.widths:
             raise ValueError(
                 "widths is empty, and the mean-field parametrisation scales by the last width; "
@@ -92,13 +80,8 @@ class DeepLinear(Network):
         return len(self.widths)
 
     @property
-    def scales(self) -> Float[Array, " level"]:
-        """Standard deviations :math:`s_l` of all layers, (L + 1,)."""
-        return scales(self.weight_scales, self.depth + 1)
-
-    @property
     def output_scale(self) -> Float[Array, ""]:
-        r"""What outputs are divided by: 1, or :math:`\gamma\sqrt{N_L}` in mean field."""
+        r"""Divisor of the outputs: 1, or :math:`\gamma\sqrt{N_L}` in mean field."""
         if self.parametrisation == "standard":
             return jnp.ones((), self.ridge.dtype)
         return self.richness * np.sqrt(self.widths[-1])
@@ -109,9 +92,10 @@ class DeepLinear(Network):
         return self.ridge if self.parametrisation == "standard" else self.ridge / self.widths[-1]
 
     def standardise(self) -> "DeepLinear":
-        r"""Return the standard network whose data are this one's Y times ``output_scale``.
+        r"""Return the standard network that fits Y times ``output_scale`` as this one fits Y.
 
-        Its noise variance is :math:`T\gamma^2`; order parameter and feature kernels are the same.
+        Its noise variance is :math:`T\gamma^2`. Order parameter and feature kernels are those of
+        this network.
         """
         if self.parametrisation == "standard":
             return self
@@ -121,21 +105,18 @@ class DeepLinear(Network):
         )
 
     def kernel(self, X: ArrayLike, Z: ArrayLike | None = None) -> Array:
-        r"""Prior covariance of an output, :math:`S XZ^T/N_0`, in units of y squared.
+        r"""Return the prior covariance of an output, :math:`S XZ^T/N_0`, in units of y squared.
 
-        ``X`` is (n, d) and ``Z`` (m, d); the result (n, m), or (n, n) without Z. S is the product
-        of the squared scales over the squared ``output_scale``: what an infinitely wide network
-        of the standard parametrisation has as its kernel.
+        ``X`` is (n, d) and ``Z`` (m, d), X itself by default; the result is (n, m). S is the
+        product of the squared scales, divided by the squared ``output_scale``. In the standard
+        parametrisation this is also the kernel of an infinitely wide network.
         """
         X = _checks.inputs("X", X)
         Z = X if Z is None else _checks.columns("Z", _checks.inputs("Z", Z), X.shape[1], "X")
         return self._variance * (X @ Z.T) / X.shape[1]
 
     def input_kernel(self, inputs: int) -> Linear:
-        """Return what `kernel` computes as a `Kernel`, for X with ``inputs`` columns.
-
-        It is the prior of an output at order parameter 1.
-        """
+        """Return the prior covariance of an output as a `Kernel`, for X with ``inputs`` columns."""
         return Linear(self._variance / _checks.whole("inputs", inputs))
 
     @property
@@ -147,10 +128,8 @@ class DeepLinear(Network):
         return tuple(zip(sizes[1:], sizes[:-1], strict=True))
 
     def _build(self, inputs, white):
-        return tuple(
-            scale * white(i, shape) / np.sqrt(shape[1])
-            for i, (scale, shape) in enumerate(zip(self.scales, self._shapes(inputs), strict=True))
-        )
+        pairs = zip(self.scales, self._shapes(inputs), strict=True)
+        return tuple(s * white(i, size) / np.sqrt(size[1]) for i, (s, size) in enumerate(pairs))
 
     def _forward(self, weights, X):
         hidden = []
@@ -158,7 +137,3 @@ class DeepLinear(Network):
             X = X @ W.T
             hidden.append(X)
         return [*hidden[:-1], hidden[-1] / self.output_scale]
-
-    @property
-    def _dtype(self):
-        return self.weight_scales.dtype

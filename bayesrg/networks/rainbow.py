@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rainbow networks: random layers whose weights have a covariance, given or learnt below."""
+"""Rainbow networks: random layers whose weight covariance may depend on the layers below."""
 
 from collections.abc import Callable, Sequence
 
@@ -11,7 +11,7 @@ from jax import Array
 from jaxtyping import Float
 
 from .. import _checks
-from .._activations import Activation, activation_function, one_a_layer
+from .._activations import Activation, activation_function, one_per_layer
 from .._callables import Held, hold
 from .._checks import ArrayLike
 from .base import Network
@@ -20,44 +20,44 @@ Covariance = ArrayLike | Callable | None
 
 
 class Rainbow(Network):
-    r"""Hidden layers :math:`x_l = f_l(W_l x_{l-1})` with rows of weights of given covariance.
+    r"""Random layers :math:`x_l = f_l(W_l x_{l-1})` whose rows of weights have a given covariance.
 
-    :math:`W_l = Z_l R_l^T/\sqrt{N_{l-1}}` with white :math:`Z_l` and :math:`R_lR_l^T = C_l`, so
-    that each row of :math:`W_l` has covariance :math:`C_l/N_{l-1}`. :math:`C_l` may depend on the
-    weights below it. There are no biases and no read-out: the last layer is the feature map, and
-    ``apply`` returns it, (n, N_L), not scaled by width.
+    :math:`W_l = Z_l R_l^T/\sqrt{N_{l-1}}`, where the entries of :math:`Z_l` are standard normal and
+    :math:`R_lR_l^T = C_l`. So each row of :math:`W_l` has covariance :math:`C_l/N_{l-1}`. The
+    covariance :math:`C_l` may depend on the weights of the layers below. There are no biases and no
+    read-out: ``apply`` returns the last layer, (n, N_L), not scaled by its width.
 
     Parameters
     ----------
     widths : tuple of int
         :math:`(N_1, ..., N_L)`, from the inputs up.
     cov : sequence, optional
-        One entry per layer, with q = N_{l-1}: None for the identity; a (q, q) array, the covariance
-        itself, positive definite; a (q, r) array with r other than q, a factor R; or a function
-        of the list of the weights below that returns one of these arrays. A square array is
-        never read as a factor.
+        One entry per layer, with q = N_{l-1}: None for the identity; a (q, q) array, which is the
+        covariance itself and positive definite; a (q, r) array with r other than q, which is a
+        factor R; or a function of the list of the weights below that returns one of these.
     activations : str, callable, or a sequence of one per layer
-        Names as for the kernels, or elementwise functions.
+        Names such as "relu", or elementwise functions.
     jitter : float
-        Added to the diagonal of square arrays, in units of their mean diagonal.
+        Added to the diagonal of (q, q) arrays, in units of their mean diagonal.
 
     Attributes
     ----------
     factors : tuple of (q, r) arrays or None
-        The given covariances' factors R.
+        Factors R of the covariances that were given as arrays.
     rules : tuple of callables or None
+        The covariances that were given as functions.
     activations : tuple of str or Activation
 
     Raises
     ------
     ValueError
-        For a width that is no positive integer, lengths that differ, a covariance of the wrong
-        shape, an asymmetric or singular one, or an unknown activation.
+        For a width that is not a positive integer, lengths that differ, an unknown activation, or a
+        covariance of the wrong shape, not symmetric or singular.
 
     Notes
     -----
-    Factors are Cholesky's: a symmetric root has no gradient where eigenvalues meet, as they do at
-    the identity. Arrays that functions captured are parameters of the network.
+    R is a Cholesky factor, because a symmetric square root has no gradient where eigenvalues are
+    equal, as at the identity. JAX arrays that a function captured are leaves of the network.
 
     References
     ----------
@@ -83,7 +83,7 @@ class Rainbow(Network):
             raise ValueError("widths is empty; a rainbow network needs a hidden layer")
         depth = len(self.widths)
         self.jitter = _checks.number("jitter", jitter, least=0)
-        self.activations = one_a_layer("activations", activations, depth)
+        self.activations = one_per_layer("activations", activations, depth)
         cov = (None,) * depth if cov is None else tuple(_checks.sequence("cov", cov))
         if len(cov) != depth:
             raise ValueError(f"cov has {len(cov)} entries for {depth} layers; give one per layer")
@@ -100,15 +100,12 @@ class Rainbow(Network):
         return len(self.widths)
 
     def _factor(self, layer, C, size):
-        """Factor R (q, r) of the covariance, or the factor, that layer ``layer`` was given."""
+        """Return the factor R (q, r) of layer ``layer``, whose covariance or factor is C."""
         name = f"cov[{layer - 1}]"
         C = _checks.finite(name, C, ndim=2)
+        if size is not None:  # that of layer 1 is known when inputs are
+            _check_rows(layer, C, size)
         q, r = C.shape
-        if size is not None and q != size:
-            raise ValueError(
-                f"{name} has shape {C.shape} and layer {layer} has {size} inputs; give a "
-                f"covariance ({size}, {size}) or a factor ({size}, r)"
-            )
         if q != r:
             return C
         if _checks.known(C):
@@ -129,17 +126,12 @@ class Rainbow(Network):
         return jnp.linalg.cholesky(C + self.jitter * jnp.trace(C) / q * jnp.eye(q, dtype=C.dtype))
 
     def _root(self, layer, below, q):
-        """Root R (q, r) of the covariance of layer ``layer``, or None, over the weights below."""
+        """Return R (q, r) of layer ``layer`` from the weights ``below``; None for the identity."""
         rule, R = self.rules[layer - 1], self.factors[layer - 1]
         if rule is not None:
             C = rule(list(below))
             return None if C is None else self._factor(layer, C, q)
-        if R is not None and R.shape[0] != q:
-            raise ValueError(
-                f"cov[{layer - 1}] has {R.shape[0]} rows and layer {layer} has {q} inputs; give "
-                "one row per input"
-            )
-        return R
+        return R if R is None else _check_rows(layer, R, q)
 
     def _shapes(self, inputs):
         sizes = (*inputs, *self.widths)
@@ -155,11 +147,11 @@ class Rainbow(Network):
         return tuple(weights)
 
     def white_shapes(self, inputs: int) -> tuple[tuple[int, int], ...]:
-        """Shapes (N_l, r_l) of the white noise of all layers, for ``inputs`` columns of X.
+        """Return the shapes (N_l, r_l) of the white noise, one per layer.
 
-        Covariances that depend on weights are computed once from drawn ones, on the host, and
-        checked, which a compiled model can no longer do. If they depend on traced values as
-        well, only shapes are checked.
+        ``inputs`` is the number of columns of X. Covariances that depend on weights are computed
+        and checked here once, for random weights, because a compiled model cannot check them. If
+        they also depend on traced values, only their shapes are checked.
         """
         inputs, shapes = self._size(inputs), []
         rng = np.random.default_rng(0)
@@ -181,3 +173,13 @@ class Rainbow(Network):
             X = activation_function(activation)(X @ W.T)
             hidden.append(X)
         return hidden
+
+
+def _check_rows(layer, C, size):
+    """Return a covariance or factor C of a layer; raise unless it has one row per input."""
+    if len(C) != size:
+        raise ValueError(
+            f"cov[{layer - 1}] has shape {C.shape} and layer {layer} has {size} inputs; give a "
+            f"covariance ({size}, {size}) or a factor ({size}, r)"
+        )
+    return C

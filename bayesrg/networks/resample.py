@@ -10,13 +10,21 @@ from jax import Array, random
 from jaxtyping import Float
 
 from .. import _checks
-from .._activations import activation_function, one_a_layer
+from .._activations import activation_function, one_per_layer
 from .._checks import ArrayLike
 from .._linalg import svd
 
 
 class Alignment(NamedTuple):
-    """Rotation (p, p_new) from features of one network to another's, and its relative error ()."""
+    """Result of `procrustes`.
+
+    Attributes
+    ----------
+    rotation : (p, p')
+        Matrix that turns features of the second network into those of the first.
+    error : ()
+        Mean squared difference that is left, divided by the mean square of the first's features.
+    """
 
     rotation: Array
     error: Array
@@ -25,9 +33,18 @@ class Alignment(NamedTuple):
 class Resampled(NamedTuple):
     """Result of `resample`.
 
-    ``weights`` are L matrices, ``readout`` (c, p_new) or None, ``rotations`` L matrices
-    (p_l, p_new_l), ``errors`` (L,) the alignment errors on the inputs that fixed the rotations
-    and ``held_out`` (L,) those on other inputs, or None.
+    Attributes
+    ----------
+    weights : tuple of L matrices
+        Weights of the new network.
+    readout : (c, p_L') or None
+        The turned read-out, if one was given.
+    rotations : tuple of L matrices (p_l, p_l')
+        Rotations from the new features of each layer to the trained ones.
+    errors : (L,)
+        Alignment errors on the inputs that fixed the rotations.
+    held_out : (L,) or None
+        Alignment errors on ``X_test``.
     """
 
     weights: tuple[Array, ...]
@@ -40,10 +57,9 @@ class Resampled(NamedTuple):
 def weight_covariance(W: ArrayLike) -> Float[Array, "unit unit_bis"]:
     r"""Estimate the covariance :math:`\hat C = (N_{l-1}/N_l) W^TW` of the rows of weights.
 
-    Returned is (N_{l-1}, N_{l-1}), for ``W`` (N_l, N_{l-1}).
-
-    Rows of W have covariance :math:`\hat C/N_{l-1}`, as in `Rainbow`; its rank is at most N_l.
-    Average over several networks only after `procrustes` has aligned them (arXiv 2305.18512).
+    ``W`` is (N_l, N_{l-1}) and the result (N_{l-1}, N_{l-1}). Rows of W have covariance
+    :math:`\hat C/N_{l-1}`, as in `Rainbow`. The rank of the estimate is at most N_l. Average over
+    several networks only after `procrustes` has aligned them (arXiv 2305.18512).
     """
     W = _checks.finite("W", W, ndim=2)
     if not W.size:
@@ -51,27 +67,22 @@ def weight_covariance(W: ArrayLike) -> Float[Array, "unit unit_bis"]:
     return _checks.defined("W", W.shape[1] / W.shape[0] * W.T @ W)
 
 
-def _pair(H, H_new):
-    H, H_new = _checks.finite("H", H, ndim=2), _checks.finite("H_new", H_new, ndim=2)
-    if H.shape[0] != H_new.shape[0]:
-        raise ValueError(
-            f"H has {H.shape[0]} rows and H_new {H_new.shape[0]}; give the features of both "
-            "networks at the same inputs"
-        )
-    return H, H_new * np.sqrt(H.shape[1] / H_new.shape[1])
-
-
 def procrustes(H: ArrayLike, H_new: ArrayLike) -> Alignment:
     r"""Find the rotation that brings the features of one network closest to another's.
 
-    With :math:`M = H^TH'/n = USV^T` it is :math:`A = UV^T`, of thin singular vectors. Its error
-    on these inputs is :math:`(\mathrm{tr}\,E hh^T + \mathrm{tr}\,E h'h'^T - 2\|M\|_*)
-    /\mathrm{tr}\,E hh^T`, with :math:`H'` scaled by :math:`\sqrt{p/p'}` first.
+    The rotation is :math:`A = UV^T`, from the thin singular value decomposition
+    :math:`H^TH' = USV^T`, where :math:`H'` is ``H_new`` times :math:`\sqrt{p/p'}`. Its error is
+    :math:`(E\|h\|^2 + E\|h'\|^2 - 2 E h^TAh')/E\|h\|^2`: 0 for equal features and about 2 for
+    unrelated ones. For :math:`p' \le p` this is the relative mean of :math:`\|Ah' - h\|^2`, for
+    :math:`p' \ge p` that of :math:`\|h' - A^Th\|^2`. On these inputs the error is too small, since
+    they fix the rotation.
 
     Parameters
     ----------
-    H : (n, p) features of the reference network
-    H_new : (n, p') features of the other, at the same inputs
+    H : (n, p)
+        Features of the reference network.
+    H_new : (n, p')
+        Features of the other network at the same inputs.
 
     Returns
     -------
@@ -80,53 +91,19 @@ def procrustes(H: ArrayLike, H_new: ArrayLike) -> Alignment:
     Raises
     ------
     ValueError
-        For different numbers of rows.
+        For different numbers of rows, or features that are zero.
 
     References
     ----------
     arXiv 2305.18512.
     """
-    H, scaled = _pair(H, H_new)
-    U, _, Vt = svd(H.T @ scaled)
-    return Alignment(U @ Vt, alignment_error(H, H_new, U @ Vt))
-
-
-def alignment_error(H: ArrayLike, H_new: ArrayLike, rotation: ArrayLike) -> Float[Array, ""]:
-    r"""Measure how far features differ after a rotation, in units of their mean square.
-
-    It is :math:`(E\|h\|^2 + E\|h'\|^2 - 2 E h^TAh')/E\|h\|^2` with :math:`h'` scaled by
-    :math:`\sqrt{p/p'}`: for :math:`p' \le p` the mean of :math:`\|Ah' - h\|^2`, for
-    :math:`p' \ge p` that of :math:`\|h' - A^Th\|^2`. Give inputs that did not fix the rotation.
-
-    Parameters
-    ----------
-    H, H_new : (n, p) and (n, p'), features of the two networks at the same inputs
-    rotation : (p, p'), from `procrustes`
-
-    Returns
-    -------
-    (), 0 for equal features, about 2 for unrelated ones
-
-    Raises
-    ------
-    ValueError
-        For shapes that do not fit.
-
-    References
-    ----------
-    arXiv 2305.18512.
-    """
-    H, H_new = _pair(H, H_new)
-    shape = H.shape[1], H_new.shape[1]
-    rotation = _checks.shaped("rotation", rotation, shape, "the rotation of procrustes(H, H_new)")
-    square = (H**2).sum()
-    if _checks.known(square) and not square > 0:
+    H, H_new = _checks.finite("H", H, ndim=2), _checks.finite("H_new", H_new, ndim=2)
+    if len(H) != len(H_new):
         raise ValueError(
-            "features H, of X or X_test, are zero at all inputs, and errors are in units of their "
-            "mean square"
+            f"H has {len(H)} rows and H_new {len(H_new)}; give the features of both networks at "
+            "the same inputs"
         )
-    error = (square + (H_new**2).sum() - 2 * ((H @ rotation) * H_new).sum()) / square
-    return _checks.defined("H, H_new or rotation", error)
+    return _align(H, H_new)
 
 
 def resample(
@@ -141,24 +118,26 @@ def resample(
 ) -> Resampled:
     r"""Draw a network whose layers have the weight covariances of a trained one.
 
-    Layer 1 is drawn with rows of covariance :math:`W_1^TW_1/N_1`. Every further layer is drawn
-    in the coordinates of the trained network, and turned into those of the new one by the
-    rotation that aligns the features below it, times :math:`\sqrt{N_l/N'_l}`. The read-out is
-    turned, not drawn.
+    The rows of layer 1 are drawn with covariance :math:`W_1^TW_1/N_1`. The rows of each further
+    layer are drawn in the same way, for the features of the trained network below it. They are
+    then turned to match the new features: multiplied by the rotation of `procrustes` and by
+    :math:`\sqrt{N_l/N'_l}`. The read-out is turned but not drawn.
 
     Parameters
     ----------
     weights : sequence of (N_l, N_{l-1})
-        Of the hidden layers of the trained network, without biases.
+        Weights of the hidden layers of the trained network, which has no biases.
     X : (n, d)
-        Inputs that fix the rotations; more than the widths.
+        Inputs that fix the rotations; n should be larger than the widths.
     activations : str, callable, or a sequence of one per layer
+        Activations of the trained network.
     key : JAX key, or int
     widths : (L,), optional
-        Of the new network; by default the same.
+        Widths of the new network; by default those of the trained one.
     readout : (c, N_L), optional
+        Read-out of the trained network.
     X_test : (m, d), optional
-        Inputs for ``held_out``: errors on X itself are too small.
+        Inputs for ``held_out``. Alignment errors on X itself are too small.
 
     Returns
     -------
@@ -181,48 +160,73 @@ def resample(
     depth = len(weights)
     if depth == 0:
         raise ValueError("weights is empty; give the matrices of the hidden layers")
-    activations = one_a_layer("activations", activations, depth)
-    widths = [W.shape[0] for W in weights] if widths is None else widths
+    activations = one_per_layer("activations", activations, depth)
+    widths = [len(W) for W in weights] if widths is None else widths
     widths = _checks.whole_numbers("widths", widths)
     if len(widths) != depth:
         raise ValueError(f"widths has {len(widths)} entries for {depth} layers; give one per layer")
     X = _checks.inputs("X", X)
     sets = [X] if X_test is None else [X, _checks.inputs("X_test", X_test)]
     _checks.columns("X_test", sets[-1], X.shape[1], "X")
+    sizes = [X.shape[1], *map(len, weights)]
+    for i, W in enumerate(weights):
+        _checks.shaped(f"weights[{i}]", W, (len(W), sizes[i]), "(N_l, N_{l-1}) from the inputs up")
+    if readout is not None:
+        shape = *np.shape(readout)[:1], sizes[-1]
+        readout = _checks.shaped("readout", readout, shape, "one column per unit of the last layer")
     key = _checks.random_key(key)
-    old, new = list(sets), list(sets)
+
+    old, new = sets, sets  # features of both networks, at X and at X_test
     drawn, rotations, errors = [], [], []
-    for l, (W, width, name) in enumerate(zip(weights, widths, activations, strict=True)):  # noqa: E741
-        if W.shape[1] != old[0].shape[1]:
-            raise ValueError(
-                f"weights[{l}] has shape {W.shape} and gets {old[0].shape[1]} inputs; give "
-                "matrices (N_l, N_{l-1}), from the inputs up"
-            )
+    for W, width, name in zip(weights, widths, activations, strict=True):
         key, part = random.split(key)
         V = _draw(part, W, width)
-        if l:
-            V = V @ rotations[-1] * np.sqrt(rotations[-1].shape[0] / rotations[-1].shape[1])
-        activation = activation_function(name)
-        old, new = [activation(H @ W.T) for H in old], [activation(H @ V.T) for H in new]
-        rotation, error = procrustes(old[0], new[0])
-        further = [alignment_error(H, G, rotation) for H, G in zip(old[1:], new[1:], strict=True)]
+        if rotations:
+            V = _turned(V, rotations[-1])
+        f = activation_function(name)
+        old, new = [f(H @ W.T) for H in old], [f(H @ V.T) for H in new]
+        rotation, error = _align(old[0], new[0])
+        further = [_error(H, G, rotation) for H, G in zip(old[1:], new[1:], strict=True)]
         drawn.append(V)
         rotations.append(rotation)
         errors.append([error, *further])
-    if readout is not None:
-        readout = _checks.finite("readout", readout, ndim=2)
-        if readout.shape[1] != weights[-1].shape[0]:
-            raise ValueError(
-                f"readout has shape {readout.shape} and the last layer {weights[-1].shape[0]} "
-                "units; give (c, N_L)"
-            )
-        readout = readout @ rotations[-1] * np.sqrt(weights[-1].shape[0] / widths[-1])
+
     errors = jnp.asarray(errors)
     held_out = None if X_test is None else errors[:, 1]
+    readout = readout if readout is None else _turned(readout, rotations[-1])
     return Resampled(tuple(drawn), readout, tuple(rotations), errors[:, 0], held_out)
 
 
 def _draw(key, W, rows):
     """Draw rows of covariance W^T W / N."""
     _, singular, Qt = svd(W)
-    return random.normal(key, (rows, singular.size), W.dtype) * singular @ Qt / np.sqrt(W.shape[0])
+    return random.normal(key, (rows, singular.size), W.dtype) * singular @ Qt / np.sqrt(len(W))
+
+
+def _turned(A, rotation):
+    """Return rows A (m, p) that act on trained features, for the new features (m, p')."""
+    p, p_new = rotation.shape
+    return A @ rotation * np.sqrt(p / p_new)
+
+
+def _align(H, H_new):
+    """`procrustes` without checks."""
+    U, _, Vt = svd(H.T @ _scaled(H, H_new))
+    return Alignment(U @ Vt, _error(H, H_new, U @ Vt))
+
+
+def _scaled(H, H_new):
+    """Features ``H_new`` (n, p'), scaled so that their sum of squares is comparable to H's."""
+    return H_new * np.sqrt(H.shape[1] / H_new.shape[1])
+
+
+def _error(H, H_new, rotation):
+    """Relative mean squared difference of features H and ``H_new`` after a rotation."""
+    H_new, square = _scaled(H, H_new), (H**2).sum()
+    if _checks.known(square) and not square > 0:
+        raise ValueError(
+            "features H, of X or X_test, are zero at all inputs, and errors are in units of their "
+            "mean square"
+        )
+    error = (square + (H_new**2).sum() - 2 * ((H @ rotation) * H_new).sum()) / square
+    return _checks.defined("H or H_new", error)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training by gradient descent, for networks whose learnt weights are to be studied."""
+"""Training of networks by gradient descent, with snapshots of the weights on the way."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -16,9 +16,16 @@ from .._trajectory import optax_descent, position, run
 class Trained(NamedTuple):
     """Result of `train`.
 
-    ``params`` are the last parameters, ``loss`` (epochs,) the mean loss of each epoch, and
-    ``snapshots`` the parameters at the epochs ``at`` (k,), stacked along a new first axis;
-    epoch 0 is the start.
+    Attributes
+    ----------
+    params : pytree
+        Parameters at the end.
+    loss : (epochs,)
+        Mean loss of each epoch.
+    snapshots : pytree
+        Parameters at the epochs ``at``, stacked along a new first axis.
+    at : (k,)
+        Epochs of the snapshots; 0 is the start.
     """
 
     params: object
@@ -39,27 +46,29 @@ def train(
     batch: int | None = None,
     every: int | None = None,
 ) -> Trained:
-    """Train a network on the mean squared error, halved.
+    """Train a network by least squares; the loss is half the mean squared error.
 
     Parameters
     ----------
     apply : callable
-        From ``params`` and inputs (b, d) to outputs, of the shape of the targets. Arrays that it
-        or ``optimizer`` captured may be traced.
+        From ``params`` and inputs (b, d) to outputs (b,) or (b, c). Arrays that it or
+        ``optimizer`` captured may be traced.
     params : pytree
-        Where training starts.
+        Parameters at the start.
     X : (n, d)
     y : (n,) or (n, c)
     optimizer : optax.GradientTransformation
+        Such as ``optax.adam(1e-3)``.
     epochs : int
         Passes over the data.
     key : JAX key, or int
-        For the order of the data. An ensemble is `jax.vmap` over keys, or over ``params``.
+        For the order of the points, which is new in every epoch. For an ensemble use `jax.vmap`
+        over keys, or over ``params``.
     batch : int, optional
-        Points per step; by default all. Points left over after whole batches of an epoch are not
-        used in it; every epoch has a new order.
+        Points per step; by default all. If ``batch`` does not divide n, each epoch leaves out the
+        points after its last whole batch.
     every : int, optional
-        Epochs between snapshots, a divisor of ``epochs``; by default all: start and end.
+        Epochs between snapshots, a divisor of ``epochs``; by default only start and end are kept.
 
     Returns
     -------
@@ -68,8 +77,8 @@ def train(
     Raises
     ------
     ValueError
-        For sizes out of range, outputs of another shape than the targets, or a loss that is no
-        longer finite; under `jax.vmap` or `jax.jit` only ``loss`` shows the last.
+        For sizes out of range, outputs of another shape than the targets, or a loss that becomes
+        infinite or nan. Under `jax.vmap` or `jax.jit` the last cannot raise: look at ``loss``.
     """
     X = _checks.inputs("X", X)
     n = X.shape[0]

@@ -27,7 +27,7 @@ def plot_mode_residuals(
     dt : DataTree
         Has a group with the variable remaining (algorithm, step, mode), and maybe draw: the
         fraction of each mode that is not yet learnt, as
-        `bayesrg.dynamics.LinearDynamics.remaining` returns it. Absolute values are drawn.
+        `bayesrg.dynamics.linear.LinearDynamics.remaining` returns it. Absolute values are drawn.
     group : str
         Group of the theory.
     experiment : str, optional

@@ -255,4 +255,4 @@ def chained(name, weights, inputs):
 
 def resolved(name, activations, layers):
     """Resolve one activation for all layers, or one for each."""
-    return tuple(map(_activations.resolve, _activations.one_a_layer(name, activations, layers)))
+    return tuple(map(_activations.resolve, _activations.one_per_layer(name, activations, layers)))
