@@ -80,7 +80,7 @@ def dyson(
     loc, beta = _checks.finite("loc", loc, ndim=0), _checks.nonnegative("beta", beta, ndim=0)
     if (rate is None) == (slope is None):
         raise ValueError(
-            "give either rate, of a quadratic potential, or slope, the derivative of V"
+            "give rate of a quadratic potential, or slope, the derivative of V"
         )
     if _checks.choice("method", method, ("matrix", "implicit")) == "matrix":
         if not _checks.known(beta) or float(beta) != 1:
