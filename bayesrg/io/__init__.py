@@ -4,6 +4,7 @@
 from .labels import flow_to_datatree, label, to_datatree
 from .runs import SaveError, open_run, save
 from .runs import claim as claim
+from .trajectory import trajectory
 from .weights import load_weights
 from .weights import tensors as tensors
 
