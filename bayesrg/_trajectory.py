@@ -172,11 +172,17 @@ def _starts(algorithm, x0, chains):
     """
 
     def fits(x):
+        """Whether a step keeps the shapes of the state that starts at x."""
+
+        def both(x):
+            state = algorithm.init(x)
+            return state, algorithm.step(state, random.key(0))[0]
+
         try:
-            jax.eval_shape(lambda x: algorithm.step(algorithm.init(x), random.key(0)), x)
+            old, new = jax.eval_shape(both, x)
         except (TypeError, ValueError, IndexError):
             return False
-        return True
+        return jax.tree.map(jnp.shape, old) == jax.tree.map(jnp.shape, new)
 
     leading = {jnp.shape(v)[:1] for v in jax.tree.leaves(x0)} == {(chains,)}
     if leading and fits(jax.tree.map(lambda v: v[0], x0)):

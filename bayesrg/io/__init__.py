@@ -16,4 +16,5 @@ __all__ = [
     "open_run",
     "save",
     "to_datatree",
+    "trajectory",
 ]
