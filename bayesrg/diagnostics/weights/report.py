@@ -83,6 +83,7 @@ def report(
           entries, .386 for independent levels
         - bulk_s: s refitted to the levels below the edge, see `bulk`
         - hill, hill_low, hill_high: exponent of the tail and its 89 % interval, see `hill`
+        - levels (layer, level): the levels, largest first, padded with nan
         - change: norm of the change from ``initial`` over the norm of ``initial``
 
         Attributes: ``skipped`` says which tensors were left out, and why; ``convolutions`` which
@@ -117,6 +118,9 @@ def report(
 
     names = list(next(iter(rows.values())))
     data = {n: [row[n] for row in rows.values()] for n in names}
+    levels = data.pop("levels")
+    widest = max(map(len, levels))
+    padded = [np.pad(v, (0, widest - len(v)), constant_values=np.nan) for v in levels]
     found = xr.Dataset(
         {
             n: (("layer", "tail") if np.ndim(v[0]) else "layer", np.array(v))
@@ -124,6 +128,7 @@ def report(
         },
         coords={"layer": list(rows), "tail": _TAIL},
     )
+    found["levels"] = ("layer", "level"), np.stack(padded)
     return found.assign_attrs(skipped=", ".join(skipped), convolutions=", ".join(reshaped))
 
 
@@ -162,7 +167,7 @@ def _row(name, W, null, key):
     largest = null.tails["ratio"][1] / found["ratio"] * levels[-1]
     fitted = bulk(levels[levels > 0], W.shape)
     tail = hill(levels[levels > 0], max(1, min(_HILL, len(levels) // 10)), key=key)
-    row = {"rows": W.shape[0], "columns": W.shape[1], "s": s}
+    row = {"levels": levels[::-1], "rows": W.shape[0], "columns": W.shape[1], "s": s}
     for n, value in found.items():
         row |= {n: value, f"{n}_null": null.tails[n]}
     edge = s**2 * (np.sqrt(W.shape[0]) + np.sqrt(W.shape[1])) ** 2
