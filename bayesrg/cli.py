@@ -376,7 +376,7 @@ def _print_weights(name, found):
             str(int(row["above"])),
             beside(row, "distance", 3),
             beside(row, "r", 3),
-            f"{float(row['hill']):.2f} ({float(row['hill_low']):.1f}, {float(row['hill_high']):.1f})",
+            "{:.2f} ({:.1f}, {:.1f})".format(*(row[n] for n in ("hill", "hill_low", "hill_high"))),
         )
     Console(width=140).print(table)
     for text in ("skipped", "convolutions"):

@@ -214,7 +214,9 @@ def test_a_boltzmann_machine_that_cannot_be_normalised_says_so():
     [
         (lambda: teacher(1.9, 16), "exceeds the stability limit 1.684"),
         (
-            lambda: dynamics.teacher_student(jnp.ones((2, 3)), noise=1.0, learning_rate=0.1, batch=2),
+            lambda: dynamics.teacher_student(
+                jnp.ones((2, 3)), noise=1.0, learning_rate=0.1, batch=2
+            ),
             "square",
         ),
         (

@@ -79,9 +79,7 @@ def dyson(
     dt = _checks.positive("dt", dt, ndim=0)
     loc, beta = _checks.finite("loc", loc, ndim=0), _checks.nonnegative("beta", beta, ndim=0)
     if (rate is None) == (slope is None):
-        raise ValueError(
-            "give rate of a quadratic potential, or slope, the derivative of V"
-        )
+        raise ValueError("give rate of a quadratic potential, or slope, the derivative of V")
     if _checks.choice("method", method, ("matrix", "implicit")) == "matrix":
         if not _checks.known(beta) or float(beta) != 1:
             raise ValueError(

@@ -9,11 +9,12 @@ from jax import Array, random
 from jaxtyping import Float
 
 from .. import _checks
+from .._checks import ArrayLike
 from .._trajectory import DIVERGED, GO, Algorithm, Info, State
 from .teacher_student import Simulation, Target, below_limit
 
 
-def lattice(sites: int, mass: float) -> np.ndarray:
+def lattice(sites: int, mass: ArrayLike) -> np.ndarray:
     r"""Return the kernel K (N, N) of a free scalar field on a ring of N sites.
 
     Its diagonal is :math:`2 + m^2`, neighbours have -1. The eigenvalues are
@@ -37,14 +38,14 @@ def lattice(sites: int, mass: float) -> np.ndarray:
 def gaussian_rbm(
     kernel,
     *,
-    learning_rate: float,
+    learning_rate: ArrayLike,
     batch: int,
     key: Array | int,
     hidden: int | None = None,
-    scale: float = 3.0,
-    hidden_scale: float = 1.0,
+    scale: ArrayLike = 3.0,
+    hidden_scale: ArrayLike = 1.0,
     sweeps: int | None = None,
-    start_scale: float = 0.1,
+    start_scale: ArrayLike = 0.1,
 ) -> Simulation:
     r"""Return the training of a Gaussian RBM on a Gaussian target :math:`N(0, K^{-1})`.
 

@@ -48,8 +48,8 @@ def below_limit(rate, limit):
 def teacher_student(
     teacher: ArrayLike,
     *,
-    noise: float,
-    learning_rate: float,
+    noise: ArrayLike,
+    learning_rate: ArrayLike,
     batch: int,
     noise_in: str = "labels",
 ) -> Simulation:

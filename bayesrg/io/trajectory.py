@@ -6,12 +6,13 @@ import numpy as np
 import xarray as xr
 
 from .. import _checks
+from .._checks import ArrayLike
 from .._trajectory import Trajectory
 from .labels import to_datatree
 
 
 def trajectory(
-    found: Trajectory, learning_rate: float | None = None, burn_in: int | None = None
+    found: Trajectory, learning_rate: ArrayLike | None = None, burn_in: int | None = None
 ) -> xr.DataTree:
     """Label what a run recorded, as a path in time or as draws of a stationary law.
 

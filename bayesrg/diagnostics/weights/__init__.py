@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Spectra of weights: levels and their groups, bulk and outliers, noise of training, and a report."""
+"""Spectra of weights: levels and groups, bulk and outliers, noise of training, and a report."""
 
 from .bulk import bulk, hill, outliers
 from .levels import groups, spectra

@@ -103,8 +103,8 @@ def outliers(
     shape: tuple[int, int],
     null: ArrayLike,
     *,
-    s: float | None = None,
-    margin: float = 0.05,
+    s: ArrayLike | None = None,
+    margin: ArrayLike = 0.05,
 ) -> Outliers:
     r"""Count the levels above those of independent entries, and say what perturbation lifts them.
 

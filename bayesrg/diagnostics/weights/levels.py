@@ -28,8 +28,8 @@ def spectra(
     Parameters
     ----------
     W : array (..., M, N), pytree of arrays, or DataTree
-        One matrix, or more along leading axes draw, or chain and draw. Every array of a pytree, such
-        as ``Trained.snapshots``, is one layer. Integers are converted, complex weights refused.
+        One matrix, or more along leading axes draw, or chain and draw. Every array of a pytree,
+        such as ``Trained.snapshots``, is one layer. Integers are converted, complex weights refused.
     kind : str
         - "gram": eigenvalues of W^T W, and of W W^T where M < N;
         - "singular": singular values of W;
@@ -49,9 +49,9 @@ def spectra(
         For a group ``weight_spectrum``: ``levels`` (..., layer, level) with the largest first,
         ``spacings`` (..., layer, spacing), ``ratios`` (..., layer, ratio), ``edge`` (..., layer) of
         the law of Marchenko and Pastur for independent entries of the same standard deviation (of
-        the semicircle law for "symmetric"), ``group`` (layer, level) from `groups`, ``n_zero`` (layer)
-        the number of levels of W^T W that are zero, ``rows`` and ``columns`` (layer). Layers with
-        fewer levels are padded with nan.
+        the semicircle law for "symmetric"), ``group`` (layer, level) from `groups`, ``n_zero``
+        (layer) the number of levels of W^T W that are zero, ``rows`` and ``columns`` (layer).
+        Layers with fewer levels are padded with nan.
 
     Raises
     ------
@@ -94,7 +94,10 @@ def spectra(
     found = found.assign_coords(layer=list(layers))
     found["group"] = (
         ("layer", "level"),
-        [groups(found["levels"].isel(layer=i), degeneracies) for i in range(len(layers))],
+        [
+            groups(found["levels"].isel(layer=i).to_numpy(), degeneracies)
+            for i in range(len(layers))
+        ],
     )
     return found.assign_attrs(kind=kind)
 
@@ -103,7 +106,7 @@ def named_arrays(W):
     """Return the arrays of a pytree by name; a single array is called W."""
     if hasattr(W, "shape"):
         return {"W": W}
-    if isinstance(W, Mapping) and all(hasattr(v, "shape") for v in W.values()):
+    if W and isinstance(W, Mapping) and all(hasattr(v, "shape") for v in W.values()):
         return dict(W)  # in the order of the mapping
     leaves = jax.tree.leaves_with_path(W)
     if not leaves:
@@ -134,8 +137,8 @@ def real_matrices(name, W, dims=None):
     if bad.size:
         at = ", ".join(f"{d} {i}" for d, i in zip(dims, bad[0].tolist(), strict=False))
         raise ValueError(
-            f"{name}: weights contain {len(bad)} non-finite values{' at ' * bool(at)}{at}: training "
-            "diverged?"
+            f"{name}: weights contain {len(bad)} non-finite values{' at ' * bool(at)}{at}: "
+            "training diverged?"
         )
     return W, dims
 
@@ -178,9 +181,10 @@ def _symmetric(name, W):
 
 def _without_zeros(name, levels, zero, drop):
     """Replace levels that are zero by nan, and cut those that are zero in all matrices."""
-    if zero.sum(-1).max() > 1 and not drop:
+    most = int(zero.sum(-1).max())
+    if most > 1 and not drop:
         raise ValueError(
-            f"X has {int(zero.sum(-1).max())} structural zero eigenvalues; pass drop_zero=True (of {name})"
+            f"{name}: X has {most} structural zero eigenvalues; pass drop_zero=True to drop them"
         )
     if not drop:
         return levels
@@ -199,7 +203,7 @@ def _padded(values, width):
 
 
 def groups(
-    levels: ArrayLike, degeneracies: Sequence[int] | None = None, *, gap: float = 6.0
+    levels: ArrayLike, degeneracies: Sequence[int] | None = None, *, gap: ArrayLike = 6.0
 ) -> np.ndarray:
     """Return the number of the group of each level, (n,), counted from the largest level.
 

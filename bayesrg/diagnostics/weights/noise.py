@@ -26,9 +26,9 @@ class Noise(NamedTuple):
 def noise_by_width(
     summary: xr.Dataset,
     *,
-    learning_rate: float,
-    relaxation: float = 1.0,
-    curvature: float | None = None,
+    learning_rate: ArrayLike,
+    relaxation: ArrayLike = 1.0,
+    curvature: ArrayLike | None = None,
 ) -> Noise:
     r"""Return the noise of a stationary run from the widths of the groups of levels.
 
@@ -78,7 +78,7 @@ def noise_by_width(
     return Noise(float(factor * weight @ v), float(factor / np.sqrt((dv**-2).sum())))
 
 
-def noise_by_variation(W: ArrayLike, *, dt: float) -> Noise:
+def noise_by_variation(W: ArrayLike, *, dt: ArrayLike) -> Noise:
     r"""Return the noise from the changes of weights, whether the run is stationary or not.
 
     Of the change of each weight the part that is linear in the weight, its drift, is removed by
@@ -123,17 +123,17 @@ def noise_by_variation(W: ArrayLike, *, dt: float) -> Noise:
 
 def effective_temperature(
     gradients: ArrayLike,
-    noise_variance: float,
+    noise_variance: ArrayLike,
     *,
-    learning_rate: float,
+    learning_rate: ArrayLike,
     batch: int,
-    langevin: float = 0.0,
-    curvature: float = 1.0,
+    langevin: ArrayLike = 0.0,
+    curvature: ArrayLike = 1.0,
 ) -> float:
     r"""Predict the temperature of SGD relative to the posterior, for whitened linear regression.
 
-    It is :math:`[T + \frac{\alpha n}{2B}\frac{G}{s^2}]\frac{2}{2 - \alpha\gamma'}`. One means that the
-    weights are spread as under the posterior with a flat prior.
+    It is :math:`[T + \frac{\alpha n}{2B}\frac{G}{s^2}]\frac{2}{2 - \alpha\gamma'}`. At one the weights
+    are spread as under the posterior with a flat prior.
 
     Parameters
     ----------
@@ -184,8 +184,8 @@ def spectral_temperature(
 ) -> Noise:
     r"""Return how much hotter a chain of weights is than the posterior, from its levels.
 
-    The levels are those of :math:`V_g^T(W^TW - \hat X)V_g`, with the right singular vectors V_g of a
-    group of levels of :math:`\hat W`. Raw levels would be wrong: the split of the levels of
+    The levels are those of :math:`V_g^T(W^TW - \hat X)V_g`, with the right singular vectors V_g of
+    a group of levels of :math:`\hat W`. Raw levels would be wrong: the split of the levels of
     :math:`\hat W` adds to both widths, and gives (T + 1)/2 in place of T.
 
     Parameters

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Report on the weights of a trained network: every matrix against matrices of independent entries."""
+"""Report on weights of a trained network: each matrix against those of independent entries."""
 
 from collections.abc import Iterator, Mapping
 
@@ -35,7 +35,7 @@ def matrices(
     for name, value in pairs:
         axes = np.ndim(value)
         if axes < 2:
-            yield name, None, f"{axes} axes"
+            yield name, None, "scalar" if axes == 0 else "vector"
         elif axes > 2 and not convolutions:
             yield name, None, "convolution"
         else:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Does training depend on learning rate and batch size through their ratio alone?"""
+"""Comparison of training runs by their ratio of learning rate to batch size."""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -18,8 +18,8 @@ def linear_scaling_report(runs: Sequence[Mapping], *, quantity: str = "ratio") -
 
     The rule of linear scaling says that runs agree at equal :math:`\alpha/B` and equal time
     :math:`\alpha\times` steps. Early training follows time alone, whatever the noise: runs at equal
-    time and **different** :math:`\alpha/B` are the control. If these agree as well, the pairs are no
-    evidence for the rule.
+    time and **different** :math:`\alpha/B` are the control. If these agree as well, the pairs are
+    no evidence for the rule.
 
     Parameters
     ----------

@@ -12,6 +12,7 @@ from scipy import stats
 from scipy.special import gammaln, logsumexp
 
 from ... import _checks
+from ..._checks import ArrayLike
 from ...ensembles import spacing_ratios
 
 STATISTICS = ("mean", "sd", "eti_low", "eti_high", "ess", "r_hat")
@@ -21,7 +22,7 @@ _INTERVAL = np.array([0.055, 0.945])
 
 
 def summary(
-    spectra: xr.Dataset, *, key: Array | int, gap: float = 6.0, resamples: int = 200
+    spectra: xr.Dataset, *, key: Array | int, gap: ArrayLike = 6.0, resamples: int = 200
 ) -> xr.Dataset:
     r"""Describe each group of levels: its place and width, and how its levels repel each other.
 
@@ -43,8 +44,8 @@ def summary(
         interval, ess and r_hat. What a group is too small for is nan.
 
         - level: mean of the group's levels
-        - sigma: width of the `bayesrg.ensembles.CoulombGas` of the group, with its own centre in each
-          matrix; of a single level its standard deviation
+        - sigma: width of the `bayesrg.ensembles.CoulombGas` of the group, with its own centre in
+          each matrix; of a single level its standard deviation
         - spacing: mean spacing
         - r: mean ratio of neighbouring spacings, of three or more levels
         - distance: largest difference of distribution functions between spacings and the Wigner
@@ -106,15 +107,15 @@ def summary(
 
 
 def _warn_if_close(x, group, gap):
-    """Warn if the mean levels of neighbouring groups are closer than ``gap`` standard deviations."""
+    """Warn if neighbouring groups are closer than ``gap`` standard deviations."""
     for g in range(group.max()):
         upper, lower = x[..., group == g], x[..., group == g + 1]
         width = np.sqrt((upper.var((0, 1)).mean() + lower.var((0, 1)).mean()) / 2)
         apart = (upper.min(-1) - lower.max(-1)).mean() / max(width, np.finfo(float).tiny)
         if apart < gap:
             warnings.warn(
-                f"level groups overlap (gap/sd={apart:.3g}); sigma mixes groups: give weights.spectra "
-                "the degeneracies",
+                f"level groups overlap (gap/sd={apart:.3g}); sigma mixes groups: give "
+                "weights.spectra the degeneracies",
                 stacklevel=4,
             )
 
@@ -222,7 +223,7 @@ def _moments(x, log):
 
 
 def drift(spectra: xr.Dataset) -> xr.Dataset:
-    """Compare the first half of the draws with the second: is the chain past its burn-in?
+    """Compare the first half of the draws with the second, to see whether levels still move.
 
     Parameters
     ----------
