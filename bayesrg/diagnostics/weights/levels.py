@@ -29,7 +29,7 @@ def spectra(
     ----------
     W : array (..., M, N), pytree of arrays, or DataTree
         One matrix, or more along leading axes draw, or chain and draw. Every array of a pytree,
-        such as ``Trained.snapshots``, is one layer. Integers are converted, complex weights refused.
+        such as ``Trained.snapshots``, is one layer. Complex weights are refused.
     kind : str
         - "gram": eigenvalues of W^T W, and of W W^T where M < N;
         - "singular": singular values of W;

@@ -132,7 +132,7 @@ def effective_temperature(
 ) -> float:
     r"""Predict the temperature of SGD relative to the posterior, for whitened linear regression.
 
-    It is :math:`[T + \frac{\alpha n}{2B}\frac{G}{s^2}]\frac{2}{2 - \alpha\gamma'}`. At one the weights
+    It is :math:`[T + \frac{\alpha n}{2B}\frac{G}{s^2}]\frac{2}{2 - \alpha\gamma'}`. At one, weights
     are spread as under the posterior with a flat prior.
 
     Parameters
