@@ -3,6 +3,7 @@
 
 import warnings
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
@@ -50,17 +51,26 @@ class Gas(dist.Distribution):
         It is minus infinity for levels that are not strictly ascending, or outside the support.
         Its derivatives are finite there.
         """
-        value = _at_levels(value, self.event_shape[0])
-        inside = self.support(value)
-        apart = jnp.arange(1.0, value.shape[-1] + 1).astype(value.dtype)
-        found = over_spectra(jnp.where(inside[..., None], value, apart), axis=-1)
-        return jnp.where(inside, self.of_statistics(found), -jnp.inf)
+        return _log_density(self, _at_levels(value, self.event_shape[0]))
 
     def sample(
         self, key: Array, sample_shape: tuple[int, ...] = ()
     ) -> Float[Array, "*shape level"]:
         """Draw ascending levels, ``sample_shape + batch_shape + (n,)``."""
-        return self.draw(_checks.random_key(key), tuple(sample_shape) + self.batch_shape)
+        return _draw(self, _checks.random_key(key), tuple(sample_shape) + self.batch_shape)
+
+
+@jax.jit
+def _log_density(law, value):
+    inside = law.support(value)
+    apart = jnp.arange(1.0, value.shape[-1] + 1).astype(value.dtype)
+    found = over_spectra(jnp.where(inside[..., None], value, apart), axis=-1)
+    return jnp.where(inside, law.of_statistics(found), -jnp.inf)
+
+
+@jax.jit(static_argnames="shape")
+def _draw(law, key, shape):
+    return law.draw(key, shape)
 
 
 def _at_levels(value, n):

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Many spectra of one gas, with a density that costs the same for any number of them."""
 
+import jax
 import numpy as np
 import numpyro.distributions as dist
 from jax import Array
@@ -85,7 +86,7 @@ class IndependentSpectra(dist.Distribution):
             return self.loo(value).sum(-1)
         if _checks.known(value) and _checks.known(self.statistics.mean):
             _check_fresh(np.asarray(value), self.statistics)
-        return self.law.of_statistics(self.statistics)
+        return _log_density(self.law, self.statistics)
 
     def loo(self, value: ArrayLike) -> Float[Array, "*batch spectrum"]:
         """Return the log density of each spectrum of ``value`` (m, n), (m,).
@@ -97,6 +98,11 @@ class IndependentSpectra(dist.Distribution):
     def sample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> Float[Array, "..."]:
         """Draw m spectra, ``sample_shape + (m, n)``."""
         return self.law.sample(key, (*sample_shape, self.event_shape[0]))
+
+
+@jax.jit
+def _log_density(law, statistics):
+    return law.of_statistics(statistics)
 
 
 def _check_fresh(levels, found):
