@@ -276,6 +276,13 @@ def _scan(algorithm, state, key, keep, steps, every):
     return Trajectory(at, time, x, seen, last, done, status)
 
 
+def check_loss(loss, *given):
+    """Raise unless a loss returns one number; only shapes are computed."""
+    found = jax.eval_shape(lambda *x: _checks.returned("loss", loss(*x)), *given)
+    if found.shape:
+        raise ValueError(f"loss returns shape {found.shape}; return one number")
+
+
 def optax_descent(
     loss: Callable, optimizer: optax.GradientTransformation, batches: Callable | None = None
 ) -> Algorithm:
@@ -313,11 +320,9 @@ class _Optax(eqx.Module):
     def init(self, x0):
         def first(x, key):
             batch = jax.tree.map(lambda v: v[0], self._batches(key))
-            return _checks.returned("loss", self._measured(x, batch)[0])
+            return self._measured(x, batch)[0]
 
-        shape = jax.eval_shape(first, x0, random.key(0)).shape
-        if shape:
-            raise ValueError(f"loss returns shape {shape}; return one number")
+        check_loss(first, x0, random.key(0))
         return State(x0, self.optimizer.init(x0))
 
     def step(self, state, key):

@@ -3,6 +3,7 @@
 
 import ast
 import difflib
+import importlib.util
 import pkgutil
 import sys
 import tempfile
@@ -62,10 +63,6 @@ def _check_name(name):
 
 def _load_model(name):
     """Import a model by its name in the package or by the path of its file; return the module."""
-    import importlib
-    import importlib.util
-
-    _check_name(name)
     path = Path(name)
     if path.suffix == ".py":
         spec = importlib.util.spec_from_file_location(path.stem, path)

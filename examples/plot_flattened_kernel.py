@@ -66,7 +66,7 @@ changes = {"modes made equal": (counts, maps.flatten), "power of the decay": (po
 fig, axes = plt.subplots(2, 2, figsize=(10, 7), layout="constrained")
 found = {}
 for name, basis in bases.items():
-    found[name] = [measure(modify(basis, maps.identity))]
+    found[name] = [measure(modify(basis, maps.identity()))]
     for row, (text, (values, change)) in zip(axes, changes.items(), strict=True):
         found[name].append(np.array([measure(modify(basis, change(v))) for v in values]))
         for ax, y, start in zip(row, found[name][-1].T, found[name][0], strict=True):

@@ -47,8 +47,7 @@ def exact(data, *, cutoff=5, spectrum=None):
     At fixed amplitude and noise the modes have a closed form; both are integrated by quadrature.
     """
     spectrum = _default() if spectrum is None else spectrum
-    grid = {"amplitude": jnp.geomspace(0.02, 50.0, 80), "noise": jnp.geomspace(1e-4, 10.0, 120)}
-    hyper = {"spectrum": spectrum}
+    grid, hyper = gp_regression.grid(), {"spectrum": spectrum}
     posterior = brg.inference.grid_posterior(gp_regression.model, data, grid, **hyper)
 
     def modes(parameters):

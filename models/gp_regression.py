@@ -43,8 +43,12 @@ def prepare(data):
     return {"spectrum": spectrum, "eigen": spectrum.at(data.X).eigenpairs()}
 
 
+def grid():
+    """Return values of both parameters that cover their posteriors, for quadrature."""
+    return {"amplitude": jnp.geomspace(0.02, 50.0, 80), "noise": jnp.geomspace(1e-4, 10.0, 120)}
+
+
 def exact(data, **hyper):
     """Return the log evidence and the posterior means, by quadrature over both parameters."""
-    grid = {"amplitude": jnp.geomspace(0.02, 50.0, 80), "noise": jnp.geomspace(1e-4, 10.0, 120)}
-    posterior = brg.inference.grid_posterior(model, data, grid, **hyper)
+    posterior = brg.inference.grid_posterior(model, data, grid(), **hyper)
     return posterior.mean | {"log_evidence": posterior.log_evidence}

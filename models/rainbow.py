@@ -33,13 +33,7 @@ def model(X, y=None, *, net=NET, alpha=1.0, noise=0.3):
     noise : standard deviation of an observation; a number or a distribution
     """
     brg.data.one_target(X, y)
-    F = features(X, net)
-    alpha, noise = given_or_drawn("alpha", alpha), given_or_drawn("noise", noise)
-    prior = dist.Normal(0.0, jnp.sqrt(alpha)).expand(F.shape[1:]).to_event(1)
-    w = numpyro.sample("w", prior, infer={"event_dims": ["unit"]})
-    with numpyro.plate("point", X.shape[0], dim=-1):
-        f = numpyro.deterministic("f", F @ w)
-        numpyro.sample("y", dist.Normal(f, noise), obs=y)
+    observe(features(X, net), y, alpha, noise)
 
 
 def features(X, net):
@@ -50,6 +44,16 @@ def features(X, net):
         white.append(numpyro.sample(f"z{layer}", normal, infer=dims))
     F = net.apply(net.weights(white, X.shape[1]), X)
     return F / jnp.sqrt(F.shape[1])
+
+
+def observe(F, y, alpha, noise):
+    """Sample the read-out w of features F (n, N_L), record f = F w, and observe y (n,)."""
+    alpha, noise = given_or_drawn("alpha", alpha), given_or_drawn("noise", noise)
+    prior = dist.Normal(0.0, jnp.sqrt(alpha)).expand(F.shape[1:]).to_event(1)
+    w = numpyro.sample("w", prior, infer={"event_dims": ["unit"]})
+    with numpyro.plate("point", F.shape[0], dim=-1):
+        f = numpyro.deterministic("f", F @ w)
+        numpyro.sample("y", dist.Normal(f, noise), obs=y)
 
 
 def given_or_drawn(name, value):

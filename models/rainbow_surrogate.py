@@ -38,7 +38,8 @@ def model(X, y=None, *, net=rainbow.NET, weights=None, layers=None, alpha=1.0, n
     noise : standard deviation of an observation; a number or a distribution
     """
     brg.data.one_target(X, y)
-    (n, d), weights = X.shape, net.init(0, X.shape[1]) if weights is None else weights
+    n, d = X.shape
+    weights = net.init(0, d) if weights is None else weights
     if layers is None:
         layers = linearise(weights, net.activations, jnp.eye(d))
     xi = []
@@ -46,9 +47,4 @@ def model(X, y=None, *, net=rainbow.NET, weights=None, layers=None, alpha=1.0, n
         white = dist.Normal(0.0, 1.0).expand((n, width)).to_event(2)
         xi.append(numpyro.sample(f"xi{index}", white, infer={"event_dims": ["point", "unit"]}))
     F = add_noise(xi, weights, layers, X) / jnp.sqrt(net.widths[-1])
-    alpha, noise = (rainbow.given_or_drawn(*p) for p in (("alpha", alpha), ("noise", noise)))
-    prior = dist.Normal(0.0, jnp.sqrt(alpha)).expand(F.shape[1:]).to_event(1)
-    w = numpyro.sample("w", prior, infer={"event_dims": ["unit"]})
-    with numpyro.plate("point", n, dim=-1):
-        f = numpyro.deterministic("f", F @ w)
-        numpyro.sample("y", dist.Normal(f, noise), obs=y)
+    rainbow.observe(F, y, alpha, noise)

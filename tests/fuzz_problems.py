@@ -96,7 +96,7 @@ def kernels(o):
         "Kernel.warp": (lambda function: o.rbf.warp(function)(X), dict(function=half)),
         "NTK.both": (k.NTK(1).both, dict(X=X, Z=Z)),
         "NNGP.series_error": (small.series_error, dict(X=X)),
-        "adapt": (lambda **given: k.adapt(**given)(X), dict(kernel=o.rbf.gram, diag=o.rbf.diag)),
+        "adapt": (lambda **given: k.adapt(**given)(X), dict(kernel=o.rbf.gram)),
         "critical_point": (k.critical_point, dict(activation="erf", bias_var=0.1,
                                                   bracket=(0.01, 100.0), slope=0.2, order=8)),
         "empirical_nngp": (k.empirical_nngp, dict(apply=apply, params=W, X=X, Z=Z)),
@@ -104,10 +104,10 @@ def kernels(o):
                                                block_bytes=999)),
         "empirical_apjn": (k.empirical_apjn, dict(apply=layered, params=[jnp.eye(2)] * 2, X=X,
                                                   start=0, stop=2, key=0, probes=2)),
-        "jacobian_flow": (k.jacobian_flow, dict(network=small, K0=1.0, depth=2, residual=0.1)),
+        "jacobian_flow": (k.jacobian_flow, dict(network=small, K0=1.0, depth=2)),
         "random_features": (k.random_features, dict(kernel=small, columns=2, units=3, key=0)),
         "RandomFeatures.features": (k.random_features(small, 2, 3, key=0).features, dict(X=X)),
-        "relative_distance": (k.relative_distance, dict(K=o.K, reference=o.K, norm="fro")),
+        "relative_distance": (k.relative_distance, dict(K=o.K, reference=o.K)),
     }  # fmt: skip
     return found
 
@@ -122,7 +122,6 @@ def spectrum(o):
     neural = s.neural(o.rbf, X, 2, key=0, steps=2, batch=4)
     found = {
         "nystrom": (s.nystrom, dict(kernel=o.rbf, X_ref=X, rank=2, rtol=1e-9)),
-        "decompose": (s.decompose, dict(K=o.K, rank=2, rtol=1e-9)),
         "fourier": (s.fourier, dict(
             values_fn=lambda j: (1.0 + j) ** -2, modes=3, period=2.0)),
         "functionals": (s.functionals, dict(spectrum=o.spectrum, k=2)),
@@ -133,7 +132,6 @@ def spectrum(o):
         "levels": (s.levels, dict(values=VALUES, degeneracy=np.ones(4), tail=0.1)),
         "levels of a spectrum": (lambda at=None: s.levels(o.spectrum, at=at), dict(at=X)),
         "Levels.__mul__": (s.levels(VALUES).__mul__, dict(scale=2.0)),
-        "groups": (s.groups, dict(values=VALUES, n=20.0, width=3.0)),
         "mode_posterior": (s.mode_posterior, dict(kernel=modified, y=y, ridge=0.1)),
         "rotated_density": (s.rotated_density, dict(kernel=modified, y=y, ridge=0.1)),
         "modify": (lambda **given: s.modify(**given)(X),
@@ -160,12 +158,11 @@ def spectrum(o):
     found["Spectrum.at"] = (lambda X: o.spectrum.at(X).variance(), dict(X=X))
     found["Spectrum.power"] = (o.spectrum.power, dict(y=y, X=X))
     given = dict(
-        flatten=dict(r=2), hard_cutoff=dict(cutoff=0.3), identity=dict(values=VALUES),
+        flatten=dict(r=2), hard_cutoff=dict(cutoff=0.3),
         lift=dict(r=2), polynomial_cutoff=dict(cutoff=0.3, p=2.0), power=dict(alpha=1.5),
         ridge=dict(s=0.1), scale=dict(c=0.5), soft_cutoff=dict(cutoff=0.3, width=0.1),
         table=dict(values=VALUES),
     )  # fmt: skip
-    found["maps.identity"] = (s.maps.identity, given.pop("identity"))
     for name, arguments in given.items():
         make = getattr(s.maps, name)
         found[f"maps.{name}"] = (lambda make=make, **a: make(**a)(VALUES), arguments)

@@ -165,30 +165,24 @@ def diagnostics(o):
     return {
         "posterior_flow": (brg.diagnostics.posterior_flow, dict(
             dt=dt, spectrum=VALUES, scale="amplitude", noise="noise", n=20.0,
-            rule="running", threshold=0.5, cutoffs=np.array([1, 2]), modes=np.array([0, 1]),
-            batch=4)),
+            rule="running", threshold=0.5, cutoffs=np.array([1, 2]))),
         "posterior_flow values_fn": (
             lambda values_fn=None: brg.diagnostics.posterior_flow(
-                dt, VALUES, values_fn=values_fn, scale=None, noise=None, n=20.0),
+                dt, VALUES, values_fn=values_fn, n=20.0),
             dict(values_fn=lambda draw: (draw["amplitude"] * VALUES, 0.1))),
-        "order_flow": (brg.diagnostics.order_flow, dict(
-            dt=dt, net=deep, spectrum=VALUES, output=0, site="Q")),
-        "feature.compare": (f.compare, dict(
-            dt=measured, group="feature_learning", prior="feature_learning_prior")),
+        "feature.compare": (f.compare, dict(dt=measured)),
         "feature.diagnose": (f.diagnose, dict(dt=dt, var_names=["amplitude"], allow_weights=False)),
         "feature.kernels": (f.kernels, dict(
             apply=lambda params, X: [X @ params], params=np.eye(2), X=X, lead=(),
             max_bytes=1 << 20)),
         "feature.layer_identity": (f.layer_identity, dict(dt=measured, group="feature_learning")),
-        "feature.mcse": (f.mcse, dict(draws=dt["posterior"].to_dataset()[["amplitude"]])),
         "feature.measure": (f.measure, dict(
-            dt=dt, Y=y, ridge=0.1, var_name="feature_kernel", estimator="draw", group="posterior",
-            prior="prior", modes=3)),
+            dt=dt, Y=y, ridge=0.1, estimator="draw", prior="prior", modes=3)),
         "feature.measure_deep_linear": (f.measure_deep_linear, dict(
-            dt=dt, net=deep, kernel="draw", key=0, X=X, Y=y, ridge=0.1, group="posterior",
-            prior="prior", modes=3, keep_kernels=False, max_bytes=1 << 20)),
+            dt=dt, net=deep, kernel="draw", key=0, X=X, Y=y, ridge=0.1, prior="prior", modes=3,
+            keep_kernels=False, max_bytes=1 << 20)),
         "layers.add_kernels": (brg.diagnostics.layers.add_kernels, dict(
-            dt=dt, net=bow, X=X, groups=("posterior",), max_bytes=1 << 20)),
+            dt=dt, net=bow, X=X, max_bytes=1 << 20)),
     }  # fmt: skip
 
 
@@ -211,7 +205,7 @@ def inference(o):
             chains=2, crowding=3.0, sampler=infer.NUTS)),
         "sbc": (brg.inference.sbc, dict(
             model=line, X=X, quantities={"slope": lambda sites, y, key: sites["slope"]}, key=0,
-            simulations=2, draws=2, warmup=1, thin=1, batch=2, truth=line,
+            simulations=2, draws=2, warmup=1, thin=1, truth=line,
             truth_hyper={"width": 1.0}, observed="y", sampler=infer.NUTS)),
         "grid_posterior": (brg.inference.grid_posterior, dict(
             model=line, data=(X, y), grid={"slope": np.array([0.1, 1.0, 2.0])})),

@@ -240,7 +240,7 @@ def test_clipping_is_told():
     "call, message",
     [
         (lambda: theory.hermite("swish", 1.0), "activation must be one of 'relu', 'erf'.*'swish'"),
-        (lambda: theory.hermite(3, 1.0), "must be a name or an elementwise callable, got 3"),
+        (lambda: theory.hermite(3, 1.0), "or an elementwise callable, got 3"),
         (lambda: theory.hermite("relu", -1.0), "variance must be non-negative"),
         (lambda: theory.hermite("relu", 1.0, np.nan), "mean contains non-finite"),
         (lambda: theory.hermite(jax.nn.softmax, 1.0), "mixes the elements of its input"),

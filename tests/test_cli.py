@@ -142,25 +142,19 @@ def test_show_needs_no_posterior(monkeypatch, capsys, tmp_path):
 
 
 def test_a_model_of_ones_own_and_show(monkeypatch, capsys, tmp_path):
+    """NUTS draws from the posterior: mean and deviation within five Monte Carlo errors."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.py").write_text(MODEL)
-    arguments = [
-        "run",
-        "mine.py",
-        "--draws",
-        "40",
-        "--warmup",
-        "40",
-        "--chains",
-        "2",
-        "--out",
-        "out",
-    ]
+    arguments = "run mine.py --draws 200 --warmup 100 --chains 2 --out out".split()
     code, out, err = main(monkeypatch, capsys, *arguments)
     assert code == 0, err
     assert "R-hat" in out and "run folder: out" in out
     dt = brg.open_run(tmp_path / "out")
-    assert dt["posterior"].sizes == {"chain": 2, "draw": 40}
+    draws, y = dt["posterior"]["m"].to_numpy(), dt["observed_data"]["y"].to_numpy()
+    assert draws.shape == (2, 200) and "tree_depth" in dt["sample_stats"]
+    mean, sd = y.sum() / 31, 31**-0.5
+    error = sd / np.sqrt(40)  # a tenth of the draws are independent
+    assert abs(draws.mean() - mean) < 5 * error and abs(draws.std() - sd) < 5 * error
     code, out, err = main(monkeypatch, capsys, "show", "out")
     assert code == 0 and "ess_bulk" in out and "mine.model" in out
     code, _, err = main(monkeypatch, capsys, *arguments)

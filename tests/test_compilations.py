@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from numpyro.distributions import Bernoulli
 
-from bayesrg import dynamics, gp, kernels, rg, spectrum
-from bayesrg.diagnostics.feature import kernel as feature_kernel
+from bayesrg import diagnostics, dynamics, gp, io, kernels, rg, spectrum
 
 N, M = 17, 7  # shapes that no other test has, so that nothing is compiled already
 
@@ -73,13 +72,20 @@ def law(verb):
     return call
 
 
-def walk(seed):
+def measured(seed):
     roots = numbers(seed, 2, M, 2, N, N)
-    kernels_ = jax.device_put(roots @ roots.swapaxes(-1, -2))
-    y = jax.device_put(numbers(seed, N, 1))
-    known = feature_kernel.reference(kernels_[0, 0], y, jax.device_put(0.1 + seed))
-    walked = feature_kernel.walk({"a": {"Phi": kernels_}}, lambda draw: ({}, draw["Phi"]), known, 3)
-    return walked["a"].mean
+    groups = {"posterior": {"feature_kernel": roots @ roots.swapaxes(-1, -2)}}
+    dt = io.to_datatree(groups, {"feature_kernel": ("layer", "point", "point_bis")})
+    known = {"prior_mean": np.stack([np.eye(N)] * 2), "Y": numbers(seed, N), "prior": None}
+    found = diagnostics.feature.measure(dt, ridge=0.1 + seed, modes=3, **known)
+    return found["feature_kernels"]["posterior"].to_numpy()
+
+
+def flow_of_draws(seed):
+    draws = {"amplitude": numbers(seed, 2, M) ** 2, "noise": np.ones((2, M))}
+    dt = io.to_datatree({"posterior": draws}, {})
+    values = (1.0 + np.arange(N)) ** -2.0
+    return diagnostics.posterior_flow(dt, values, n=20 + seed)["flow"]["stop"].to_numpy()
 
 
 @pytest.mark.parametrize(
@@ -88,7 +94,7 @@ def walk(seed):
         (5, nystrom), (4, sphere), (16, modified), (10, functionals),
         (12, laplace("mode")), (18, laplace("log_prob")), (12, laplace("posterior")),
         (29, maximum), (19, condition), (4, linear), (2, law("error")), (2, law("stop")),
-        (4, walk),
+        (6, measured), (8, flow_of_draws),
     ],
 )  # fmt: skip
 def test_first_calls_compile_a_few_programs_and_others_none(compilations, most, function):

@@ -280,7 +280,7 @@ def test_the_collapsed_model_can_be_cut():
     B = np.stack([np.asarray(laws(w)[0] - mean).ravel() for w in np.eye(6)], 1)
     evidence = log_normal(Y.ravel(), np.zeros(12), B @ B.T + covariance)
     np.testing.assert_allclose(evidence, whole, rtol=0, atol=1e-10)
-    dims = {s.name: s.dims for s in layout_of(bind(coarse, hyper), X, Y).sites}
+    dims = layout_of(bind(coarse, hyper), X, Y).dims
     assert dims["y_modes"] == ("mode", "output") and dims["y"] == ("point", "output")
     assert dims["Q"] == ("output", "output_bis")
 

@@ -102,7 +102,8 @@ def test_a_function_that_mixes_rows_is_refused(X, equal):
     ):
         with pytest.raises(ValueError, match="apply mixes rows: outputs of size .* inference mode"):
             call(normalised)
-        assert np.isfinite(call(lambda p, x: normalised(p, x, (0.1, 2.0)))).all()
+    K = empirical_nngp(lambda p, x: normalised(p, x, (0.1, 2.0)), W, X)
+    assert np.isfinite(K).all()
     assert jax.jit(lambda X: empirical_nngp(normalised, W, X))(X).shape == (len(X), len(X))
 
 
@@ -146,7 +147,6 @@ def test_wide_networks_approach_the_infinite_ones(X):
 def test_distance():
     K, reference = np.diag([3.0, 1.0]), np.diag([1.0, 1.0])
     np.testing.assert_allclose(relative_distance(K, reference), np.sqrt(2))
-    np.testing.assert_allclose(relative_distance(K, reference, "spectral"), 2.0)
 
 
 def test_partial_jacobians_are_those_of_the_whole_one(X):
@@ -198,7 +198,7 @@ def test_partial_jacobians_follow_the_theory(name, weight, bias):
             lambda X: empirical_nngp(lambda p, X: X.sum(), {}, X),
             r"apply returned shape \(\) for inputs of shape \(7, 3\)",
         ),
-        (lambda X: relative_distance(X, X[:2]), r"K has shape \(7, 3\) and reference \(2, 3\)"),
+        (lambda X: relative_distance(X, X[:2]), r"K has shape \(7, 3\); give \(2, 3\), the"),
         (
             lambda X: empirical_apjn(layers, [], X, 2, 1, key=jax.random.key(0)),
             "start is 2 and stop is 1; give 0 <= start <= stop",
@@ -209,7 +209,7 @@ def test_partial_jacobians_follow_the_theory(name, weight, bias):
         ),
         (
             lambda X: empirical_ntk(network, [], X[:, :2], X),
-            "X has 2 columns and Z has 3; give both the same features",
+            "X has 2 columns and Z 3; give both the same features",
         ),
         (
             lambda X: empirical_ntk(lambda p, X: X @ p["w"], {"w": np.arange(3)}, X),

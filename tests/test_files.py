@@ -23,7 +23,7 @@ def memory(what):
 
 for folder, door in json.load(sys.stdin):  # the first of each kind is sound: libraries are loaded
     os.environ["BAYESRG_DATA"] = folder
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts again
     before = memory("VmRSS")
     try:
         brg.open_run(folder) if door == "run" else load(door)

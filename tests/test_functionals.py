@@ -11,7 +11,7 @@ from numpyro.infer.util import log_density
 from oracles import central_difference, log_normal
 
 from bayesrg import gp, rg
-from bayesrg.kernels import NNGP, RBF, Matern32
+from bayesrg.kernels import RBF, Matern32
 from bayesrg.spectrum import fourier, functionals, gaussian_rbf, nystrom
 
 rng = np.random.default_rng(0)
@@ -83,7 +83,7 @@ def test_under_the_reference_kernel_they_are_its_first_modes():
 def test_cutoffs_are_nested():
     five = functionals(reference, 5)
     both = jax.jit(lambda kernel: (five.features(kernel, X), low.features(kernel, X)))
-    for kernel in (Matern32(0.4), RBF(1.0) * NNGP(1)):
+    for kernel in (Matern32(0.4), RBF(1.0)):
         few, many = map(np.asarray, both(kernel))
         np.testing.assert_allclose(many[:, :5], few, rtol=0, atol=1e-13)
 
@@ -151,7 +151,7 @@ def test_training_inputs_as_reference_are_told():
 @pytest.mark.parametrize(
     "call, message",
     [
-        (lambda: functionals(gaussian_rbf(1.0, 1.0, 5), 2), "from spectrum.nystrom, got Gaussian"),
+        (lambda: functionals(gaussian_rbf(1.0, 1.0, 5), 2), "by spectrum.nystrom.*got a Gaussian"),
         (lambda: functionals(reference, 61), "k must be an integer from 1 to 60, got 61"),
         (lambda: functionals(reference, 0), "k must be an integer from 1 to 60, got 0"),
         (lambda: functionals(reference, True), "k must be an integer from 1 to 60, got True"),

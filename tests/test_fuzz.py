@@ -18,12 +18,18 @@ RECORDS = """
     dynamics.Info dynamics.State
     dynamics.Trajectory gp.LinearPosterior gp.Maximum gp.Posterior inference.GridPosterior
     inference.PathEvidence inference.Sampler inference.SamplingWarning io.SaveError
+    dynamics.Info dynamics.LinearDynamics dynamics.Preconditioner dynamics.State
+    dynamics.Trajectory gp.LinearPosterior gp.Maximum gp.Posterior inference.Sampler
+    inference.SamplingWarning io.SaveError
     kernels.JacobianFlow kernels.MomentKernel kernels.Stationary
     networks.Network rg.FeatureCumulants
     rg.Flow rg.Root spectrum.FourierSpectrum spectrum.FunctionalSpectrum spectrum.Functionals
     spectrum.GaussianRBFSpectrum spectrum.Levels spectrum.ModifiedKernel
     spectrum.MovingModifiedKernel spectrum.NeuralSpectrum spectrum.NystromSpectrum
     spectrum.RotatedDensity spectrum.Spectrum spectrum.SphereSpectrum theory.AnnealedCurve
+    kernels.Stationary
+    networks.Alignment networks.Network networks.Resampled networks.Trained rg.FeatureCumulants
+    rg.Flow rg.Root spectrum.Functionals spectrum.Levels spectrum.Spectrum theory.AnnealedCurve
     theory.Curve theory.CurveMC theory.Density theory.Equivalent theory.EquivalentKernel
     theory.FeaturePopulation theory.FinitePopulation theory.GaussianPopulation theory.Hermite
     theory.LayerMoments theory.Moments theory.Optimum theory.Population

@@ -1,16 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """How a callable is taken apart: by value, with its arrays as leaves, and built again."""
 
+import collections
 import copy
 import dataclasses
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
-from bayesrg._callables import hold
+from bayesrg._callables import Name, Number, hold
 
 COUNTER = [1.0]
 
@@ -99,3 +101,23 @@ def test_objects_with_slots_and_data_of_a_class_are_held():
         assert hold(slotted)(1.0) == 3.0 and hold(kind)(1.0) == 5.0
     finally:
         Kind.entries[0] = 1.0
+
+
+Pair = collections.namedtuple("Pair", "left right")
+
+
+def test_values_of_all_kinds_come_back():
+    """Equal and of their type; containers as copies, in which what was shared is shared."""
+    mixed = [1, True, -0.0, 2j, "a", b"b", None, ..., np.float32(2), np.dtype("f4"), range(3), int]
+    mixed += [(1, [2, {3}]), {"k": (4,)}, Pair(1, [2]), frozenset({5}), Name("n"), Number(0.5)]
+    mixed += [jnp.tanh, np.sin, math, functools.partial(divmod, 7)]
+    found = hold(mixed).open()
+    for given, back in zip(mixed[:-1], found[:-1], strict=True):
+        assert type(back) is type(given) and back == given, given
+    assert found[-1](2) == (3, 1) and found[14].right is not mixed[14].right
+    box, objects = [], np.array([None, {}], object)
+    first, second, array = hold([box, box, objects]).open()
+    assert first is second and first is not box and array is objects
+    append, read = hold([lambda v: box.append(v), lambda: list(box)]).open()
+    append(3)
+    assert read() == [3] and box == []

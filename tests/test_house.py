@@ -64,8 +64,8 @@ def imports(path):
     """Modules a file imports anywhere, in-house ones by their top-level name."""
     depth = len(path.relative_to(PACKAGE).parts) if PACKAGE in path.parents else 0
     for node in ast.walk(TREE[path]):
-        if isinstance(node, ast.Import):
-            yield from (a.name.split(".")[0] for a in node.names)
+        if isinstance(node, ast.Import):  # of other packages, such as io of the standard library
+            yield from {a.name.split(".")[0] for a in node.names} - set(LAYERS)
         if isinstance(node, ast.ImportFrom):
             names = (node.module or "").split(".") if node.module else []
             if node.level == 0:

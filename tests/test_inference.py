@@ -5,16 +5,19 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
-from numpyro.infer import HMC, MCMC, NUTS
+from numpyro.infer import MCMC, NUTS
 from oracles import conditional, fourier_modes, fourier_problem
+from sampling import from_prior, two_steps
 from scipy.special import gammaln
+from scipy.stats import norm
 
 import bayesrg as brg
+from bayesrg.inference.sites import fingerprint
 from bayesrg.models import gp_modes
 
 p = fourier_problem()
 SMALL = {"draws": 50, "warmup": 30, "chains": 2, "block": 20, "progress": False, "devices": 1}
-HMC_2 = SMALL | {"sampler": lambda model: HMC(model, num_steps=2, trajectory_length=None)}
+HYPER = {"prior_scale": 2.0, "shift": np.ones(1)}  # a number and an array
 
 
 def linear(X, y=None, *, prior_scale=1.0, shift=None):
@@ -35,14 +38,29 @@ def line():
 
 
 @pytest.fixture(scope="module")
-def fitted(line):
-    return brg.fit(linear, line, key=jax.random.key(1), prior=40, **SMALL)
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("runs") / "run"
 
 
-def test_draws_equal_those_of_numpyro_bit_for_bit(line, fitted):
-    mcmc = MCMC(NUTS(linear), num_warmup=30, num_samples=50, num_chains=2,
-                chain_method="vectorized", progress_bar=False, jit_model_args=True)  # fmt: skip
-    mcmc.run(jax.random.key(1), *line)
+@pytest.fixture(scope="module")
+def fitted(line, folder):
+    how = SMALL | HYPER | {"prior": 40, "path": folder}
+    return brg.fit(linear, line, key=jax.random.key(1), sampler=two_steps, **how)
+
+
+def slow(*values):
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("kernel, chains", [(two_steps, 2), slow(two_steps, 1), slow(NUTS, 2)])
+def test_draws_equal_those_of_numpyro_bit_for_bit(line, fitted, kernel, chains):
+    size = {"num_warmup": 30, "num_samples": 50, "num_chains": chains}
+    how = {"chain_method": "vectorized", "progress_bar": False, "jit_model_args": chains > 1}
+    mcmc = MCMC(kernel(linear), **size, **how)
+    mcmc.run(jax.random.key(1), *line, **HYPER)
+    if (kernel, chains) != (two_steps, 2):
+        how = SMALL | HYPER | {"chains": chains}
+        fitted = brg.fit(linear, line, key=1, sampler=kernel, **how)
     for name, draws in mcmc.get_samples(group_by_chain=True).items():
         np.testing.assert_array_equal(fitted["posterior"][name], draws)
 
@@ -67,64 +85,39 @@ def test_the_tree_is_what_arviz_reads(line, fitted):
         assert not any("_dim_" in str(d) for d in node.dims)
     assert len(az.summary(fitted, var_names=["weight", "noise"])) == 3
     weight, noise = (fitted["posterior"][n].to_numpy() for n in ("weight", "noise"))
-    mean = np.einsum("nd,csd->csn", line[0], weight)
-    expected = dist.Normal(mean, noise[..., None]).log_prob(line[1])
+    mean = 1.0 + np.einsum("nd,csd->csn", line[0], weight)
+    expected = norm(mean, noise[..., None]).logpdf(line[1])
     np.testing.assert_allclose(fitted["log_likelihood"]["y"], expected, rtol=1e-10)
-
-
-def test_one_chain_and_another_sampler(line):
-    with pytest.warns(brg.inference.SamplingWarning, match="draws may not be trusted") as caught:
-        dt = brg.fit(
-            linear, line, key=2, draws=5, warmup=7, chains=1, block=4, progress=False,
-            sampler=lambda m: HMC(m, num_steps=3, trajectory_length=None),
-        )  # fmt: skip
-    assert len(caught) == 1
-    assert dict(dt["posterior"].sizes)["chain"] == 1 and dt["posterior"].sizes["draw"] == 5
-    mcmc = MCMC(HMC(linear, num_steps=3, trajectory_length=None), num_warmup=7, num_samples=5,
-                progress_bar=False)  # fmt: skip
-    mcmc.run(jax.random.key(2), *line)
-    np.testing.assert_array_equal(dt["posterior"]["noise"][0], mcmc.get_samples()["noise"])
 
 
 def test_chains_over_two_devices(line, fitted):
     assert jax.local_device_count() == 2
-    dt = brg.fit(linear, line, key=1, **(SMALL | {"devices": 2}))
+    dt = brg.fit(linear, line, key=1, sampler=two_steps, **(SMALL | HYPER | {"devices": 2}))
     assert dt.attrs["devices"] == 2
     # Not bit for bit over devices: the start of the same chains is the same
     np.testing.assert_allclose(dt["posterior"]["noise"][:, 0], fitted["posterior"]["noise"][:, 0])
 
 
-def test_prediction_of_a_model_without_modes(line, fitted):
-    X, y = line
-    out = brg.predict(fitted, linear, X[:4] + 1.0, key=0)
+def test_prediction_of_a_model_without_modes(line, fitted, folder):
+    X_new = line[0][:4] + 1.0
+    out = brg.predict(fitted, linear, X_new, key=0, **HYPER)
     assert out["predictions"]["y"].dims == ("chain", "draw", "point_new")
-    own = fitted.copy()  # as if the plate over the points had another name
+    own = brg.open_run(folder)  # as if the plate over the points had another name
     own["observed_data"] = fitted["observed_data"].to_dataset().rename(point="patient")
-    again = brg.predict(own, linear, X[:4] + 1.0, key=0)["predictions"]
+    again = brg.predict(own, linear, X_new, key=0, **HYPER)["predictions"]
     assert again.to_dataset().identical(out["predictions"].to_dataset())
-    weight = fitted["posterior"]["weight"].to_numpy()
-    np.testing.assert_allclose(
-        out["predictions"]["f"], np.einsum("nd,csd->csn", X[:4] + 1.0, weight), rtol=1e-12
-    )
+    mean = 1.0 + np.einsum("nd,csd->csn", X_new, fitted["posterior"]["weight"])
+    np.testing.assert_allclose(out["predictions"]["f"], mean, rtol=1e-12)
     noise = fitted["posterior"]["noise"].to_numpy()[..., None]
     z = (out["predictions"]["y"] - out["predictions"]["f"]).to_numpy() / noise
     assert abs(z.std() - 1) < 5 / np.sqrt(2 * z.size) and abs(z.mean()) < 5 / np.sqrt(z.size)
 
 
-@pytest.fixture(scope="module")
-def stored(line, tmp_path_factory):
-    """A run with hyper-arguments, a number and an array, and its folder."""
-    path = tmp_path_factory.mktemp("runs") / "run"
-    hyper = {"prior_scale": 2.0, "shift": np.ones(1)}
-    return brg.fit(linear, line, key=1, path=path, **hyper, **HMC_2), path, hyper
-
-
-def test_hyper_arguments_are_checked(line, stored):
-    dt, _, hyper = stored
+def test_hyper_arguments_are_checked(line, fitted):
     with pytest.raises(ValueError, match="hyper-argument 'prior_scale' differs from the fit's"):
-        brg.predict(dt, linear, line[0], key=0, **(hyper | {"prior_scale": 1.0}))
+        brg.predict(fitted, linear, line[0], key=0, **(HYPER | {"prior_scale": 1.0}))
     with pytest.raises(ValueError, match="hyper-argument 'shift' differs"):
-        brg.predict(dt, linear, line[0], key=0, **(hyper | {"shift": np.zeros(1)}))
+        brg.predict(fitted, linear, line[0], key=0, **(HYPER | {"shift": np.zeros(1)}))
     with pytest.raises(ValueError, match="no hyper-argument 'prior_scal'; did you mean"):
         brg.fit(linear, line, key=1, prior_scal=2.0)
 
@@ -139,16 +132,6 @@ def periodic():
     data = gp_modes.demo(jax.random.key(0))
     X_test, y_test = np.asarray(data.X_test), np.asarray(data.y_test)
     return data._replace(X_test=X_test[:5], y_test=y_test[:5])
-
-
-@pytest.fixture(scope="module")
-def modes_fit(periodic):
-    return brg.fit(gp_modes.model, periodic, key=0, cutoff=3, **HMC_2)
-
-
-@pytest.fixture(scope="module")
-def predicted(periodic, modes_fit):
-    return brg.predict(modes_fit, gp_modes.model, periodic.X_test, key=1, cutoff=3)
 
 
 @pytest.mark.slow
@@ -182,60 +165,6 @@ def joint(data, scale, ridge, Z):
     return K
 
 
-def test_predictions_krige_what_was_marginalised(periodic, modes_fit, predicted):
-    """At every draw: the conditional of the joint given observations and low modes."""
-    moments = predicted["predictive_moments"]
-    for c, d in ((0, 0), (1, 17)):
-        draw = modes_fit["posterior"].isel(chain=c, draw=d)
-        K = joint(periodic, float(draw["amplitude"]), float(draw["noise"]) ** 2, periodic.X_test)
-        given = np.r_[0:24, 29:32]
-        values = np.concatenate([periodic.y, draw["y_modes"]])
-        mean, cov = conditional(K, given, np.arange(24, 29), values)
-        np.testing.assert_allclose(moments["mean"].isel(chain=c, draw=d), mean, atol=1e-8)
-        np.testing.assert_allclose(
-            moments["variance"].isel(chain=c, draw=d), np.diag(cov), atol=1e-8
-        )
-    z = (predicted["predictions"]["f"] - moments["mean"]) / np.sqrt(moments["variance"])
-    assert abs(float(z.std()) - 1) < 0.1
-
-
-def test_a_prediction_does_not_depend_on_the_other_rows(periodic, modes_fit, predicted):
-    first = brg.predict(modes_fit, gp_modes.model, periodic.X_test[:2], key=1, cutoff=3)
-    for group, name in (("predictions", "y"), ("predictive_moments", "variance")):
-        np.testing.assert_allclose(predicted[group][name][..., :2], first[group][name], rtol=1e-9)
-    own = brg.predict(modes_fit, gp_modes.model, periodic.X, key=1, cutoff=3)
-    assert own["posterior_predictive"]["f"].dims == ("chain", "draw", "point")
-
-
-@pytest.mark.parametrize(
-    "rule", ["local", *(pytest.param(r, marks=pytest.mark.slow) for r in ("universal", "truncate"))]
-)
-def test_other_rules_predict_low_modes_and_add_what_was_eliminated(periodic, rule):
-    dt = brg.fit(gp_modes.model, periodic, key=0, cutoff=3, rule=rule, **HMC_2)
-    Z = periodic.X_test
-    out = brg.predict(dt, gp_modes.model, Z, key=1, cutoff=3, rule=rule)
-    draws = dt["posterior"]
-    amplitude = draws["amplitude"].to_numpy()[..., None]
-    Phi = fourier_modes(np.asarray(Z[:, 0]), 61)
-    low = np.einsum("nk,csk->csn", Phi[:, :3] * np.sqrt(p.values[:3]), draws["y_modes"])
-    mean = np.sqrt(amplitude) * low
-    np.testing.assert_allclose(out["predictive_moments"]["mean"], mean, rtol=1e-10)
-    high = amplitude * (Phi[:, 3:] ** 2 @ p.values[3:])
-    np.testing.assert_allclose(out["predictive_moments"]["variance"], high, rtol=1e-10)
-
-
-def test_leave_one_out_densities_of_a_collapsed_site(periodic, modes_fit):
-    draw = modes_fit["posterior"].isel(chain=0, draw=3)
-    K = joint(periodic, float(draw["amplitude"]), float(draw["noise"]) ** 2, periodic.X[:0])
-    values = np.concatenate([periodic.y, draw["y_modes"]])
-    given = np.r_[1:27]
-    mean, cov = conditional(K, given, [0], values[given])
-    expected = dist.Normal(mean[0], np.sqrt(cov[0, 0])).log_prob(periodic.y[0])
-    ours = modes_fit["log_likelihood"]["y"].isel(chain=0, draw=3)[0]
-    np.testing.assert_allclose(ours, expected, rtol=1e-8)
-    assert modes_fit["posterior"]["y_modes"].dims == ("chain", "draw", "mode")
-
-
 def several(X, Y=None, *, cutoff=0, outputs=2):
     spectrum = brg.spectrum.fourier(lambda j: (1 + j) ** -2.0, 61)
 
@@ -248,23 +177,108 @@ def several(X, Y=None, *, cutoff=0, outputs=2):
     (brg.rg.coarsen(inner, y=brg.rg.Coarse(cutoff)) if cutoff else inner)(X, Y)
 
 
-@pytest.mark.parametrize("cutoff", [pytest.param(0, marks=pytest.mark.slow), 4])
-def test_several_targets(periodic, cutoff):
+@pytest.fixture(scope="module")
+def two_targets(periodic):
+    return periodic.X, np.stack([periodic.y, 2 * periodic.y**2], 1)
+
+
+@pytest.fixture(scope="module")
+def modes_fit(two_targets):
+    return brg.fit(several, two_targets, key=0, cutoff=3, sampler=from_prior, **SMALL)
+
+
+@pytest.fixture(scope="module")
+def new_inputs(periodic):
+    """As many as the training inputs, so that all predictions are one program."""
+    return np.concatenate([periodic.X_test, periodic.X[:19] + 0.01])
+
+
+@pytest.fixture(scope="module")
+def predicted(modes_fit, new_inputs):
+    return brg.predict(modes_fit, several, new_inputs, key=1, cutoff=3)
+
+
+def test_axes_of_several_targets(modes_fit, predicted):
+    assert modes_fit["observed_data"]["y"].dims == ("output", "point")
+    assert modes_fit["log_likelihood"]["y"].dims == ("chain", "draw", "output", "point")
+    assert modes_fit["posterior"]["y_modes"].dims == ("chain", "draw", "output", "mode")
+    mean = predicted["predictive_moments"]["mean"]
+    assert mean.dims == ("chain", "draw", "output", "point_new")
+
+
+@pytest.mark.parametrize("at", [{"chain": 0, "draw": 0}, {"chain": 1, "draw": 17}])
+def test_predictions_krige_what_was_marginalised(two_targets, modes_fit, predicted, periodic, at):
+    """At every draw: the conditional of the joint given observations and low modes."""
+    moments, draw = predicted["predictive_moments"].isel(at), modes_fit["posterior"].isel(at)
+    K = joint(periodic, 1.0, float(draw["noise"]) ** 2, periodic.X_test)
+    for output, y in enumerate(two_targets[1].T):
+        values = np.concatenate([y, draw["y_modes"][output]])
+        mean, cov = conditional(K, np.r_[0:24, 29:32], np.arange(24, 29), values)
+        found = moments.isel(output=output, point_new=slice(5))
+        np.testing.assert_allclose(found["mean"], mean, atol=1e-8)
+        np.testing.assert_allclose(found["variance"], np.diag(cov), atol=1e-8)
+    moments = predicted["predictive_moments"]
+    z = (predicted["predictions"]["f"] - moments["mean"]) / np.sqrt(moments["variance"])
+    assert abs(float(z.std()) - 1) < 0.1
+
+
+def test_leave_one_out_densities_of_a_collapsed_site(two_targets, modes_fit, periodic):
+    draw = modes_fit["posterior"].isel(chain=0, draw=3)
+    K = joint(periodic, 1.0, float(draw["noise"]) ** 2, periodic.X[:0])
+    for output, y in enumerate(two_targets[1].T):
+        values = np.concatenate([y, draw["y_modes"][output]])
+        mean, cov = conditional(K, np.r_[1:27], [0], values[1:])
+        expected = norm(mean[0], np.sqrt(cov[0, 0])).logpdf(y[0])
+        ours = modes_fit["log_likelihood"]["y"].isel(chain=0, draw=3, output=output, point=0)
+        np.testing.assert_allclose(ours, expected, rtol=1e-8)
+
+
+def test_a_prediction_does_not_depend_on_the_other_rows(
+    two_targets, modes_fit, new_inputs, predicted
+):
+    others = np.concatenate([new_inputs[:2], new_inputs[2:] - 0.3])
+    first = brg.predict(modes_fit, several, others, key=1, cutoff=3)
+    for group, name in (("predictions", "y"), ("predictive_moments", "variance")):
+        same, other = predicted[group][name], first[group][name]
+        np.testing.assert_allclose(same[..., :2], other[..., :2], rtol=1e-9)
+        assert not np.isclose(same[..., 2:], other[..., 2:]).any()
+    own = brg.predict(modes_fit, several, two_targets[0], key=1, cutoff=3)
+    assert own["posterior_predictive"]["f"].dims == ("chain", "draw", "output", "point")
+
+
+@pytest.mark.slow
+def test_several_targets_without_a_cut(periodic):
     Y = np.stack([periodic.y, -2 * periodic.y], 1)
-    dt = brg.fit(several, (periodic.X, Y), key=0, cutoff=cutoff, **HMC_2)
-    assert dt["observed_data"]["y"].dims == ("output", "point")
-    assert dt["log_likelihood"]["y"].dims == ("chain", "draw", "output", "point")
-    if cutoff:
-        assert dt["posterior"]["y_modes"].dims == ("chain", "draw", "output", "mode")
-    out = brg.predict(dt, several, periodic.X_test, key=0, cutoff=cutoff)
-    f = out["predictive_moments"]["mean"]
-    assert f.dims == ("chain", "draw", "output", "point_new")
-    if not cutoff:
-        np.testing.assert_allclose(f.sel(output=1), -2 * f.sel(output=0), rtol=1e-9)
-        noise = float(dt["posterior"]["noise"][1, 5])
-        K = joint(periodic, 1.0, noise**2, periodic.X_test)
-        mean, _ = conditional(K, np.arange(24), np.arange(24, 29), periodic.y)
-        np.testing.assert_allclose(f[1, 5, 0], mean, rtol=1e-8)
+    dt = brg.fit(several, (periodic.X, Y), key=0, sampler=two_steps, **SMALL)
+    f = brg.predict(dt, several, periodic.X_test, key=0)["predictive_moments"]["mean"]
+    np.testing.assert_allclose(f.sel(output=1), -2 * f.sel(output=0), rtol=1e-9)
+    noise = float(dt["posterior"]["noise"][1, 5])
+    K = joint(periodic, 1.0, noise**2, periodic.X_test)
+    mean, _ = conditional(K, np.arange(24), np.arange(24, 29), periodic.y)
+    np.testing.assert_allclose(f[1, 5, 0], mean, rtol=1e-8)
+
+
+@pytest.mark.parametrize("rule", ["local", slow("universal"), slow("truncate")])
+def test_other_rules_predict_low_modes_and_add_what_was_eliminated(periodic, rule):
+    hyper = {"cutoff": 3, "rule": rule}
+    rng, Z = np.random.default_rng(0), periodic.X_test
+    sites = {
+        "amplitude": rng.gamma(2.0, size=(2, 5)), "noise": rng.gamma(2.0, size=(2, 5)),
+        "y_modes": rng.standard_normal((2, 5, 3)),
+    }  # fmt: skip
+    data = {"observed_data": {"y": periodic.y}, "constant_data": {"X": periodic.X}}
+    axes = {"y_modes": ("mode",), "y": ("point",), "X": ("point", "feature")}
+    attrs = {"hyper": fingerprint(hyper)}
+    dt = brg.io.to_datatree({"posterior": sites} | data, axes, attrs=attrs)
+    out = brg.predict(dt, gp_modes.model, Z, key=1, **hyper)
+    draws = dt["posterior"]
+    amplitude = draws["amplitude"].to_numpy()[..., None]
+    Phi = fourier_modes(np.asarray(Z[:, 0]), 61)
+    low = np.einsum("nk,csk->csn", Phi[:, :3] * np.sqrt(p.values[:3]), draws["y_modes"])
+    mean = np.sqrt(amplitude) * low
+    np.testing.assert_allclose(out["predictive_moments"]["mean"], mean, rtol=1e-10)
+    high = amplitude * (Phi[:, 3:] ** 2 @ p.values[3:])
+    np.testing.assert_allclose(out["predictive_moments"]["variance"], high, rtol=1e-10)
 
 
 def test_grid_posterior_of_a_conjugate_model():
@@ -284,16 +298,13 @@ def test_grid_posterior_of_a_conjugate_model():
     np.testing.assert_allclose(posterior.log_evidence, evidence, rtol=1e-8)
 
 
-def test_a_run_folder_is_written_whole_and_never_overwritten(line, stored):
-    dt, path, hyper = stored
-    again = brg.open_run(path)
-    np.testing.assert_array_equal(again["posterior"]["weight"], dt["posterior"]["weight"])
-    assert again.attrs["hyper"] == dt.attrs["hyper"]
-    assert [f.name for f in path.iterdir()] == ["result.nc"]
+def test_a_run_folder_is_written_whole_and_never_overwritten(line, fitted, folder):
+    again = brg.open_run(folder)
+    np.testing.assert_array_equal(again["posterior"]["weight"], fitted["posterior"]["weight"])
+    assert again.attrs["hyper"] == fitted.attrs["hyper"]
+    assert [f.name for f in folder.iterdir()] == ["result.nc"]
     with pytest.raises(FileExistsError, match="exists already; give path a new folder"):
-        brg.fit(linear, line, key=1, path=path, **SMALL)
-    out = brg.predict(again, linear, line[0][:3], key=0, **hyper)
-    assert out["predictions"]["f"].shape == (2, 50, 3)
+        brg.fit(linear, line, key=1, path=folder, **SMALL)
 
 
 @pytest.mark.parametrize(
@@ -315,7 +326,8 @@ def test_bad_input_is_named(line, change, message):
 
 
 def test_bad_prediction_input_is_named(line, fitted):
-    with pytest.raises(ValueError, match=r"X_new has shape \(3, 5\)"):
-        brg.predict(fitted, linear, np.ones((3, 5)), key=0)
+    for shape in ((3, 5), (0, 2)):
+        with pytest.raises(ValueError, match=rf"X_new has shape \({shape[0]}, {shape[1]}\); give"):
+            brg.predict(fitted, linear, np.ones(shape), key=0, **HYPER)
     with pytest.raises(ValueError, match="site must be one of 'y', got 'z'"):
-        brg.predict(fitted, linear, line[0], key=0, site="z")
+        brg.predict(fitted, linear, line[0], key=0, site="z", **HYPER)

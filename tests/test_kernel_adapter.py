@@ -8,7 +8,7 @@ import tinygp
 from oracles import central_difference, log_normal
 
 from bayesrg import gp
-from bayesrg.kernels import NNGP, RBF, Linear, adapt
+from bayesrg.kernels import RBF, Linear, adapt
 from bayesrg.spectrum import nystrom
 
 X = np.random.default_rng(0).standard_normal((12, 3))
@@ -56,8 +56,6 @@ def test_plain_functions_and_modules():
     cosine = adapt(Cosine(jnp.array(2.0)))
     slope = jax.jit(jax.grad(lambda k: k(t, t)[0, 1]))(cosine).function.rate
     np.testing.assert_allclose(slope, -0.8 * np.sin(2 * 0.8), rtol=1e-14)
-    with_diagonal = adapt(lambda X, Z: X @ Z.T, diag=lambda X: (X**2).sum(-1) + 1.0)
-    np.testing.assert_allclose(with_diagonal(X), X @ X.T + np.eye(12), rtol=0, atol=1e-13)
 
 
 def test_parameters_of_tinygp_are_sampled_and_differentiated():
@@ -99,7 +97,6 @@ def test_regression_and_spectra():
     [
         (lambda: adapt(lambda X, Z: X[0, 0] * Z[0, 0])(X, Z), r"kernel returned shape \(\) for"),
         (lambda: adapt(lambda X, Z: (X @ Z.T).T)(X, Z), r"returned shape \(5, 12\) for inputs of"),
-        (lambda: adapt(NNGP(1), diag=lambda X: X).diag(X), "diag returned shape"),
     ],
 )
 def test_a_wrong_shape_is_named(call, message):

@@ -175,9 +175,9 @@ def test_each_function_has_its_own_white_numbers(kind):
     assert w.shape == (3, 4) and z.shape == (3, 24)
     assert len(np.unique(w)) == 12 and len(np.unique(z)) == 72
     np.testing.assert_allclose(f, expected, rtol=1e-11)
-    axes = {s.name: s.dims for s in brg.inference.sites.layout_of(
+    axes = brg.inference.sites.layout_of(
         brg.inference.sites.bind(lambda X, y=None: rg.coarsen(
-            model, f=rg.Coarse(4, centered=False))(), {}), None, None).sites}  # fmt: skip
+            model, f=rg.Coarse(4, centered=False))(), {}), None, None).dims  # fmt: skip
     outer = "group" if kind == "plate" else "output"
     assert axes["f"] == (outer, "point") and axes["f_white"] == (outer, "white")
 

@@ -11,16 +11,8 @@ from scipy.special import eval_legendre
 
 from bayesrg import kernels
 from bayesrg.kernels import NNGP, RBF, adapt
-from bayesrg.spectrum import (
-    fourier,
-    functionals,
-    groups,
-    maps,
-    modify,
-    modify_kernel,
-    nystrom,
-    sphere,
-)  # fmt: skip
+from bayesrg.spectrum import fourier, functionals, maps, modify, modify_kernel, nystrom, sphere
+from bayesrg.spectrum.modify import groups
 
 
 @jax.jit
@@ -88,7 +80,7 @@ def test_the_base_of_these_tests_is_the_tangent_kernel():
 def test_the_identity_is_the_kernel_and_without_tail_nystrom():
     X = np.concatenate([GRID, LANDMARKS])
     spectrum = nystrom(NTK, LANDMARKS, rank=7)
-    for g in (maps.identity(), maps.identity, maps.scale(1.0), lambda values: values):
+    for g in (maps.identity(), maps.scale(1.0), lambda values: values):
         kernel = modify(spectrum, g)
         np.testing.assert_allclose(at(kernel, X), at(NTK, X), rtol=0, atol=2e-13)
     bare = modify(nystrom(NTK, LANDMARKS), maps.identity(), tail=0.0)
@@ -321,8 +313,8 @@ def test_maps_may_be_traced():
         (lambda s: modify(s, lambda v: v[:3]), r"g returned shape \(3,\)"),
         (lambda s: modify(s, maps.identity(), tail=1.5), "tail must be at most 1, got 1.5"),
         (lambda s: modify(s, maps.identity(), tail=-1.0), "tail must be non-negative, got -1.0"),
-        (lambda s: modify(NTK, maps.identity()), "spectrum must be a Spectrum, got Adapted"),
-        (lambda s: modify(functionals(s, 3).at(NTK), maps.identity()), "are no eigenfunctions"),
+        (lambda s: modify(NTK, maps.identity()), "spectrum must be a Spectrum .*got a Adapted"),
+        (lambda s: modify(functionals(s, 3).at(NTK), maps.identity()), "are not eigenfunctions"),
         (lambda s: modify(s, maps.lift(80)), r"lift\(80\) needs 80 modes and the spectrum has 60"),
         (lambda s: modify_kernel(NTK, LANDMARKS, maps.flatten(2)), "g goes by rank"),
         (

@@ -79,5 +79,5 @@ def test_a_network(name):
         net.weights([jnp.zeros(shapes[0])], inputs)
     with pytest.raises(ValueError, match=r"weights\[0\] has shape \(1,\); give .*, as init does"):
         net.apply((jnp.zeros(1), *again[1:]), X)
-    with pytest.raises(ValueError, match="arrays for 2 hidden layers; give"):
+    with pytest.raises(ValueError, match=f"weights has 1 arrays for {len(shapes)} layers; give"):
         net.layers(again[:1], X)

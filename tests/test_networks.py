@@ -26,16 +26,19 @@ def test_description():
 
 
 def test_weights_and_layers_have_their_shapes():
-    net = DeepLinear((6, 5), ridge=0.1, outputs=2)
-    weights = net.init(0, 3)
+    net, mean = DeepLinear((6, 5), ridge=0.1, outputs=2), mean_field(outputs=2)
+
+    @jax.jit
+    def ask():
+        weights = net.init(0, 3)
+        return weights, net.layers(weights, X), net.apply(weights, X), mean.apply(weights, X)
+
+    weights, layers, f, scaled = ask()
     assert [W.shape for W in weights] == [(6, 3), (5, 6), (2, 5)]
-    layers = net.layers(weights, X)
     assert [H.shape for H in layers] == [(4, 3), (4, 6), (4, 5), (4, 2)]
     W1, W2, W3 = map(np.asarray, weights)
-    assert_allclose(net.apply(weights, X), X @ W1.T @ W2.T @ W3.T, rtol=1e-12)
-    mean = mean_field(outputs=2)
-    expected = X @ W1.T @ W2.T @ W3.T / (1.3 * np.sqrt(5))
-    assert_allclose(mean.apply(weights, X), expected, rtol=1e-12)
+    assert_allclose(f, X @ W1.T @ W2.T @ W3.T, rtol=1e-12)
+    assert_allclose(scaled, X @ W1.T @ W2.T @ W3.T / (1.3 * np.sqrt(5)), rtol=1e-12)
 
 
 def test_outputs_of_random_weights_have_the_kernel_as_their_covariance():
@@ -72,11 +75,17 @@ def test_mean_field_is_a_standard_network_on_longer_targets():
     assert standard.parametrisation == "standard"
     assert_allclose(standard.ridge, 0.2 * 1.3**2)
     assert_allclose(net.noise_variance, 0.2 / 5)
-    weights, y = net.init(3, 3), RNG.standard_normal((4, 1))
-    exponent = ((y - net.apply(weights, X)) ** 2).sum() / net.noise_variance
+    y = RNG.standard_normal((4, 1))
     longer = y * float(net.output_scale)
-    expected = ((longer - standard.apply(weights, X)) ** 2).sum() / standard.ridge
-    assert_allclose(exponent, expected, rtol=1e-12)
+
+    @jax.jit
+    def outputs():
+        weights = net.init(3, 3)
+        return net.apply(weights, X), standard.apply(weights, X)
+
+    f, g = map(np.asarray, outputs())
+    exponent = ((y - f) ** 2).sum() / float(net.noise_variance)
+    assert_allclose(exponent, ((longer - g) ** 2).sum() / float(standard.ridge), rtol=1e-12)
     assert standard.standardise() is standard
 
 
@@ -87,10 +96,10 @@ def test_it_is_a_pytree_whose_numbers_can_be_traced():
         )
         return net.kernel(X)[0, 0] + net.noise_variance
 
-    args = (jnp.array(0.1), jnp.array(1.2), jnp.array(0.8))
-    assert_allclose(jax.jit(spread)(*args), spread(*args), rtol=1e-12)
-    slope = jax.grad(spread, argnums=1)(*args)
-    assert_allclose(slope, 4 * 1.2**3 * (X[0] @ X[0]) / 3 / (4 * 0.8**2), rtol=1e-10)
+    value, slope = jax.jit(jax.value_and_grad(spread, argnums=1))(0.1, 1.2, 0.8)
+    kernel = 1.2**4 * (X[0] @ X[0]) / 3 / (4 * 0.8**2)
+    assert_allclose(value, kernel + 0.1 / 4, rtol=1e-12)
+    assert_allclose(slope, 4 / 1.2 * kernel, rtol=1e-10)
     nets = jax.vmap(lambda ridge: DeepLinear((4,), ridge=ridge))(jnp.array([0.1, 0.2]))
     assert nets.ridge.shape == (2,) and nets.widths == (4,)
     doubled = jax.tree.map(lambda leaf: 2 * leaf, DeepLinear((4,), ridge=0.1))
@@ -123,7 +132,7 @@ def test_bad_descriptions(change, words):
 
 def test_bad_weights():
     net = DeepLinear((3,), ridge=0.1)
-    with pytest.raises(ValueError, match="weights has 1 arrays for 1 hidden layers"):
+    with pytest.raises(ValueError, match="weights has 1 arrays for 2 layers"):
         net.apply(net.init(0, 3)[:1], X)
     with pytest.raises(ValueError, match="inputs must be a positive integer"):
         net.init(0, 0)

@@ -5,7 +5,7 @@ import xarray as xr
 from test_plots_dynamics import drawn
 
 from bayesrg import io, plots
-from bayesrg.kernels import JacobianFlow
+from bayesrg.kernels.critical import JacobianFlow
 
 WIDTH = np.array([32, 128, 64])
 WEIGHT, BIAS = np.linspace(0.5, 3.0, 11), np.linspace(0.0, 1.0, 5)

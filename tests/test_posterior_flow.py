@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bayesrg import diagnostics, io, kernels, rg, spectrum
+from bayesrg import diagnostics, io, spectrum
 
 prior = spectrum.fourier(lambda j: (1 + j) ** -2.0, 40)
 
@@ -26,7 +26,7 @@ def dt():
 @pytest.fixture(scope="module")
 def flow(dt):
     levels = spectrum.levels(prior, tail=0.01)
-    return diagnostics.posterior_flow(dt, levels, cutoffs=[0, 3, 17, 40], modes=[0, 7])
+    return diagnostics.posterior_flow(dt, levels, cutoffs=[0, 3, 17, 40])
 
 
 def test_every_draw_flows_as_by_itself(dt, flow):
@@ -43,7 +43,7 @@ def test_every_draw_flows_as_by_itself(dt, flow):
         right = s**2 + tail + (values * root / (root + 24 * values)).sum()
         np.testing.assert_allclose(root, right, rtol=1e-12)
         learnt = 24 * values / (24 * values + root)
-        np.testing.assert_allclose(at["learnability"], learnt[[0, 7]], rtol=1e-12)
+        np.testing.assert_allclose(at["learnability"], learnt, rtol=1e-12)
         np.testing.assert_allclose(at["total_learnability"], learnt.sum(), rtol=1e-12)
         np.testing.assert_allclose(
             at["rescaled"][1:], ridges[1:] / ([3, 17, 40] * values[[2, 16, 39]])
@@ -60,7 +60,7 @@ def test_every_draw_flows_as_by_itself(dt, flow):
 
 def test_arviz_reads_the_group_and_the_tree_keeps_the_others(dt, flow, tmp_path):
     names = ["stop", "effective_ridge", "learnability"]
-    summary = az.summary(flow, group="flow", var_names=names)
+    summary = az.summary(flow, group="flow", var_names=names, coords={"mode": [0, 7]})
     assert list(summary.index) == names[:2] + ["learnability[0]", "learnability[7]"]
     assert set(az.hdi(flow, group="flow", var_names=names).data_vars) == set(names)
     assert set(flow.children) == {"posterior", "constant_data", "flow"} and "flow" not in dt
@@ -76,51 +76,56 @@ def test_a_function_of_the_draw_replaces_the_names(dt, flow):
         assert draw["y_modes"].shape == (4,)
         return draw["amplitude"] * prior.values, draw["noise"] ** 2 + 0.01 * draw["amplitude"]
 
-    other = diagnostics.posterior_flow(
-        dt, prior, values_fn=values_fn, cutoffs=[0, 3, 17, 40], modes=[0, 7]
-    )
+    other = diagnostics.posterior_flow(dt, prior, values_fn=values_fn, cutoffs=[0, 3, 17, 40])
     for name in ("stop", "effective_ridge", "dressed", "rescaled"):
         np.testing.assert_allclose(other["flow"][name], flow["flow"][name], rtol=1e-12)
     with pytest.raises(ValueError, match="values must be sorted in falling order"):
         diagnostics.posterior_flow(dt, prior, values_fn=lambda p: (jnp.arange(1.0, 4), 0.1))
 
 
-def test_constant_draws_and_fixed_parameters_are_fine():
-    """A number stands in the place of a site, eigenvalues in that of a spectrum."""
-    constant = posterior(np.full((1, 3), 9.0), np.full((1, 3), 0.2))
-    group = diagnostics.posterior_flow(constant, prior.values, scale=1.5, n=12)["flow"]
+VALUES, COUNTS = np.array([1.0, 0.1, 0.01]), np.array([1.0, 3.0, 5.0])
+
+
+def test_constant_draws_fixed_parameters_and_whole_levels():
+    """A number stands in place of a site, and one value for several modes."""
+    constant = posterior(np.full((1, 3), 9.0), np.full((1, 3), 0.1))
+    levels = spectrum.Levels(1.0 / 1.5 * jnp.asarray(VALUES), jnp.asarray(COUNTS))
+    group = diagnostics.posterior_flow(constant, levels, scale=1.5, n=12)["flow"]
     assert all(not np.ptp(v.values, axis=1).any() for v in group.data_vars.values())
     cutoffs = group["cutoff"].values
-    assert cutoffs[[0, -1]].tolist() == [1, 40] and group.attrs["n"] == 12
-    values = 1.5 * np.arange(1, 41.0) ** -2
-    ridges = 0.04 + np.array([values[c:].sum() for c in cutoffs])
+    assert cutoffs.tolist() == list(range(1, 10)) and group.attrs["n"] == 12
+
+    long = np.repeat(VALUES, COUNTS.astype(int))
+    ridges = 0.01 + np.array([long[c:].sum() for c in cutoffs])
     np.testing.assert_allclose(group["universal"][0, 0], ridges, rtol=1e-12)
+    np.testing.assert_allclose(group["rescaled"][0, 0], ridges / (cutoffs * long[cutoffs - 1]))
     root = float(group["effective_ridge"][0, 0])
-    np.testing.assert_allclose(root, 0.04 + (values * root / (root + 12 * values)).sum())
+    np.testing.assert_allclose(root, 0.01 + (long * root / (root + 12 * long)).sum(), rtol=1e-12)
+    learnt = (12 * long / (12 * long + root)).sum()
+    np.testing.assert_allclose(group["total_learnability"][0, 0], learnt, rtol=1e-12)
 
 
-def test_levels_are_counted_whole():
-    values, counts = np.array([1.0, 0.1, 0.01]), np.array([1, 3, 5])
-    levels = spectrum.fourier(lambda j: (1 + j) ** -2.0, 3)
-    levels = type(levels)(jnp.asarray(values), jnp.asarray(counts, float))
-    dt = posterior(np.ones((1, 2)), np.full((1, 2), 0.1))
-    group = diagnostics.posterior_flow(dt, levels, cutoffs=[1, 4, 9])["flow"].isel(chain=0, draw=0)
-    long = np.repeat(values, counts)
-    np.testing.assert_allclose(group["universal"], 0.01 + np.array([0.35, 0.05, 0.0]), rtol=1e-12)
-    np.testing.assert_allclose(group["rescaled"], group["universal"] / ([1, 4, 9] * values))
-    root = float(group["effective_ridge"])
-    np.testing.assert_allclose(root, 0.01 + (long * root / (root + 24 * long)).sum(), rtol=1e-12)
-    learnt = (24 * long / (24 * long + root)).sum()
-    np.testing.assert_allclose(group["total_learnability"], learnt, rtol=1e-12)
+def test_degeneracy_of_values_that_move(dt):
+    """Levels of another kernel come in another order, with another degeneracy."""
+    reference = spectrum.Levels(jnp.asarray(VALUES), jnp.asarray(COUNTS))
+    other, counts = jnp.array([2.0, 0.5, 0.002]), jnp.array([3.0, 1.0, 5.0])
+    with pytest.raises(ValueError, match="values_fn returns no degeneracy"):
+        diagnostics.posterior_flow(dt, reference, n=30, values_fn=lambda q: (other, 0.1))
+    flow = diagnostics.posterior_flow(
+        dt, reference, n=30, values_fn=lambda q: (spectrum.Levels(other, counts), 0.1)
+    )["flow"]
+    root = flow["effective_ridge"].values[0, 0]
+    assert (flow["effective_ridge"] == root).all()
+    np.testing.assert_allclose(root, 0.1 + (counts * other * root / (root + 30 * other)).sum())
+    assert (flow["stop"] == 4).all()  # 30 * 0.5 is above its running ridge, 30 * 0.002 is below
 
 
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"scale": "scale"}, "scale: the posterior has no site 'scale', only 'amplitude', 'noise'"),
-        ({"noise": "y_modes"}, "noise: site 'y_modes' has dims .* give one number per draw"),
+        ({"scale": "scale"}, "scale: the posterior has no site 'scale' .*, only 'amplitude', 'n"),
+        ({"noise": "y_modes"}, "noise: the posterior has no site 'y_modes' with one number per"),
         ({"rule": "posterior"}, 'use "running" or "self_consistent"'),
-        ({"modes": [40]}, "modes must be integers from 0 to 39"),
         ({"cutoffs": [41]}, "cutoffs must be an integer between 0 and 40"),
     ],
 )
@@ -132,20 +137,5 @@ def test_wrong_names_are_told_apart(dt, wrong, message):
 def test_missing_groups_are_named(dt):
     with pytest.raises(ValueError, match="no group 'posterior', only 'constant_data'"):
         diagnostics.posterior_flow(dt.drop_nodes("posterior"), prior)
-    with pytest.raises(ValueError, match="no X in constant_data to count points in; give n="):
+    with pytest.raises(ValueError, match="no group 'constant_data', only .*; give n="):
         diagnostics.posterior_flow(dt.drop_nodes("constant_data"), prior)
-
-
-def test_degeneracy_of_values_that_move(dt):
-    """Levels of another kernel come in another order, with another degeneracy."""
-    reference = spectrum.sphere(kernels.NNGP(1), 3, 9)
-    other = spectrum.sphere(kernels.RBF(2.0), 3, 9)
-    with pytest.raises(ValueError, match="values_fn returns no degeneracy"):
-        diagnostics.posterior_flow(dt, reference, n=30, values_fn=lambda q: (other.values, 0.1))
-    flow = diagnostics.posterior_flow(
-        dt, reference, n=30, values_fn=lambda q: (spectrum.levels(other, tail=0.0), 0.1)
-    )["flow"]
-    expected = rg.effective_ridge(other.values, 30, 0.1, degeneracy=other.degeneracy)
-    np.testing.assert_allclose(flow["effective_ridge"], expected, rtol=1e-12)
-    stop = rg.cutoff(other.values, 30, 0.1, degeneracy=other.degeneracy)
-    assert (flow["stop"] == stop).all()

@@ -232,13 +232,13 @@ def test_messages(irregular):
     X, y = circle(t), np.sin(3 * t) + np.sin(t)
     with pytest.raises(ValueError, match="spectral map produced a negative eigenvalue at lam="):
         dynamics.preconditioner(K, lambda v: v - v[3])
-    with pytest.raises(ValueError, match=r"g returned shape \(2,\)"):
+    with pytest.raises(ValueError, match=r"g returned shape \(2,\) for 48 eigenvalues"):
         dynamics.preconditioner(K, lambda v: v[:2])
     with pytest.raises(ValueError, match="K is not symmetric"):
-        dynamics.preconditioner(np.tri(4), maps.identity)
+        dynamics.preconditioner(np.tri(4), maps.identity())
     rbf = kernels.RBF(3.0)(X)
     with pytest.raises(ValueError, match="rank is 48 and .* of 48 modes are above rtol"):
-        dynamics.preconditioner(rbf, maps.identity, 48)
+        dynamics.preconditioner(rbf, maps.identity(), 48)
     with pytest.warns(UserWarning, match="close to round-off; lifting it amplifies rounding by"):
         dynamics.preconditioner(rbf, lambda v: jnp.full_like(v, v[0]))
     kept = dynamics.preconditioner(rbf, maps.lift(5), rtol=1e-3)

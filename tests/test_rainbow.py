@@ -144,7 +144,7 @@ def test_bad_use():
         net.weights([np.ones((4, 3))], 3)
     with pytest.raises(ValueError, match=r"white\[0\] has shape \(3, 3\); give \(4, 3\)"):
         net.weights([np.ones((3, 3)), np.ones((3, 4))], 3)
-    with pytest.raises(ValueError, match="weights has 1 arrays for 2 hidden layers"):
+    with pytest.raises(ValueError, match="weights has 1 arrays for 2 layers"):
         net.apply([np.ones((4, 3))], X)
     with pytest.raises(ValueError, match="jitter must be a number of at least 0, got -1"):
         Rainbow(3, jitter=-1)

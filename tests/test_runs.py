@@ -19,7 +19,7 @@ import numpyro
 import numpyro.distributions as dist
 import pytest
 import xarray as xr
-from numpyro.infer import HMC
+from sampling import from_prior
 
 import bayesrg as brg
 from bayesrg import inference, io
@@ -57,9 +57,9 @@ def test_a_folder_has_one_writer_until_it_lets_go(tmp_path):
 
 
 def test_a_killed_process_leaves_no_lock(tmp_path):
-    code = (
-        "import pathlib, sys, time; from bayesrg.io import writing\n"
-        "with writing.hold(pathlib.Path(sys.argv[1])):\n"
+    code = (  # the file alone: the package would take seconds to import
+        "import pathlib, runpy, sys, time\n"
+        "with runpy.run_path('bayesrg/io/writing.py')['hold'](pathlib.Path(sys.argv[1])):\n"
         "    sys.stdout.write('held'); sys.stdout.flush(); time.sleep(600)"
     )
     holder = subprocess.Popen(
@@ -167,7 +167,7 @@ def level(X, y=None):
 
 DATA = jnp.arange(4.0), jnp.ones(4)
 TINY = {"key": 0, "draws": 30, "warmup": 10, "chains": 1, "block": 40, "progress": False}
-TINY |= {"sampler": lambda m: HMC(m, num_steps=2, trajectory_length=None)}
+TINY |= {"sampler": from_prior}
 
 
 def test_threads_wait_and_a_full_disk_keeps_the_draws(tmp_path, monkeypatch):
@@ -214,8 +214,8 @@ def test_the_job_checks_before_it_prepares_and_saves_before_it_compares(tmp_path
     assert io.open_run(out).equals(TREE) and "draws of the full model are in" in said[-1]
 
 
-def judged(diverging=0, shift=0.0, draws=1000, chains=4, constant=False, lag=1):
-    """Independent normal draws, one chain shifted, each repeated ``lag`` times, judged."""
+def checked(diverging=0, shift=0.0, draws=1000, chains=4, constant=False, lag=1):
+    """Independent normal draws, one chain shifted, each repeated ``lag`` times, checked."""
     rng = np.random.default_rng(0)
     a = np.repeat(rng.standard_normal((chains, draws // lag, 3)), lag, 1)
     a[0, :, 2] += shift
@@ -227,9 +227,9 @@ def judged(diverging=0, shift=0.0, draws=1000, chains=4, constant=False, lag=1):
 
 
 def test_draws_that_agree_are_not_warned_of():
-    judged()
-    judged(constant=True)
-    judged(chains=1)
+    checked()
+    checked(constant=True)
+    checked(chains=1)
 
 
 @pytest.mark.parametrize(
@@ -239,10 +239,10 @@ def test_draws_that_agree_are_not_warned_of():
         ({"shift": 1.0}, r"R-hat of 'bad' is 1\.\d+, above 1\.01"),
         ({"lag": 20}, "effective sample size of '.*' is .*, below 100 for each of 4 chains"),
         ({"draws": 50, "chains": 1}, "below 100 for each of 1 chain "),
-        ({"draws": 3}, "3 draws per chain are too few to judge"),
+        ({"draws": 3}, "3 draws per chain are too few for these checks"),
     ],
 )
 def test_one_warning_says_what_is_wrong_with_the_draws(arguments, message):
     with pytest.warns(inference.SamplingWarning, match=message) as caught:
-        judged(**arguments)
+        checked(**arguments)
     assert len(caught) == 1 and str(caught[0].message).startswith("draws may not be trusted: ")

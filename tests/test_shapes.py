@@ -140,7 +140,7 @@ def test_shapes_that_count_every_number_once_pass():
         numpyro.sample("deep", law, infer={"event_dims": ["a", "b"]})
 
     def dims(model, targets):
-        return {s.name: s.dims for s in layout_of(bind(model, {}), X, targets).sites}
+        return layout_of(bind(model, {}), X, targets).dims
 
     assert dims(line, y) == {"slope": ("slope_axis",), "y": ("point",)}
     assert dims(deep, y) == {"deep": ("output", "a", "b")}

@@ -91,9 +91,9 @@ def test_leave_one_out_and_predictions_are_those_of_points(data, hyper):
 
     @jax.jit
     def evaluate(latents, y):
-        ahead = law(bound, None, both, latents, "y")
+        ahead = law(bound, both, latents, "y")
         posterior = brg.gp.condition(prior, data.X, y, 0.25**2)
-        own = law(bound, None, data.X, latents, "y").loo(y)
+        own = law(bound, data.X, latents, "y").loo(y)
         return own, ahead.krige(y), posterior.predict(new)[1]
 
     found, (mean, spread, _), variance = evaluate(LATENTS, data.y)
@@ -114,7 +114,7 @@ def test_a_base_with_dropped_modes(data):
     @jax.jit
     def evaluate(latents, y):
         value = log_density(spectrum_gp.model, (data.X, y), hyper, latents)[0]
-        return value, law(bound, None, both, latents, "y").krige(y)
+        return value, law(bound, both, latents, "y").krige(y)
 
     got, (mean, spread, _) = evaluate(LATENTS, data.y)
     expected = log_normal(data.y, np.zeros(60), C) + log_prior()
@@ -159,7 +159,7 @@ def test_the_base_may_move(data, hyper):
 
     @jax.jit
     def ahead(both):
-        return law(bound, None, both, latents, "y").krige(y)[0]
+        return law(bound, both, latents, "y").krige(y)[0]
 
     # other new points change nothing at the first two
     one, other = (np.asarray(ahead(np.r_[X, X_test[:2], X_test[i : i + 3]])) for i in (2, 5))

@@ -113,30 +113,20 @@ def resolve(activation):
     ValueError
         For an unknown name, or a callable that does not act on each element alone.
     """
-    if isinstance(activation, str):
-        if activation not in ACTIVATIONS:
-            raise ValueError(
-                f"activation must be one of {', '.join(map(repr, ACTIVATIONS))}, or an "
-                f"elementwise callable, got {activation!r}"
-            )
+    if isinstance(activation, str) and activation in ACTIVATIONS:
         return ACTIVATIONS[activation]
-
-    if isinstance(activation, Activation):
-        entry = activation
-    elif callable(activation):
-        entry = Activation(activation)
-        if entry.function.plan in _NAMES:
-            return ACTIVATIONS[_NAMES[entry.function.plan]]
-    else:
+    if not callable(activation) and not isinstance(activation, Activation):
         raise ValueError(
-            "activation must be a name or an elementwise callable, got "
-            f"{_checks.shown(activation)}; the names are {', '.join(map(repr, ACTIVATIONS))}"
+            f"activation must be one of {', '.join(map(repr, ACTIVATIONS))}, or an elementwise "
+            f"callable, got {_checks.shown(activation)}"
         )
 
-    # the functions of the table need no check
-    if entry.function.plan not in _NAMES:
-        _checks.finite("kinks", entry.kinks, ndim=1)
-        _require_elementwise(entry.function)
+    entry = activation if isinstance(activation, Activation) else Activation(activation)
+    name = _NAMES.get(entry.function.plan)
+    if name is not None:  # a function of the table, which needs no check
+        return entry if entry is activation else ACTIVATIONS[name]
+    _checks.finite("kinks", entry.kinks, ndim=1)
+    _require_elementwise(entry.function)
     return entry
 
 

@@ -96,7 +96,7 @@ def load(
     order = np.asarray(jax.random.permutation(key, size))
     test = n + (size - n) // 2
     mean = images.mean(0, dtype=float)
-    _no_mean_images(images, mean, keep, path)
+    _check_mean(images, mean, keep, path)
 
     def inputs(rows):
         X = images[keep[rows]] - mean
@@ -107,14 +107,14 @@ def load(
     return Data(inputs(train), y[:n], inputs(held_out), y[n:test], inputs(reference))
 
 
-def _no_mean_images(images, mean, keep, path):
+def _check_mean(images, mean, keep, path):
     """Raise ValueError if an image in use equals the mean of all images, up to round-off."""
     least = 1e-12 * np.sqrt(len(mean)) * np.abs(mean).max()
     flat, block = np.zeros(len(images), bool), max(1, 2**20 // len(mean))
     for start in range(0, len(keep), block):
         rows = keep[start : start + block]
         flat[rows] = np.linalg.norm(images[rows] - mean, axis=1) <= least
-    readers.refuse_rows(path, flat, "equal the mean of all images and cannot be scaled")
+    readers.check_rows(path, flat, "equal the mean of all images and cannot be scaled")
 
 
 def _task(labels, task, path):

@@ -43,14 +43,14 @@ def read(name):
     images = images.reshape(len(images), -1)
     if images.dtype.kind == "f":
         sound = (np.abs(images) < _LARGEST).all(1)
-        refuse_rows(path, ~sound, f"hold pixels that are nan, infinite or beyond {_LARGEST:g}")
+        check_rows(path, ~sound, f"hold pixels that are nan, infinite or beyond {_LARGEST:g}")
     whole = np.isfinite(labels) & (np.abs(labels.astype(float)) < 2.0**53)
     whole &= labels == np.rint(np.where(whole, labels, 0))
-    refuse_rows(path, ~whole, "have labels that are not whole numbers", labels)
+    check_rows(path, ~whole, "have labels that are not whole numbers", labels)
     return images, labels.astype(int), path
 
 
-def refuse_rows(path, wrong, what, values=None):
+def check_rows(path, wrong, what, values=None):
     """Raise ValueError if any image is ``wrong`` (N,); the message says ``what`` and which rows."""
     rows = np.flatnonzero(wrong)
     if len(rows):
@@ -156,7 +156,7 @@ def _batches(folder, files):
     """
     rows = [_reading.records(file, 3073) for file in files]
     for file, part in zip(files, rows, strict=True):
-        refuse_rows(file, part[:, 0] > 9, "have labels that are not from 0 to 9", part[:, 0])
+        check_rows(file, part[:, 0] > 9, "have labels that are not from 0 to 9", part[:, 0])
     rows = np.concatenate(rows)
     return rows[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), rows[:, 0], folder
 

@@ -3,6 +3,5 @@
 
 from . import feature, layers, weights
 from .flow import posterior_flow
-from .order_flow import order_flow
 
-__all__ = ["feature", "layers", "order_flow", "posterior_flow", "weights"]
+__all__ = ["feature", "layers", "posterior_flow", "weights"]

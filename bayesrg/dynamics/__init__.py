@@ -1,17 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Training dynamics, in closed form and step by step."""
 
-from .._trajectory import (
-    DIVERGED,
-    GO,
-    REACHED,
-    Algorithm,
-    Info,
-    State,
-    Trajectory,
-    optax_descent,
-    run,
-)
+from .core import DIVERGED, GO, REACHED, Algorithm, Info, State, Trajectory, optax_descent, run
 from .counts import step_count
 from .dyson import dyson
 from .ensemble import ensemble

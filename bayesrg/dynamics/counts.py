@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Number of descent steps that a mode takes."""
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
@@ -31,18 +32,17 @@ def step_count(
         Whole numbers: 1 for :math:`\eta g = 1`, and inf for :math:`|1 - \eta g| \ge 1`, where the
         mode does not shrink.
 
-    Raises
-    ------
-    ValueError
-        For a negative rate, a step size not above zero, or a tolerance out of range.
-
     References
     ----------
     arXiv 2307.14531, section 4.
     """
     rates = _checks.nonnegative("rates", rates)
     step_size = _checks.positive("step_size", step_size, ndim=0)
-    tol = fraction("tol", tol)
+    return _steps(rates, step_size, fraction("tol", tol))
+
+
+@jax.jit
+def _steps(rates, step_size, tol):
     x = step_size * rates
     left = jnp.abs(1.0 - x)
 

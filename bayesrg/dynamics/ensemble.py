@@ -65,12 +65,6 @@ def ensemble(
     -------
     Ensemble
 
-    Raises
-    ------
-    ValueError
-        For targets that do not fit the inputs, an S that does not act on them, or a step size at
-        which a mode grows.
-
     References
     ----------
     arXiv 1902.06720, equations 14 to 16; arXiv 2307.14531.

@@ -11,7 +11,7 @@ from jaxtyping import Float, PyTree
 
 from .. import _checks
 from .._checks import ArrayLike
-from .._trajectory import DIVERGED, GO, Algorithm, Info, State
+from .._trajectory import DIVERGED, GO, Algorithm, Info, State, check_loss
 
 
 def add(x: PyTree, scale: ArrayLike, change: PyTree) -> PyTree:
@@ -67,9 +67,7 @@ class _Descent(eqx.Module):
     step_size: Float[Array, ""]
 
     def init(self, x0):
-        shape = jax.eval_shape(lambda x: _checks.returned("loss", self.loss(x)), x0).shape
-        if shape:
-            raise ValueError(f"loss returns shape {shape}; return one number")
+        check_loss(self.loss, x0)
         return State(x0)
 
     def step(self, state, key):

@@ -62,11 +62,17 @@ def landmark_preconditioner(
     X, landmarks = _checks.inputs("X", X), _checks.inputs("landmarks", landmarks)
     m, n = landmarks.shape[0], X.shape[0]
     _checks.whole("rank", rank, most=min(m, n))
+    return of_pairs(*_ritz_pairs(kernel, X, landmarks, rank), g, rank, n)
+
+
+@eqx.filter_jit
+def _ritz_pairs(kernel, X, landmarks, rank):
+    """Return r approximate eigenvalues of the matrix at X, largest first, and their vectors."""
     _, vectors = jnp.linalg.eigh(fixed(kernel(landmarks)))
     Q, _ = jnp.linalg.qr(product(kernel, X, landmarks, vectors[:, ::-1][:, :rank]))
     small = Q.T @ product(kernel, X, X, Q)
     ritz, turn = jnp.linalg.eigh(fixed(0.5 * (small + small.T)))
-    return of_pairs(ritz[::-1], Q @ turn[:, ::-1], g, rank, n)
+    return ritz[::-1], Q @ turn[:, ::-1]
 
 
 class Largest(NamedTuple):

@@ -59,11 +59,6 @@ def preconditioned(
         The loss that it observes is half the squared norm of the residual, without S. It diverges
         where that norm is more than ten times the first one.
 
-    Raises
-    ------
-    ValueError
-        For shapes that do not fit, or a batch out of range.
-
     Warns
     -----
     UserWarning
@@ -256,8 +251,8 @@ def warn_target(S, r, tol):
     """Warn if S leaves much of a residual r (n,) or (n, c) unlearnt, or as slow as without S."""
     if not isinstance(S, Preconditioner) or not all(map(_checks.known, (r, S.gains, S.vectors))):
         return
-    power = np.asarray(((S.vectors.T @ r) ** 2).reshape(S.gains.size, -1).sum(1))
-    total = float((r**2).sum())
+    V, r = np.asarray(S.vectors), np.asarray(r)
+    power, total = ((V.T @ r) ** 2).reshape(S.gains.size, -1).sum(1), (r**2).sum()
     lost = np.flatnonzero((np.asarray(S.eigenvalues) == 0) & (power > 1e-12 * total))
     if lost.size:
         shown = ", ".join(map(str, lost[:5])) + (", ..." if lost.size > 5 else "")

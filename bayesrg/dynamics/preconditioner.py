@@ -3,6 +3,7 @@
 
 import warnings
 from collections.abc import Callable
+from functools import partial
 
 import equinox as eqx
 import jax
@@ -129,8 +130,13 @@ def preconditioner(
     K = _checks.symmetric("K", K)
     n = K.shape[0]
     ridge = _checks.nonnegative("ridge", ridge, ndim=0)
+    return of_pairs(*_eigenpairs(K, ridge), g, rank, n, rtol)
+
+
+@jax.jit
+def _eigenpairs(K, ridge):
     values, vectors = jnp.linalg.eigh(fixed(K))
-    return of_pairs(values[::-1] + ridge, vectors[:, ::-1], g, rank, n, rtol)
+    return values[::-1] + ridge, vectors[:, ::-1]
 
 
 def of_pairs(
@@ -145,31 +151,39 @@ def of_pairs(
     _checks.function("g", g, "a map of eigenvalues, as spectrum.maps has")
     eps = float(jnp.finfo(values.dtype).eps)
     rtol = n * eps if rtol is None else _checks.number("rtol", rtol, least=0)
-    there = values > rtol * values[0]
-    usable = int(there.sum()) if _checks.known(values) else values.shape[0]
-    if usable == 0:
-        raise ValueError(
-            f"K has no positive eigenvalue, the largest is {float(values[0]):.3g}; give the Gram "
-            "matrix of a positive kernel"
-        )
-    values, vectors, there = values[:usable], vectors[:, :usable], there[:usable]
+    usable = len(values)
+    if _checks.known(values):
+        host = np.asarray(values)
+        usable = int((host > rtol * host[0]).sum())
+        if usable == 0:
+            raise ValueError(
+                f"K has no positive eigenvalue, the largest is {host[0]:.3g}; give the Gram matrix "
+                "of a positive kernel"
+            )
     rank = usable if rank is None else _checks.whole("rank", rank)
     if rank > usable:
         raise ValueError(
             f"rank is {rank} and {usable} of {n} modes are above rtol; lifting the others "
             "amplifies rounding: lower rank"
         )
-    new = n * _checks.returned("g", g(values / n)).astype(values.dtype)
-    if new.shape != values.shape:
-        raise ValueError(f"g returned shape {new.shape} for {values.shape} eigenvalues; keep it")
-    values, new, there = values[:rank], new[:rank], there[:rank]
-    if _checks.known(new) and _checks.known(values):
-        _check_map(np.asarray(values), np.asarray(new), n)
+    new = n * _checks.returned("g", g(values[:usable] / n)).astype(values.dtype)
+    if new.shape != (usable,):
+        raise ValueError(f"g returned shape {new.shape} for {usable} eigenvalues; return one each")
+    S = _assemble(vectors, values, new, rtol, rank)
+    if _checks.known(S.values) and _checks.known(new):
+        _check_map(np.asarray(S.values), np.asarray(new)[:rank], n)
+    return S
+
+
+@partial(jax.jit, static_argnames="rank")
+def _assemble(vectors, values, new, rtol, rank):
+    there = (values > rtol * values[0])[:rank]
+    vectors, values, new = vectors[:, :rank], values[:rank], new[:rank]
 
     # if values are traced, modes of rounding error are still among them: do not change these
     new = jnp.where(there, new, values)
     gains = jnp.where(there, new / jnp.where(there, values, 1.0), 1.0)
-    return Preconditioner(vectors[:, :rank], gains, values, new)
+    return Preconditioner(vectors, gains, values, new)
 
 
 @jax.custom_jvp

@@ -4,15 +4,13 @@
 from .coarse_graining import coarse_grain
 from .convergence import SamplingWarning
 from .fit import fit
-from .grid import GridPosterior, grid_posterior
-from .path import PathEvidence, path_evidence
+from .grid import grid_posterior
+from .path import path_evidence
 from .predict import predict
 from .samplers import Sampler
 from .sbc import sbc
 
 __all__ = [
-    "GridPosterior",
-    "PathEvidence",
     "Sampler",
     "SamplingWarning",
     "coarse_grain",

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The main job: sample a model, find its cutoff, sample the coarse model, compare the two."""
 
-import contextlib
 import os
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
@@ -13,10 +12,11 @@ import numpy as np
 import xarray as xr
 
 from .. import _checks, gp, io, rg
+from .._callables import hold
 from ..data import Data
 from ..gp.effective import RULES
 from .convergence import warn_if_poor
-from .fit import arrays, check_size, sample
+from .fit import check_data, check_size, sample
 from .predict import predict
 from .sites import bind, law, one_at_a_time, over_draws
 
@@ -105,17 +105,16 @@ def coarse_grain(
     _checks.function("say", say, "a function of a line of text")
     if prepare is not None:
         _checks.function("prepare", prepare, "a function from data to hyper-arguments")
-    X, y = arrays(data)
-    data = data._replace(X=X, y=y) if isinstance(data, Data) else Data(X, y)
+    data = check_data(data)
     keys = jax.random.split(_checks.random_key(key), 4)
 
-    with contextlib.nullcontext() if path is None else io.claim(path) as result:
+    with io.claim(path) as result:
         made = {} if prepare is None else prepare(data)
         _checks.instance("what prepare returned", made, Mapping, "a mapping from name to value")
         bound = bind(model, {**made, **hyper}, coarse_grain)
 
         say("sampling the full model")
-        dt = sample(bound, X, y, keys[0], size, progress=progress)
+        dt = sample(bound, data, keys[0], size, progress=progress)
         if result is not None:
             io.save(dt, result)  # so that a failure below does not lose these draws
         warn_if_poor(dt, stacklevel=3)
@@ -139,14 +138,15 @@ def coarse_grain(
 class _Cut(NamedTuple):
     """The site to cut, its distribution ``fn`` and its flow, both at the posterior medians.
 
-    ``moving`` is True if the modes of the site change with the parameters.
+    ``eigen`` are the eigenpairs of the eliminated modes. It is None if the modes of the site change
+    with the parameters, so that no eigenpairs hold for all draws.
     """
 
     site: str
     medians: dict
     fn: gp.MercerNormal
     flow: rg.Flow
-    moving: bool
+    eigen: tuple | None
 
 
 def _cut(bound, data, dt, threshold):
@@ -157,7 +157,7 @@ def _cut(bound, data, dt, threshold):
 
     posterior = dt["posterior"].to_dataset()
     medians = {k: jnp.asarray(v) for k, v in posterior.median(("chain", "draw")).items()}
-    fn = law(bound, bound.arrays, data.X, medians, names[0])
+    fn = law(bound, data.X, medians, names[0])
     if len(names) != 1 or not isinstance(fn, gp.MercerNormal) or fn.features.shape[1] == 0:
         return None
     if fn.batch_shape or fn.ridge.shape != (1,):
@@ -179,9 +179,10 @@ def _cut(bound, data, dt, threshold):
 
     # compare the modes at the medians with those at one draw: do they depend on the parameters?
     first = {k: jnp.asarray(v[0, 0]) for k, v in posterior.items()}
-    other = law(bound, bound.arrays, data.X, first, names[0])
-    parts = [(f.features, f.values, f.residual) for f in (fn, other)]
-    return _Cut(names[0], medians, fn, flow, not eqx.tree_equal(*parts))
+    other = law(bound, data.X, first, names[0])
+    fixed = eqx.tree_equal(*((f.features, f.values, f.residual) for f in (fn, other)))
+    high = fn.features[:, flow.stop :], fn.values[flow.stop :], fn.residual
+    return _Cut(names[0], medians, fn, flow, gp.eigenpairs(*high) if fixed else None)
 
 
 def _coarse(model, site, cutoff):
@@ -199,19 +200,17 @@ def _coarse(model, site, cutoff):
 
 def _compare(bound, data, dt, cut, keys, size, progress):
     """Sample the coarse model; add its draws and its comparison with the full model to ``dt``."""
-    fn, cutoff, flow = cut.fn, cut.flow.stop, cut.flow
-    eigen = None  # eigenpairs can be kept for all draws only if the modes do not move
-    if not cut.moving:
-        eigen = gp.eigenpairs(fn.features[:, cutoff:], fn.values[cutoff:], fn.residual)
-    coarse = bind(_coarse(bound.model, cut.site, cutoff), bound.hyper | {"coarse_eigen": eigen})
-    coarse_dt = sample(coarse, data.X, data.y, keys[0], size, progress=progress)
+    flow, hyper = cut.flow, bound.hyper | {"coarse_eigen": cut.eigen}
+    coarse = bind(_coarse(bound.model, cut.site, flow.stop), hyper)
+    coarse_dt = sample(coarse, data, keys[0], size, progress=progress)
     warn_if_poor(coarse_dt, stacklevel=4)
 
     n = data.X.shape[0]
+    # at the effective ridge, where the learnabilities sum up to the degrees of freedom
     learnt = rg.learnability(flow.values, n, flow.ridge, tail=float(flow.tail[-1]))
     rules = _rules(bound, data, cut)
     rules.attrs["modes_learnt"] = float(learnt.sum())
-    rules.attrs["evidence_change"] = _evidence_change(bound, data, cut, dt, eigen, keys[1])
+    rules.attrs["evidence_change"] = _evidence_change(bound, data, cut, dt, keys[1])
     if _tested(data):
         for name, of, found in (("full", bound, dt), ("coarse", coarse, coarse_dt)):
             out = predict(found, of.model, data.X_test, key=keys[2], **of.hyper)
@@ -223,7 +222,7 @@ def _compare(bound, data, dt, cut, keys, size, progress):
     dt["rules"] = xr.DataTree(rules)
 
 
-def _evidence_change(bound, data, cut, dt, eigen, key):
+def _evidence_change(bound, data, cut, dt, key):
     """Return the largest difference of log p(y | parameters) between full and coarse model.
 
     The maximum is over at most 100 posterior draws. The kept modes are integrated out.
@@ -234,15 +233,16 @@ def _evidence_change(bound, data, cut, dt, eigen, key):
     some = {k: jnp.asarray(v)[chosen][None] for k, v in draws.items()}
 
     @eqx.filter_jit
-    def changes(some, arrays, eigen):
+    def changes(held, data, some, eigen):
         def at(draw):
-            fn = law(bound, arrays, data.X, draw, cut.site)
+            fn = law(held.open(), data.X, draw, cut.site)
+            # with the kept modes integrated out again, the cut must not have changed the evidence
             root, rest = fn.split(cut.flow.stop, eigen=eigen)
             return fn.log_prob(data.y) - rg.integrate_modes(root, rest, data.y).log_evidence
 
         return over_draws(at, some)
 
-    return float(jnp.abs(changes(some, bound.arrays, eigen)).max())
+    return float(jnp.abs(changes(hold(bound), data, some, cut.eigen)).max())
 
 
 def _rules(bound, data, cut):
@@ -250,7 +250,7 @@ def _rules(bound, data, cut):
     n, cutoff = data.X.shape[0], cut.flow.stop
     # a law at training and test points together predicts the second from the first
     both = jnp.concatenate([data.X, data.X_test]) if _tested(data) else data.X
-    everywhere = law(bound, bound.arrays, both, cut.medians, cut.site)
+    everywhere = law(bound, both, cut.medians, cut.site)
     evidence, laws = [float(cut.fn.log_prob(data.y))], [everywhere]
     for rule in RULES:
         low = rg.integrate_modes(*cut.fn.split(cutoff, rule), data.y)

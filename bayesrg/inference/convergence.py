@@ -28,23 +28,23 @@ def warn_if_poor(dt: xr.DataTree, stacklevel: int) -> None:
     """
     posterior, stats = dt["posterior"].to_dataset(), dt["sample_stats"]
     chains, draws = posterior.sizes["chain"], posterior.sizes["draw"]
-    found = []
+    problems = []
     diverging = int(stats["diverging"].sum()) if "diverging" in stats else 0
     if diverging:
-        found.append(
+        problems.append(
             f"{diverging} of {chains * draws} diverged (take smaller steps, e.g. sampler=lambda m: "
             "NUTS(m, target_accept_prob=0.95), or other coordinates)"
         )
     if draws < 4:
-        found.append(f"{draws} draws per chain are too few to judge (raise draws)")
+        problems.append(f"{draws} draws per chain are too few for these checks (raise draws)")
     else:
-        found += _found(_some(posterior), chains)
-    if found:
-        text = f"draws may not be trusted: {'; '.join(found)}"
+        problems += _bad_diagnostics(_some_entries(posterior), chains)
+    if problems:
+        text = f"draws may not be trusted: {'; '.join(problems)}"
         warnings.warn(text, SamplingWarning, stacklevel=stacklevel + 1)
 
 
-def _found(some, chains):
+def _bad_diagnostics(some, chains):
     """Yield one text for each diagnostic that is worse than its limit."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # a constant has no R-hat
@@ -62,7 +62,7 @@ def _found(some, chains):
         )
 
 
-def _some(posterior):
+def _some_entries(posterior):
     """Return the sites with their axes flattened, and at most `_ENTRIES` entries of each."""
     flat = {}
     for name, values in posterior.items():

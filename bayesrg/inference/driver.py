@@ -97,12 +97,9 @@ def sample_in_blocks(
         def keep(state):
             return sampler.draw(state), sampler.stats(state)
 
-        def sites(draw):
-            return sampler.sites(draw, args)
-
         state, (drawn, stats) = scan(sampler, state, args, block, keep)
-        over_steps = jax.vmap(sites)
-        return state, ((jax.vmap(over_steps) if several else over_steps)(drawn), stats)
+        sites = jax.vmap(lambda draw: sampler.sites(draw, args))
+        return state, ((jax.vmap(sites) if several else sites)(drawn), stats)
 
     if devices > 1:  # chains are divided among devices, arguments are copied to all
         mesh = jax.make_mesh((devices,), ("chain",), axis_types=(AxisType.Auto,))
@@ -127,8 +124,7 @@ def sample_in_blocks(
         else:
             jax.block_until_ready(part)
         after_block(i + 1, blocks)
-    # steps of warm-up in the first block that was collected
-    skip = warmup % block if warmup < blocks * block else 0
+    skip = warmup % block  # steps of warm-up in the first block that was collected
 
     def join(*parts):  # steps lead in a block, chains lead in the result
         whole = np.concatenate(parts)[skip : skip + draws]

@@ -5,6 +5,7 @@ import contextlib
 import os
 import platform
 from collections.abc import Callable
+from functools import partial
 
 import equinox as eqx
 import jax
@@ -15,6 +16,7 @@ from numpyro.infer import NUTS, Predictive
 from numpyro.infer.mcmc import MCMCKernel
 
 from .. import __version__, _checks, io
+from .._callables import Held, hold
 from ..data import Data
 from ..spectrum import Spectrum
 from .convergence import warn_if_poor
@@ -100,25 +102,26 @@ def fit(
     NumPyro keeps one stack of handlers.
     """
     size = check_size(draws, warmup, chains, devices, block)
-    _checks.whole("prior", prior, least=0)
+    prior = _checks.whole("prior", prior, least=0)
     progress = _checks.flag("progress", progress)
-    X, y = arrays(data)
+    data = check_data(data)
     key = _checks.random_key(key)
     bound = bind(model, hyper, fit)
 
-    with contextlib.nullcontext() if path is None else io.claim(path) as result:
-        dt = sample(bound, X, y, key, size, sampler=sampler, prior=prior, progress=progress)
+    with io.claim(path) as result:
+        dt = sample(bound, data, key, size, sampler=sampler, prior=prior, progress=progress)
         if result is not None:
             io.save(dt, result)
     warn_if_poor(dt, stacklevel=3)
     return dt
 
 
-def sample(bound, X, y, key, size, *, sampler=None, prior=0, progress=True) -> xr.DataTree:
+def sample(bound, data, key, size, *, sampler=None, prior=0, progress=True) -> xr.DataTree:
     """Sample a bound model and return the tree of `fit`; the arguments have been checked.
 
-    ``bound`` comes from `bind`, ``X`` and ``y`` from `arrays`, ``size`` from `check_size`.
+    ``bound`` comes from `bind`, ``data`` from `check_data`, ``size`` from `check_size`.
     """
+    X, y = data.X, data.y
     sampler = sampler_of(NUTS if sampler is None else sampler, bound)
     for value in bound.hyper.values():
         if isinstance(value, Spectrum):
@@ -128,7 +131,7 @@ def sample(bound, X, y, key, size, *, sampler=None, prior=0, progress=True) -> x
     if not layout.latents:
         raise ValueError("the model has no latent site, so there is nothing to sample; add one")
     values = layout.observed()
-    pointwise = _pointwise(bound, X, values)
+    densities = partial(_pointwise, hold(bound), X, values)
 
     def of_prior():
         return Predictive(bound, num_samples=prior)(jax.random.fold_in(key, 1), X, None)
@@ -138,7 +141,7 @@ def sample(bound, X, y, key, size, *, sampler=None, prior=0, progress=True) -> x
         name: jax.ShapeDtypeStruct((size.chains, size.draws, *latent.shape), latent.dtype)
         for name, latent in layout.latents.items()
     }
-    jax.eval_shape(pointwise, kept, bound.arrays)
+    eqx.filter_eval_shape(densities, kept)
     if prior:
         jax.eval_shape(of_prior)
 
@@ -159,11 +162,12 @@ def sample(bound, X, y, key, size, *, sampler=None, prior=0, progress=True) -> x
         args = (X, y, bound.arrays)
         samples, stats = sample_in_blocks(sampler, key, args, size, after_block)
 
+    # a latent site that the kernel sums over, such as an enumerated one, has no draws
     latents = {name: jnp.asarray(samples[name]) for name in kept if name in samples}
     groups = {
         "posterior": samples,
         "sample_stats": stats,
-        "log_likelihood": pointwise(latents, bound.arrays),
+        "log_likelihood": densities(latents),
         "observed_data": values,
         "constant_data": {"X": X},
     }
@@ -172,7 +176,7 @@ def sample(bound, X, y, key, size, *, sampler=None, prior=0, progress=True) -> x
         groups["prior"] = {k: v for k, v in drawn.items() if k not in values}
         groups["prior_predictive"] = {k: v for k, v in drawn.items() if k in values}
 
-    dims = {s.name: s.dims for s in layout.sites} | {"X": ("point", "feature")[: X.ndim]}
+    dims = layout.dims | {"X": ("point", "feature")[: X.ndim]}
     return io.to_datatree(groups, dims, attrs=attrs)
 
 
@@ -190,13 +194,14 @@ def check_size(draws, warmup, chains, devices=None, block=100) -> Size:
     )
 
 
-def arrays(data):
-    """Check `Data` or a pair (X, y) and return the arrays X (n, d) or (n,), and y (n, ...)."""
-    if not isinstance(data, Data) and not (isinstance(data, tuple | list) and len(data) == 2):
-        raise ValueError(f"data must be a Data or a pair (X, y), got {type(data).__name__}")
-    X, y = data[0], data[1]
-    X = _checks.finite("X", X, ndim=(1, 2))
-    return X, _checks.targets("y", y, X.shape[0])
+def check_data(data) -> Data:
+    """Return `Data` or a pair (X, y) as `Data` whose X (n, d) or (n,) and y are checked."""
+    if not isinstance(data, Data):
+        if not isinstance(data, tuple | list) or len(data) != 2:
+            raise ValueError(f"data must be a Data or a pair (X, y), got {type(data).__name__}")
+        data = Data(*data)
+    X = _checks.finite("X", data.X, ndim=(1, 2))
+    return data._replace(X=X, y=_checks.targets("y", data.y, X.shape[0]))
 
 
 def _devices(devices, chains):
@@ -212,31 +217,29 @@ def _devices(devices, chains):
     return devices
 
 
-def _pointwise(bound, X, values):
-    """Return a function from draws of the latent sites to log densities of the observed values.
+@eqx.filter_jit
+def _pointwise(bound: Held, X, values, latents):
+    """Return log densities of the observed ``values`` (chain, draw, ...), for draws of the latents.
 
     A Gaussian process gives leave-one-out densities (method ``loo``), another site its log density.
     """
+    bound = bound.open()
 
-    @eqx.filter_jit
-    def pointwise(latents, arrays):
-        def at(draw):
-            result = {}
-            for name, value in values.items():
-                try:
-                    fn = law(bound, arrays, X, draw | values, name)
-                except Exception as error:
-                    raise ValueError(
-                        "the model fails with y=None, and densities and predictions call it so "
-                        f"({type(error).__name__}: {error}); make it accept None, e.g. with "
-                        "obs=None if y is None else y.T"
-                    ) from error
-                result[name] = fn.loo(value) if hasattr(fn, "loo") else fn.log_prob(value)
-            return result
+    def at(draw):
+        result = {}
+        for name, value in values.items():
+            try:
+                fn = law(bound, X, draw | values, name)
+            except Exception as error:
+                raise ValueError(
+                    "the model fails with y=None, and densities and predictions call it so "
+                    f"({type(error).__name__}: {error}); make it accept None, e.g. with "
+                    "obs=None if y is None else y.T"
+                ) from error
+            result[name] = fn.loo(value) if hasattr(fn, "loo") else fn.log_prob(value)
+        return result
 
-        return over_draws(at, latents)
-
-    return pointwise
+    return over_draws(at, latents)
 
 
 @contextlib.contextmanager

@@ -13,9 +13,10 @@ from jaxtyping import Float
 from numpyro.infer.util import log_density
 
 from .. import _checks
+from .._callables import Held, hold
 from .._checks import ArrayLike
 from ..data import Data
-from .fit import arrays
+from .fit import check_data
 from .sites import bind, layout_of, one_at_a_time
 
 
@@ -76,37 +77,38 @@ def grid_posterior(
         If ``grid`` does not name every latent site, or for shapes that would be broadcast.
     """
     bound = bind(model, hyper)
-    X, y = arrays(data)
+    X, y, *_ = check_data(data)
     _checks.instance("grid", grid, Mapping, "a mapping from site to values")
-    names, axes = list(grid), []
     latents = list(layout_of(bound, X, y).latents)
-    if sorted(names) != sorted(latents):
+    if sorted(grid) != sorted(latents):
         raise ValueError(
-            f"grid has the sites {names} but the model samples {latents}; give values for each"
+            f"grid has the sites {list(grid)} but the model samples {latents}; give values for each"
         )
+    axes = {}
     for name, values in grid.items():
-        values = _checks.finite(f"grid[{name!r}]", values, ndim=1)
-        falls = _checks.known(values) and not (np.diff(np.asarray(values)) > 0).all()
-        if values.size < 2 or falls:
+        axes[name] = values = _checks.positive(f"grid[{name!r}]", values, ndim=1)
+        rises = not _checks.known(values) or (np.diff(np.asarray(values)) > 0).all()
+        if values.size < 2 or not rises:
             raise ValueError(f"grid[{name!r}] must rise and have at least two values")
-        axes.append(values)
+    return GridPosterior(*_integrated(hold(bound), X, y, axes))
 
-    mesh = jnp.meshgrid(*axes, indexing="ij")
-    points = {name: values.ravel() for name, values in zip(names, mesh, strict=True)}
 
-    @eqx.filter_jit
-    def density(points, arrays):
-        def at(point):
-            return log_density(bound, (X, y, arrays), {}, point)[0]
+@eqx.filter_jit
+def _integrated(bound: Held, X, y, axes):
+    """Return the points of a grid, their posterior probabilities, and the log evidence."""
+    bound = bound.open()
+    mesh = jnp.meshgrid(*axes.values(), indexing="ij")
+    points = {name: values.ravel() for name, values in zip(axes, mesh, strict=True)}
 
-        return jax.lax.map(at, points, batch_size=64)
+    def density(point):
+        return log_density(bound, (X, y), {}, point)[0]
 
     # weights of the trapezoidal rule in log theta; d theta = theta d log theta
-    widths = [jnp.gradient(jnp.log(v)) for v in axes]
+    widths = [jnp.gradient(jnp.log(v)) for v in axes.values()]
     ends = [w.at[jnp.array([0, -1])].multiply(0.5) for w in widths]
     volume = jnp.meshgrid(*ends, indexing="ij")
-    log_weight = density(points, bound.arrays) + sum(
-        jnp.log(points[name] * v.ravel()) for name, v in zip(names, volume, strict=True)
+    log_weight = jax.lax.map(density, points, batch_size=64) + sum(
+        jnp.log(points[name] * v.ravel()) for name, v in zip(axes, volume, strict=True)
     )
     log_evidence = jax.scipy.special.logsumexp(log_weight)
-    return GridPosterior(points, jnp.exp(log_weight - log_evidence), log_evidence)
+    return points, jnp.exp(log_weight - log_evidence), log_evidence

@@ -18,7 +18,7 @@ from numpyro.primitives import Messenger
 from .. import _checks
 from ..data import Data
 from .driver import scan
-from .fit import arrays, check_size
+from .fit import check_data, check_size
 from .samplers import Sampler, sampler_of
 from .sites import bind, layout_of, one_at_a_time
 
@@ -143,7 +143,7 @@ def path_evidence(
     """
     check_size(draws, warmup, chains)
     crowding = _checks.number("crowding", crowding, least=1.0)
-    X, y = arrays(data)
+    X, y, *_ = check_data(data)
     bound = bind(model, hyper)
     layout = layout_of(bound, X, y)
     if not layout.latents:

@@ -13,6 +13,7 @@ import xarray as xr
 from .. import _checks, io
 from .._callables import Held, hold
 from .._checks import ArrayLike
+from ..io.labels import read_group, stored
 from .sites import bind, fingerprint, law, layout_of, one_at_a_time, over_draws
 
 _ROWS = 500  # new rows predicted at a time, which bounds the memory
@@ -76,82 +77,66 @@ def predict(
     ----------
     Rasmussen and Williams (2006), equations 2.25 and 2.26.
     """
-    _checks.instance("dt", dt, xr.DataTree, _checks.TREE)
-    for group in ("posterior", "observed_data", "constant_data"):
-        if group not in dt.children:
-            there = ", ".join(map(repr, dt.children)) or "none"
-            raise ValueError(f"dt has no group {group!r}, only {there}; give what fit returns")
-    X = jnp.asarray(dt["constant_data"]["X"].to_numpy())
+    posterior = read_group(dt, "posterior")
+    X = jnp.asarray(read_group(dt, "constant_data", "X")["X"].to_numpy())
     X_new = _checks.finite("X_new", X_new, ndim=X.ndim)
-    if not X_new.shape[0]:
-        raise ValueError(f"X_new has no rows, shape {X_new.shape}; give at least one point")
-    if X_new.shape[1:] != X.shape[1:]:
-        raise ValueError(
-            f"X_new has shape {X_new.shape} but the model was fitted on {X.shape}; give the same "
-            "columns"
-        )
-
-    bound = bind(model, hyper)
-    _same_hyper(dt, hyper)
-    site = _site(dt, site)
-    y = jnp.asarray(dt["observed_data"][site].to_numpy())
+    shape = (max(1, X_new.shape[0]), *X.shape[1:])
+    X_new = _checks.shaped("X_new", X_new, shape, "at least one point, with the columns of the fit")
     key = _checks.random_key(key)
+    bound = bind(model, hyper)
+    _check_hyper(dt, hyper)
+    seen = read_group(dt, "observed_data")
+    if site is None and len(seen) == 1:
+        (site,) = seen
+    y = seen[_checks.choice("site", site, list(seen))]
 
-    # a slash in a name becomes a dot in the result; `traced` is the name that the model uses
-    sites = {s.name: s for s in layout_of(bound, X, None).sites}
-    if site not in {name.replace("/", ".") for name in sites}:
+    # names in the result differ from those that the model uses; ``given`` has the latter
+    layout = layout_of(bound, X, None)
+    names = {stored(name): name for name in layout.dims}
+    if site not in names:
         raise ValueError(
             f"model has no site {site!r}, which the fit observed; give the fit's model"
         )
-    traced = {name.replace("/", "."): name for name in sites}[site]
+    given = {name: stored(name) for name in layout.latents if stored(name) in posterior}
+    _check_predictable({name: layout.dims[name] for name in given})
+    latents = {name: jnp.asarray(posterior[there].to_numpy()) for name, there in given.items()}
 
-    posterior = dt["posterior"].to_dataset()
-    latents = {
-        name: jnp.asarray(posterior[name.replace("/", ".")].to_numpy())
-        for name, s in sites.items()
-        if name.replace("/", ".") in posterior and not s.deterministic
-    }
-    _no_function_sampled([sites[name] for name in latents])
-
-    keys = jax.random.split(key, next(iter(latents.values())).shape[:2])
-    rows = jnp.arange(X_new.shape[0])
-    held, parts = hold(bound), []
+    lead = tuple(posterior.sizes[axis] for axis in ("chain", "draw"))
+    keys, rows = jax.random.split(key, lead), jnp.arange(X_new.shape[0])
+    held, data, parts = hold(bound), (X, jnp.asarray(y.to_numpy())), []
     for i in range(0, X_new.shape[0], _ROWS):
-        chunk = slice(i, i + _ROWS)
-        drawn = _predicted(held, X, X_new[chunk], rows[chunk], y, latents, keys, traced)
-        parts.append(jax.device_get(drawn))
+        new = X_new[i : i + _ROWS], rows[i : i + _ROWS]
+        parts.append(jax.device_get(_predicted(held, names[site], data, new, (latents, keys))))
     mean, variance, f, observed = (np.concatenate(x, -1) for x in zip(*parts, strict=True))
 
     own = X_new.shape == X.shape and bool((X_new == X).all())
     point = "point" if own else "point_new"
-    dims = dt["observed_data"][site].dims
-    ours = "point" if "point" in dims else dims[-1]  # a plate over points may be called otherwise
-    dims = (*(d for d in dims if d != ours), point)
-    group = "posterior_predictive" if own else "predictions"
-    constant = "constant_data" if own else "predictions_constant_data"
+    ours = "point" if "point" in y.dims else y.dims[-1]  # a plate may have another name
+    dims = (*(d for d in y.dims if d != ours), point)
     groups = {
-        group: {"f": f, "y": observed},
+        "posterior_predictive" if own else "predictions": {"f": f, "y": observed},
         "predictive_moments": {"mean": mean, "variance": variance},
-        constant: {"X": X_new},
+        "constant_data" if own else "predictions_constant_data": {"X": X_new},
     }
-    names = {name: dims for name in ("f", "y", "mean", "variance")}
-    names["X"] = (point, "feature")[: X.ndim]
-    return io.to_datatree(groups, names, attrs=dict(dt.attrs))
+    axes = dict.fromkeys(("f", "y", "mean", "variance"), dims)
+    axes["X"] = (point, "feature")[: X.ndim]
+    return io.to_datatree(groups, axes, attrs=dict(dt.attrs))
 
 
 @eqx.filter_jit
-def _predicted(bound: Held, X, X_new, rows, y, latents, keys, site):
+def _predicted(bound: Held, site, data, new, draws):
     """Return mean, variance and a draw of the function at new rows, and a draw of y.
 
     Each has one entry per posterior draw. A site that is not a Gaussian process has no function:
-    its mean is returned for it.
+    its mean is returned for it. ``new`` are the new inputs and their indices, ``draws`` the latent
+    sites and a key for each draw.
     """
-    bound = bound.open()
+    bound, (X, y), (X_new, rows) = bound.open(), data, new
     together, n = jnp.concatenate([X, X_new]), X.shape[0]
 
     def at(draw):
         latents, key = draw
-        fn = law(bound, None, together, latents, site)
+        fn = law(bound, together, latents, site)
         if hasattr(fn, "krige"):
             if fn.event_shape[:1] != together.shape[:1]:
                 raise ValueError(
@@ -162,6 +147,7 @@ def _predicted(bound: Held, X, X_new, rows, y, latents, keys, site):
             if fn.event_dim == 2:  # several outputs in one distribution: put the points last
                 mean, variance = (jnp.swapaxes(x, -1, -2) for x in (mean, variance))
 
+            # each row by itself: correlations with the other rows would need their covariance
             f, white = _draw(key, rows, mean, variance)
             observed = f + jnp.sqrt(noise) * white
             if hasattr(fn, "likelihood"):
@@ -182,7 +168,7 @@ def _predicted(bound: Held, X, X_new, rows, y, latents, keys, site):
         mean = jnp.broadcast_to(fn.mean, shape)[..., n:].astype(X.dtype)
         return mean, jnp.zeros_like(mean), mean, observed
 
-    return over_draws(at, (latents, keys))
+    return over_draws(at, draws)
 
 
 def _draw(key, rows, mean, variance):
@@ -198,27 +184,19 @@ def _draw(key, rows, mean, variance):
     return mean + jnp.sqrt(variance) * white[0], white[1]
 
 
-def _no_function_sampled(sites):
+def _check_predictable(dims):
     """Raise if a latent site is a function at the training points: it has no value elsewhere."""
-    for site in sites:
-        if {"point", "white"} & set(site.dims):
+    for name, axes in dims.items():
+        if {"point", "white"} & set(axes):
             raise ValueError(
-                f"site {site.name!r} holds a function at the training points, so the model has no "
+                f"site {name!r} holds a function at the training points, so the model has no "
                 "value at other points; condition on the draws of the function, e.g. with "
                 "gp.marginal(prior, [X, X_new], jitter).krige(f), or integrate the function out "
                 "with gp.LaplaceMarginal"
             )
 
 
-def _site(dt, site):
-    """Return the name of the observed site to predict: ``site``, or the only one there is."""
-    names = list(dt["observed_data"].data_vars)
-    if site is None and len(names) == 1:
-        return names[0]
-    return _checks.choice("site", site, names)
-
-
-def _same_hyper(dt, hyper):
+def _check_hyper(dt, hyper):
     """Raise if hyper-arguments differ from those whose fingerprint the fit stored."""
     was, now = json.loads(dt.attrs["hyper"]), json.loads(fingerprint(hyper))
     differing = sorted(k for k in was.keys() | now.keys() if was.get(k) != now.get(k))

@@ -20,6 +20,8 @@ from .driver import scan
 from .samplers import Sampler, sampler_of
 from .sites import bind, fingerprint, layout_of, one_at_a_time
 
+_AT_ONCE = 200  # simulations that run side by side
+
 
 @one_at_a_time
 def sbc(
@@ -32,7 +34,6 @@ def sbc(
     draws: int = 99,
     warmup: int = 300,
     thin: int = 5,
-    batch: int = 200,
     truth: Callable | None = None,
     truth_hyper: Mapping | None = None,
     observed: Callable | str = "y",
@@ -61,8 +62,6 @@ def sbc(
         Number of simulated data sets, and of posterior draws for each.
     warmup, thin : int
         Steps before the first draw, and steps from one draw to the next.
-    batch : int
-        Simulations that run side by side.
     truth : callable, optional
         Model from which data are simulated, by default ``model``. If it is another form of the
         same distribution, both forms are tested.
@@ -96,8 +95,7 @@ def sbc(
     """
     for name, value in (("simulations", simulations), ("draws", draws)):
         _checks.whole(name, value, least=2)
-    for name, value in (("thin", thin), ("batch", batch)):
-        _checks.whole(name, value)
+    _checks.whole("thin", thin)
     _checks.whole("warmup", warmup, least=0)
     if truth is not None:
         _checks.function("truth", truth)
@@ -112,12 +110,11 @@ def sbc(
 
     X = _checks.inputs("X", X)
     key = _checks.random_key(key)
+    if truth_hyper is None:
+        truth_hyper = hyper
+    _checks.instance("truth_hyper", truth_hyper, Mapping, "a mapping from names to values")
+    source = bind(model if truth is None else truth, dict(truth_hyper))
     fitted = bind(model, hyper)
-    source = fitted
-    if truth is not None or truth_hyper is not None:
-        given = hyper if truth_hyper is None else truth_hyper
-        _checks.instance("truth_hyper", given, Mapping, "a mapping from names to values")
-        source = bind(truth or model, dict(given))
     sampler = sampler_of(sampler, fitted)
 
     pairs = {name: f if isinstance(f, tuple) else (f, f) for name, f in quantities.items()}
@@ -138,7 +135,7 @@ def sbc(
 
     jax.eval_shape(check_shapes, key)
 
-    def diverges(state):
+    def diverges(state):  # zero for samplers that have no such statistic
         return jnp.asarray(sampler.stats(state).get("diverging", 0), int)
 
     def measure(side, sites, y, key):
@@ -152,6 +149,8 @@ def sbc(
             simulate, first, last, start, rest = random.split(key, 5)
             sites, y = simulated(simulate, X, of_source)
             true = measure(0, sites, y, first)
+
+            # only y is handed over, so that the fit cannot know the true values
             args = (X, y, of_fitted)
             state, _ = scan(sampler, sampler.init(start, warmup, args), args, warmup)
 
@@ -164,7 +163,7 @@ def sbc(
             noise = random.uniform(rest, true.shape)
             return true, (drawn < true).sum(0), noise, _lag_one(drawn), diverging.sum()
 
-        return lax.map(one, keys, batch_size=min(batch, simulations))
+        return lax.map(one, keys, batch_size=min(_AT_ONCE, simulations))
 
     keys = random.split(key, simulations)
     true, rank, noise, lag, diverging = run(keys, X, source.arrays, fitted.arrays)

@@ -8,6 +8,8 @@ import numpyro.distributions as dist
 from jax.extend.core import Var
 from numpyro.distributions import constraints
 
+from ..io.labels import stored
+
 # Supports that have no parameters. Each is one object, shared by all distributions of NumPyro.
 _FIXED = (
     constraints.boolean,
@@ -51,7 +53,7 @@ def axes(name, site):
     missing = [i for i, given in enumerate(names) if given is None]
     for count, i in enumerate(missing):
         names[i] = unnamed + "_bis" * count
-    names = tuple(str(axis).replace("/", ".") for axis in names)
+    names = tuple(stored(str(axis)) for axis in names)
     twice = sorted({axis for axis in names if names.count(axis) > 1} | {"chain", "draw"} & {*names})
     if twice:
         raise ValueError(
@@ -85,7 +87,7 @@ def _of_deterministic(name, shape, plates, event):
     return names + [None] * (len(shape) - len(names))
 
 
-def refuse_broadcast(name, site):
+def check_shape(name, site):
     """Raise if an observed value does not have the shape of its distribution.
 
     NumPyro would broadcast the two, and the density would count some values more than once.
@@ -119,7 +121,7 @@ def fixed_support(fn):
     return support if any(support is fixed for fixed in _FIXED) else None
 
 
-def refuse_outside_support(name, kind, support, value):
+def check_support(name, kind, support, value):
     """Raise if an observed value lies outside the support of its distribution.
 
     Supports are counts, labels 0 and 1, or positive numbers. ``kind`` is the name of the
@@ -145,7 +147,7 @@ def at_points(fn):
     return jax.tree.leaves([getattr(fn, name, None) for name in names])
 
 
-def refuse_shared_kernel(program, structure, plates):
+def check_kernels(program, structure, plates):
     """Raise if one kernel is shared by a plate but depends on a site that varies over this plate.
 
     Example: l (c,) is meant as one lengthscale per output, and the inputs happen to have c columns.
@@ -173,7 +175,7 @@ def refuse_shared_kernel(program, structure, plates):
 
 
 def _known(variables):
-    """Return the set of ``variables`` without literals, which are no variables of a program."""
+    """Return the set of ``variables`` without literals, which are not variables."""
     return {v for v in variables if isinstance(v, Var)}
 
 
@@ -190,13 +192,41 @@ def _reach(program, start, latents):
     return found
 
 
-def refuse_names(sites):
-    """Raise if two sites would have the same name in the result, or if one is called "X"."""
-    stored = {"X": "the inputs"}
-    for site in sites:
-        name = site.name.replace("/", ".")
-        if name in stored:
+def distinct(dims, shapes):
+    """Return the names of the axes of all sites, such that a result can hold them.
+
+    If two sites give axes of the same name different lengths, the name of the site is prefixed.
+
+    Parameters
+    ----------
+    dims : dict from the name of each site to the names of its axes
+    shapes : dict from the name of each site to the shape of its value
+
+    Raises
+    ------
+    ValueError
+        If two sites would have the same name in the result, or if a site is called "X" or like an
+        axis.
+    """
+    lengths = {}
+    for site, names in dims.items():
+        for name, length in zip(names, shapes[site], strict=False):
+            lengths.setdefault(name, set()).add(length)
+    found = {}
+    for site, names in dims.items():
+        prefix = stored(site).removesuffix("_modes")
+        found[site] = tuple(f"{prefix}_{n}" if len(lengths.get(n, ())) > 1 else n for n in names)
+
+    taken, owners = {"chain", "draw"}.union(*found.values()), {"X": "the inputs"}
+    for site in found:
+        name = stored(site)
+        if name in taken:
             raise ValueError(
-                f"site {site.name!r} is stored as {name!r}, like {stored[name]}; rename the site"
+                f"site {site!r} is called like an axis of the result; give it another name"
             )
-        stored[name] = f"site {site.name!r}"
+        if name in owners:
+            raise ValueError(
+                f"site {site!r} is stored as {name!r}, like {owners[name]}; rename the site"
+            )
+        owners[name] = f"site {site!r}"
+    return found

@@ -24,6 +24,7 @@ from .. import _checks
 from . import shapes
 
 _running = threading.RLock()
+_AT_ONCE = 64  # draws whose distributions are computed side by side
 _KEYWORD = inspect.Parameter.KEYWORD_ONLY
 
 
@@ -41,26 +42,18 @@ def one_at_a_time(function: Callable) -> Callable:
     return waits
 
 
-class Site(NamedTuple):
-    """Name of a site, the names of its axes, and whether it is deterministic."""
-
-    name: str
-    dims: tuple[str, ...]
-    deterministic: bool
-
-
 class Layout(NamedTuple):
     """Sites of a model, found by tracing it without computing any value.
 
     Attributes
     ----------
-    sites : the sites that a result holds
+    dims : dict from the name of each site that a result holds to the names of its axes
     latents : dict from the name of each latent site to its shape and dtype
     likelihood : names of the observed sites and of the factors (`numpyro.factor`)
     observed : function that computes the values of the observed sites, a dict by name
     """
 
-    sites: list[Site]
+    dims: dict[str, tuple[str, ...]]
     latents: dict[str, jax.ShapeDtypeStruct]
     likelihood: frozenset[str]
     observed: Callable[[], dict[str, jax.Array]]
@@ -111,13 +104,9 @@ def bind(model: Callable, hyper: dict, caller: Callable | None = None) -> Bound:
     names = list(parameters)[2:]
     for name in hyper:
         if name not in names and not open_ended:
-            near = difflib.get_close_matches(name, names, 1)
-            hint = (
-                f"; did you mean {near[0]!r}?"
-                if near
-                else f"; it takes {', '.join(names) or 'none'}"
-            )
-            raise ValueError(f"the model has no hyper-argument {name!r}{hint}")
+            near, there = difflib.get_close_matches(name, names, 1), ", ".join(names) or "none"
+            hint = f"did you mean {near[0]!r}?" if near else f"it takes {there}"
+            raise ValueError(f"the model has no hyper-argument {name!r}; {hint}")
 
     arrays, static = eqx.partition(hyper, eqx.is_array)
     return Bound(model, arrays, static)
@@ -140,9 +129,8 @@ def fingerprint(hyper: dict) -> str:
         # addresses in memory differ between runs
         digest = hashlib.sha256(re.sub(r" at 0x[0-9a-f]+", "", str(structure)).encode())
         for leaf in leaves:
-            if isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(
-                leaf.dtype, jax.dtypes.prng_key
-            ):
+            dtype = getattr(leaf, "dtype", np.dtype(float))
+            if jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key):
                 leaf = jax.random.key_data(leaf)
             leaf = np.asarray(leaf)  # shape and dtype too: equal bytes can be different arrays
             digest.update(f"{leaf.dtype}{leaf.shape}".encode() + leaf.tobytes())
@@ -159,7 +147,7 @@ def layout_of(bound: Bound, X, y) -> Layout:
         If an observed value does not have the shape of its distribution, if a plate shares a kernel
         that varies over it, or if the result cannot hold a name.
     """
-    sites, sizes, plates, factors, supports = [], {}, {}, set(), {}
+    dims, lengths, plates, factors, supports = {}, {}, {}, set(), {}
 
     def run():
         model = handlers.substitute(handlers.seed(bound, 0), substitute_fn=init_to_sample)
@@ -170,64 +158,36 @@ def layout_of(bound: Bound, X, y) -> Layout:
             if site["type"] == "sample" and isinstance(site["fn"], dist.Unit):
                 factors.add(name)
                 continue
-            observed, deterministic = site.get("is_observed", False), site["type"] != "sample"
 
-            dims = shapes.axes(name, site)
-            sites.append(Site(name, dims, deterministic))
-            sizes[name] = dict(zip(dims, jnp.shape(site["value"]), strict=False))
+            dims[name], lengths[name] = shapes.axes(name, site), jnp.shape(site["value"])
             plates[name] = {frame.name for frame in site["cond_indep_stack"]}
-            if observed:
-                shapes.refuse_broadcast(name, site)
+            if site.get("is_observed", False):
+                shapes.check_shape(name, site)
                 fn = shapes.unwrap(site["fn"])
                 supports[name] = type(fn).__name__, shapes.fixed_support(fn)
                 kernels[name] = shapes.at_points(fn)
                 values[name] = site["value"]
-            elif not deterministic:
+            elif site["type"] == "sample":
                 latents[name] = site["value"]
         return latents, kernels, values
 
     program, (latents, *others) = jax.make_jaxpr(run, return_shape=True)()
     structure = jax.tree.structure((latents, *others))
-    shapes.refuse_shared_kernel(program.jaxpr, structure, plates)
-    shapes.refuse_names(sites)
+    shapes.check_kernels(program.jaxpr, structure, plates)
 
     def observed():
         # run only the part of the program that these values need; the rest is never compiled
         run_again = jaxpr_as_fun(program)
         values = jax.jit(lambda: jax.tree.unflatten(structure, run_again())[2])()
         for name, value in values.items():
-            shapes.refuse_outside_support(name, *supports[name], value)
+            shapes.check_support(name, *supports[name], value)
         return values
 
-    return Layout(_told_apart(sites, sizes), latents, factors | supports.keys(), observed)
+    likelihood = frozenset(factors | supports.keys())
+    return Layout(shapes.distinct(dims, lengths), latents, likelihood, observed)
 
 
-def _told_apart(sites, sizes):
-    """Return the sites with distinct axis names.
-
-    If two sites give axes of the same name different lengths, the name of the site is prefixed.
-    """
-    lengths: dict[str, set] = {}
-    for axes in sizes.values():
-        for name, size in axes.items():
-            lengths.setdefault(name, set()).add(size)
-
-    def rename(site):
-        own = site.name.replace("/", ".").removesuffix("_modes")
-        dims = tuple(f"{own}_{d}" if len(lengths.get(d, ())) > 1 else d for d in site.dims)
-        return site._replace(dims=dims)
-
-    sites = [rename(site) for site in sites]
-    axes = {d for site in sites for d in site.dims} | {"chain", "draw"}
-    for site in sites:
-        if site.name.replace("/", ".") in axes:
-            raise ValueError(
-                f"site {site.name!r} is called like an axis of the result; give it another name"
-            )
-    return sites
-
-
-def law(bound: Bound, arrays, X, latents: dict, site: str):
+def law(bound: Bound, X, latents: dict, site: str):
     """Return the distribution of one site at inputs X, given the values of the latent sites.
 
     Plates and ``to_event`` around the distribution are removed.
@@ -239,17 +199,17 @@ def law(bound: Bound, arrays, X, latents: dict, site: str):
         return latents.get(message["name"]) if message["type"] == "sample" else None
 
     model = handlers.substitute(handlers.seed(bound, 0), substitute_fn=value)
-    trace = handlers.trace(model).get_trace(X, None, arrays)
+    trace = handlers.trace(model).get_trace(X, None)
     return shapes.unwrap(trace[site]["fn"])
 
 
-def over_draws(function: Callable, draws: Any, batch: int = 64):
+def over_draws(function: Callable, draws: Any):
     """Return ``function`` of each draw, stacked into arrays (chain, draw, ...).
 
-    ``draws`` is a pytree of arrays (chain, draw, ...). ``batch`` draws are computed at a time;
-    what does not depend on the draw is computed once per batch.
+    ``draws`` is a pytree of arrays (chain, draw, ...). Some draws are computed at a time; what does
+    not depend on the draw is computed once for these.
     """
     shape = jax.tree.leaves(draws)[0].shape[:2]
     flat = jax.tree.map(lambda v: v.reshape((-1,) + v.shape[2:]), draws)
-    result = jax.lax.map(function, flat, batch_size=min(batch, shape[0] * shape[1]))
+    result = jax.lax.map(function, flat, batch_size=min(_AT_ONCE, shape[0] * shape[1]))
     return jax.tree.map(lambda x: x.reshape(shape + x.shape[1:]), result)

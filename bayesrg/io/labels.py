@@ -63,8 +63,7 @@ def to_datatree(
         arrays = {}
         for name, value in variables.items():
             _checks.sequence(f"dims[{name!r}]", dims.get(name, ()), "names of axes")
-            names = tuple(n.replace("/", ".") for n in dims.get(name, ()))
-            name = name.replace("/", ".")  # a slash would name a node of the tree
+            names, name = tuple(map(stored, dims.get(name, ()))), stored(name)
             value = np.asarray(jax.device_get(value))
             if group == "log_likelihood":
                 names = names[: value.ndim - len(lead)]
@@ -79,17 +78,37 @@ def to_datatree(
     return tree
 
 
+def read_group(
+    dt: xr.DataTree, group: str, *variables: str, remedy: str = "give what fit returns"
+) -> xr.Dataset:
+    """Return a group of a tree as a Dataset; raise if the group or one of the variables is missing.
+
+    The message lists the groups, or variables, that exist, and ends with ``remedy``.
+    """
+    _checks.instance("dt", dt, xr.DataTree, _checks.TREE)
+    if not isinstance(group, str) or group not in dt.children:
+        names = ", ".join(map(repr, dt.children)) or "none"
+        raise ValueError(f"the tree has no group {_checks.shown(group)}, only {names}; {remedy}")
+    dataset = dt[group].to_dataset()
+    for name in variables:
+        if name not in dataset:
+            names = ", ".join(map(repr, dataset.data_vars)) or "nothing"
+            raise ValueError(f"group {group!r} has no variable {name!r}, only {names}; {remedy}")
+    return dataset
+
+
+def stored(name: str) -> str:
+    """Return the name that a site or axis has in a tree, where a slash would name a node."""
+    return name.replace("/", ".")
+
+
 def _names(variable, axes, names):
     if axes < len(names):
         raise ValueError(
             f"{variable!r} has {axes} axes but the names {names}; give one name per axis"
         )
-    extra = axes - len(names)
-    if extra == 0:
-        return names
-    if not names and axes == 1:
-        return (f"{variable}_axis",)
-    return names + tuple(f"{variable}_axis{'_bis' * i}" for i in range(extra))
+    extra = range(axes - len(names))
+    return names + tuple(f"{variable}_axis{'_bis' * i}" for i in extra)
 
 
 def _hints(annotated):

@@ -32,7 +32,8 @@ class SaveError(OSError):
 def claim(path):
     """Lock the run folder ``path`` inside a ``with`` block, and return the path of its result file.
 
-    The folder is made at once. If it is still empty at the end of the block, it is removed.
+    The folder is made at once. If it is still empty at the end of the block, it is removed. Without
+    a path nothing is locked, and None is returned.
 
     Raises
     ------
@@ -43,6 +44,9 @@ def claim(path):
     OSError
         If the folder cannot be made or written to.
     """
+    if path is None:
+        yield None
+        return
     file = _path(path) / "result.nc"
     with writing.hold(file.parent):
         if os.path.lexists(file):

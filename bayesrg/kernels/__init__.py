@@ -2,8 +2,8 @@
 """Covariance functions (kernels). Each is an immutable pytree; calling it gives a Gram matrix."""
 
 from .adapter import adapt
-from .base import Constant, Kernel, MomentKernel, White
-from .critical import JacobianFlow, critical_point, jacobian_flow
+from .base import Constant, Kernel, White
+from .critical import critical_point, jacobian_flow
 from .deq import DEQ
 from .empirical import empirical_apjn, empirical_nngp, empirical_ntk, relative_distance
 from .network import NNGP, NTK
@@ -17,9 +17,7 @@ __all__ = [
     "NNGP",
     "NTK",
     "Constant",
-    "JacobianFlow",
     "Kernel",
-    "MomentKernel",
     "Stationary",
     "White",
     *_stationary,

@@ -14,7 +14,6 @@ class Adapted(Kernel):
     """Kernel that calls a function of two sets of inputs. Made by `adapt`."""
 
     function: Callable
-    diagonal: Callable | None
 
     def gram(self, X, Z):
         K = _checks.returned("kernel", self.function(X, Z))
@@ -27,18 +26,10 @@ class Adapted(Kernel):
         return K
 
     def gram_diag(self, X):
-        if self.diagonal is None:
-            return jax.vmap(lambda x: self.gram(x[None], x[None])[0, 0])(X)
-        diagonal = _checks.returned("diag", self.diagonal(X))
-        if diagonal.shape != X.shape[:1]:
-            raise ValueError(
-                f"diag returned shape {diagonal.shape} for inputs of shape {X.shape}; return one "
-                "number per row, (n,)"
-            )
-        return diagonal
+        return jax.vmap(lambda x: self.gram(x[None], x[None])[0, 0])(X)
 
 
-def adapt(kernel: Callable, diag: Callable | None = None) -> Kernel:
+def adapt(kernel: Callable) -> Kernel:
     """Return a kernel made of any function that gives Gram matrices, such as a kernel of tinygp.
 
     Parameters
@@ -47,22 +38,16 @@ def adapt(kernel: Callable, diag: Callable | None = None) -> Kernel:
         Maps X (n, d) and Z (m, d) to their Gram matrix (n, m). It is always called with both.
         Arrays inside it are parameters that can be sampled and differentiated: the leaves of a
         pytree (a kernel of tinygp, an `equinox.Module`), and arrays that a function captured.
-    diag : callable, optional
-        Maps X (n, d) to the diagonal (n,). By default ``kernel`` is called for each row alone.
 
     Returns
     -------
     Kernel
-
-    Raises
-    ------
-    ValueError
-        When the new kernel is called and the function returns another shape.
+        It raises an error when it is called and the function returns another shape.
 
     Notes
     -----
-    The function must be symmetric and positive semi-definite; this is not checked. Derivatives at
-    equal inputs are those of the function itself.
+    The function must be symmetric and positive semi-definite; this is not checked. The diagonal
+    comes from calls with one row. Derivatives at equal inputs are those of the function itself.
 
     Examples
     --------
@@ -72,9 +57,6 @@ def adapt(kernel: Callable, diag: Callable | None = None) -> Kernel:
     ...     return jnp.minimum(X, Z.T)
     >>> kernel = 0.5 * kernels.adapt(brownian) + kernels.RBF(1.0)
     """
-    if isinstance(kernel, Kernel) and diag is None:
+    if isinstance(kernel, Kernel):
         return kernel
-    _checks.function("kernel", kernel, "a function of X and Z")
-    if diag is not None:
-        _checks.function("diag", diag, "a function of X")
-    return Adapted(as_pytree(kernel), None if diag is None else as_pytree(diag))
+    return Adapted(as_pytree(_checks.function("kernel", kernel, "a function of X and Z")))

@@ -15,7 +15,6 @@ from jaxtyping import Float
 from .. import _checks
 from .._callables import as_pytree
 from .._checks import ArrayLike
-from .._linalg import with_value
 from .._prior import PriorAt
 from .rows import equal_rows
 
@@ -115,79 +114,72 @@ def two_inputs(X: ArrayLike, Z: ArrayLike | None) -> tuple[Array, Array | None]:
     Z may be None and is then returned as None.
     """
     X = _checks.inputs("X", X)
-    Z = Z if Z is None else _checks.inputs("Z", Z)
-    if Z is not None and X.shape[1] != Z.shape[1]:
-        raise ValueError(
-            f"X has {X.shape[1]} columns and Z has {Z.shape[1]}; give both the same features"
-        )
     if Z is None:
         return X, None
+    Z = _checks.inputs("Z", Z)
+    _checks.columns("X", X, Z.shape[1], "Z")
     dtype = jnp.promote_types(X.dtype, Z.dtype)
     return X.astype(dtype), Z.astype(dtype)
 
 
-class Sum(Kernel):
+class Entrywise(Kernel):
+    """Base class of kernels whose entries are a function of the same entries of other kernels."""
+
+    @abstractmethod
+    def combine(self, entries: Callable[[Kernel], Array]) -> Array:
+        """Entries of this kernel, from a function that gives those of any other kernel."""
+
+    def gram(self, X, Z):
+        return self.combine(lambda kernel: kernel.gram(X, Z))
+
+    def symmetric_gram(self, X):
+        return self.combine(lambda kernel: kernel.symmetric_gram(X))
+
+    def gram_diag(self, X):
+        return self.combine(lambda kernel: kernel.gram_diag(X))
+
+
+class Sum(Entrywise):
     """Sum of two kernels: covariance of the sum of two independent functions."""
 
     left: Kernel
     right: Kernel
 
-    def gram(self, X, Z):
-        return self.left.gram(X, Z) + self.right.gram(X, Z)
-
-    def symmetric_gram(self, X):
-        return self.left.symmetric_gram(X) + self.right.symmetric_gram(X)
-
-    def gram_diag(self, X):
-        return self.left.gram_diag(X) + self.right.gram_diag(X)
+    def combine(self, entries):
+        return entries(self.left) + entries(self.right)
 
 
-class Product(Kernel):
+class Product(Entrywise):
     """Product of two kernels, entry by entry."""
 
     left: Kernel
     right: Kernel
 
-    def gram(self, X, Z):
-        return self.left.gram(X, Z) * self.right.gram(X, Z)
-
-    def symmetric_gram(self, X):
-        return self.left.symmetric_gram(X) * self.right.symmetric_gram(X)
-
-    def gram_diag(self, X):
-        return self.left.gram_diag(X) * self.right.gram_diag(X)
+    def combine(self, entries):
+        return entries(self.left) * entries(self.right)
 
 
-class Scaled(Kernel):
+class Scaled(Entrywise):
     """Kernel times a number ``factor`` >= 0."""
 
     kernel: Kernel
     factor: Float[Array, ""]
 
-    def gram(self, X, Z):
-        return self.factor * self.kernel.gram(X, Z)
-
-    def symmetric_gram(self, X):
-        return self.factor * self.kernel.symmetric_gram(X)
-
-    def gram_diag(self, X):
-        return self.factor * self.kernel.gram_diag(X)
+    def combine(self, entries):
+        return self.factor * entries(self.kernel)
 
 
-class Power(Kernel):
+class Power(Entrywise):
     """Kernel to a whole power ``exponent`` >= 1, entry by entry."""
 
     kernel: Kernel
     exponent: int = eqx.field(static=True)
 
-    def gram(self, X, Z):
-        return self.kernel.gram(X, Z) ** self.exponent
+    def combine(self, entries):
+        return entries(self.kernel) ** self.exponent
 
-    def symmetric_gram(self, X):
-        return self.kernel.symmetric_gram(X) ** self.exponent
 
-    def gram_diag(self, X):
-        return self.kernel.gram_diag(X) ** self.exponent
+as_variance = partial(_checks.nonnegative, "variance", ndim=0)
 
 
 class Constant(Kernel):
@@ -196,9 +188,7 @@ class Constant(Kernel):
     ``kernel + 1.0`` means ``kernel + Constant(1.0)``.
     """
 
-    variance: Float[Array, ""] = eqx.field(
-        converter=partial(_checks.nonnegative, "variance", ndim=0), default=1.0
-    )
+    variance: Float[Array, ""] = eqx.field(converter=as_variance, default=1.0)
 
     def gram(self, X, Z):
         return jnp.broadcast_to(self.variance, (X.shape[0], Z.shape[0]))
@@ -217,9 +207,7 @@ class White(Kernel):
     inputs are zero.
     """
 
-    variance: Float[Array, ""] = eqx.field(
-        converter=partial(_checks.nonnegative, "variance", ndim=0), default=1.0
-    )
+    variance: Float[Array, ""] = eqx.field(converter=as_variance, default=1.0)
 
     @eqx.filter_jit
     def gram(self, X, Z):
@@ -265,37 +253,3 @@ class Warped(Kernel):
                 f"function returned shape {moved.shape} for {len(X)} rows; return ({len(X)}, e)"
             )
         return moved
-
-
-class MomentKernel(Kernel):
-    """Base class of kernels that depend on x.x, z.z and x.z only.
-
-    A subclass defines one elementwise method, ``moments``. The Gram matrix then costs one matrix
-    product. A pair of equal rows gets exactly the value of the diagonal; its derivatives are those
-    of ``moments``, up to the highest order that ``moments`` has there.
-    """
-
-    @abstractmethod
-    def moments(self, xx: Array, zz: Array, xz: Array) -> Array:
-        """Kernel value from inner products x.x, z.z and x.z, arrays (...) that broadcast."""
-
-    def diag_moments(self, xx: Array) -> Array:
-        """Variance from x.x (...), elementwise. By default ``moments`` of one input twice."""
-        return self.moments(xx, xx, xx)
-
-    @eqx.filter_jit
-    def gram(self, X, Z):
-        xx, zz = (X**2).sum(-1)[:, None], (Z**2).sum(-1)[None, :]
-        same = equal_rows(X, Z)
-
-        # A matrix product may sum in another order than the squared lengths, so x.z of equal rows
-        # can differ from x.x by rounding. Replace the value, and the kernel's value below, and
-        # keep the derivatives of the product and of ``moments``.
-        half, xz = 0.5 * (xx + zz), X @ Z.T
-        K = self.moments(xx, zz, with_value(xz, jnp.where(same, half, xz)))
-        K = jnp.broadcast_to(K, same.shape)
-        return with_value(K, jnp.where(same, self.diag_moments(half), K))
-
-    @eqx.filter_jit
-    def gram_diag(self, X):
-        return self.diag_moments((X**2).sum(-1))

@@ -16,6 +16,7 @@ from .. import _checks
 from .._activations import SLOPE, dual_of
 from .._callables import hold
 from .._checks import ArrayLike
+from .._linalg import ratio
 from .network import NNGP
 
 __all__ = ["JacobianFlow", "critical_point", "jacobian_flow"]
@@ -41,30 +42,26 @@ class JacobianFlow(NamedTuple):
     J: Float[Array, "layer *batch"]
 
 
-def jacobian_flow(
-    network: NNGP, K0: ArrayLike, depth: int, *, residual: ArrayLike = 0.0
-) -> JacobianFlow:
+def jacobian_flow(network: NNGP, K0: ArrayLike, depth: int) -> JacobianFlow:
     r"""Return variance and partial Jacobian norm of each layer of an infinitely wide network.
 
     .. math:: \chi_l = \sigma_w^2 E f'(\sqrt{K_l} z)^2, \quad
-              K_{l+1} = \sigma_w^2 E f(\sqrt{K_l} z)^2 + \sigma_b^2 + \mu^2 K_l, \quad
-              J_{l+1} = (\chi_l + \mu^2) J_l
+              K_{l+1} = \sigma_w^2 E f(\sqrt{K_l} z)^2 + \sigma_b^2, \quad
+              J_{l+1} = \chi_l J_l
 
+    In residual blocks of strength alpha the right-hand sides of the first two equations are
+    multiplied by alpha squared, :math:`K_l` is added to the second, and :math:`J_l` to the third.
     With layer normalisation the expectations are taken at variance 1, and :math:`\chi_l` is divided
     by :math:`K_l`.
 
     Parameters
     ----------
     network : NNGP or NTK
-        Gives activation, variances, ``layernorm`` and ``skip``. Its depth is not used. Residual
-        blocks of strength alpha (``skip``) have :math:`\mu = 1`; their variances and chi are
-        multiplied by alpha squared.
+        Gives activation, variances, ``layernorm``, and alpha as ``skip``. Its depth is not used.
     K0 : (...)
         Variance of the first pre-activations, ``weight_var |x|^2/d + bias_var``.
     depth : int
         Number of layers after the first.
-    residual : ()
-        Strength mu of a connection that skips each layer.
 
     Returns
     -------
@@ -74,55 +71,40 @@ def jacobian_flow(
     Raises
     ------
     ValueError
-        If variances differ between layers, if the activation has no derivative, or if both
-        ``skip`` and ``residual`` are given.
+        If variances differ between layers, or if the activation has no derivative.
 
     References
     ----------
     arXiv 2111.12143.
     """
-    if not isinstance(network, NNGP):
-        raise ValueError(
-            f"network must be an NNGP or NTK, got {type(network).__name__}; make one with "
-            "kernels.NNGP(depth, activation)"
-        )
+    what = "an NNGP or NTK, such as kernels.NNGP(depth, activation)"
+    _checks.instance("network", network, NNGP, what)
     if network.weight_var.ndim or network.bias_var.ndim:
         raise ValueError(
             f"weight_var has shape {network.weight_var.shape} and bias_var "
             f"{network.bias_var.shape}, but all layers must be alike here; give one number each"
         )
     K0 = _checks.nonnegative("K0", K0)
-    residual = _checks.finite("residual", residual, ndim=0)
-    if network.skip is not None:
-        if not _checks.known(residual) or residual != 0:
-            raise ValueError(
-                "network has skip and residual is given as well; leave residual out: the skip "
-                "connection of a block already counts, with strength 1"
-            )
-        residual = jnp.ones_like(K0, shape=())
-    return _follow(network, K0, _checks.whole("depth", depth, most=2**31 - 2), residual)
+    return _follow(network, K0, _checks.whole("depth", depth, most=2**31 - 2))
 
 
 @partial(jax.jit, static_argnames="depth")
-def _follow(network, K0, depth, residual):
+def _follow(network, K0, depth):
     """`JacobianFlow` of checked arguments."""
     dual = dual_of(network.activation, network.slope, network.order)
     if dual.slope is None:
         raise ValueError(f"{network.activation} has no derivative; take a continuous activation")
-    strength = 1.0 if network.skip is None else network.skip**2
-
-    def growth(K):
-        """Growth chi of squared gradients, and the variance that the branch of weights gives."""
-        p = dual.prepare(jnp.ones_like(K) if network.layernorm else K)
-        scale = jnp.where(K > 0, 1 / jnp.where(K > 0, K, 1.0), 0.0) if network.layernorm else 1.0
-        chi = strength * network.weight_var * dual.slope_diagonal(p) * scale
-        return chi, strength * (network.weight_var * dual.diagonal(p) + network.bias_var)
+    blocks = network.skip is not None
+    strength, skipped = (network.skip**2, 1.0) if blocks else (1.0, 0.0)
 
     def step(carry, _):
         # K and J of this layer are kept, those of the next are carried on
         K, J = carry
-        chi, branch = growth(K)
-        return (branch + residual**2 * K, (chi + residual**2) * J), (K, chi, J)
+        p = dual.prepare(jnp.ones_like(K) if network.layernorm else K)
+        scale = ratio(1.0, K) if network.layernorm else 1.0
+        chi = strength * network.weight_var * dual.slope_diagonal(p) * scale
+        branch = strength * (network.weight_var * dual.diagonal(p) + network.bias_var)
+        return (branch + skipped * K, (chi + skipped) * J), (K, chi, J)
 
     return JacobianFlow(*lax.scan(step, (K0, jnp.ones_like(K0)), length=depth + 1)[1])
 
@@ -179,7 +161,6 @@ def critical_point(
     if dual.slope is None:
         raise ValueError(f"{activation} has no derivative; take a continuous activation")
     held = hold(dual)
-    _checks.on_host("kernels.critical_point", held)
 
     def moments(K):
         found = _moments(held, jnp.asarray(K, float))

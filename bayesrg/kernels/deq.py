@@ -12,9 +12,8 @@ from jaxtyping import Float
 
 from .. import _checks
 from .._activations import SLOPE, Activation, dual_of, named, still_number
-from .._checks import ArrayLike
 from .._fixedpoint import implicit
-from .base import Kernel, two_inputs
+from .base import Kernel
 from .recursion import beyond, prepared, settled
 from .rows import row_hashes, same_rows
 from .tiles import BLOCK_BYTES, side, tiled
@@ -104,26 +103,19 @@ class DEQ(Kernel):
         return dual_of(self.activation, self.slope, self.order)
 
     def gram(self, X, Z):
-        self._require_contraction(X, Z)
+        self._check_contraction(X, Z)
         return _gram(self, X, Z)[self.train == "all"]
 
     def symmetric_gram(self, X):
-        self._require_contraction(X)
+        self._check_contraction(X)
         return _gram(self, X, None)[self.train == "all"]
 
     def gram_diag(self, X):
-        self._require_contraction(X)
+        self._check_contraction(X)
         S, theta, _ = _diag(self, X)
         return S if self.train == "last" else theta
 
-    def both(self, X: ArrayLike, Z: ArrayLike | None = None) -> tuple[Array, Array]:
-        """Return S and Theta, (n, m) each, between X (n, d) and Z (m, d)."""
-        _checks.warn_32_bits("a kernel")
-        X, Z = two_inputs(X, Z)
-        self._require_contraction(*((X,) if Z is None else (X, Z)))
-        return _gram(self, X, Z)
-
-    def _require_contraction(self, *inputs):
+    def _check_contraction(self, *inputs):
         """Raise if chi reaches 1 at a row of the inputs; traced values are not checked."""
         if not all(_checks.known(v) for v in (*inputs, *jax.tree.leaves(self))):
             return
@@ -146,7 +138,8 @@ def _settle(update, slope, start, args):
     digits = 8 * float(jnp.finfo(start.dtype).eps)  # a change this small is a rounding error
 
     def step(x):
-        return x + (update(x, *args) - x) / _contraction(slope(x))
+        rate = slope(x)
+        return x + (update(x, *args) - x) / jnp.where(rate < 1, 1 - rate, 1.0)
 
     def moving(state):
         x, before, count = state
@@ -162,26 +155,10 @@ def _settle(update, slope, start, args):
     return implicit(lambda x, _: x - update(x, *args), found, (), _divide)
 
 
-def _contraction(rate):
-    """Slope ``1 - rate`` of the equation, or 1 where the map does not contract."""
-    return jnp.where(rate < 1, 1 - rate, 1.0)
-
-
 def _divide(equation, x, change):
     """Return ``change`` divided by the slope of the equation at x, where this is positive."""
     slope = jax.jvp(equation, (x,), (jnp.ones_like(x),))[1]
     return change / jnp.where(slope > 0, slope, 1.0)
-
-
-def _diagonal(kernel, X):
-    """Variance S(x, x) (n,) of every row of X (n, d)."""
-    dual, own = kernel._dual, kernel.input_var / X.shape[1] * (X**2).sum(-1) + kernel.bias_var
-    args = dual, own, kernel.weight_var
-
-    def slope(a):
-        return jax.jvp(lambda a: _diagonal_update(a, *args), (a,), (jnp.ones_like(a),))[1]
-
-    return _settle(_diagonal_update, slope, own, args)
 
 
 def _diagonal_update(a, dual, own, weight):
@@ -197,8 +174,14 @@ def _update(c, dual, inner, weight, p, q, rest):
 @jax.jit
 def _diag(kernel, X):
     """S, Theta and chi, (n,) each, of every row of X (n, d) with itself."""
-    a = _diagonal(kernel, X)
-    chi = kernel.weight_var * kernel._dual.slope_diagonal(prepared(kernel._dual, a))
+    dual, own = kernel._dual, kernel.input_var / X.shape[1] * (X**2).sum(-1) + kernel.bias_var
+    args = dual, own, kernel.weight_var
+
+    def slope(a):
+        return jax.jvp(lambda a: _diagonal_update(a, *args), (a,), (jnp.ones_like(a),))[1]
+
+    a = _settle(_diagonal_update, slope, own, args)
+    chi = kernel.weight_var * dual.slope_diagonal(prepared(dual, a))
     return a, a / (1 - chi), chi
 
 

@@ -49,7 +49,7 @@ def empirical_nngp(
     X, Z = two_inputs(X, Z)
     _checks.function("apply", apply)
     K, found = _nngp(hold(apply), _checks.parameters("params", params), X, Z)
-    require_rows_apart(found)
+    check_rows_apart(found)
     return K
 
 
@@ -118,15 +118,15 @@ def empirical_ntk(
     _checks.function("apply", apply)
     full = _checks.choice("outputs", outputs, ("mean", "full")) == "full"
     apply, params = hold(apply), jax.tree.map_with_path(_trained, params)
-    c = jax.eval_shape(lambda p, x: _outputs(apply, p, x), params, X[:1]).shape[1]
     leaves = jax.tree.leaves(params)
     if not leaves:
         raise ValueError(f"params has no arrays, got {params!r}; give those that are trained")
+    c = jax.eval_shape(lambda p, x: _outputs(apply, p, x), params, X[:1]).shape[1]
     row = (1 if full else c) * sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
     # Jacobians of a tile's rows and of its columns are alive, and about as much again for work
     size = max(1, block_bytes // (3 * row))
     K, found = (_full_ntk if full else _ntk)(apply, params, X, Z, size)
-    require_rows_apart(found)
+    check_rows_apart(found)
     return K
 
 
@@ -140,14 +140,10 @@ def _ntk(apply, params, X, Z, size):
         return jax.vmap(back)(jnp.eye(outputs.size, dtype=outputs.dtype))[0]
 
     def pairs(X, Z):
-        left, right = (jax.tree.leaves(jax.vmap(row)(points)) for points in (X, Z))
-        # each leaf as (rows, c, entries): sum the products over leaves, outputs and entries
-        flat = [v.reshape(*v.shape[:2], -1) for v in (*left, *right)]
-        half = len(left)
-        total = sum(
-            jnp.einsum("icp,jcp->ij", a, b) for a, b in zip(flat[:half], flat[half:], strict=True)
-        )
-        return total / flat[0].shape[1]
+        # sum the products over leaves, outputs and entries
+        left, right = (_flat(jax.vmap(row)(points), 2) for points in (X, Z))
+        total = sum(jnp.einsum("icp,jcp->ij", a, b) for a, b in zip(left, right, strict=True))
+        return total / left[0].shape[1]
 
     K = tiled(pairs, X, X if Z is None else Z, size, symmetric=Z is None)
     return K, mixing(apply, params, X)
@@ -162,11 +158,8 @@ def _full_ntk(apply, params, X, Z, size):
         return jax.grad(lambda p: _outputs(apply, p, x[None])[0] @ output)(params)
 
     def pairs(left, right):
-        left, right = (jax.tree.leaves(jax.vmap(gradient)(*points)) for points in (left, right))
-        flat = (
-            (a.reshape(len(a), -1), b.reshape(len(b), -1)) for a, b in zip(left, right, strict=True)
-        )
-        return sum(a @ b.T for a, b in flat)
+        left, right = (_flat(jax.vmap(gradient)(*points), 1) for points in (left, right))
+        return sum(a @ b.T for a, b in zip(left, right, strict=True))
 
     def points(X):
         return jnp.repeat(X, c, 0), jnp.tile(jnp.eye(c, dtype=X.dtype), (X.shape[0], 1))
@@ -177,28 +170,19 @@ def _full_ntk(apply, params, X, Z, size):
     return K, mixing(apply, params, X)
 
 
-def relative_distance(K: ArrayLike, reference: ArrayLike, norm: str = "fro") -> Float[Array, ""]:
-    """Return the norm of ``K - reference`` divided by the norm of ``reference``.
+def _flat(tree, lead):
+    """Leaves of a pytree, with all axes after the first ``lead`` joined into one."""
+    return [v.reshape(*v.shape[:lead], -1) for v in jax.tree.leaves(tree)]
 
-    Parameters
-    ----------
-    K, reference : (n, m)
-        Gram matrices at the same inputs.
-    norm : "fro" or "spectral"
-        Frobenius norm, or largest singular value.
 
-    Returns
-    -------
-    ()
+def relative_distance(K: ArrayLike, reference: ArrayLike) -> Float[Array, ""]:
+    """Return the Frobenius norm of ``K - reference`` divided by that of ``reference``.
+
+    Both are Gram matrices (n, m) at the same inputs; the result is ().
     """
-    K, reference = _checks.finite("K", K, ndim=2), _checks.finite("reference", reference, ndim=2)
-    if K.shape != reference.shape:
-        raise ValueError(
-            f"K has shape {K.shape} and reference {reference.shape}; evaluate both at the same "
-            "inputs"
-        )
-    order = {"fro": "fro", "spectral": 2}[_checks.choice("norm", norm, ("fro", "spectral"))]
-    distance = jnp.linalg.norm(K - reference, order) / jnp.linalg.norm(reference, order)
+    reference = _checks.finite("reference", reference, ndim=2)
+    K = _checks.shaped("K", K, reference.shape, "the shape of reference: use the same inputs")
+    distance = jnp.linalg.norm(K - reference) / jnp.linalg.norm(reference)
     return _checks.defined("K or reference", distance)
 
 
@@ -253,7 +237,7 @@ def empirical_apjn(
     if start > stop:
         raise ValueError(f"start is {start} and stop is {stop}; give 0 <= start <= stop")
     norms, found = _apjn(hold(apply), params, X, start, stop, jax.random.split(key, probes))
-    require_rows_apart(found)
+    check_rows_apart(found)
     return norms
 
 
@@ -299,7 +283,7 @@ def mixing(apply, params, X):
     return jnp.stack([jnp.abs(together - alone).max(), jnp.abs(together).max()])
 
 
-def require_rows_apart(found):
+def check_rows_apart(found):
     """Raise if ``found`` (2,), a result of `mixing`, shows that a function mixes rows."""
     if not _checks.known(found):
         return

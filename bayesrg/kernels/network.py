@@ -21,9 +21,6 @@ from .tiles import BLOCK_BYTES, side, tiled
 __all__ = ["NNGP", "NTK"]
 
 
-_slope = partial(still_number, "slope")
-
-
 class NNGP(Kernel):
     r"""Covariance of an infinitely wide fully connected network with Gaussian weights.
 
@@ -98,7 +95,9 @@ class NNGP(Kernel):
     )
     layernorm: bool = eqx.field(static=True, default=False, kw_only=True)
     readout_bias: bool = eqx.field(static=True, default=True, kw_only=True)
-    slope: float | Array = eqx.field(converter=_slope, default=SLOPE, kw_only=True)
+    slope: float | Array = eqx.field(
+        converter=partial(still_number, "slope"), default=SLOPE, kw_only=True
+    )
     order: int = eqx.field(static=True, default=64, kw_only=True)
     block_bytes: int = eqx.field(static=True, default=BLOCK_BYTES, kw_only=True)
 
@@ -152,14 +151,14 @@ class NNGP(Kernel):
         return self._defined(_diag(self, X))
 
     def _defined(self, K):
-        """Raise if K has entries that are not numbers."""
+        """Return K; raise if it has entries that are not numbers."""
         return _checks.defined("X, weight_var, bias_var or skip", K)
 
     def series_error(self, X: ArrayLike) -> Float[Array, " layer"]:
-        """Largest share of a variance that the series leaves out at inputs X (n, d), per layer.
+        """Return the largest share of a variance that the series leaves out at X (n, d), per layer.
 
-        Returns an array (layers,), zero for activations with a closed form. For a tangent kernel
-        it is the larger of the shares of f and of f'.
+        The array (layers,) is zero for activations with a closed form. For a tangent kernel it is
+        the larger of the shares of f and of its derivative.
         """
         return _left_out(self, _checks.inputs("X", X))[0]
 

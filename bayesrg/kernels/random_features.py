@@ -44,11 +44,12 @@ class RandomFeatures(Kernel):
         return jnp.concatenate(columns, 1)
 
     def gram(self, X, Z):
-        (left, *more, bias), (right, *others, _) = self._parts(X), self._parts(Z)
-        K = left @ right.T
-        if more[0] is not None:
+        values, slopes, inner, bias = self._parts(X)
+        others, other_slopes, other_inner, _ = self._parts(Z)
+        K = values @ others.T
+        if slopes is not None:
             # features f'(h) times input need not be made: their Gram matrix is this product
-            K = K + (more[0] @ others[0].T) * (more[1] @ others[1].T)
+            K = K + (slopes @ other_slopes.T) * (inner @ other_inner.T)
         return K if bias is None else K + bias
 
     def gram_diag(self, X):
@@ -65,8 +66,7 @@ class RandomFeatures(Kernel):
         is None if it is not a feature. Without trained biases the inputs are (n, d).
         """
         base, d, units = self.base, self.weights.shape[0] - 1, self.weights.shape[1]
-        if X.shape[1] != d:
-            raise ValueError(f"X has {X.shape[1]} columns; these features need inputs with {d}")
+        _checks.columns("X", X, d, "the weights")
         first, last = jnp.broadcast_to(base.weight_var, (2,))
         hidden_bias, bias = jnp.broadcast_to(base.bias_var, (2,))
         train_bias = getattr(base, "train_bias", True)
@@ -138,11 +138,8 @@ def random_features(
     >>> finite.features(jnp.ones((5, 3))).shape
     (5, 501)
     """
-    if not isinstance(kernel, NNGP):
-        raise ValueError(
-            f"kernel must be an NNGP or an NTK, got a {type(kernel).__name__}; make one with "
-            "kernels.NNGP(1, activation)"
-        )
+    what = "an NNGP or an NTK, such as kernels.NNGP(1, activation)"
+    _checks.instance("kernel", kernel, NNGP, what)
     if kernel.depth != 1 or kernel.skip is not None or kernel.layernorm:
         raise ValueError(
             f"random features have one plain hidden layer, got depth={kernel.depth}, "

@@ -23,7 +23,7 @@ from jax import Array, lax
 from jaxtyping import Bool, Float, PyTree, UInt32
 
 from .._activations import Series, angle_between
-from .._linalg import safe_sqrt, with_value
+from .._linalg import ratio, safe_sqrt, with_value
 from .rows import least_share, row_hashes, same_rows, subtracted
 
 
@@ -64,7 +64,7 @@ class Recursion(eqx.Module):
         for layer in range(1, self.weights.size):
             a, normed = K, theta
             if self.layernorm:  # divides pre-activations, and so gradients, by the deviation
-                a, normed = jnp.ones_like(K), theta * _inverse(K) if self.tangent else None
+                a, normed = jnp.ones_like(K), theta * ratio(1.0, K) if self.tangent else None
 
             p = prepared(self.dual, a)
             slope = self.dual.slope_diagonal(p) if self.tangent else None
@@ -97,7 +97,7 @@ class Recursion(eqx.Module):
             c, normed = K, theta
             if self.layernorm:
                 a, b = left.K[:, layer - 1][:, None], right.K[:, layer - 1][None]
-                scale = safe_sqrt(_inverse(a)) * safe_sqrt(_inverse(b))
+                scale = safe_sqrt(ratio(1.0, a)) * safe_sqrt(ratio(1.0, b))
                 c, normed = K * scale, theta * scale if self.tangent else None
 
             known = ()
@@ -155,7 +155,7 @@ class Recursion(eqx.Module):
         x, z, a, b, K, weight, bias = lax.stop_gradient(
             (left.x, right.x, left.K[:, 0], right.K[:, 0], K, self.weights[0], self.biases[0])
         )
-        root_a, root_b = safe_sqrt(_inverse(a)), safe_sqrt(_inverse(b))
+        root_a, root_b = safe_sqrt(ratio(1.0, a)), safe_sqrt(ratio(1.0, b))
         rho = jnp.clip(K * root_a[:, None] * root_b[None], -1.0, 1.0)
         lost = (jnp.abs(rho) > 1 - least_share(K.dtype)) & ~same
 
@@ -198,7 +198,7 @@ class Recursion(eqx.Module):
             if skip is not None:
                 parts = [skip**2 * v for v in parts] + [own]
             whole = sum(parts)
-            return [safe_sqrt(v * _inverse(whole)) for v in parts], whole > 0
+            return [safe_sqrt(v * ratio(1.0, whole)) for v in parts], whole > 0
 
         (left, moves), (right, also) = shares(left), shares(right)
 
@@ -267,8 +267,3 @@ def beyond(dual, same: Bool[Array, "n m"], p: PyTree, q: PyTree, of: str = "valu
     square = {"value": "square", "slope": "slope_square"}[of]
     left, right = (getattr(v, square) - (getattr(v, of) ** 2).sum(-1) for v in (p, q))
     return jnp.where(same, 0.5 * (left + right), 0.0)
-
-
-def _inverse(a):
-    """``1 / a``; 0 where a is 0."""
-    return jnp.where(a > 0, 1 / jnp.where(a > 0, a, 1.0), 0.0)

@@ -11,14 +11,13 @@ from jax import Array
 from jaxtyping import Float
 
 from .. import _checks
-from .._linalg import safe_sqrt
-from .base import Kernel, MomentKernel
-from .rows import squared_distance
+from .._linalg import ratio, safe_sqrt, with_value
+from .base import Kernel, as_variance
+from .rows import equal_rows, squared_distance
 
 __all__ = ["RBF", "Linear", "Matern12", "Matern32", "Matern52", "Periodic", "RationalQuadratic"]
 
 _lengthscale = partial(_checks.positive, "lengthscale", ndim=(0, 1))
-_variance = partial(_checks.nonnegative, "variance", ndim=0)
 
 
 class Stationary(Kernel):
@@ -29,7 +28,7 @@ class Stationary(Kernel):
     """
 
     lengthscale: Float[Array, "..."] = eqx.field(converter=_lengthscale)
-    variance: Float[Array, ""] = eqx.field(converter=_variance, default=1.0)
+    variance: Float[Array, ""] = eqx.field(converter=as_variance, default=1.0)
 
     @abstractmethod
     def profile(self, r2: Array) -> Array:
@@ -37,7 +36,7 @@ class Stationary(Kernel):
 
     @eqx.filter_jit
     def gram(self, X, Z):
-        self._require_columns(X)
+        self._check_columns(X)
         if self.lengthscale.ndim:
             r2 = squared_distance(X / self.lengthscale, Z / self.lengthscale)
         else:
@@ -46,13 +45,15 @@ class Stationary(Kernel):
             r2 = squared_distance(X, Z) / jnp.maximum(unit, jnp.finfo(unit.dtype).tiny)
         return self.variance * self.profile(r2)
 
-    def _require_columns(self, X):
-        """Raise if the lengthscale does not have one value per column of X (n, d)."""
-        if self.lengthscale.ndim and self.lengthscale.shape[0] != X.shape[1]:
-            raise ValueError(
-                f"lengthscale has shape {self.lengthscale.shape} but the inputs have "
-                f"{X.shape[1]} columns; give one number, or one per column"
-            )
+    def _check_columns(self, X, *names):
+        """Raise if the lengthscale, or a field in ``names``, has another size than rows of X."""
+        for name in ("lengthscale", *names):
+            shape = getattr(self, name).shape
+            if shape not in ((), X.shape[1:]):
+                raise ValueError(
+                    f"{name} has shape {shape} but the inputs have {X.shape[1]} columns; give one "
+                    "number, or one per column"
+                )
 
     def gram_diag(self, X):
         return jnp.broadcast_to(self.variance, X.shape[:1])
@@ -86,7 +87,7 @@ def _matern_jvp(p, primals, tangents):
     (u,), (du,) = primals, tangents
     if p == 0:  # -exp(-r)/(2 r), infinite at 0, where 0 is given instead
         r = safe_sqrt(u)
-        slope = jnp.where(r > 0, -0.5 * jnp.exp(-r) / jnp.where(r > 0, r, 1.0), 0.0)
+        slope = ratio(-0.5 * jnp.exp(-r), r)
     else:
         slope = -_matern(p - 1, u) / (4 * p - 2)
     return _matern(p, u), slope * du
@@ -165,28 +166,32 @@ class Periodic(Stationary):
 
     def _circles(self, X):
         """Points (n, 2d) on the circles of all columns, in units of their lengthscales."""
-        self._require_columns(X)
-        if self.period.ndim and self.period.shape[0] != X.shape[1]:
-            raise ValueError(
-                f"period has shape {self.period.shape} but the inputs have {X.shape[1]} columns; "
-                "give one number, or one per column"
-            )
+        self._check_columns(X, "period")
         angle = 2 * jnp.pi * X / self.period
-        return jnp.concatenate(
-            [jnp.cos(angle) / self.lengthscale, jnp.sin(angle) / self.lengthscale], 1
-        )
+        points = jnp.cos(angle) / self.lengthscale, jnp.sin(angle) / self.lengthscale
+        return jnp.concatenate(points, 1)
 
 
-class Linear(MomentKernel):
+class Linear(Kernel):
     """Linear kernel ``variance * x.z + bias``, the prior of Bayesian linear regression.
 
     ``variance`` () is the prior variance of a weight, ``bias`` () that of the intercept.
     """
 
-    variance: Float[Array, ""] = eqx.field(converter=_variance, default=1.0)
+    variance: Float[Array, ""] = eqx.field(converter=as_variance, default=1.0)
     bias: Float[Array, ""] = eqx.field(
         converter=partial(_checks.nonnegative, "bias", ndim=0), default=0.0
     )
 
-    def moments(self, xx, zz, xz):
-        return self.variance * xz + self.bias
+    @eqx.filter_jit
+    def gram(self, X, Z):
+        # A matrix product may sum in another order than the squared lengths, so x.z of equal rows
+        # can differ from x.x by rounding. Replace its value, and keep its derivatives.
+        product = X @ Z.T
+        squares = 0.5 * ((X**2).sum(-1)[:, None] + (Z**2).sum(-1))
+        product = with_value(product, jnp.where(equal_rows(X, Z), squares, product))
+        return self.variance * product + self.bias
+
+    @eqx.filter_jit
+    def gram_diag(self, X):
+        return self.variance * (X**2).sum(-1) + self.bias

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The model files of the distribution: one NumPyro model a module.
+"""The model files of the distribution: one NumPyro model per module.
 
 In a checkout they live in the top-level folder ``models/``; a wheel carries them here.
 """

@@ -65,12 +65,8 @@ class Network(eqx.Module):
         normal entries give weights of the same law as `init`. ``inputs`` is the number of columns
         of X (n, d), or the pair of channels and sites of X (n, channels, sites).
         """
-        inputs, white = self._size(inputs), _checks.sequence("white", white)
-        count = len(self._shapes(inputs))
-        if len(white) != count:
-            raise ValueError(
-                f"white has {len(white)} arrays for {count} layers; give one per layer"
-            )
+        inputs = self._size(inputs)
+        white = _one_per_layer("white", white, len(self._shapes(inputs)))
 
         def given(i, shape):
             return _checks.shaped(f"white[{i}]", white[i], shape, "see white_shapes")
@@ -85,13 +81,8 @@ class Network(eqx.Module):
         """
         X = self._inputs(X)
         weights = list(weights) if getattr(weights, "ndim", 0) > 2 else weights  # stacked
-        weights = _checks.sequence("weights", weights, "arrays, one per layer")
         shapes = self._shapes(X.shape[1:])
-        if len(weights) != len(shapes):
-            raise ValueError(
-                f"weights has {len(weights)} arrays for {self.depth} hidden layers; give "
-                f"{len(shapes)}, as init does"
-            )
+        weights = _one_per_layer("weights", weights, len(shapes))
         advice = f"as init does for inputs of shape {X.shape[1:]}"
         weights = [
             _checks.shaped(f"weights[{i}]", W, shape, advice)
@@ -115,6 +106,14 @@ class Network(eqx.Module):
     def _dtype(self):
         """Precision of drawn weights."""
         return jnp.result_type(float)
+
+
+def _one_per_layer(name, arrays, layers):
+    """Return a list or tuple of arrays; raise unless there is one for each of the layers."""
+    arrays = _checks.sequence(name, arrays, "arrays, one per layer")
+    if len(arrays) != layers:
+        raise ValueError(f"{name} has {len(arrays)} arrays for {layers} layers; give one per layer")
+    return arrays
 
 
 class LinearNetwork(Network):

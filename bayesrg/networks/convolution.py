@@ -40,11 +40,6 @@ class ConvLinear(LinearNetwork):
     weight_scales : () or (L + 1,)
         Standard deviations :math:`s_l`, the readout's last. Data determine only their product.
 
-    Raises
-    ------
-    ValueError
-        For lengths that differ, entries that are not positive integers, or numbers out of range.
-
     References
     ----------
     arXiv 2406.03260.

@@ -40,13 +40,6 @@ class DeepLinear(LinearNetwork):
     richness : ()
         :math:`\gamma` of the mean-field parametrisation: lazy near 0, rich when large.
 
-    Raises
-    ------
-    ValueError
-        For a width or number of outputs that is not a positive integer, a negative ridge, a scale
-        or richness not above zero, scales of another shape, mean field without hidden layers, or
-        a richness in the standard parametrisation, where it has no meaning.
-
     References
     ----------
     arXiv 2406.03260 for the model; 2406.16689 for the mean-field parametrisation.

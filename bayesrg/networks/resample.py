@@ -57,9 +57,9 @@ class Resampled(NamedTuple):
 def weight_covariance(W: ArrayLike) -> Float[Array, "unit unit_bis"]:
     r"""Estimate the covariance :math:`\hat C = (N_{l-1}/N_l) W^TW` of the rows of weights.
 
-    ``W`` is (N_l, N_{l-1}) and the result (N_{l-1}, N_{l-1}). Rows of W have covariance
-    :math:`\hat C/N_{l-1}`, as in `Rainbow`. The rank of the estimate is at most N_l. Average over
-    several networks only after `procrustes` has aligned them (arXiv 2305.18512).
+    Return a matrix (N_{l-1}, N_{l-1}) for ``W`` (N_l, N_{l-1}). Its rank is at most N_l. Rows of W
+    have covariance :math:`\hat C/N_{l-1}`, as in `Rainbow`. Average over several networks only
+    after `procrustes` has aligned them (arXiv 2305.18512).
     """
     W = _checks.finite("W", W, ndim=2)
     if not W.size:
@@ -87,11 +87,6 @@ def procrustes(H: ArrayLike, H_new: ArrayLike) -> Alignment:
     Returns
     -------
     Alignment
-
-    Raises
-    ------
-    ValueError
-        For different numbers of rows, or features that are zero.
 
     References
     ----------
@@ -142,11 +137,6 @@ def resample(
     Returns
     -------
     Resampled
-
-    Raises
-    ------
-    ValueError
-        For weights, widths, activations or inputs that do not fit together.
 
     Notes
     -----

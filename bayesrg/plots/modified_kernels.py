@@ -24,7 +24,7 @@ def plot_modified_spectrum(
     ----------
     dt : DataTree
         Has a group with the variables values (mode), eigenvalues of the base kernel, and modified
-        (mode), eigenvalues of a `bayesrg.spectrum.ModifiedKernel`, and maybe chain and draw. The
+        (mode), those of a kernel made by `bayesrg.spectrum.modify`, and maybe chain and draw. The
         group may have a cutoff (a variance), as an attribute or over chain and draw. Its median is
         marked.
     group : str

@@ -83,7 +83,7 @@ def plot_jacobian_flow(
     Parameters
     ----------
     dt : DataTree
-        Has the group that `bayesrg.io.label` makes of a `bayesrg.kernels.JacobianFlow`, with the
+        Has the group that `bayesrg.io.label` makes of `bayesrg.kernels.jacobian_flow`, with the
         variable J (layer, batch). Coordinates of batch are the names of the networks.
     group : str
         Group of the theory.

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from .. import _fixedpoint
 from .._checks import ArrayLike
 from ..gp import MercerNormal
-from ..spectrum.levels import LevelsLike, ratio
+from ..spectrum.levels import LevelsLike, signal_share
 from .ridges import problem
 
 
@@ -93,7 +93,7 @@ def running(levels, n, ridge, last=False):
     from_here = jnp.cumsum(levels.variance[..., ::-1], -1)[..., ::-1]
     above = jnp.clip(from_here - (levels.variance if last else levels.values), 0.0)
     noise = (ridge + levels.tail)[..., None] + above
-    return ratio(n[..., None] * levels.values, noise)
+    return signal_share(n[..., None] * levels.values, noise)
 
 
 def posterior_learnability(

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from .. import _checks, _fixedpoint
 from .._checks import ArrayLike
 from .._fixedpoint import Root
-from ..spectrum.levels import LevelsLike, levels, ratio
+from ..spectrum.levels import LevelsLike, levels, signal_share
 
 
 def effective_ridge(
@@ -229,6 +229,6 @@ def _two_stage(whole, n, ridge, cutoff, rule):
         s = _fixedpoint.effective_ridge(high, n, ridge).value
     else:  # the composition law
         s = _fixedpoint.effective_ridge(whole, n, ridge).value
-        left = low.variance * ratio(s[..., None], n[..., None] * low.values)
+        left = low.variance * signal_share(s[..., None], n[..., None] * low.values)
         return _fixedpoint.effective_ridge(high, n, ridge + left.sum(-1)).value
     return _fixedpoint.effective_ridge(low, n, s).value

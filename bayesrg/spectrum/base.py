@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every spectrum is: eigenvalues of a kernel under a data measure, with mode functions."""
+"""Base class of spectra: eigenvalues of a kernel under a measure of inputs, and mode functions."""
 
 from abc import abstractmethod
 from pathlib import Path
@@ -15,39 +15,39 @@ from .. import _checks
 from .._checks import ArrayLike
 from .._prior import PriorAt
 
-# A warning points at the user's line, which is in neither of these.
+# A warning names the first line outside these folders, which is the user's.
 LIBRARIES = str(Path(__file__).parents[1]), str(Path(eqx.__file__).parent)
 
 
 @jax.jit
-def left_out(variance, features, values):
-    """What is left of a variance (n,) without modes: features (n, k), values (k,)."""
-    return jnp.clip(variance - features**2 @ values, 0.0)
+def _products(weights, left, right):
+    """Weighted products of features (n, k) and (m, k), summed over modes: (n, m)."""
+    return (left * weights) @ right.T
 
 
 @jax.jit
-def left_out_cov(K, left, values, right):
-    """What is left of a covariance (n, m) without modes: features (n, k), (m, k), values (k,)."""
-    return K - (left * values) @ right.T
+def _squares(weights, features):
+    """Weighted squares of features (n, k), summed over modes: (n,)."""
+    return features**2 @ weights
 
 
 class Spectrum(eqx.Module):
-    r"""Mercer pairs of a kernel, :math:`k(x, z) = \sum_k \lambda_k \phi_k(x)\phi_k(z) + \ldots`.
+    r"""Eigenvalues and mode functions of a kernel, :math:`\sum_k \lambda_k \phi_k(x) \phi_k(z)`.
 
-    A subclass writes ``features``. What the modes leave out is taken from its ``kernel``; without
-    one it writes ``residual`` and ``residual_cov`` too.
-    ``scale * spectrum`` is the spectrum of the kernel times an amplitude ``scale`` ().
+    The residual is the covariance that the modes leave out. A subclass defines ``features``; if it
+    has no field ``kernel``, it defines ``residual`` and ``residual_cov`` too. ``scale * spectrum``
+    is the spectrum of the kernel times an amplitude ``scale`` ().
 
     Attributes
     ----------
     values : (k,)
-        Eigenvalues under a probability measure, falling, in units of variance.
+        Eigenvalues under a probability measure of the inputs, falling, in units of variance.
     degeneracy : (k,)
-        Modes that each value stands for, 1 unless levels are kept whole.
+        Number of modes that each value stands for. It is 1 unless levels are kept whole.
     complete : bool
-        Whether the modes are all there is, so that the residual vanishes.
+        Whether the residual is zero.
     orthonormal : bool
-        Whether the modes are orthonormal under the data measure.
+        Whether the mode functions are orthonormal under the measure.
     """
 
     values: eqx.AbstractVar[Float[Array, " mode"]]
@@ -58,10 +58,10 @@ class Spectrum(eqx.Module):
 
     @property
     def tail(self) -> Array | None:
-        """Mean () of the residual over the data measure, or None where it is not known.
+        """Mean () of the residual over the measure, or None if it is not known.
 
-        A spectrum made from a sample does not know it: its modes fit that sample too well.
-        `bayesrg.spectrum.levels` measures it at other inputs.
+        The modes of a sample fit that sample too well to tell. `bayesrg.spectrum.levels` computes
+        the mean at other inputs.
         """
         return jnp.zeros(()) if self.complete else None
 
@@ -72,44 +72,50 @@ class Spectrum(eqx.Module):
 
     @abstractmethod
     def features(self, X: ArrayLike) -> Float[Array, "point mode"]:
-        """Mode functions at X (n, d): (n, k), of unit second moment under the data measure."""
+        """Mode functions (n, k) at X (n, d). Their mean square under the measure is 1."""
 
     def residual(self, X: ArrayLike) -> Float[Array, " point"]:
-        """Prior variance at X (n, d) that the modes leave out: (n,), non-negative.
-
-        Its mean over inputs that the spectrum was not made from is the ``tail`` that functions of
-        eigenvalues take.
-        """
+        """Prior variance (n,) at X (n, d) that the modes leave out, at least 0."""
         X = _checks.inputs("X", X, wide=True)
-        return left_out(self.kernel.diag(X), self.features(X), self.values)
+        return jnp.clip(self.kernel.diag(X) - self.mode_variance(self.values, X), 0.0)
 
     def residual_cov(self, X: ArrayLike, Z: ArrayLike | None = None) -> Array:
-        """Prior covariance that the modes leave out, (n, n) or with Z (n, m); PSD everywhere."""
+        """Prior covariance that the modes leave out: (n, n) at X (n, d), or (n, m) with Z (m, d).
+
+        It is positive semi-definite at any inputs.
+        """
         X = _checks.inputs("X", X, wide=True)
         Z = None if Z is None else _checks.inputs("Z", Z, wide=True)
+        return self.kernel(X, Z) - self.mode_sum(self.values, X, Z)
+
+    def mode_sum(self, weights: Array, X: ArrayLike, Z: ArrayLike | None = None) -> Array:
+        """Sum (n, m) over modes of ``weights`` (k,) times the functions at X (n, d) and Z (m, d).
+
+        With the weights ``values`` it is the covariance of the modes.
+        """
         left = self.features(X)
-        right = left if Z is None else self.features(Z)
-        return left_out_cov(self.kernel(X, Z), left, self.values, right)
+        return _products(weights, left, left if Z is None else self.features(Z))
+
+    def mode_variance(self, weights: Array, X: ArrayLike) -> Float[Array, " point"]:
+        """Diagonal (n,) of ``mode_sum(weights, X)``, computed without the matrix."""
+        return _squares(weights, self.features(X))
 
     def at(self, X: ArrayLike) -> PriorAt:
-        """Return the prior at X (n, d): the modes there, and the covariance that they leave out.
-
-        Its method ``eigenpairs`` makes the ``eigen`` of `bayesrg.gp.marginal`, and with a cutoff
-        that of `bayesrg.rg.Coarse`.
-        """
+        """Return the prior at X (n, d): the mode functions there, and the residual covariance."""
         X = _checks.inputs("X", X, wide=True)
         residual = None if self.complete else self.residual_cov(X)
         return PriorAt(self.features(X), self.values, residual, orthonormal=self.orthonormal)
 
     def warn_if_shared(self, X: Array) -> None:
-        """Warn if modes were made from the training inputs X (n, d), or cannot tell some apart."""
+        """Warn if the modes were made from the training inputs X (n, d), or take two for one."""
 
     def power(self, y: ArrayLike, X: ArrayLike) -> Float[Array, " mode"]:
-        """Squared coefficients (k,) of a target y (n,) in the modes: the mean over the rows of X.
+        """Estimate the squared coefficients (k,) of a target in the modes, from y (n,) at X (n, d).
 
-        Its sampling error is about ``var(y) / n`` a mode. At the sample that Nystrom modes were
-        made from it is exact for that sample, and for the population too small in what the modes
-        miss: a learning curve from it is too low once n is not small beside the sample.
+        A coefficient is the mean of target times mode over the rows of X; its square has an error
+        of about ``var(y) / n``. If X is the sample that the modes were made from, the coefficients
+        are exact for this sample, but they miss what the modes miss of the population. A learning
+        curve made of them is then too low, unless n is small compared with the sample.
         """
         X = _checks.inputs("X", X)
         y = _checks.finite("y", y, ndim=1)
@@ -122,7 +128,7 @@ class Spectrum(eqx.Module):
 
 
 class ScaledSpectrum(Spectrum):
-    """Spectrum of a kernel times an amplitude: the same mode functions, scaled eigenvalues."""
+    """Spectrum times an amplitude: eigenvalues and residual are scaled, mode functions are not."""
 
     base: Spectrum
     scale: Float[Array, ""]
@@ -155,6 +161,12 @@ class ScaledSpectrum(Spectrum):
 
     def residual_cov(self, X, Z=None):
         return self.scale * self.base.residual_cov(X, Z)
+
+    def mode_sum(self, weights, X, Z=None):
+        return self.base.mode_sum(weights, X, Z)
+
+    def mode_variance(self, weights, X):
+        return self.base.mode_variance(weights, X)
 
     def warn_if_shared(self, X):
         self.base.warn_if_shared(X)

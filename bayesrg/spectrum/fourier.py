@@ -17,7 +17,7 @@ from .base import LIBRARIES, Spectrum
 
 
 class FourierSpectrum(Spectrum):
-    """Modes 1, sqrt(2) cos 2 pi x, sqrt(2) sin 2 pi x, ... of x over the period; see `fourier`."""
+    """Modes 1, sqrt(2) cos(2 pi x/p), sqrt(2) sin(2 pi x/p), ... of period p; see `fourier`."""
 
     values: Float[Array, " mode"]
     degeneracy: Float[Array, " mode"]
@@ -29,9 +29,9 @@ class FourierSpectrum(Spectrum):
         if X.shape[1] != 1:
             raise ValueError(f"X has {X.shape[1]} columns; Fourier modes take one, shape (n, 1)")
         j = jnp.arange(len(self))
-        wave_number = (j + 1) // 2
-        # The remainder is exact, so that far inputs lose no digit. The first operation is already
-        # one of all modes: XLA then moves all of them out of a sampler's loop, otherwise none.
+        wave_number = (j + 1) // 2  # 0, 1, 1, 2, 2, ...: a cosine and a sine of each
+        # The remainder is exact, so far inputs lose no digits. With `where` the first operation is
+        # one of all modes: then XLA moves all of them out of a sampler's loop, otherwise none.
         turn = jnp.mod(jnp.where(j > 0, X, 0.0) / self.period.astype(X.dtype), 1.0)
         phase = 2 * jnp.pi * wave_number * turn
         wave = jnp.where(j % 2 == 1, jnp.cos(phase), jnp.sin(phase))
@@ -41,6 +41,8 @@ class FourierSpectrum(Spectrum):
         X = _checks.inputs("X", X)
         if not (_checks.known(X) and _checks.known(self.period)):
             return
+
+        # sort inputs by their part of a period, and look for neighbours from different periods
         turns = np.asarray(X, float).ravel() / float(self.period)
         tolerance = max(1e-9, 8 * float(jnp.finfo(X.dtype).eps) * np.abs(turns).max(initial=0.0))
         part = (turns + tolerance) % 1.0
@@ -52,8 +54,8 @@ class FourierSpectrum(Spectrum):
             a, b = (np.asarray(X).ravel()[k] for k in (i, j))
             warnings.warn(
                 f"rows {i} and {j} of X, {a:g} and {b:g}, are one point to modes of period "
-                f"{float(self.period):g}, as other rows may be; give spectrum.fourier a longer "
-                "period, or ignore this if the target repeats itself like that",
+                f"{float(self.period):g}, and so may others be; give spectrum.fourier a longer "
+                "period, or ignore this if the target has this period",
                 skip_file_prefixes=LIBRARIES,
             )
 
@@ -68,39 +70,40 @@ class FourierSpectrum(Spectrum):
 def fourier(
     values_fn: Callable[[Array], Array], modes: int, *, period: ArrayLike = 1.0
 ) -> FourierSpectrum:
-    """Build a spectrum on Fourier modes of one input, uniform on one period.
+    """Return a spectrum of Fourier modes of one input, which is uniform on a period.
 
     Parameters
     ----------
     values_fn : callable
-        Eigenvalues (variances) from mode indices 0, 1, 2, ...: the modes 1, cos 2 pi x,
-        sin 2 pi x, cos 4 pi x, ... of x over the period. It may hold parameters that are sampled.
+        Maps mode indices 0, 1, 2, ... (k,) to eigenvalues (k,), in units of variance. The modes are
+        constant, first cosine, first sine, second cosine, ... Parameters that the function
+        captured may be sampled.
     modes : int
-        Modes kept, at least one.
-    period : float
-        In the units of the inputs, above zero; it may be sampled. Inputs that differ by a multiple
-        of it are one point. For a target that does not repeat itself take one longer than the
-        range of the inputs, training and new together.
+        Number of modes k.
+    period : ()
+        Period in units of the inputs; it may be sampled. Inputs that differ by a multiple of it
+        count as one point. If the target does not repeat itself, take a period longer than the
+        range of all inputs, training and new ones.
 
     Returns
     -------
     FourierSpectrum
-        Complete: it has no residual. Its features stay fixed when the values move.
+        It has no residual.
 
     Raises
     ------
     ValueError
-        For values that are negative or do not fall with the index, or a period that is not
-        positive.
+        If values are negative or do not fall with the index, or if the period is not positive.
 
     Warns
     -----
     UserWarning
-        If training inputs of a model or marginal differ, but are equal modulo the period.
+        If training inputs of a model or of `bayesrg.gp.marginal` differ by a multiple of the
+        period.
 
     References
     ----------
-    arXiv 2405.06008 takes any such spectrum; the modes are those of every kernel of ``x - z``.
+    arXiv 2405.06008. Every periodic kernel that depends on x - z has these modes.
     """
     modes = _checks.whole("modes", modes)
     period = _checks.positive("period", period, ndim=0)
@@ -110,6 +113,5 @@ def fourier(
         raise ValueError(
             f"values_fn returned shape {values.shape} for {modes} indices; return one value each"
         )
-    values = jnp.broadcast_to(values, (modes,))
-    values = _checks.eigenvalues(values)
+    values = _checks.eigenvalues(jnp.broadcast_to(values, (modes,)))
     return FourierSpectrum(values, jnp.ones_like(values), period)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Low modes that keep their meaning when the kernel moves: fixed functionals of the function."""
+"""Low modes that keep their meaning while the kernel changes: fixed functionals."""
 
 import warnings
 from functools import partial
@@ -24,18 +24,18 @@ from .nystrom import NystromSpectrum
 
 
 class FunctionalSpectrum(Spectrum):
-    """A kernel seen through fixed functionals, made white; see `Functionals.at`.
+    """Spectrum whose modes are fixed functionals, made independent. Made by `Functionals.at`.
 
-    Its modes are not eigenfunctions: ``values`` are all 1, in no order that the kernel gives, and
-    the columns of ``features`` carry the prior standard deviation.
+    The modes are not eigenfunctions of the kernel. Their ``values`` are all 1, and ``features``
+    include the prior standard deviations.
 
     Attributes
     ----------
     factor : (k, k)
-        Lower Cholesky factor of the functionals' prior covariance.
+        Lower Cholesky factor of the prior covariance of the functionals.
     jitter : ()
-        What had to be added to that covariance to factorise it, in units of the one under the
-        reference kernel; zero unless the functionals lost their independence to round-off.
+        Number added to the diagonal of that covariance to factorise it, zero if none was needed.
+        Under the reference kernel the diagonal is 1.
     """
 
     kernel: Kernel
@@ -57,62 +57,60 @@ class FunctionalSpectrum(Spectrum):
 
 @jax.jit
 def _white(factor, projected):
-    """Columns (n, k) of the functionals: ``K V L^-T`` with ``projected`` = K V and L the factor."""
+    """Features ``K V L^-T`` (n, k), from ``projected`` = K V (n, k) and L = ``factor``."""
     return solve_triangular(factor, projected.T, lower=True).T
 
 
 class Functionals(eqx.Module):
-    r"""The k numbers :math:`V^T f(X_{ref})` of a function; see `functionals`.
+    r"""Functionals :math:`V^T f(X_{ref})` of a function f, k numbers. Made by `functionals`.
 
     Attributes
     ----------
-    V : (r, k) weights of the reference points, of unit prior variance under the reference kernel
-    X_ref : (r, d) reference sample
+    V : (r, k)
+        Weights of the reference points. Under the reference kernel each functional has variance 1.
+    X_ref : (r, d)
+        Reference sample.
     """
 
     V: Float[Array, "reference mode"]
     X_ref: Float[Array, "reference feature"]
 
     def at(self, kernel: Kernel) -> FunctionalSpectrum:
-        r"""Split a kernel, whose parameters may be traced, by the functionals.
+        r"""Split a kernel into the part that the functionals determine and the rest.
 
-        With :math:`LL^T = V^T K(X_{ref}, X_{ref}) V` the low part is :math:`K_< = BB^T`,
-        :math:`B = K(x, X_{ref})\,V L^{-T}`, and :math:`K_> = K - K_<` is the covariance of the
-        function given its functionals, hence positive semi-definite.
+        With :math:`LL^T = V^T K(X_{ref}, X_{ref}) V` and :math:`B = K(x, X_{ref})\,V L^{-T}` the
+        low part is :math:`K_< = BB^T`. The rest :math:`K_> = K - K_<` is the covariance of the
+        function given its functionals, so it is positive semi-definite.
 
         Parameters
         ----------
         kernel : Kernel
+            Its parameters may be traced.
 
         Returns
         -------
         FunctionalSpectrum
-            For `bayesrg.gp.marginal`: the split is exact at every kernel.
+            The prior of `bayesrg.gp.marginal`. Low part and rest add up to the kernel exactly.
 
         Raises
         ------
         RuntimeError
             With 64-bit floats off.
         ValueError
-            If the functionals' covariance cannot be factorised even with jitter.
+            If the covariance of the functionals cannot be factorised. Where it is traced, the
+            factor is nan instead.
 
         Warns
         -----
         UserWarning
-            If jitter was needed; inside a JAX transformation it shows in ``jitter`` alone.
+            If jitter was needed. Where it is traced, only the field ``jitter`` tells.
 
         Notes
         -----
-        It costs one Gram matrix of the reference sample and a k x k factor. Jitter leaves the
-        split exact and the rest positive semi-definite: it only moves variance from the last
-        functionals into the rest. It is needed where the kernel is much smoother than the
-        reference one, so that :math:`V^T K V` falls below round-off. V is about
-        :math:`1/\sqrt{\ell_k}` in size, so keep to modes with values above 1e-9 of the largest;
-        with those at round-off no jitter helps, which raises, or inside a transformation gives nan.
-
-        References
-        ----------
-        arXiv 2405.06008; Quinonero-Candela and Rasmussen (2005) (the projection).
+        Jitter is needed if the kernel is much smoother than the reference kernel, so that
+        :math:`V^T K V` is singular up to rounding. It moves variance from the last functionals into
+        the rest; the split stays exact. Keep only modes whose eigenvalue is above 1e-9 of the
+        largest. One call costs a Gram matrix of the reference sample and a k x k Cholesky factor.
         """
         _checks.require_x64("Functionals.at")
         _checks.instance("kernel", kernel, Kernel, _checks.KERNEL)
@@ -126,43 +124,40 @@ class Functionals(eqx.Module):
             if jitter > 0:
                 warnings.warn(
                     f"the covariance of {self.V.shape[1]} functionals is singular under this "
-                    f"kernel; {float(jitter):.1e} of their variance under the reference kernel "
-                    "was added, so the last ones hold noise; keep fewer",
+                    f"kernel; {float(jitter):.1e} was added to its diagonal, so the last are "
+                    "noise; keep fewer",
                     stacklevel=2,
                 )
         ones = on_device(np.ones(self.V.shape[1], self.V.dtype))
         return FunctionalSpectrum(kernel, self.X_ref, self.V, factor, jitter, ones, ones)
 
     def features(self, kernel: Kernel, X: ArrayLike) -> Float[Array, "point mode"]:
-        """Columns B (n, k) at X (n, d): ``B @ w`` is the low part for standard normal w (k,)."""
+        """Features B (n, k) of a kernel at X (n, d): the low part of its covariance is B B^T."""
         return self.at(kernel).features(X)
 
     def columns(self, F: ArrayLike, F_ref: ArrayLike) -> Float[Array, "point column"]:
-        r"""Split a kernel given by features, :math:`FF^T`, by the functionals: (n, k + p).
-
-        The first k columns are those of `features`; the other p carry what is left,
-        :math:`F(I - GG^T)` with orthonormal G (p, k), so that products of all columns add up to
-        :math:`FF^T` and no n x n matrix is formed. More functionals than features are refused.
+        r"""Split a kernel :math:`FF^T` given by its features, without any n x n matrix.
 
         Parameters
         ----------
-        F : (n, p) features at the points
-        F_ref : (r, p) features at ``X_ref``
+        F : (n, p)
+            Features at the points, with p at least k.
+        F_ref : (r, p)
+            Features at ``X_ref``.
 
         Returns
         -------
-        (n, k + p), for `bayesrg.gp.MercerNormal` with values 1 and ``orthonormal=False``
+        (n, k + p)
+            Features B of the same kernel, :math:`BB^T = FF^T`. The first k are those of the method
+            ``features``, the others are :math:`F(I - GG^T)` with orthonormal G (p, k). Give them to
+            `bayesrg.gp.MercerNormal` with values 1 and ``orthonormal=False``.
         """
         F, F_ref = _checks.features("F", F), _checks.features("F_ref", F_ref)
         k, p = self.V.shape[1], F.shape[1]
-        if F_ref.shape != (self.X_ref.shape[0], p):
-            raise ValueError(
-                f"F_ref has shape {F_ref.shape}; give the features at X_ref, "
-                f"{(self.X_ref.shape[0], p)}"
-            )
+        _checks.shaped("F_ref", F_ref, (len(self.X_ref), p), "the features of F at X_ref")
         if k > p:
             raise ValueError(
-                f"there are {k} functionals and {p} features, whose kernel has lower rank; keep "
+                f"there are {k} functionals and {p} features, whose kernel has rank {p} only; keep "
                 f"at most {p} functionals"
             )
         return _split(F, F_ref, self.V)
@@ -175,14 +170,18 @@ def _factor(V, K):
 
 @jax.jit
 def _split(F, F_ref, V):
-    """Columns (n, k + p) of features F (n, p): see `Functionals.columns`."""
+    """Result of `Functionals.columns`, for features F (n, p), F_ref (r, p) and weights V (r, k)."""
     projected = F_ref.T @ V
+
+    # Columns may depend on each other, for example if a feature is zero on all of X_ref. Then a
+    # small change gives QR a derivative; the split is exact for any orthonormal columns G.
     pivots = jnp.abs(jnp.diagonal(jnp.linalg.qr(lax.stop_gradient(projected), mode="r")))
-    lost = pivots.min() < 1e-10 * pivots.max()  # such as a unit that is zero on all of X_ref
+    lost = pivots.min() < 1e-10 * pivots.max()
     eye = jnp.eye(*projected.shape, dtype=projected.dtype)
-    more = jnp.where(lost, 1e-8 * pivots.max(), 0.0) * eye
-    G, R = jnp.linalg.qr(projected + more)  # any orthonormal columns split exactly
-    G = G * jnp.where(jnp.diagonal(R) < 0, -1.0, 1.0)  # as Cholesky's factor would have it
+    G, R = jnp.linalg.qr(projected + jnp.where(lost, 1e-8 * pivots.max(), 0.0) * eye)
+
+    # QR leaves the signs open: take those of a Cholesky factor, whose diagonal is positive
+    G = G * jnp.where(jnp.diagonal(R) < 0, -1.0, 1.0)
     low = F @ G
     return jnp.concatenate([low, F - low @ G.T], 1)
 
@@ -193,31 +192,31 @@ def _weights(k, projection, values):
 
 
 def functionals(spectrum: Spectrum, k: int) -> Functionals:
-    r"""Fix the first k modes of a reference kernel as functionals of the function.
+    r"""Return functionals that are the first k modes of a reference kernel.
 
-    Where sampled parameters move a kernel's shape its eigenfunctions move too, and there is no
-    eigendecomposition inside the model. The functionals :math:`V^T f(X_{ref})` stay what they
-    are, with V the eigenvectors of the reference kernel over the roots of their eigenvalues.
+    If a model samples parameters of a kernel, the eigenfunctions of the kernel change in every
+    step. The functionals :math:`V^T f(X_{ref})` of the function f do not. V are the eigenvectors of
+    the reference kernel, divided by the square roots of their eigenvalues.
 
     Parameters
     ----------
     spectrum : NystromSpectrum
-        Of the reference kernel; learnabilities and cutoffs come from its values.
+        Spectrum of the reference kernel. Its values give learnabilities and cutoffs.
     k : int
-        Functionals kept, from the largest value. The first columns do not depend on k.
+        Number of functionals, from the largest eigenvalue.
 
     Returns
     -------
     Functionals
-        With weights V (r, k). Under the reference kernel itself the low part is that of the
-        spectrum's first k modes.
+        With weights V (r, k). For the reference kernel itself the low part is that of the first k
+        modes of the spectrum.
 
     Raises
     ------
     RuntimeError
         With 64-bit floats off.
     ValueError
-        For another kind of spectrum, or k out of range.
+        If ``spectrum`` is not made by `nystrom`, or if k is out of range.
 
     References
     ----------
@@ -235,10 +234,7 @@ def functionals(spectrum: Spectrum, k: int) -> Functionals:
     >>> law = gp.marginal(moved, jnp.linspace(0.01, 0.99, 10), 0.1)
     """
     _checks.require_x64("spectrum.functionals")
-    if not isinstance(spectrum, NystromSpectrum):
-        raise ValueError(
-            f"spectrum must come from spectrum.nystrom, got {type(spectrum).__name__}; "
-            "functionals are weights of a reference sample, which only that has"
-        )
+    what = "made by spectrum.nystrom, from a reference sample"
+    _checks.instance("spectrum", spectrum, NystromSpectrum, what)
     k = _checks.whole("k", k, most=len(spectrum))
     return Functionals(_weights(k, spectrum.projection, spectrum.values), spectrum.X_ref)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Squared-exponential kernel under a Gaussian density of inputs: eigenpairs in closed form."""
+"""Spectrum in closed form: squared-exponential kernel, inputs with a Gaussian density."""
 
 from functools import partial
 
@@ -15,7 +15,7 @@ from .base import Spectrum
 
 
 class GaussianRBFSpectrum(Spectrum):
-    """First modes of `RBF` under inputs ``Normal(0, scale^2)``; see `gaussian_rbf`."""
+    """First modes of an `RBF` kernel under a normal density of inputs. Made by `gaussian_rbf`."""
 
     kernel: RBF
     scale: Float[Array, ""]
@@ -24,7 +24,7 @@ class GaussianRBFSpectrum(Spectrum):
 
     @property
     def tail(self) -> Float[Array, ""]:
-        """Variance () of all the modes left out: one minus the sum of values, exactly."""
+        """Variance () of all other modes: one minus the sum of ``values``."""
         _, b, _, total = _rates(self.kernel.lengthscale, self.scale)
         return (b / total) ** len(self)
 
@@ -36,7 +36,7 @@ class GaussianRBFSpectrum(Spectrum):
 
 
 def _rates(lengthscale, scale):
-    """Inverse squared lengths of density, kernel and modes, and their sum."""
+    """The rates a (density), b (kernel) and g (modes) of `gaussian_rbf`, and their sum A."""
     a, b = 0.25 / scale**2, 0.5 / lengthscale**2
     g = jnp.sqrt(a**2 + 2.0 * a * b)
     return a, b, g, a + b + g
@@ -44,15 +44,13 @@ def _rates(lengthscale, scale):
 
 @partial(jax.jit, static_argnums=0)
 def _functions(modes, lengthscale, scale, x):
-    """Orthonormal functions (n, modes) at x (n,), by the recurrence of Hermite polynomials.
-
-    Its two terms are divided by their size, whose logarithm is kept: far out the first functions
-    underflow where later ones do not.
-    """
+    """Orthonormal functions (n, modes) at x (n,), by the recurrence of Hermite polynomials."""
     a, _, g, _ = _rates(lengthscale, scale)
     z = jnp.sqrt(2.0 * g) * x
 
     def step(carry, k):
+        # Far from 0 the first functions underflow, but later ones do not. So scale the two terms
+        # of the recurrence to size 1, and carry the logarithm of their size.
         before, now, log_size = carry
         size = lax.stop_gradient(jnp.maximum(jnp.abs(before), jnp.abs(now)))
         before, now, log_size = before / size, now / size, log_size + jnp.log(size)
@@ -65,31 +63,30 @@ def _functions(modes, lengthscale, scale, x):
 
 
 def gaussian_rbf(lengthscale: ArrayLike, scale: ArrayLike, modes: int) -> GaussianRBFSpectrum:
-    r"""Build the spectrum of :math:`e^{-(x-z)^2/2\ell^2}` under inputs :math:`x\sim N(0, s^2)`.
+    r"""Return the spectrum of :math:`e^{-(x-z)^2/2\ell^2}` under inputs :math:`x\sim N(0, s^2)`.
 
     With :math:`a = 1/4s^2`, :math:`b = 1/2\ell^2`, :math:`g = \sqrt{a^2 + 2ab}` and
-    :math:`A = a + b + g` the eigenvalues are :math:`\sqrt{2a/A}\,(b/A)^k`, k = 0, 1, ..., and the
-    mode functions :math:`e^{-(g-a)x^2}` times the Hermite polynomials of :math:`\sqrt{2g}\,x`.
+    :math:`A = a + b + g` the eigenvalues are :math:`\sqrt{2a/A}\,(b/A)^k`, k = 0, 1, ... The mode
+    functions are :math:`e^{-(g-a)x^2}` times the Hermite polynomials of :math:`\sqrt{2g}\,x`.
 
     Parameters
     ----------
     lengthscale : ()
-        Length :math:`\ell` of the kernel, in units of the input.
+        Length :math:`\ell` of the kernel, in units of the input. It may be sampled.
     scale : ()
-        Standard deviation s of the inputs. Both may be sampled: values and functions then move.
+        Standard deviation s of the inputs. It may be sampled.
     modes : int
-        Modes kept, at least one.
+        Number of modes.
 
     Returns
     -------
     GaussianRBFSpectrum
-        On inputs of one column (n, 1). ``residual_cov`` is the kernel minus these modes, whose
-        diagonal goes to 1 where inputs are sparse; ``tail`` is its mean over the density.
+        For inputs of one column (n, 1). The residual variance tends to 1 where the density is low.
 
     Raises
     ------
     ValueError
-        For a lengthscale or scale that is not a positive number, or modes below one.
+        If lengthscale, scale or modes is not positive.
 
     References
     ----------

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Spherical harmonics in any dimension: multiplicities, Legendre sums, an orthonormal basis."""
+"""Spherical harmonics in any dimension: their number, Legendre sums, an orthonormal basis."""
 
 import math
 from functools import lru_cache, partial
@@ -12,20 +12,20 @@ from jaxtyping import Float
 
 
 def multiplicity(dim, degree):
-    """Harmonics of one degree in ``dim`` dimensions."""
+    """Number of linearly independent harmonics of one degree in ``dim`` dimensions."""
     if degree == 0:
         return 1
     return (2 * degree + dim - 2) * math.comb(degree + dim - 3, degree - 1) // degree
 
 
 def _recurrence(dim, degrees):
-    """Factors of t P_l and of P_(l-1) in P_(l+1), for l = 1, 2, ... up to ``degrees - 1``."""
+    """Factors of t P_l and of -P_(l-1) in P_(l+1), for l = 1, 2, ... up to ``degrees - 1``."""
     k = np.arange(1.0, degrees)
     return (2 * k + dim - 2) / (k + dim - 2), k / (k + dim - 2)
 
 
 def legendre(dim, degree, t):
-    """Legendre polynomials of ``dim`` dimensions, one at 1, at t (n,): (degree + 1, n), NumPy."""
+    """Legendre polynomials P_l in ``dim`` dimensions at t (n,), as (degree + 1, n); P_l(1) = 1."""
     P = [np.ones_like(t), t]
     for up, down in zip(*_recurrence(dim, degree), strict=True):
         P.append(up * t * P[-1] - down * P[-2])
@@ -36,7 +36,7 @@ def legendre(dim, degree, t):
 def legendre_sum(
     dim: int, coefficients: Float[Array, " level"], t: Float[Array, "point point_new"]
 ) -> Float[Array, "point point_new"]:
-    """Sum of coefficients (degree 0, 1, ...) times Legendre polynomials at cosines t (n, m)."""
+    """Sum of Legendre polynomials P_0, P_1, ... at t (n, m), times ``coefficients``."""
     total = jnp.full_like(t, 1.0) * coefficients[0]
     if coefficients.shape[0] == 1:
         return total
@@ -54,16 +54,25 @@ def legendre_sum(
 
 @lru_cache(maxsize=8)
 def _plan(dim, degree):
-    """Which factors make which harmonic, degree by degree; see `harmonics`.
+    """Return the factors of each harmonic, in order of the degree; see `harmonics`.
 
-    Returns factors (modes, at most degree) as indices into the table, the frequency on the circle
-    and whether it is a sine (modes,), and the constant (modes,).
+    Returns
+    -------
+    factors : (modes, at most degree)
+        Columns of the table of Gegenbauer polynomials. The last column of the table is 1.
+    frequency, sine : (modes,)
+        Frequency m of the factor on the circle, and whether it is a sine.
+    constant : (modes,)
     """
-    size = (degree + 1) * (dim - 2)  # of the table, a step in n
+    size = (degree + 1) * (dim - 2)  # columns of the table for one degree n of the polynomials
+
+    # Harmonics in two dimensions, one list per degree, as (factors, frequency, sine, log constant);
+    # then add one dimension j after the other. A harmonic of degree k in j dimensions is one of
+    # degree m in j - 1 dimensions times a polynomial of degree n = k - m.
     levels = [[((), 0, 0, 0.0)]]
     levels += [[((), m, s, 0.5 * math.log(2.0)) for s in (0, 1)] for m in range(1, degree + 1)]
     for j in range(3, dim + 1):
-        # minus half the logarithm of the mean of (1 - x_j^2)^m over the sphere in j dimensions
+        # the constant: minus half the logarithm of the mean of (1 - x_j^2)^m over the sphere
         norm = [
             0.5 * (math.lgamma((j - 1) / 2) - math.lgamma((j - 1) / 2 + m))
             + 0.5 * (math.lgamma(j / 2 + m) - math.lgamma(j / 2))
@@ -92,13 +101,14 @@ def _plan(dim, degree):
 
 @partial(jax.jit, static_argnums=0)
 def harmonics(degree: int, U: Float[Array, "point feature"]) -> Float[Array, "point mode"]:
-    r"""Orthonormal real harmonics of degree 0 to ``degree`` at unit vectors U (n, d): (n, k).
+    r"""Return orthonormal real harmonics (n, k) up to ``degree`` at unit vectors U (n, d).
 
-    In hyperspherical coordinates a harmonic is a product over the dimensions j = 3 ... d of
-    :math:`r_j^n p_n(x_j/r_j)`, with :math:`r_j^2 = x_1^2 + \ldots + x_j^2` and p the orthonormal
-    Gegenbauer polynomials of index :math:`m + (j - 2)/2`, m the degree that the dimensions below
-    j have, times the real or imaginary part of :math:`(x_1 + i x_2)^m`. All factors are
-    polynomials in x, so that nothing is singular at a pole. At most ``degree`` of them are not 1.
+    A harmonic is the real or imaginary part of :math:`(x_1 + i x_2)^m`, times one factor
+    :math:`r_j^n p_n(x_j/r_j)` for each dimension j = 3 ... d. Here
+    :math:`r_j^2 = x_1^2 + \ldots + x_j^2`, and :math:`p_n` are the orthonormal Gegenbauer
+    polynomials of index :math:`m + (j - 2)/2`, with the degree m of all factors before. Every
+    factor is a polynomial in x, so nothing is singular at a pole. At most ``degree`` factors are
+    not 1.
 
     References
     ----------
@@ -107,6 +117,7 @@ def harmonics(degree: int, U: Float[Array, "point feature"]) -> Float[Array, "po
     n, d = U.shape
     factors, frequency, sine, norm = _plan(d, degree)
 
+    # powers of x_1 + i x_2, real and imaginary parts
     def turn(carry, _):
         cos, sin = carry
         turned = (cos * U[:, 0] - sin * U[:, 1], sin * U[:, 0] + cos * U[:, 1])
@@ -118,6 +129,8 @@ def harmonics(degree: int, U: Float[Array, "point feature"]) -> Float[Array, "po
     result = norm * circle[sine, frequency].T
     if not factors.size:
         return result
+
+    # the table of Gegenbauer factors, by the recurrence of orthonormal polynomials in n
     squares = jnp.cumsum(U**2, 1)[:, 2:, None]
     x = U[:, 2:, None]  # (n, d - 2, 1)
     index = np.arange(degree + 1.0) + np.arange(1, d - 1)[:, None] / 2  # (d - 2, degree + 1)
@@ -136,6 +149,7 @@ def harmonics(degree: int, U: Float[Array, "point feature"]) -> Float[Array, "po
     table = lax.scan(climb, (jnp.zeros_like(start), start), steps)[1]  # (degree, n, d - 2, m)
     table = jnp.moveaxis(table, 0, 1).reshape(n, -1)
     table = jnp.concatenate([table, jnp.ones((n, 1), U.dtype)], 1)
+
     for column in factors.T:
         result = result * table[:, column]
     return result

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Eigenvalues, how many modes each stands for, and the variance outside them: one object."""
+"""One object for eigenvalues, the modes that each stands for, and the variance outside them."""
 
 import warnings
 
@@ -11,22 +11,23 @@ from jaxtyping import Float
 
 from .. import _checks
 from .._checks import ArrayLike
+from .._linalg import ratio
 from .base import Spectrum
 
 
 class Levels(eqx.Module):
-    """Eigenvalues with their degeneracies and the variance outside them; see `levels`.
+    """Eigenvalues, their degeneracies, and the variance outside the modes. Made by `levels`.
 
     ``scale * levels`` are the levels of the kernel times an amplitude ``scale`` (...).
 
     Attributes
     ----------
     values : (..., k)
-        Eigenvalues under the data measure, falling, in units of variance.
+        Eigenvalues under a measure of the inputs, falling, in units of variance.
     degeneracy : (..., k)
-        Modes that each value stands for.
+        Number of modes that each value stands for.
     tail : (...)
-        Variance outside the modes, averaged over the data measure. To the modes it is noise.
+        Mean variance outside the modes. It adds to the ridge.
     """
 
     values: Float[Array, "... level"]
@@ -47,15 +48,18 @@ class Levels(eqx.Module):
 
     @property
     def variance(self) -> Float[Array, "*batch level"]:
-        """Prior variance (..., k) of all modes of each level together."""
+        """Prior variance (..., k) of each level, summed over its modes."""
         return self.degeneracy * self.values
 
-    def learnt(self, n: Array, noise: Array) -> Float[Array, "*batch level"]:
-        """Share (..., k) of each mode's prior variance that n points determine against noise."""
-        return ratio(n[..., None] * self.values, noise[..., None])
+    def learnt(self, n: Array, ridge: Array) -> Float[Array, "*batch level"]:
+        """Learnability (..., k) of the modes from n (...) points: n values / (n values + ridge)."""
+        return signal_share(n[..., None] * self.values, ridge[..., None])
 
     def checked_cutoff(self, cutoff: ArrayLike) -> ArrayLike:
-        """Return the numbers of a cutoff (...), checked where they and the modes are known."""
+        """Return a cutoff (...) as an array of numbers; raise if it is not from 0 to all modes.
+
+        Where JAX traces the cutoff or the degeneracy, only shapes are checked.
+        """
         counts = self.degeneracy
         if _checks.known(counts):
             cutoff = _checks.cutoffs(cutoff, int(np.asarray(counts).sum(-1).max().round()))
@@ -64,21 +68,23 @@ class Levels(eqx.Module):
         return cutoff
 
     def split(self, cutoff: ArrayLike) -> tuple["Levels", "Levels"]:
-        """Return the modes below a cutoff (...), without tail, and the modes above it, with tail.
+        """Return two parts: the modes below a cutoff (...), and those above it with the tail.
 
-        A cutoff inside a level divides its degeneracy. A level that a part lacks has value zero.
+        A cutoff inside a level divides its degeneracy. In each part, levels without a mode have
+        value zero.
         """
         counts = self.degeneracy
         cutoff = jnp.asarray(self.checked_cutoff(cutoff), counts.dtype)
-        low = jnp.clip(cutoff[..., None] - (jnp.cumsum(counts, -1) - counts), 0.0, counts)
+        # of each level take what the levels before it leave of the cutoff, but at most all modes
+        before = jnp.cumsum(counts, -1) - counts
+        low = jnp.clip(cutoff[..., None] - before, 0.0, counts)
         parts = (low, jnp.zeros_like(self.tail)), (counts - low, self.tail)
         return tuple(Levels(jnp.where(g > 0, self.values, 0.0), g, tail) for g, tail in parts)
 
 
-def ratio(signal, noise):
-    """Signal over signal plus noise, zero where there is neither."""
-    total = signal + noise
-    return jnp.where(total > 0, signal / jnp.where(total > 0, total, 1.0), 0.0)
+def signal_share(signal, noise):
+    """Return ``signal / (signal + noise)``, zero where both are zero."""
+    return ratio(signal, signal + noise)
 
 
 LevelsLike = Levels | Spectrum | ArrayLike
@@ -91,7 +97,7 @@ def levels(
     degeneracy: ArrayLike | None = None,
     tail: ArrayLike | None = None,
 ) -> Levels:
-    """Make levels of a spectrum or of bare eigenvalues, and check them.
+    """Return the `Levels` of a spectrum or of bare eigenvalues, after checking them.
 
     Functions of `bayesrg.rg` and `bayesrg.theory` call it on their first argument.
 
@@ -100,10 +106,10 @@ def levels(
     values : Spectrum, eigenvalues (..., k), or Levels
         Bare eigenvalues must fall. Levels are returned as they are.
     at : (n, d), optional
-        Inputs at which a spectrum measures its tail, the mean of its ``residual`` there. Take
-        inputs that the spectrum was not made from, for example the training inputs.
+        Inputs over which the tail of a spectrum is averaged. Take inputs that the spectrum was not
+        made from, for example the training inputs.
     degeneracy : (..., k), optional
-        Modes that each bare eigenvalue stands for, 1 by default.
+        Number of modes that each bare eigenvalue stands for, by default 1.
     tail : (...), optional
         Variance outside the modes. By default 0 for bare eigenvalues, and for a spectrum its own
         ``tail``, which `fourier`, `sphere` and `gaussian_rbf` know exactly.
@@ -115,15 +121,15 @@ def levels(
     Raises
     ------
     ValueError
-        For values that are negative or rise, shapes that do not fit, a spectrum whose modes are
-        not eigenfunctions, and an argument that does not go with ``values``: all of them with
-        Levels, ``degeneracy`` with a spectrum, ``at`` with bare eigenvalues, ``at`` with ``tail``.
+        If values are negative or rise, if shapes do not fit, or if the modes of a spectrum are not
+        eigenfunctions. Also for arguments that exclude each other: Levels and any other argument, a
+        spectrum and ``degeneracy``, bare eigenvalues and ``at``, ``at`` and ``tail``.
 
     Warns
     -----
     UserWarning
-        For a spectrum that does not know its tail, as that of `nystrom`, without ``at`` and
-        ``tail``. The tail is then zero.
+        If a spectrum does not know its tail, as that of `nystrom`, and neither ``at`` nor ``tail``
+        is given. The tail is then zero.
 
     References
     ----------
@@ -139,22 +145,26 @@ def levels(
     4
     """
     given = {"at": at, "degeneracy": degeneracy, "tail": tail}
-    given = [name for name, value in given.items() if value is not None]
+    given = {name for name, value in given.items() if value is not None}
     if isinstance(values, Levels):
-        _leave_out(given, "Levels, which hold degeneracy and tail")
+        wrong, kind = given, "Levels, which hold degeneracy and tail"
+    elif isinstance(values, Spectrum):
+        wrong, kind = given & {"degeneracy"}, "a Spectrum, which has its own"
+    else:
+        wrong, kind = given & {"at"}, "bare eigenvalues, which have no mode functions; give tail"
+    if wrong:
+        raise ValueError(f"{' and '.join(sorted(wrong))} cannot be given with {kind}")
+
+    if isinstance(values, Levels):
         return values
     if isinstance(values, Spectrum):
-        _leave_out(given, "a Spectrum, which has its own", "degeneracy")
-        if len(given) == 2:
-            raise ValueError("at and tail both give the variance outside the modes; give one")
         return Levels(values.values, values.degeneracy, _tail_of(values, at, tail))
-    _leave_out(given, "bare eigenvalues, whose tail no inputs give; give tail", "at")
     values = _checks.eigenvalues(values)
     tail = _checks.nonnegative("tail", 0.0 if tail is None else tail)
     counts = np.ones(values.shape) if degeneracy is None else degeneracy
     _checks.positive("degeneracy", counts)
     counts = _checks.numbers("degeneracy", counts)
-    # known degeneracies stay NumPy's, so that modes can be counted where values are traced
+    # known degeneracies stay in NumPy, so that modes can be counted even if values are traced
     counts = (np if _checks.known(counts) else jnp).asarray(counts, values.dtype)
     if counts.shape[-1:] != values.shape[-1:]:
         raise ValueError(
@@ -164,14 +174,11 @@ def levels(
     return Levels(values, counts, tail)
 
 
-def _leave_out(given, what, *names):
-    wrong = [name for name in given if name in names or not names]
-    if wrong:
-        raise ValueError(f"{' and '.join(wrong)} cannot be given with {what}")
-
-
 def _tail_of(spectrum, at, tail):
+    """Variance () outside the modes of a spectrum: as given, averaged over inputs, or its own."""
     name = type(spectrum).__name__
+    if at is not None and tail is not None:
+        raise ValueError("at and tail both give the variance outside the modes; give one")
     if not spectrum.orthonormal:
         raise ValueError(
             f"the modes of a {name} are not eigenfunctions, so it has no eigenvalues under the "
@@ -184,7 +191,7 @@ def _tail_of(spectrum, at, tail):
     if spectrum.tail is not None:
         return spectrum.tail
     warnings.warn(
-        f"a {name} does not know the variance outside its modes, which is taken as zero; give "
+        f"a {name} does not know the variance outside its modes, so zero is used; give "
         "spectrum.levels(spectrum, at=X) with inputs X that it was not made from, or tail=",
         stacklevel=5,
     )
@@ -192,10 +199,10 @@ def _tail_of(spectrum, at, tail):
 
 
 def without_tail(values: LevelsLike, *, falling: bool = True, single: bool = False) -> Levels:
-    """Make one-dimensional levels for a function in which a tail has no place.
+    """Return one-dimensional levels for a function that cannot take a tail.
 
-    Of a Spectrum the modes alone are taken. Bare values may come in any order unless ``falling``;
-    ``single`` demands one mode per value.
+    A Spectrum counts by its modes alone; Levels with a tail raise. Bare values must fall if
+    ``falling``. With ``single`` every value must stand for one mode.
     """
     if isinstance(values, Spectrum):
         values = levels(values, tail=0.0)
@@ -206,8 +213,8 @@ def without_tail(values: LevelsLike, *, falling: bool = True, single: bool = Fal
         raise ValueError(f"values has shape {values.values.shape}; give one spectrum, (k,)")
     if _checks.known(values.tail) and np.asarray(values.tail).any():
         raise ValueError(
-            "values are Levels with a tail, which this function has no place for; give "
-            "levels.values, and add the tail to the ridge where there is one"
+            "values are Levels with a tail, which this function cannot take; give "
+            "levels.values, and add the tail to the ridge if there is one"
         )
     if single:
         one_per_mode(values)
@@ -215,6 +222,6 @@ def without_tail(values: LevelsLike, *, falling: bool = True, single: bool = Fal
 
 
 def one_per_mode(levels: Levels) -> None:
-    """Require that every value stands for one mode."""
+    """Raise unless every value stands for one mode."""
     if _checks.known(levels.degeneracy) and (np.asarray(levels.degeneracy) != 1).any():
         raise ValueError("features need one value per mode; leave degeneracy out")

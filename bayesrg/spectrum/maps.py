@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-r"""Maps of eigenvalues, :math:`\lambda \to g(\lambda) \ge 0`, that reshape a spectrum.
+r"""Maps of eigenvalues, :math:`\lambda \to g(\lambda) \ge 0`, which change a spectrum.
 
-A map takes falling eigenvalues (..., k), under a probability measure and in units of variance, to
-new ones of the same shape. Its parameters may be traced: sample them, or differentiate in them.
-Counts r are fixed integers; on a spectrum of whole levels they count levels.
+Each function here returns a map. A map takes falling eigenvalues (..., k), in units of variance, to
+new ones of the same shape. Parameters may be traced: sample them, or differentiate in them. Counts
+r are fixed integers; in a spectrum of whole levels they count levels.
 """
 
 from abc import abstractmethod
@@ -20,29 +20,38 @@ from .. import _checks
 from .._checks import ArrayLike
 
 __all__ = [
-    "combine", "flatten", "hard_cutoff", "identity", "lift", "polynomial_cutoff", "power",
-    "ridge", "scale", "soft_cutoff", "table",
-]  # fmt: skip
+    "combine",
+    "flatten",
+    "hard_cutoff",
+    "identity",
+    "lift",
+    "polynomial_cutoff",
+    "power",
+    "ridge",
+    "scale",
+    "soft_cutoff",
+    "table",
+]
 
 
 class Map(eqx.Module):
-    """New eigenvalues of old ones: ``g(values)``, both (..., k)."""
+    """Map from eigenvalues (..., k) to new ones: ``g(values)``."""
 
     @abstractmethod
     def __call__(self, values: Array) -> Array:
-        """Map falling eigenvalues (..., k)."""
+        """New eigenvalues (..., k), for falling ``values`` (..., k)."""
 
     def edge(self, values: Array) -> int | None:
-        """Count the values before a jump of the map, None without one."""
+        """Return how many values stand before a jump of the map, or None if it has no jump."""
         return None
 
 
 class Pointwise(Map):
-    """Map of one eigenvalue at a time, which may also know the largest."""
+    """Map of one eigenvalue at a time, which may also depend on the largest eigenvalue."""
 
     @abstractmethod
     def at(self, values: Array, largest: Array) -> Array:
-        """Map eigenvalues of any shape where the largest of their spectrum is ``largest``."""
+        """New eigenvalues of ``values`` (...), where the largest of the spectrum is ``largest``."""
 
     def __call__(self, values):
         values = jnp.asarray(values)
@@ -57,7 +66,7 @@ def _pointwise(g, values):
 
 
 def _where_positive(values, function):
-    """``function`` of the positive values, 0 at the others, derivatives included."""
+    """``function`` of positive values; value and derivatives are 0 at the others."""
     positive = values > 0
     return jnp.where(positive, function(jnp.where(positive, values, 1.0)), 0.0)
 
@@ -123,7 +132,7 @@ class _Combined(Pointwise):
 
 
 class _Level(Map):
-    """The first r values set to that of one index."""
+    """Map that sets the first r values to the value at ``index``."""
 
     r: int = eqx.field(static=True)
     index: int = eqx.field(static=True)
@@ -134,8 +143,7 @@ class _Level(Map):
         if values.shape[-1] < needed:
             raise ValueError(
                 f"{name}({self.r}) needs {needed} modes and the spectrum has {values.shape[-1]}; "
-                "those that a sample's spectrum dropped are rounding, and lifting would amplify "
-                "it: lower r, or take a larger reference sample"
+                "lower r, or take a larger reference sample"
             )
         return _level(self.r, self.index, values)
 
@@ -163,66 +171,67 @@ class _Table(Map):
         return jnp.concatenate([first.astype(values.dtype), values[..., size:]], -1)
 
 
-def identity(values: ArrayLike | None = None):
-    """Return eigenvalues ``values`` (..., k) as they are: a map itself, and without them, one."""
-    return _Combined(()) if values is None else _checks.finite("values", values)
+def identity() -> Map:
+    r"""Return the map that changes nothing, :math:`g = \lambda`."""
+    return _Combined(())
 
 
 def scale(c: ArrayLike) -> Map:
-    r"""Multiply by c (), zero or more: :math:`g = c\lambda`; returns a map."""
+    r"""Return the map :math:`g = c\lambda`, with a factor c () of zero or more."""
     return _Scale(_checks.nonnegative("c", c, ndim=0))
 
 
 def power(alpha: ArrayLike) -> Map:
-    r"""Change the decay: :math:`g = \lambda_1(\lambda/\lambda_1)^\alpha`; returns a map.
+    r"""Return the map :math:`g = \lambda_1(\lambda/\lambda_1)^\alpha`, which changes the decay.
 
-    ``alpha`` () is positive; the largest eigenvalue :math:`\lambda_1` stays.
+    ``alpha`` () is positive. The largest eigenvalue :math:`\lambda_1` stays.
     """
     return _Power(_checks.positive("alpha", alpha, ndim=0))
 
 
 def flatten(r: int) -> Map:
-    r"""Lower the first r modes to the next: :math:`g_i = \lambda_{r+1}`, (k,); returns a map."""
+    r"""Return the map that lowers the first r values to the next, :math:`g_i = \lambda_{r+1}`."""
     r = _checks.whole("r", r)
     return _Level(r, r)
 
 
 def lift(r: int) -> Map:
-    r"""Raise the first r modes to the largest: :math:`g_i = \lambda_1`, (k,); returns a map."""
+    r"""Return the map that raises the first r values to the largest, :math:`g_i = \lambda_1`."""
     return _Level(_checks.whole("r", r), 0)
 
 
 def hard_cutoff(cutoff: ArrayLike) -> Map:
-    r"""Remove what is small: :math:`g = \lambda\,[\lambda \ge \Lambda]`; returns a map.
+    r"""Return the map that removes values below a cutoff, :math:`g=\lambda\,[\lambda\ge\Lambda]`.
 
-    ``cutoff`` () is a variance. Its derivative in the cutoff is zero, so a sampler that follows
-    gradients needs `soft_cutoff`.
+    ``cutoff`` () is a variance. The derivative in it is zero, so a sampler that follows gradients
+    needs `soft_cutoff`.
     """
     return _HardCutoff(_checks.nonnegative("cutoff", cutoff, ndim=0))
 
 
 def soft_cutoff(cutoff: ArrayLike, width: ArrayLike) -> Map:
-    r"""Cut smoothly: :math:`g = \lambda/(1 + (\Lambda/\lambda)^{1/w})`; returns a map.
+    r"""Return the smooth cutoff :math:`g = \lambda/(1 + (\Lambda/\lambda)^{1/w})`, a map.
 
-    That is :math:`\lambda` times the logistic function of :math:`\ln(\lambda/\Lambda)/w`: a smooth
-    regulator of the renormalisation group. ``cutoff`` () is a variance and ``width`` () one of
-    its logarithm, both positive.
+    It is :math:`\lambda` times the logistic function of :math:`\ln(\lambda/\Lambda)/w`, a smooth
+    regulator of the renormalisation group. ``cutoff`` () is a variance, ``width`` () the width w in
+    the logarithm of the variance. Both are positive.
     """
     cutoff = _checks.positive("cutoff", cutoff, ndim=0)
     return _SoftCutoff(cutoff, 1.0 / _checks.positive("width", width, ndim=0))
 
 
 def polynomial_cutoff(cutoff: ArrayLike, p: ArrayLike) -> Map:
-    r"""Cut by a power: :math:`g = \lambda/(1 + (\Lambda/\lambda)^p)`; returns a map.
+    r"""Return the cutoff by a power, :math:`g = \lambda/(1 + (\Lambda/\lambda)^p)`, a map.
 
-    ``cutoff`` () is a variance, ``p`` () the power, both positive: `soft_cutoff` of width 1/p.
+    It is `soft_cutoff` of width 1/p. ``cutoff`` () is a variance, ``p`` () the power; both are
+    positive.
     """
     cutoff = _checks.positive("cutoff", cutoff, ndim=0)
     return _SoftCutoff(cutoff, _checks.positive("p", p, ndim=0))
 
 
 def ridge(s: ArrayLike) -> Map:
-    r"""Damp as ridge regression does: :math:`g = \lambda^2/(\lambda + s)`; returns a map.
+    r"""Return the map :math:`g = \lambda^2/(\lambda + s)`, the damping of ridge regression.
 
     ``s`` () is a variance, zero or more.
     """
@@ -230,23 +239,18 @@ def ridge(s: ArrayLike) -> Map:
 
 
 def table(values: ArrayLike) -> Map:
-    """Give the first eigenvalues (m,) by rank and leave the others; returns a map.
+    """Return the map that sets the first m values to ``values`` (m,) and leaves the others.
 
-    ``values`` (m,) are non-negative variances in the order of the modes they belong to.
+    ``values`` are variances, zero or more, in the order of the modes.
     """
     return _Table(_checks.nonnegative("values", values, ndim=1))
 
 
 def combine(*maps: Map) -> Map:
-    r"""Apply several maps at once: :math:`g/\lambda = \prod_j g_j/\lambda`, each of the old values.
+    r"""Return the product of several maps, :math:`g/\lambda = \prod_j g_j(\lambda)/\lambda`.
 
-    Parameters
-    ----------
-    *maps : maps of one eigenvalue at a time, that is, no `flatten`, `lift` or `table`
-
-    Returns
-    -------
-    A map of (..., k); maps one after the other are `modify` applied repeatedly.
+    All ``maps`` see the old eigenvalues (..., k), one at a time; `flatten`, `lift` and `table`
+    cannot be combined. To apply maps one after the other, call `modify` several times.
     """
     for g in maps:
         if not isinstance(g, Pointwise):

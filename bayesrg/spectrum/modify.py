@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Kernels with the eigenfunctions of a spectrum and eigenvalues of one's choice."""
+"""Kernels that keep the mode functions of a spectrum and change its eigenvalues."""
 
 import warnings
 from collections.abc import Callable
@@ -19,21 +19,19 @@ from .._numbers import on_device
 from ..kernels import Kernel
 from ..kernels.products import product
 from .base import Spectrum
-from .groups import groups
 from .maps import Map, Pointwise
 from .nystrom import NystromSpectrum
-from .sphere import SphereSpectrum
 
 
 class ModifiedKernel(Kernel):
-    """Kernel of a spectrum whose eigenvalues were replaced; see `modify`.
+    """Kernel with the mode functions of a spectrum and new eigenvalues. Made by `modify`.
 
     Attributes
     ----------
     values : (k,)
         New eigenvalues, in the order of the spectrum's modes.
     tail : ()
-        Factor of what the modes leave out.
+        Factor of the covariance that the modes leave out.
     """
 
     spectrum: Spectrum
@@ -41,26 +39,19 @@ class ModifiedKernel(Kernel):
     tail: Float[Array, ""]
 
     def gram(self, X, Z):
-        rest = self.spectrum.residual_cov(X, Z)
-        if _whole_levels(self.spectrum):
-            return self.tail * rest + self.spectrum._sum(
-                self.values * self.spectrum.degeneracy, X, Z
-            )
-        left, right = (self.spectrum.features(A) for A in (X, Z))
-        return _modified(self.tail, rest, left, self.values, right)
+        rest = self.tail * self.spectrum.residual_cov(X, Z)
+        return rest + self.spectrum.mode_sum(self.values, X, Z)
 
     def gram_diag(self, X):
-        rest = self.spectrum.residual(X)
-        if _whole_levels(self.spectrum):
-            return self.tail * rest + self.values @ self.spectrum.degeneracy
-        return _modified(self.tail, rest, self.spectrum.features(X), self.values)
+        rest = self.tail * self.spectrum.residual(X)
+        return rest + self.spectrum.mode_variance(self.values, X)
 
     @property
     def eigen(self) -> tuple[Float[Array, "point mode"], Float[Array, " mode"]]:
-        """Eigenpairs of the Gram matrix at the reference sample: vectors (n, k), values (k,).
+        """Eigenvectors (n, k) and eigenvalues (k,) of the Gram matrix at the reference sample.
 
-        Where that sample is the training inputs they are the ``eigen`` of `bayesrg.gp.marginal`:
-        a density then costs O(n) at any map, for the vectors never change.
+        If this sample is the training inputs, give them to `bayesrg.gp.marginal` as ``eigen``.
+        The vectors are the same for all maps, so a density then costs O(n).
         """
         spectrum = self.spectrum
         if not isinstance(spectrum, NystromSpectrum):
@@ -68,78 +59,68 @@ class ModifiedKernel(Kernel):
                 f"eigenpairs at a reference sample need spectrum.nystrom, got a "
                 f"{type(spectrum).__name__}; leave eigen out"
             )
+
+        # every mode must be here, because the others have eigenvectors too
         n = spectrum.X_ref.shape[0]
         if len(spectrum) + spectrum.dropped < n:
             raise ValueError(
-                f"the spectrum has {len(spectrum)} of {n - spectrum.dropped} modes, and the rest "
-                "have eigenvectors too; leave rank out of nystrom, and let the map keep them"
+                f"the spectrum has {len(spectrum)} of {n - spectrum.dropped} modes, and eigen "
+                "needs all; leave rank out of nystrom, and let the map keep them"
             )
         rest = self.tail * (spectrum.kernel.diag(spectrum.X_ref).mean() - spectrum.values.sum())
         if _checks.known(rest) and rest > 1e-8 * spectrum.values.sum():
             raise ValueError(
-                f"the {spectrum.dropped} dropped modes hold {float(rest):.3g} of the variance and "
-                "have eigenvectors too; leave rtol out of nystrom, or give modify tail=0"
+                f"the {spectrum.dropped} dropped modes hold {float(rest):.3g} of the variance, and "
+                "eigen needs all modes; leave rtol out of nystrom, or give modify tail=0"
             )
         vectors = spectrum.projection * (np.sqrt(n) * spectrum.values)
         return vectors, n * self.values
 
 
-@jax.jit
-def _modified(tail, rest, left, values, right=None):
-    """``tail * rest`` and the modes: (n, m), or (n,) without features (m, k) on the right."""
-    if right is None:
-        return tail * rest + left**2 @ values
-    return tail * rest + (left * values) @ right.T
-
-
-def _whole_levels(spectrum):
-    return isinstance(spectrum, SphereSpectrum) and not spectrum.explicit
-
-
 def modify(
     spectrum: Spectrum | Kernel, g: Callable[[Array], Array], tail: ArrayLike = 1.0
 ) -> ModifiedKernel:
-    r"""Replace the eigenvalues of a spectrum by those that a map gives.
+    r"""Return a kernel with the mode functions of a spectrum and eigenvalues changed by a map.
 
     .. math:: k_g(x, z) = \tau\, k_>(x, z) + \sum_i g(\lambda_i)\, \phi_i(x) \phi_i(z)
 
-    with :math:`k_>` what the modes leave out, so that the kernel is positive semi-definite at any
-    inputs for any :math:`g \ge 0`, and the spectrum's own for the identity.
+    Here :math:`k_>` is the covariance that the modes leave out. So the kernel is positive
+    semi-definite at any inputs for any :math:`g \ge 0`, and the identity returns the original one.
 
     Parameters
     ----------
-    spectrum : Spectrum, or a kernel modified before
-        Values (k,); of the latter they are the new ones, so that maps follow one another.
+    spectrum : Spectrum or ModifiedKernel
+        Of a kernel that was modified before, the new eigenvalues are mapped again.
     g : callable
-        From falling eigenvalues (k,), variances under a probability measure, to new ones (k,):
-        one of `maps`, or a function of one's own.
+        Maps falling eigenvalues (k,), in units of variance, to new ones (k,): one of `maps`, or
+        your own function. It may be traced.
     tail : ()
-        Factor :math:`\tau` from 0 to 1. At 0 the kernel has rank k and its variance collapses
-        away from the reference sample.
+        Factor :math:`\tau` from 0 to 1. With 0 the kernel has rank k, and its variance falls to
+        zero away from the reference sample.
 
     Returns
     -------
     ModifiedKernel
-        Prior of `bayesrg.gp.marginal` and `bayesrg.gp.condition`; its map may be traced.
 
     Raises
     ------
     RuntimeError
         With 64-bit floats off.
     ValueError
-        For a negative eigenvalue, columns that are not eigenfunctions, or a tail out of range.
+        If a new eigenvalue is negative, if the modes are not eigenfunctions, or if tail is out of
+        range.
 
     Warns
     -----
     UserWarning
         If a hard cutoff or a lift separates eigenvalues that the sample cannot tell apart, or if
-        a mode close to round-off is lifted.
+        the map amplifies the rounding error of a small eigenvalue.
 
     Notes
     -----
-    As the reference sample grows, the kernel converges with :math:`n^{-1/2}` for every map that is
-    Lipschitz with g(0) = 0. A hard cutoff without tail whose variance joins the ridge is one step
-    of the renormalisation group: `bayesrg.rg.Coarse` with rule "universal".
+    As the reference sample grows, the kernel converges like :math:`n^{-1/2}` for every map that is
+    Lipschitz with g(0) = 0. A hard cutoff with tail 0, whose variance is added to the ridge, is one
+    step of the renormalisation group: `bayesrg.rg.Coarse` with rule "universal".
 
     References
     ----------
@@ -157,20 +138,16 @@ def modify(
     """
     _checks.require_x64("spectrum.modify")
     tail = _fraction(tail)
+    what = "a Spectrum (make one from a kernel with spectrum.nystrom)"
+    old = _checks.instance("spectrum", spectrum, Spectrum | ModifiedKernel, what).values
     if isinstance(spectrum, ModifiedKernel):
-        spectrum, old, tail = spectrum.spectrum, spectrum.values, tail * spectrum.tail
-    elif isinstance(spectrum, Spectrum):
-        old = spectrum.values
-    else:
-        raise ValueError(
-            f"spectrum must be a Spectrum, got {type(spectrum).__name__}; make one of a kernel "
-            "with spectrum.nystrom"
-        )
+        spectrum, tail = spectrum.spectrum, tail * spectrum.tail
     if not spectrum.orthonormal:
         raise ValueError(
-            f"the modes of a {type(spectrum).__name__} are no eigenfunctions, so it has no "
+            f"the modes of a {type(spectrum).__name__} are not eigenfunctions, so there are no "
             "eigenvalues to map; use spectrum.nystrom"
         )
+
     _checks.function("g", g, "a map of eigenvalues, as spectrum.maps has")
     values = _checks.returned("g", g(old)).astype(old.dtype)
     if values.shape != old.shape:
@@ -178,8 +155,9 @@ def modify(
             f"g returned shape {values.shape} for eigenvalues of shape {old.shape}; return one per "
             "mode"
         )
+
     if _checks.known(values) and _checks.known(old):
-        _refuse(np.asarray(old), np.asarray(values))
+        _check_new(np.asarray(old), np.asarray(values))
         if isinstance(spectrum, NystromSpectrum):
             _warn_inside_group(g, old, spectrum.X_ref.shape[0])
             _warn_rounding(np.asarray(spectrum.values), np.asarray(values), spectrum)
@@ -187,13 +165,15 @@ def modify(
 
 
 def _fraction(tail):
+    """Check the factor of the tail, from 0 to 1; where it is traced, only its shape."""
     tail = _checks.nonnegative("tail", tail, ndim=0)
     if _checks.known(tail) and tail > 1:
-        raise ValueError(f"tail must be at most 1, got {tail}; it is a factor of what is left out")
+        raise ValueError(f"tail must be at most 1, got {tail}; it multiplies what modes leave out")
     return tail
 
 
-def _refuse(old, new):
+def _check_new(old, new):
+    """Raise unless all new eigenvalues are finite and not negative; ``old`` is for the message."""
     bad = np.flatnonzero(~(np.isfinite(new) & (new >= 0)))
     if bad.size:
         what = "a negative eigenvalue" if new[bad[0]] < 0 else f"{new[bad[0]]}"
@@ -204,39 +184,51 @@ def _refuse(old, new):
 
 
 def _warn_inside_group(g, old, n):
-    """Warn where a jump of the map separates neighbours within sampling error."""
+    """Warn if a jump of the map separates eigenvalues that differ by less than their error."""
     edge = g.edge(old) if isinstance(g, Map) else None
     if edge is None or not 0 < edge < len(old):
         return
     old = np.sort(np.asarray(old))[::-1]
-    label = np.asarray(groups(old, n))
+    label = groups(old, n)
     if label[edge - 1] == label[edge]:
         gaps = int((label < label[edge]).sum()), int((label <= label[edge]).sum())
         warnings.warn(
             f"the map jumps between eigenvalues {old[edge - 1]:.4g} and {old[edge]:.4g}, which {n} "
-            "points cannot tell apart, so the kernel hangs on the sample; move the jump to a gap, "
-            f"after mode {gaps[0]} or {gaps[1]}, or use a soft cutoff",
+            "points cannot tell apart, so another sample would give another kernel; move the jump "
+            f"to a gap, after mode {gaps[0]} or {gaps[1]}, or use a soft cutoff",
             stacklevel=3,
         )
 
 
+def groups(values, n):
+    """Number the groups of falling eigenvalues (k,) that n points cannot tell apart, from 0.
+
+    An eigenvalue of a sample has a relative error of about one over the root of n. Neighbours
+    belong together if they differ by less than three such errors (Koltchinskii and Gine 2000).
+    """
+    gap = values[:-1] - values[1:]
+    apart = (gap >= 3.0 * values[:-1] / np.sqrt(n)) & (gap > 0)
+    return np.concatenate([np.zeros(min(1, len(values)), int), np.cumsum(apart)])
+
+
 def _warn_rounding(base, new, spectrum):
-    """Warn where the round-off of a small mode is made a visible part of the kernel."""
+    """Warn if the rounding error of a small eigenvalue becomes a visible part of the kernel."""
     if not len(base) or new.max() == 0:
         return
-    noise = np.finfo(base.dtype).eps * spectrum.X_ref.shape[0] * base[0] / base * new / new.max()
-    i = int(noise.argmax())
-    if noise[i] > 1e-3:
+    # relative error of each old eigenvalue, times its share in the new kernel
+    error = np.finfo(base.dtype).eps * spectrum.X_ref.shape[0] * base[0] / base * new / new.max()
+    i = int(error.argmax())
+    if error[i] > 1e-3:
         warnings.warn(
-            f"mode {i} has l_i/l_1={base[i] / base[0]:.2g}, close to round-off; lifting it "
-            f"amplifies rounding by {new[i] / base[i]:.2g}: give nystrom a lower rank or a larger "
-            "rtol",
+            f"mode {i} has l_i/l_1={base[i] / base[0]:.2g}, close to the rounding error; lifting "
+            f"it amplifies rounding by {new[i] / base[i]:.2g}: give nystrom a lower rank or a "
+            "larger rtol",
             stacklevel=3,
         )
 
 
 class _Correction(eqx.Module):
-    r"""Function of a Gram eigenvalue l: :math:`(n g(l/n) - \tau l)/l^2`."""
+    r"""The function f of `modify_kernel`: :math:`(n g(l/n) - \tau l)/l^2` of Gram eigenvalues l."""
 
     g: Callable
     tail: Float[Array, ""]
@@ -244,6 +236,7 @@ class _Correction(eqx.Module):
 
     @eqx.filter_jit
     def new(self, lam, largest):
+        """New values g of eigenvalues ``lam`` (...), where the largest of all is ``largest``."""
         if isinstance(self.g, Pointwise):
             return self.g.at(lam, largest)
         return _checks.returned("g", self.g(lam))
@@ -254,7 +247,7 @@ class _Correction(eqx.Module):
 
 
 class MovingModifiedKernel(Kernel):
-    """Modified kernel of a base whose parameters may be traced; see `modify_kernel`."""
+    """Modified kernel of a base kernel whose parameters may be traced. Made by `modify_kernel`."""
 
     kernel: Kernel
     X_ref: Float[Array, "reference feature"]
@@ -263,14 +256,17 @@ class MovingModifiedKernel(Kernel):
     tail: Float[Array, ""]
 
     def gram(self, X, Z):
-        X, Z = (_checks.inputs(name, A, wide=True) for name, A in (("X", X), ("Z", Z)))
-        sides = (product(self.kernel, A, self.X_ref, self.vectors) for A in (X, Z))
-        return _moved(self.tail * self.kernel(X, Z), *sides, self.weights)
+        X, Z = X.astype(float), Z.astype(float)
+        return _moved(self.tail * self.kernel(X, Z), self._sides(X), self._sides(Z), self.weights)
 
     def gram_diag(self, X):
-        X = _checks.inputs("X", X, wide=True)
-        left = product(self.kernel, X, self.X_ref, self.vectors)
+        X = X.astype(float)
+        left = self._sides(X)
         return self.tail * self.kernel.diag(X) + ((left @ self.weights) * left).sum(-1)
+
+    def _sides(self, X):
+        """Covariances (n, r) of X with the reference sample, times the eigenvectors."""
+        return product(self.kernel, X, self.X_ref, self.vectors)
 
 
 @jax.jit
@@ -282,11 +278,13 @@ def _moved(K, left, right, W):
 def modify_kernel(
     kernel: Kernel, X_ref: ArrayLike, g: Callable[[Array], Array], tail: ArrayLike = 1.0
 ) -> MovingModifiedKernel:
-    r"""Modify the spectrum of a kernel whose own parameters are sampled or differentiated.
+    r"""Return a kernel with changed eigenvalues, whose base kernel may be sampled.
 
-    `modify` on all modes of a reference sample of M points, as a function of the kernel:
-    :math:`k_g(x, z) = \tau k(x, z) + k(x, X_r)\, f(K)\, k(X_r, z)`, :math:`K = k(X_r, X_r)`,
-    :math:`f(l) = (M g(l/M) - \tau l)/l^2`, which needs no derivative of an eigenvector.
+    It equals `modify` of all modes of the reference sample (r points), but is written as a function
+    of the kernel. So it needs no derivatives of eigenvectors:
+
+    .. math:: k_g(x, z) = \tau k(x, z) + k(x, X_r)\, f(K)\, k(X_r, z), \quad K = k(X_r, X_r), \quad
+              f(l) = (r\, g(l/r) - \tau l)/l^2
 
     Parameters
     ----------
@@ -295,11 +293,11 @@ def modify_kernel(
     X_ref : (r, d)
         Reference sample: the training inputs, or some landmarks.
     g : callable
-        Map of one eigenvalue at a time: one of `maps` other than `flatten`, `lift` and `table`,
-        several of them in `combine`, or your own function, whose parameters are the arrays that it
-        captured.
+        Maps one eigenvalue at a time: one of `maps` other than `flatten`, `lift` and `table`,
+        several of them in `combine`, or your own function. The arrays that your function captured
+        are parameters, which may be traced.
     tail : ()
-        Factor from 0 to 1, as in `modify`.
+        Factor :math:`\tau`, from 0 to 1, of the base kernel outside the modes.
 
     Returns
     -------
@@ -310,14 +308,14 @@ def modify_kernel(
     RuntimeError
         With 64-bit floats off.
     ValueError
-        For a map by rank, whose level may be degenerate, or of several eigenvalues at a time, a
-        negative eigenvalue, or a kernel that is not positive semi-definite.
+        If a new eigenvalue depends on a rank or on other eigenvalues, if one is negative, or if the
+        kernel is not positive semi-definite.
 
     Notes
     -----
-    O(M^3) at every evaluation. First derivatives are right at any degeneracy of the sample; see
-    `bayesrg._linalg.matrix_function`. The largest eigenvalue, to which `power` refers, must be
-    simple, as that of a positive kernel is.
+    Each evaluation costs O(r^3). First derivatives are right for any degeneracy of eigenvalues.
+    Second derivatives raise. The largest eigenvalue, to which `maps.power` refers, must be simple;
+    for a positive kernel it is.
 
     References
     ----------
@@ -328,25 +326,28 @@ def modify_kernel(
     _checks.function("g", g, "a map of eigenvalues, as spectrum.maps has")
     if isinstance(g, Map) and not isinstance(g, Pointwise):
         raise ValueError(
-            "g goes by rank, and the level that it refers to may be degenerate while the kernel "
-            "moves; use spectrum.modify on a fixed spectrum"
+            "g goes by rank, and ranks may change while the kernel moves; use spectrum.modify on "
+            "a fixed spectrum"
         )
     X_ref = _checks.inputs("X_ref", X_ref, wide=True)
     tail, n = _fraction(tail), X_ref.shape[0]
     K, f = kernel(X_ref), _Correction(as_pytree(g), tail, n)
+
     if _checks.known(K):
         values = np.asarray(jnp.linalg.eigvalsh(K)) / n
         floor = n * np.finfo(K.dtype).eps * values[-1]
         _checks.eigenvalues(np.where(np.abs(values) <= floor, 0.0, values)[::-1])
+
+        # try the map on the eigenvalues, and again on all but the last
         kept = values[values > floor]
         new = f.new(on_device(kept), values[-1])
         if _checks.known(new):
             new = np.asarray(new)
-            _refuse(kept, new)
+            _check_new(kept, new)
             fewer = np.asarray(f.new(on_device(kept[:-1]), values[-1]))
             if len(kept) > 1 and not np.allclose(fewer, new[:-1], 1e-9, 0):
                 raise ValueError(
-                    "g maps an eigenvalue by what the others are, and its derivative would be "
+                    "g maps an eigenvalue by what the others are, so its derivative would be "
                     "wrong; refer to the largest by maps.power, or use spectrum.modify"
                 )
     return MovingModifiedKernel(kernel, X_ref, *matrix_function(K, f), tail)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Observations at the reference sample, rotated into its eigenvectors: one mode, one number."""
+"""Regression at the reference sample itself, where each mode is independent of the others."""
 
 from typing import NamedTuple
 
@@ -16,11 +16,17 @@ from .modify import ModifiedKernel
 
 
 class RotatedDensity(NamedTuple):
-    """Log density of rotated observations: ``modes`` (k,), and ``complement`` () of dropped ones.
+    """Terms of the log evidence, one per mode. Made by `rotated_density`.
 
-    They add up to the log evidence. They are not pointwise densities of observations, so they have
-    no place in ``log_likelihood``, where leave-one-out would leave out a mode: store them as
-    ``log_likelihood_modes``, and take `bayesrg.gp.MercerNormal.loo` for the points.
+    Do not store them in the group ``log_likelihood``, which holds one density per observation. Name
+    the group ``log_likelihood_modes``; `bayesrg.gp.MercerNormal.loo` gives densities of points.
+
+    Attributes
+    ----------
+    modes : (k,)
+        Log density of the projection of the observations onto each eigenvector.
+    complement : ()
+        Log density of the part that is orthogonal to all eigenvectors.
     """
 
     modes: Float[Array, " mode"]
@@ -33,6 +39,7 @@ class RotatedDensity(NamedTuple):
 
 
 def _rotate(kernel, y, ridge):
+    """Check arguments, and return eigenvectors, eigenvalues, y, its projections and the ridge."""
     what = "a ModifiedKernel, which spectrum.modify makes"
     vectors, values = _checks.instance("kernel", kernel, ModifiedKernel, what).eigen
     y = _checks.finite("y", y, ndim=1)
@@ -41,25 +48,30 @@ def _rotate(kernel, y, ridge):
 
 
 def rotated_density(kernel: ModifiedKernel, y: ArrayLike, ridge: ArrayLike) -> RotatedDensity:
-    r"""Evaluate the log evidence of observations at the reference sample, mode by mode.
+    r"""Return the log evidence of observations at the reference sample, mode by mode.
 
     Mode i has :math:`-\tfrac12[(v_i\cdot y)^2/s_i + \ln 2\pi s_i]`, :math:`s_i = n g_i + \sigma^2`,
-    and the n - k dropped modes have the density of the ridge alone.
+    with eigenvector :math:`v_i` and new eigenvalue :math:`g_i`. The n - k modes that `nystrom`
+    dropped as rounding errors have the variance :math:`\sigma^2` of the noise alone.
 
     Parameters
     ----------
-    kernel : ModifiedKernel of all modes of a `nystrom` spectrum, whose map may be traced
-    y : (n,) observations at its reference sample
-    ridge : (), noise variance, above zero
+    kernel : ModifiedKernel
+        Made by `modify` from all modes of a `nystrom` spectrum. Its map may be traced.
+    y : (n,)
+        Observations at the reference sample.
+    ridge : ()
+        Noise variance :math:`\sigma^2`, positive.
 
     Returns
     -------
     RotatedDensity
+        One term per mode; ``total`` is their sum.
 
     Raises
     ------
     ValueError
-        For a kernel whose spectrum was cut by a rank, and mismatched shapes.
+        If the spectrum does not have all modes, or if shapes do not fit.
 
     References
     ----------
@@ -69,34 +81,40 @@ def rotated_density(kernel: ModifiedKernel, y: ArrayLike, ridge: ArrayLike) -> R
     n, k = vectors.shape
     variance = values + ridge
     modes = -0.5 * (inside**2 / variance + jnp.log(2 * np.pi * variance))
+    # what is orthogonal to all eigenvectors has the variance of the noise alone
     outside = ((y - vectors @ inside) ** 2).sum() / ridge if k < n else 0.0
     return RotatedDensity(modes, -0.5 * (outside + (n - k) * jnp.log(2 * np.pi * ridge)))
 
 
 def mode_posterior(kernel: ModifiedKernel, y: ArrayLike, ridge: ArrayLike) -> LinearPosterior:
-    r"""Condition the coefficients of :math:`f = \sum_i c_i\phi_i` on noisy observations.
+    r"""Return the posterior of the coefficients c of :math:`f = \sum_i c_i\phi_i`.
 
-    On its own sample the modes decouple: :math:`m_i = \frac{v_i\cdot y}{\sqrt n}
-    \frac{g_i}{g_i + \sigma^2/n}` and variance :math:`g_i\sigma^2/(n g_i + \sigma^2)`.
+    At the reference sample the coefficients are independent, with mean
+    :math:`\frac{v_i\cdot y}{\sqrt n} \frac{g_i}{g_i + \sigma^2/n}` and variance
+    :math:`g_i\sigma^2/(n g_i + \sigma^2)`, for eigenvectors :math:`v_i` and eigenvalues
+    :math:`g_i`.
 
     Parameters
     ----------
-    kernel : ModifiedKernel of all modes of a `nystrom` spectrum
-    y : (n,) observations at its reference sample
-    ridge : (), noise variance, above zero
+    kernel : ModifiedKernel
+        Made by `modify` from all modes of a `nystrom` spectrum.
+    y : (n,)
+        Observations at the reference sample.
+    ridge : ()
+        Noise variance :math:`\sigma^2`, positive.
 
     Returns
     -------
     LinearPosterior
+        Of k coefficients, one per mode.
 
     References
     ----------
     arXiv 2307.14531; arXiv 2405.06008 (the decoupling).
     """
-    vectors, values, _, inside, noise = _rotate(kernel, y, ridge)
+    vectors, values, _, inside, ridge = _rotate(kernel, y, ridge)
     n = vectors.shape[0]
-    gain = values / (values + noise)
-    root = jnp.diag(safe_sqrt(gain * noise / n))
-    return LinearPosterior(
-        inside / np.sqrt(n) * gain, root, rotated_density(kernel, y, ridge).total
-    )
+    gain = values / (values + ridge)
+    root = jnp.diag(safe_sqrt(gain * ridge / n))
+    evidence = rotated_density(kernel, y, ridge).total
+    return LinearPosterior(inside / np.sqrt(n) * gain, root, evidence)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Kernels on the sphere under uniform inputs: levels of spherical harmonics."""
+"""Spectra of kernels on the sphere under uniform inputs: one level per degree of harmonics."""
 
 import math
 from functools import lru_cache, partial
@@ -22,16 +22,18 @@ _MOST_MODES = 2000
 
 
 class SphereSpectrum(Spectrum):
-    """Levels of a kernel on a sphere under uniform inputs; see `sphere`.
+    """Spectrum of a kernel on a sphere under uniform inputs. Made by `sphere`.
 
     Attributes
     ----------
     degree : (k,)
-        Degree of the harmonics that a value belongs to.
+        Degree of the harmonics of each value.
+    order : (k,)
+        Position of each value among the harmonics in order of their degree.
     radius : ()
         Length of the inputs.
-    noise : ()
-        Levels whose value was below round-off, or negative by it, and was set to zero.
+    zeros : ()
+        Number of levels whose value was below the rounding error and was set to zero.
     """
 
     kernel: Kernel
@@ -40,7 +42,7 @@ class SphereSpectrum(Spectrum):
     degree: Int[Array, " mode"]
     order: Int[Array, " mode"]
     radius: Float[Array, ""]
-    noise: Int[Array, ""]
+    zeros: Int[Array, ""]
     dim: int = eqx.field(static=True)
     degrees: int = eqx.field(static=True)
     explicit: bool = eqx.field(static=True)
@@ -49,83 +51,70 @@ class SphereSpectrum(Spectrum):
         if not self.explicit:
             raise ValueError(
                 "the values of this spectrum stand for whole levels, so it has no mode functions; "
-                "use .level(X, Z, i), or build it with sphere(..., explicit=True)"
+                "use .level(X, Z, i), or make it with sphere(..., explicit=True)"
             )
         return _harmonics(self.degrees, self.order, self.radius, self._on_sphere("X", X))
 
     def level(self, X: ArrayLike, Z: ArrayLike | None, i: int) -> Array:
-        r"""Sum of :math:`\phi(x)\phi(z)` over all modes of one level, by the addition theorem.
+        r"""Return the sum of :math:`\phi(x)\phi(z)` over all modes of one level.
 
         Parameters
         ----------
         X : (n, d)
-        Z : (m, d), or None for X itself
+        Z : (m, d) or None
+            None stands for X.
         i : int
-            Position in ``values``; where modes are explicit, the whole level of mode i.
+            Index of a value of the level, from -k to k - 1.
 
         Returns
         -------
         (n, m)
-            Times the level's value it is the level's part of the kernel; 1 / degeneracy times it
-            is the Legendre polynomial of the angle.
+            By the addition theorem it is the number of modes of the level times the Legendre
+            polynomial of the cosine of the angle. Times the eigenvalue it is the level's part of
+            the kernel.
         """
         i = _checks.whole("i", i, least=-len(self), most=len(self) - 1)
-        if not -len(self) <= i < len(self):
-            raise ValueError(f"i must be an integer from 0 to {len(self) - 1}, got {i}")
-        sizes = _sizes(self.dim, self.degrees, self.values.dtype)
-        return self._sum(_only(i % len(self), sizes, self.degree), X, Z)
+        return self.mode_sum(self.degree == self.degree[i], X, Z)
 
     @property
     def tail(self) -> Float[Array, ""]:
-        """Variance () that the levels leave out, the same everywhere on the sphere."""
+        """Variance () that the levels leave out. It is the same everywhere on the sphere."""
         return self.residual(self.radius * jnp.eye(1, self.dim))[0]
 
-    def residual(self, X):
-        X = self._on_sphere("X", X)
-        return _rest(self.kernel.diag(X), self.values, self.degeneracy)
-
     def residual_cov(self, X, Z=None):
-        return self.kernel(X, Z) - self._sum(self.values * self.degeneracy, X, Z)
+        return self.kernel(X, Z) - self.mode_sum(self.values, X, Z)
+
+    def mode_sum(self, weights, X, Z=None):
+        X = self._on_sphere("X", X)
+        Z = None if Z is None else self._on_sphere("Z", Z)
+        weights = weights * self.degeneracy
+        return _legendre_sum(self.dim, self.degrees, self.degree, self.radius, weights, X, Z)
+
+    def mode_variance(self, weights, X):
+        X = self._on_sphere("X", X)
+        return jnp.broadcast_to(weights @ self.degeneracy, X.shape[:1])
 
     def count(self, above: ArrayLike) -> Float[Array, ""]:
-        """Count the modes with values ``above`` a number, in units of variance."""
+        """Return the number of modes () whose values are larger than ``above`` ()."""
         above = _checks.finite("above", above, ndim=0)
         return jnp.where(self.values > above, self.degeneracy, 0.0).sum()
 
-    def _sum(self, weights, X, Z):
-        """Legendre sum with weights (k,), one a value, at the angles between X and Z."""
-        X = self._on_sphere("X", X)
-        Z = None if Z is None else self._on_sphere("Z", Z)
-        return _sum(self.dim, self.degrees, self.degree, self.radius, weights, X, Z)
-
     def _on_sphere(self, name, X):
-        X = _checks.inputs(name, X)
-        if X.shape[1] != self.dim:
-            raise ValueError(
-                f"{name} has {X.shape[1]} columns; this spectrum takes inputs of {self.dim}"
-            )
+        """Return inputs (n, d); raise unless they have the radius and dimension of the sphere."""
+        X = _checks.columns(name, _checks.inputs(name, X), self.dim, "the sphere")
         if _checks.known(X) and _checks.known(self.radius):
             lengths = np.linalg.norm(np.asarray(X), axis=1)
             if not np.allclose(lengths, self.radius, rtol=1e-5, atol=0):
                 raise ValueError(
                     f"{name} has rows of length {lengths.min():.6g} to {lengths.max():.6g}; this "
-                    f"spectrum is of inputs of length {float(self.radius):.6g}: scale the rows"
+                    f"spectrum is for inputs of length {float(self.radius):.6g}: scale the rows"
                 )
         return X
 
 
-@jax.jit
-def _only(i, sizes, degree):
-    return jnp.where(jnp.arange(degree.size) == i, sizes[degree], 0.0)
-
-
-@jax.jit
-def _rest(variance, values, degeneracy):
-    return jnp.clip(variance - values @ degeneracy, 0.0)
-
-
 @partial(jax.jit, static_argnums=(0, 1))
-def _sum(dim, degrees, degree, radius, weights, X, Z):
+def _legendre_sum(dim, degrees, degree, radius, weights, X, Z):
+    """Sum with weights (k,) of the Legendre polynomials of each value's degree, (n, m)."""
     coefficients = jnp.zeros(degrees + 1, weights.dtype).at[degree].add(weights)
     X, Z = X / radius, None if Z is None else Z / radius
     K = legendre_sum(dim, coefficients, X @ (X if Z is None else Z).T)
@@ -137,22 +126,18 @@ def _harmonics(degrees, order, radius, X):
     return harmonics(degrees, X / radius)[:, order]
 
 
-def _sizes(dim, degrees, dtype):
-    sizes = [float(multiplicity(dim, k)) for k in range(degrees + 1)]
-    return on_device(np.asarray(sizes, dtype))
-
-
 @lru_cache(maxsize=16)
 def _quadrature(dim, degree):
-    """Angles (q,), and weights (degree + 1, q) that turn kernel values there into eigenvalues.
+    """Return angles (q,) and weights (degree + 1, q): weights @ kernel values are eigenvalues.
 
-    Fejer's first rule in the angle: kernels of networks are analytic in it and have a cusp in its
-    cosine, and NumPy's Gauss-Legendre weights are off by 1e-14 at this many nodes. The density
-    narrows as 1/sqrt(dim), hence the last term of their number.
+    The rule is Fejer's first, in the angle, because kernels of networks are analytic in the angle
+    but have a cusp in its cosine. (Weights of Gauss and Legendre from NumPy have errors of 1e-14
+    for so many nodes.)
     """
-    nodes = 400 + 4 * degree + 16 * math.isqrt(dim)
+    nodes = 400 + 4 * degree + 16 * math.isqrt(dim)  # the width of the density is 1/sqrt(dim)
     node = np.pi * (np.arange(nodes) + 0.5) / nodes
     k = np.arange(1, nodes // 2 + 1)
+    # weights of Fejer's rule, then the density sin^(dim-2) of the angle, then the polynomials
     weights = 1.0 - 2.0 * np.cos(2.0 * np.outer(node, k)) @ (1.0 / (4.0 * k**2 - 1.0))
     angle = 0.5 * np.pi * (1.0 + np.cos(node))
     density = weights * np.sin(angle) ** (dim - 2)
@@ -161,7 +146,7 @@ def _quadrature(dim, degree):
 
 @eqx.filter_jit
 def _profile(kernel, radius, angle, turn):
-    """Kernel (q,) between one point and those at angles (q,) from it, in a plane that is turned."""
+    """Kernel (q,) between two points at angles (q,), in the plane of the columns of turn (d, 2)."""
     first, second = turn[:, 0], turn[:, 1]
     Z = jnp.cos(angle)[:, None] * first + jnp.sin(angle)[:, None] * second
     return kernel(radius * first[None], radius * Z)[0]
@@ -174,45 +159,45 @@ def sphere(
     radius: ArrayLike | None = None,
     explicit: bool = False,
 ) -> SphereSpectrum:
-    r"""Compute the spectrum of a kernel on a sphere under uniform inputs.
+    r"""Return the spectrum of a kernel on a sphere under uniform inputs.
 
-    With :math:`\kappa(\cos\theta)` the kernel and :math:`P_l` the Legendre polynomial in d
-    dimensions, one at 1, the eigenvalue of all harmonics of degree l is
-    :math:`\mu_l = G_d\int_0^\pi \kappa(\cos\theta) P_l(\cos\theta) \sin^{d-2}\theta\, d\theta`,
-    with :math:`G_d` such that a constant kernel 1 has :math:`\mu_0 = 1`.
+    The kernel must be a function :math:`\kappa(\cos\theta)` of the angle between its inputs. With
+    the Legendre polynomial :math:`P_l` in d dimensions, :math:`P_l(1) = 1`, the eigenvalue of all
+    harmonics of degree l is
+
+    .. math:: \mu_l = G_d\int_0^\pi \kappa(\cos\theta) P_l(\cos\theta) \sin^{d-2}\theta\, d\theta,
+
+    where :math:`G_d` is such that :math:`\kappa = 1` has :math:`\mu_0 = 1`.
 
     Parameters
     ----------
     kernel : Kernel
-        A function of x.z alone for inputs of one length, as those of `NNGP` and `RBF`. Its
-        parameters may be sampled: the mode functions stay, their order follows the values.
+        For example `NNGP` or `RBF`. Its parameters may be sampled.
     dim : int
-        Columns d of the inputs (n, d), at least 2.
+        Number d of columns of the inputs (n, d), at least 2.
     degree : int
-        Largest degree of harmonics, zero or more.
+        Largest degree of the harmonics.
     radius : (), optional
         Length of the inputs, by default ``sqrt(dim)``.
     explicit : bool
-        Whether to have every mode by itself, with orthonormal harmonics as ``features``, at most
-        2000; by default a value (k,) stands for its whole level, counted by ``degeneracy``.
+        If True, each mode has its own value and ``features`` are orthonormal harmonics, at most
+        2000. If False, each value stands for a whole level, and ``degeneracy`` counts its modes.
 
     Returns
     -------
     SphereSpectrum
-        Values fall, and ``degree`` and ``degeneracy`` with them in the same order: they need not
-        fall with the degree.
+        Values fall. They need not fall with the degree: ``degree`` is in the order of the values.
 
     Raises
     ------
     ValueError
-        For a kernel that is not a function of the angle or not positive semi-definite, and for
-        sizes out of range.
+        If the kernel depends on more than the angle, if it is not positive semi-definite, or if
+        sizes are out of range.
 
     Notes
     -----
-    Values are good to about 1e-15 of the kernel's variance, an absolute number, and zero below
-    it; so the variance of a level, ``degeneracy`` times as large, is good to no more than that
-    times its degeneracy.
+    Values have an absolute error of about 1e-15 of the kernel's variance; smaller ones are set to
+    zero. The variance of a level has this error times its degeneracy.
 
     References
     ----------
@@ -227,45 +212,49 @@ def sphere(
     if explicit and sum(counts) > _MOST_MODES:
         raise ValueError(
             f"explicit=True would make {sum(counts)} modes, more than {_MOST_MODES}; lower degree, "
-            "or leave it out and use .level"
+            "or leave explicit out and use .level"
         )
+
     angle, weights = map(on_device, _quadrature(dim, degree))
     profile = _profile(kernel, radius, angle, on_device(np.eye(dim, 2)))
     _check_rotation(profile, kernel, radius, angle, dim)
-    sizes = _sizes(dim, degree, profile.dtype)
-    values, noise = _values(profile, weights, sizes)
+
+    sizes = on_device(np.array([float(c) for c in counts], profile.dtype))
+    values, zeros = _values(profile, weights, sizes)
     values = _checks.eigenvalues(values, falling=False)
+
     degrees = np.arange(degree + 1)
     if explicit:
         degrees = np.repeat(degrees, counts)
         sizes = on_device(np.ones(len(degrees), values.dtype))
     values, *levels, order = _falling(values, sizes, on_device(degrees))
     return SphereSpectrum(
-        kernel, values, *levels, order, radius, noise, dim, degree, explicit or degree == 0
+        kernel, values, *levels, order, radius, zeros, dim, degree, explicit or degree == 0
     )
 
 
 @jax.jit
 def _values(profile, weights, sizes):
-    """Eigenvalue of every level, zero below round-off, and how many are; see `sphere`."""
+    """Eigenvalues of all levels, zero below the rounding error, and the number of these zeros."""
     variance = jnp.abs(profile).max()
     values = weights.astype(profile.dtype) @ profile
     floor = 4.5 * jnp.finfo(values.dtype).eps * variance
-    # no level holds more than the variance, so one with that many modes is below the floor too
-    noise = (jnp.abs(values) <= floor) | (sizes * floor > variance)
-    return jnp.where(noise, 0.0, values), noise.sum()
+    # No level has more than the whole variance. So an eigenvalue is below the rounding error, too,
+    # if its level has so many modes that the variance divided by them is.
+    zero = (jnp.abs(values) <= floor) | (sizes * floor > variance)
+    return jnp.where(zero, 0.0, values), zero.sum()
 
 
 @jax.jit
 def _falling(values, sizes, degrees):
-    """Sort the values of the degrees (k,), with sizes and degrees: also their order."""
+    """Values of ``degrees`` (k,) in falling order; sizes, degrees and indices in this order."""
     values = values[degrees]
     order = jnp.argsort(-values)
     return values[order], sizes[order], degrees[order], order
 
 
 def _check_rotation(one, kernel, radius, angle, dim):
-    """Compare the kernel at the same angles in two planes."""
+    """Raise if the kernel at the same angles differs between two planes."""
     if not _checks.known(one):
         return
     turn = np.linalg.qr(np.random.default_rng(0).standard_normal((dim, 2)))[0]

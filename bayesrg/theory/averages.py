@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from .. import _fixedpoint
-from ..spectrum.levels import ratio
+from ..spectrum.levels import signal_share
 
 
 class Averages(NamedTuple):
@@ -56,9 +56,9 @@ def averages(levels, n, ridge):
     s = jnp.where(n > 0, root.value, ridge + levels.variance.sum(-1))
     n, ridge, some, s = jnp.broadcast_arrays(n, ridge, some, s)
     signal, noise = n[..., None] * values, s[..., None]
-    learnt = jnp.where(degeneracy > 0, ratio(signal, noise), 0.0)
+    learnt = jnp.where(degeneracy > 0, signal_share(signal, noise), 0.0)
     # not 1 - learnt, which would cancel
-    unlearnt = jnp.where(learnt > 0, ratio(noise, signal), 1.0)
+    unlearnt = jnp.where(learnt > 0, signal_share(noise, signal), 1.0)
     total = signal + noise
     left = jnp.where(total > 0, 1.0 / jnp.where(total > 0, total, 1.0), 0.0)
     count = (degeneracy * learnt).sum(-1)

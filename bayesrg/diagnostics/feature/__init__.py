@@ -5,17 +5,16 @@ The functions take a DataTree of draws with layer kernels, from any model. `meas
 computes these kernels itself.
 """
 
-from .judge import Diagnosis, diagnose, layer_identity, mcse
+from .convergence import diagnose, layer_identity
+from .deep_linear import measure_deep_linear
 from .kernel import kernels
-from .measure import compare, measure, measure_deep_linear
+from .measure import compare, measure
 
 __all__ = [
-    "Diagnosis",
     "compare",
     "diagnose",
     "kernels",
     "layer_identity",
-    "mcse",
     "measure",
     "measure_deep_linear",
 ]

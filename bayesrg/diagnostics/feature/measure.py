@@ -1,22 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measures of feature learning from draws of layer kernels or of a deep linear network."""
+"""Layer kernels of posterior draws, compared with their prior and with the targets."""
 
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import NamedTuple
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
-from jax import Array, random
+from jax import Array
+from jaxtyping import Float
 
 from ... import _checks
+from ..._callables import as_pytree
 from ..._checks import ArrayLike
-from ...deep_linear.features import prior_features
-from ...deep_linear.problem import prepare
-from ...networks import DeepLinear
-from .judge import mcse
-from .kernel import MAX_BYTES, guard, reference, walk
-from .order import at_draw, no_data, sites
+from ..._linalg import ratio
+from ...io.labels import read_group
+from .convergence import mcse
 
 ESTIMATORS = ("rao_blackwell", "draw")
-_GROUP, _PRIOR, _KERNELS = "feature_learning", "feature_learning_prior", "feature_kernels"
+_AT_ONCE = 16  # draws measured side by side
+_RANK = 1e-10  # eigenvalues below this share of the largest are taken as zero
+_GROUP, _PRIOR = "feature_learning", "feature_learning_prior"
+_SAMPLE, _KERNEL = ("chain", "draw"), ("layer", "point", "point_bis")
 _AXES = {
     "order_parameter": ("output", "output_bis"),
     "log_q_eig": ("output",),
@@ -24,7 +31,7 @@ _AXES = {
     "layer_excess": ("level",),
     "drive": (),
     "spectral_shift": ("layer", "mode"),
-    "feature_kernel": ("layer", "point", "point_bis"),
+    "feature_kernel": _KERNEL,
 }
 
 
@@ -34,9 +41,7 @@ def measure(
     prior_mean: ArrayLike | None = None,
     Y: ArrayLike | None = None,
     ridge: ArrayLike = 0.0,
-    var_name: str = "feature_kernel",
     estimator: str = "draw",
-    group: str = "posterior",
     prior: str | None = "prior",
     modes: int = 10,
 ) -> xr.DataTree:
@@ -45,18 +50,17 @@ def measure(
     Parameters
     ----------
     dt : DataTree
-        With layer kernels of posterior draws and, unless ``prior`` is None, of prior draws.
+        With feature_kernel (chain, draw, layer, point, point_bis) in its posterior and, unless
+        ``prior`` is None, in a group of prior draws.
     prior_mean : (L, n, n), optional
         Prior means :math:`K_l` of the kernels; by default the means of the prior draws.
     Y : (n,) or (n, c), optional
         Targets; by default those of observed_data.
     ridge : ()
         :math:`\tau` of the effective dimension. For 0 the effective dimension is the rank.
-    var_name : str, variable with the kernels, (chain, draw, layer, point, point_bis)
     estimator : "draw" or "rao_blackwell"
         Origin of the kernels: draws of all weights, or means given a draw of the order parameter.
         It is stored, so that `compare` does not mix the two.
-    group : str, group of posterior draws
     prior : str, optional
         Group of prior draws of a network of equal widths; None means no prior draws.
     modes : int, number of eigenvalues whose shift is stored
@@ -64,12 +68,22 @@ def measure(
     Returns
     -------
     DataTree
-        The groups of ``dt`` and three more. feature_learning has, over chain, draw, layer (and
-        mode), the variables kernel_scale, target_alignment, centred_alignment, target_gain,
-        participation_ratio, effective_dimension, top_eigenvalue, spectral_shift and lazy_distance.
-        feature_learning_prior has these variables for the prior draws. feature_kernels has the
-        mean kernels ``posterior`` and ``prior``, and ``prior_mean``, over layer, point and
-        point_bis. ``az.summary(dt, group="feature_learning")`` tabulates the first two.
+        The groups of ``dt`` and three more. feature_kernels has the mean kernels ``posterior`` and
+        ``prior``, and ``prior_mean``, over layer, point and point_bis. feature_learning has these
+        variables over chain, draw and layer, and feature_learning_prior has them for the prior
+        draws. ``az.summary(dt, group="feature_learning")`` tabulates them.
+
+        - kernel_scale: :math:`\mathrm{tr}\Phi/\mathrm{tr}K`
+        - target_alignment: :math:`\langle\Phi, YY^T\rangle/\|\Phi\|\|YY^T\|`
+        - centred_alignment: target_alignment of centred kernels and targets
+        - target_gain: :math:`\mathrm{tr}Y^TK^+\Phi K^+Y/\mathrm{tr}Y^TK^+Y`
+        - participation_ratio: :math:`(\mathrm{tr}\Phi)^2/\mathrm{tr}\Phi^2`
+        - effective_dimension: :math:`\mathrm{tr}\,\Phi(\Phi+\tau)^{-1}`
+        - top_eigenvalue: largest eigenvalue of :math:`\Phi`
+        - spectral_shift, over mode too: :math:`\lambda_k(\Phi) - \lambda_k(K)`
+        - lazy_distance: :math:`\|\Phi - K\|_F/\|K\|_F`
+
+        Alignments and gain are nan for targets that are zero.
 
     Raises
     ------
@@ -78,155 +92,32 @@ def measure(
     """
     _checks.choice("estimator", estimator, ESTIMATORS)
     modes = _checks.whole("modes", modes)
-    _checks.instance("var_name", var_name, str, "the name of a variable")
-    groups = {_GROUP: _read(dt, group)} | ({} if prior is None else {_PRIOR: _read(dt, prior)})
     draws = {}
-    for name, dataset in groups.items():
-        if var_name not in dataset:
-            there = ", ".join(map(repr, dataset.data_vars)) or "nothing"
+    remedy = "add it by layers.add_kernels or feature.kernels, or use measure_deep_linear"
+    for group in read_groups(dt, prior):
+        dataset = read_group(dt, group, "feature_kernel", remedy=remedy)
+        array = dataset["feature_kernel"].transpose(*_SAMPLE, "layer", ...)
+        draws[group] = {"feature_kernel": jnp.asarray(array.to_numpy())}
+
+    if prior_mean is None:
+        if prior is None:
             raise ValueError(
-                f"var_name: the draws of {name} have no variable {var_name!r}, only {there}; add "
-                "the kernels (chain, draw, layer, point, point_bis), or for a deep linear network "
-                "use measure_deep_linear"
+                "there is neither prior_mean nor a group of prior draws to measure change against; "
+                "give one of them"
             )
-        array = dataset[var_name].transpose("chain", "draw", "layer", ...)
-        draws[name] = {var_name: jnp.asarray(array.to_numpy())}
-    if prior_mean is None and prior is None:
-        raise ValueError(
-            "there is neither prior_mean nor a group of prior draws to measure change against; "
-            "give one of them"
-        )
-    Phi = draws[_GROUP][var_name]
-    K = draws[_PRIOR][var_name].mean((0, 1)) if prior_mean is None else prior_mean
-    K = _checks.finite("prior_mean", K, ndim=3)
-    if Phi.shape[2:] != K.shape:
-        raise ValueError(
-            f"{var_name!r} has shape {Phi.shape[2:]} per draw and prior_mean {K.shape}; give both "
-            "as (layer, point, point)"
-        )
-    ref = reference(K, targets_of(dt, Y, K.shape[-1]), _checks.nonnegative("ridge", ridge, ndim=0))
-    modes = min(modes, K.shape[-1])
-    walks = walk(draws, lambda draw: ({}, draw[var_name]), ref, modes)
-    return _gather(dt, walks, groups, ref, {"estimator": estimator})
+        prior_mean = draws[prior]["feature_kernel"].mean((0, 1))
+    shape = draws["posterior"]["feature_kernel"].shape[2:]
+    K = _checks.shaped("prior_mean", prior_mean, shape, "as feature_kernel has per draw")
+    Y = targets_of(dt, Y, K.shape[-1])
+    known = reference(K, Y, _checks.nonnegative("ridge", ridge, ndim=0))
+    return measure_draws(dt, draws, _as_given, known, {"estimator": estimator}, modes=modes)
 
 
-def measure_deep_linear(
-    dt: xr.DataTree,
-    net: DeepLinear,
-    *,
-    kernel: str = "rao_blackwell",
-    key: Array | int | None = None,
-    X: ArrayLike | None = None,
-    Y: ArrayLike | None = None,
-    ridge: ArrayLike | None = None,
-    group: str = "posterior",
-    prior: str | None = "prior",
-    modes: int = 10,
-    keep_kernels: bool = False,
-    max_bytes: int = MAX_BYTES,
-) -> xr.DataTree:
-    r"""Measure what a deep linear network has learnt, and return the tree with new groups.
-
-    Parameters
-    ----------
-    dt : DataTree
-        Draws of the model ``deep_linear`` or ``deep_linear_collapsed``, with prior draws unless
-        ``prior`` is None.
-    net : DeepLinear, the network of the fit
-    kernel : "rao_blackwell" or "draw"
-        Which kernels to measure. "rao_blackwell": means given a draw of the order parameter, which
-        have less noise. "draw": kernels of a draw of all weights. The two agree in the expectation
-        of kernel_scale and target_gain, but not of the other quantities: for instance the kernel
-        of a draw has at most rank N, the number of units.
-    key : JAX key, or int
-        Randomness of the kernels, needed for "draw" with the collapsed model.
-    X : (n, d), optional
-        Inputs; by default X in constant_data.
-    Y : (n,) or (n, c), optional
-        Targets; by default y in observed_data.
-    ridge : (), optional
-        :math:`\tau` of the effective dimension. The default is the noise variance T; in mean field
-        T times :math:`\gamma^2`.
-    group : str, group of posterior draws
-    prior : str, optional
-        Group of prior draws of the network; None means no prior draws.
-    modes : int, number of eigenvalues whose shift is stored
-    keep_kernels : bool, store feature_kernel (chain, draw, layer, point, point_bis) too
-    max_bytes : int, most memory that stored kernels may take, in bytes
-
-    Returns
-    -------
-    DataTree
-        The groups of ``dt`` and three more. feature_learning has the variables that `measure`
-        lists, and for every draw order_parameter (output, output_bis), log_q_eig and
-        effective_ridge :math:`T/q_a` (output, largest q first), layer_excess (one value per
-        sampled matrix, over level) and drive; `layer_identity` compares the last two.
-        feature_learning_prior has these variables for the prior draws. feature_kernels has the
-        mean kernels ``posterior`` and ``prior``, and ``prior_mean``.
-
-    Raises
-    ------
-    ValueError
-        For a missing group or site, draws of another network, a missing key, or kernels larger
-        than ``max_bytes``.
-
-    References
-    ----------
-    arXiv 2111.11954 for the kernels of the first layer.
-    """
-    _checks.warn_32_bits("diagnostics.feature")
-    _checks.choice("kernel", kernel, ESTIMATORS)
-    _checks.instance("net", net, DeepLinear, _checks.NET)
-    keep_kernels = _checks.flag("keep_kernels", keep_kernels)
-    modes, max_bytes = _checks.whole("modes", modes), _checks.whole("max_bytes", max_bytes)
-    X = inputs_of(dt, X)
-    Y = targets_of(dt, Y, X.shape[0])
-
-    data = prepare(net, X, Y, name="Y").as_jax()
-    K = prior_features(data)
-    T = data.ridge if ridge is None else _checks.nonnegative("ridge", ridge, ndim=0)
-    ref, modes = reference(K, Y, T), min(modes, K.shape[-1])
-    groups = {_GROUP: _read(dt, group)} | ({} if prior is None else {_PRIOR: _read(dt, prior)})
-    key = None if key is None else _checks.random_key(key)
-
-    draws = {}
-    for name, dataset in groups.items():
-        draws[name] = found = sites(net, dataset, X.shape[1])
-        lead = tuple(dataset.sizes[axis] for axis in ("chain", "draw"))
-        if kernel == "draw" and "z1" not in found:
-            if key is None:
-                raise ValueError(
-                    "key is None, and draws of kernels from the collapsed model need randomness; "
-                    "give a key, or kernel='rao_blackwell'"
-                )
-            key, part = random.split(key)
-            found["key"] = random.split(part, lead)
-        if keep_kernels:
-            guard(lead[0] * lead[1], K, max_bytes)
-        found["ridge"] = jnp.full(lead, data.ridge if name == _GROUP else no_data(data))
-    if len({frozenset(found) for found in draws.values()}) > 1:
-        raise ValueError(
-            f"one of the groups {group!r} and {prior!r} holds weights and the other factors of the "
-            "order parameter; draw the prior with the model of the fit"
-        )
-
-    walks = walk(draws, at_draw(net, data, kernel, X), ref, modes, keep_kernels)
-    for found in walks.values():
-        log_q = found.quantities["log_q_eig"]
-        with np.errstate(invalid="ignore"):  # 0 times infinity if both T and q are zero
-            found.quantities["effective_ridge"] = float(data.ridge) * np.exp(-log_q)
-    attrs = {
-        "estimator": kernel,
-        "widths": list(net.widths),
-        "ridge": float(net.ridge),
-        "weight_scales": np.asarray(net.scales).tolist(),
-        "parametrisation": net.parametrisation,
-        "richness": float(net.richness),
-    }
-    return _gather(dt, walks, groups, ref, attrs)
+def _as_given(draw):
+    return {}, draw["feature_kernel"]
 
 
-def compare(dt: xr.DataTree, *, group: str = _GROUP, prior: str = _PRIOR) -> xr.Dataset:
+def compare(dt: xr.DataTree) -> xr.Dataset:
     r"""Return posterior means, prior means and their difference, with its Monte Carlo error.
 
     A finite network has random kernels before it has seen data. Only the difference from prior
@@ -235,8 +126,6 @@ def compare(dt: xr.DataTree, *, group: str = _GROUP, prior: str = _PRIOR) -> xr.
     Parameters
     ----------
     dt : DataTree, returned by `measure` or `measure_deep_linear`
-    group : str, group with the quantities of posterior draws
-    prior : str, group with the quantities of prior draws
 
     Returns
     -------
@@ -250,11 +139,11 @@ def compare(dt: xr.DataTree, *, group: str = _GROUP, prior: str = _PRIOR) -> xr.
     ValueError
         For a missing group, or two groups of different estimators.
     """
-    after, before = _read(dt, group), _read(dt, prior)
+    after, before = (read_group(dt, g, remedy="measure it first") for g in (_GROUP, _PRIOR))
     same_estimator(after, before)
     names = [name for name in after.data_vars if name in before]
     after, before = after[names], before[names]
-    mean = [after.mean(("chain", "draw")), before.mean(("chain", "draw"))]
+    mean = [after.mean(_SAMPLE), before.mean(_SAMPLE)]
     with np.errstate(invalid="ignore"):  # an order parameter of zero has no logarithm
         difference = mean[0] - mean[1]
     parts = [*mean, difference, np.hypot(mcse(after), mcse(before))]
@@ -273,53 +162,181 @@ def same_estimator(*groups: xr.Dataset):
         )
 
 
-def _gather(dt, walks, groups, ref, attrs):
-    """Return a copy of the tree with the groups of quantities and of mean kernels."""
-    tree, mean = dt.copy(), {"prior_mean": ref.kernels}
-    for name, found in walks.items():
-        lead = ("chain", "draw")
-        arrays = {k: (lead + _AXES.get(k, ("layer",)), v) for k, v in found.quantities.items()}
-        dataset = xr.Dataset(arrays, attrs={"sample_dims": list(lead)} | attrs)
-        dataset = dataset.assign_coords({d: np.arange(s) for d, s in dataset.sizes.items()})
-        for axis in ("layer", "level"):  # counted from 1, as in the formulas
-            if axis in dataset.dims:
-                dataset = dataset.assign_coords({axis: dataset[axis] + 1})
-        tree[name] = xr.DataTree(dataset.assign_coords({d: groups[name][d] for d in lead}))
-        mean["posterior" if name == _GROUP else "prior"] = found.mean
-    dims = ("layer", "point", "point_bis")
-    dataset = xr.Dataset({k: (dims, np.asarray(v)) for k, v in mean.items()}, attrs=attrs)
-    dataset["targets"] = (("point", "output"), np.asarray(ref.targets))
-    dataset = dataset.assign_coords({d: np.arange(s) for d, s in dataset.sizes.items()})
-    tree[_KERNELS] = xr.DataTree(dataset.assign_coords(layer=dataset["layer"] + 1))
+class Reference(NamedTuple):
+    r"""Prior means and targets with which kernels are compared, from `reference`.
+
+    Attributes
+    ----------
+    kernels : (L, n, n), prior means :math:`K_l`
+    values : (L, n), eigenvalues of the prior means, falling
+    targets : (n, c), targets Y
+    centred : (n, c), Y minus its column means
+    lifted : (L, n, c), :math:`K_l^+Y`
+    ridge : (), :math:`\tau` of the effective dimension
+    """
+
+    kernels: Float[Array, "layer point point_bis"]
+    values: Float[Array, "layer mode"]
+    targets: Float[Array, "point output"]
+    centred: Float[Array, "point output"]
+    lifted: Float[Array, "layer point output"]
+    ridge: Float[Array, ""]
+
+
+@jax.jit
+def reference(kernels: Array, targets: Array, ridge: Array) -> Reference:
+    """Return the `Reference` for prior mean ``kernels`` (L, n, n), ``targets`` (n, c), ridge ()."""
+    values, vectors = jnp.linalg.eigh(kernels)
+    # pseudo-inverse: leave out the directions whose eigenvalues are only round-off
+    least = max(_RANK, 10 * kernels.shape[-1] * float(jnp.finfo(values.dtype).eps))
+    inverse = ratio(1.0, jnp.where(values > least * values.max(-1, keepdims=True), values, 0.0))
+    lifted = vectors @ (inverse[..., None] * (jnp.swapaxes(vectors, -1, -2) @ targets))
+    centred = targets - targets.mean(0)
+    return Reference(kernels, values[..., ::-1], targets, centred, lifted, ridge)
+
+
+def quantities(Phi: Float[Array, "layer point point_bis"], known: Reference, modes: int) -> dict:
+    """Return the quantities of `measure` for ``Phi`` (L, n, n), the kernels of one draw.
+
+    They are arrays (L,), but spectral_shift is (L, modes).
+    """
+    values = jnp.linalg.eigvalsh(Phi)[..., ::-1]
+    positive = jnp.clip(values, 0.0)
+    trace, norm = jnp.trace(Phi, axis1=-2, axis2=-1), _norm(Phi)
+    gain = (known.lifted * (Phi @ known.lifted)).sum((-2, -1))
+
+    # subtract the means of rows and columns: H Phi H with H = I - 1 1^T / n
+    centred = Phi - Phi.mean(-1, keepdims=True)
+    centred = centred - centred.mean(-2, keepdims=True)
+    return {
+        "kernel_scale": trace / jnp.trace(known.kernels, axis1=-2, axis2=-1),
+        "target_alignment": _alignment(Phi, known.targets),
+        "centred_alignment": _alignment(centred, known.centred),
+        "target_gain": gain / (known.lifted * known.targets).sum((-2, -1)),
+        "participation_ratio": trace**2 / norm**2,
+        "effective_dimension": ratio(positive, positive + known.ridge).sum(-1),
+        "top_eigenvalue": values[..., 0],
+        "spectral_shift": (values - known.values)[..., :modes],
+        "lazy_distance": _norm(Phi - known.kernels) / _norm(known.kernels),
+    }
+
+
+def _norm(kernels):
+    return jnp.sqrt((kernels**2).sum((-2, -1)))
+
+
+def _alignment(Phi, Y):
+    along = (Y * (Phi @ Y)).sum((-2, -1))
+    return along / (_norm(Phi) * _norm(Y.T @ Y))  # Y^T Y and Y Y^T have equal norms
+
+
+def measure_draws(
+    dt: xr.DataTree,
+    draws: Mapping[str, Mapping[str, Array]],
+    at: Callable[[dict], tuple[dict, Array]],
+    known: Reference,
+    attrs: dict,
+    *,
+    modes: int,
+    keep: bool = False,
+) -> xr.DataTree:
+    """Measure the kernels of every draw, and return the tree with the groups of `measure`.
+
+    ``draws`` has one entry for the posterior and maybe one for the prior, in this order: from the
+    name of the group in ``dt`` to arrays (chain, draw, ...), whose names are those of the other
+    entry. ``at`` takes one draw, a dict, and returns further quantities, a dict, and its kernels
+    (L, n, n); JAX traces it. ``attrs`` go to the new groups. With ``keep`` the kernels of all draws
+    are stored too, else only their means are in memory.
+    """
+    modes = min(modes, known.kernels.shape[-1])
+    total, found = _measured(as_pytree(at), known, list(draws.values()), modes, keep)
+    found = {
+        name: np.asarray(v).reshape(v.shape[0] * _AT_ONCE, *v.shape[2:])
+        for name, v in found.items()
+    }
+
+    tree, start = dt.copy(), 0
+    mean = {"prior_mean": known.kernels}
+    for source, target, kernels in zip(draws, (_GROUP, _PRIOR), np.asarray(total), strict=False):
+        sampled = dt[source].to_dataset()
+        lead = tuple(sampled.sizes[axis] for axis in _SAMPLE)
+        end = start + lead[0] * lead[1]
+        mean["posterior" if target == _GROUP else "prior"] = kernels / (end - start)
+        arrays = {
+            name: (_SAMPLE + _AXES.get(name, ("layer",)), v[start:end].reshape(*lead, *v.shape[1:]))
+            for name, v in found.items()
+        }
+        dataset = _counted(xr.Dataset(arrays, attrs={"sample_dims": list(_SAMPLE)} | attrs))
+        tree[target] = xr.DataTree(dataset.assign_coords({d: sampled[d] for d in _SAMPLE}))
+        start = end
+
+    arrays = {name: (_KERNEL, np.asarray(v)) for name, v in mean.items()}
+    arrays["targets"] = (("point", "output"), np.asarray(known.targets))
+    tree["feature_kernels"] = xr.DataTree(_counted(xr.Dataset(arrays, attrs=attrs)))
     return tree
 
 
-def _read(dt, group):
-    _checks.instance("dt", dt, xr.DataTree, _checks.TREE)
-    if not isinstance(group, str) or group not in dt.children:
-        names = ", ".join(map(repr, dt.children)) or "none"
-        more = (
-            "; fit(..., prior=1000) draws it, prior=None goes without"
-            if "prior" in str(group)
-            else ""
-        )
-        got = _checks.shown(group)
-        raise ValueError(f"the tree has no group {got}, only {names}{more}")
-    return dt[group].to_dataset()
+def _counted(dataset):
+    """Return a dataset with whole numbers as coordinates: layers from 1, all else from 0."""
+    first = {"layer": 1, "level": 1}
+    sizes = dataset.sizes.items()
+    return dataset.assign_coords({d: np.arange(s) + first.get(d, 0) for d, s in sizes})
+
+
+@partial(jax.jit, static_argnames=("modes", "keep"))
+def _measured(at, known, groups, modes, keep):
+    """Return the sum of the kernels of each group, and quantities of all draws (block, draw, ...).
+
+    All groups run through one scan, in blocks. The last draw is repeated to fill the last block,
+    with weight zero; row i of ``weight`` says to which group draw i belongs.
+    """
+    # the numbers of draws are known when the program is compiled, so all of this is NumPy
+    sizes = [np.prod(next(iter(draws.values())).shape[:2], dtype=int) for draws in groups]
+    ends = np.cumsum(sizes)
+    blocks = -(-int(ends[-1]) // _AT_ONCE)
+    there = np.minimum(np.arange(blocks * _AT_ONCE), ends[-1] - 1)
+    weight = np.eye(len(groups))[np.searchsorted(ends, there, side="right")]
+    weight[ends[-1] :] = 0.0
+
+    def flat(name):
+        arrays = [draws[name] for draws in groups]
+        joined = jnp.concatenate([a.reshape(-1, *a.shape[2:]) for a in arrays])[there]
+        return joined.reshape(blocks, _AT_ONCE, *joined.shape[1:])
+
+    def one(draw):
+        extra, Phi = at(draw)
+        found = extra | quantities(Phi, known, modes) | ({"feature_kernel": Phi} if keep else {})
+        return Phi, found
+
+    def step(total, block):
+        weight, draws = block
+        Phi, found = jax.vmap(one)(draws)
+        return total + jnp.tensordot(weight, Phi, (0, 0)), found
+
+    start = jnp.zeros((len(groups), *known.kernels.shape), known.kernels.dtype)
+    weight = jnp.asarray(weight.reshape(blocks, _AT_ONCE, -1), known.kernels.dtype)
+    return jax.lax.scan(step, start, (weight, {name: flat(name) for name in groups[0]}))
+
+
+def read_groups(dt: xr.DataTree, prior: str | None) -> dict[str, xr.Dataset]:
+    """Return the group of posterior draws and, unless ``prior`` is None, that of prior draws."""
+    found = {"posterior": read_group(dt, "posterior")}
+    if prior is not None:
+        remedy = "fit(..., prior=1000) draws it, prior=None goes without"
+        found[prior] = read_group(dt, prior, remedy=remedy)
+    return found
 
 
 def inputs_of(dt: xr.DataTree, X: ArrayLike | None) -> Array:
     """Return ``X`` (n, d), checked; if None, X in constant_data of the tree."""
-    _checks.instance("dt", dt, xr.DataTree, _checks.TREE)
-    if X is None and ("constant_data" not in dt.children or "X" not in dt["constant_data"]):
-        raise ValueError("the tree has no X in constant_data; give X=")
-    return _checks.inputs("X", dt["constant_data"]["X"].to_numpy() if X is None else X)
+    if X is None:
+        X = read_group(dt, "constant_data", "X", remedy="give X=")["X"].to_numpy()
+    return _checks.inputs("X", X)
 
 
 def targets_of(dt: xr.DataTree, Y: ArrayLike | None, n: int) -> Array:
     """Return ``Y``, checked, as (n, c); if None, y in observed_data of the tree."""
     if Y is None:
-        if "observed_data" not in dt.children or "y" not in dt["observed_data"]:
-            raise ValueError("the tree has no y in observed_data; give Y=")
-        Y = dt["observed_data"]["y"].transpose("point", ...).to_numpy()
+        Y = read_group(dt, "observed_data", "y", remedy="give Y=")["y"]
+        Y = Y.transpose("point", ...).to_numpy()
     return _checks.targets("Y", Y, n).reshape(n, -1)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether chains are judged rightly."""
+"""Chains that have converged pass, and others do not."""
 
 import arviz as az
 import numpy as np
@@ -53,7 +53,7 @@ def test_diagnose_never_raises():
     assert not feature.diagnose(chains(f=rng.standard_normal((1, 2)))).passed
 
 
-def test_exact_draws_are_not_judged_as_chains(tmp_path):
+def test_exact_draws_are_not_checked_as_chains(tmp_path):
     """One chain, spread evenly: nothing to compare, and nothing that could fail."""
     post = exact(DeepLinear((3, 4), ridge=0.15), X, Y[:, 0])
     dt = io.label(posterior=post.draws(200, seed=1))

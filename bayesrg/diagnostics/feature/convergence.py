@@ -11,11 +11,13 @@ import numpy as np
 import xarray as xr
 
 from ... import _checks
+from ...io.labels import read_group
 
 R_HAT = 1.01  # largest R-hat that passes
 SPREAD = 4.0  # largest deviation from the layer identity that passes, in standard errors
 _UNIT = re.compile(r"(^|_)unit(_bis)?$")
 _SAMPLE = ("chain", "draw")
+_GROUPS = ("posterior", "feature_learning")
 _SYMMETRY = (
     "the posterior of weights is invariant under rotations of the units of every hidden layer, so "
     "that their R-hat does not measure convergence"
@@ -44,8 +46,10 @@ def layer_identity(dt: xr.DataTree, *, group: str = "feature_learning") -> xr.Da
 
     .. math:: E[\|z_l\|^2|Y] - N_lN_{l-1} = E[\|B_l\|^2|Y] - N_ld_l = E[\Delta(Q)|Y]
 
-    holds for the standardised weights z_l of every layer and for the Bartlett factors B_l of the
-    order parameter, at any widths and noise. Draws that violate it have not converged.
+    Every side is what the data change in the mean of a square. z_l are the standardised weights of
+    layer l; B_l is its Bartlett factor in the order parameter Q, with d_l rows. The drive
+    :math:`\Delta(Q)` is twice the derivative of log p(Y|cQ) with respect to log c, at c = 1. The
+    identity holds at any widths and noise. Draws that violate it have not converged.
 
     Parameters
     ----------
@@ -66,18 +70,11 @@ def layer_identity(dt: xr.DataTree, *, group: str = "feature_learning") -> xr.Da
     ValueError
         For a missing group or variable.
     """
-    _checks.instance("dt", dt, xr.DataTree, _checks.TREE)
-    _checks.instance("group", group, str, "the name of a group")
-    if group not in dt.children or not {"layer_excess", "drive"} <= set(dt[group].data_vars):
-        names = ", ".join(map(repr, dt.children)) or "none"
-        raise ValueError(
-            f"the tree has no group {group!r} with layer_excess and drive, only {names}; make it "
-            "with measure_deep_linear"
-        )
-    draws = dt[group].to_dataset()[["layer_excess", "drive"]]
+    names = ["layer_excess", "drive"]
+    draws = read_group(dt, group, *names, remedy="make it with measure_deep_linear")[names]
     draws = draws.assign(gap=draws["layer_excess"] - draws["drive"])
     mean, error = draws.mean(_SAMPLE), mcse(draws)
-    z = xr.where(error["gap"] > 0, mean["gap"] / error["gap"].where(error["gap"] > 0, 1.0), np.nan)
+    z = mean["gap"] / error["gap"].where(error["gap"] > 0)
     found = {
         "excess": mean["layer_excess"],
         "mcse": error["layer_excess"],
@@ -90,11 +87,7 @@ def layer_identity(dt: xr.DataTree, *, group: str = "feature_learning") -> xr.Da
 
 
 def diagnose(
-    dt: xr.DataTree,
-    *,
-    var_names: Sequence[str] | None = None,
-    allow_weights: bool = False,
-    groups: Sequence[str] = ("posterior", "feature_learning"),
+    dt: xr.DataTree, *, var_names: Sequence[str] | None = None, allow_weights: bool = False
 ) -> Diagnosis:
     """Check the convergence of chains of a network, and return a `Diagnosis`.
 
@@ -103,14 +96,14 @@ def diagnose(
     Parameters
     ----------
     dt : DataTree
-        With draws in its ``groups``. Divergences are read from sample_stats.
+        With draws in the groups posterior and feature_learning, or in one of them. Divergences are
+        read from sample_stats.
     var_names : sequence of str, optional
         Variables to check. By default all except weights (variables with an axis of units) and
         whole kernels (their traces and gains are checked instead).
     allow_weights : bool
         Put weights that ``var_names`` names into the table, with a warning. They do not change
         the result.
-    groups : sequence of str, groups to read; those that are missing are skipped
 
     Returns
     -------
@@ -132,40 +125,35 @@ def diagnose(
         for name in _checks.sequence("var_names", var_names, "names of variables"):
             _checks.instance("an entry of var_names", name, str, "the name of a variable")
 
-    found, reasons, certain = {}, [], set()
-    for group in groups:
-        if group in dt.children:
-            if dt[group].attrs.get("exact", False):
-                certain |= set(dt[group].data_vars) - set(found)
-            for name, variable in dt[group].data_vars.items():
-                if set(_SAMPLE) <= set(variable.dims) and variable.dtype.kind in "fiu":
-                    found.setdefault(name, variable)
+    found, exact, reasons = {}, set(), []
+    for group in _GROUPS:
+        for name, variable in dt[group].data_vars.items() if group in dt.children else ():
+            sampled = set(_SAMPLE) <= set(variable.dims) and variable.dtype.kind in "fiu"
+            if sampled and name not in found:
+                found[name] = variable
+                exact |= {name} if dt[group].attrs.get("exact", False) else set()
+    weights = [name for name, v in found.items() if any(_UNIT.search(str(axis)) for axis in v.dims)]
     if var_names is None:
-        chosen = [
-            name
-            for name, variable in found.items()
-            if not _weights(variable) and "point_bis" not in variable.dims
+        var_names = [
+            name for name, v in found.items() if name not in weights and "point_bis" not in v.dims
         ]
-    else:
-        chosen = [name for name in var_names if name in found]
-        reasons += [f"{name}: no such variable" for name in var_names if name not in found]
+    reasons += [f"{name}: no such variable" for name in var_names if name not in found]
+    chosen = [name for name in var_names if name in found]
 
-    weights = [name for name in chosen if _weights(found[name])]
-    if weights and allow_weights:
-        warnings.warn(f"{', '.join(weights)}: {_SYMMETRY}", stacklevel=2)
-    elif weights:
+    asked = [name for name in chosen if name in weights]
+    if asked and allow_weights:
+        warnings.warn(f"{', '.join(asked)}: {_SYMMETRY}", stacklevel=2)
+    elif asked:
         reasons.append(
-            f"{', '.join(weights)} refused: {_SYMMETRY}; check f, Q and feature_learning, or give "
+            f"{', '.join(asked)} left out: {_SYMMETRY}; check f, Q and feature_learning, or give "
             "allow_weights=True"
         )
         chosen = [name for name in chosen if name not in weights]
 
-    rows = {
-        name: (np.nan, np.nan, 0, "exact")
-        if name in certain
-        else _row(found[name], name in weights)
-        for name in chosen
-    }
+    nothing = (np.nan, np.nan, 0, "exact")
+    rows = {name: nothing if name in exact else _row(found[name]) for name in chosen}
+    for name in asked if allow_weights else ():
+        rows[name] = (*rows[name][:3], "weights")
     for name, (r_hat, ess, constant, status) in rows.items():
         if status == "failed":
             reasons.append(f"{name}: R-hat {r_hat:.3f} exceeds {R_HAT} (ESS {ess:.0f})")
@@ -175,36 +163,29 @@ def diagnose(
                 "sampler does not move, or the model fixes this variable: then leave it out of "
                 "var_names"
             )
-    reasons += _divergences(dt) + _identity(dt, groups)
-    judged = any(row[-1] in ("passed", "exact") for row in rows.values())
-    if not judged:
+    reasons += _divergences(dt) + _identity(dt)
+    if not any(row[-1] in ("passed", "exact") for row in rows.values()):
         reasons.append("nothing to check: no variable with axes chain and draw moves")
     return Diagnosis(not reasons, tuple(reasons), _table(rows))
 
 
 def mcse(draws: xr.Dataset) -> xr.Dataset:
     """Return Monte Carlo standard errors of the means of ``draws``; nan for infinite entries."""
-    what = "a Dataset of draws, dt[group].to_dataset()"
-    _checks.instance("draws", draws, xr.Dataset | xr.DataArray, what)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return az.mcse(draws.where(np.isfinite(draws)), method="mean")
 
 
-def _weights(variable):
-    return any(_UNIT.search(str(axis)) for axis in variable.dims)
-
-
-def _row(variable, weights):
+def _row(variable):
     """Return largest R-hat, least ESS, number of constant entries and status of one variable."""
     values = variable.transpose(*_SAMPLE, ...).to_numpy().astype(float)
     values = values.reshape(*values.shape[:2], -1)
     first = values[:1, :1]
     same = ((values == first) | (np.isnan(values) & np.isnan(first))).all((0, 1))
-    moving = xr.Dataset({"v": ((*_SAMPLE, "entry"), values[..., ~same])})
     if same.all():
-        return np.nan, np.nan, int(same.sum()), "weights" if weights else "constant"
+        return np.nan, np.nan, int(same.sum()), "constant"
 
+    moving = xr.Dataset({"v": ((*_SAMPLE, "entry"), values[..., ~same])})
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
         r_hat = np.asarray(az.rhat(moving)["v"], float)
@@ -214,8 +195,8 @@ def _row(variable, weights):
     finite = np.isfinite(moving["v"]).all(_SAMPLE) & np.isfinite(r_hat)
     r_hat = np.where(finite, r_hat, np.inf)
     status = "passed" if (r_hat <= R_HAT).all() else "failed"
-    worst, least = float(r_hat.max()), float(np.where(np.isfinite(ess), ess, 0.0).min())
-    return worst, least, int(same.sum()), "weights" if weights else status
+    least = np.where(np.isfinite(ess), ess, 0.0).min()
+    return float(r_hat.max()), float(least), int(same.sum()), status
 
 
 def _divergences(dt):
@@ -225,14 +206,13 @@ def _divergences(dt):
     return [f"{count} divergences; raise target_accept_prob"] if count else []
 
 
-def _identity(dt, groups):
-    for group in groups:
+def _identity(dt):
+    for group in _GROUPS:
         if group in dt.children and {"layer_excess", "drive"} <= set(dt[group].data_vars):
-            found = layer_identity(dt, group=group)
-            if found["spread"] > SPREAD:
+            spread = float(layer_identity(dt, group=group)["spread"])
+            if spread > SPREAD:
                 return [
-                    f"layer identity: off by {float(found['spread']):.1f} Monte Carlo errors, "
-                    f"more than {SPREAD:g}"
+                    f"layer identity: off by {spread:.1f} Monte Carlo errors, more than {SPREAD:g}"
                 ]
     return []
 
