@@ -49,7 +49,8 @@ def scale_posterior(
     ----------
     arXiv 2407.16427.
     """
-    levels = jnp.atleast_2d(ascending("levels", levels))
+    _checks.warn_32_bits("a gas of levels")
+    levels = jnp.atleast_2d(ascending("levels", _checks.finite("levels", levels, ndim=(1, 2))))
     m, n = levels.shape
     beta = _checks.nonnegative("beta", beta, ndim=0)
     shape = _checks.nonnegative("shape", shape, ndim=0)

@@ -18,11 +18,19 @@ from .statistics import sorted_levels
 class _Spacing(dist.Weibull):
     """A Weibull distribution whose density is zero, with finite derivatives, below zero."""
 
-    @validate_sample
+    def sample(
+        self, key: Array | int, sample_shape: tuple[int, ...] = ()
+    ) -> Float[Array, "*shape"]:
+        """Draw spacings, ``sample_shape + batch_shape``."""
+        return super().sample(_checks.random_key(key), sample_shape)
+
     def log_prob(self, value: ArrayLike) -> Float[Array, "*batch"]:
         """Return the log density of spacings ``value`` (...); minus infinity unless positive."""
-        value = jnp.asarray(_checks.numbers("spacings", value))
-        inside = value > 0
+        return self._checked(_checks.finite("spacings", value))
+
+    @validate_sample
+    def _checked(self, value):
+        inside = (value > 0) & (value < jnp.inf)
         found = super().log_prob(jnp.where(inside, value, 1.0))
         return jnp.where(inside, found, -jnp.inf)
 
