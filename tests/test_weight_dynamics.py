@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Matrices that move under noise, against closed forms and dense simulation."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import stats
+from scipy.optimize import approx_fprime, root
 
 from bayesrg import dynamics
 
@@ -116,7 +118,9 @@ def test_drift_of_singular_values_of_a_matrix_of_noise():
 STATIONARY = np.array([-3.26, -2.14, -1.24, -0.42, 0.42, 1.24, 2.14, 3.26])  # mean levels, n = 8
 
 
-@pytest.mark.parametrize("method", ["exact", "euler", "implicit"])
+@pytest.mark.parametrize(
+    "method", ["exact", "euler", pytest.param("implicit", marks=pytest.mark.slow)]
+)
 def test_dyson_settles_to_the_coulomb_gas(method):
     options = {
         "exact": dict(rate=1.0),
@@ -133,6 +137,35 @@ def test_dyson_settles_to_the_coulomb_gas(method):
     assert (abs(x.mean(0) - STATIONARY) < 4 * error + 0.06).all()
     squares = (x**2).sum(-1)
     assert abs(squares.mean() - 36) < 4 * squares.std() / np.sqrt(600) + 0.36
+
+
+@pytest.mark.parametrize("beta", [2.0, 0.0])
+def test_a_step_of_levels_solves_its_equation(beta):
+    """Against the roots of SciPy for the noise that the equation implies, also from a near tie."""
+    x0 = np.array([-1.0, -1.0 + 1e-9, 0.5])
+    rule = dynamics.dyson(0.7, dt=0.1, slope=lambda x: x**3, beta=beta, method="implicit")
+
+    def step(x0):
+        return dynamics.run(rule, x0, 1, 4).last.x
+
+    z = np.asarray(step(x0))
+    assert (np.diff(z) > 0).all()
+    kick = (
+        np.sqrt(0.2)
+        * 0.7
+        * np.asarray(jax.random.normal(jax.random.fold_in(jax.random.key(4), 0), (3,)))
+    )
+
+    def equation(z):
+        gaps = z[:, None] - z + np.diag(np.full(3, np.inf))
+        return z + 0.1 * z**3 - 0.1 * beta * 0.49 * (1 / gaps).sum(1) - x0 - kick
+
+    if beta:
+        np.testing.assert_allclose(equation(z), 0.0, atol=1e-9)
+        slope = np.asarray(jax.jacrev(step)(x0))
+        np.testing.assert_allclose(slope @ approx_fprime(z, equation, 1e-7).T, np.eye(3), atol=1e-4)
+    else:  # the levels do not see each other, and are sorted afterwards
+        np.testing.assert_allclose(np.sort(root(equation, x0).x), z, atol=1e-9)
 
 
 def test_why_levels_are_not_moved_by_explicit_steps():
@@ -239,6 +272,25 @@ def test_a_boltzmann_machine_that_cannot_be_normalised_says_so():
                 dynamics.dyson(1.0, dt=0.1, rate=1.0, method="implicit"), np.ones(3), 2, 0
             ),
             "strictly ascending",
+        ),
+        (lambda: dynamics.dyson(1.0, dt=0.1, slope=jnp.sin, loc=1.0), "put it into slope"),
+        (
+            lambda: dynamics.dyson(1.0, dt=0.1, rate=1.0, beta=1e-3, method="implicit"),
+            "0 or at least 0.01",
+        ),
+        (
+            lambda: dynamics.run(dynamics.dyson(1.0, dt=0.1, slope=jnp.sum), np.eye(2), 2, 0),
+            "slope must return one number per level",
+        ),
+        (
+            lambda: dynamics.run(teacher(0.1, 4).algorithm, np.eye(3), 2, 0),
+            r"x0 has shape \(3, 3\); give \(2, 2\), that of the teacher",
+        ),
+        (
+            lambda: dynamics.run(
+                dynamics.sgld(lambda x, key: x, learning_rate=0.1), np.ones(2), 2, 0
+            ),
+            "gradient must return a pair",
         ),
     ],
 )

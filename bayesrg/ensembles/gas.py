@@ -57,7 +57,7 @@ class Gas(dist.Distribution):
         return _log_density(self, value)
 
     def sample(
-        self, key: Array, sample_shape: tuple[int, ...] = ()
+        self, key: Array | int, sample_shape: tuple[int, ...] = ()
     ) -> Float[Array, "*shape level"]:
         """Draw ascending levels, ``sample_shape + batch_shape + (n,)``."""
         return _draw(self, _checks.random_key(key), tuple(sample_shape) + self.batch_shape)

@@ -99,7 +99,7 @@ class IndependentSpectra(dist.Distribution):
         """
         return self.law.log_prob(value)
 
-    def sample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> Float[Array, "..."]:
+    def sample(self, key: Array | int, sample_shape: tuple[int, ...] = ()) -> Float[Array, "..."]:
         """Draw m spectra, ``sample_shape + (m, n)``."""
         return self.law.sample(key, (*sample_shape, self.event_shape[0]))
 
