@@ -164,10 +164,12 @@ def _of_layer(name, W, kind, dims, drop_zero):
         levels, edge, zero = *_symmetric(name, W), 0
     else:
         levels = np.linalg.svd(W.astype(float), compute_uv=False)
-        edge = W.std((-2, -1), dtype=float) * (np.sqrt(rows) + np.sqrt(columns))
+        with np.errstate(over="ignore"):
+            edge = W.std((-2, -1), dtype=float) * (np.sqrt(rows) + np.sqrt(columns))
         zero = levels <= max(rows, columns) * np.finfo(W.dtype).eps * levels[..., :1]
         if kind == "gram":
-            levels, edge = levels**2, edge**2
+            with np.errstate(over="ignore"):
+                levels, edge = levels**2, edge**2
         if not ((levels[..., 0] > 0) & np.isfinite(levels[..., 0])).all():
             raise ValueError(f"{name} has entries whose squares overflow or vanish; rescale them")
         levels = _without_zeros(name, levels, zero, drop_zero)

@@ -13,8 +13,10 @@ from ..._checks import ArrayLike
 from ...io.labels import read_group
 from .summary import effective
 
-_SAME = 1e-6  # relative difference up to which times and ratios count as equal
-_NEAR = 0.35  # relative difference of times up to which runs are compared as a control
+_SAME = 1e-6  # relative difference up to which learning rates over batch sizes are equal
+_EQUAL_TIME = 0.02  # that of times, since epochs of other batch sizes end at other times
+_NEAR_TIME = 0.25  # that of times of a control
+_RESPONSE = 0.1  # exponent of the noise below which a quantity hardly follows it
 
 
 def linear_scaling_report(runs: Sequence[Mapping], *, quantity: str = "ratio") -> xr.Dataset:
@@ -38,8 +40,11 @@ def linear_scaling_report(runs: Sequence[Mapping], *, quantity: str = "ratio") -
     Dataset
         Over ``pair``: ``first`` and ``second`` number of the runs, ``time`` of each, ``noise`` of
         each (learning rate over batch size), the two values, ``difference`` relative to their mean,
-        and ``control`` (True for different noise). Attributes: ``largest_difference`` of equal
-        pairs, ``smallest_control`` and ``verdict``.
+        ``control`` (True for different noise) and ``response``, the power of the noise by which the
+        values of a control differ; it is one half for the width of levels. Times up to 2 % apart
+        count as equal, those of a control may be 25 % apart. Attributes: ``largest_difference`` of
+        equal pairs, ``smallest_control``, ``smallest_response`` and ``verdict``, which confirms the
+        rule only if all controls differ, by a response of 0.1 or more.
 
     Raises
     ------
@@ -65,32 +70,24 @@ def linear_scaling_report(runs: Sequence[Mapping], *, quantity: str = "ratio") -
 
     rows = []
     for a, b in itertools.combinations(points, 2):
-        same_time = abs(a[2] - b[2]) <= _SAME * a[2]
-        near_time = abs(a[2] - b[2]) <= _NEAR * max(a[2], b[2])
-        same_noise = abs(a[1] - b[1]) <= _SAME * a[1]
-        if a[0] != b[0] and (same_noise and same_time or not same_noise and near_time):
+        apart = abs(a[2] - b[2]) / max(a[2], b[2])
+        control = abs(a[1] - b[1]) > _SAME * a[1]
+        if a[0] != b[0] and apart <= (_NEAR_TIME if control else _EQUAL_TIME):
             size = max((abs(a[3]) + abs(b[3])) / 2, np.finfo(float).tiny)
-            difference = abs(a[3] - b[3]) / size
             rows.append(
-                (a[0], b[0], a[2], b[2], a[1], b[1], a[3], b[3], difference, not same_noise)
+                (*itertools.chain(*zip(a, b, strict=True)), abs(a[3] - b[3]) / size, control)
             )
-    names = (
-        "first",
-        "second",
-        "time",
-        "other_time",
-        "noise",
-        "other_noise",
-        "value",
-        "other_value",
-    )
-    names += ("difference", "control")
     if not rows:
         raise ValueError("no two runs share a time (learning rate times steps); record equal times")
-    found = xr.Dataset(
-        {n: ("pair", list(v)) for n, v in zip(names, zip(*rows, strict=True), strict=True)}
-    )
-    return found.assign_attrs(_verdict(found["difference"].to_numpy(), found["control"].to_numpy()))
+    names = ("first", "second", "noise", "other_noise", "time", "other_time", "value")
+    names += ("other_value", "difference", "control")
+    columns = zip(names, zip(*rows, strict=True), strict=True)
+    found = xr.Dataset({name: ("pair", list(values)) for name, values in columns})
+    with np.errstate(divide="ignore", invalid="ignore"):
+        values = np.log(abs(found["value"] / found["other_value"]))
+        found["response"] = values / np.log(found["noise"] / found["other_noise"])
+    found["response"] = found["response"].where(found["control"])
+    return found.assign_attrs(_verdict(found))
 
 
 def _checked(runs, *names):
@@ -109,22 +106,30 @@ def _checked(runs, *names):
     return found
 
 
-def _verdict(difference, control):
+def _verdict(found):
     """Return what the differences of pairs and controls say."""
-    pairs, controls = difference[~control], difference[control]
-    found = {
+    control = found["control"].to_numpy()
+    pairs, controls = (
+        found["difference"].to_numpy()[~control],
+        found["difference"].to_numpy()[control],
+    )
+    response = np.abs(found["response"].to_numpy()[control])
+    said = {
         "largest_difference": float(pairs.max()) if pairs.size else np.nan,
         "smallest_control": float(controls.min()) if controls.size else np.nan,
+        "smallest_response": float(response.min()) if controls.size else np.nan,
     }
     if not pairs.size:
         words = "no two runs have equal learning rate over batch size at equal times"
     elif not controls.size:
         words = "not confirmed: no control, that is a run with other noise at a similar time"
-    elif found["smallest_control"] > 2 * found["largest_difference"]:
+    elif (
+        said["smallest_control"] > 2 * said["largest_difference"] and (response >= _RESPONSE).all()
+    ):
         words = "runs agree at equal noise and time, and differ at other noise: as the rule says"
     else:
         words = "not confirmed: runs with other noise agree as well, so time alone may decide"
-    return found | {"verdict": words}
+    return said | {"verdict": words}
 
 
 class ScalingData(NamedTuple):
