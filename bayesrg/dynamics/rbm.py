@@ -5,7 +5,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array, random
+from jax import Array, lax, random
 from jaxtyping import Float
 
 from .. import _checks
@@ -154,12 +154,15 @@ class _Rbm(eqx.Module):
             white = random.normal(key, (n, self.batch), W.dtype)
             v = jax.scipy.linalg.solve_triangular(L.T, white).T
         else:
-            v = state.memory
-            for part in random.split(key, self.sweeps):
+
+            def sweep(v, part):
                 up, down = random.split(part)
                 h = self.s2 * v @ W.T
                 h = h + jnp.sqrt(self.s2) * random.normal(up, h.shape, W.dtype)
-                v = h @ W / self.mu2 + random.normal(down, v.shape, W.dtype) / jnp.sqrt(self.mu2)
+                noise = random.normal(down, v.shape, W.dtype) / jnp.sqrt(self.mu2)
+                return h @ W / self.mu2 + noise, None
+
+            v, _ = lax.scan(sweep, state.memory, random.split(key, self.sweeps))
         moment = v.T @ v / self.batch
         x = W + self.learning_rate * self.s2 * W @ (self.covariance - moment)
         stop = jnp.where(jnp.isfinite(L).all() & jnp.isfinite(x).all(), GO, DIVERGED)
