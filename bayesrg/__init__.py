@@ -16,6 +16,7 @@ _SUBPACKAGES = (
     "deep_linear",
     "diagnostics",
     "dynamics",
+    "ensembles",
     "gp",
     "inference",
     "io",

@@ -93,6 +93,14 @@ def npz(path, names):
             return [_member(path, archive, there[name]) for name in names]
 
 
+def npz_names(path):
+    """Return the names of the arrays in an npz file, in their order."""
+    with reading(path, "an npz file"):
+        _short_directory(path)
+        with zipfile.ZipFile(path) as archive:
+            return [info.filename.removesuffix(".npy") for info in archive.infolist()]
+
+
 def _short_directory(path):
     """Raise unless a zip archive ends with a short table of contents, as numpy writes it."""
     # The end record has 22 bytes. Bytes 12 to 15 are the size of the table, and the last two are
@@ -103,7 +111,7 @@ def _short_directory(path):
     if tail[-22:-18] != b"PK\x05\x06" or tail[-2:] != b"\0\0":
         raise ValueError(f"{path} is not an npz file, or only the start of one; fetch it again")
     if tail[-42:-38] == b"PK\x06\x07" or struct.unpack("<I", tail[-10:-6])[0] > _DIRECTORY:
-        raise ValueError(f"{path} holds too many arrays; save it with images and labels alone")
+        raise ValueError(f"{path} holds too many arrays, over a thousand; save fewer in one file")
 
 
 def _member(path, archive, info):

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Algorithms that move a position step by step, and the one function that runs them."""
 
+import warnings
 from collections.abc import Callable
 from functools import partial
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import Array, lax, random
 from jaxtyping import Float, Int, PyTree, Shaped
@@ -84,12 +86,12 @@ class Trajectory(eqx.Module):
     """
 
     step: Int[Array, " step"]
-    time: Float[Array, " step"]
+    time: Float[Array, " step"] | Float[Array, "chain step"]
     x: Shaped[Array, "step *position"] | PyTree
     observables: PyTree[Shaped[Array, " each_step"] | Shaped[Array, "each_step *_observable"]]
     last: State
-    steps: Int[Array, ""]
-    status: Int[Array, ""]
+    steps: Int[Array, ""] | Int[Array, " chain"]
+    status: Int[Array, ""] | Int[Array, " chain"]
 
 
 def run(
@@ -99,6 +101,8 @@ def run(
     key: Array | int,
     every: int = 1,
     *,
+    keep: Callable | None = None,
+    chains: int | None = None,
     allow_divergence: bool = False,
 ) -> Trajectory:
     """Run an algorithm from a position and return its trajectory.
@@ -114,18 +118,31 @@ def run(
         Step t draws from ``fold_in(key, t)``, whatever ``every`` is.
     every : int
         Number of steps between records.
+    keep : callable, optional
+        From a `State` to what is recorded in place of the position, such as the levels of a matrix.
+        It is evaluated at records alone.
+    chains : int, optional
+        Number of runs made at once. ``x0`` is shared, or its leaves have a leading axis of this
+        length. Chain i draws as a single run with ``jax.random.split(key, chains)[i]``.
     allow_divergence : bool
-        Whether to return a run that diverged, with status `DIVERGED`, instead of raising.
+        Whether to return a run that diverged, with status `DIVERGED`, instead of raising. With
+        ``chains`` the others are returned in any case, with a warning, unless all diverge.
 
     Returns
     -------
     Trajectory
+        With ``chains`` all its fields begin with an axis of chains, except ``step``.
 
     Raises
     ------
     ValueError
         If ``every`` does not divide ``steps``, or if the run diverges. Under a JAX transformation
         divergence cannot raise: look at ``status``.
+
+    Warns
+    -----
+    UserWarning
+        If some chains diverge; ``status`` says which.
     """
     steps, every = _checks.whole("steps", steps), _checks.whole("every", every)
     if steps % every:
@@ -134,12 +151,43 @@ def run(
     key = _checks.random_key(key)
     what = "an Algorithm, which dynamics.gradient_descent and others make"
     algorithm = hold(_checks.instance("algorithm", algorithm, Algorithm, what))
-    state = algorithm.open().init(position("x0", x0))
-    found = _scan(algorithm, state, key, steps, every)
-    diverged = _checks.known(found.status) and int(found.status) == DIVERGED
-    if diverged and not allow_divergence:
-        raise ValueError(_divergence(found))
+    keep = None if keep is None else hold(_checks.function("keep", keep, "a function of a State"))
+    x0 = position("x0", x0)
+    if chains is None:
+        found = _run(algorithm, algorithm.open().init(x0), key, keep, steps, every)
+    else:
+        chains = _checks.whole("chains", chains)
+        state, shared = _starts(algorithm.open(), x0, chains)
+        keys = random.split(key, chains)
+        found = _run_chains(algorithm, state, keys, keep, steps, every, shared)
+    if _checks.known(found.status):
+        _check_divergence(found, allow_divergence)
     return found
+
+
+def _starts(algorithm, x0, chains):
+    """Return the state at the start, and whether all chains share it.
+
+    An axis of the length ``chains`` may be one of the position. So each reading is tried on shapes.
+    """
+
+    def fits(x):
+        """Whether a step keeps the shapes of the state that starts at x."""
+
+        def both(x):
+            state = algorithm.init(x)
+            return state, algorithm.step(state, random.key(0))[0]
+
+        try:
+            old, new = jax.eval_shape(both, x)
+        except (TypeError, ValueError, IndexError):
+            return False
+        return jax.tree.map(jnp.shape, old) == jax.tree.map(jnp.shape, new)
+
+    leading = {jnp.shape(v)[:1] for v in jax.tree.leaves(x0)} == {(chains,)}
+    if leading and fits(jax.tree.map(lambda v: v[0], x0)):
+        return jax.vmap(algorithm.init)(x0), False
+    return algorithm.init(x0), True
 
 
 def position(name: str, tree: PyTree) -> PyTree:
@@ -147,30 +195,54 @@ def position(name: str, tree: PyTree) -> PyTree:
     return jax.tree.map(partial(_checks.finite, name), _checks.parameters(name, tree))
 
 
-def _divergence(found):
-    """Return the message of a run that diverged: where it stopped, and what it observed there."""
-    leaves = jax.tree.leaves_with_path(found.observables)
+def _check_divergence(found, allowed):
+    """Raise if a run diverged, or all chains did; warn if some did."""
+    lost = np.flatnonzero(np.atleast_1d(found.status) == DIVERGED)
+    if not lost.size or allowed:
+        return
+    first = int(lost[0])
+    chains = np.ndim(found.status) == 1
+    which = (lambda v: v[first]) if chains else (lambda v: v)
+    leaves = jax.tree.leaves_with_path(jax.tree.map(which, found.observables))
     name = partial(jax.tree_util.keystr, simple=True)
-    seen = [f"{name(path)} {float(v[-1]):.3g}" for path, v in leaves if v.ndim == 1]
-    return (
-        f"the run diverged: it stopped after {int(found.steps)} steps"
-        f"{' at ' * bool(seen)}{', '.join(seen)}; lower step_size, dt or the rate of the "
-        "optimizer; dynamics.stability_limit bounds the step size of least squares"
+    seen = ", ".join(f"{name(path)} {float(v[-1]):.3g}" for path, v in leaves if v.ndim == 1)
+    where = f"after {int(which(found.steps))} steps{' at ' * bool(seen)}{seen}"
+    advice = (
+        "lower step_size, dt or the rate of the optimizer; dynamics.stability_limit bounds the "
+        "step size of least squares"
     )
+    if not chains:
+        raise ValueError(f"the run diverged: it stopped {where}; {advice}")
+    message = f"{lost.size} of {len(found.status)} chains diverged, chain {first} {where}; {advice}"
+    if lost.size == len(found.status):
+        raise ValueError(message)
+    warnings.warn(message, stacklevel=3)
 
 
 @eqx.filter_jit
-def _scan(algorithm, state, key, steps, every):
-    algorithm = algorithm.open()
+def _run(algorithm, state, key, keep, steps, every):
+    return _scan(algorithm.open(), state, key, keep and keep.open(), steps, every)
+
+
+@eqx.filter_jit
+def _run_chains(algorithm, state, keys, keep, steps, every, shared):
+    algorithm, keep = algorithm.open(), keep and keep.open()
+
+    def one(state, key):
+        found = _scan(algorithm, state, key, keep, steps, every)
+        return eqx.tree_at(lambda f: f.step, found, None)  # the same for all chains
+
+    found = jax.vmap(one, (None if shared else 0, 0))(state, keys)
+    at = every * jnp.arange(steps // every + 1)
+    return eqx.tree_at(lambda f: f.step, found, at, is_leaf=lambda v: v is None)
+
+
+def _scan(algorithm, state, key, keep, steps, every):
+    """Return the trajectory of one run: a scan over records, each a scan over steps."""
+    recorded = (lambda state: state.x) if keep is None else keep
 
     def move(carry, t):
-        state, status, done, seen, x = carry
-
-        # each position is written into the next record; the last one written before it stays
-        def write(kept, v):
-            return lax.dynamic_update_index_in_dim(kept, v, -(-t // every), 0)
-
-        x = jax.tree.map(write, x, state.x)
+        state, status, done, seen = carry
 
         def go():
             new, info = algorithm.step(state, random.fold_in(key, t))
@@ -182,18 +254,26 @@ def _scan(algorithm, state, key, steps, every):
             return kept, halt, done + moves, info.observables
 
         # after a stop nothing changes any more
-        state, status, done, seen = lax.cond(status == GO, go, lambda: (state, status, done, seen))
-        return (state, status, done, seen, x), seen
+        state, status, done, seen = lax.cond(status == GO, go, lambda: carry)
+        return (state, status, done, seen), seen
+
+    def record(carry, start):
+        carry, seen = lax.scan(move, carry, start + jnp.arange(every))
+        return carry, (recorded(carry[0]), seen)
 
     shapes = jax.eval_shape(algorithm.step, state, key)[1].observables
     unseen = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-    records = jax.tree.map(lambda v: jnp.zeros((steps // every + 1, *v.shape), v.dtype), state.x)
     zero = jnp.zeros((), jnp.int32)
-    carry, observables = lax.scan(move, (state, zero, zero, unseen, records), jnp.arange(steps + 1))
-    last, status, done, _, x = carry
     at = every * jnp.arange(steps // every + 1)
+    carry, (x, seen) = lax.scan(record, (state, zero, zero, unseen), at[:-1])
+    (last, status, done, _), end = move(carry, jnp.asarray(steps))
+
+    x = jax.tree.map(lambda first, v: jnp.concatenate([first[None], v]), recorded(state), x)
+    seen = jax.tree.map(
+        lambda v, e: jnp.concatenate([v.reshape(steps, *e.shape), e[None]]), seen, end
+    )
     time = jnp.asarray(algorithm.dt, float) * jnp.minimum(at, done)
-    return Trajectory(at, time, x, observables, last, done, status)
+    return Trajectory(at, time, x, seen, last, done, status)
 
 
 def check_loss(loss, *given):

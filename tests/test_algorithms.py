@@ -28,6 +28,10 @@ def batch_loss(w, rows):
     return 0.5 * ((jnp.asarray(X)[rows] @ w - jnp.asarray(Y)[rows]) ** 2).sum()
 
 
+def mean_loss(w, X, y):
+    return 0.5 * ((X @ w - y) ** 2).mean()
+
+
 def pairs(key):
     return jax.random.permutation(key, 6).reshape(3, 2)
 
@@ -47,6 +51,15 @@ ALGORITHMS = {
     "optax_descent": (
         lambda s: dynamics.optax_descent(batch_loss, optax.sgd(jnp.asarray(s)), pairs),
         np.ones(2), True, 1.0,
+    ),
+    "sgld": (
+        lambda s: dynamics.sgld(
+            dynamics.minibatch(mean_loss, X, Y, batch=2), learning_rate=s, temperature=0.1
+        ),
+        np.ones(2), True, 0.01,
+    ),
+    "dyson": (
+        lambda s: dynamics.dyson(1.0, dt=s, slope=lambda x: x**3), np.diag([1.0, 2.0]), True, 0.01
     ),
 }  # fmt: skip
 
@@ -69,7 +82,8 @@ def test_an_algorithm(name):
     # a step keeps the shapes of its state
     state = rule.init(jnp.asarray(start))
     new, info = jax.eval_shape(rule.step, state, jax.random.key(0))
-    assert isinstance(info, dynamics.Info) and set(info.observables) == {"loss"}
+    seen = "spread" if name == "dyson" else "loss"
+    assert isinstance(info, dynamics.Info) and set(info.observables) == {seen}
     shapes = jax.tree.map(lambda v: (v.shape, v.dtype), (state, new))
     assert shapes[0] == shapes[1]
 
@@ -78,7 +92,7 @@ def test_an_algorithm(name):
     np.testing.assert_array_equal(fine.x, again.x)
     assert draws != np.array_equal(fine.x, other.x)
     np.testing.assert_array_equal(fine.step, np.arange(7))
-    assert fine.observables["loss"].shape == (7,)
+    assert fine.observables[seen].shape == (7,)
     np.testing.assert_array_equal(np.asarray(fine.x)[-1], fine.last.x)
     np.testing.assert_allclose(fine.time, dt * np.arange(7), rtol=1e-15)
     assert int(fine.status) == dynamics.GO and int(fine.steps) == 6
@@ -92,7 +106,7 @@ def test_an_algorithm(name):
         np.testing.assert_allclose(coarse.time, dt * np.array([0, 3, 6]), rtol=1e-15)
 
     # a run that diverges says so, and stays at its last state
-    with pytest.raises(ValueError, match=r"the run diverged: it stopped after \d steps at loss"):
+    with pytest.raises(ValueError, match=rf"the run diverged: it stopped after \d steps at {seen}"):
         dynamics.run(make(1e200), start, 6, 5)
     lost = dynamics.run(make(1e200), start, 6, 5, allow_divergence=True)
     assert int(lost.status) == dynamics.DIVERGED and int(lost.steps) < 6
@@ -116,6 +130,50 @@ def test_observables_are_any_pytree():
     sizes = {"step": 4, "position": 2, "each_step": 7, "place_axis": 2}
     assert dict(dataset.sizes) == sizes and dataset["size"].dims == ("each_step",)
     assert dataset["place"].dims == ("each_step", "place_axis")
+
+
+def test_what_is_kept_replaces_positions_and_only_records_make_it():
+    rule = dynamics.sgd(linear, X, Y, step_size=0.01, batch=2)
+    whole = dynamics.run(rule, np.ones(2), 6, 5, every=3)
+    kept = dynamics.run(rule, np.ones(2), 6, 5, every=3, keep=lambda s: {"sum": s.x.sum()})
+    np.testing.assert_allclose(kept.x["sum"], np.asarray(whole.x).sum(1), rtol=1e-14)
+    np.testing.assert_allclose(kept.last.x, whole.last.x, rtol=1e-14)
+
+
+def test_chains_are_runs_with_split_keys():
+    """From a shared start, and from one start per chain, also where both have equal lengths."""
+    rule = dynamics.sgd(linear, X, Y, step_size=0.01, batch=2)
+    starts = np.array([[1.0, 1.0], [0.5, -1.0]])
+    for x0 in (np.ones(2), starts):
+        both = dynamics.run(rule, x0, 6, 5, every=2, chains=2)
+        for i, key in enumerate(jax.random.split(jax.random.key(5), 2)):
+            one = dynamics.run(rule, x0 if x0.ndim == 1 else x0[i], 6, key, every=2)
+            alone, chain = jax.tree.map(np.asarray, (one, both))
+            np.testing.assert_array_equal(chain.step, alone.step)
+            for a, b in (
+                (chain.x, alone.x),
+                (chain.last.x, alone.last.x),
+                (chain.time, alone.time),
+            ):
+                np.testing.assert_allclose(a[i], b, rtol=1e-12)
+            np.testing.assert_allclose(chain.observables["loss"][i], alone.observables["loss"])
+
+
+def test_a_chain_that_diverges_is_named_and_the_others_are_returned():
+    def step(state, key):
+        bad = jnp.where(state.x > 9, dynamics.DIVERGED, dynamics.GO)
+        return dynamics.State(state.x * 2), dynamics.Info({"place": state.x}, bad)
+
+    rule = dynamics.Algorithm(dynamics.State, step)
+    with pytest.warns(
+        UserWarning, match="1 of 3 chains diverged, chain 1 after 1 steps at place 10"
+    ):
+        found = dynamics.run(rule, np.array([0.1, 5.0, 0.2]), 4, 0, chains=3)
+    np.testing.assert_array_equal(found.status, [0, dynamics.DIVERGED, 0])
+    np.testing.assert_allclose(found.last.x, [1.6, 10.0, 3.2])
+    np.testing.assert_array_equal(found.steps, [4, 1, 4])
+    with pytest.raises(ValueError, match="2 of 2 chains diverged"):
+        dynamics.run(rule, np.array([5.0, 6.0]), 4, 0, chains=2)
 
 
 def test_optax_without_batches_observes_what_the_loss_returns():

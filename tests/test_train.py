@@ -96,3 +96,19 @@ def test_bad_input(change, words):
         train(linear, np.zeros(3), X, y, **given)
     with pytest.raises(ValueError, match=r"apply returns shape \(30,\) for targets of shape"):
         train(linear, np.zeros(3), X, y[:, None], optimizer=optax.sgd(0.1), epochs=4, key=0)
+
+
+def test_another_loss():
+    """Logistic regression: its gradient vanishes at the maximum of the likelihood."""
+    labels = (X @ np.array([1.0, -2.0, 0.5]) + rng.logistic(size=30) > 0).astype(int)
+
+    def entropy(f, y):
+        return optax.sigmoid_binary_cross_entropy(f, y).mean()
+
+    rule = optax.sgd(1.0)
+    out = train(linear, np.zeros(3), X, labels, optimizer=rule, epochs=2000, key=0, loss=entropy)
+    slope = X.T @ (1 / (1 + np.exp(-X @ out.params)) - labels) / 30
+    np.testing.assert_allclose(slope, 0.0, atol=1e-8)
+    np.testing.assert_allclose(out.loss[0], np.log(2))
+    with pytest.raises(ValueError, match="loss"):
+        train(linear, np.zeros(3), X, y, optimizer=rule, epochs=1, key=0, loss=lambda f, y: f - y)

@@ -3,13 +3,17 @@
 
 from .core import DIVERGED, GO, REACHED, Algorithm, Info, State, Trajectory, optax_descent, run
 from .counts import step_count
+from .dyson import dyson
 from .ensemble import ensemble
 from .gradient import gradient_descent, gradient_flow
 from .landmarks import landmark_preconditioner, power_iteration
+from .langevin import minibatch, sgld
 from .linear import linear_dynamics, stability_limit
 from .losses import pgd_loss, scale_by_output_preconditioner
 from .preconditioned import dual, preconditioned, sgd
 from .preconditioner import preconditioner
+from .rbm import gaussian_rbm, lattice
+from .teacher_student import teacher_student
 
 __all__ = [
     "DIVERGED",
@@ -20,11 +24,15 @@ __all__ = [
     "State",
     "Trajectory",
     "dual",
+    "dyson",
     "ensemble",
+    "gaussian_rbm",
     "gradient_descent",
     "gradient_flow",
+    "lattice",
     "landmark_preconditioner",
     "linear_dynamics",
+    "minibatch",
     "optax_descent",
     "pgd_loss",
     "power_iteration",
@@ -33,6 +41,8 @@ __all__ = [
     "run",
     "scale_by_output_preconditioner",
     "sgd",
+    "sgld",
     "stability_limit",
     "step_count",
+    "teacher_student",
 ]

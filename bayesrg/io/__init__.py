@@ -4,5 +4,17 @@
 from .labels import flow_to_datatree, label, to_datatree
 from .runs import SaveError, open_run, save
 from .runs import claim as claim
+from .trajectory import trajectory
+from .weights import load_weights
+from .weights import tensors as tensors
 
-__all__ = ["SaveError", "flow_to_datatree", "label", "open_run", "save", "to_datatree"]
+__all__ = [
+    "SaveError",
+    "flow_to_datatree",
+    "label",
+    "load_weights",
+    "open_run",
+    "save",
+    "to_datatree",
+    "trajectory",
+]

@@ -45,8 +45,9 @@ def train(
     key: Array | int,
     batch: int | None = None,
     every: int | None = None,
+    loss: Callable | None = None,
 ) -> Trained:
-    """Train a network by least squares; the loss is half the mean squared error.
+    """Train a network by gradient descent on the mean loss of batches.
 
     Parameters
     ----------
@@ -69,6 +70,8 @@ def train(
         points after its last whole batch.
     every : int, optional
         Epochs between snapshots, a divisor of ``epochs``; by default only start and end are kept.
+    loss : callable, optional
+        From outputs and targets of a batch to a number; by default half the mean squared error.
 
     Returns
     -------
@@ -87,24 +90,31 @@ def train(
     batch = _checks.whole("batch", n if batch is None else batch, most=n)
     every = epochs if every is None else every
     _checks.function("apply", apply)
-    params, task = position("params", params), _Regression(apply, X, y, batch)
+    loss = half_mean_square if loss is None else _checks.function("loss", loss)
+    params, task = position("params", params), _Task(apply, loss, X, y, batch)
     found = run(optax_descent(task.loss, optimizer, task.epoch), params, epochs, key, every)
     return Trained(found.last.x, found.observables["loss"][:-1], found.x, found.step)
 
 
-class _Regression(eqx.Module):
-    """Half the mean squared error of a network on some rows, and an epoch's batches of rows."""
+def half_mean_square(f, y):
+    """Return half the mean squared difference of outputs and targets of one shape."""
+    if f.shape != y.shape:
+        raise ValueError(f"apply returns shape {f.shape} for targets of shape {y.shape}")
+    return 0.5 * ((f - y) ** 2).mean()
+
+
+class _Task(eqx.Module):
+    """The loss of a network on some rows, and an epoch's batches of rows."""
 
     apply: Callable
+    of_outputs: Callable
     X: Array
     y: Array
     batch: int = eqx.field(static=True)
 
     def loss(self, params, rows):
-        f, y = _checks.returned("apply", self.apply(params, self.X[rows])), self.y[rows]
-        if f.shape != y.shape:
-            raise ValueError(f"apply returns shape {f.shape} for targets of shape {y.shape}")
-        return 0.5 * ((f - y) ** 2).mean()
+        f = _checks.returned("apply", self.apply(params, self.X[rows]))
+        return _checks.returned("loss", self.of_outputs(f, self.y[rows]))
 
     def epoch(self, key):
         n, b = len(self.X), self.batch

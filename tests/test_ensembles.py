@@ -1,0 +1,285 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Gases of levels: normalisers, densities, draws, statistics, the width in closed form."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import integrate, stats
+
+from bayesrg import ensembles as en
+
+COULOMB = [(1.0, 1.0, 7.0898154), (0.7, 2.5, 3.7022536)]  # scale, beta, normaliser at n = 2
+
+
+@pytest.fixture(scope="module")
+def spectra():
+    """40 spectra of 20 levels, of width 0.3 around 0.5."""
+    return np.asarray(en.CoulombGas(20, 0.3, 0.5).sample(jax.random.key(0), (40,)))
+
+
+@pytest.mark.parametrize("scale, beta, value", COULOMB)
+def test_normaliser_of_the_coulomb_gas(scale, beta, value):
+    log = en.CoulombGas(2, scale, 5.0, beta).log_normaliser()
+    np.testing.assert_allclose(np.exp(log), value, rtol=1e-8)
+    plane = integrate.dblquad(
+        lambda y, x: abs(x - y) ** beta * np.exp(-(x**2 + y**2) / (2 * scale**2)), -9, 9, -9, 9
+    )
+    np.testing.assert_allclose(plane[0], value, rtol=1e-5)
+
+
+def test_normaliser_of_the_laguerre_gas():
+    """Weight x^(1/2) exp(-x / 1.6) at n = 2 and beta 1: four degrees of freedom."""
+    log = en.LaguerreGas(2, 4.0, np.sqrt(0.8)).log_normaliser()
+    np.testing.assert_allclose(np.exp(log), 6.5536, rtol=1e-10)
+
+
+@pytest.mark.parametrize("law", [en.CoulombGas(3, 0.8, 0.3, 1.7), en.LaguerreGas(3, 4.2, 0.6, 1.3)])
+def test_densities_of_three_levels_integrate_to_one(law):
+    """Importance sampling from sorted independent draws, within five standard errors."""
+    rng = np.random.default_rng(0)
+    wide = stats.norm(0.3, 1.6) if isinstance(law, en.CoulombGas) else stats.gamma(1.2, scale=2.2)
+    x = np.sort(wide.rvs((200_000, 3), random_state=rng), -1)
+    ratio = np.exp(law.log_prob(x) - wide.logpdf(x).sum(-1)) / 6
+    assert abs(ratio.mean() - 1) < 5 * ratio.std() / np.sqrt(len(x)) < 0.05
+
+
+def test_draws_are_those_of_dense_matrices():
+    """<sum x^2> = nu; mean levels of W^T W for W (7, 4); beta = 2 against Hermitian matrices."""
+    key, rng = jax.random.key(1), np.random.default_rng(1)
+    x = np.asarray(en.CoulombGas(20, 1.0).sample(key, (4000,)))
+    assert (np.diff(x) > 0).all()
+    squares = (x**2).sum(-1)
+    assert abs(squares.mean() - 210) < 4 * squares.std() / np.sqrt(4000)
+    np.testing.assert_allclose(squares.var(), 2 * 210, rtol=0.1)  # chi-squared
+
+    W = rng.normal(size=(40_000, 7, 4))
+    dense = np.linalg.eigvalsh(W.swapaxes(1, 2) @ W)
+    x = np.asarray(en.LaguerreGas(4, 7.0, 1.0).sample(key, (40_000,)))
+    np.testing.assert_allclose(x.mean(0), [1.316, 3.793, 7.852, 14.964], rtol=0.01)
+    error = np.sqrt((dense.var(0) + x.var(0)) / 40_000)
+    assert (abs(dense.mean(0) - x.mean(0)) < 4 * error).all()
+
+    real, imaginary = rng.normal(size=(2, 20_000, 3, 3))
+    H = real + 1j * imaginary
+    dense = np.linalg.eigvalsh((H + H.conj().swapaxes(1, 2)) / 2)  # diagonal variance 1
+    x = np.asarray(en.CoulombGas(3, 1.0, beta=2.0).sample(key, (20_000,)))
+    error = np.sqrt((dense.var(0) + x.var(0)) / 20_000)
+    assert (abs(dense.mean(0) - x.mean(0)) < 4 * error).all()
+
+
+def test_a_pair_has_the_wigner_surmise():
+    x = np.asarray(en.CoulombGas(2, 1.0).sample(jax.random.key(2), (400_000,)))
+    S = x[:, 1] - x[:, 0]
+    np.testing.assert_allclose(S.mean(), np.sqrt(np.pi), atol=4 * S.std() / np.sqrt(400_000))
+    np.testing.assert_allclose((S**2).mean(), 4.0, rtol=0.006)
+    np.testing.assert_allclose(x.var(), 1.5, rtol=0.006)
+    surmise = en.WignerSurmise(np.sqrt(np.pi))
+    assert stats.kstest(S[:20_000], lambda s: np.asarray(surmise.cdf(s))).pvalue > 0.01
+    np.testing.assert_allclose(surmise.variance, 4 - np.pi, rtol=1e-12)
+    one = np.where(np.random.default_rng(2).random(20_000) < 0.5, *x[:20_000].T)
+    assert stats.kstest(one, lambda v: np.asarray(en.two_level_density.cdf(v))).pvalue > 0.01
+
+
+@pytest.mark.parametrize(
+    "q, closed", [(0.0, stats.expon()), (1.0, stats.rayleigh(0, np.sqrt(2 / np.pi)))]
+)
+def test_brody_lies_between_poisson_and_the_surmise(q, closed):
+    s = np.linspace(0.1, 3.0, 7)
+    np.testing.assert_allclose(en.Brody(q).log_prob(s), closed.logpdf(s), rtol=1e-12)
+    np.testing.assert_allclose(en.Brody(np.array([0.0, 0.5, 1.5])).mean, 1.0, rtol=1e-12)
+
+
+def test_outside_the_support_densities_are_zero_and_derivatives_finite():
+    """With and without validation, under jit and grad; the parameters too."""
+    wrong = jnp.array([[1.0, 1.0, 2.0], [2.0, 1.0, 3.0], [-1.0, 1.0, 2.0], [jnp.nan, 1.0, 2.0]])
+
+    @jax.jit
+    @jax.vmap
+    def both(x):
+        def coulomb(x, scale, beta):
+            return en.CoulombGas(3, scale, beta=beta, validate_args=False).log_prob(x)
+
+        def laguerre(x, scale, beta):
+            return en.LaguerreGas(3, 4.0, scale, beta, validate_args=True).log_prob(x)
+
+        return [jax.value_and_grad(f, (0, 1, 2))(x, 1.0, 0.5) for f in (coulomb, laguerre)]
+
+    (coulomb, slopes), (laguerre, more) = both(wrong)
+    assert np.isneginf(laguerre).all() and np.isneginf(coulomb[np.array([0, 1, 3])]).all()
+    assert np.isfinite(coulomb[2])
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((slopes, more)))
+    with pytest.warns(UserWarning, match="flip them"):
+        assert np.isneginf(en.CoulombGas(3, 1.0, validate_args=False).log_prob(np.array([3, 2, 1])))
+    no_ties = en.CoulombGas(3, 1.0, beta=0.0, validate_args=False)
+    assert np.isneginf(no_ties.log_prob(np.array([1.0, 1.0, 2.0])))
+    np.testing.assert_allclose(
+        no_ties.log_prob(np.array([0.5, 1.0, 2.0])),
+        np.log(6) + stats.norm.logpdf([0.5, 1, 2]).sum(),
+    )
+
+
+def test_statistics_give_the_density_of_every_spectrum(spectra):
+    for law in (en.CoulombGas(20, 0.35, 0.4, 1.3), en.LaguerreGas(20, 22.5, 0.3, 0.7)):
+        x = spectra if isinstance(law, en.CoulombGas) else spectra - spectra.min() + 0.1
+        given = en.IndependentSpectra(law, en.gas_statistics(x))
+        each = law.log_prob(x)
+        np.testing.assert_allclose(given.log_prob(x), each.sum(), rtol=1e-11)
+        np.testing.assert_allclose(given.loo(x), each, rtol=1e-11)
+        plain = en.IndependentSpectra(law, spectra=40)
+        np.testing.assert_allclose(plain.log_prob(x), each.sum(), rtol=1e-11)
+        assert plain.sample(jax.random.key(0), (2,)).shape == (2, 40, 20)
+        with pytest.raises(ValueError, match="statistics belong to other levels"):
+            given.log_prob(x + 0.01)
+
+
+def test_width_in_closed_form(spectra):
+    """nu = 210: by hand for each kind of centre; two levels use their spacing alone."""
+    centres = {0.5: 0.5, "shared": spectra.mean(), "each": spectra.mean(-1, keepdims=True)}
+    for (loc, centre), fitted in zip(centres.items(), (0, 1, 40), strict=True):
+        found = en.scale_posterior(spectra, loc, shape=2.0, rate=3.0)
+        assert found.concentration == 2 + (210 * 40 - fitted) / 2
+        np.testing.assert_allclose(found.rate, 3 + ((spectra - centre) ** 2).sum() / 2)
+    pairs = spectra[:, 9:11]
+    found, S = en.scale_posterior(pairs), np.diff(pairs)
+    theta = stats.invgamma(40, scale=(S**2).sum() / 2)  # of 2 sigma^2, section on two levels
+    np.testing.assert_allclose(2 * found.mean, theta.mean())
+    np.testing.assert_allclose(4 * found.variance, theta.var())
+    with pytest.raises(ValueError, match="no degree of freedom"):
+        en.scale_posterior(np.ones((3, 1)) * [[1.0], [2.0], [3.0]])
+
+
+@pytest.mark.parametrize(
+    "law, parameters, support",
+    [
+        (en.semicircle, (2.0, 0.5), (-1.5, 2.5)),
+        (en.two_level_density, (0.5, 0.3), (-6.0, 6.0)),
+        (en.marchenko_pastur, (7, 4, 0.5), (0.0, 10.0)),
+        (en.marchenko_pastur, (4, 9, 0.5), (0.0, 10.0)),
+        (en.marchenko_pastur, (5, 5, 0.5), (0.0, 10.0)),
+    ],
+)
+def test_a_density_its_integral_and_its_inverse(law, parameters, support):
+    q = np.linspace(0.0, 1.0, 11)[1:-1]
+    x = np.asarray(law.ppf(q, *parameters))
+    np.testing.assert_allclose(law.cdf(x, *parameters), q, atol=1e-13)
+    slope = jax.vmap(jax.grad(lambda v: law.cdf(v, *parameters)))(x)
+    np.testing.assert_allclose(slope, law.pdf(x, *parameters), rtol=1e-9)
+    inverse = jax.vmap(jax.grad(lambda v: law.ppf(v, *parameters)))(q)
+    np.testing.assert_allclose(inverse * slope, 1.0, rtol=1e-9)
+    ends = np.asarray(law.cdf(np.array([support[0] - 0.1, support[1] + 0.1]), *parameters))
+    np.testing.assert_allclose(ends, [0.0, 1.0], atol=1e-12)
+
+
+def test_moments_of_the_densities():
+    x = np.linspace(-8, 8, 20_001)
+    pair = np.asarray(en.two_level_density.pdf(x))
+    np.testing.assert_allclose(integrate.simpson(pair * x**2, x=x), 1.5, rtol=1e-10)
+    np.testing.assert_allclose(en.two_level_density.pdf(0.0), 0.282095, atol=5e-7)
+    circle = np.asarray(en.semicircle.pdf(x, 4.0))
+    np.testing.assert_allclose(integrate.trapezoid(circle * x**2, x), 4.0, rtol=1e-4)
+    low, high = en.marchenko_pastur.edges(96, 128, 0.5)
+    np.testing.assert_allclose(
+        [low, high], 0.25 * (np.sqrt(128) + np.array([-1, 1]) * np.sqrt(96)) ** 2
+    )
+
+
+def test_largest_level_lies_inside_the_semicircle():
+    """Mean largest level over the radius at n = 10 and 50."""
+    for n, share in ((10, 0.842), (50, 0.948)):
+        x = np.asarray(en.CoulombGas(n, 1.0).sample(jax.random.key(3), (400,)))[:, -1]
+        np.testing.assert_allclose(x.mean() / np.sqrt(2 * n), share, atol=0.01)
+
+
+@pytest.mark.slow
+def test_unfolded_spacings_of_large_matrices():
+    """300 symmetric matrices (200, 200): the central 100 levels."""
+    x = np.asarray(en.CoulombGas(200, 1.0).sample(jax.random.key(4), (300,)))
+    middle = slice(50, 150)
+    for options in (dict(loc=0.0, scale=1.0), {}):
+        found = en.unfold(x, "semicircle", **options)
+        s = np.diff(np.asarray(found.levels)[:, middle])
+        np.testing.assert_allclose([s.mean(), s.var()], [1.0016, 0.2873], atol=0.006)
+        neighbours = np.corrcoef(s[:, :-1].ravel(), s[:, 1:].ravel())[0, 1]
+        np.testing.assert_allclose(neighbours, -0.273, atol=0.02)
+        s = s.ravel() / s.mean()
+        distance = stats.kstest(s, lambda v: 1 - np.exp(-np.pi * v**2 / 4)).statistic
+        assert abs(distance - 0.0082) < 3 * 0.0013
+        np.testing.assert_allclose(stats.kstest(s, "expon").statistic, 0.210, atol=0.01)
+    r = np.asarray(en.spacing_ratios(x)).mean()
+    np.testing.assert_allclose(r, 0.5302, atol=0.003)
+    polynomial = np.asarray(en.unfold(x, "polynomial", degree=9).levels)
+    s = np.diff(polynomial[:, middle])
+    np.testing.assert_allclose([s.mean(), s.var()], [1.0, 0.287], atol=0.02)
+
+
+def test_ratios_of_spacings():
+    key = jax.random.key(5)
+    r = np.asarray(en.spacing_ratios(en.CoulombGas(3, 1.0).sample(key, (60_000,))))
+    np.testing.assert_allclose(r.mean(), 4 - 2 * np.sqrt(3), atol=4 * r.std() / np.sqrt(60_000))
+    r = np.asarray(en.spacing_ratios(np.sort(np.random.default_rng(0).random((3000, 100)))))
+    np.testing.assert_allclose(r.mean(), 0.3858, atol=0.003)
+    np.testing.assert_allclose(en.spacing_ratios(np.array([4, 2, 1])), [0.5])
+
+
+def test_methods_of_unfolding(spectra):
+    ensemble = en.unfold(spectra)
+    gaps = np.diff(spectra)
+    np.testing.assert_allclose(ensemble.mean, gaps.mean(0))
+    np.testing.assert_allclose(ensemble.spacings, gaps / gaps.mean(0))
+    plain = en.unfold(spectra[:, ::-1], "none")
+    np.testing.assert_allclose(plain.levels, spectra)
+    np.testing.assert_allclose(np.mean(plain.spacings), 1.0)
+    x = 0.09 * np.asarray(en.LaguerreGas(20, 30.0, 1.0).sample(jax.random.key(0), (40,)))
+    for options in (dict(method="mp", scale=0.3), dict(method="mp-fit")):
+        found = np.asarray(en.unfold(x, shape=(30, 20), **options).levels)
+        np.testing.assert_allclose(found.mean(0), np.arange(20) + 0.5, atol=0.35)
+    with pytest.warns(UserWarning, match="degree of at most 4"):
+        en.unfold(spectra, "polynomial", degree=7)
+
+
+def test_null_is_the_law_of_white_matrices():
+    """Mean and largest level; distance of 96 x 128 from Marchenko and Pastur is .025 on average."""
+    null = np.asarray(en.marchenko_pastur_null(96, 128, 300, 0)) / 128
+    assert null.shape == (300, 96) and (np.diff(null) > 0).all()
+    np.testing.assert_allclose(null.mean(), 1.0, rtol=2e-3)
+    W = np.random.default_rng(0).normal(size=(300, 96, 128)) / np.sqrt(128)
+    dense = np.linalg.eigvalsh(W @ W.swapaxes(1, 2))
+    error = np.sqrt((null.var(0) + dense.var(0)) / 300)
+    assert (abs(null.mean(0) - dense.mean(0)) < 4.5 * error).all()
+    law = np.asarray(en.marchenko_pastur.cdf(null, 96, 128, np.sqrt(1 / 128)))
+    steps = np.arange(97) / 96
+    distance = np.maximum(law - steps[:-1], steps[1:] - law).max(-1).mean()
+    np.testing.assert_allclose(distance, 0.0251, atol=0.002)
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda: en.CoulombGas(3, -1.0), "CoulombGas scale must be positive"),
+        (lambda: en.CoulombGas(3, 1.0, beta=-0.5), "beta must be >= 0"),
+        (
+            lambda: en.LaguerreGas(3, 1.5, 1.0),
+            "needs beta > 0 and dof > n-1, got beta=1.0, dof=1.5",
+        ),
+        (lambda: en.LaguerreGas(3, 4.0, 1.0, 0.0), "needs beta > 0 and dof > n-1"),
+        (lambda: en.CoulombGas(3, 1.0).log_prob(np.ones(4)), "law of 3 levels"),
+        (lambda: en.gas_statistics(np.array([[3.0, 2.0, 1.0]])), "flip them"),
+        (lambda: en.gas_statistics(np.array([[1.0, 3.0, 2.0]])), "not sorted"),
+        (lambda: en.gas_statistics(np.array([1.0, 2.0, 2.0])), "equal levels at indices 1,2"),
+        (lambda: en.spacing_ratios(np.array([1.0, 2.0])), "at least 3 levels, got 2"),
+        (lambda: en.unfold(np.ones((4, 1))), "at least 2 entries along the level axis"),
+        (lambda: en.unfold(np.arange(5.0), "mp"), "needs shape"),
+        (lambda: en.IndependentSpectra(en.CoulombGas(3, 1.0)), "either statistics"),
+        (lambda: en.IndependentSpectra(en.CoulombGas(3, np.ones(2)), spectra=2), "batch shape"),
+        (lambda: en.semicircle.ppf(1.5, 1.0), "q must lie from 0 to 1"),
+        (lambda: en.CoulombGas(3, 1.0 + 1j), "is complex"),
+        (lambda: en.Brody(-1.0), "q must be above -1"),
+    ],
+)
+def test_bad_input_says_what_to_do(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+    statistics = en.gas_statistics(np.arange(4))
+    with pytest.raises(ValueError, match="give the law n=4"):
+        en.IndependentSpectra(en.CoulombGas(3, 1.0), statistics)

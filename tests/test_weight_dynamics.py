@@ -1,0 +1,247 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Matrices that move under noise, against closed forms and dense simulation."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+from bayesrg import dynamics
+
+
+def singular(state):
+    return jnp.linalg.svd(state.x, compute_uv=False)
+
+
+def stationary(found, records, chains, levels, key=0):
+    """Levels (chains, records, n) after burn-in; records are one burn-in apart."""
+    every = found.target.burn_in
+    run = dynamics.run(
+        found.algorithm, found.start, every * (records + 1), key, every, keep=levels, chains=chains
+    )
+    return np.asarray(run.x)[:, 2:] if records > 1 else np.asarray(run.x)[:, -1:]
+
+
+def spacing(levels):
+    """Mean distance of the first two levels, with its standard error."""
+    S = levels[..., 0] - levels[..., 1]
+    return S.mean(), S.std() / np.sqrt(S.size), S.ravel()
+
+
+def teacher(rate, batch, **given):
+    options = dict(noise=0.1, learning_rate=rate, batch=batch) | given
+    return dynamics.teacher_student(2 * jnp.eye(2), **options)
+
+
+def test_a_pair_of_levels_under_label_noise():
+    """Spacing at learning rate .1 and batch 8: theory .05808; spacings follow the surmise."""
+    found = teacher(0.1, 8)
+    theory = np.sqrt(np.pi) * found.target.sigma[0]
+    np.testing.assert_allclose(theory, 0.05808, rtol=1e-3)
+    x = stationary(found, 1, 4000, lambda s: singular(s) ** 2)
+    mean, error, S = spacing(x)
+    assert abs(mean - theory) < 3 * error + 0.02 * theory and error < 0.01 * theory
+    surmise = stats.kstest(S / S.mean(), lambda s: 1 - np.exp(-np.pi * s**2 / 4))
+    assert surmise.pvalue > 0.001
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "rate, batch, theory",
+    [
+        (0.02, 16, 0.01783),
+        (0.05, 16, 0.02845),
+        (0.1, 16, 0.04087),
+        (0.2, 16, 0.05971),
+        (0.1, 4, 0.08298),
+        (0.1, 32, 0.02882),
+        (0.1, 64, 0.02036),
+    ],
+)
+def test_spacing_within_two_per_cent(rate, batch, theory):
+    """12,000 chains: a standard error of .5 %."""
+    found = teacher(rate, batch)
+    np.testing.assert_allclose(np.sqrt(np.pi) * found.target.sigma[0], theory, rtol=1e-3)
+    mean, error, _ = spacing(stationary(found, 1, 12_000, lambda s: singular(s) ** 2))
+    assert error < 0.0055 * theory
+    assert abs(mean - theory) < 3 * error and abs(mean / theory - 1) < 0.02
+
+
+def test_noise_in_the_gradient():
+    """Slope of the spacing on the square root of learning rate times noise^2 over batch: 1.8185."""
+    found = teacher(0.1, 16, noise=0.08, noise_in="gradient")
+    theory = np.sqrt(np.pi) * found.target.sigma[0] / np.sqrt(0.1 * 0.08**2 / 16)
+    np.testing.assert_allclose(theory, 1.8185, rtol=1e-4)
+    mean, error, _ = spacing(stationary(found, 1, 4000, singular))
+    unit = np.sqrt(0.1 * 0.08**2 / 16)
+    assert abs(mean / unit - theory) < 3 * error / unit
+    steep = teacher(0.5, 16, noise=0.08, noise_in="gradient").target.sigma[0]
+    np.testing.assert_allclose(
+        np.sqrt(np.pi) * steep / np.sqrt(0.5 * 0.08**2 / 16), 2.047, rtol=1e-3
+    )
+
+
+@pytest.mark.slow
+def test_thirty_two_levels_are_a_semicircle():
+    found = dynamics.teacher_student(2 * jnp.eye(32), noise=0.02, learning_rate=0.05, batch=32)
+    x = stationary(found, 1, 180, lambda s: singular(s) ** 2)[:, 0]
+    np.testing.assert_allclose(x.mean(), 4.00006, atol=2e-4)
+    theory = found.target.sigma[0] ** 2 * 33 / 2
+    np.testing.assert_allclose(theory, 8.691e-5, rtol=2e-3)
+    np.testing.assert_allclose(x.var(), theory, rtol=0.03)
+    gaps = -np.diff(x)
+    r = (np.minimum(gaps[:, 1:], gaps[:, :-1]) / np.maximum(gaps[:, 1:], gaps[:, :-1])).mean(1)
+    assert abs(r.mean() - 0.5271) < 4 * 0.0038
+
+
+def test_drift_of_singular_values_of_a_matrix_of_noise():
+    """M = 7, N = 4, D = .3: formula and 400,000 short steps of dense matrices."""
+    D, M, h = 0.3, 7, 1e-3
+    x = np.array([15.132, 6.985, 2.937, 1.259])
+    gaps = x[:, None] - x + np.diag(np.full(4, np.inf))
+    drift = D * (M + ((x[:, None] + x) / gaps).sum(1))
+    np.testing.assert_allclose(drift, [3.713, 2.453, 1.671, 0.563], atol=1e-3)
+    W = np.zeros((M, 4))
+    W[:4] = np.diag(np.sqrt(x))
+    rng = np.random.default_rng(0)
+    steps = rng.normal(size=(200_000, M, 4)) * np.sqrt(D * h)
+    moved = np.concatenate([W + steps, W - steps])  # in pairs: the first order cancels
+    new = np.linalg.eigvalsh(moved.swapaxes(1, 2) @ moved)[:, ::-1]
+    change = (new[:200_000] + new[200_000:]) / 2 - x
+    error = change.std(0) / np.sqrt(200_000) / h
+    assert (abs(change.mean(0) / h - drift) < 4 * error + 0.02).all()
+    np.testing.assert_allclose(new.var(0) / h, 4 * D * x, rtol=0.02)
+
+
+STATIONARY = np.array([-3.26, -2.14, -1.24, -0.42, 0.42, 1.24, 2.14, 3.26])  # mean levels, n = 8
+
+
+@pytest.mark.parametrize("method", ["exact", "euler", "implicit"])
+def test_dyson_settles_to_the_coulomb_gas(method):
+    options = {
+        "exact": dict(rate=1.0),
+        "euler": dict(slope=lambda x: x),
+        "implicit": dict(rate=1.0, method="implicit"),
+    }[method]
+    start = jnp.linspace(-1.0, 1.0, 8)
+    levels = (lambda s: s.x) if method == "implicit" else lambda s: jnp.linalg.eigvalsh(s.x)
+    rule = dynamics.dyson(1.0, dt=0.02, **options)
+    x0 = start if method == "implicit" else jnp.diag(start)
+    x = np.asarray(dynamics.run(rule, x0, 160, 1, 80, keep=levels, chains=600).x)[:, -1]
+    assert (np.diff(x) > 0).all()
+    error = x.std(0) / np.sqrt(600)
+    assert (abs(x.mean(0) - STATIONARY) < 4 * error + 0.06).all()
+    squares = (x**2).sum(-1)
+    assert abs(squares.mean() - 36) < 4 * squares.std() / np.sqrt(600) + 0.36
+
+
+def test_why_levels_are_not_moved_by_explicit_steps():
+    """They cross, and sorting does not help: the mean square grows far beyond 36."""
+    rng, h = np.random.default_rng(0), 2e-3
+    x = np.tile(np.linspace(-3.0, 3.0, 8), (200, 1))
+    crossed = 0
+    for _ in range(1500):
+        gaps = x[:, :, None] - x[:, None, :]
+        gaps[:, np.arange(8), np.arange(8)] = np.inf
+        new = x + h * (-x + (1 / gaps).sum(2)) + np.sqrt(2 * h) * rng.normal(size=x.shape)
+        crossed += (np.diff(new) < 0).any(1).sum()
+        x = np.sort(new)
+    assert crossed / (1500 * 200) > 0.003 and (x**2).sum(1).mean() > 60
+
+
+def test_the_boltzmann_machine_learns_the_spectrum_of_the_lattice():
+    """Without noise levels settle at mu^2 - kappa, the smallest kappa first."""
+    K = dynamics.lattice(10, 2.0)
+    found = dynamics.gaussian_rbm(K, learning_rate=0.1, batch=16, key=0)
+    np.testing.assert_allclose(
+        found.target.levels,
+        [5, 4.618, 4.618, 3.618, 3.618, 2.382, 2.382, 1.382, 1.382, 1],
+        atol=5e-4,
+    )
+    np.testing.assert_allclose(1 / (0.1 * found.target.rate[-1]), 320)
+    few = dynamics.gaussian_rbm(K, learning_rate=0.1, batch=16, key=0, hidden=4).target.levels
+    np.testing.assert_allclose(few, [5, 4.618, 4.618, 3.618] + [0] * 6, atol=5e-4)
+    # <S> over sqrt(alpha x / B) is sqrt(2 pi) in the linear theory, but for finite steps
+    unit = np.sqrt(0.1 * found.target.levels / 16)
+    small = dynamics.gaussian_rbm(K, learning_rate=1e-6, batch=16, key=0).target.sigma
+    slope = np.sqrt(np.pi) * small / np.sqrt(1e-6 / 16 * found.target.levels)
+    np.testing.assert_allclose(slope, np.sqrt(2 * np.pi), rtol=1e-5)
+    assert (np.sqrt(np.pi) * found.target.sigma / unit > np.sqrt(2 * np.pi)).all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sweeps", [None, 3])
+def test_spacings_of_the_boltzmann_machine(sweeps):
+    """Learning rate .1, batch 16: mean levels, and slopes 5 to 15 % below sqrt(2 pi)."""
+    K = dynamics.lattice(10, 2.0)
+    found = dynamics.gaussian_rbm(K, learning_rate=0.1, batch=16, key=0, sweeps=sweeps)
+    run = dynamics.run(
+        found.algorithm, found.start, 4500, 3, 500, keep=lambda s: singular(s) ** 2, chains=60
+    )
+    x = np.asarray(run.x)[:, -2:]
+    reference = [3.84, 4.27, 4.65, 5.32, 5.67, 6.58, 6.87, 7.62, 7.84, 8.14]
+    np.testing.assert_allclose(9 - x.mean((0, 1)), reference, atol=0.1)
+    S = x[..., [1, 3, 5, 7]] - x[..., [2, 4, 6, 8]]
+    slope = S.mean((0, 1)) / np.sqrt(0.1 * found.target.levels[[1, 3, 5, 7]] / 16)
+    np.testing.assert_allclose(slope.mean(), 0.92 * np.sqrt(2 * np.pi), rtol=0.06)
+
+
+@pytest.mark.slow
+def test_mean_levels_and_slopes_at_small_noise():
+    """Learning rate over batch .002: levels within 10 %, slopes within 10 %."""
+    found = dynamics.gaussian_rbm(dynamics.lattice(10, 2.0), learning_rate=0.2, batch=100, key=0)
+    run = dynamics.run(
+        found.algorithm, found.start, 2500, 3, 500, keep=lambda s: singular(s) ** 2, chains=60
+    )
+    x = np.asarray(run.x)[:, -2:]
+    np.testing.assert_allclose(x.mean((0, 1)), found.target.levels, rtol=0.1)
+    S = x[..., [1, 3, 5, 7]] - x[..., [2, 4, 6, 8]]
+    theory = np.sqrt(np.pi) * found.target.sigma[[1, 3, 5, 7]]
+    np.testing.assert_allclose((S.mean((0, 1)) / theory).mean(), 1.0, rtol=0.1)
+
+
+def test_a_boltzmann_machine_that_cannot_be_normalised_says_so():
+    K = dynamics.lattice(6, 2.0)
+    with pytest.raises(ValueError, match="mu\\^2=9 <= largest x=.*not normalisable"):
+        dynamics.gaussian_rbm(K, learning_rate=0.1, batch=4, key=0, start_scale=3.0)
+    found = dynamics.gaussian_rbm(K, learning_rate=2.0, batch=2, key=0)
+    with pytest.raises(ValueError, match="the run diverged: it stopped after"):
+        dynamics.run(found.algorithm, found.start, 400, 1, 400)
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda: teacher(1.9, 16), "exceeds the stability limit 1.684"),
+        (
+            lambda: dynamics.teacher_student(
+                jnp.ones((2, 3)), noise=1.0, learning_rate=0.1, batch=2
+            ),
+            "square",
+        ),
+        (
+            lambda: dynamics.gaussian_rbm(-np.eye(3), learning_rate=0.1, batch=2, key=0),
+            "positive definite",
+        ),
+        (
+            lambda: dynamics.gaussian_rbm(np.eye(3) * 4, learning_rate=9.0, batch=2, key=0),
+            "stability limit",
+        ),
+        (lambda: dynamics.dyson(1.0, dt=0.1), "give rate"),
+        (lambda: dynamics.dyson(1.0, dt=0.1, rate=1.0, beta=2.0), 'use method="implicit"'),
+        (lambda: dynamics.lattice(2, 1.0), "sites must be an integer of at least 3"),
+        (
+            lambda: dynamics.run(dynamics.dyson(1.0, dt=0.1, rate=1.0), np.ones(3), 2, 0),
+            "symmetric matrix",
+        ),
+        (
+            lambda: dynamics.run(
+                dynamics.dyson(1.0, dt=0.1, rate=1.0, method="implicit"), np.ones(3), 2, 0
+            ),
+            "strictly ascending",
+        ),
+    ],
+)
+def test_bad_input_says_what_to_do(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
