@@ -88,6 +88,13 @@ def split(variable: xr.DataArray, along: str) -> dict[str, dict]:
     return parts
 
 
+def steps(values: np.ndarray, count: int, bins: int = 40) -> dict[str, np.ndarray]:
+    """Return a histogram of area len(values) / count, as a curve of steps over a filled band."""
+    heights, edges = np.histogram(values, bins=bins)
+    y = np.repeat(heights / (count * np.diff(edges)), 2)
+    return {"x": np.repeat(edges, 2)[1:-1], "y": y, "y_bottom": np.zeros_like(y), "y_top": y}
+
+
 def canvas(
     names: Sequence[str],
     by: str,
@@ -237,6 +244,13 @@ def _texts(pc, text):
 def _write(da, target, *, what, **_):
     """Write a text as axis label or title, with the function ``what`` of the backend."""
     return getattr(visuals.backend_from_object(target), what)(da.item(), target)
+
+
+def ticks(pc: PlotCollection, labels: Mapping[float, str]) -> PlotCollection:
+    """Write a text at each of some places of the horizontal axis, and return the plot."""
+    where = {"values": list(labels), "labels": list(labels.values())}
+    pc.map(visuals.set_xticks, ignore_aes="all", store_artist=False, **where)
+    return pc
 
 
 def mark(pc: PlotCollection, label: str, *, x: float | None = None, y: float | None = None):

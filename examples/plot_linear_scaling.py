@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+How noise depends on learning rate and batch size
+=================================================
+
+By the *linear scaling rule* the noise of stochastic gradient descent (SGD) depends on learning rate
+and batch size through their ratio alone. The widths of the spectra of weights show it
+(arXiv 2407.16427). Here a model infers the exponent of this ratio from 24 runs. It should be one.
+"""
+
+import itertools
+
+import arviz as az
+import jax.numpy as jnp
+import matplotlib.pyplot as plt
+import numpy as np
+import numpyro
+import xarray as xr
+
+import bayesrg as brg
+from bayesrg import dynamics
+from bayesrg.diagnostics import weights
+from bayesrg.models import noise_scaling
+
+numpyro.enable_x64()
+CHAINS, STEPS, NOISES = 200, 200, (0.02, 0.1)
+BATCHES, RATES = (2, 8, 32), (0.03, 0.06, 0.1, 0.2)
+
+
+def student(rate, batch, noise):
+    """Return SGD of a linear student with two equal levels, and its start at the teacher."""
+    teacher = 2 * jnp.eye(2)
+    return dynamics.teacher_student(teacher, noise=noise, learning_rate=rate, batch=batch)
+
+
+# %%
+# The exponent
+# ------------
+# Each run has 200 chains. The model reads half the sum of the squared spacings between two levels.
+# The amplitude of the noise is that of the labels times the size of the teacher, squared. Steps of
+# finite length overshoot, which widens spectra further; the learning rate is corrected for it.
+
+X, y = [], []
+for run, (batch, rate, noise) in enumerate(itertools.product(BATCHES, RATES, NOISES)):
+    rule, start, target = student(rate, batch, noise)
+    W = dynamics.run(rule, start, STEPS, run, every=STEPS, chains=CHAINS).x[:, -1]
+    assert target.burn_in < STEPS
+    levels = np.linalg.svd(W, compute_uv=False) ** 2
+    effective = rate / (1 - rate * (1 + 3 / batch) / 2)
+    X.append((effective / batch, (2 * noise) ** 2))
+    y.append(((levels[:, 0] - levels[:, 1]) ** 2).sum() / 2)
+X, y = np.array(X), np.array(y)
+how = {"key": 1, "draws": 800, "warmup": 500, "chains": 2, "progress": False}
+dt = brg.fit(noise_scaling.model, (X, y), spacings=float(CHAINS), **how)
+print(az.summary(dt, var_names=["exponent", "power", "between"]))
+draws = dt["posterior"].to_dataset()
+for name in ("exponent", "power"):
+    assert abs(float(draws[name].mean()) - 1) < 4 * float(draws[name].std()) < 0.15
+
+# %%
+# So widths are proportional to the square root of the noise. Theory gives the factor,
+# :math:`\sqrt2`.
+
+powers = np.log(X).mean(0)
+shift = (draws["exponent"] - 1) * powers[0] + (draws["power"] - 1) * powers[1]
+slope = np.exp((draws["intercept"] + shift) / 2) / np.sqrt(2)
+width = np.sqrt(y / CHAINS / 2)
+group = xr.Dataset(
+    {"width": ("run", width), "error": ("run", width / np.sqrt(4 * CHAINS)), "slope": slope,
+     "noise": ("run", X.prod(1)), "kind": ("run", np.repeat([f"batch {b}" for b in BATCHES], 8))}
+)  # fmt: skip
+brg.plots.plot_noise_scaling(brg.io.label(noise_scaling=group), backend="matplotlib")
+assert abs(float(slope.mean()) / np.sqrt(2) - 1) < 0.03
+
+# %%
+# Two routes to the noise
+# -----------------------
+# The strength of the noise is the variance that it adds to a weight per unit of time. It follows
+# from the stationary width, or from the changes of the weights in a few steps. If the two agree,
+# noise and drift are what the theory assumes.
+
+rule, start, _ = student(0.05, 16, 0.1)
+tree = brg.io.trajectory(dynamics.run(rule, start, 2200, key=0, chains=20), burn_in=STEPS)
+spectra = weights.spectra(tree, var_name="x", degeneracies=[2])
+summary = weights.summary(spectra, key=0)
+by_width = weights.noise_by_width(summary, learning_rate=0.05, curvature=1 + 3 / 16)
+by_variation = weights.noise_by_variation(tree["posterior"]["x"], dt=0.05)
+print(f"{by_width}\n{by_variation}\ntheory {0.05 / 16 * 0.1**2:.3g}")
+assert abs(by_width.theta / by_variation.theta - 1) < 4 * by_width.error / by_width.theta
+plt.show()
