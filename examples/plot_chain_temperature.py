@@ -52,9 +52,9 @@ def model(X, y=None):
 # %%
 # Chains
 # ------
-# Numbers are learning rates. SGD with small steps is too cold. At 2 batch / n, here 1/8, it is as hot
-# as the posterior. SGLD adds the noise of the posterior, so the noise of its batches makes it too
-# hot, unless steps are small. NUTS is right. Theory agrees; it needs the variance of the gradients
+# Numbers are learning rates. SGD with small steps is too cold. At 2 batch / n, here 1/8, it is as
+# hot as the posterior. SGLD adds the noise of the posterior; that of its batches makes it too hot,
+# unless steps are small. NUTS is right. Theory agrees; it needs the variance of the gradients
 # over samples, which is measured at the solution.
 
 residual = X @ solution.T - y

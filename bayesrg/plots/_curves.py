@@ -11,9 +11,10 @@ import xarray as xr
 from arviz import PlotCollection, rcParams, visuals
 
 from .. import _checks
-from ._matplotlib import point_entries, short_axes
+from ._matplotlib import point_entries, short_axes, slanted
 
 SAMPLE = ("chain", "draw")
+_WIDE = 60  # characters that fit below an axis
 
 # A part is one curve: a dictionary of arrays x and y, and y_bottom and y_top if it has a band.
 # Parts of a plot are a dictionary from name to part; with several panels, one of these per panel.
@@ -246,10 +247,12 @@ def _write(da, target, *, what, **_):
     return getattr(visuals.backend_from_object(target), what)(da.item(), target)
 
 
-def ticks(pc: PlotCollection, labels: Mapping[float, str]) -> PlotCollection:
+def ticks(pc: PlotCollection, labels: Mapping) -> PlotCollection:
     """Write a text at each of some places of the horizontal axis, and return the plot."""
     where = {"values": list(labels), "labels": list(labels.values())}
     pc.map(visuals.set_xticks, ignore_aes="all", store_artist=False, **where)
+    if sum(map(len, labels.values())) > _WIDE:
+        slanted(pc)
     return pc
 
 

@@ -21,7 +21,7 @@ from ._curves import (
     ticks,
 )
 
-_ROUND_OFF = 1e-12  # of the largest level
+_SMALL = 1e-3  # of the edge of the law
 _RANDOM, _INDEPENDENT = 0.5307, 0.3863  # mean ratio of spacings: random matrices, Poisson
 _BINS, _LONGEST = 25, 3.5  # of a histogram of spacings, in units of their mean
 _MANY = 8  # curves of which no legend is drawn
@@ -33,7 +33,7 @@ def plot_weight_spectrum(
     r"""Plot the levels of weight matrices against their rank, with one panel per layer.
 
     The law of Marchenko and Pastur shows what independent entries of the same standard deviation
-    would have. Levels that are zero up to rounding are not drawn.
+    would have. Levels below a thousandth of its edge are not drawn.
 
     Parameters
     ----------
@@ -50,16 +50,19 @@ def plot_weight_spectrum(
     """
     found = group_of(dt, group, "levels", "rows", "columns")
     levels = found["levels"].assign_coords(level=found["levels"]["level"] + 1)
-    levels = levels.where(levels > _ROUND_OFF * levels.max("level"))
     sheets = {}
     for layer in found["layer"].to_numpy():
         here = found.sel(layer=layer)
-        parts = split(levels.sel(layer=layer, drop=True), "level")
+        sides = int(here["rows"]), int(here["columns"])
+        spread = _spread(here)
+        least = _SMALL * float(marchenko_pastur.edges(*sides, spread)[1])
+        own = levels.sel(layer=layer, drop=True)
+        parts = split(own.where(own > least), "level")
         parts = {name or "levels": part for name, part in parts.items() if part["x"].size}
-        rank = np.arange(1, min(int(here["rows"]), int(here["columns"])) + 1)
+        rank = np.arange(1, min(sides) + 1)
         share = 1 - (rank - 0.5) / rank.size
-        white = marchenko_pastur.ppf(share, int(here["rows"]), int(here["columns"]), _spread(here))
-        law = {"x": rank, "y": np.where(white > 0, white, np.nan)}
+        white = marchenko_pastur.ppf(share, *sides, spread)
+        law = {"x": rank, "y": np.where(white > least, white, np.nan)}
         sheets[str(layer)] = parts | {"Marchenko-Pastur": law}
 
     names = list({name: None for parts in sheets.values() for name in parts})
@@ -296,7 +299,7 @@ def plot_spacing_ratios(
     if "r_null" in found:
         low, high = found["r_null"].transpose("tail", along).to_numpy()
         middle = {"x": found[along].to_numpy(), "y": (low + high) / 2}
-        parts["null, 5 to 95 %"] = middle | {"y_bottom": low, "y_top": high}
+        parts = {"null, 5 to 95 %": middle | {"y_bottom": low, "y_top": high}} | parts
     pc = curves(parts, "series", scatter=True, backend=backend, **pc_kwargs)
     mark(pc, "random matrices", y=_RANDOM)
     mark(pc, "independent levels", y=_INDEPENDENT)
