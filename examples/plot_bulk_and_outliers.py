@@ -76,7 +76,7 @@ assert abs(r.mean("seed") - 0.5307).max() < 0.06
 # --------------
 # Runs two and three have equal learning rate over batch size. At equal times (learning rate times
 # steps) their largest levels agree to 0.2 %. Run one, the control, has eight times their noise: it
-# differs by 4 %, in a quantity that has grown by 40 %. So outliers say little of the noise.
+# differs by 4 %, in a quantity that has grown by half. So outliers say little of the noise.
 
 rows = []
 for (rate, batch), run in runs.items():

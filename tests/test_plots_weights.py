@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import xarray as xr
 from plotted import drawn, marked, text_of
 
 from bayesrg import io, plots
+from bayesrg.cli import main
 from bayesrg.diagnostics.weights import report, spectra
 from bayesrg.ensembles import marchenko_pastur
 
@@ -151,3 +153,25 @@ def test_ratios_and_temperatures_stand_over_the_layers(dt):
     assert marked(pc, "posterior", "y") == 1.0
     bars = drawn(pc, "series", "error")["measured"]["y"]
     np.testing.assert_allclose(bars[[0, 1, 3, 4]], [0.4, 0.6, 1.0, 1.4])
+
+
+def test_long_names_of_layers_are_slanted(dt):
+    for names, angle in ((["a", "b"], 0.0), (["a" * 40, "b" * 40], 30.0)):
+        dt["spacing_ratios"] = dt["spacing_ratios"].to_dataset().assign_coords(layer=names)
+        figure = plots.plot_spacing_ratios(dt, backend="matplotlib").viz["figure"].item()
+        labels = figure.axes[0].get_xticklabels()
+        assert [label.get_text() for label in labels] == names
+        assert {label.get_rotation() for label in labels} == {angle}
+        plt.close(figure)
+
+
+def test_the_command_writes_two_figures(tmp_path, monkeypatch, capsys):
+    np.savez(tmp_path / "net.npz", first=FIRST, second=TRAINED)
+    argv = ["bayesrg", "weights", str(tmp_path / "net.npz"), "--out", str(tmp_path / "figures")]
+    monkeypatch.setattr("sys.argv", argv)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert not ended.value.code and "second: spacings" in capsys.readouterr().out
+    for name in ("levels", "ratios"):
+        assert (tmp_path / "figures" / f"{name}.png").stat().st_size > 10_000
+    plt.close("all")

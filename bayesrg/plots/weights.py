@@ -337,7 +337,7 @@ def plot_spectral_temperature(
     ----------
     dt, group, backend, pc_kwargs
         See `bayesrg.plots`, also for what is returned. The group has the variable temperature over
-        one axis, such as layer or chain_of, whose entries may be texts, and if known error on it,
+        one axis, such as layer or sampler, whose entries may be texts, and if known error on it,
         as `bayesrg.diagnostics.weights.spectral_temperature` returns them. If it has expected on
         the axis, for instance of ``effective_temperature``, these values are drawn as well.
 
