@@ -237,6 +237,15 @@ def whole_numbers(name, value):
     return tuple(whole(f"an entry of {name}", v) for v in value)
 
 
+def below_limit(rate, limit):
+    """Raise unless a learning rate is below the limit of stability."""
+    if not rate < limit:
+        raise ValueError(
+            f"learning rate {rate} exceeds the stability limit {limit:.4g}; lower learning_rate, "
+            "or the curvature that is given"
+        )
+
+
 def indices(name, value, size=None):
     """Return one integer, or several, as a tuple of int; with ``size`` from 0 to size - 1."""
     one = integer(value)

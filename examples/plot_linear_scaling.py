@@ -40,18 +40,19 @@ def student(rate, batch, noise):
 # The amplitude of the noise is that of the labels times the size of the teacher, squared. Steps of
 # finite length overshoot, which widens spectra further; the learning rate is corrected for it.
 
-X, y = [], []
-for run, (batch, rate, noise) in enumerate(itertools.product(BATCHES, RATES, NOISES)):
+cases = list(itertools.product(BATCHES, RATES, NOISES))
+runs = []
+for batch, rate, noise in cases:
     rule, start, target = student(rate, batch, noise)
-    W = dynamics.run(rule, start, STEPS, run, every=STEPS, chains=CHAINS).x[:, -1]
+    W = dynamics.run(rule, start, STEPS, len(runs), every=STEPS, chains=CHAINS).x[:, -1]
     assert target.burn_in < STEPS
-    levels = np.linalg.svd(W, compute_uv=False) ** 2
-    effective = rate / (1 - rate * (1 + 3 / batch) / 2)
-    X.append((effective / batch, (2 * noise) ** 2))
-    y.append(((levels[:, 0] - levels[:, 1]) ** 2).sum() / 2)
-X, y = np.array(X), np.array(y)
+    levels = np.linalg.svd(W, compute_uv=False)[:, None] ** 2
+    runs.append({"learning_rate": rate, "batch": batch, "levels": levels})
+settings = {"amplitude": [(2 * noise) ** 2 for *_, noise in cases]}
+settings["curvature"] = [1 + 3 / batch for batch, *_ in cases]
+data = weights.scaling_data(runs, alpha_correction="ou", **settings)
 how = {"key": 1, "draws": 800, "warmup": 500, "chains": 2, "progress": False}
-dt = brg.fit(noise_scaling.model, (X, y), spacings=float(CHAINS), **how)
+dt = brg.fit(noise_scaling.model, (data.X, data.y), spacings=data.spacings, **how)
 print(az.summary(dt, var_names=["exponent", "power", "between"]))
 draws = dt["posterior"].to_dataset()
 for name in ("exponent", "power"):
@@ -61,14 +62,11 @@ for name in ("exponent", "power"):
 # So widths are proportional to the square root of the noise. Theory gives the factor,
 # :math:`\sqrt2`.
 
-powers = np.log(X).mean(0)
-shift = (draws["exponent"] - 1) * powers[0] + (draws["power"] - 1) * powers[1]
-slope = np.exp((draws["intercept"] + shift) / 2) / np.sqrt(2)
-width = np.sqrt(y / CHAINS / 2)
-group = xr.Dataset(
-    {"width": ("run", width), "error": ("run", width / np.sqrt(4 * CHAINS)), "slope": slope,
-     "noise": ("run", X.prod(1)), "kind": ("run", np.repeat([f"batch {b}" for b in BATCHES], 8))}
-)  # fmt: skip
+slope = weights.scaling_slope(dt)["slope"] / np.sqrt(np.pi)
+width = np.sqrt(data.y / data.spacings / 2)
+group = xr.Dataset({"width": ("run", width), "slope": slope, "noise": ("run", data.X.prod(1))})
+group["error"] = "run", width / np.sqrt(4 * data.spacings)
+group["kind"] = "run", [f"batch {batch}" for batch, *_ in cases]
 brg.plots.plot_noise_scaling(brg.io.label(noise_scaling=group), backend="matplotlib")
 assert abs(float(slope.mean()) / np.sqrt(2) - 1) < 0.03
 

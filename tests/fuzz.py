@@ -81,7 +81,7 @@ ODD_PARAMETERS = ("None", "nan", "-inf", "a complex number", "a dict", "a genera
 ALIASES = {  # what messages call some arguments
     "value": "observations", "other": "the other", "dt": "tree", "K": "kernel", "net": "widths",
     "Y": "y", "path": "result", "data": "inputs", "quantity": "variable", "var_name": "variable",
-    "modes": "mode", "spectrum": "values",
+    "modes": "mode", "spectrum": "values", "weights": "W",
 }  # fmt: skip
 INFINITE = {
     ("ridge_equivalent", "ridge"),
@@ -258,9 +258,11 @@ def chosen(objects, which):
     """List (full name, function, its smallest problem) of the problems to try."""
     import fuzz_problems
     import fuzz_upper
+    import fuzz_weights
 
     everything = []
-    for home, problems in (fuzz_problems.LOWER | fuzz_upper.UPPER).items():
+    layers = fuzz_problems.LOWER | fuzz_weights.WEIGHTS | fuzz_upper.UPPER
+    for home, problems in layers.items():
         everything += [(f"{home}.{name}", *problem) for name, problem in problems(objects).items()]
     if "/" in which:
         part, parts = map(int, which.split("/"))

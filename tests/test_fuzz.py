@@ -43,14 +43,16 @@ RECORDS = """
 def test_every_public_name_has_a_problem():
     """Names stand in the registry as strings; those of plots are taken from the package."""
     words = set()
-    for file in ("fuzz_problems.py", "fuzz_upper.py"):
+    for file in ("fuzz_problems.py", "fuzz_weights.py", "fuzz_upper.py"):
         tree = ast.parse((HERE / file).read_text())
         words |= {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}
     for name, value in OBJECTS.items():
         home, _, last = name.partition(".")
         if inspect.ismodule(value) or home == "plots" or name in RECORDS:
             continue
-        assert last in words, f"give {name} its smallest problem in fuzz_problems or fuzz_upper"
+        assert last in words, (
+            f"give {name} its smallest problem in fuzz_problems, fuzz_weights or fuzz_upper"
+        )
     assert set(RECORDS) <= set(OBJECTS)
 
 

@@ -121,7 +121,7 @@ def test_what_cannot_be_predicted_or_sampled_says_so():
 
     dt = brg.fit(correlated, (X, y), key=0, **SMALL)
     assert dt["log_likelihood"]["y"].dims == ("chain", "draw")
-    with pytest.raises(ValueError, match="whose points depend on each other"):
+    with pytest.raises(ValueError, match="no function to predict: its points depend on each other"):
         brg.predict(dt, correlated, X[:3], key=0)
 
     def blind(X, y=None):

@@ -145,9 +145,11 @@ def test_two_routes_to_the_noise_of_training():
     table = weights.summary(weights.spectra(W[:, ::40], degeneracies=[2]), key=0)
     width = weights.noise_by_width(table, learning_rate=0.05, curvature=curvature)
     change = weights.noise_by_variation(W, dt=0.05)
-    for found in (width, change):
-        assert abs(found.theta - theory) < 4 * found.error + 0.01 * theory
-    assert abs(width.theta / change.theta - 1) < 4 * width.error / theory + 0.02
+    assert abs(width.theta - theory) < 3 * width.error < 0.09 * theory
+    # weights off the teacher add 3 v to the variance of a gradient: .5 % of it
+    theory *= 1 + 3 * 0.05 / (16 * (2 - 0.05 * curvature))
+    assert abs(change.theta - theory) < 3 * change.error < 0.01 * theory
+    assert abs(width.theta - change.theta) < 3 * np.hypot(width.error, change.error)
 
 
 def regression(n=256, N=3, s=0.5):
@@ -160,7 +162,8 @@ def regression(n=256, N=3, s=0.5):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "rate, batch, langevin", [(0.05, 16, 0), (0.125, 16, 0), (0.01, 16, 1), (0.01, 256, 1)]
+    "rate, batch, langevin",
+    [(0.05, 16, 0), (0.02, 16, 0), (0.125, 16, 0), (0.01, 16, 1), (0.01, 256, 1)],
 )
 def test_temperature_of_training(rate, batch, langevin):
     """Widths of the weights and of the block of levels follow the formula; raw levels do not."""
@@ -189,7 +192,7 @@ def test_temperature_of_training(rate, batch, langevin):
     W = np.asarray(run.x)[:, 10:]
     posterior = 4 * 2**2 * 0.25 / 256
     block = weights.spectral_temperature(W, posterior, at=best)
-    assert abs(block.theta / theory - 1) < 0.05 + 3 * block.error / theory
+    assert abs(block.theta / theory - 1) < 0.05 and block.error < 0.03 * theory
     entries = ((W - best) ** 2).mean() / (0.25 / 256)
     np.testing.assert_allclose(entries, theory, rtol=0.05)
 

@@ -12,10 +12,11 @@ from jaxtyping import Float
 
 from .. import _checks
 from .._checks import ArrayLike
+from .._fixedpoint import coupled, implicit
 from .._linalg import eigh
 from .._trajectory import DIVERGED, GO, Algorithm, Info, State
 
-_NEWTON, _HALVINGS = 60, 40
+_NEWTON, _HALVINGS = 1000, 20
 
 
 def dyson(
@@ -49,7 +50,7 @@ def dyson(
     slope : callable, optional
         :math:`V'`, from levels (n,) to (n,), for another potential. It is applied entry by entry.
     beta : ()
-        Repulsion; 1 with the method "matrix".
+        Repulsion; 1 with the method "matrix", else 0 or at least 0.01.
     method : str
         - "matrix": the position is a symmetric matrix (n, n). A quadratic potential is followed
           exactly for any ``dt``, another one by Euler steps. Levels cannot cross.
@@ -75,16 +76,20 @@ def dyson(
     ----------
     arXiv 2407.16427.
     """
-    noise = _checks.positive("noise", noise, ndim=0)
-    dt = _checks.positive("dt", dt, ndim=0)
-    loc, beta = _checks.finite("loc", loc, ndim=0), _checks.nonnegative("beta", beta, ndim=0)
     if (rate is None) == (slope is None):
         raise ValueError("give rate of a quadratic potential, or slope, the derivative of V")
+    if slope is not None and not (_checks.known(loc) and np.all(np.equal(loc, 0.0))):
+        raise ValueError("loc is the centre of a quadratic potential; put it into slope")
     if _checks.choice("method", method, ("matrix", "implicit")) == "matrix":
-        if not _checks.known(beta) or float(beta) != 1:
+        if not (_checks.known(beta) and np.all(np.equal(beta, 1.0))):
             raise ValueError(
                 f'beta is {beta}, and a real symmetric matrix has 1; use method="implicit"'
             )
+    noise = _checks.positive("noise", noise, ndim=0)
+    dt = _checks.positive("dt", dt, ndim=0)
+    loc, beta = _checks.finite("loc", loc, ndim=0), _checks.nonnegative("beta", beta, ndim=0)
+    if _checks.known(beta) and 0 < beta < 0.01:
+        raise ValueError(f"beta must be 0 or at least 0.01, got {beta}: the solver fails between")
     if rate is not None:
         rate = _checks.positive("rate", rate, ndim=0)
         potential = _Quadratic(rate, loc)
@@ -111,11 +116,20 @@ class _Motion(eqx.Module):
 
     def init(self, x0):
         matrix = not isinstance(self, _Levels)
-        if jnp.ndim(x0) != (2 if matrix else 1) or matrix and x0.shape[0] != x0.shape[1]:
+        x0 = _checks.finite("x0", x0)
+        if x0.ndim != (2 if matrix else 1) or not x0.size or x0.shape[0] != x0.shape[-1]:
             shape = "a symmetric matrix (n, n)" if matrix else "ascending levels (n,)"
             raise ValueError(f"x0 has shape {jnp.shape(x0)}; this method moves {shape}")
+        x0 = x0.astype(float)
+        found = jax.eval_shape(self.slope, x0[0] if matrix else x0)
+        if getattr(found, "shape", None) != x0.shape[:1]:
+            raise ValueError(
+                f"slope must return one number per level, shape {x0.shape[:1]}, got "
+                f"{getattr(found, 'shape', found)}"
+            )
         if matrix:
             return State(_checks.symmetric("x0", x0))
+        _checks.require_x64('dynamics.dyson with method="implicit"')
         if _checks.known(x0) and not (np.diff(np.asarray(x0)) > 0).all():
             raise ValueError(
                 "x0 must be strictly ascending levels; use jnp.sort, and part equal ones"
@@ -166,19 +180,28 @@ class _Levels(_Motion):
     def move(self, x, key):
         h, repulsion = self.dt, self.dt * self.beta * self.noise**2
         target = x + jnp.sqrt(2 * h) * self.noise * random.normal(key, x.shape, x.dtype)
-        n = len(x)
-        off = ~jnp.eye(n, dtype=bool)
+        free = self.beta == 0
+        off = ~jnp.eye(len(x), dtype=bool)
 
-        def equation(z):
+        def equation(z, args):
+            h, repulsion, target = args
             gaps = jnp.where(off, z[:, None] - z[None, :], 1.0)
             return z + h * self.slope(z) - repulsion * jnp.where(off, 1 / gaps, 0.0).sum(1) - target
 
+        args = h, repulsion, target
+
         def newton(carry):
             z, _, i = carry
-            step = jnp.linalg.solve(jax.jacfwd(equation)(z), equation(z))
-            sizes = 0.5 ** jnp.arange(_HALVINGS)
-            trial = z - sizes[:, None] * step
+            value = equation(z, args)
+            step = jnp.linalg.solve(jax.jacfwd(equation)(z, args), value)
+
+            # the sum of log gaps is self-concordant: from anywhere, a step that is shortened by
+            # its own length leads towards the root
+            length = jnp.sqrt(jnp.maximum(value @ step, 0.0) / jnp.where(free, 1.0, repulsion))
+            damped = jnp.where(free | (length < 0.25), 1.0, 1 / (1 + length))
+            trial = z - (damped * 0.5 ** jnp.arange(_HALVINGS))[:, None] * step
             ordered = (jnp.diff(trial, axis=-1) > 0).all(-1)
+            ordered |= free  # levels that do not repel may cross
             z = trial[jnp.argmax(ordered)]  # the longest step that keeps the order
             return z, jnp.abs(step).max(), i + 1
 
@@ -187,6 +210,10 @@ class _Levels(_Motion):
             eps = jnp.finfo(x.dtype).eps
             return (change > 100 * eps * (1 + jnp.abs(z).max())) & (i < _NEWTON)
 
-        start = x, jnp.asarray(jnp.inf, x.dtype), 0
+        # start where gaps are not much below those that repulsion makes in one step
+        gaps = jnp.maximum(jnp.diff(x), jnp.sqrt(repulsion) / 2)
+        apart = jnp.concatenate([jnp.zeros(1), jnp.cumsum(gaps)])
+        start = x.mean() + apart - apart.mean(), jnp.asarray(jnp.inf, x.dtype), 0
         z, _, count = lax.while_loop(unsettled, newton, start)
-        return jnp.where(count < _NEWTON, z, jnp.nan)
+        z = implicit(equation, z, args, coupled)
+        return jnp.where(count < _NEWTON, jnp.sort(z), jnp.nan)

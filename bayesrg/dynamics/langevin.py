@@ -2,6 +2,7 @@
 """Stochastic gradient descent and Langevin dynamics on any gradient."""
 
 from collections.abc import Callable
+from functools import partial
 
 import equinox as eqx
 import jax
@@ -11,7 +12,7 @@ from jaxtyping import Float
 
 from .. import _checks
 from .._checks import ArrayLike
-from .._trajectory import DIVERGED, GO, Algorithm, Info, State
+from .._trajectory import DIVERGED, GO, Algorithm, Info, State, check_loss
 from .gradient import add
 
 
@@ -46,13 +47,24 @@ def sgld(
     rate = _checks.positive("learning_rate", learning_rate, ndim=0)
     temperature = _checks.nonnegative("temperature", temperature, ndim=0)
     rule = _Langevin(gradient, rate, temperature)
-    return Algorithm(State, rule.step, rate)
+    return Algorithm(rule.init, rule.step, rate)
 
 
 class _Langevin(eqx.Module):
     gradient: Callable
     learning_rate: Float[Array, ""]
     temperature: Float[Array, ""]
+
+    def init(self, x0):
+        found = jax.eval_shape(self.gradient, x0, random.key(0))
+        pair = isinstance(found, tuple) and len(found) == 2
+        shapes = partial(jax.tree.map, jnp.shape)
+        if not pair or shapes(found[0]) != () or shapes(found[1]) != shapes(x0):
+            raise ValueError(
+                "gradient must return a pair: the loss, one number, and an array like each of the "
+                "position; dynamics.minibatch makes one that does"
+            )
+        return State(x0)
 
     def step(self, state, key):
         batch, kick = random.split(key)
@@ -100,4 +112,5 @@ class _Batch(eqx.Module):
         if self.batch < len(X):
             rows = random.randint(key, (self.batch,), 0, len(X))
             X, y = X[rows], y[rows]
+        check_loss(self.loss, x, X, y)
         return jax.value_and_grad(self.loss)(x, X, y)

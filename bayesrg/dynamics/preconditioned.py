@@ -97,6 +97,11 @@ def sgd(
 ) -> Algorithm:
     r"""Descend on batches by :math:`w \leftarrow w - \eta\,(n/b)\,J_B^T (f_w(X_B) - y_B)`.
 
+    A batch holds b different points, and the loss is half the **sum** of squares over all n. In
+    terms of half the **mean** square the learning rate is :math:`\alpha = n\eta`: give
+    ``step_size=learning_rate / n``. Batches with replacement, and a learning rate of the mean
+    loss, are those of `minibatch` and `sgld`.
+
     Parameters
     ----------
     apply : callable

@@ -5,13 +5,15 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array, random
+from jax import Array, lax, random
 from jaxtyping import Float
 
 from .. import _checks
 from .._checks import ArrayLike
 from .._trajectory import DIVERGED, GO, Algorithm, Info, State
-from .teacher_student import Simulation, Target, below_limit
+from .teacher_student import Simulation, Target
+
+_LARGEST = 1e100  # its square is still a float
 
 
 def lattice(sites: int, mass: ArrayLike) -> np.ndarray:
@@ -30,7 +32,7 @@ def lattice(sites: int, mass: ArrayLike) -> np.ndarray:
     arXiv 2309.15002.
     """
     n = _checks.whole("sites", sites, least=3)
-    mass = _checks.number("mass", mass, above=0.0)
+    mass = _checks.number("mass", mass, above=0.0, most=_LARGEST)
     neighbour = np.eye(n, k=1) + np.eye(n, k=1 - n)
     return (2 + mass**2) * np.eye(n) - neighbour - neighbour.T
 
@@ -91,6 +93,7 @@ def gaussian_rbm(
     ----------
     arXiv 2309.15002, 2407.16427.
     """
+    _checks.require_x64("dynamics.gaussian_rbm")
     K = np.asarray(_checks.symmetric("kernel", kernel))
     kappa = np.linalg.eigvalsh(K)
     if not kappa[0] > 0:
@@ -98,8 +101,8 @@ def gaussian_rbm(
     alpha = _checks.number("learning_rate", learning_rate, above=0.0)
     B, n = _checks.whole("batch", batch), len(K)
     units = n if hidden is None else _checks.whole("hidden", hidden)
-    mu2 = _checks.number("scale", scale, above=0.0) ** 2
-    s2 = _checks.number("hidden_scale", hidden_scale, above=0.0) ** 2
+    mu2 = _checks.number("scale", scale, above=0.0, most=_LARGEST) ** 2
+    s2 = _checks.number("hidden_scale", hidden_scale, above=0.0, most=_LARGEST) ** 2
     sweeps = None if sweeps is None else _checks.whole("sweeps", sweeps)
     first, chains = random.split(_checks.random_key(key))
     W = _checks.number("start_scale", start_scale, above=0.0) * random.normal(first, (units, n))
@@ -114,7 +117,7 @@ def gaussian_rbm(
     levels = np.where(learnt & (kappa < mu2), (mu2 - kappa) / s2, 0.0)
     rate = np.where(levels > 0, 2 * s2**2 * levels / kappa**2, 2 * s2 * np.abs(1 / mu2 - 1 / kappa))
     limit = float(2 / rate.max())
-    below_limit(alpha, limit)
+    _checks.below_limit(alpha, limit)
     left = np.zeros(n) if sweeps is None else (s2 * levels / mu2) ** (2 * sweeps)
     width = 2 * alpha * levels / B * (1 + left) / (1 - left) / (1 - alpha * rate / 2)
     target = Target(levels, np.sqrt(width), rate, limit, int(np.ceil(400 / alpha)))
@@ -132,6 +135,12 @@ class _Rbm(eqx.Module):
     sweeps: int | None = eqx.field(static=True)
 
     def init(self, W):
+        W = _checks.finite("x0", W, ndim=2)
+        if W.shape[1] != len(self.covariance):
+            raise ValueError(
+                f"x0 has shape {W.shape}; give weights (hidden, {len(self.covariance)})"
+            )
+        W = W.astype(float)
         if self.sweeps is None:
             return State(W)
         v = random.normal(self.chains, (self.batch, W.shape[1]), W.dtype) / jnp.sqrt(self.mu2)
@@ -145,14 +154,17 @@ class _Rbm(eqx.Module):
             white = random.normal(key, (n, self.batch), W.dtype)
             v = jax.scipy.linalg.solve_triangular(L.T, white).T
         else:
-            v = state.memory
-            for part in random.split(key, self.sweeps):
+
+            def sweep(v, part):
                 up, down = random.split(part)
                 h = self.s2 * v @ W.T
                 h = h + jnp.sqrt(self.s2) * random.normal(up, h.shape, W.dtype)
-                v = h @ W / self.mu2 + random.normal(down, v.shape, W.dtype) / jnp.sqrt(self.mu2)
+                noise = random.normal(down, v.shape, W.dtype) / jnp.sqrt(self.mu2)
+                return h @ W / self.mu2 + noise, None
+
+            v, _ = lax.scan(sweep, state.memory, random.split(key, self.sweeps))
         moment = v.T @ v / self.batch
         x = W + self.learning_rate * self.s2 * W @ (self.covariance - moment)
         stop = jnp.where(jnp.isfinite(L).all() & jnp.isfinite(x).all(), GO, DIVERGED)
-        largest = jnp.trace(self.covariance @ precision) - n  # zero where the target is reached
-        return State(x, v if self.sweeps else None), Info({"mismatch": largest}, stop)
+        mismatch = jnp.trace(self.covariance @ precision) - n  # zero where the target is reached
+        return State(x, v if self.sweeps else None), Info({"mismatch": mismatch}, stop)

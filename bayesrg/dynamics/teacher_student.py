@@ -13,6 +13,8 @@ from .. import _checks
 from .._checks import ArrayLike
 from .._trajectory import DIVERGED, GO, Algorithm, Info, State
 
+_LARGEST = 1e100  # its square is still a float
+
 
 class Target(NamedTuple):
     """What theory says of a simulation.
@@ -35,14 +37,6 @@ class Simulation(NamedTuple):
     algorithm: Algorithm
     start: Array
     target: Target
-
-
-def below_limit(rate, limit):
-    """Raise if a learning rate is not below the limit of stability."""
-    if not rate < limit:
-        raise ValueError(
-            f"learning rate {rate} exceeds the stability limit {limit:.4g}; lower learning_rate"
-        )
 
 
 def teacher_student(
@@ -89,9 +83,9 @@ def teacher_student(
     arXiv 2407.16427.
     """
     W = _checks.finite("teacher", teacher, ndim=2).astype(float)
-    if W.shape[0] != W.shape[1]:
+    if W.shape[0] != W.shape[1] or not W.size:
         raise ValueError(f"teacher has shape {W.shape}; give a square matrix")
-    s = _checks.number("noise", noise, above=0.0)
+    s = _checks.number("noise", noise, above=0.0, most=_LARGEST)
     alpha = _checks.number("learning_rate", learning_rate, above=0.0)
     B, n = _checks.whole("batch", batch), len(W)
     _checks.choice("noise_in", noise_in, ("labels", "gradient"))
@@ -100,7 +94,7 @@ def teacher_student(
     # entries relax like exp(-t); their second moments feel the curvature of a batch of inputs
     curvature = 1 + (n + 1) / B if noise_in == "labels" else 1.0
     limit = 2 / curvature
-    below_limit(alpha, limit)
+    _checks.below_limit(alpha, limit)
     v = alpha * s**2 / (B * (2 - alpha * curvature))
     if noise_in == "labels":
         levels, sigma = singular**2, 2 * singular * np.sqrt(v)
@@ -110,7 +104,7 @@ def teacher_student(
     target = Target(levels, sigma, np.ones(n), limit, burn_in)
     kind = _Labels if noise_in == "labels" else _Gradients
     rule = kind(W, jnp.asarray(s), jnp.asarray(alpha), B)
-    return Simulation(Algorithm(State, rule.step, jnp.asarray(alpha)), W, target)
+    return Simulation(Algorithm(rule.init, rule.step, jnp.asarray(alpha)), W, target)
 
 
 class _Labels(eqx.Module):
@@ -118,6 +112,10 @@ class _Labels(eqx.Module):
     noise: Float[Array, ""]
     learning_rate: Float[Array, ""]
     batch: int = eqx.field(static=True)
+
+    def init(self, W):
+        shape = self.teacher.shape
+        return State(_checks.shaped("x0", W, shape, "that of the teacher").astype(float))
 
     def step(self, state, key):
         W = state.x

@@ -104,7 +104,7 @@ class two_level_density:
     def cdf(x: ArrayLike, loc: ArrayLike = 0.0, scale: ArrayLike = 1.0) -> Float[Array, "*shape"]:
         """Return the probability of a level below x (...)."""
         x, loc, scale = _given(x=x, loc=loc, scale=scale)
-        return _two_level_cdf((x - loc) / scale)
+        return _two_level_cdf(x, loc, scale)
 
     @staticmethod
     def ppf(q: ArrayLike, loc: ArrayLike = 0.0, scale: ArrayLike = 1.0) -> Float[Array, "*shape"]:
@@ -122,7 +122,11 @@ def _two_level_pdf(x, loc, scale):
 
 
 @jax.jit
-def _two_level_cdf(u):
+def _two_level_cdf(x, loc, scale):
+    return _two_level_share((x - loc) / scale)
+
+
+def _two_level_share(u):
     bell = jnp.exp(-(u**2) / 2)
     return 0.5 + erf(u) / 2 - bell * erf(u / jnp.sqrt(2.0)) / jnp.sqrt(8.0)
 
@@ -130,7 +134,7 @@ def _two_level_cdf(u):
 @jax.jit
 def _two_level_ppf(q, loc, scale):
     return loc + scale * jnp.where(
-        q == 0, -jnp.inf, jnp.where(q == 1, jnp.inf, _inverse(_two_level_cdf, q, -40.0, 40.0))
+        q == 0, -jnp.inf, jnp.where(q == 1, jnp.inf, _inverse(_two_level_share, q, -40.0, 40.0))
     )
 
 

@@ -44,17 +44,20 @@ class Gas(dist.Distribution):
         each = orders - self.log_normaliser()
         return self.beta * found.pairs + self.log_weight(found) + found.spectra * each
 
-    @validate_sample
     def log_prob(self, value: ArrayLike) -> Float[Array, "*batch"]:
         """Return the log density of ascending levels ``value`` (..., n).
 
-        It is minus infinity for levels that are not strictly ascending, or outside the support.
-        Its derivatives are finite there.
+        It is minus infinity for levels that are not strictly ascending, outside the support, or,
+        where they are traced, not finite. Its derivatives are finite there.
         """
-        return _log_density(self, _at_levels(value, self.event_shape[0]))
+        return self._checked(_at_levels(value, self.event_shape[0]))
+
+    @validate_sample
+    def _checked(self, value):
+        return _log_density(self, value)
 
     def sample(
-        self, key: Array, sample_shape: tuple[int, ...] = ()
+        self, key: Array | int, sample_shape: tuple[int, ...] = ()
     ) -> Float[Array, "*shape level"]:
         """Draw ascending levels, ``sample_shape + batch_shape + (n,)``."""
         return _draw(self, _checks.random_key(key), tuple(sample_shape) + self.batch_shape)
@@ -62,7 +65,7 @@ class Gas(dist.Distribution):
 
 @jax.jit
 def _log_density(law, value):
-    inside = law.support(value)
+    inside = law.support(value) & jnp.isfinite(value).all(-1)
     apart = jnp.arange(1.0, value.shape[-1] + 1).astype(value.dtype)
     found = over_spectra(jnp.where(inside[..., None], value, apart), axis=-1)
     return jnp.where(inside, law.of_statistics(found), -jnp.inf)
@@ -75,16 +78,17 @@ def _draw(law, key, shape):
 
 def _at_levels(value, n):
     """Return levels as floats; raise unless there are n, warn if they descend."""
-    value = _checks.numbers("levels", value)
+    value = _checks.finite("levels", value)
     if np.shape(value)[-1:] != (n,):
         raise ValueError(
             f"levels have shape {np.shape(value)} for a law of {n} levels; give (..., {n})"
         )
-    if _checks.known(value) and n > 1 and (np.diff(np.asarray(value), axis=-1) < 0).all():
+    steps = np.diff(np.asarray(value), axis=-1) if _checks.known(value) else np.ones(1)
+    if steps.size and (steps < 0).all():
         warnings.warn(
-            "levels descend, and the density is zero; flip them: levels[..., ::-1]", stacklevel=4
+            "levels descend, and the density is zero; flip them: levels[..., ::-1]", stacklevel=3
         )
-    return jnp.asarray(value, jnp.result_type(value, float))
+    return value
 
 
 def _chi(key, degrees, shape):
@@ -144,6 +148,7 @@ class CoulombGas(Gas):
         *,
         validate_args: bool | None = None,
     ):
+        _checks.warn_32_bits("a gas of levels")
         n = _checks.whole("n", n)
         self.scale = _checks.positive("CoulombGas scale", scale)
         self.loc, self.beta = _checks.finite("loc", loc), _checks.finite("beta", beta)
@@ -164,14 +169,14 @@ class CoulombGas(Gas):
         j = jnp.arange(1, n + 1)
         gammas = gammaln(1 + j * half[..., None]) - gammaln(1 + half[..., None])
         power = n + half * n * (n - 1)
-        return n / 2 * np.log(2 * np.pi) + power * jnp.log(self.scale) + gammas.sum(-1)
+        return n / 2 * float(np.log(2 * np.pi)) + power * jnp.log(self.scale) + gammas.sum(-1)
 
     def draw(self, key: Array, shape: tuple[int, ...]) -> Array:
         n = self.event_shape[0]
         on, off = random.split(key)
         diagonal = random.normal(on, (*shape, n), self.scale.dtype)
         degrees = jnp.broadcast_to(self.beta[..., None] * jnp.arange(n - 1, 0, -1), (*shape, n - 1))
-        beside = _chi(off, degrees, (*shape, n - 1)) / np.sqrt(2)
+        beside = _chi(off, degrees, (*shape, n - 1)) / 2**0.5
         i = np.arange(n - 1)
         T = jnp.zeros((*shape, n, n), diagonal.dtype).at[..., i + 1, i].set(beside)
         T = T.at[..., np.arange(n), np.arange(n)].set(diagonal)
@@ -228,6 +233,7 @@ class LaguerreGas(Gas):
         *,
         validate_args: bool | None = None,
     ):
+        _checks.warn_32_bits("a gas of levels")
         n = _checks.whole("n", n)
         self.scale = _checks.positive("LaguerreGas scale", scale)
         self.dof, self.beta = _checks.finite("dof", dof), _checks.finite("beta", beta)
@@ -248,7 +254,7 @@ class LaguerreGas(Gas):
 
     def log_weight(self, found: GasStatistics) -> Array:
         total = found.spectra * found.levels * found.mean
-        return self._exponent * found.logs - total / (2 * self.scale**2)
+        return self._exponent * found.logs - total / self.scale / self.scale / 2
 
     def log_normaliser(self) -> Array:
         n, half, a = self.event_shape[0], self.beta / 2, self._exponent
@@ -256,7 +262,7 @@ class LaguerreGas(Gas):
         gammas = gammaln(1 + a[..., None] + j * half[..., None])
         gammas += gammaln(1 + (j + 1) * half[..., None]) - gammaln(1 + half[..., None])
         power = n * (a + 1) + half * n * (n - 1)
-        return power * jnp.log(2 * self.scale**2) + gammas.sum(-1)
+        return power * (float(np.log(2)) + 2 * jnp.log(self.scale)) + gammas.sum(-1)
 
     def draw(self, key: Array, shape: tuple[int, ...]) -> Array:
         n = self.event_shape[0]

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Posterior of the width of a gas, in closed form."""
 
+import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
 
@@ -49,24 +50,30 @@ def scale_posterior(
     ----------
     arXiv 2407.16427.
     """
-    levels = jnp.atleast_2d(ascending("levels", levels))
+    _checks.warn_32_bits("a gas of levels")
+    levels = jnp.atleast_2d(ascending("levels", _checks.finite("levels", levels, ndim=(1, 2))))
     m, n = levels.shape
     beta = _checks.nonnegative("beta", beta, ndim=0)
     shape = _checks.nonnegative("shape", shape, ndim=0)
     rate = _checks.nonnegative("rate", rate, ndim=0)
 
-    degrees = m * (n + beta * n * (n - 1) / 2)
+    fitted = {"shared": 1, "each": m}.get(loc, 0) if isinstance(loc, str) else 0
     if isinstance(loc, str):
         _checks.choice("loc", loc, ("shared", "each"))
-        axis = None if loc == "shared" else -1
-        loc = levels.mean(axis, keepdims=True)
-        degrees = degrees - loc.size
+        loc = None
     else:
         loc = _checks.finite("loc", loc, ndim=0)
+    degrees = m * (n + beta * n * (n - 1) / 2) - fitted
     if _checks.known(degrees) and not degrees > 0:
         raise ValueError(
             f"levels of shape {(m, n)} leave no degree of freedom for the width after the centres "
             'are fitted; give a known loc, or loc="shared"'
         )
-    squares = ((levels - loc) ** 2).sum()
-    return dist.InverseGamma(shape + degrees / 2, rate + squares / 2)
+    each = fitted == m and m > 1
+    return dist.InverseGamma(*_parameters(levels, loc, each, degrees, shape, rate))
+
+
+@jax.jit(static_argnames="each")
+def _parameters(levels, loc, each, degrees, shape, rate):
+    centre = levels.mean(-1 if each else None, keepdims=True) if loc is None else loc
+    return shape + degrees / 2, rate + ((levels - centre) ** 2).sum() / 2

@@ -18,13 +18,27 @@ from .statistics import sorted_levels
 class _Spacing(dist.Weibull):
     """A Weibull distribution whose density is zero, with finite derivatives, below zero."""
 
-    @validate_sample
+    def sample(
+        self, key: Array | int, sample_shape: tuple[int, ...] = ()
+    ) -> Float[Array, "*shape"]:
+        """Draw spacings, ``sample_shape + batch_shape``."""
+        return super().sample(_checks.random_key(key), sample_shape)
+
     def log_prob(self, value: ArrayLike) -> Float[Array, "*batch"]:
         """Return the log density of spacings ``value`` (...); minus infinity unless positive."""
-        value = jnp.asarray(_checks.numbers("spacings", value))
-        inside = value > 0
-        found = super().log_prob(jnp.where(inside, value, 1.0))
-        return jnp.where(inside, found, -jnp.inf)
+        return self._checked(_checks.finite("spacings", value))
+
+    @validate_sample
+    def _checked(self, value):
+        return _log_density(self.scale, self.concentration, value)
+
+
+@jax.jit
+def _log_density(scale, power, value):
+    inside = (value > 0) & (value < jnp.inf)
+    s = jnp.where(inside, value, 1.0) / scale
+    found = jnp.log(power / scale) + (power - 1) * jnp.log(s) - s**power
+    return jnp.where(inside, found, -jnp.inf)
 
 
 class WignerSurmise(_Spacing):
@@ -68,8 +82,12 @@ class Brody(_Spacing):
         q = _checks.finite("q", q)
         if _checks.known(q) and not (np.asarray(q) > -1).all():
             raise ValueError(f"q must be above -1, got {np.asarray(q).min()}; 1 is the surmise")
-        scale = jnp.exp(-gammaln((2 + q) / (1 + q)))
-        super().__init__(scale, 1 + q, validate_args=validate_args)
+        super().__init__(*_brody(q), validate_args=validate_args)
+
+
+@jax.jit
+def _brody(q):
+    return jnp.exp(-gammaln((2 + q) / (1 + q))), 1 + q
 
 
 def spacing_ratios(levels: ArrayLike) -> Float[Array, "*batch ratio"]:

@@ -7,7 +7,6 @@ import numpyro.distributions as dist
 from jax import Array
 from jaxtyping import Float
 from numpyro.distributions import constraints
-from numpyro.distributions.util import validate_sample
 
 from .. import _checks
 from .._checks import ArrayLike
@@ -65,6 +64,11 @@ class IndependentSpectra(dist.Distribution):
         if statistics is not None:
             what = "statistics of levels, from gas_statistics(levels)"
             spectra = _checks.instance("statistics", statistics, GasStatistics, what).spectra
+            if np.ndim(statistics.mean):
+                raise ValueError(
+                    f"statistics are of {np.shape(statistics.mean)} sets of spectra; give those of "
+                    "one set, made from levels (m, n)"
+                )
             if statistics.levels != n:
                 raise ValueError(
                     f"statistics are of {statistics.levels} levels per spectrum and law is of {n}; "
@@ -79,11 +83,11 @@ class IndependentSpectra(dist.Distribution):
         """Ascending levels in each row."""
         return constraints.independent(self.law.support, 1)
 
-    @validate_sample
     def log_prob(self, value: ArrayLike) -> Float[Array, ""]:
         """Return the log density of all spectra ``value`` (m, n)."""
         if self.statistics is None:
             return self.loo(value).sum(-1)
+        value = _checks.numbers("levels", value)
         if _checks.known(value) and _checks.known(self.statistics.mean):
             _check_fresh(np.asarray(value), self.statistics)
         return _log_density(self.law, self.statistics)
@@ -95,7 +99,7 @@ class IndependentSpectra(dist.Distribution):
         """
         return self.law.log_prob(value)
 
-    def sample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> Float[Array, "..."]:
+    def sample(self, key: Array | int, sample_shape: tuple[int, ...] = ()) -> Float[Array, "..."]:
         """Draw m spectra, ``sample_shape + (m, n)``."""
         return self.law.sample(key, (*sample_shape, self.event_shape[0]))
 
@@ -112,10 +116,14 @@ def _check_fresh(levels, found):
             f"levels have shape {levels.shape} and statistics are of shape "
             f"{(found.spectra, found.levels)}; make them again with gas_statistics(levels)"
         )
-    mean, spread = float(found.mean), np.abs(levels).mean()
-    tolerance = 100 * np.finfo(np.asarray(found.mean).dtype).eps * spread
-    if not abs(levels.mean() - mean) <= tolerance:
-        raise ValueError(
-            f"statistics belong to other levels: their mean is {mean:.6g}, that of the levels "
-            f"{levels.mean():.6g}; make them again with gas_statistics(levels)"
-        )
+    tolerance = 1000 * np.finfo(np.asarray(found.mean).dtype).eps
+    mean, scatter = levels.mean(), ((levels - levels.mean()) ** 2).sum()
+    for name, was, now, size in (
+        ("mean", found.mean, mean, np.abs(levels).mean()),
+        ("scatter", found.scatter, scatter, scatter + levels.size * mean**2),
+    ):
+        if not abs(now - float(was)) <= tolerance * size:
+            raise ValueError(
+                f"statistics belong to other levels: their {name} is {float(was):.6g}, that of the "
+                f"levels {now:.6g}; make them again with gas_statistics(levels)"
+            )

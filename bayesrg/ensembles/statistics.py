@@ -54,6 +54,7 @@ def gas_statistics(levels: ArrayLike) -> GasStatistics:
     ----------
     arXiv 2407.16427.
     """
+    _checks.warn_32_bits("a gas of levels")
     levels = ascending("levels", levels)
     levels = levels[None] if levels.ndim == 1 else levels
     return _summed(levels)
@@ -82,9 +83,9 @@ def over_spectra(levels, axis):
 
 
 def sorted_levels(name: str, levels: ArrayLike, least: int = 1) -> Array:
-    """Return levels (..., n) as floats; raise for fewer than ``least``, or for two equal ones."""
+    """Return levels (..., n) as floats; raise unless ``least`` or more rise, or fall, strictly."""
     levels = _checks.finite(name, levels)
-    n = levels.shape[-1] if levels.ndim else 0
+    n = levels.shape[-1] if levels.ndim and levels.size else 0
     if n < least:
         words = {
             2: "levels must have at least 2 entries along the level axis",
@@ -92,23 +93,24 @@ def sorted_levels(name: str, levels: ArrayLike, least: int = 1) -> Array:
         }
         raise ValueError(f"{words.get(least, f'{name} is empty')}, got {n}; give longer spectra")
     if _checks.known(levels):
-        equal = np.argwhere(np.diff(np.asarray(levels), axis=-1) == 0)
+        steps = np.diff(np.asarray(levels), axis=-1)
+        equal = np.argwhere(steps == 0)
         if equal.size:
             i = int(equal[0, -1])
             raise ValueError(
                 f"{name}: equal levels at indices {i},{i + 1}: spacing is zero; drop structural "
                 "zeros, or levels that were rounded"
             )
+        bent = np.argwhere(np.diff(steps > 0, axis=-1))
+        if bent.size:
+            index = [*bent[0, :-1].tolist(), int(bent[0, -1]) + 1]
+            raise ValueError(f"{name} are not sorted, see index {index}; use np.sort(levels, -1)")
     return levels
 
 
 def ascending(name: str, levels: ArrayLike) -> Array:
     """Return levels (..., n) as floats; raise unless they are strictly ascending."""
     levels = sorted_levels(name, levels)
-    steps = np.diff(np.asarray(levels), axis=-1) if _checks.known(levels) else np.ones(1)
-    if (steps < 0).all() and steps.size:
+    if _checks.known(levels) and (np.diff(np.asarray(levels), axis=-1) < 0).any():
         raise ValueError(f"{name} descend along the last axis; flip them: levels[..., ::-1]")
-    if (steps < 0).any():
-        index = np.argwhere(steps < 0)[0].tolist()
-        raise ValueError(f"{name} are not sorted, see index {index}; use np.sort(levels, -1)")
     return levels

@@ -15,6 +15,7 @@ from .._checks import ArrayLike
 from .densities import marchenko_pastur, semicircle
 from .statistics import sorted_levels
 
+_USES = {"loc": ("semicircle",), "scale": ("semicircle", "mp"), "shape": ("mp", "mp-fit")}
 METHODS = ("ensemble", "semicircle", "mp", "mp-fit", "polynomial", "none")
 
 
@@ -81,10 +82,23 @@ def unfold(
     levels = jnp.sort(sorted_levels("levels", levels, least=2), -1)
     n = levels.shape[-1]
     method = _checks.choice("method", method, METHODS)
-    if method in ("mp", "mp-fit") and shape is None:
-        raise ValueError(f"method {method!r} needs shape=(m, n), that of the matrix")
+    given = {"loc": loc, "scale": scale, "shape": shape}
+    unused = [name for name in given if given[name] is not None and method not in _USES[name]]
+    if unused:
+        raise ValueError(
+            f"method {method!r} has no {unused[0]}; leave it out, or use "
+            f"{' or '.join(map(repr, _USES[unused[0]]))}"
+        )
+    if method in _USES["shape"]:
+        shape = () if shape is None else _checks.whole_numbers("shape", shape)
+        if len(shape) != 2 or min(shape) != n:
+            raise ValueError(
+                f"method {method!r} needs shape=(m, n) of the matrix, with {n} on the smaller "
+                f"side; got {shape or None}"
+            )
     if method == "mp" and scale is None:
         raise ValueError('method "mp" needs scale, of the entries; or use "mp-fit"')
+    scale = None if scale is None else _checks.positive("scale", scale, ndim=0)
 
     if method == "semicircle":
         loc = levels.mean() if loc is None else _checks.finite("loc", loc, ndim=0)
@@ -119,9 +133,8 @@ def _staircase(levels, degree):
     n = levels.shape[-1]
     low, high = levels[..., :1], levels[..., -1:]
     t = jnp.clip(2 * (levels - low) / (high - low) - 1, -1.0, 1.0)
-    columns = jnp.cos(
-        jnp.arange(degree + 1) * jnp.arccos(t)[..., None]
-    )  # Chebyshev, well conditioned
+    # Chebyshev polynomials: well conditioned
+    columns = jnp.cos(jnp.arange(degree + 1) * jnp.arccos(t)[..., None])
     count = jnp.broadcast_to(jnp.arange(n) + 0.5, levels.shape)[..., None]
     Q, _ = jnp.linalg.qr(columns)
     return (Q @ (Q.mT @ count))[..., 0]

@@ -98,7 +98,8 @@ def predict(
             f"model has no site {site!r}, which the fit observed; give the fit's model"
         )
     given = {name: stored(name) for name in layout.latents if stored(name) in posterior}
-    _check_predictable({name: layout.dims[name] for name in given})
+    rows = {"point", "white", *layout.dims[names[site]][-1:]}
+    _check_predictable({name: layout.dims[name] for name in given}, rows)
     latents = {name: jnp.asarray(posterior[there].to_numpy()) for name, there in given.items()}
 
     lead = tuple(posterior.sizes[axis] for axis in ("chain", "draw"))
@@ -158,9 +159,10 @@ def _predicted(bound: Held, site, data, new, draws):
 
         if fn.event_dim:
             raise ValueError(
-                f"site {site!r} is a {type(fn).__name__}, whose points depend on each other; "
-                "predict can condition only Gaussian processes of this package; use "
-                "gp.MercerNormal"
+                f"site {site!r} has the law {type(fn).__name__} and no function to predict: its "
+                "points depend on each other, and predict conditions only Gaussian processes of "
+                "this package, such as gp.MercerNormal; for new data sample the distribution at "
+                "draws of the posterior"
             )
 
         shape = y.shape[:-1] + together.shape[:1]
@@ -184,10 +186,15 @@ def _draw(key, rows, mean, variance):
     return mean + jnp.sqrt(variance) * white[0], white[1]
 
 
-def _check_predictable(dims):
-    """Raise if a latent site is a function at the training points: it has no value elsewhere."""
+def _check_predictable(dims, rows):
+    """Raise if a latent site has an axis of the training points: it has no value elsewhere."""
     for name, axes in dims.items():
-        if {"point", "white"} & set(axes):
+        if not {"point", "white"} & set(axes) and rows & set(axes):
+            raise ValueError(
+                f"site {name!r} has one value per {axes[-1]} of the fit, so there is no function "
+                "to predict at other inputs; compute what you need from the posterior draws"
+            )
+        if rows & set(axes):
             raise ValueError(
                 f"site {name!r} holds a function at the training points, so the model has no "
                 "value at other points; condition on the draws of the function, e.g. with "

@@ -38,6 +38,8 @@ def trajectory(
         If no record is later than ``burn_in``.
     """
     _checks.instance("found", found, Trajectory, "a Trajectory, from dynamics.run")
+    if learning_rate is not None:
+        learning_rate = _checks.number("learning_rate", learning_rate, above=0.0)
     single = np.ndim(found.status) == 0
     step = np.asarray(found.step)
     arrays = {name: v[None] if single else v for name, v in _named(found.x, "x").items()}
@@ -54,7 +56,7 @@ def trajectory(
 
     time = np.asarray(found.time)
     if learning_rate is not None:
-        time = step * _checks.number("learning_rate", learning_rate, above=0.0)
+        time = step * learning_rate
     elif not single:
         time = time[np.argmax(time[:, -1])]  # of the chain that ran longest
     seen = {n: v[None] if single else v for n, v in _named(found.observables, "observed").items()}

@@ -70,9 +70,13 @@ def tensors(
     """Read the weights in a file one at a time: pairs of name and array; see `load_weights`."""
     path = Path(_checks.instance("path", path, str | os.PathLike, "the name of a file or folder"))
     if names is not None:
-        _checks.sequence("names", names, "names of tensors")
+        names = list(_checks.sequence("names", names, "names of tensors"))
+        if not all(isinstance(name, str) for name in names):
+            raise ValueError(f"names must be names of tensors, got {names}")
     if not path.exists():
-        raise FileNotFoundError(f"no weights at {str(path)!r}; give an .npz or .safetensors file")
+        raise FileNotFoundError(
+            f"path {str(path)!r} does not exist; give an .npz or .safetensors file"
+        )
     files = sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
     kind = path.suffix.lower()
     if kind in _REFUSED:
@@ -95,7 +99,7 @@ def tensors(
         raise ValueError(f"{path} holds no tensors; save the weights again")
     for name in where if names is None else names:
         if name not in where:
-            near = difflib.get_close_matches(str(name), where, 3, 0.4) or list(where)[:5]
+            near = difflib.get_close_matches(name, where, 3, 0.4) or list(where)[:5]
             raise ValueError(f"{path} has no tensor {name!r}; it has {', '.join(near)}, ...")
     return ((n, _read(where[n], n)) for n in (where if names is None else names))
 

@@ -10,7 +10,7 @@ from .noise import (
     spectral_temperature,
 )
 from .report import report, statements
-from .scaling import linear_scaling_report
+from .scaling import linear_scaling_report, scaling_data, scaling_slope
 from .summary import drift, summary
 
 __all__ = [
@@ -24,6 +24,8 @@ __all__ = [
     "noise_by_width",
     "outliers",
     "report",
+    "scaling_data",
+    "scaling_slope",
     "spectra",
     "spectral_temperature",
     "statements",

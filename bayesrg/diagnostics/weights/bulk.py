@@ -50,8 +50,8 @@ class Hill(NamedTuple):
 def checked(levels, shape):
     """Return ascending levels, and the larger and the smaller side of the matrix."""
     levels = np.sort(_checks.on_64_bits("levels", levels, _checks.positive, ndim=1))
-    sides = _checks.whole_numbers("shape", tuple(shape))
-    if len(sides) != 2 or len(levels) > min(sides):
+    sides = _checks.whole_numbers("shape", shape)
+    if len(sides) != 2 or not 0 < len(levels) <= min(sides):
         raise ValueError(
             f"shape {sides} does not fit {len(levels)} levels; give (M, N) of the matrix"
         )
@@ -138,8 +138,12 @@ def outliers(
     """
     levels, m, n = checked(levels, shape)
     margin = _checks.number("margin", margin, least=0.0)
-    s = bulk(levels, shape).s if s is None else _checks.number("s", s, above=0.0)
+    s = bulk(levels, shape).s if s is None else _checks.number("s", s, above=0.0, most=1e100)
     null = _checks.on_64_bits("null", null, ndim=2)
+    if null.shape[1] != n or not len(null):
+        raise ValueError(
+            f"null has shape {null.shape}; give (draws, {n}), from marchenko_pastur_null of {shape}"
+        )
     low, high = s**2 * np.percentile(null.max(-1), [5.0, 95.0])
     edge = edge_of(s, m, n)
     out = levels[levels > (1 + margin) * edge][::-1]
@@ -148,9 +152,8 @@ def outliers(
     theta = np.sqrt((excess + np.sqrt(excess**2 - 4 * m * n)) / 2)
     strength = theta / (m * n) ** 0.25
     beyond = int((levels > high).sum())
-    return Outliers(
-        float(edge), np.array([low, high]), len(out), beyond, levels[-1] / edge, strength
-    )
+    ratio = float(levels[-1] / edge)
+    return Outliers(float(edge), np.array([low, high]), len(out), beyond, ratio, strength)
 
 
 def hill(levels: ArrayLike, k: int, *, key: Array | int, draws: int = 1000) -> Hill:
@@ -188,6 +191,7 @@ def hill(levels: ArrayLike, k: int, *, key: Array | int, draws: int = 1000) -> H
         raise ValueError("levels has one entry; an exponent needs two")
     logs = np.log(levels[:k] / levels[k])
     rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
+    low, high = np.percentile(rng.choice(logs, (draws, k)).mean(-1), [5.5, 94.5])
     with np.errstate(divide="ignore"):  # equal levels have no finite exponent
-        resampled = 1 + 1 / rng.choice(logs, (draws, k)).mean(-1)
-        return Hill(float(1 + 1 / logs.mean()), np.percentile(resampled, [5.5, 94.5]), k)
+        found, *interval = 1 + 1 / np.array([logs.mean(), high, low])
+    return Hill(float(found), np.array(interval), k)

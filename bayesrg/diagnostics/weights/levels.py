@@ -46,11 +46,15 @@ def spectra(
     Returns
     -------
     Dataset
-        For a group ``weight_spectrum``: ``levels`` (..., layer, level) with the largest first,
-        ``spacings`` (..., layer, spacing), ``ratios`` (..., layer, ratio), ``edge`` (..., layer) of
-        the law of Marchenko and Pastur for independent entries of the same standard deviation (of
-        the semicircle law for "symmetric"), ``group`` (layer, level) from `groups`, ``n_zero``
-        (layer) the number of levels of W^T W that are zero, ``rows`` and ``columns`` (layer).
+        For a group ``weight_spectrum``:
+
+        - levels (..., layer, level), the largest first; spacings (..., layer, spacing); ratios
+          (..., layer, ratio), nan where two spacings are zero
+        - edge (..., layer) of the law of Marchenko and Pastur for independent entries of the same
+          standard deviation, for "symmetric" of the semicircle law
+        - group (layer, level), from `groups`; n_zero (layer), number of levels of W^T W that are
+          zero; rows and columns (layer)
+
         Layers with fewer levels are padded with nan.
 
     Raises
@@ -104,14 +108,15 @@ def spectra(
 
 def named_arrays(W):
     """Return the arrays of a pytree by name; a single array is called W."""
-    if hasattr(W, "shape"):
+    numbers = isinstance(W, list | tuple) and not any(map(np.ndim, jax.tree.leaves(W)))
+    if hasattr(W, "shape") or numbers:
         return {"W": W}
     if W and isinstance(W, Mapping) and all(hasattr(v, "shape") for v in W.values()):
         return dict(W)  # in the order of the mapping
     leaves = jax.tree.leaves_with_path(W)
     if not leaves:
         raise ValueError("W holds no arrays; give weight matrices")
-    return {jax.tree_util.keystr(path, simple=True, separator="."): v for path, v in leaves}
+    return {jax.tree_util.keystr(path, simple=True, separator=".") or "W": v for path, v in leaves}
 
 
 def _variable(dt, name):
@@ -119,6 +124,10 @@ def _variable(dt, name):
     posterior = dt["posterior"] if "posterior" in dt.children else {}
     if name is None or name not in posterior:
         raise ValueError(f"var_name must be one of {sorted(posterior)}, got {name!r}")
+    if posterior[name].ndim < 4:
+        raise ValueError(
+            f"{name} has the axes {posterior[name].dims}; give matrices, (chain, draw, M, N)"
+        )
     return posterior[name].to_numpy(), posterior[name].dims[:-2]
 
 
@@ -127,8 +136,10 @@ def real_matrices(name, W, dims=None):
     W = np.asarray(_checks.numbers(name, W))
     W = W if W.dtype in (np.float32, np.float64) else W.astype(float)
     if W.ndim < 2 or not W.size:
-        raise ValueError(f"{name} has shape {W.shape}; give matrices with entries, (..., M, N)")
-    dims = _LEAD.get(W.ndim - 2, ()) if dims is None else tuple(dims)
+        raise ValueError(f"{name} has shape {W.shape}; give matrices W with entries, (..., M, N)")
+    dims = _LEAD.get(W.ndim - 2, ()) if dims is None else tuple(_checks.sequence("dims", dims))
+    if not all(isinstance(dim, str) for dim in dims):
+        raise ValueError(f"dims must be names, got {dims}; give one per axis before (M, N)")
     if len(dims) != W.ndim - 2:
         raise ValueError(
             f"{name} has shape {W.shape}; name the axes before (M, N) by dims, got {dims}"
@@ -153,10 +164,14 @@ def _of_layer(name, W, kind, dims, drop_zero):
         levels, edge, zero = *_symmetric(name, W), 0
     else:
         levels = np.linalg.svd(W.astype(float), compute_uv=False)
-        edge = W.std((-2, -1), dtype=float) * (np.sqrt(rows) + np.sqrt(columns))
+        with np.errstate(over="ignore"):
+            edge = W.std((-2, -1), dtype=float) * (np.sqrt(rows) + np.sqrt(columns))
         zero = levels <= max(rows, columns) * np.finfo(W.dtype).eps * levels[..., :1]
         if kind == "gram":
-            levels, edge = levels**2, edge**2
+            with np.errstate(over="ignore"):
+                levels, edge = levels**2, edge**2
+        if not ((levels[..., 0] > 0) & np.isfinite(levels[..., 0])).all():
+            raise ValueError(f"{name} has entries whose squares overflow or vanish; rescale them")
         levels = _without_zeros(name, levels, zero, drop_zero)
         zero = int(zero.sum(-1).max()) + max(columns - rows, 0)
     return {
@@ -233,12 +248,17 @@ def groups(
     ----------
     arXiv 2407.16427.
     """
-    levels = np.asarray(levels, float)
+    levels = np.asarray(_checks.numbers("levels", levels), float)
+    gap = _checks.number("gap", gap, above=0.0)
+    with np.errstate(invalid="ignore"):
+        bad = not levels.size or not levels.ndim or np.isinf(levels).any()
+        if bad or (np.diff(levels, axis=-1) > 0).any():
+            raise ValueError("levels must be finite and descend; flip them: levels[..., ::-1]")
     levels = levels.reshape(-1, levels.shape[-1])
     there = np.isfinite(levels).any(0)
     n = int(there.sum())
     if degeneracies is not None:
-        sizes = _checks.whole_numbers("degeneracies", tuple(degeneracies))
+        sizes = _checks.whole_numbers("degeneracies", degeneracies)
         if sum(sizes) != n:
             raise ValueError(
                 f"degeneracies {sizes} add up to {sum(sizes)} for {n} levels; mend them"

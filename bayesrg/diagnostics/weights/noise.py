@@ -57,11 +57,12 @@ def noise_by_width(
     arXiv 2407.16427.
     """
     _checks.instance("summary", summary, xr.Dataset, "a Dataset from weights.summary")
+    if not {"level", "sigma"} <= set(summary):
+        raise ValueError("summary lacks level or sigma; give a Dataset from weights.summary")
     rate = _checks.number("learning_rate", learning_rate, above=0.0)
     gamma = _checks.number("relaxation", relaxation, above=0.0)
     extra = gamma if curvature is None else _checks.number("curvature", curvature, above=0.0)
-    if rate * extra >= 2:
-        raise ValueError(f"learning rate {rate} exceeds the stability limit {2 / extra}")
+    _checks.below_limit(rate, 2 / extra)
 
     level = summary["level"].sel(statistic="mean").to_numpy().ravel()
     sigma = summary["sigma"].sel(statistic="mean").to_numpy().ravel()
@@ -105,20 +106,23 @@ def noise_by_variation(W: ArrayLike, *, dt: ArrayLike) -> Noise:
     ----------
     arXiv 2407.16427.
     """
-    W = np.asarray(W)
-    W, _ = real_matrices("W", W[None] if W.ndim == 3 else W, ("chain", "step"))
+    W = _draws("W", W, "step")
     dt = _checks.number("dt", dt, above=0.0)
     chains, records = W.shape[:2]
     if records < 8:
         raise ValueError(f"W has {records} records; the noise needs at least 8")
-    now, change = W[:, :-1].astype(float), np.diff(W.astype(float), axis=1)
+    now, change = W[:, :-1], np.diff(W, axis=1)
     now = now - now.mean(1, keepdims=True)
     rest = change - change.mean(1, keepdims=True)
     size = (now**2).sum(1, keepdims=True)
     slope = (now * rest).sum(1, keepdims=True) / np.where(size > 0, size, 1.0)
     rest = rest - slope * now
     each = (rest**2).sum(1) / (records - 3) / dt  # two numbers are fitted per weight
-    return Noise(float(each.mean()), float(each.std(ddof=1) / np.sqrt(each.size)))
+    if each.size > 1:
+        error = each.std(ddof=1) / np.sqrt(each.size)
+    else:
+        error = each.mean() * np.sqrt(2 / (records - 3))  # chi-squared
+    return Noise(float(each.mean()), float(error))
 
 
 def effective_temperature(
@@ -160,16 +164,15 @@ def effective_temperature(
     Mandt, Hoffman and Blei (2017), arXiv 1704.04289; arXiv 2407.16427.
     """
     g = _checks.on_64_bits("gradients", gradients)
-    n = len(g)
-    if g.ndim < 2 or n < 2:
+    if g.ndim < 2 or len(g) < 2:
         raise ValueError(f"gradients has shape {g.shape}; give one row per sample, (n, ...)")
+    n = len(g)
     square = _checks.number("noise_variance", noise_variance, above=0.0)
     rate = _checks.number("learning_rate", learning_rate, above=0.0)
     batch = _checks.whole("batch", batch)
     kick = _checks.number("langevin", langevin, least=0.0)
     curvature = _checks.number("curvature", curvature, above=0.0)
-    if rate * curvature >= 2:
-        raise ValueError(f"learning rate {rate} exceeds the stability limit {2 / curvature}")
+    _checks.below_limit(rate, 2 / curvature)
     G = g.reshape(n, -1).var(0).mean()
     shaken = rate * n / (2 * batch) * G / square
     return float((kick + shaken) * 2 / (2 - rate * curvature))
@@ -207,27 +210,46 @@ def spectral_temperature(
     ----------
     arXiv 2407.16427.
     """
+    shape = np.shape(_checks.numbers("W", W))[-2:]
+    if at is not None:
+        at = np.asarray(_checks.shaped("at", at, shape, "that of a matrix of W"), float)
+        at = _checks.squares("at", at)
     square, error = _block_width("W", W, group, at)
-    if np.ndim(posterior) == 0:
+    if not np.ndim(_checks.numbers("posterior", posterior)):
         other, beside = _checks.number("posterior", posterior, above=0.0), 0.0
+    elif np.shape(posterior)[-2:] != shape:
+        raise ValueError(
+            f"posterior has matrices {np.shape(posterior)[-2:]} and W {shape}; give draws of the "
+            "same weights"
+        )
     else:
         other, beside = _block_width("posterior", posterior, group, at)
     ratio = square / other
     return Noise(ratio, ratio * float(np.hypot(error / square, beside / other)))
 
 
+def _draws(name, W, axis):
+    """Return weights (chain, draw or step, M, N) as 64-bit floats."""
+    W = np.asarray(_checks.numbers(name, W), float)
+    W, _ = real_matrices(name, W[None] if W.ndim == 3 else W, ("chain", axis))
+    return _checks.squares(name, W)
+
+
 def _block_width(name, W, group, at):
     """Return the squared width of the levels in the block of a group, and its standard error."""
-    W = np.asarray(W)
-    W, _ = real_matrices(name, W[None] if W.ndim == 3 else W, ("chain", "draw"))
-    W = W.astype(float)
-    centre = W.mean((0, 1)) if at is None else np.asarray(at, float)
+    W = _draws(name, W, "draw")
+    centre = W.mean((0, 1)) if at is None else at
     _, _, Vt = np.linalg.svd(centre)
-    V = Vt.T if group is None else Vt.T[:, list(_checks.indices("group", group, len(Vt)))]
+    V = Vt.T if group is None else Vt.T[:, sorted(set(_checks.indices("group", group, len(Vt))))]
     X = np.swapaxes(W, -1, -2) @ W - centre.T @ centre
     x = np.linalg.eigvalsh(V.T @ X @ V)
     n = x.shape[-1]
     mean = x.mean() if n == 1 else x.mean(-1, keepdims=True)
     degrees = n + n * (n - 1) / 2 - (n > 1)
     each = ((x - mean) ** 2).sum(-1) / degrees
+    if not 0 < each.mean() < np.inf:
+        raise ValueError(
+            f"{name} has levels of variance {each.mean()} over its draws; give several draws, and "
+            "rescale weights that are too large"
+        )
     return float(each.mean()), mean_of(each)[1]

@@ -33,6 +33,7 @@ def matrices(
     """
     pairs = weights if isinstance(weights, Iterator) else named_arrays(weights).items()
     for name, value in pairs:
+        value = value if hasattr(value, "shape") else _checks.numbers(name, value)
         axes = np.ndim(value)
         if axes < 2:
             yield name, None, "scalar" if axes == 0 else "vector"
@@ -80,7 +81,8 @@ def report(
           largest level of the null
         - distance, distance_null: largest difference of distribution functions to that law
         - r, r_null: mean ratio of neighbouring spacings; .531 for large matrices of independent
-          entries, .386 for independent levels
+          entries, .386 for independent levels, nan if three levels are equal; levels that are
+          zero do not count
         - bulk_s: s refitted to the levels below the edge, see `bulk`
         - hill, hill_low, hill_high: exponent of the tail and its 89 % interval, see `hill`
         - levels (layer, level): the levels, largest first, padded with nan
@@ -99,6 +101,10 @@ def report(
     arXiv 2411.13512.
     """
     key, draws = _checks.random_key(key), _checks.whole("draws", draws)
+    transpose = _checks.flag("transpose", transpose)
+    convolutions = _checks.flag("convolutions", convolutions)
+    if initial is not None:
+        initial = named_arrays(_checks.instance("initial", initial, Mapping, "a mapping"))
     nulls, rows, skipped, reshaped = {}, {}, [], []
     for name, W, what in matrices(weights, transpose=transpose, convolutions=convolutions):
         if W is None or min(W.shape) < 3:
@@ -141,18 +147,20 @@ class _Null:
         self.tails = {n: np.percentile([f[n] for f in found], _TAIL) for n in found[0]}
 
 
-def _statistics(levels, shape, s):
+def _statistics(levels, shape, s, eps=0.0):
     """Return what is compared with the null, of ascending levels of a matrix with entries of s."""
     scaled = levels / s**2
     edge = (np.sqrt(shape[0]) + np.sqrt(shape[1])) ** 2
     law = np.asarray(marchenko_pastur.cdf(scaled, *shape))
     steps = np.arange(len(levels) + 1) / len(levels)
-    gaps = np.diff(levels)
-    ratios = np.minimum(gaps[1:], gaps[:-1]) / np.maximum(gaps[1:], gaps[:-1])
+    gaps = np.diff(levels[levels > eps * levels[-1]])
+    gaps[gaps <= eps * levels[-1]] = 0.0  # rounding errors
+    with np.errstate(invalid="ignore"):
+        ratios = np.minimum(gaps[1:], gaps[:-1]) / np.maximum(gaps[1:], gaps[:-1])
     return {
         "ratio": scaled[-1] / edge,
         "distance": np.maximum(law - steps[:-1], steps[1:] - law).max(),
-        "r": ratios.mean(),
+        "r": ratios.mean() if len(ratios) else np.nan,
     }
 
 
@@ -163,7 +171,8 @@ def _row(name, W, null, key):
     if not singular[-1] > 0 or s == 0:
         raise ValueError(f"{name} is a matrix of zeros, or of one number; it has no spectrum")
     levels = singular**2
-    found = _statistics(levels, sorted(W.shape, reverse=True), s)
+    eps = max(W.shape) * np.finfo(W.dtype).eps
+    found = _statistics(levels, sorted(W.shape, reverse=True), s, eps)
     largest = null.tails["ratio"][1] / found["ratio"] * levels[-1]
     fitted = bulk(levels[levels > 0], W.shape)
     tail = hill(levels[levels > 0], max(1, min(_HILL, len(levels) // 10)), key=key)
@@ -191,6 +200,8 @@ def _change(name, W, initial, transpose):
     start = next(matrices(pairs, transpose=transpose))[1]
     if start is None or start.shape != W.shape:
         raise ValueError(f"{name} has another shape in initial; give weights of the same network")
+    if not start.any():
+        raise ValueError(f"{name} is zero in initial; its change has no relative size")
     return float(np.linalg.norm(W - start) / np.linalg.norm(start))
 
 
@@ -205,12 +216,15 @@ def statements(found: xr.Dataset) -> list[str]:
     -------
     list of str
     """
+    _checks.instance("found", found, xr.Dataset, "a Dataset from weights.report")
     return [_statement(name, found.sel(layer=name)) for name in found["layer"].to_numpy()]
 
 
 def _statement(name, row):
     low, high = row["r_null"].to_numpy()
-    if low <= row["r"] <= high:
+    if not np.isfinite(row["r"]):
+        spacing = "too few different levels for a ratio of spacings"
+    elif low <= row["r"] <= high:
         spacing = "spacings as of independent entries"
     else:
         spacing = (

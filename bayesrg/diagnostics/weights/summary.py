@@ -13,7 +13,6 @@ from scipy.special import gammaln, logsumexp
 
 from ... import _checks
 from ..._checks import ArrayLike
-from ...ensembles import spacing_ratios
 
 STATISTICS = ("mean", "sd", "eti_low", "eti_high", "ess", "r_hat")
 _GRID = 400  # nodes of a quadrature
@@ -74,19 +73,9 @@ def summary(
     ----------
     arXiv 2407.16427.
     """
-    _checks.instance("spectra", spectra, xr.Dataset, "a Dataset from weights.spectra")
     rng = np.random.default_rng(np.asarray(jax.random.key_data(_checks.random_key(key))))
-    resamples = _checks.whole("resamples", resamples)
-    levels = spectra["levels"]
-    if "draw" not in levels.dims:
-        raise ValueError(
-            f"spectra has the axes {levels.dims}; a summary needs draws, (chain, draw)"
-        )
-    if "chain" not in levels.dims:
-        levels = levels.expand_dims("chain")
-    levels = levels.transpose("layer", "chain", "draw", "level").to_numpy()
-    members = spectra["group"].transpose("layer", "level").to_numpy()
-
+    gap, resamples = _checks.number("gap", gap), _checks.whole("resamples", resamples)
+    levels, members = _levels_of(spectra)
     count = members.max() + 1
     names = ("level", "sigma", "spacing", "r", "distance", "q", "beta")
     found = {name: np.full((len(levels), count, len(STATISTICS)), np.nan) for name in names}
@@ -104,6 +93,21 @@ def summary(
     return result.assign_coords(
         layer=spectra["layer"].to_numpy(), group=np.arange(count), statistic=list(STATISTICS)
     )
+
+
+def _levels_of(spectra):
+    """Return levels (layer, chain, draw, level) and the groups (layer, level) of a Dataset."""
+    _checks.instance("spectra", spectra, xr.Dataset, "a Dataset from weights.spectra")
+    if not {"levels", "group"} <= set(spectra):
+        raise ValueError("spectra lacks levels or group; give a Dataset from weights.spectra")
+    levels = spectra["levels"]
+    if "draw" not in levels.dims:
+        raise ValueError(
+            f"spectra has the axes {levels.dims}; this function needs draws, (chain, draw)"
+        )
+    levels = levels if "chain" in levels.dims else levels.expand_dims("chain")
+    levels = levels.transpose("layer", "chain", "draw", "level").to_numpy()
+    return levels, spectra["group"].transpose("layer", "level").to_numpy()
 
 
 def _warn_if_close(x, group, gap):
@@ -127,18 +131,27 @@ def _of_group(x, rng, resamples):
     found = {"level": mean_of(centre)}
     if n == 1:
         squares = (centre - centre.mean()) ** 2
-        ess, r_hat = _mixing(squares)
+        ess, r_hat = effective(squares)
         found["sigma"] = _width(squares.mean(), ess - 1, ess, r_hat)
         return found
 
     squares = ((x - centre[..., None]) ** 2).sum(-1)
-    ess, r_hat = _mixing(squares)
+    ess, r_hat = effective(squares)
     degrees = n + n * (n - 1) / 2 - 1  # of one matrix, its centre fitted
     found["sigma"] = _width(squares.mean() / degrees, ess * degrees, ess, r_hat)
     gaps = np.diff(x, axis=-1)
+    if (gaps == 0).any():
+        i = int(np.argwhere(gaps == 0)[0, -1])
+        raise ValueError(
+            f"equal levels at indices {i},{i + 1} of a group: spacing is zero; leave out the "
+            "start of a run, and levels that were rounded"
+        )
     found["spacing"] = mean_of(gaps.mean(-1))
     if n > 2:
-        found["r"] = mean_of(np.asarray(spacing_ratios(x)).mean(-1))
+        ratios = np.minimum(gaps[..., 1:], gaps[..., :-1]) / np.maximum(
+            gaps[..., 1:], gaps[..., :-1]
+        )
+        found["r"] = mean_of(ratios.mean(-1))
 
     s = gaps / gaps.mean((0, 1))
     found["distance"] = (*_distance(s, rng, resamples), ess, r_hat)
@@ -148,9 +161,9 @@ def _of_group(x, rng, resamples):
     return found
 
 
-def _mixing(v):
+def effective(v):
     """Return the effective sample size and R-hat of draws (chain, draw)."""
-    if v.shape[1] < 4:
+    if v.shape[1] < 4 or not np.ptp(v) > 0:
         return float(v.size), np.nan
     ess = float(az.ess(v, method="mean"))
     return min(ess, float(v.size)), float(az.rhat(v)) if len(v) > 1 else np.nan
@@ -158,9 +171,9 @@ def _mixing(v):
 
 def mean_of(v):
     """Return the mean of draws (chain, draw) with its standard error."""
-    ess, r_hat = _mixing(v)
+    ess, r_hat = effective(v)
     error = v.std(ddof=1) / np.sqrt(ess) if v.size > 1 else np.nan
-    low, high = stats.norm.ppf(_INTERVAL, v.mean(), error)
+    low, high = v.mean() + error * stats.norm.ppf(_INTERVAL)
     return v.mean(), error, low, high, ess, r_hat
 
 
@@ -241,14 +254,10 @@ def drift(spectra: xr.Dataset) -> xr.Dataset:
     ValueError
         For fewer than eight draws.
     """
-    _checks.instance("spectra", spectra, xr.Dataset, "a Dataset from weights.spectra")
-    levels = spectra["levels"]
-    levels = levels if "chain" in levels.dims else levels.expand_dims("chain")
-    draws = levels.sizes.get("draw", 0)
+    levels, members = _levels_of(spectra)
+    draws = levels.shape[2]
     if draws < 8:
         raise ValueError(f"spectra has {draws} draws; drift needs at least 8")
-    levels = levels.transpose("layer", "chain", "draw", "level").to_numpy()
-    members = spectra["group"].transpose("layer", "level").to_numpy()
     difference = np.full((len(levels), members.max() + 1), np.nan)
     z = difference.copy()
     for layer, (x, group) in enumerate(zip(levels, members, strict=True)):
@@ -256,7 +265,8 @@ def drift(spectra: xr.Dataset) -> xr.Dataset:
             centre = x[..., group == g].mean(-1)
             first, second = mean_of(centre[:, : draws // 2]), mean_of(centre[:, draws // 2 :])
             difference[layer, g] = second[0] - first[0]
-            z[layer, g] = difference[layer, g] / np.hypot(first[1], second[1])
+            error = np.hypot(first[1], second[1])
+            z[layer, g] = difference[layer, g] / error if error > 0 else np.nan
     axes = "layer", "group"
     found = xr.Dataset({"difference": (axes, difference), "z": (axes, z)})
     return found.assign_coords(layer=spectra["layer"].to_numpy(), group=np.arange(z.shape[1]))
