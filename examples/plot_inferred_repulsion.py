@@ -42,7 +42,7 @@ independent = np.sort(np.random.default_rng(0).standard_normal((SPECTRA, N)))
 # The likelihood depends on a few sums over the levels, which ``prepare`` computes once. Width and
 # repulsion are correlated, so the sampler adapts to their covariance.
 
-run = {"key": 0, "draws": 600, "warmup": 500, "chains": 2, "progress": False}
+run = {"key": 0, "draws": 500, "warmup": 500, "chains": 2, "progress": False}
 run["sampler"] = lambda model: NUTS(model, dense_mass=True)
 found = {}
 for name, y, beta in (("SGD", weights, 1), ("independent", independent, 0)):
