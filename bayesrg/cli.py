@@ -334,9 +334,11 @@ def weights(
         from . import plots
 
         out.mkdir(parents=True, exist_ok=True)
-        tree = xr.DataTree.from_dict({"weight_spectrum": found})
-        plots.plot_weight_spectrum(tree, backend="matplotlib").savefig(out / "weights.png")
-        typer.echo(f"figure: {out / 'weights.png'}", err=True)
+        tree = xr.DataTree.from_dict({"weight_spectrum": found, "spacing_ratios": found})
+        figures = {"levels": plots.plot_weight_spectrum, "ratios": plots.plot_spacing_ratios}
+        for name, plot in figures.items():
+            plot(tree, backend="matplotlib").savefig(out / f"{name}.png")
+            typer.echo(f"figure: {out / name}.png", err=True)
 
 
 def _as_json(found):

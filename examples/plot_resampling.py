@@ -77,14 +77,13 @@ fitted, held_out = errors.mean(2)
 assert (np.diff(held_out, axis=0) < 0).all() and (fitted / held_out)[2].max() < 0.9
 
 # %%
-# Eigenvalues of the weight covariance in the second layer. Random weights have a bulk, the law of
-# Marchenko and Pastur. Training has raised a few eigenvalues above it and hardly changed the
-# others. A new draw is random again and spreads the bulk further.
+# Eigenvalues of :math:`W^TW` in the second layer. At first they follow the law of Marchenko and
+# Pastur. Training raises a few above it and hardly changes the others. A new draw spreads all.
 
-stack = {"initial": start[0], "trained": weights, "drawn again": new.weights}
-found = [np.linalg.eigvalsh(networks.weight_covariance(Ws[1]))[::-1] for Ws in stack.values()]
-values = {"eigenvalues": (("network", "mode"), np.array(found)), "units": p}
-group = xr.Dataset(values, {"network": list(stack)})
-brg.plots.plot_weight_spectrum(brg.io.label(weight_spectrum=group), backend="matplotlib")
-assert found[1][0] > 2 * found[0][0] and abs(found[1] - found[0])[10:].max() < 0.5
+stack = {"initial": start[0][1], "trained": weights[1], "drawn again": new.weights[1]}
+found = brg.diagnostics.weights.spectra(np.array(list(stack.values())), dims=("network",))
+dt = brg.io.label(weight_spectrum=found.assign_coords(network=list(stack)))
+brg.plots.plot_weight_spectrum(dt, backend="matplotlib")
+first, trained, _ = found["levels"].isel(layer=0).to_numpy()
+assert trained[0] > 2 * first[0] and abs(trained - first)[10:].max() < 0.5
 plt.show()

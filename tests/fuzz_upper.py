@@ -224,6 +224,7 @@ def plots(o):
     from test_plots_modified import modified_groups
     from test_plots_rainbow import rainbow_groups
     from test_plots_trained import trained_groups
+    from test_plots_weights import weight_groups
 
     dt = brg.io.flow_to_datatree(brg.rg.flow(VALUES, 6.0, 0.1, features=FEATURES, y=y))
     made = brg.io.label(
@@ -232,7 +233,7 @@ def plots(o):
         local_ridge=xr.Dataset({"ridge": ("point", 1 + y**2), "weight": ("point", 1 + y**2)}),
     )
     for more in (made, learnt(0), dynamics_groups(), kernel_groups(), modified_groups(),
-                 rainbow_groups(), trained_groups()):  # fmt: skip
+                 rainbow_groups(), trained_groups(), weight_groups()):  # fmt: skip
         dt.update(more.children)
     more = {
         "plot_learning_curve": dict(quantity="generalisation", also=["learning_curve"], rank=5.0),

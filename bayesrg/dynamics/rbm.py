@@ -122,7 +122,7 @@ def gaussian_rbm(
     width = 2 * alpha * levels / B * (1 + left) / (1 - left) / (1 - alpha * rate / 2)
     target = Target(levels, np.sqrt(width), rate, limit, int(np.ceil(400 / alpha)))
     rule = _Rbm(*map(jnp.asarray, (np.linalg.inv(K), mu2, s2, alpha)), chains, B, sweeps)
-    return Simulation(Algorithm(rule.init, rule.step, alpha), W, target)
+    return Simulation(Algorithm(rule.init, rule.step, jnp.asarray(alpha)), W, target)
 
 
 class _Rbm(eqx.Module):

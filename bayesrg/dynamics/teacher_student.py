@@ -104,7 +104,7 @@ def teacher_student(
     target = Target(levels, sigma, np.ones(n), limit, burn_in)
     kind = _Labels if noise_in == "labels" else _Gradients
     rule = kind(W, jnp.asarray(s), jnp.asarray(alpha), B)
-    return Simulation(Algorithm(rule.init, rule.step, alpha), W, target)
+    return Simulation(Algorithm(rule.init, rule.step, jnp.asarray(alpha)), W, target)
 
 
 class _Labels(eqx.Module):

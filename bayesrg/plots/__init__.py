@@ -42,8 +42,18 @@ from .learning_curve import plot_calibration, plot_learning_curve, plot_ridge_cr
 from .modified_kernels import plot_kernel_profile, plot_modified_spectrum, plot_target_power
 from .neural_kernels import plot_jacobian_flow, plot_kernel_distance, plot_phase_diagram
 from .rainbow import plot_spectral_density
-from .resampling import plot_alignment_error, plot_weight_spectrum
+from .resampling import plot_alignment_error
 from .trust import plot_route_agreement, plot_sbc_ranks
+from .weights import (
+    plot_level_density,
+    plot_level_paths,
+    plot_noise_scaling,
+    plot_spacing_ratios,
+    plot_spacing_width,
+    plot_spacings,
+    plot_spectral_temperature,
+    plot_weight_spectrum,
+)
 
 __all__ = [
     "plot_alignment",
@@ -59,16 +69,23 @@ __all__ = [
     "plot_kernel_profile",
     "plot_lazy_to_rich",
     "plot_learning_curve",
+    "plot_level_density",
+    "plot_level_paths",
     "plot_local_ridge",
     "plot_mode_residuals",
     "plot_modified_spectrum",
+    "plot_noise_scaling",
     "plot_order_parameter",
     "plot_phase_diagram",
     "plot_rescaled_ridge",
     "plot_ridge_criteria",
     "plot_route_agreement",
     "plot_sbc_ranks",
+    "plot_spacing_ratios",
+    "plot_spacing_width",
+    "plot_spacings",
     "plot_spectral_density",
+    "plot_spectral_temperature",
     "plot_spectrum",
     "plot_steps_to_tolerance",
     "plot_target_power",

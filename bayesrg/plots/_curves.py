@@ -11,9 +11,10 @@ import xarray as xr
 from arviz import PlotCollection, rcParams, visuals
 
 from .. import _checks
-from ._matplotlib import point_entries, short_axes
+from ._matplotlib import point_entries, short_axes, slanted
 
 SAMPLE = ("chain", "draw")
+_WIDE = 60  # characters that fit below an axis
 
 # A part is one curve: a dictionary of arrays x and y, and y_bottom and y_top if it has a band.
 # Parts of a plot are a dictionary from name to part; with several panels, one of these per panel.
@@ -86,6 +87,13 @@ def split(variable: xr.DataArray, along: str) -> dict[str, dict]:
         named = [v if isinstance(v, str) else f"{axis} {v:g}" for axis, v in entries.items()]
         parts[", ".join(named)] = line(variable.isel(where, drop=True).dropna(along))
     return parts
+
+
+def steps(values: np.ndarray, count: int, bins: int = 40) -> dict[str, np.ndarray]:
+    """Return a histogram of area len(values) / count, as a curve of steps over a filled band."""
+    heights, edges = np.histogram(values, bins=bins)
+    y = np.repeat(heights / (count * np.diff(edges)), 2)
+    return {"x": np.repeat(edges, 2)[1:-1], "y": y, "y_bottom": np.zeros_like(y), "y_top": y}
 
 
 def canvas(
@@ -237,6 +245,15 @@ def _texts(pc, text):
 def _write(da, target, *, what, **_):
     """Write a text as axis label or title, with the function ``what`` of the backend."""
     return getattr(visuals.backend_from_object(target), what)(da.item(), target)
+
+
+def ticks(pc: PlotCollection, labels: Mapping) -> PlotCollection:
+    """Write a text at each of some places of the horizontal axis, and return the plot."""
+    where = {"values": list(labels), "labels": list(labels.values())}
+    pc.map(visuals.set_xticks, ignore_aes="all", store_artist=False, **where)
+    if sum(map(len, labels.values())) > _WIDE:
+        slanted(pc)
+    return pc
 
 
 def mark(pc: PlotCollection, label: str, *, x: float | None = None, y: float | None = None):

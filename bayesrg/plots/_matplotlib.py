@@ -22,6 +22,15 @@ def short_axes(pc: PlotCollection):
                 axis.set_minor_formatter(NullFormatter())
 
 
+def slanted(pc: PlotCollection):
+    """Slant the labels of the horizontal axes, so that long ones do not overlap."""
+    if pc.backend != "matplotlib":
+        return
+    for axes in pc.viz["plot"].values.flat:
+        for label in axes.get_xticklabels():
+            label.set(rotation=30, horizontalalignment="right", rotation_mode="anchor")
+
+
 def point_entries(pc: PlotCollection, by: str, names):
     """Show the entries ``names`` of the legend as points instead of lines."""
     if pc.backend != "matplotlib":

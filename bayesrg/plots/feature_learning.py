@@ -8,7 +8,7 @@ from arviz import PlotCollection, rcParams, visuals
 from .. import _checks
 from .._checks import ArrayLike
 from ..diagnostics.feature.measure import same_estimator
-from ._curves import canvas, curves, decorate, group_of, line
+from ._curves import canvas, curves, decorate, group_of, line, ticks
 from ._matplotlib import colour_bars
 
 _QUANTITIES = {
@@ -63,8 +63,7 @@ def plot_alignment(
         theory = np.asarray(_checks.finite("theory", theory, ndim=1), float)
         parts["theory"] = {"x": np.arange(1.0, theory.size + 1), "y": theory}
     pc = curves(parts, "law", backend=backend, **pc_kwargs)
-    ticks = {"values": layers, "labels": list(map(str, layers))}
-    pc.map(visuals.set_xticks, ignore_aes="all", store_artist=False, **ticks)
+    ticks(pc, {layer: str(layer) for layer in layers})
     text = _QUANTITIES.get(quantity, quantity)
     title = f"{text}: median and {rcParams['stats.ci_prob']:.0%} band"
     return decorate(pc, x="layer", y=text, title=title, log="")

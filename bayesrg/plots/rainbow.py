@@ -5,10 +5,9 @@ import numpy as np
 import xarray as xr
 from arviz import PlotCollection
 
-from ._curves import canvas, decorate, draw, group_of
+from ._curves import canvas, decorate, draw, group_of, steps
 
 _ZERO = 1e-12  # of the largest eigenvalue
-_BINS = 40
 
 
 def plot_spectral_density(
@@ -31,7 +30,7 @@ def plot_spectral_density(
     if runs in dt.children:
         values = group_of(dt, runs, "values")["values"].to_numpy().ravel()
         there = values[values > _ZERO * values.max()]
-        parts["sample"] = _steps(np.log(there), values.size)
+        parts["sample"] = steps(np.log(there), values.size)
         parts["sample"]["x"] = np.exp(parts["sample"]["x"])
         title += f", {1 - there.size / values.size:.1%} in the sample"
     x = theory["grid"].to_numpy()
@@ -40,10 +39,3 @@ def plot_spectral_density(
     pc = canvas(list(parts), "law", styles=False, backend=backend, **pc_kwargs)
     draw(pc, "law", parts)
     return decorate(pc, x="eigenvalue", y="density of its logarithm", title=title, log="x")
-
-
-def _steps(values, count):
-    """Return a histogram of area len(values) / count, as a curve of steps over a filled band."""
-    heights, edges = np.histogram(values, bins=_BINS)
-    y = np.repeat(heights / (count * np.diff(edges)), 2)
-    return {"x": np.repeat(edges, 2)[1:-1], "y": y, "y_bottom": np.zeros_like(y), "y_top": y}

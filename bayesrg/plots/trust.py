@@ -3,10 +3,10 @@
 
 import numpy as np
 import xarray as xr
-from arviz import PlotCollection, rcParams, visuals
+from arviz import PlotCollection, rcParams
 from scipy.stats import binom
 
-from ._curves import curves, decorate, group_of, mark, split
+from ._curves import curves, decorate, group_of, mark, split, ticks
 
 _BINS = 20
 
@@ -32,8 +32,7 @@ def plot_route_agreement(
     mark(pc, "high", y=4.0)
     mark(pc, "low", y=-4.0)
     title = f"agreement of routes: at most {float(abs(z).max()):.1f} Monte Carlo errors (dashed: 4)"
-    ticks = {"values": numbered["quantity"].to_numpy().tolist(), "labels": list(map(str, names))}
-    pc.map(visuals.set_xticks, ignore_aes="all", store_artist=False, **ticks)
+    ticks(pc, {i + 1.0: str(name) for i, name in enumerate(names)})
     return decorate(pc, x="quantity", y="difference (Monte Carlo errors)", title=title, log="")
 
 
