@@ -6,7 +6,8 @@ loc      ~ Normal(0, 10 unit)              centre
 beta     ~ HalfNormal(2)                   1 for real symmetric matrices, 0 for independent levels
 y_r | ... ~ CoulombGas(n, sqrt(variance), loc, beta), for each of m spectra of n ascending levels
 
-Each of the three may be given as a number and is then not sampled. arXiv 2407.16427.
+Each of the three may be given as a number and is then not sampled. Width and repulsion are strongly
+correlated: sample with ``sampler=lambda m: NUTS(m, dense_mass=True)``. arXiv 2407.16427.
 """
 
 import jax

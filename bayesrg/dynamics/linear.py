@@ -121,8 +121,8 @@ class LinearDynamics(eqx.Module):
     def _new(self, K_new):
         if K_new is None:
             return self.K
-        shape = *np.shape(K_new)[:1], len(self.K)
-        return _checks.shaped("K_new", K_new, shape, "k(X_new, X)")
+        K_new = _checks.finite("K_new", K_new, ndim=2)
+        return _checks.shaped("K_new", K_new, (len(K_new), len(self.K)), "k(X_new, X)")
 
     def _learn(self, t, c):
         return learn(self.turned, self.vectors, self.rates, self.step_size, t, c)

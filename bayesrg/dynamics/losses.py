@@ -40,7 +40,8 @@ def pgd_loss(outputs: ArrayLike, y: ArrayLike, S: Weighting) -> Float[Array, ""]
     """
     outputs = _checks.finite("outputs", outputs, ndim=(1, 2))
     r = outputs - _checks.shaped("y", y, outputs.shape, "the shape of the outputs")
-    return 0.5 * (r * _weighted(lax.stop_gradient(S), r)).sum()
+    S = S if S is None else lax.stop_gradient(weighting(S, len(r)))
+    return 0.5 * (r * _weighted(S, r)).sum()
 
 
 def scale_by_output_preconditioner(S: Weighting) -> optax.GradientTransformationExtraArgs:

@@ -83,8 +83,8 @@ class two_level_density:
     .. math:: \frac{e^{-u^2/2}}{4\sqrt\pi\,\sigma}
               \left[2e^{-u^2/2} + \sqrt{2\pi}\,u\,\mathrm{erf}(u/\sqrt2)\right],
 
-    with two humps and the variance :math:`\frac32\sigma^2`. The matrix has off-diagonal entries of
-    variance :math:`\sigma^2/2` and diagonal ones of variance :math:`\sigma^2`.
+    flat at its centre, with the variance :math:`\frac32\sigma^2`. The matrix has off-diagonal
+    entries of variance :math:`\sigma^2/2` and diagonal ones of variance :math:`\sigma^2`.
 
     Parameters of all functions: ``loc`` the centre (...), and ``scale`` the width sigma (...),
     positive. Values and parameters broadcast.
@@ -117,8 +117,8 @@ class two_level_density:
 def _two_level_pdf(x, loc, scale):
     u = (x - loc) / scale
     bell = jnp.exp(-(u**2) / 2)
-    humps = 2 * bell + jnp.sqrt(2 * jnp.pi) * u * erf(u / jnp.sqrt(2.0))
-    return bell * humps / (4 * jnp.sqrt(jnp.pi) * scale)
+    weight = 2 * bell + jnp.sqrt(2 * jnp.pi) * u * erf(u / jnp.sqrt(2.0))
+    return bell * weight / (4 * jnp.sqrt(jnp.pi) * scale)
 
 
 @jax.jit

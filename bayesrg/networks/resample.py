@@ -162,7 +162,8 @@ def resample(
     for i, W in enumerate(weights):
         _checks.shaped(f"weights[{i}]", W, (len(W), sizes[i]), "(N_l, N_{l-1}) from the inputs up")
     if readout is not None:
-        shape = *np.shape(readout)[:1], sizes[-1]
+        readout = _checks.finite("readout", readout, ndim=2)
+        shape = len(readout), sizes[-1]
         readout = _checks.shaped("readout", readout, shape, "one column per unit of the last layer")
     key = _checks.random_key(key)
 

@@ -81,7 +81,7 @@ def cross_linearise(
     teacher = _network("teacher_", teacher_weights, teacher_activations, mean.size)
     warn_unless_odd(student[1], method)
     warn_unless_odd(teacher[1], method)
-    if np.ndim(paired) == 0:
+    if not isinstance(paired, list | tuple):
         paired = (paired,) * depth
     paired = _checks.sequence("paired", paired, "counts or booleans, one per layer, or one for all")
     if len(paired) != depth:

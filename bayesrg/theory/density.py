@@ -68,7 +68,9 @@ def spectral_density(values: LevelsLike, n: ArrayLike, grid: ArrayLike) -> Densi
     grid = _checks.positive("grid", grid, ndim=1).astype(values.dtype)
     if not len(levels) or (_checks.known(values) and not np.asarray(values).max() > 0):
         raise ValueError(f"values of shape {values.shape} has no positive entry; give at least one")
-    return _density(levels, n, grid)
+    found = _density(levels, n, grid)
+    _checks.defined("values or grid", found.density)
+    return found
 
 
 @jax.jit

@@ -219,6 +219,11 @@ def surrogate_features(
     """
     X = _checks.inputs("X", X)
     weights = chained("weights", weights, X.shape[1])
+    what = "LayerMoments, from linearise"
+    for layer in _checks.sequence("layers", layers, what):
+        _checks.instance("an entry of layers", layer, LayerMoments, what)
+    white = list(white) if getattr(white, "ndim", 0) == 3 else white
+    _checks.sequence("white", white, "arrays of noise, one per layer")
     if not len(weights) == len(layers) == len(white):
         raise ValueError(
             f"weights has {len(weights)} layers, layers {len(layers)} and white {len(white)}; give "
@@ -246,6 +251,7 @@ def input_moments(Omega0, mean0, method):
         mean = _checks.on_device(np.zeros(len(Omega0), Omega0.dtype))
     else:
         mean = _checks.shaped("mean0", mean0, Omega0.shape[:1], "one entry per input")
+        mean = _checks.squares("mean0", mean)
         name, K = "Omega0 - mean0 mean0^T", Omega0 - jnp.outer(mean, mean)
         centred = _checks.known(mean) and not np.asarray(mean).any()
     if _checks.known(K):

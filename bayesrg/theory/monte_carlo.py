@@ -278,6 +278,8 @@ def learning_curve_mc(
     poisson = _checks.flag("poisson", poisson)
     _checks.on_host("theory.learning_curve_mc counts rows: it", n)
     sizes = np.array(_checks.whole_numbers("n", n))
+    if not sizes.size:
+        raise ValueError("n is empty; give at least one number of points")
     ridge = _checks.squares("ridge", _checks.positive("ridge", ridge))
     label_noise = _checks.nonnegative("label_noise", label_noise)
     for name, value in (("ridge", ridge), ("label_noise", label_noise)):
