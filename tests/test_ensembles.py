@@ -59,6 +59,7 @@ def test_densities_of_three_levels_integrate_to_one():
     np.testing.assert_allclose(total, 1.0, rtol=1e-11)
 
 
+@pytest.mark.slow
 def test_draws_are_those_of_dense_matrices():
     """<sum x^2> = nu; mean levels of W^T W for W (7, 4); beta = 2 against Hermitian matrices."""
     key, rng = jax.random.key(1), np.random.default_rng(1)
@@ -240,6 +241,7 @@ def test_ratios_of_spacings():
     np.testing.assert_allclose(en.spacing_ratios(np.array([4, 2, 1])), [0.5])
 
 
+@pytest.mark.slow
 def test_methods_of_unfolding(spectra):
     ensemble = en.unfold(spectra)
     gaps = np.diff(spectra)

@@ -118,7 +118,7 @@ STATIONARY = np.array([-3.26, -2.14, -1.24, -0.42, 0.42, 1.24, 2.14, 3.26])  # m
 
 
 @pytest.mark.parametrize(
-    "method", ["exact", "euler", pytest.param("implicit", marks=pytest.mark.slow)]
+    "method", ["exact", *(pytest.param(m, marks=pytest.mark.slow) for m in ("euler", "implicit"))]
 )
 def test_dyson_settles_to_the_coulomb_gas(method):
     options = {
@@ -138,7 +138,7 @@ def test_dyson_settles_to_the_coulomb_gas(method):
     assert abs(squares.mean() - 36) < 4 * squares.std() / np.sqrt(600) + 0.36
 
 
-@pytest.mark.parametrize("beta", [2.0, 0.0])
+@pytest.mark.parametrize("beta", [pytest.param(2.0, marks=pytest.mark.slow), 0.0])
 def test_a_step_of_levels_solves_its_equation(beta):
     """Against the roots of SciPy for the noise that the equation implies, also from a near tie."""
     x0 = np.array([-1.0, -1.0 + 1e-9, 0.5])

@@ -57,6 +57,7 @@ def test_finite_steps_bend_the_exponent_and_the_correction_straightens_it(runs):
     np.testing.assert_allclose(ratio, 1.0, atol=4 * 0.523 / np.sqrt(3000))
 
 
+@pytest.mark.slow
 def test_groups_of_other_sizes_have_the_same_parameter():
     """y / spacings is twice the squared width for one, two and five levels."""
     key = jax.random.key(1)
