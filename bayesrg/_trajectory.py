@@ -208,7 +208,7 @@ def _check_divergence(found, allowed):
     seen = ", ".join(f"{name(path)} {float(v[-1]):.3g}" for path, v in leaves if v.ndim == 1)
     where = f"after {int(which(found.steps))} steps{' at ' * bool(seen)}{seen}"
     advice = (
-        "lower step_size, learning_rate, dt or the rate of the optimizer; "
+        "lower the rate of the optimizer, step_size, learning_rate or dt; "
         "dynamics.stability_limit bounds the step size of least squares"
     )
     if not chains:
