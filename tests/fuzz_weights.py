@@ -102,7 +102,7 @@ def motion(o):
 
 def weights(o):
     found = w.spectra(MATRICES)
-    table = w.summary(found, key=0, resamples=9)
+    table = w.summary(found, key=0)
     net = {"a": rng.normal(size=(5, 4)), "b": rng.normal(size=3)}
     report = w.report(net, key=0, draws=9)
     levels, null = LEVELS[0], np.asarray(e.marchenko_pastur_null(4, 3, 9, 0))
@@ -119,7 +119,7 @@ def weights(o):
         "weights.groups": (
             lambda **a: w.groups(found["levels"].to_numpy()[:, :, 0], **a),
             dict(degeneracies=[1, 2], gap=5.5)),
-        "weights.summary": (w.summary, dict(spectra=found, key=0, gap=5.5, resamples=9)),
+        "weights.summary": (w.summary, dict(spectra=found, key=0, gap=5.5)),
         "weights.drift": (w.drift, dict(spectra=found)),
         "weights.bulk": (w.bulk, dict(levels=levels, shape=(4, 3))),
         "weights.outliers": (w.outliers, dict(

@@ -401,3 +401,11 @@ def test_what_cannot_be_analysed_says_so():
     with pytest.raises(ValueError, match="burn_in is 9 and the run has 4 steps"):
         found = dynamics.teacher_student(jnp.eye(2), noise=0.1, learning_rate=0.1, batch=2)
         io.trajectory(dynamics.run(found.algorithm, found.start, 4, 0), burn_in=9)
+
+
+@pytest.mark.parametrize("unit", [1e-200, 1e200])
+def test_weights_whose_squares_are_no_numbers_are_refused(unit):
+    W = unit * np.random.default_rng(0).normal(size=(8, 5))
+    for call in (weights.spectra, lambda W: weights.report({"W": W}, key=0)):
+        with pytest.raises(ValueError, match="W: the largest entry is .* rescale the weights"):
+            call(W)

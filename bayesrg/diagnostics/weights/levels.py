@@ -10,6 +10,7 @@ import xarray as xr
 from ... import _checks
 from ..._checks import ArrayLike
 
+_UNDERFLOW = 1e-70  # its fourth power is about the smallest float of 64 bits
 KINDS = ("gram", "singular", "symmetric")
 _LEAD = {0: (), 1: ("draw",), 2: ("chain", "draw")}
 
@@ -150,6 +151,12 @@ def real_matrices(name, W, dims=None):
         raise ValueError(
             f"{name}: weights contain {len(bad)} non-finite values{' at ' * bool(at)}{at}: "
             "training diverged?"
+        )
+    largest = float(np.abs(W).max())
+    if largest and not _UNDERFLOW < largest < 1 / _UNDERFLOW:
+        raise ValueError(
+            f"{name}: the largest entry is {largest:.3g}, and its square overflows or underflows; "
+            "rescale the weights"
         )
     return W, dims
 

@@ -16,13 +16,12 @@ from ..._checks import ArrayLike
 
 STATISTICS = ("mean", "sd", "eti_low", "eti_high", "ess", "r_hat")
 _GRID = 400  # nodes of a quadrature
+_RESAMPLES = 200  # of the bootstrap over chains and matrices
 _FEW = 50  # spacings below which a distance says nothing
 _INTERVAL = np.array([0.055, 0.945])
 
 
-def summary(
-    spectra: xr.Dataset, *, key: Array | int, gap: ArrayLike = 6.0, resamples: int = 200
-) -> xr.Dataset:
+def summary(spectra: xr.Dataset, *, key: Array | int, gap: ArrayLike = 6.0) -> xr.Dataset:
     r"""Describe each group of levels: its place and width, and how its levels repel each other.
 
     Parameters
@@ -33,8 +32,6 @@ def summary(
         For the bootstrap over chains and matrices.
     gap : float
         Groups closer than this number of widths are warned about.
-    resamples : int
-        Bootstrap resamples.
 
     Returns
     -------
@@ -74,7 +71,7 @@ def summary(
     arXiv 2407.16427.
     """
     rng = np.random.default_rng(np.asarray(jax.random.key_data(_checks.random_key(key))))
-    gap, resamples = _checks.number("gap", gap), _checks.whole("resamples", resamples)
+    gap = _checks.number("gap", gap)
     levels, members = _levels_of(spectra)
     count = members.max() + 1
     names = ("level", "sigma", "spacing", "r", "distance", "q", "beta")
@@ -85,7 +82,7 @@ def summary(
         for g in range(group.max() + 1):
             own = x[..., group == g][..., ::-1]  # ascending
             size[layer, g] = own.shape[-1]
-            for name, values in _of_group(own, rng, resamples).items():
+            for name, values in _of_group(own, rng).items():
                 found[name][layer, g] = values
     axes = "layer", "group", "statistic"
     result = xr.Dataset({name: (axes, values) for name, values in found.items()})
@@ -124,7 +121,7 @@ def _warn_if_close(x, group, gap):
             )
 
 
-def _of_group(x, rng, resamples):
+def _of_group(x, rng):
     """Return the statistics of one group of ascending levels (chain, draw, n)."""
     n = x.shape[-1]
     centre = x.mean(-1)
@@ -154,7 +151,7 @@ def _of_group(x, rng, resamples):
         found["r"] = mean_of(ratios.mean(-1))
 
     s = gaps / gaps.mean((0, 1))
-    found["distance"] = (*_distance(s, rng, resamples), ess, r_hat)
+    found["distance"] = (*_distance(s, rng), ess, r_hat)
     share = ess / squares.size
     found["q"] = (*_brody(s, share), ess, r_hat)
     found["beta"] = (*_repulsion(x, squares.sum(), share), ess, r_hat)
@@ -188,12 +185,12 @@ def _width(square, degrees, ess, r_hat):
     return mean, np.sqrt(max(second - mean**2, 0.0)), low, high, ess, r_hat
 
 
-def _distance(s, rng, resamples):
+def _distance(s, rng):
     """Return the distance of spacings (chain, draw, k) to the surmise, resampling matrices."""
     if s.size < _FEW:
         warnings.warn(f"only {s.size} spacings: KS has no power below {_FEW}", stacklevel=5)
     flat = s.reshape(-1, s.shape[-1])
-    picks = rng.integers(len(flat), size=(resamples, len(flat)))
+    picks = rng.integers(len(flat), size=(_RESAMPLES, len(flat)))
     found = [_to_surmise(flat[rows]) for rows in picks]
     return _to_surmise(flat), np.std(found), *np.percentile(found, 100 * _INTERVAL)
 
