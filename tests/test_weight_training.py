@@ -115,7 +115,7 @@ def test_reports_on_special_matrices():
         (lambda x: weights.spectral_temperature(x, 1.0, at=np.eye(3)), r"at has shape \(3, 3\)"),
         (lambda x: weights.spectral_temperature(x, x[..., :1]), "posterior has matrices"),
         (lambda x: weights.spectral_temperature(x[:1], 1.0), "W has levels of variance 0.0"),
-        (lambda x: weights.spectra(1e200 * x), "squares overflow or vanish"),
+        (lambda x: weights.spectra(1e200 * x), "its square overflows or underflows"),
         (lambda x: weights.spectra(x, dims="step"), "dims must be a list"),
         (lambda x: weights.drift(weights.spectra(x[:5])), "5 draws; drift needs at least 8"),
         (lambda x: weights.drift(weights.spectra(x[0])), "needs draws"),
