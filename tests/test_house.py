@@ -19,7 +19,7 @@ PACKAGE = ROOT / "bayesrg"
 LAYERS = {
     "_linalg": 0, "_activations": 0, "_fixedpoint": 0, "_covariance": 0, "_checks": 0,
     "_callables": 0, "_kinds": 0, "_numbers": 0, "_posterior": 0, "_prior": 0, "_reading": 0,
-    "_trajectory": 0,
+    "_paths": 0, "_trajectory": 0,
     "kernels": 1, "spectrum": 1, "data": 1,
     "deep_linear": 2, "gp": 2, "rg": 2, "theory": 2, "dynamics": 2, "networks": 2, "ensembles": 2,
     "models": 3, "inference": 3, "diagnostics": 3, "io": 3,

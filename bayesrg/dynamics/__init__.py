@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Training dynamics, in closed form and step by step."""
 
+from .._paths import Paths
+from .action import displacement, kinetic_energy, layer_action, straightness, transport_cost
 from .core import DIVERGED, GO, REACHED, Algorithm, Info, State, Trajectory, optax_descent, run
 from .counts import step_count
 from .dyson import dyson
@@ -21,16 +23,20 @@ __all__ = [
     "REACHED",
     "Algorithm",
     "Info",
+    "Paths",
     "State",
     "Trajectory",
+    "displacement",
     "dual",
     "dyson",
     "ensemble",
     "gaussian_rbm",
     "gradient_descent",
     "gradient_flow",
-    "lattice",
+    "kinetic_energy",
     "landmark_preconditioner",
+    "lattice",
+    "layer_action",
     "linear_dynamics",
     "minibatch",
     "optax_descent",
@@ -44,5 +50,7 @@ __all__ = [
     "sgld",
     "stability_limit",
     "step_count",
+    "straightness",
     "teacher_student",
+    "transport_cost",
 ]

@@ -6,6 +6,7 @@ from .convolution import ConvLinear
 from .deep_linear import DeepLinear
 from .rainbow import Rainbow
 from .resample import procrustes, resample, weight_covariance
+from .residual import Residual
 from .train import train
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "DeepLinear",
     "Network",
     "Rainbow",
+    "Residual",
     "procrustes",
     "resample",
     "train",

@@ -8,7 +8,7 @@ from functools import partial
 import equinox as eqx
 import jax.numpy as jnp
 from jax import Array, random
-from jaxtyping import Float
+from jaxtyping import Float, PyTree
 
 from .. import _checks
 from .._checks import ArrayLike
@@ -17,16 +17,45 @@ Inputs = int | tuple[int, ...]
 
 
 class Network(eqx.Module):
+    """A network: random weights to start from, and values of its layers at inputs.
+
+    Attributes
+    ----------
+    depth : int
+        Number of hidden layers.
+    """
+
+    depth: eqx.AbstractVar[int]
+
+    @abstractmethod
+    def init(self, key: Array | int, inputs: Inputs) -> PyTree:
+        """Draw weights, a pytree of arrays.
+
+        ``key`` is a JAX key or an integer. ``inputs`` is the number of columns of X (n, d), or the
+        pair of channels and sites of X (n, channels, sites).
+        """
+
+    @abstractmethod
+    def layers(self, weights: PyTree, X: ArrayLike) -> tuple[Array, ...]:
+        """Return the values of all layers, from the inputs X to the outputs.
+
+        ``weights`` are as `init` returns them. The first axis of each result counts the n inputs.
+        """
+
+    def apply(self, weights: PyTree, X: ArrayLike) -> Array:
+        """Return the outputs at the inputs X, one row per input: the last of `layers`.
+
+        ``weights`` are as `init` returns them.
+        """
+        return self.layers(weights, X)[-1]
+
+
+class GaussianNetwork(Network):
     """A network with a prior of its weights, which are functions of white noise.
 
     A subclass defines ``depth``, ``_shapes``, ``_build`` and ``_forward``. These get arguments that
     are checked already, with the shape of one input as the tuple ``inputs``.
     """
-
-    @property
-    @abstractmethod
-    def depth(self) -> int:
-        """Number L of hidden layers."""
 
     @abstractmethod
     def _shapes(self, inputs: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
@@ -90,10 +119,6 @@ class Network(eqx.Module):
         ]
         return (X, *self._forward(weights, X))
 
-    def apply(self, weights: Sequence[ArrayLike], X: ArrayLike) -> Array:
-        """Return the outputs at the inputs X, one row per input: the last of `layers`."""
-        return self.layers(weights, X)[-1]
-
     def _inputs(self, X):
         """Check inputs X and convert them to an array."""
         return _checks.inputs("X", X)
@@ -116,7 +141,7 @@ def _one_per_layer(name, arrays, layers):
     return arrays
 
 
-class LinearNetwork(Network):
+class LinearNetwork(GaussianNetwork):
     """A network without activations, observed with noise of variance ``ridge``.
 
     It has ``outputs`` outputs. ``weight_scales`` () or (L + 1,) are the standard deviations of the
