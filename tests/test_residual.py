@@ -203,7 +203,11 @@ def test_32_bit_inputs_and_weights_stay_so_and_one_of_64_bits_makes_64():
     scale = np.abs(states).max()
     np.testing.assert_allclose(paths.states, states, rtol=0, atol=1e-6 * scale)
     np.testing.assert_allclose(paths.increments, steps, rtol=0, atol=1e-6 * scale)
-    assert NET.paths(narrow, X).states.dtype == NET.paths(PARAMS, np.float32(X)).states.dtype == X.dtype
+    assert (
+        NET.paths(narrow, X).states.dtype
+        == NET.paths(PARAMS, np.float32(X)).states.dtype
+        == X.dtype
+    )
 
     # a fixed head is one draw, whatever the precision
     net = Residual(H, K, outputs=C, head="fixed")

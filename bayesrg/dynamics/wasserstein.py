@@ -127,8 +127,8 @@ def wasserstein(
     both = np.concatenate([x, z])
     with np.errstate(over="ignore"):
         unit = np.ptp(both, axis=0).max()
-    if not np.isfinite(unit**2):
-        raise ValueError("x and z have distances whose squares overflow; rescale both")
+        if not np.isfinite(unit**2):
+            raise ValueError("x and z have distances whose squares overflow; rescale both")
     unit = float(unit) or 1.0
     x, z = ((v - both.min(0)) / unit for v in (x, z))
     displacement = ((x - z) ** 2).sum(1).mean()
