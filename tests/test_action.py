@@ -286,6 +286,9 @@ def test_paths_that_cannot_be():
         ValueError, match=r"paths has states of shape \(3, 5, 2\) and increments of"
     ):
         dynamics.layer_action(short)
+    wrong = on_device(np.asarray(paths.states), np.full((K, N, D), np.nan))
+    with pytest.raises(ValueError, match="paths.increments contains non-finite values"):
+        dynamics.straightness(wrong)
     with pytest.raises(ValueError, match="gradients has shape .*; give .*, one gradient per step"):
         dynamics.alignment_with_descent(paths, GRADIENTS[:-1])
 

@@ -195,6 +195,38 @@ def test_programs_do_not_grow_with_the_number_of_layers(compilations):
         np.testing.assert_allclose(f, x, rtol=1e-12)
 
 
+@pytest.mark.slow
+def test_a_derivative_needs_little_more_memory_than_that_of_a_bare_scan():
+    n, d, h, depth = 500, 64, 32, 64
+    X = np.random.default_rng(0).standard_normal((n, d))
+    net = Residual(h, depth, outputs=C)
+    params = jax.eval_shape(lambda: net.init(0, d))
+
+    def bare(params, transport):
+        def move(x, layer):
+            step = jnp.tanh(x @ layer["A"].T + layer["a"]) @ layer["B"].T + layer["b"]
+            return x + step, (step**2).sum(-1).mean() if transport else None
+
+        x, actions = jax.lax.scan(move, X, params["velocity"])
+        f = x @ params["head"]["weight"].T + params["head"]["bias"]
+        return (f**2).mean() + (actions.sum() if transport else 0.0)
+
+    def ours(params, transport):
+        if not transport:
+            return (net.apply(params, X) ** 2).mean()
+        paths = net.paths(params, X)
+        f = net.read_out(params, paths.states[-1])
+        return (f**2).mean() + dynamics.transport_cost(paths)
+
+    def reserved(loss, transport):
+        both = jax.jit(jax.value_and_grad(loss), static_argnums=1).lower(params, transport)
+        return both.compile().memory_analysis().temp_size_in_bytes
+
+    for transport, most in ((True, 1.2), (False, 1.0)):
+        least = reserved(bare, transport)
+        assert X.nbytes * depth < least and reserved(ours, transport) <= most * least
+
+
 def test_32_bit_inputs_and_weights_stay_so_and_one_of_64_bits_makes_64():
     narrow = jax.tree.map(np.float32, PARAMS)
     paths = NET.paths(narrow, np.float32(X))
