@@ -293,7 +293,7 @@ def test_paths_that_cannot_be():
         dynamics.alignment_with_descent(paths, GRADIENTS[:-1])
 
 
-def test_ladder(compilations):
+def test_ladder():
     """W2^2 <= D <= E for any paths, to rounding."""
     for seed in range(20):
         paths = random_paths(seed)
