@@ -387,3 +387,11 @@ def test_losses_and_starts_that_cannot_be():
         NET.init(0, 0)
     with pytest.raises(ValueError, match=r"head has shape \(2, 3\) for states of 2 features"):
         NET.read_out(PARAMS, X[:, :2])
+    for head, message in (
+        (None, r"params\['head'\] must be a dict, as init returns it, got None"),
+        ({"weight": np.ones((C, D))}, r"params\['head'\] has no 'bias'"),
+        ({"weight": np.ones((C, D)), "bias": np.ones(3)}, r"a bias of shape \(3,\); give \(2, d\)"),
+    ):
+        for call in (NET.head_norm, lambda params: NET.read_out(params, X)):
+            with pytest.raises(ValueError, match=message):
+                call({"head": head})
