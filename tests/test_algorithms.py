@@ -33,7 +33,7 @@ def mean_loss(w, X, y):
 
 
 class Shift:
-    """A residual network of one layer, which adds w (2,) to all points; its outputs are their sums."""
+    """A residual network whose one layer adds w (2,) to all points, and whose outputs are sums."""
 
     def paths(self, w, X):
         step = jnp.broadcast_to(w, X.shape)[None]

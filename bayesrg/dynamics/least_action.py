@@ -183,7 +183,6 @@ def _factors(modules):
     entries = _checks.sequence("modules", modules, "pairs (layers, tau_m), one per module")
     for m, entry in enumerate(entries):
         layers, tau = _checks.several(f"modules[{m}]", entry, "layers, tau_m")
-        layers = layers if isinstance(layers, int) else list(layers)
         tau = _checks.positive(f"tau_m of modules[{m}]", tau, ndim=0)
         for k in _checks.indices(f"the layers of modules[{m}]", layers):
             if k in factors:
