@@ -10,6 +10,7 @@ from .path import path_evidence
 from .predict import predict
 from .samplers import Sampler
 from .sbc import sbc
+from .strength import strength_evidence, strength_for_action
 
 __all__ = [
     "Sampler",
@@ -21,4 +22,6 @@ __all__ = [
     "path_evidence",
     "predict",
     "sbc",
+    "strength_evidence",
+    "strength_for_action",
 ]
