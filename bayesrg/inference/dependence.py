@@ -106,7 +106,10 @@ def idle_sites(bound, X) -> frozenset[str]:
         sites = {name: site for name, site in sites.items() if site["type"] == "sample"}
         latent = [name for name, site in sites.items() if not site["is_observed"]]
         values = {name: sites[name]["value"] for name in latent}
-        terms = {n: jnp.sum(s["fn"].log_prob(s["value"])) for n, s in sites.items()}
+        terms = {}
+        for name, site in sites.items():
+            scale = 1.0 if site["scale"] is None else site["scale"]
+            terms[name] = jnp.sum(scale * site["fn"].log_prob(site["value"]))
         return _Densities(values, terms)
 
     try:
@@ -115,7 +118,8 @@ def idle_sites(bound, X) -> frozenset[str]:
         raise
     except Exception as error:
         raise ValueError(
-            f"the model fails with y=None ({type(error).__name__}: {error}); give y, or make the "
+            f"the model fails with y=None ({type(error).__name__}: "
+            f"{str(error).split(chr(10))[0]}); give y, or make the "
             "model accept None, e.g. with obs=None if y is None else y.T"
         ) from error
     program = program.jaxpr

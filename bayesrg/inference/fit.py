@@ -60,7 +60,8 @@ def fit(
         to a `bayesrg.inference.Sampler`, which wraps the sampler of another library. By default
         NUTS.
     prior : int
-        Number of draws from the prior to add.
+        Number of draws from the prior to add. They ignore factors (`numpyro.factor`,
+        `action_factor`).
     path : path, optional
         Folder for ``result.nc``; it must not hold a result already.
     progress : bool

@@ -125,10 +125,10 @@ def path_evidence(
     taken by the Gauss-Kronrod rule with 15 nodes in :math:`\beta^{1/k}`.
 
     With ``tempered`` only the densities of these sites are raised to powers. The result is then
-    the log ratio of the normalisers with and without these sites. For the `action_factor` at
-    strength :math:`\lambda` this is :math:`\log Z(\lambda)/Z(0)` of the prior if y is None, and of the
-    posterior if y is given; the difference, posterior minus prior, is
-    :math:`\log p(y|\lambda)/p(y|0)`, see `strength_evidence`.
+    the log ratio of the normalisers with and without these sites. For an `action_factor` of
+    strength :math:`\lambda` this is :math:`\log Z(\lambda)/Z(0)`, of the prior if y is None and of
+    the posterior if y is given. The second minus the first is :math:`\log p(y|\lambda)/p(y|0)`,
+    see `strength_evidence`.
 
     Parameters
     ----------

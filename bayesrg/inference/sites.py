@@ -22,7 +22,7 @@ from numpyro.infer.initialization import init_to_sample
 
 from .. import _checks
 from . import shapes
-from .dependence import check_strengths
+from .dependence import Without, check_strengths
 
 _running = threading.RLock()
 _AT_ONCE = 64  # draws whose distributions are computed side by side
@@ -143,7 +143,7 @@ def fingerprint(hyper: dict) -> str:
     return json.dumps(entries)
 
 
-def layout_of(bound: Bound, X, y) -> Layout:
+def layout_of(bound: Bound | Without, X, y) -> Layout:
     """Trace a model once, without computing anything; return its sites.
 
     Raises
@@ -161,12 +161,12 @@ def layout_of(bound: Bound, X, y) -> Layout:
         for name, site in handlers.trace(model).get_trace(X, y).items():
             if site["type"] not in ("sample", "deterministic"):
                 continue
+            if action := site.get("infer", {}).get("action"):
+                shapes.check_factor(name, site)
+                scale = 1.0 if site["scale"] is None else site["scale"]
+                counts[name], strengths[name] = action.count, jnp.asarray(action.lam * scale)
             if site["type"] == "sample" and isinstance(site["fn"], dist.Unit):
                 factors.add(name)
-                if action := site["infer"].get("action"):
-                    shapes.check_factor(name, site)
-                    scale = 1.0 if site["scale"] is None else site["scale"]
-                    counts[name], strengths[name] = action.count, jnp.asarray(action.lam * scale)
                 continue
 
             dims[name], lengths[name] = shapes.axes(name, site), jnp.shape(site["value"])
