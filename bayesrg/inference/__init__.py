@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sample the posterior of a model, check the sampler, estimate the evidence, and predict."""
 
+from .action import action_factor
 from .coarse_graining import coarse_grain
 from .convergence import SamplingWarning
 from .fit import fit
@@ -9,14 +10,18 @@ from .path import path_evidence
 from .predict import predict
 from .samplers import Sampler
 from .sbc import sbc
+from .strength import strength_evidence, strength_for_action
 
 __all__ = [
     "Sampler",
     "SamplingWarning",
+    "action_factor",
     "coarse_grain",
     "fit",
     "grid_posterior",
     "path_evidence",
     "predict",
     "sbc",
+    "strength_evidence",
+    "strength_for_action",
 ]
