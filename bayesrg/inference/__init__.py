@@ -5,10 +5,12 @@ from .coarse_graining import coarse_grain
 from .convergence import SamplingWarning
 from .fit import fit
 from .grid import grid_posterior
+from .observed import output_law
 from .path import path_evidence
 from .predict import predict
 from .samplers import Sampler
 from .sbc import sbc
+from .start import normal_start
 
 __all__ = [
     "Sampler",
@@ -16,6 +18,8 @@ __all__ = [
     "coarse_grain",
     "fit",
     "grid_posterior",
+    "normal_start",
+    "output_law",
     "path_evidence",
     "predict",
     "sbc",
