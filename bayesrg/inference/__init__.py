@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sample the posterior of a model, check the sampler, estimate the evidence, and predict."""
 
+from .action import action_factor
 from .coarse_graining import coarse_grain
 from .convergence import SamplingWarning
 from .fit import fit
@@ -15,6 +16,7 @@ from .start import normal_start
 __all__ = [
     "Sampler",
     "SamplingWarning",
+    "action_factor",
     "coarse_grain",
     "fit",
     "grid_posterior",
