@@ -6,6 +6,8 @@ from functools import partial
 import arviz as az
 import jax
 import numpy as np
+import numpyro
+import numpyro.distributions as dist
 import pytest
 import xarray as xr
 from numpyro.infer import NUTS
@@ -13,6 +15,7 @@ from numpyro.infer.util import log_density
 from scipy.optimize import linear_sum_assignment
 from scipy.special import expit, log_softmax
 from scipy.stats import norm, spearmanr
+from sklearn.datasets import make_moons
 
 import bayesrg as brg
 from bayesrg import io
@@ -424,3 +427,70 @@ def test_a_fit_of_wrong_arguments_stops_before_sampling(change, message):
     with pytest.raises(ValueError, match=message):
         y = np.array(TEN) + (1.0 if "net" in change else 0.0)
         brg.fit(residual_action.model, (X, y), key=0, progress=False, **change)
+
+
+@pytest.mark.slow
+def test_chains_start_at_draws_of_a_normal_fit():
+    """The posterior of one slope is normal, so the fit is exact up to its own noise."""
+
+    def line(X, y=None):
+        slope = numpyro.sample("slope", dist.Normal(0.0, 1.0))
+        numpyro.sample("spread", dist.LogNormal(0.3, 0.2))
+        with numpyro.plate("point", len(X)):
+            numpyro.sample("y", dist.Normal(slope * X[:, 0], 0.5), obs=y)
+
+    y = 0.7 * X[:, 0] + 0.5 * rng.normal(size=N)
+    start = brg.inference.normal_start(line, (X, y), key=0)
+
+    def site(name, law):
+        def one(key):
+            shape = {"rng_key": key, "sample_shape": ()}
+            return start({"name": name, "type": "sample", "fn": law, "value": None,
+                          "is_observed": False, "kwargs": shape})  # fmt: skip
+
+        return np.asarray(jax.vmap(one)(jax.random.split(jax.random.key(1), 4000)))
+
+    drawn = site("slope", dist.Normal(0.0, 1.0))
+    precision = 1.0 + (X[:, 0] ** 2).sum() / 0.25
+    sd = precision**-0.5
+    assert abs(drawn.mean() - (X[:, 0] @ y) / 0.25 / precision) < 0.25 * sd
+    assert abs(drawn.std() / sd - 1) < 0.2
+    spread = np.log(site("spread", dist.LogNormal(0.0, 1.0)))
+    assert abs(spread.mean() - 0.3) < 0.05 and abs(spread.std() / 0.2 - 1) < 0.2
+    with pytest.raises(ValueError, match="diverged within 3 steps; lower learning_rate, 1e"):
+        brg.inference.normal_start(line, (X, y), key=0, steps=3, learning_rate=1e200)
+
+    def counts(X, y=None):
+        numpyro.sample("n", dist.Poisson(3.0))
+
+    with pytest.raises(ValueError, match="site 'n' of the model is discrete"):
+        brg.inference.normal_start(counts, (X, y), key=0)
+
+
+@pytest.mark.slow
+def test_action_shortens_the_paths_of_a_small_network_and_the_work_of_the_sampler():
+    X, y = make_moons(60, noise=0.15, random_state=0)
+    data, sampler, runs, work = (X, y.astype(float)), partial(NUTS, max_tree_depth=8), {}, {}
+    size = {"draws": 400, "warmup": 400, "chains": 4, "progress": False, "sampler": sampler}
+    for lam in (0.0, 1.0, 5.0):
+        dt = brg.fit(residual_action.model, data, key=1, lam=lam, **size)
+        runs[lam] = transport.measure(dt, residual_action.network(2), draws=20)
+        draws = runs[lam]["transport"].to_dataset()
+        for name in ("layer_action", "transport_cost", "kinetic_energy"):
+            np.testing.assert_allclose(draws[name], dt["posterior"][name], rtol=1e-12)
+        assert float(az.rhat(draws[["transport_cost"]])["transport_cost"]) < 1.02
+        ess = float(az.ess(draws[["transport_cost"]])["transport_cost"])
+        work[lam] = float(dt["sample_stats"]["n_steps"].sum()) / ess
+        far = runs[lam]["transport_distance"].to_dataset()
+        both = draws.sel(draw=far["draw"])
+        assert (far["w2"] ** 2 <= far["displacement"] * (1 + 1e-12)).all()
+        assert (far["displacement"] <= both["kinetic_energy"] * (1 + 1e-12)).all()
+        print(lam, work[lam], ess, draws["straightness"].mean().item())
+    found = transport.judge(runs)
+    print(found)
+    T, error = found["transport_cost"].values, found["transport_cost_mcse"].values
+    assert (T[:-1] - T[1:] > 4 * np.hypot(error[:-1], error[1:])).all()
+    assert found["decreasing"] > 0.999
+    for i, expected in ((0, 4.67), (2, 1.59)):  # of one chain of 300 draws
+        assert abs(T[i] - expected) < 0.15
+    assert work[5.0] < 0.85 * work[0.0]
