@@ -12,6 +12,7 @@ from .predict import predict
 from .samplers import Sampler
 from .sbc import sbc
 from .start import normal_start
+from .strength import strength_evidence, strength_for_action
 from .weights import sample_weights
 
 __all__ = [
@@ -27,4 +28,6 @@ __all__ = [
     "predict",
     "sample_weights",
     "sbc",
+    "strength_evidence",
+    "strength_for_action",
 ]
