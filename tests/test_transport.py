@@ -5,6 +5,7 @@ from functools import partial
 
 import arviz as az
 import jax
+import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
@@ -471,9 +472,10 @@ def test_chains_start_at_draws_of_a_normal_fit():
 def test_action_shortens_the_paths_of_a_small_network_and_the_work_of_the_sampler():
     X, y = make_moons(60, noise=0.15, random_state=0)
     data, sampler, runs, work = (X, y.astype(float)), partial(NUTS, max_tree_depth=8), {}, {}
-    size = {"draws": 400, "warmup": 400, "chains": 4, "progress": False, "sampler": sampler}
+    size = {"draws": 300, "warmup": 300, "chains": 4, "progress": False, "sampler": sampler}
     for lam in (0.0, 1.0, 5.0):
-        dt = brg.fit(residual_action.model, data, key=1, lam=lam, **size)
+        strength = jnp.asarray(lam)  # traced: one program for all
+        dt = brg.fit(residual_action.model, data, key=1, lam=strength, **size)
         runs[lam] = transport.measure(dt, residual_action.network(2), draws=20)
         draws = runs[lam]["transport"].to_dataset()
         for name in ("layer_action", "transport_cost", "kinetic_energy"):
