@@ -6,11 +6,14 @@ from .coarse_graining import coarse_grain
 from .convergence import SamplingWarning
 from .fit import fit
 from .grid import grid_posterior
+from .observed import output_law
 from .path import path_evidence
 from .predict import predict
 from .samplers import Sampler
 from .sbc import sbc
+from .start import normal_start
 from .strength import strength_evidence, strength_for_action
+from .weights import sample_weights
 
 __all__ = [
     "Sampler",
@@ -19,8 +22,11 @@ __all__ = [
     "coarse_grain",
     "fit",
     "grid_posterior",
+    "normal_start",
+    "output_law",
     "path_evidence",
     "predict",
+    "sample_weights",
     "sbc",
     "strength_evidence",
     "strength_for_action",
