@@ -88,13 +88,8 @@ def test_a_class_has_one_colour_in_all_panels_and_plots(dt):
     assert len(colours) == 1
     pc = plots.plot_paths(dt, group="straight", also=["some"], backend="none")
     assert text_of(pc, panel="some") == "some"
-    named = (
-        dt["some"]
-        .to_dataset()
-        .assign_coords(
-            label=("point", ["a", "b"] * (len(some.point) // 2) + ["b"] * (len(some.point) % 2))
-        )
-    )
+    letters = np.where(np.arange(some.sizes["point"]) % 2, "a", "b")
+    named = dt["some"].to_dataset().assign_coords(label=("point", letters))
     dt["named"] = named
     assert set(drawn(plots.plot_paths(dt, group="named", backend="none"), "label")) == {"a", "b"}
     dt["bare"] = named.drop_vars("label").isel(chain=0, draw=0)
@@ -188,10 +183,10 @@ def test_densities_of_the_action(dt):
     [
         (dict(features=(0, 2)), "features are 0, 2 and group 'transport' has 2 features"),
         (dict(features=(0,)), "features has 1 entries; give two"),
-        (dict(features=(0, -1)), "features must be at least 0"),
+        (dict(features=(0, -1)), "features must be an integer of at least 0, got -1"),
         (dict(draw=16), "draw is 16 and group 'transport' has 16 draws"),
-        (dict(max_points=0), "max_points must be at least 1"),
-        (dict(also="straight"), "also must be a sequence of names of groups"),
+        (dict(max_points=0), "max_points must be a positive integer, got 0"),
+        (dict(also="straight"), "also must be a list of names of groups"),
     ],
 )
 def test_bad_choices_are_named(given, message, dt):
