@@ -173,9 +173,14 @@ def test_densities_of_the_action(dt):
         assert draws.min() <= curve["x"][np.argmax(curve["y"])] <= draws.max()
     pc = plots.plot_action_posterior(dt, var_name="straightness", backend="none")
     assert text_of(pc, "xlabel") == "straightness D/E"
-    dt["transport"]["straightness"][:] = np.nan
-    with pytest.raises(ValueError, match="fewer than two different finite values"):
-        plots.plot_action_posterior(dt, var_name="straightness", backend="none")
+    dt["transport"]["straightness"][:, 2:] = np.nan
+    one = 1 + 1e-15 * rng.standard_normal((2, 8))
+    for values in (one, np.full((2, 8), np.nan)):
+        dt["straight"]["straightness"][:] = values
+        with pytest.raises(ValueError, match="fewer than two different finite values"):
+            plots.plot_action_posterior(
+                dt, also=["straight"], var_name="straightness", backend="none"
+            )
 
 
 @pytest.mark.parametrize(

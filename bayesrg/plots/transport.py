@@ -24,6 +24,7 @@ from ._curves import (
 from ._matplotlib import equal_scales
 
 _HEAD, _LARGEST = 0.3, 0.04  # length of an arrowhead over that of the arrow; over the panel's side
+_EQUAL = 1e-9  # relative difference of draws that counts as none
 _NAMES = {"loss": "loss", "transport_cost": "transport cost T", "lambda": "multiplier lambda"}
 _AXES = {
     "transport_cost": "transport cost T",
@@ -369,7 +370,7 @@ def plot_action_posterior(
     for name in with_others(group, also):
         values = group_of(dt, name, var_name)[var_name].to_numpy().ravel()
         values = values[np.isfinite(values)]
-        if not values.size or np.ptp(values) == 0:
+        if not values.size or np.ptp(values) <= _EQUAL * np.abs(values).max():
             raise ValueError(
                 f"{var_name!r} of group {name!r} has fewer than two different finite values, so "
                 "there is no density to plot; give a group of draws"
