@@ -57,11 +57,15 @@ class Algorithm(eqx.Module):
     dt : ()
         Time that one step takes. For descents it is the step size, so that times are those of
         gradient flow.
+    report : callable, optional
+        From the `Trajectory` of a run, whose numbers can be read. `run` calls it at the end, so
+        that it can warn.
     """
 
     init: Callable
     step: Callable
     dt: ArrayLike = 1.0
+    report: Callable | None = None
 
 
 class Trajectory(eqx.Module):
@@ -136,13 +140,14 @@ def run(
     Raises
     ------
     ValueError
-        If ``every`` does not divide ``steps``, or if the run diverges. Under a JAX transformation
-        divergence cannot raise: look at ``status``.
+        If ``every`` does not divide ``steps``, or if the run diverges: then the attribute
+        ``trajectory`` of the error is what would be returned. Under a JAX transformation divergence
+        cannot raise: look at ``status``.
 
     Warns
     -----
     UserWarning
-        If some chains diverge; ``status`` says which.
+        If some chains diverge; ``status`` says which. An algorithm may have other warnings.
     """
     steps, every = _checks.whole("steps", steps), _checks.whole("every", every)
     if steps % every:
@@ -150,7 +155,8 @@ def run(
     allow_divergence = _checks.flag("allow_divergence", allow_divergence)
     key = _checks.random_key(key)
     what = "an Algorithm, which dynamics.gradient_descent and others make"
-    algorithm = hold(_checks.instance("algorithm", algorithm, Algorithm, what))
+    report = _checks.instance("algorithm", algorithm, Algorithm, what).report
+    algorithm = hold(algorithm)
     keep = None if keep is None else hold(_checks.function("keep", keep, "a function of a State"))
     x0 = position("x0", x0)
     if chains is None:
@@ -162,6 +168,8 @@ def run(
         found = _run_chains(algorithm, state, keys, keep, steps, every, shared)
     if _checks.known(found.status):
         _check_divergence(found, allow_divergence)
+        if report is not None:
+            report(found)
     return found
 
 
@@ -211,11 +219,14 @@ def _check_divergence(found, allowed):
         "lower the rate of the optimizer, step_size, learning_rate or dt; "
         "dynamics.stability_limit bounds the step size of least squares"
     )
-    if not chains:
-        raise ValueError(f"the run diverged: it stopped {where}; {advice}")
-    message = f"{lost.size} of {len(found.status)} chains diverged, chain {first} {where}; {advice}"
-    if lost.size == len(found.status):
-        raise ValueError(message)
+    message = f"the run diverged: it stopped {where}; {advice}"
+    if chains:
+        several = f"{lost.size} of {len(found.status)} chains diverged, chain {first}"
+        message = f"{several} {where}; {advice}"
+    if not chains or lost.size == len(found.status):
+        error = ValueError(message)
+        error.trajectory = found
+        raise error
     warnings.warn(message, stacklevel=3)
 
 

@@ -10,6 +10,7 @@ from .ensemble import ensemble
 from .gradient import gradient_descent, gradient_flow
 from .landmarks import landmark_preconditioner, power_iteration
 from .langevin import minibatch, sgld
+from .least_action import least_action
 from .linear import linear_dynamics, stability_limit
 from .losses import pgd_loss, scale_by_output_preconditioner
 from .preconditioned import dual, preconditioned, sgd
@@ -37,6 +38,7 @@ __all__ = [
     "landmark_preconditioner",
     "lattice",
     "layer_action",
+    "least_action",
     "linear_dynamics",
     "minibatch",
     "optax_descent",
