@@ -1,21 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sample the posterior of a model, check the sampler, estimate the evidence, and predict."""
 
+from .action import action_factor
 from .coarse_graining import coarse_grain
 from .convergence import SamplingWarning
 from .fit import fit
 from .grid import grid_posterior
+from .observed import output_law
 from .path import path_evidence
 from .predict import predict
 from .samplers import Sampler
 from .sbc import sbc
+from .start import normal_start
 
 __all__ = [
     "Sampler",
     "SamplingWarning",
+    "action_factor",
     "coarse_grain",
     "fit",
     "grid_posterior",
+    "normal_start",
+    "output_law",
     "path_evidence",
     "predict",
     "sbc",
