@@ -54,7 +54,7 @@ def training_group(chains=3):
     """What `io.trajectory` makes of a run of least action."""
     step = np.arange(101)
     loss = 2.0 * np.exp(-0.03 * step) * rng.gamma(50.0, 0.02, (chains, 101))
-    seen = {"loss": loss, "transport_cost": 0.2 * (1 - loss / 2.2), "lambda": 1 + 0.1 * step}
+    seen = {"loss": loss, "transport": 0.2 * (1 - loss / 2.2), "lambda": 1 + 0.1 * step}
     dims = "chain", "each_step"
     seen["lambda"] = np.tile(seen["lambda"], (chains, 1))
     return xr.Dataset({n: (dims, v) for n, v in seen.items()}, coords={"each_step": step})

@@ -25,7 +25,7 @@ from ._matplotlib import equal_scales
 
 _HEAD, _LARGEST = 0.3, 0.04  # length of an arrowhead over that of the arrow; over the panel's side
 _EQUAL = 1e-9  # relative difference of draws that counts as none
-_NAMES = {"loss": "loss", "transport_cost": "transport cost T", "lambda": "multiplier lambda"}
+_NAMES = {"loss": "loss", "transport": "transport cost T", "lambda": "multiplier lambda"}
 _AXES = {
     "transport_cost": "transport cost T",
     "kinetic_energy": "kinetic energy E",
@@ -296,7 +296,7 @@ def plot_least_action(
     dt, group, also, backend, pc_kwargs
         See `bayesrg.plots`, also for what is returned. The group is made by `bayesrg.io.trajectory`
         of a run of `bayesrg.dynamics.least_action`: it has the variable loss (chain, each_step),
-        and transport_cost and lambda if the run computed them. With several chains the median is
+        and transport and lambda if the run computed them. With several chains the median is
         drawn, and a band.
 
     References
