@@ -18,14 +18,9 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpyro
-import numpyro.distributions as dist
 from numpyro.infer import NUTS
 
 import bayesrg as brg
-
-SCALES = {"A": 1.0, "a": 1.0, "B": 1.0, "b": 0.0, "weight": 1.0, "bias": 1.0}
-_AXES = {"A": ["layer", "unit", "feature"], "a": ["layer", "unit"], "b": ["layer", "feature"]}
-_AXES |= {"B": ["layer", "feature", "unit"], "weight": ["output", "feature"], "bias": ["output"]}
 
 
 def model(
@@ -49,21 +44,19 @@ def model(
     lam : strength of the action, a number of at least zero
     kind : "transport" or "kinetic", the action in the density
     likelihood : "bernoulli", "categorical" or "normal"
-    scales : dict of standard deviations that differ from SCALES; those of B and weight are divided
-        by the root of their last axis, and a weight of scale zero is zero
+    scales : dict from A, a, B, b, weight, bias to scales other than 1, see
+        `bayesrg.inference.sample_weights`; b is zero by default
     noise : standard deviation of an observation, where it is normal
     """
     X = jnp.reshape(X, (X.shape[0], -1))
     net = network(X.shape[1]) if net is None else net
-    draw = partial(_weight, SCALES | (scales or {}))
-    params = jax.tree.map_with_path(draw, jax.eval_shape(lambda: net.init(0, X.shape[1])))
-
+    params = brg.inference.sample_weights(net, X.shape[1], scales)
     paths = net.paths(params, X)
     with numpyro.plate("layer", net.depth):
         numpyro.deterministic("layer_action", brg.dynamics.layer_action(paths))
-    T = numpyro.deterministic("transport_cost", brg.dynamics.transport_cost(paths))
-    E = numpyro.deterministic("kinetic_energy", brg.dynamics.kinetic_energy(paths))
-    numpyro.factor("action", -lam * (T if kind == "transport" else E))
+    numpyro.deterministic("transport_cost", brg.dynamics.transport_cost(paths))
+    numpyro.deterministic("kinetic_energy", brg.dynamics.kinetic_energy(paths))
+    brg.inference.action_factor("action", paths, lam, kind=kind)
 
     f = net.read_out(params, paths.states[-1])
     law, y = brg.inference.output_law(f, y, likelihood=likelihood, noise=noise)
@@ -72,16 +65,6 @@ def model(
         numpyro.deterministic("f", f.T if f.shape[1] > 1 else f[:, 0])
     with columns if len(law.batch_shape) > 1 else nullcontext(), points:
         numpyro.sample("y", law, obs=y)
-
-
-def _weight(scales, path, leaf):
-    """Sample the weight whose name ends ``path``, of the shape of ``leaf``."""
-    name = path[-1].key
-    scale = scales[name] / (jnp.sqrt(leaf.shape[-1]) if name in ("B", "weight") else 1.0)
-    if scales[name] == 0:
-        return jnp.zeros(leaf.shape, leaf.dtype)
-    law = dist.Normal(0.0, scale).expand(leaf.shape).to_event(len(leaf.shape))
-    return numpyro.sample(name, law, infer={"event_dims": _AXES.get(name, [])})
 
 
 def network(features, hidden=6, depth=4):

@@ -12,6 +12,7 @@ from .predict import predict
 from .samplers import Sampler
 from .sbc import sbc
 from .start import normal_start
+from .weights import sample_weights
 
 __all__ = [
     "Sampler",
@@ -24,5 +25,6 @@ __all__ = [
     "output_law",
     "path_evidence",
     "predict",
+    "sample_weights",
     "sbc",
 ]
