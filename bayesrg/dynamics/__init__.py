@@ -2,7 +2,15 @@
 """Training dynamics, in closed form and step by step."""
 
 from .._paths import Paths
-from .action import displacement, kinetic_energy, layer_action, straightness, transport_cost
+from .action import (
+    alignment_with_descent,
+    displacement,
+    kinetic_energy,
+    layer_action,
+    relative_displacement,
+    straightness,
+    transport_cost,
+)
 from .core import DIVERGED, GO, REACHED, Algorithm, Info, State, Trajectory, optax_descent, run
 from .counts import step_count
 from .dyson import dyson
@@ -17,6 +25,7 @@ from .preconditioned import dual, preconditioned, sgd
 from .preconditioner import preconditioner
 from .rbm import gaussian_rbm, lattice
 from .teacher_student import teacher_student
+from .wasserstein import wasserstein
 
 __all__ = [
     "DIVERGED",
@@ -27,6 +36,7 @@ __all__ = [
     "Paths",
     "State",
     "Trajectory",
+    "alignment_with_descent",
     "displacement",
     "dual",
     "dyson",
@@ -46,6 +56,7 @@ __all__ = [
     "power_iteration",
     "preconditioned",
     "preconditioner",
+    "relative_displacement",
     "run",
     "scale_by_output_preconditioner",
     "sgd",
@@ -55,4 +66,5 @@ __all__ = [
     "straightness",
     "teacher_student",
     "transport_cost",
+    "wasserstein",
 ]

@@ -109,9 +109,77 @@ class Residual(Network):
 
         ``key`` is a JAX key or an integer, ``inputs`` the number of columns of X.
         """
-        of_encoder, of_layers, of_head = random.split(_checks.random_key(key), 3)
-        inputs, params = _checks.whole("inputs", inputs), {}
-        width = inputs
+        return self._init(_checks.random_key(key), _checks.whole("inputs", inputs))
+
+    def paths(self, params: PyTree, X: ArrayLike) -> Paths:
+        """Return the paths of the points X (n, d) through the layers.
+
+        ``params`` are weights as `init` returns them. For several draws of them use `jax.vmap`.
+        The paths have the widest floats among X and the weights.
+        """
+        return _moved(self, *self._checked(params, X))
+
+    def layers(self, params: PyTree, X: ArrayLike) -> tuple[Array, ...]:
+        """Return X, if there is an encoder, then the states x_0 to x_K and the outputs.
+
+        ``params`` are weights as `init` returns them, ``X`` is (n, d).
+        """
+        params, X = self._checked(params, X)
+        states = _moved(self, params, X).states
+        encoded = () if self.encoder is None else (X,)
+        return (*encoded, *states, self.read_out(params, states[-1]))
+
+    def apply(self, params: PyTree, X: ArrayLike) -> Array:
+        """Return the outputs (n, c) at the inputs X (n, d).
+
+        ``params`` are weights as `init` returns them.
+        """
+        return _outputs(self, *self._checked(params, X))
+
+    def read_out(self, params: PyTree, x: Array) -> Array:
+        """Return the outputs (n, c) of the head at states ``x`` (n, d).
+
+        ``params`` are weights as `init` returns them.
+        """
+        x = _checks.inputs("x", x)
+        if self.head == "trainable":
+            _require_parts(params, ("head",))
+            H, bias = params["head"]["weight"], params["head"]["bias"]
+        else:
+            H, bias = self._still_head(x.shape[1]), 0.0
+        if jnp.shape(H) != (self.outputs, x.shape[1]):
+            raise ValueError(
+                f"head has shape {jnp.shape(H)} for states of {x.shape[1]} features; give "
+                f"({self.outputs}, {x.shape[1]})"
+            )
+        return x @ H.T.astype(jnp.result_type(x, H)) + bias
+
+    def head_norm(self, params: PyTree) -> Array:
+        """Return the Frobenius norm () of the weights of the head.
+
+        ``params`` are weights as `init` returns them.
+        """
+        if self.head == "fixed":
+            return jnp.sqrt(self.outputs * 1.0)  # rows of length 1
+        if self.head == "trainable":
+            _require_parts(params, ("head",))
+            return jnp.linalg.norm(params["head"]["weight"])
+        return jnp.linalg.norm(self.head)
+
+    def state_gradients(self, params: PyTree, X: ArrayLike, loss: Callable) -> Array:
+        """Return the gradient (K, n, d) of a loss with respect to the states x_0 to x_(K-1).
+
+        Later states follow a change of a state. ``params`` are weights as `init` returns them,
+        ``X`` is (n, d). ``loss`` is a function from the outputs (n, c) to a number, such as
+        ``lambda f: ((f - y) ** 2).mean()``.
+        """
+        params, X = self._checked(params, X)
+        return _gradients(self, params, X, hold(_checks.function("loss", loss)))
+
+    def _init(self, key, inputs):
+        """Draw the weights, as `init` does, for arguments that are checked."""
+        of_encoder, of_layers, of_head = random.split(key, 3)
+        params, width = {}, inputs
         if self.encoder is not None:
             encoder = self.encoder.open()
             x = jax.ShapeDtypeStruct((1, inputs), jnp.result_type(float))
@@ -126,54 +194,15 @@ class Residual(Network):
                 "weight": random.normal(of_head, (self.outputs, width)) / np.sqrt(width),
                 "bias": jnp.zeros(self.outputs),
             }
+        else:
+            self._still_head(width)  # raises for one of another width
         return params
 
-    def paths(self, params: PyTree, X: ArrayLike) -> Paths:
-        """Return the paths of the points X (n, d) through the layers.
-
-        ``params`` are weights as `init` returns them.
-        """
-        return self._paths(params, self._encoded(params, _checks.inputs("X", X)))
-
-    def layers(self, params: PyTree, X: ArrayLike) -> tuple[Array, ...]:
-        """Return X, if there is an encoder, then the states x_0 to x_K and the outputs.
-
-        ``params`` are weights as `init` returns them, ``X`` is (n, d).
-        """
-        X = _checks.inputs("X", X)
-        states = self.paths(params, X).states
-        encoded = () if self.encoder is None else (X,)
-        return (*encoded, *states, self.read_out(params, states[-1]))
-
-    def apply(self, params: PyTree, X: ArrayLike) -> Array:
-        """Return the outputs (n, c) at the inputs X (n, d).
-
-        ``params`` are weights as `init` returns them.
-        """
-        return self.read_out(params, self.paths(params, X).states[-1])
-
-    def read_out(self, params: PyTree, x: Array) -> Array:
-        """Return the outputs (n, c) of the head at states ``x`` (n, d).
-
-        ``params`` are weights as `init` returns them.
-        """
-        H = self._head(params, x.shape[1], x.dtype)
-        bias = params["head"]["bias"] if self.head == "trainable" else 0.0
-        return x @ H.T + bias
-
-    def head_norm(self, params: PyTree) -> Array:
-        """Return the Frobenius norm () of the weights of the head."""
+    def _still_head(self, width):
+        """Return the weights (c, d) of a head that is not trained."""
         if self.head == "fixed":
-            return jnp.sqrt(self.outputs * 1.0)
-        return jnp.linalg.norm(params["head"]["weight"] if self.head == "trainable" else self.head)
-
-    def _head(self, params, width, dtype):
-        """Return the weights of the head, (c, d)."""
-        if self.head == "trainable":
-            return params["head"]["weight"]
-        if self.head == "fixed":
-            H = random.normal(random.key(0), (self.outputs, width), dtype)
-            return H / jnp.linalg.norm(H, axis=1, keepdims=True)
+            H = np.random.default_rng(0).standard_normal((self.outputs, width))
+            return H / np.linalg.norm(H, axis=1, keepdims=True)
         if self.head.shape[1] != width:
             raise ValueError(
                 f"head has shape {self.head.shape} for states of {width} features; give "
@@ -181,40 +210,104 @@ class Residual(Network):
             )
         return self.head
 
+    def _checked(self, params, X):
+        """Return params and X (n, d) as arrays; raise unless `init` gives the shapes of params."""
+        X = _checks.inputs("X", X)
+        expected = jax.eval_shape(lambda: self._init(random.key(0), X.shape[1]))
+        _require_parts(params, expected)
+        for part in params:
+            if part not in expected:
+                raise ValueError(f"params has {part!r}, which this network has not; leave it out")
+        params = _checks.parameters("params", dict(params))
+
+        found, made = (dict(jax.tree.leaves_with_path(tree)) for tree in (params, expected))
+        if jax.tree.structure(params) != jax.tree.structure(expected):
+            names = [sorted(map(jax.tree_util.keystr, tree)) for tree in (found, made)]
+            raise ValueError(
+                f"params holds {', '.join(names[0])}, but init gives {', '.join(names[1])}; give "
+                "weights of this network"
+            )
+        for path, like in made.items():
+            shape = jnp.shape(found[path])
+            if shape != like.shape:
+                raise ValueError(
+                    f"params{jax.tree_util.keystr(path)} has shape {shape}, but init gives "
+                    f"{like.shape} for {self.depth} layers and X of {X.shape[1]} columns; give X "
+                    "and weights of this network, and use jax.vmap over several draws"
+                )
+        return params, X
+
     def _encoded(self, params, X):
         """Return the states x_0 (n, d) at inputs X."""
         if self.encoder is None:
             return X
         encoder = self.encoder.open()
         x = encoder(params["encoder"], X) if hasattr(encoder, "init") else encoder(X)
-        shape = jnp.shape(x)
-        if len(shape) != 2 or shape[0] != len(X):
+        x = _checks.finite("what encoder returned", x)
+        if x.ndim != 2 or len(x) != len(X) or not x.size:
             raise ValueError(
-                f"encoder returned shape {shape} for X of shape {X.shape}; give (n, d)"
+                f"encoder returned shape {x.shape} for X of shape {X.shape}; give (n, d)"
             )
         return x
 
-    def _paths(self, params, x):
-        """Return the paths of states ``x`` (n, d)."""
-        velocity = self.velocity.open()
-        x = x.astype(jnp.result_type(x, *jax.tree.leaves(params["velocity"])))
 
-        def move(x, params):
-            v = velocity(params, x)
-            if jnp.shape(v) != x.shape:
-                raise ValueError(
-                    f"velocity output shape {jnp.shape(v)} differs from state shape {x.shape}: "
-                    "residual flow needs equal widths"
-                )
-            step = (v if self.dt is None else self.dt * v).astype(x.dtype)
-            return x + step, (x + step, step)
+def _require_parts(params, names):
+    """Raise unless ``params`` is a dict that has all ``names``."""
+    if not isinstance(params, dict):
+        raise ValueError(f"params must be a dict, as init returns it, got {_checks.shown(params)}")
+    for name in names:
+        if name not in params:
+            raise ValueError(f"params has no {name!r}; give all that init returns")
 
+
+@jax.jit
+def _moved(net, params, X, shifts=None):
+    """Return the paths of X. ``shifts`` (K, n, d) are added to the states before each layer."""
+    velocity, x = net.velocity.open(), net._encoded(params, X)
+    x = x.astype(jnp.result_type(x, *jax.tree.leaves(params["velocity"])))
+
+    def move(x, layer):
+        params, shift = layer
+        x = x if shift is None else x + shift
+        v = _checks.returned("velocity", velocity(params, x))
+        if v.shape != x.shape:
+            raise ValueError(
+                f"velocity output shape {v.shape} differs from state shape {x.shape}: residual "
+                "flow needs equal widths"
+            )
+        step = (v if net.dt is None else net.dt * v).astype(x.dtype)
+        return x + step, (x, step)
+
+    if net.tied:
         shared = params["velocity"]
-        if self.tied:
-            _, (states, steps) = lax.scan(lambda x, _: move(x, shared), x, length=self.depth)
-        else:
-            _, (states, steps) = lax.scan(move, x, shared)
-        return Paths(jnp.concatenate([x[None], states]), steps)
+        last, (states, steps) = lax.scan(
+            lambda x, shift: move(x, (shared, shift)), x, shifts, length=net.depth
+        )
+    else:
+        layers = params["velocity"], shifts
+        last, (states, steps) = lax.scan(move, x, layers, length=net.depth)
+    return Paths(jnp.concatenate([states, last[None]]), steps)
+
+
+@jax.jit
+def _outputs(net, params, X):
+    """Return the outputs of a network at X."""
+    return net.read_out(params, _moved(net, params, X).states[-1])
+
+
+@jax.jit
+def _gradients(net, params, X, loss):
+    """Return the gradient of a loss of the outputs with respect to the states before each layer."""
+
+    def shifted(shifts):
+        x = _moved(net, params, X, shifts).states[-1]
+        found = _checks.returned("loss", loss(net.read_out(params, x)))
+        if found.shape != ():
+            raise ValueError(f"loss returned shape {found.shape}; give one number")
+        return found
+
+    steps = jax.eval_shape(_moved, net, params, X).increments
+    return jax.grad(shifted)(jnp.zeros(steps.shape, steps.dtype))
 
 
 class _Block(eqx.Module):
