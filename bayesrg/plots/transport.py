@@ -267,14 +267,14 @@ def plot_action_ladder(
         distance = f"{name}_distance"
         if distance in dt.children:
             values.append(group_of(dt, distance, "w2")["w2"] ** 2)
-            rungs = [*rungs[:2], "distance W2²"]
+            rungs = [*rungs[:2], "squared distance W2²"]
         parts = [line(value.expand_dims(rung=[i + 1.0])) for i, value in enumerate(values)]
         keys = set.intersection(*map(set, parts))
         points[name] = {key: np.concatenate([part[key] for part in parts]) for key in keys}
         lines[name] = {axis: points[name][axis] for axis in ("x", "y")}
     pc = lines_and_points(lines, points, "series", backend=backend, **pc_kwargs)
     ticks(pc, {i + 1.0: rung for i, rung in enumerate(rungs)})
-    title = "gaps: bent paths (E to D), crossing paths (D to W2²)"
+    title = "E to D: bent or uneven paths; D to W2²: crossing paths"
     return decorate(pc, x="", y="mean squared length", title=title, log="y")
 
 
