@@ -26,7 +26,7 @@ def normal_start(
     *,
     key: jax.Array | int,
     steps: int = 1000,
-    learning_rate: float = 0.01,
+    learning_rate: float = 0.02,
     **hyper,
 ) -> Callable:
     """Fit independent normals to a posterior; return a function that starts chains at their draws.
@@ -66,16 +66,20 @@ def normal_start(
                 "another start"
             )
 
-    guide = AutoNormal(bound, init_loc_fn=init_to_sample)
-    svi = SVI(bound, guide, optax.adam(learning_rate), Trace_ELBO())
-    found = svi.run(key, steps, data.X, data.y, bound.arrays, progress_bar=False)
-    if not np.isfinite(np.asarray(found.losses[-1])):
+    @jax.jit
+    def run(key, *args):
+        guide = AutoNormal(bound, init_loc_fn=init_to_sample)
+        svi = SVI(bound, guide, optax.adam(learning_rate), Trace_ELBO())
+        found = svi.run(key, steps, *args, progress_bar=False)
+        return found.params, found.losses[-1]
+
+    params, loss = run(key, data.X, data.y, bound.arrays)
+    if not np.isfinite(loss):
         raise ValueError(
             f"the normal fit diverged within {steps} steps; lower learning_rate, {learning_rate:g}"
         )
-    loc = {name: found.params[f"{name}_auto_loc"] for name in latents}
-    scale = {name: found.params[f"{name}_auto_scale"] for name in latents}
-
+    loc = {name: params[f"{name}_auto_loc"] for name in latents}
+    scale = {name: params[f"{name}_auto_scale"] for name in latents}
     return partial(_near, loc=loc, scale=scale)
 
 

@@ -19,6 +19,7 @@ from ...dynamics import (
     layer_action,
     straightness,
     transport_cost,
+    wasserstein,
 )
 from ...io.labels import read_group
 from ...networks import Residual
@@ -307,8 +308,6 @@ def _basis(x, modes):
 
 def _distances(net, X, given, source, draws, max_points, key):
     """Return the group transport_distance, for evenly spaced draws of each chain."""
-    from ...dynamics import wasserstein
-
     chains, length = (source.sizes[axis] for axis in _SAMPLE)
     kept = np.unique(np.linspace(0, length - 1, min(draws, length)).round().astype(int))
     rows = (np.arange(chains)[:, None] * length + kept).ravel()
