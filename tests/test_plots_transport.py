@@ -31,22 +31,23 @@ def transport_group(bend, draws=8):
     )
 
 
+def runs_group(scale):
+    """What `diagnostics.transport.accuracy_against_cost` makes of runs."""
+    cost = scale * rng.gamma(9.0, size=24)
+    pair = {"accuracy": ("run", 0.9 - 0.001 * cost), "transport_cost": ("run", cost)}
+    return xr.Dataset(pair | {"spearman": -1.0, "low": -1.0, "high": -0.93})
+
+
 def transport_groups():
     """Every group that the plots of this file read by default, and one more."""
     straight, bent = transport_group(0.0), transport_group(1.0)
     w2 = np.sqrt(0.9 * bent["displacement"])
-    cost = rng.gamma(9.0, size=24)
     return io.label(
         transport=bent,
         transport_distance=xr.Dataset({"w2": w2}, attrs={"points": N}),
         straight=straight,
-        accuracy_against_cost=xr.Dataset(
-            {
-                "accuracy": ("run", 0.9 - 0.001 * cost),
-                "transport_cost": ("run", cost),
-                "kind": ("run", ["plain", "least action"] * 12),
-            }
-        ),
+        accuracy_against_cost=runs_group(1.0),
+        cheap=runs_group(0.1),
     )
 
 
@@ -160,9 +161,19 @@ def test_training_has_a_panel_for_each_number_that_was_computed(dt):
 
 def test_accuracy_stands_over_cost(dt):
     pc = plots.plot_accuracy_against_cost(dt, backend="none")
-    found, group = drawn(pc, "kind"), dt["accuracy_against_cost"]
-    np.testing.assert_array_equal(found["plain"]["x"], group["transport_cost"][::2])
-    np.testing.assert_array_equal(found["least action"]["y"], group["accuracy"][1::2])
+    found, group = drawn(pc, "series")["runs"], dt["accuracy_against_cost"]
+    np.testing.assert_array_equal(found["x"], group["transport_cost"])
+    np.testing.assert_array_equal(found["y"], group["accuracy"])
+    assert text_of(pc) == "correlation -1.00 (-1.00 to -0.93)"
+    pc = plots.plot_accuracy_against_cost(dt, also=["cheap"], backend="matplotlib")
+    figure = pc.viz["figure"].item()
+    panels = [axes for axes in figure.axes if axes.get_title()]
+    assert [axes.get_title()[:8] for axes in panels] == ["accuracy", "cheap: c"]
+    assert panels[0].get_ylim() == panels[1].get_ylim()
+    low, high = panels[0].get_ylim()
+    both = np.concatenate([group["accuracy"], dt["cheap"]["accuracy"]])
+    assert low < both.min() and both.max() < high
+    plt.close(figure)
 
 
 def test_densities_of_the_action(dt):

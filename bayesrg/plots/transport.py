@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import arviz as az
 import numpy as np
 import xarray as xr
-from arviz import PlotCollection
+from arviz import PlotCollection, visuals
 
 from .. import _checks
 from ._curves import (
@@ -320,6 +320,7 @@ def plot_accuracy_against_cost(
     dt: xr.DataTree,
     *,
     group: str = "accuracy_against_cost",
+    also: Sequence[str] = (),
     backend: str | None = None,
     **pc_kwargs,
 ) -> PlotCollection:
@@ -327,23 +328,31 @@ def plot_accuracy_against_cost(
 
     Parameters
     ----------
-    dt, group, backend, pc_kwargs
+    dt, group, also, backend, pc_kwargs
         See `bayesrg.plots`, also for what is returned. The group is made by
-        `bayesrg.diagnostics.transport.accuracy_against_cost`: variables accuracy (run) and
-        transport_cost (run), and spearman, with its interval. Runs with equal kind (run), a text,
-        share a colour.
+        `bayesrg.diagnostics.transport.accuracy_against_cost`: accuracy (run), transport_cost (run),
+        Spearman's correlation spearman, and low and high, the ends of its interval. Each group has
+        a panel.
     """
-    found = group_of(dt, group, "accuracy", "transport_cost")
-    kinds = found["kind"].to_numpy() if "kind" in found else np.full(found.sizes["run"], "runs")
-    points = {}
-    for kind in dict.fromkeys(kinds.tolist()):
-        rows = np.flatnonzero(kinds == kind)
-        points[kind] = {
-            "x": found["transport_cost"].to_numpy()[rows],
-            "y": found["accuracy"].to_numpy()[rows],
-        }
-    pc = curves(points, "kind", scatter=True, backend=backend, **pc_kwargs)
-    title = f"{found.sizes['run']} runs"
+    needed = "accuracy", "transport_cost", "spearman", "low", "high"
+    sheets, titles = {}, {}
+    for name in with_others(group, also):
+        found = group_of(dt, name, *needed)
+        y, x, *numbers = (found[variable].to_numpy() for variable in needed)
+        sheets[name] = {"runs": {"x": x, "y": y}}
+        titles[name] = "correlation {:.2f} ({:.2f} to {:.2f})".format(*map(float, numbers))
+    names = list(sheets)
+    panels = names if len(names) > 1 else []
+    if not panels:
+        pc_kwargs.setdefault("figure_kwargs", {"figsize": (6.0, 4.5)})
+    pc = canvas(["runs"], "series", panels=panels, styles=False, backend=backend, **pc_kwargs)
+    _draw(pc, "series", sheets, scatter=True)
+    if panels:
+        heights = np.concatenate([part["runs"]["y"] for part in sheets.values()])
+        room = 0.05 * max(np.ptp(heights), 1e-3)
+        limits = heights.min() - room, heights.max() + room  # accuracies of panels are compared
+        pc.map(visuals.set_ylim, "ylim", ignore_aes="all", limits=limits, store_artist=False)
+    title = {n: f"{n}: {text}" for n, text in titles.items()} if panels else titles[names[0]]
     return decorate(pc, x="transport cost T", y="accuracy", title=title, log="x")
 
 
