@@ -247,7 +247,8 @@ def plots(o):
         "plot_paths": dict(features=(0, 1), draw=3, max_points=20, also=["straight"]),
         "plot_displacement": dict(features=(1, 0), draw=0, max_points=5, also=["straight"]),
         "plot_accuracy_against_cost": dict(also=["cheap"]),
-        "plot_layer_action": dict(also=["straight"]), "plot_action_ladder": dict(also=["straight"]),
+        "plot_layer_action": dict(also=["straight"], relative=True),
+        "plot_action_ladder": dict(also=["straight"]),
         "plot_action_posterior": dict(var_name="displacement", also=["straight"]),
         "plot_rescaled_ridge": dict(alpha=1.0), "plot_ridge_criteria": dict(n=50.0),
     }  # fmt: skip

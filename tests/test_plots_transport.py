@@ -3,7 +3,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import xarray as xr
-from plotted import drawn, text_of
+from plotted import drawn, marked, text_of
 
 from bayesrg import io, plots
 
@@ -127,7 +127,12 @@ def test_layers_are_bars_with_intervals(dt):
         np.testing.assert_allclose(ends, np.quantile(action, [0.055, 0.945], 0).T, rtol=1e-6)
     assert bars["transport"]["x"].reshape(K, 4).max() < bars["straight"]["x"].reshape(K, 4).max()
     dt["one"] = dt["straight"].to_dataset().isel(chain=0, draw=0)
-    pc = plots.plot_layer_action(dt, group="one", backend="none")
+    pc = plots.plot_layer_action(dt, group="one", relative=True, backend="none")
+    assert "points" not in pc.viz.children and marked(pc, "equal", "y") == 1.0
+    tops = drawn(pc, "series")["one"]["y"].reshape(K, 4)[:, 1]
+    np.testing.assert_allclose(tops, K * dt["one"]["layer_action"] / dt["one"]["transport_cost"])
+    lone = dt["straight"].to_dataset().isel(chain=[0], draw=[3])
+    pc = plots.plot_layer_action(io.label(transport=lone), backend="none")
     assert "points" not in pc.viz.children
 
 

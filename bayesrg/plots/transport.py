@@ -18,6 +18,7 @@ from ._curves import (
     group_of,
     line,
     lines_and_points,
+    mark,
     ticks,
     with_others,
 )
@@ -194,6 +195,7 @@ def _name_plane(pc, sheets, features, title):
 def plot_layer_action(
     dt: xr.DataTree,
     *,
+    relative: bool = False,
     group: str = "transport",
     also: Sequence[str] = (),
     backend: str | None = None,
@@ -208,13 +210,19 @@ def plot_layer_action(
     dt, group, also, backend, pc_kwargs
         See `bayesrg.plots`, also for what is returned. The group has the variable layer_action
         (..., layer), as `bayesrg.diagnostics.transport.measure` makes it.
+    relative : bool
+        Whether to divide by the mean over the layers, to compare networks of different transport
+        cost. A dashed line marks 1.
 
     References
     ----------
     arXiv 2009.08372.
     """
-    groups = with_others(group, also)
-    parts = {g: line(group_of(dt, g, "layer_action")["layer_action"]) for g in groups}
+    relative = _checks.flag("relative", relative)
+    groups, parts = with_others(group, also), {}
+    for name in groups:
+        action = _one_or_draws(group_of(dt, name, "layer_action")["layer_action"])
+        parts[name] = line(action / action.mean("layer") if relative else action)
     width = 0.8 / len(parts)
     bars, tops = {}, {}
     for i, (name, part) in enumerate(parts.items()):
@@ -233,7 +241,16 @@ def plot_layer_action(
     layers = next(iter(parts.values()))["x"]
     shown = layers[:: -(-len(layers) // 16)]
     ticks(pc, {layer: f"{layer:g}" for layer in shown})
-    return decorate(pc, x="layer", y="action of the layer", title="action by layer", log="")
+    if relative:
+        mark(pc, "equal", y=1.0)
+    y = "action / mean over the layers" if relative else "action of the layer"
+    return decorate(pc, x="layer", y=y, title="action by layer", log="")
+
+
+def _one_or_draws(values):
+    """Return values over draws, without the axes of draws if there is one draw only."""
+    one = {axis: 0 for axis in SAMPLE if values.sizes.get(axis) == 1}
+    return values.isel(one) if len(one) == len(set(SAMPLE) & set(values.dims)) else values
 
 
 def plot_action_ladder(
@@ -263,10 +280,10 @@ def plot_action_ladder(
     lines, points, rungs = {}, {}, ["kinetic energy E", "displacement D"]
     for name in with_others(group, also):
         found = group_of(dt, name, *_RUNGS)
-        values = [found[variable] for variable in _RUNGS]
+        values = [_one_or_draws(found[variable]) for variable in _RUNGS]
         distance = f"{name}_distance"
         if distance in dt.children:
-            values.append(group_of(dt, distance, "w2")["w2"] ** 2)
+            values.append(_one_or_draws(group_of(dt, distance, "w2")["w2"]) ** 2)
             rungs = [*rungs[:2], "squared distance W2²"]
         parts = [line(value.expand_dims(rung=[i + 1.0])) for i, value in enumerate(values)]
         keys = set.intersection(*map(set, parts))
@@ -308,9 +325,7 @@ def plot_least_action(
         found = group_of(dt, name, "loss")
         for variable, panel in _NAMES.items():
             if variable in found and np.isfinite(found[variable]).all():
-                values = found[variable]
-                values = values.isel(chain=0) if values.sizes.get("chain") == 1 else values
-                sheets.setdefault(panel, {})[name] = line(values)
+                sheets.setdefault(panel, {})[name] = line(_one_or_draws(found[variable]))
     pc = canvas(groups, "series", panels=list(sheets), styles=False, backend=backend, **pc_kwargs)
     draw(pc, "series", sheets)
     return decorate(pc, x="step", y=dict(zip(sheets, sheets, strict=True)), title="", log="y")
