@@ -85,6 +85,7 @@ ALIASES = {  # what messages call some arguments
 }  # fmt: skip
 INFINITE = {
     ("ridge_equivalent", "ridge"),
+    *(("least_action", name) for name in ("lambda0", "lambda_max")),
     *((name, "t") for name in ("ensemble", "residual", "remaining", "change", "smoother")),
 }  # a limit that the docstring allows
 EXTREME = {"-1": -1, "0": 0, "10^30": 10**30, "1e100": 1e100, "an empty list": [], "2.5": 2.5,

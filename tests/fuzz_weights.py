@@ -5,6 +5,7 @@ import pathlib
 import tempfile
 
 import numpy as np
+import optax
 from fuzz_problems import rng
 
 import bayesrg as brg
@@ -70,6 +71,12 @@ def motion(o):
 
     gradient = d.minibatch(loss, X, y, batch=2)
 
+    net = brg.networks.Residual(3, 2, outputs=2)
+    params, classes = net.init(0, 2), np.array([0, 1, 1, 0, 1, 0])
+
+    def entropy(f, y):
+        return optax.softmax_cross_entropy_with_integer_labels(f, y).mean()
+
     def moved(found):
         return d.run(found.algorithm, found.start, 2, 0).x
 
@@ -82,6 +89,10 @@ def motion(o):
         "minibatch": (
             lambda **a: d.run(d.sgld(d.minibatch(**a), learning_rate=0.1), W, 2, 0).x,
             dict(loss=loss, X=X, y=y, batch=2)),
+        "least_action": (lambda **a: d.run(d.least_action(**a), params, 2, 0).x, dict(
+            net=net, loss=entropy, optimizer=optax.sgd(0.1), X=X, y=classes, lambda0=1.0, tau=0.5,
+            every=1, eps=0.1, lambda_min=0.5, lambda_max=2.0, batch=3,
+            modules=[((0,), 1.0), ((1,), 0.5)])),
         "dyson": (lambda **a: d.run(d.dyson(**a), np.eye(2), 2, 0).x, dict(
             noise=1.0, dt=0.1, rate=1.0, loc=0.1, method="matrix")),
         "dyson slope": (

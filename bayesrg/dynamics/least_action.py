@@ -3,6 +3,7 @@
 
 import warnings
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -116,65 +117,73 @@ def least_action(
     _checks.optimizer("optimizer", optimizer)
     X = _checks.inputs("X", X)
     n = len(X)
-    y, integers, signs = _targets(y, n)
-    lambda0, lambda_max = _positive("lambda0", lambda0), _positive("lambda_max", lambda_max)
-    lambda_min = lambda0 if lambda_min is None else _positive("lambda_min", lambda_min)
-    plain = _checks.known(lambda0) and bool(lambda0 == np.inf)
+    y, classes = _targets(y, n)
+    lambda_min = lambda0 if lambda_min is None else lambda_min
+    plain, start = _number("lambda0", lambda0) == np.inf, _positive("lambda0", lambda0)
+    bounds = _positive("lambda_min", lambda_min), _positive("lambda_max", lambda_max)
     if not plain:
         _ordered(lambda_min, lambda0, lambda_max)
+    fixed = _number("tau", tau) == 0
     tau = _checks.nonnegative("tau", tau, ndim=0)
-    fixed = _checks.known(tau) and not tau
     every = max(1, _checks.whole("every", every, least=0 if fixed else 1))
     eps = _checks.nonnegative("eps", eps, ndim=0)
     batch = _checks.whole("batch", n if batch is None else batch, most=n)
     factors = None if modules is None else _factors(modules)
-    bounds = lambda_min, lambda_max
     rule = _LeastAction(
-        net,
-        loss,
-        optimizer,
-        X,
-        y,
-        lambda0,
-        bounds,
-        tau,
-        eps,
-        factors,
-        every,
-        batch,
-        plain,
-        integers,
-        signs,
+        net=net,
+        loss=loss,
+        optimizer=optimizer,
+        X=X,
+        y=y,
+        lambda0=start,
+        bounds=bounds,
+        tau=tau,
+        eps=eps,
+        factors=factors,
+        every=every,
+        batch=batch,
+        plain=plain,
+        classes=classes,
     )
     return Algorithm(rule.init, rule.step, report=rule.report)
 
 
+def _number(name, value):
+    """Return one number as it is given, or nan if it is traced or not one number."""
+    value = _checks.numbers(name, value)
+    return float(value) if _checks.known(value) and not np.ndim(value) else np.nan
+
+
 def _positive(name, value):
     """Return a positive number, which may be infinite, as an array."""
-    value = _checks.numbers(name, value)
-    if _checks.known(value) and not np.ndim(value) and value == np.inf:
-        return jnp.asarray(np.inf)
-    return _checks.positive(name, value, ndim=0)
+    infinite = _number(name, value) == np.inf
+    return jnp.asarray(np.inf) if infinite else _checks.positive(name, value, ndim=0)
 
 
 def _ordered(low, start, high):
-    """Raise unless the multiplier starts within its bounds."""
-    if all(map(_checks.known, (low, start, high))) and not low <= start <= high:
+    """Raise if the multiplier starts outside its bounds."""
+    low, start, high = (_number("a bound of lambda", v) for v in (low, start, high))
+    if low > start or start > high or low > high:
         raise ValueError(
             f"lambda_min, lambda0, lambda_max are {low}, {start}, {high}; give them in rising order"
         )
 
 
 def _targets(y, n):
-    """Return targets, whether they are integers (n,), and whether these are two signs or bits."""
+    """Return targets, and classes if these are integers (n,): the lowest, the highest, whether two.
+
+    Two classes are 0 and 1, or -1 and 1. The lowest and highest of traced classes are unknown.
+    """
     y = _checks.numbers("y", y)
-    integers = np.ndim(y) == 1 and np.dtype(y.dtype).kind in "biu"
-    if not integers:
-        return _checks.targets("y", y, n), False, False
-    _checks.targets("y", y, n)
-    y = _checks.on_device(y.astype(int))
-    found = {0, 1} if not _checks.known(y) else set(np.unique(np.asarray(y)).tolist())
-    return y, True, found <= {0, 1} or found <= {-1, 1}
+    targets = _checks.targets("y", y, n)
+    if np.ndim(y) != 1 or np.dtype(y.dtype).kind not in "biu":
+        return targets, None
+    if not _checks.known(y):
+        return y.astype(int), _Classes(None, None, True)
+    host = np.asarray(y).astype(int)
+    found = set(np.unique(host).tolist())
+    two = found <= {0, 1} or found <= {-1, 1}
+    return _checks.on_device(host), _Classes(min(found), max(found), two)
 
 
 def _factors(modules):
@@ -193,6 +202,12 @@ def _factors(modules):
             f"modules have the layers {sorted(factors)}; give each layer from 0 on to one module"
         )
     return jnp.stack([factors[k] for k in range(len(factors))])
+
+
+class _Classes(NamedTuple):
+    low: int | None
+    high: int | None
+    two: bool
 
 
 class _Memory(eqx.Module):
@@ -225,8 +240,7 @@ class _LeastAction(eqx.Module):
     every: int = eqx.field(static=True)
     batch: int = eqx.field(static=True)
     plain: bool = eqx.field(static=True)
-    integers: bool = eqx.field(static=True)
-    signs: bool = eqx.field(static=True)
+    classes: _Classes | None = eqx.field(static=True)
 
     def init(self, x0):
         paths, f = jax.eval_shape(self._forward, x0, self.X)
@@ -266,7 +280,7 @@ class _LeastAction(eqx.Module):
         sound = jnp.isfinite(L) & jnp.isfinite(T)
         stop = jnp.where(sound, jnp.where(reached, REACHED, GO), DIVERGED)
         seen = {"loss": L} | ({} if self.plain else {"transport": T, "lambda": memory.multiplier})
-        if self.integers and (self.signs or _columns(f) > 1):
+        if self.classes and (self.classes.two or _columns(f) > 1):
             seen["accuracy"] = _accuracy(f, y)
         if hasattr(self.net, "head_norm"):
             seen["head_norm"] = self.net.head_norm(x)
@@ -340,7 +354,7 @@ class _LeastAction(eqx.Module):
                 f"modules have {len(self.factors)} layers and the net {depth}; give each layer to "
                 "one module"
             )
-        if self.integers:
+        if self.classes:
             self._check_classes(c)
         elif self.y.shape != f.shape and (self.y.ndim == 2 or c > 1):
             raise ValueError(
@@ -350,18 +364,17 @@ class _LeastAction(eqx.Module):
 
     def _check_classes(self, c):
         """Raise unless classes fit the number c of outputs."""
-        if not _checks.known(self.y):
+        low, high, two = self.classes
+        if low is None:
             return
-        y = np.asarray(self.y)
-        if c > 1 and (y.min() < 0 or y.max() >= c):
-            signs = "; write (y + 1) // 2 for classes -1 and 1" if y.min() == -1 else ""
+        if c > 1 and (low < 0 or high >= c):
+            signs = "; write (y + 1) // 2 for classes -1 and 1" if low == -1 else ""
             raise ValueError(
-                f"y has classes from {y.min()} to {y.max()} for {c} outputs; give 0 to {c - 1}"
-                f"{signs}"
+                f"y has classes from {low} to {high} for {c} outputs; give 0 to {c - 1}{signs}"
             )
-        if (c > 1 or self.signs) and y.min() == y.max():
+        if (c > 1 or two) and low == high:
             raise ValueError(
-                f"y has one class only, {y[0]}; give points of two classes, or floats if y are no "
+                f"y has one class only, {low}; give points of two classes, or floats if y are no "
                 "classes"
             )
 

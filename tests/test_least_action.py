@@ -1,0 +1,281 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Training with least action, against NumPy on a network whose gradient is known."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from sklearn.datasets import load_digits, make_circles, make_moons
+
+from bayesrg import dynamics
+from bayesrg.dynamics import DIVERGED, GO, REACHED, least_action, run
+from bayesrg.networks import Residual
+
+rng = np.random.default_rng(0)
+N, K, RATE = 7, 3, 0.03
+X = rng.standard_normal((N, 2))
+Y = X.sum(1) + 1.5 + 0.1 * rng.standard_normal(N)
+CLASSES = np.array([0, 1, 2, 0, 1, 2, 1])
+START = 0.1 * rng.standard_normal((K, 2))
+
+
+class Shifts:
+    """A residual network whose layer k adds w_k (2,); its output is the sum of a state."""
+
+    def paths(self, w, X):
+        steps = jnp.broadcast_to(w[:, None], (len(w), *X.shape))
+        states = X + jnp.cumsum(jnp.concatenate([jnp.zeros_like(w[:1]), w]), 0)[:, None]
+        return dynamics.Paths(states, steps)
+
+    def read_out(self, w, x):
+        return x.sum(1)
+
+
+class Three(Shifts):
+    """With three outputs."""
+
+    def read_out(self, w, x):
+        return x @ jnp.array([[1.0, 0.0, -1.0], [0.5, 2.0, 0.0]], x.dtype)
+
+    def head_norm(self, w):
+        return jnp.sqrt(6.25) + w[0, 0]
+
+
+def half_mean(f, y):
+    return 0.5 * ((f - y) ** 2).mean()
+
+
+def entropy(f, y):
+    return optax.softmax_cross_entropy_with_integer_labels(f, y).mean()
+
+
+def shifts(y=Y, net=None, loss=half_mean, rate=RATE, **more):
+    return least_action(net or Shifts(), loss, optax.sgd(jnp.asarray(rate)), X, y, **more)
+
+
+def oracle(steps, lambda0=1.0, tau=1.0, eps=0.0, low=None, high=np.inf, every=5, factors=(1, 1, 1)):
+    """Return weights, losses, transports and multipliers of all states, and the number of steps."""
+    w, multiplier, low = START.copy(), lambda0, lambda0 if low is None else low
+    ws, losses, transports, multipliers = [], [], [], []
+    for t in range(steps + 1):
+        residual = (X + w.sum(0)).sum(1) - Y
+        L, T = 0.5 * (residual**2).mean(), (w**2).sum()
+        ws, losses = [*ws, w], [*losses, L]
+        transports, multipliers = [*transports, T], [*multipliers, multiplier]
+        means = np.reshape(transports[: 50 * ((t + 1) // 50)], (-1, 50)).mean(1)
+        if (t + 1) % 50 == 0 and np.mean(losses[-50:]) < eps and len(means) > 1:
+            if abs(means[-1] - means[-2]) <= 0.01 * means[-1]:
+                break
+        if (t + 1) % every == 0:
+            multiplier = np.clip(multiplier + tau * (L - eps), low, high)
+        slope = residual.mean() + 2 * np.array(factors)[:, None] * w / multiplier
+        w = w - RATE * slope
+    return np.array(ws), np.array(losses), np.array(transports), np.array(multipliers), t
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, {}),
+        ({"lambda0": 0.5, "eps": 0.2, "lambda_min": 0.1}, {"lambda0": 0.5, "eps": 0.2, "low": 0.1}),
+        ({"lambda_max": 1.7, "tau": 3.0}, {"high": 1.7, "tau": 3.0}),
+        ({"lambda0": 2.0, "tau": 0.0, "every": 0}, {"lambda0": 2.0, "tau": 0.0}),
+        (
+            {"modules": [((0, 2), 0.25), (range(1, 2), 1.0)], "lambda_max": 4.0, "eps": 0.1},
+            {"factors": (2, 0.5, 2), "high": 4.0, "eps": 0.1},
+        ),
+    ],
+)
+def test_every_update_and_the_stop(given, expected):
+    """All steps of a run that may end by itself, with bounds that bind and loss below eps."""
+    found = run(shifts(**given), START, 300, 0)
+    w, L, T, multiplier, steps = oracle(300, **expected)
+    assert int(found.steps) == steps
+    assert int(found.status) == (REACHED if steps < 300 else GO)
+    kept = slice(0, steps + 1)
+    np.testing.assert_allclose(found.x[kept], w, rtol=1e-11)
+    np.testing.assert_allclose(found.observables["loss"][kept], L, rtol=1e-11)
+    np.testing.assert_allclose(found.observables["transport"][kept], T, rtol=1e-11)
+    np.testing.assert_allclose(found.observables["lambda"][kept], multiplier, rtol=1e-11)
+
+
+def test_the_cases_above_are_different_ones():
+    """Some stop by themselves, a bound is reached, and a multiplier falls below its start."""
+    assert oracle(300)[-1] == 300
+    assert oracle(300, lambda0=0.5, eps=0.2, low=0.1)[-1] < 300
+    assert oracle(300, lambda0=0.5, eps=0.2, low=0.1)[3].min() < 0.5
+    assert oracle(300, tau=3.0, high=1.7)[3].max() == 1.7
+
+
+def test_a_fixed_penalty_finds_the_geodesic():
+    """The loss plus T over lambda has its minimum at K equal steps."""
+    found = run(shifts(lambda0=0.4, tau=0.0), START, 300, 0)
+    gap = (X.sum(1) - Y).mean()
+    shift = -gap / (1 + 1 / (0.4 * K))  # the sum of all w
+    np.testing.assert_allclose(found.last.x, np.full((K, 2), shift / (2 * K)), rtol=1e-9)
+    paths = Shifts().paths(found.last.x, jnp.asarray(X))
+    np.testing.assert_allclose(dynamics.straightness(paths), 1.0, rtol=1e-12)
+
+
+def test_plain_training_is_descent_on_the_loss():
+    """With lambda0 infinite, which may be traced; only then the transport is computed."""
+    found = run(shifts(lambda0=np.inf), START, 60, 0)
+    assert set(found.observables) == {"loss"}
+    descent = dynamics.gradient_descent(lambda w: half_mean((X + w.sum(0)).sum(1), Y), RATE)
+    plain = run(descent, START, 60, 0)
+    np.testing.assert_allclose(found.x, plain.x, rtol=1e-12)
+
+    def last(lambda0):
+        return run(shifts(lambda0=lambda0, tau=0.0), START, 60, 0).last.x
+
+    both = jax.jit(jax.vmap(last))(jnp.array([np.inf, 2.0]))
+    np.testing.assert_allclose(both[0], plain.x[-1], rtol=1e-12)
+    np.testing.assert_allclose(both[1], oracle(60, 2.0, 0.0)[0][-1], rtol=1e-11)
+
+
+def test_plain_training_stops_at_the_loss():
+    found = run(shifts(lambda0=np.inf, eps=0.5), START, 300, 0)
+    loss = np.asarray(found.observables["loss"])
+    windows = loss[: 50 * (int(found.steps) // 50 + 1)].reshape(-1, 50).mean(1)
+    assert int(found.status) == REACHED and int(found.steps) % 50 == 49
+    assert windows[-1] < 0.5 and (windows[:-1] >= 0.5).all()
+
+
+def test_batches_and_what_is_observed_of_classes():
+    """Rows are drawn with the key of the step; accuracy counts the largest output."""
+    rule = shifts(CLASSES, Three(), entropy, rate=0.1, batch=4)
+    found = run(rule, START, 10, 3)
+    seen = {k: np.asarray(v) for k, v in found.observables.items()}
+    assert set(seen) == {"loss", "transport", "lambda", "accuracy", "head_norm"}
+    for t in (0, 6):
+        draw = jax.random.randint(jax.random.fold_in(jax.random.key(3), t), (4,), 0, N)
+        rows, w = np.asarray(draw), np.asarray(found.x)[t]
+        f = (X[rows] + w.sum(0)) @ np.array([[1.0, 0.0, -1.0], [0.5, 2.0, 0.0]])
+        chosen = f[np.arange(4), CLASSES[rows]]
+        np.testing.assert_allclose(seen["loss"][t], (np.log(np.exp(f).sum(1)) - chosen).mean())
+        np.testing.assert_allclose(seen["accuracy"][t], (f.argmax(1) == CLASSES[rows]).mean())
+        np.testing.assert_allclose(seen["transport"][t], (w**2).sum())
+        np.testing.assert_allclose(seen["head_norm"][t], 2.5 + w[0, 0])
+    whole, all_rows = (run(shifts(**m), START, 60, 0).last.x for m in ({}, {"batch": N}))
+    np.testing.assert_array_equal(whole, all_rows)
+
+
+@pytest.mark.parametrize("low", [0, -1])
+def test_two_classes_and_one_output(low):
+    """0 and 1, or -1 and 1; other integers are counts, floats are targets."""
+    y = np.where(Y > 1.5, 1, low)
+    found = jax.eval_shape(lambda w: run(shifts(y), w, 10, 0), START)
+    assert "accuracy" in found.observables
+    info = shifts(y).step(shifts(y).init(jnp.asarray(START)), jax.random.key(0))[1]
+    right = ((X + START.sum(0)).sum(1) > 0) == (y > 0)
+    np.testing.assert_allclose(info.observables["accuracy"], right.mean())
+    for other in (y + 5, y.astype(float)):
+        found = jax.eval_shape(lambda w, y=other: run(shifts(y), w, 10, 0), START)
+        assert "accuracy" not in found.observables
+
+
+def test_32_bits_stay_32_bits():
+    """Also where 64 are allowed; the result agrees to the digits of 32 bits."""
+    data = X.astype(np.float32), Y.astype(np.float32)
+    rule = least_action(Shifts(), half_mean, optax.sgd(jnp.float32(RATE)), *data)
+    found = run(rule, START.astype(np.float32), 60, 0)
+    kinds = {v.dtype for v in jax.tree.leaves((found.x, found.observables, found.last.memory))}
+    assert kinds == {np.dtype(np.float32), np.dtype(int)}
+    np.testing.assert_allclose(found.x, oracle(60)[0], rtol=0, atol=3e-6)
+
+
+def test_a_loss_that_is_not_finite():
+    """The error names step, multiplier and transport, and has the weights before the last step."""
+    words = r"stopped after \d+ steps at lambda [\d.]+, loss (inf|nan), transport"
+    with pytest.raises(ValueError, match=words) as raised:
+        run(shifts(rate=1e80), START, 60, 0)
+    found = raised.value.trajectory
+    assert int(found.status) == DIVERGED
+    steps, before = int(found.steps), found.last.memory.before
+    np.testing.assert_array_equal(before, found.x[steps - 1])
+    assert np.isfinite(found.observables["loss"][steps - 1]) and steps > 0
+    assert not np.isfinite(found.observables["loss"][steps])
+    again = run(shifts(rate=1e80), START, 60, 0, allow_divergence=True)
+    np.testing.assert_array_equal(again.last.memory.before, before)
+
+
+class Grows(Shifts):
+    def head_norm(self, w):
+        return 1.0 + 10 * (w**2).sum()
+
+
+@pytest.mark.parametrize(
+    ("given", "start", "words"),
+    [
+        (
+            {"lambda0": 1e-3, "tau": 0.0, "rate": 1e-4},
+            0 * START,
+            "action dominates: L did not decrease for 30 updates; raise lambda0",
+        ),
+        ({"net": Grows()}, START, r"head norm grew x\d.*: T is not comparable between runs"),
+        ({}, START[:1], "K=1: straightness is 1 by construction"),
+    ],
+)
+def test_warnings_at_the_end_of_a_run(given, start, words):
+    with pytest.warns(UserWarning, match=words) as seen:
+        run(shifts(**given), start, 60, 0)
+    assert len(seen) == 1
+    with pytest.warns(UserWarning, match=words) as seen:
+        run(shifts(**given), start, 60, 0, chains=2)
+    assert len(seen) == 1
+
+
+def test_a_larger_multiplier_or_a_lower_loss_silences_the_warning():
+    """Warnings are errors here."""
+    run(shifts(lambda0=1e-3, rate=1e-4), 0 * START, 60, 0)  # lambda grows
+    run(shifts(lambda0=2.0, tau=0.0), START, 300, 0)  # the loss fell before it settled
+
+
+ONES = np.ones(N, int)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"lambda0": 0.0}, "lambda0 must be positive, got 0.0"),
+        ({"lambda0": -np.inf}, "lambda0 contains non-finite values"),
+        ({"lambda_min": 2.0, "lambda_max": 1.0}, "lambda_min, lambda0, lambda_max are 2.0, 1.0"),
+        ({"lambda_min": 2.0}, "give them in rising order"),
+        ({"lambda_max": 0.5}, "give them in rising order"),
+        ({"tau": -1.0}, "tau must be non-negative, got -1.0"),
+        ({"every": 0}, "every must be a positive integer, got 0"),
+        ({"eps": -0.1}, "eps must be non-negative, got -0.1"),
+        ({"batch": 8}, "batch must be an integer from 1 to 7, got 8"),
+        ({"y": Y[:4]}, r"y has shape \(4,\) but the inputs have 7 rows"),
+        ({"modules": [((0, 1), 1.0)]}, "modules have 2 layers and the net 3"),
+        ({"modules": [((0, 1, 2, 3), 1.0)]}, "modules have 4 layers and the net 3"),
+        ({"modules": [((0, 1), 1.0), ((1, 2), 1.0)]}, "modules have layer 1 twice"),
+        ({"modules": [((0, 2), 1.0)]}, r"modules have the layers \[0, 2\]"),
+        ({"modules": [((0, 1, 2), 0.0)]}, r"tau_m of modules\[0\] must be positive"),
+        ({"modules": [(0, 1, 2)]}, r"modules\[0\] must be \(layers, tau_m\)"),
+        ({"modules": []}, "give each layer from 0 on"),
+        ({"net": object()}, "net has no method paths"),
+        ({"y": ONES}, "y has one class only, 1"),
+        ({"loss": lambda f, y: f - y}, r"loss returns shape \(7,\); return one number"),
+    ],
+)  # fmt: skip
+def test_bad_input(change, words):
+    with pytest.raises(ValueError, match=words):
+        run(shifts(**change), START, 10, 0)
+
+
+@pytest.mark.parametrize(
+    ("y", "words"),
+    [
+        (CLASSES + 1, "y has classes from 1 to 3 for 3 outputs; give 0 to 2$"),
+        (np.where(Y > 1.5, 1, -1), r"from -1 to 1 for 3 outputs.*\(y \+ 1\) // 2"),
+        (CLASSES + 0.5, r"y has shape \(7,\) for 3 outputs.*as integers"),
+        (CLASSES * 1.0, r"as integers: y.astype\(int\)"),
+        (X, r"y has shape \(7, 2\) for 3 outputs"),
+        (ONES, "y has one class only, 1"),
+    ],
+)
+def test_targets_that_do_not_fit_three_outputs(y, words):
+    with pytest.raises(ValueError, match=words):
+        run(shifts(y, Three(), entropy), START, 10, 0)
