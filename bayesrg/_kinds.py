@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checks of arguments that are not numbers: objects, functions, flags, choices and keys."""
 
+import difflib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -40,12 +42,20 @@ def optimizer(name, value):
 
 
 def choice(name, value, allowed):
-    """Return ``value``; raise unless it is one of ``allowed``."""
+    """Return ``value``; raise unless it is one of ``allowed``. The message has the nearest name."""
     # types are compared as well, since 1 == True
     if not any(value is a or (isinstance(value, type(a)) and value == a) for a in allowed):
         options = ", ".join(map(repr, allowed))
-        raise ValueError(f"{name} must be one of {options}, got {shown(value)}")
+        hint = near(value, allowed)
+        raise ValueError(f"{name} must be one of {options}, got {shown(value)}{hint}")
     return value
+
+
+def near(value, allowed):
+    """Return the end of a message: a question with the name in ``allowed`` nearest to ``value``."""
+    names = [a for a in allowed if isinstance(a, str)]
+    found = difflib.get_close_matches(value.lower(), names, 1) if isinstance(value, str) else []
+    return f"; did you mean {found[0]!r}?" if found else ""
 
 
 def flag(name, value):

@@ -26,6 +26,15 @@ def line(X, y=None, *, width=1.0):
     numpyro.sample("y", dist.Normal(slope * X[:, 0], 1.0), obs=y)
 
 
+def shift(X, y=None, *, lam=1.0):
+    """Smallest model with an action: one layer that adds a number to every feature."""
+    b = numpyro.sample("b", dist.Normal())
+    moves = jnp.full((1, *X.shape), b)
+    paths = brg.dynamics.Paths(jnp.concatenate([X[None], X + moves]), moves)
+    brg.inference.action_factor("action", paths, lam)
+    numpyro.sample("y", dist.Normal(X[:, 0] + b, 1.0), obs=y)
+
+
 def theory(o):
     levels = dict(values=VALUES, n=20.0, ridge=0.1, degeneracy=np.ones(4), tail=0.1)
     curve = levels | {"power": POWER, "label_noise": 0.1}
@@ -181,6 +190,9 @@ def inference(o):
     dt.attrs = {"hyper": "{}"}
     steps = dict(model=line, data=(X, y), key=0, draws=4, warmup=2, chains=1)
     grid = brg.inference.grid_posterior(line, (X, y), {"slope": np.array([0.1, 1.0, 2.0])})
+    net = brg.networks.Residual(2, 2, outputs=1)
+    paths = net.paths(net.init(0, X.shape[1]), X)
+    acting = steps | dict(model=shift, chains=2, strength="lam", sampler=infer.NUTS)
     return {
         "fit": (brg.fit, steps | dict(
             block=3, sampler=infer.NUTS, prior=2, progress=False, devices=1)),
@@ -192,6 +204,15 @@ def inference(o):
         "predict": (brg.predict, dict(dt=dt, model=line, X_new=Z, key=0, site="y")),
         "path_evidence": (brg.inference.path_evidence, steps | dict(
             chains=2, crowding=3.0, sampler=infer.NUTS)),
+        "path_evidence tempered": (
+            lambda tempered=None: brg.inference.path_evidence(**steps, tempered=tempered),
+            dict(tempered=["y"])),
+        "action_factor": (brg.inference.action_factor, dict(
+            name="action", paths=paths, lam=1.0, kind="kinetic", scale_by_n=False)),
+        "strength_evidence": (brg.inference.strength_evidence, acting | dict(
+            lams=np.array([0.5, 1.0]), crowding=3.0)),
+        "strength_for_action": (brg.inference.strength_for_action, acting | dict(
+            target=0.5, start=1.0, runs=2)),
         "sbc": (brg.inference.sbc, dict(
             model=line, X=X, quantities={"slope": lambda sites, y, key: sites["slope"]}, key=0,
             simulations=2, draws=2, warmup=1, thin=1, truth=line,

@@ -13,6 +13,7 @@ from .samplers import Sampler
 from .sbc import sbc
 from .start import normal_start
 from .weights import sample_weights
+from .strength import strength_evidence, strength_for_action
 
 __all__ = [
     "Sampler",
@@ -27,4 +28,6 @@ __all__ = [
     "predict",
     "sample_weights",
     "sbc",
+    "strength_evidence",
+    "strength_for_action",
 ]

@@ -16,10 +16,10 @@ _ACTIONS = {"kinetic": kinetic_energy, "transport": transport_cost}
 
 # what is wrong with a strength that has a distribution, and what to do
 UNNORMALISED = (
-    "lam has a prior but the action factor is unnormalised: its normaliser "
-    "Z(lam) = int p_0 exp(-lam A) changes with lam and no sampler computes it. {}Give a fixed "
-    "lam; or compare strengths by inference.strength_evidence (thermodynamic integration); or "
-    "find the strength at which the action has a given mean by inference.strength_for_action"
+    "lam has a prior but the action factor is unnormalised: {}, and the normaliser "
+    "Z(lam) = int p_0 exp(-lam A), which no sampler computes, changes with it. Give a fixed lam; "
+    "or compare strengths by inference.strength_evidence (thermodynamic integration); or find the "
+    "strength at which the action has a given mean by inference.strength_for_action"
 )
 
 
@@ -40,7 +40,7 @@ class Strength(NamedTuple):
 def action_factor(
     name: str,
     paths: Paths,
-    lam: ArrayLike,
+    lam: ArrayLike | dist.Distribution,
     *,
     kind: str = "kinetic",
     scale_by_n: bool = False,
@@ -62,7 +62,8 @@ def action_factor(
     paths : Paths
         Of n points through K layers, for one draw of the weights.
     lam : number
-        Strength of the factor, at least 0. It may be a traced scalar, such as a hyper-argument.
+        Strength of the factor, at least 0. It may be a traced scalar, such as a hyper-argument. A
+        distribution raises.
     kind : "kinetic" or "transport"
         The action A: `dynamics.kinetic_energy` or `dynamics.transport_cost`, a mean over points.
         The kinetic energy is K times the transport cost.
@@ -101,10 +102,11 @@ def action_factor(
 def _strength(lam):
     """Return the strength as a number or a traced scalar; raise for what cannot be one."""
     if isinstance(lam, dist.Distribution):
-        raise ValueError(UNNORMALISED.format(f"It is a {type(lam).__name__}. "))
-    if not _checks.known(lam):
-        return _checks.finite("lam", lam, ndim=0)
-    value = np.asarray(lam) if isinstance(lam, int | float | np.generic) else None
-    if value is not None and value.dtype.kind == "f" and not np.isfinite(value):
-        raise ValueError(f"lam must be a finite number of at least 0, got {lam}")
-    return _checks.number("lam", lam, least=0.0)
+        raise ValueError(UNNORMALISED.format(f"it is a {type(lam).__name__}"))
+    value = _checks.numbers("lam", lam)
+    if not _checks.known(value):
+        return _checks.finite("lam", value, ndim=0)
+    value = np.asarray(value)
+    if value.ndim == 0 and not 0 <= value < np.inf:
+        raise ValueError(f"lam must be a finite number of at least 0, got {value}")
+    return _checks.number("lam", value)

@@ -60,7 +60,8 @@ def fit(
         to a `bayesrg.inference.Sampler`, which wraps the sampler of another library. By default
         NUTS.
     prior : int
-        Number of draws from the prior to add.
+        Number of draws from the prior to add. They ignore factors (`numpyro.factor`,
+        `action_factor`).
     path : path, optional
         Folder for ``result.nc``; it must not hold a result already.
     progress : bool
@@ -194,13 +195,18 @@ def check_size(draws, warmup, chains, devices=None, block=100) -> Size:
     )
 
 
-def check_data(data) -> Data:
-    """Return `Data` or a pair (X, y) as `Data` whose X (n, d) or (n,) and y are checked."""
+def check_data(data, targets=True) -> Data:
+    """Return `Data` or a pair (X, y) as `Data` whose X (n, d) or (n,) and y are checked.
+
+    If ``targets`` is False, y may be None.
+    """
     if not isinstance(data, Data):
         if not isinstance(data, tuple | list) or len(data) != 2:
             raise ValueError(f"data must be a Data or a pair (X, y), got {type(data).__name__}")
         data = Data(*data)
     X = _checks.finite("X", data.X, ndim=(1, 2))
+    if data.y is None and not targets:
+        return data._replace(X=X)
     return data._replace(X=X, y=_checks.targets("y", data.y, X.shape[0]))
 
 

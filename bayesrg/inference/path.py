@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Log evidence of any model, by thermodynamic integration from the prior to the posterior."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import arviz as az
 import equinox as eqx
@@ -10,17 +11,20 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 from jaxtyping import Float
+from numpy.polynomial import legendre
 from numpyro.infer import NUTS
 from numpyro.infer.mcmc import MCMCKernel
 from numpyro.infer.util import log_density
 from numpyro.primitives import Messenger
 
 from .. import _checks
+from .._kinds import near
 from ..data import Data
+from .dependence import Without, idle_sites
 from .driver import scan
 from .fit import check_data, check_size
 from .samplers import Sampler, sampler_of
-from .sites import bind, layout_of, one_at_a_time
+from .sites import Layout, bind, layout_of, one_at_a_time
 
 # Gauss-Kronrod rule with 15 nodes on (-1, 1). It is symmetric, so only the nodes from 1 down to 0
 # are listed. Columns: node, its weight, and its weight in the coarser Gauss rule, which uses every
@@ -42,15 +46,23 @@ _RULE = np.array(
 class PathEvidence(eqx.Module):
     """Log evidence by thermodynamic integration, with its errors; made by `path_evidence`.
 
+    If chosen sites are raised to powers, read "density of these sites" for "likelihood".
+
     Attributes
     ----------
-    log_evidence : log evidence, in nats
+    log_evidence : log evidence, in nats; with chosen sites the difference of the log normalisers
+        at powers 1 and 0
     standard_error : Monte Carlo error of ``log_evidence``
     quadrature_error : difference from the coarser rule, which uses every second power
     power : (p,) powers of the likelihood, rising
     mean : (p,) mean log likelihood at each power
     mcse : (p,) Monte Carlo error of each mean
     r_hat : (p,) R-hat of the log likelihood at each power; nan with one chain
+    log_z : (p,) integral of the mean from 0 up to each power: the log normaliser there, minus that
+        at power 0
+    log_z_error : (p,) Monte Carlo error of ``log_z``
+    log_z_quadrature_error : (p,) difference of ``log_z`` from the coarser rule
+    crowding : the powers are nodes on (0, 1), raised to this number
     """
 
     log_evidence: float
@@ -60,6 +72,10 @@ class PathEvidence(eqx.Module):
     mean: Float[np.ndarray, " power"]
     mcse: Float[np.ndarray, " power"]
     r_hat: Float[np.ndarray, " power"]
+    log_z: Float[np.ndarray, " power"]
+    log_z_error: Float[np.ndarray, " power"]
+    log_z_quadrature_error: Float[np.ndarray, " power"]
+    crowding: float
 
 
 class _Temper(Messenger):
@@ -93,6 +109,7 @@ def path_evidence(
     data: Data | tuple,
     *,
     key: jax.Array | int,
+    tempered: Sequence[str] | None = None,
     draws: int = 1000,
     warmup: int = 500,
     chains: int = 4,
@@ -107,14 +124,25 @@ def path_evidence(
     the prior at :math:`\beta = 0` and the posterior at 1. Each mean is sampled. The integral is
     taken by the Gauss-Kronrod rule with 15 nodes in :math:`\beta^{1/k}`.
 
+    With ``tempered`` only the densities of these sites are raised to powers. The result is then
+    the log ratio of the normalisers with and without these sites. For an `action_factor` of
+    strength :math:`\lambda` this is :math:`\log Z(\lambda)/Z(0)`, of the prior if y is None and of
+    the posterior if y is given. The second minus the first is :math:`\log p(y|\lambda)/p(y|0)`,
+    see `strength_evidence`.
+
     Parameters
     ----------
     model : callable
         NumPyro model, called as ``model(X, y, **hyper)``. Its latent sites are continuous, and its
         mean log likelihood under the prior is finite.
     data : Data or (X, y)
-        X (n, d), y (n,) or (n, c).
+        X (n, d), y (n,) or (n, c). With ``tempered`` y may be None; the sites that no factor
+        depends on, such as the targets, are then left out.
     key : JAX key or int
+    tempered : names of sites, optional
+        Observed sites and factors (`numpyro.factor`, `action_factor`) that are raised to powers;
+        all others stay as they are. By default all of them, which is wrong for a model whose prior
+        contains a factor: that factor is not normalised.
     draws, warmup, chains : int
         Steps kept and steps discarded per chain, and number of chains per power. All powers and
         chains run side by side in one program.
@@ -130,12 +158,13 @@ def path_evidence(
     Returns
     -------
     PathEvidence
-        The log evidence, its two errors, and the mean at each power.
+        The log evidence, its two errors, the mean at each power, and the integral up to it.
 
     Raises
     ------
     ValueError
-        For numbers out of range, or a model without latent sites.
+        For numbers out of range, a model without latent sites, or names that are no observed sites
+        or factors.
 
     References
     ----------
@@ -143,26 +172,46 @@ def path_evidence(
     """
     check_size(draws, warmup, chains)
     crowding = _checks.number("crowding", crowding, least=1.0)
-    X, y, *_ = check_data(data)
-    bound = bind(model, hyper)
-    layout = layout_of(bound, X, y)
+    data = check_data(data, targets=tempered is None)
+    bound = bind(model, hyper, path_evidence)
+    key = _checks.random_key(key)
+    path = path_of(bound, data, tempered, draws, warmup, chains, sampler)
+    return integrated(path, key, crowding)
+
+
+class Path(NamedTuple):
+    """How to sample at powers of the densities of chosen sites; made by `path_of`.
+
+    Attributes
+    ----------
+    sample : ``sample(key, power)`` with powers (p,) returns the log density of these sites at power
+        one, (p, chain, draw)
+    layout : the sites of the model
+    """
+
+    sample: Callable
+    layout: Layout
+
+
+def path_of(bound, data, tempered, draws, warmup, chains, sampler) -> Path:
+    """Return the `Path` of a bound model; the other arguments are those of `path_evidence`.
+
+    ``data`` comes from `check_data`.
+    """
+    X, y, *_ = data
+    run = bound if y is not None else Without(bound, idle_sites(bound, X))
+    layout = layout_of(run, X, y)
+    names = layout.likelihood if tempered is None else _named(tempered, layout)
     if not layout.latents:
         raise ValueError(
             "the model has no latent site, so there is nothing to integrate; its log density is "
             "the evidence"
         )
-    key = _checks.random_key(key)
 
-    # nodes u on (0, 1), powers u^k, and slope = d power / d x by which the weights are multiplied
-    x, fine, coarse = np.concatenate([_RULE * [-1.0, 1.0, 1.0], _RULE[-2::-1]]).T
-    u = 0.5 * (1.0 + x)
-    slope = 0.5 * crowding * u ** (crowding - 1.0)
-    power = u**crowding
+    def at_power(X, y, arrays, beta):
+        return _Temper(run, names, beta)(X, y, arrays)
 
-    def tempered(X, y, arrays, beta):
-        return _Temper(bound, layout.likelihood, beta)(X, y, arrays)
-
-    sampler = sampler_of(sampler, tempered)
+    sampler = sampler_of(sampler, at_power)
 
     def at(key, beta, arrays):
         args = (X, y, arrays, beta)
@@ -171,7 +220,7 @@ def path_evidence(
             values = sampler.sites(draw, args)
             values = {name: values[name] for name in layout.latents}
             total, prior = (
-                log_density(_Temper(bound, layout.likelihood, scale), (X, y, arrays), {}, values)[0]
+                log_density(_Temper(run, names, scale), (X, y, arrays), {}, values)[0]
                 for scale in (1.0, 0.0)
             )
             return total - prior
@@ -181,17 +230,50 @@ def path_evidence(
         return jax.lax.map(log_likelihood, drawn, batch_size=min(draws, 64))
 
     @eqx.filter_jit
-    def run(keys, arrays):
-        powers = jnp.repeat(jnp.asarray(power), chains)
+    def sampled(keys, powers, arrays):
         return jax.vmap(lambda key, beta: at(key, beta, arrays))(keys, powers)
 
-    # powers and chains are one batch axis, powers first
-    values = run(jax.random.split(key, power.size * chains), bound.arrays)
-    values = np.asarray(values).reshape(power.size, chains, draws)
+    def sample(key, power):
+        # powers and chains are one batch axis, powers first
+        keys = jax.random.split(key, power.size * chains)
+        values = sampled(keys, jnp.asarray(np.repeat(power, chains)), bound.arrays)
+        return np.asarray(values).reshape(power.size, chains, draws)
+
+    return Path(sample, layout)
+
+
+def _named(tempered, layout):
+    """Return the names of the sites to raise to powers; raise for what is not such a name."""
+    _checks.sequence("tempered", tempered, "names of observed sites or factors")
+    there = sorted(layout.likelihood)
+    for name in tempered:
+        if name not in there:
+            hint = near(name, there) or f"; it has {', '.join(map(repr, there)) or 'none'}"
+            raise ValueError(
+                f"tempered must name observed sites or factors of the model, got {name!r}{hint}"
+            )
+    if not tempered:
+        raise ValueError("tempered is empty; name at least one observed site or factor")
+    return frozenset(tempered)
+
+
+def moments(values):
+    """Return mean, Monte Carlo error and R-hat at each power, (p,), of values (p, chain, draw)."""
     dataset = xr.Dataset({"value": (("power", "chain", "draw"), values)})
-    mean = values.mean((1, 2))
-    mcse = az.mcse(dataset)["value"].to_numpy()
-    r_hat = az.rhat(dataset)["value"].to_numpy() if chains > 1 else np.full(power.size, np.nan)
+    several = values.shape[1] > 1
+    r_hat = az.rhat(dataset)["value"].to_numpy() if several else np.full(len(values), np.nan)
+    return values.mean((1, 2)), az.mcse(dataset)["value"].to_numpy(), r_hat
+
+
+def integrated(path: Path, key, crowding) -> PathEvidence:
+    """Sample a `Path` at the nodes of the rule; return the integral, and that up to each node."""
+    # nodes u on (0, 1), powers u^k, and slope = d power / d x by which the weights are multiplied
+    x, fine, coarse = np.concatenate([_RULE * [-1.0, 1.0, 1.0], _RULE[-2::-1]]).T
+    u = 0.5 * (1.0 + x)
+    slope = 0.5 * crowding * u ** (crowding - 1.0)
+    power = u**crowding
+    mean, mcse, r_hat = moments(path.sample(key, power))
+    log_z, error, quadrature = up_to(power, mean, mcse, crowding)
     return PathEvidence(
         float((fine * slope) @ mean),
         float(np.sqrt(((fine * slope * mcse) ** 2).sum())),
@@ -200,4 +282,36 @@ def path_evidence(
         mean,
         mcse,
         r_hat,
+        log_z,
+        error,
+        quadrature,
+        crowding,
     )
+
+
+def up_to(power, mean, mcse, crowding, end=None):
+    """Return the integrals of the mean from 0 to the powers ``end``, and two errors of each.
+
+    The integrand in u = power^(1/k) is interpolated by the polynomial through all nodes, which at
+    power 1 gives the Gauss-Kronrod rule. The errors are that of Monte Carlo and the difference from
+    the polynomial through every second node.
+
+    Parameters
+    ----------
+    power, mean, mcse : (p,), as in `PathEvidence`
+    crowding : the exponent k
+    end : (m,), by default ``power``
+    """
+    end = power if end is None else end
+    x, stop = (2.0 * p ** (1.0 / crowding) - 1.0 for p in (power, end))
+    slope = 0.5 * crowding * (0.5 * (1.0 + x)) ** (crowding - 1.0)
+
+    def weights(nodes):  # (m, nodes); the integral of each Legendre polynomial, by coefficients
+        modes = np.eye(nodes.size)
+        integral = legendre.legval(stop, legendre.legint(modes, lbnd=-1.0, axis=0)).T
+        return integral @ np.linalg.inv(legendre.legvander(nodes, nodes.size - 1))
+
+    fine = weights(x) * slope
+    coarse = weights(x[1::2]) * slope[1::2]
+    log_z = fine @ mean
+    return log_z, np.sqrt(fine**2 @ mcse**2), abs(log_z - coarse @ mean[1::2])

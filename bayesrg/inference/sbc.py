@@ -64,7 +64,8 @@ def sbc(
         Steps before the first draw, and steps from one draw to the next.
     truth : callable, optional
         Model from which data are simulated, by default ``model``. If it is another form of the
-        same distribution, both forms are tested.
+        same distribution, both forms are tested. It must not have an `action_factor`, which draws
+        from the prior ignore.
     truth_hyper : mapping, optional
         Hyper-arguments of ``truth``, by default ``hyper``.
     observed : str or callable
@@ -86,8 +87,8 @@ def sbc(
     Raises
     ------
     ValueError
-        For an argument out of range, a hyper-argument that a model does not take, or simulated
-        targets whose shape is not that of the model's.
+        For an argument out of range, a hyper-argument that a model does not take, simulated
+        targets whose shape is not that of the model's, or a truth with an action factor.
 
     References
     ----------
@@ -132,6 +133,13 @@ def sbc(
 
     def check_shapes(key):
         layout_of(fitted, X, simulated(key, X, source.arrays)[1])
+        for name, site in handlers.trace(handlers.seed(source, key)).get_trace(X, None).items():
+            if "action" in site.get("infer", {}):
+                raise ValueError(
+                    f"truths are drawn from the prior without the action factor {name!r}, so they "
+                    "do not follow the prior that is fitted; give truth=, a model that draws from "
+                    "the prior with the factor"
+                )
 
     jax.eval_shape(check_shapes, key)
 

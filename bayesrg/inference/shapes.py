@@ -5,10 +5,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
-from jax.extend.core import Var
 from numpyro.distributions import constraints
 
 from ..io.labels import stored
+from .dependence import known, reach
 
 # Supports that have no parameters. Each is one object, shared by all distributions of NumPyro.
 _FIXED = (
@@ -113,6 +113,15 @@ def check_shape(name, site):
     )
 
 
+def check_factor(name, site):
+    """Raise if an action factor stands in a plate, which would count it once per entry."""
+    for frame in site["cond_indep_stack"]:
+        raise ValueError(
+            f"the action factor {name!r} stands in plate {frame.name!r}, so NumPyro would count it "
+            f"{frame.size} times; take it out of the plate"
+        )
+
+
 def fixed_support(fn):
     """Return the support of an unwrapped distribution, or None if it depends on parameters."""
     support = getattr(fn, "support", None)
@@ -165,31 +174,15 @@ def check_kernels(program, structure, plates):
     for site, parts in kernels.items():
         for latent, variable in latents.items():
             shared = sorted(plates[site] & plates[latent])
-            if shared and _reach(program, variable, latents) & _known(parts):
+            # a latent site whose prior depends on this one has its own plates, checked by itself
+            others = known(latents.values()) - known([variable])
+            if shared and reach(program, [variable], others) & known(parts):
                 raise ValueError(
                     f"site {site!r} stands in plate {shared[0]!r}, over which {latent!r} varies, "
                     f"but the whole plate shares one kernel that depends on {latent!r}: a kernel "
                     "takes a vector as one number per column. Give each entry of the plate its own "
                     f"site, or, if columns are meant, sample {latent!r} in another plate"
                 )
-
-
-def _known(variables):
-    """Return the set of ``variables`` without literals, which are not variables."""
-    return {v for v in variables if isinstance(v, Var)}
-
-
-def _reach(program, start, latents):
-    """Return the variables of a program that depend on ``start``, but not via other latent sites.
-
-    A latent site whose prior depends on ``start`` has its own plates and is checked by itself.
-    """
-    found = _known([start])
-    stops = _known(latents.values()) - found
-    for equation in program.eqns:
-        if found & _known(equation.invars):
-            found |= set(equation.outvars) - stops
-    return found
 
 
 def distinct(dims, shapes):

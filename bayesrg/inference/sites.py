@@ -22,6 +22,7 @@ from numpyro.infer.initialization import init_to_sample
 
 from .. import _checks
 from . import shapes
+from .dependence import Without, check_strengths
 
 _running = threading.RLock()
 _AT_ONCE = 64  # draws whose distributions are computed side by side
@@ -51,12 +52,16 @@ class Layout(NamedTuple):
     latents : dict from the name of each latent site to its shape and dtype
     likelihood : names of the observed sites and of the factors (`numpyro.factor`)
     observed : function that computes the values of the observed sites, a dict by name
+    strengths : function that computes the strengths of the action factors, a dict by name
+    counts : dict from the name of each action factor to the number that multiplies its action
     """
 
     dims: dict[str, tuple[str, ...]]
     latents: dict[str, jax.ShapeDtypeStruct]
     likelihood: frozenset[str]
     observed: Callable[[], dict[str, jax.Array]]
+    strengths: Callable[[], dict[str, Any]]
+    counts: dict[str, int]
 
 
 class Bound(NamedTuple):
@@ -138,23 +143,28 @@ def fingerprint(hyper: dict) -> str:
     return json.dumps(entries)
 
 
-def layout_of(bound: Bound, X, y) -> Layout:
+def layout_of(bound: Bound | Without, X, y) -> Layout:
     """Trace a model once, without computing anything; return its sites.
 
     Raises
     ------
     ValueError
         If an observed value does not have the shape of its distribution, if a plate shares a kernel
-        that varies over it, or if the result cannot hold a name.
+        that varies over it, if the strength of an action factor depends on a latent site, or if the
+        result cannot hold a name.
     """
-    dims, lengths, plates, factors, supports = {}, {}, {}, set(), {}
+    dims, lengths, plates, factors, supports, counts = {}, {}, {}, set(), {}, {}
 
     def run():
         model = handlers.substitute(handlers.seed(bound, 0), substitute_fn=init_to_sample)
-        latents, kernels, values = {}, {}, {}
+        latents, kernels, values, strengths = {}, {}, {}, {}
         for name, site in handlers.trace(model).get_trace(X, y).items():
             if site["type"] not in ("sample", "deterministic"):
                 continue
+            if action := site.get("infer", {}).get("action"):
+                shapes.check_factor(name, site)
+                scale = 1.0 if site["scale"] is None else site["scale"]
+                counts[name], strengths[name] = action.count, jnp.asarray(action.lam * scale)
             if site["type"] == "sample" and isinstance(site["fn"], dist.Unit):
                 factors.add(name)
                 continue
@@ -169,22 +179,33 @@ def layout_of(bound: Bound, X, y) -> Layout:
                 values[name] = site["value"]
             elif site["type"] == "sample":
                 latents[name] = site["value"]
-        return latents, kernels, values
+        return latents, kernels, values, strengths
 
     program, (latents, *others) = jax.make_jaxpr(run, return_shape=True)()
     structure = jax.tree.structure((latents, *others))
     shapes.check_kernels(program.jaxpr, structure, plates)
+    variables = jax.tree.unflatten(structure, program.jaxpr.outvars)
+    check_strengths(program.jaxpr, variables[0], variables[3])
 
-    def observed():
+    def part(i):
         # run only the part of the program that these values need; the rest is never compiled
         run_again = jaxpr_as_fun(program)
-        values = jax.jit(lambda: jax.tree.unflatten(structure, run_again())[2])()
+        return jax.jit(lambda: jax.tree.unflatten(structure, run_again())[i])()
+
+    def observed():
+        values = part(2)
         for name, value in values.items():
             shapes.check_support(name, *supports[name], value)
+        for name, value in (part(3) if counts else {}).items():
+            if not 0 <= value < np.inf:
+                raise ValueError(
+                    f"lam of the factor {name!r} must be a finite number of at least 0, got {value}"
+                )
         return values
 
     likelihood = frozenset(factors | supports.keys())
-    return Layout(shapes.distinct(dims, lengths), latents, likelihood, observed)
+    dims = shapes.distinct(dims, lengths)
+    return Layout(dims, latents, likelihood, observed, lambda: part(3), counts)
 
 
 def law(bound: Bound, X, latents: dict, site: str):
