@@ -288,9 +288,9 @@ def _whole(value):
         return value
 
     # compared by value; the type belongs to the key, since equal values may differ in type
-    if kind in (str, bytes, types.CodeType, _Plan) or isinstance(value, np.dtype):
+    if kind in (str, Name, bytes, types.CodeType, _Plan) or isinstance(value, np.dtype):
         return _Whole(value, kind, value)
-    if kind is complex:
+    if kind in (complex, Number):
         return _Whole(value, kind, repr(value))
     if isinstance(value, np.generic):
         return _Whole(value, kind, value.tobytes())

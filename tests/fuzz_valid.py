@@ -59,5 +59,11 @@ VALID = {
     "theory.gcv": [dict(ridge=0), dict(ridge=[0.0, 1.0, 1e9])],
     "theory.hermite": [dict(variance=0), dict(variance=[0, 1]), dict(mean=-3)],
     "theory.learning_curve_mc": [dict(n=[1, 2]), dict(n=np.array(3)), dict(poisson=np.True_)],
+    "residual.Residual.apply": [dict(X=pd.DataFrame(X)), dict(X=np.ones((4, 2), int)),
+                                dict(X=[[1, 2]])],
+    "residual.wasserstein": [dict(max_points=None, key=None), dict(max_points=np.int64(2)),
+                             dict(x=X, z=pd.DataFrame(X[::-1])), dict(x=X[:, 0], z=X[::-1, 1])],
+    "residual.layer_action": [dict(weights=[1, 2, 3, 0]), dict(weights=pd.Series([1, 2, 3, 4])),
+                              dict(per_feature=np.True_)],
     "data.load": [*KEYS[:3], dict(n=np.int64(1)), dict(task=(0, 1)), dict(task=None, n=1795)],
 }  # fmt: skip

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The smallest problem of each public function on weights in motion; see `fuzz_problems`."""
+"""The smallest problem of each public function on what moves: weights, and points in layers."""
 
 import pathlib
 import tempfile
@@ -10,7 +10,7 @@ from fuzz_problems import rng
 
 import bayesrg as brg
 
-d, e, w = brg.dynamics, brg.ensembles, brg.diagnostics.weights
+d, e, n, w = brg.dynamics, brg.ensembles, brg.networks, brg.diagnostics.weights
 LEVELS = np.array([[0.1, 0.4, 1.2], [0.2, 0.7, 0.9]])  # two spectra, ascending
 MATRICES = np.diag([3.0, 2.0, 1.0]) + 0.1 * rng.normal(size=(2, 9, 3, 3))
 RUN = {"learning_rate": 0.1, "batch": 4, "steps": [1, 2], "ratio": [1.0, 1.5], "levels": LEVELS}
@@ -158,4 +158,40 @@ def weights(o):
     }  # fmt: skip
 
 
-WEIGHTS = dict(ensembles=ensembles, motion=motion, weights=weights)
+def residual(o):
+    net = n.Residual(3, 2, outputs=2)
+    params, X = net.init(0, 2), rng.normal(size=(4, 2))
+    paths, even = net.paths(params, X), np.ones(4)
+    slopes = rng.normal(size=(2, 4, 2))
+    given = dict(paths=paths, weights=even, per_feature=False)
+
+    def made(**a):
+        net = n.Residual(**a)
+        return net.apply(net.init(0, 2), X)
+
+    found = {
+        "Residual": (made, dict(
+            velocity=3, depth=2, outputs=2, head="fixed", dt=0.5, tied=False, activation="tanh",
+            encoder=lambda X: X)),
+        "Residual head": (lambda head: made(velocity=3, depth=2, outputs=2, head=head), dict(
+            head=np.eye(2))),
+        "Residual.init": (net.init, dict(key=0, inputs=2)),
+        "Residual.read_out": (net.read_out, dict(params=params, x=X)),
+        "Residual.head_norm": (net.head_norm, dict(params=params)),
+        "Residual.state_gradients": (net.state_gradients, dict(
+            params=params, X=X, loss=lambda f: (f**2).mean())),
+        "alignment_with_descent": (  # nan without a gradient, as its docstring says
+            lambda **a: np.nan_to_num(d.alignment_with_descent(**a)),
+            given | {"gradients": slopes}),
+        "wasserstein": (d.wasserstein, dict(x=X, z=X[::-1], max_points=3, key=0)),
+        "wasserstein sinkhorn": (d.wasserstein, dict(x=X, z=X[::-1], method="assignment")),
+    }  # fmt: skip
+    for name in ("paths", "layers", "apply"):
+        found[f"Residual.{name}"] = (getattr(net, name), dict(params=params, X=X))
+    for name in ("layer_action", "transport_cost", "kinetic_energy", "displacement",
+                 "straightness", "relative_displacement"):  # fmt: skip
+        found[name] = (getattr(d, name), given)
+    return found
+
+
+WEIGHTS = dict(ensembles=ensembles, motion=motion, weights=weights, residual=residual)

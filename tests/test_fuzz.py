@@ -13,7 +13,7 @@ from test_house import OBJECTS
 HERE = Path(__file__).parent
 RECORDS = """
     data.Data deep_linear.Exact deep_linear.Saddle dynamics.Algorithm dynamics.DIVERGED
-    dynamics.GO dynamics.Info dynamics.REACHED dynamics.State dynamics.Trajectory
+    dynamics.GO dynamics.Info dynamics.Paths dynamics.REACHED dynamics.State dynamics.Trajectory
     gp.LinearPosterior gp.Posterior inference.Sampler inference.SamplingWarning io.SaveError
     kernels.Stationary networks.Network rg.Flow rg.Root spectrum.Functionals spectrum.Levels
     spectrum.Spectrum theory.Curve theory.Equivalent theory.Hermite theory.LayerMoments

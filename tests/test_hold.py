@@ -34,7 +34,9 @@ def test_a_plan_is_compared_by_value():
     assert plan(scaled(jnp.ones(2))) == plan(scaled(jnp.zeros(2)))
     for a, b in ((0.0, -0.0), (1, 1.0), (1, True), (np.float32(1), 1.0), ([1], (1,)), ("1", 1)):
         assert plan(scaled(a)) != plan(scaled(b)), (a, b)
-    assert plan(scaled(float("nan"))) == plan(scaled(float("nan")))
+    for kind, value in ((float, "nan"), (Number, "nan"), (Number, 2.0), (Name, "relu")):
+        assert plan(scaled(kind(value))) == plan(scaled(kind(value)))
+    assert plan(scaled(Name("relu"))) != plan(scaled("relu"))
     assert plan(lambda u: u) != plan(lambda u: u)
     assert plan(optax.adam(optax.cosine_decay_schedule(1e-3, 5))) == plan(
         optax.adam(optax.cosine_decay_schedule(1e-3, 5))

@@ -6,6 +6,9 @@ All functions take `Paths` of n points, and return means over the points, weight
 draw. In 32-bit floats the means of a million points keep six digits.
 """
 
+from functools import partial
+
+import jax
 import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
@@ -34,7 +37,8 @@ def layer_action(
     ----------
     arXiv 2009.08372.
     """
-    return _mean_square(_paths(paths), paths.increments, weights, per_feature)
+    weights, per_feature = _checked(paths, weights, per_feature)
+    return _mean_square(paths.increments, weights, per_feature)
 
 
 def transport_cost(
@@ -86,7 +90,8 @@ def displacement(
     per_feature : bool
         Whether to divide by the number of features.
     """
-    return _mean_square(_paths(paths), paths.increments.sum(-3), weights, per_feature)
+    weights, per_feature = _checked(paths, weights, per_feature)
+    return _displacement(paths.increments, weights, per_feature)
 
 
 def straightness(
@@ -105,10 +110,8 @@ def straightness(
     per_feature : bool
         Makes no difference: the number of features cancels in a ratio.
     """
-    # increments over the largest one, so that no square of a tiny one becomes zero
-    unit = Paths(_paths(paths).states, _over_largest(paths.increments, (-3, -2, -1)))
-    given = {"weights": weights, "per_feature": per_feature}
-    return ratio(displacement(unit, **given), kinetic_energy(unit, **given), otherwise=jnp.nan)
+    weights, _ = _checked(paths, weights, per_feature)
+    return _straightness(paths.increments, weights)
 
 
 def relative_displacement(
@@ -127,13 +130,8 @@ def relative_displacement(
     per_feature : bool
         Makes no difference: the number of features cancels in a ratio.
     """
-    _checks.flag("per_feature", per_feature)
-    steps, starts = _paths(paths).increments, paths.states[..., :-1, :, :]
-
-    # lengths in units of the largest coordinate: the squares of others could underflow
-    unit = jnp.abs(starts).max(-1, keepdims=True)
-    lengths = [safe_sqrt((ratio(x, unit) ** 2).sum(-1)) for x in (steps, starts)]
-    return _mean(paths, ratio(*lengths), weights, unit[..., 0] > 0)
+    weights, _ = _checked(paths, weights, per_feature)
+    return _relative(paths.increments, paths.states[..., :-1, :, :], weights)
 
 
 def alignment_with_descent(
@@ -162,29 +160,82 @@ def alignment_with_descent(
     per_feature : bool
         Makes no difference: the number of features cancels in a ratio.
     """
-    _checks.flag("per_feature", per_feature)
-    shape = _paths(paths).increments.shape
+    weights, _ = _checked(paths, weights, per_feature)
+    shape = paths.increments.shape
     slopes = _checks.shaped("gradients", gradients, shape, "one gradient per step of the paths")
-
-    # of unit largest coordinate: gradients of points that are classified well are tiny
-    steps, slopes = (_over_largest(x, -1) for x in (paths.increments, slopes))
-    lengths = [safe_sqrt((x**2).sum(-1)) for x in (steps, slopes)]
-    product = lengths[0] * lengths[1]
-    return _mean(paths, ratio(-(steps * slopes).sum(-1), product), weights, product > 0)
+    return _cosine(paths.increments, -slopes, weights)
 
 
-def _paths(paths):
-    """Return ``paths`` after checking their kind and shapes."""
+def _checked(paths, weights, per_feature):
+    """Return weights over their largest, or None, and ``per_feature``; raise if an argument is bad.
+
+    ``paths`` must be `Paths` with arrays of shapes that fit.
+    """
+    per_feature = _checks.flag("per_feature", per_feature)
     made = "Paths, such as networks.Residual.paths returns"
     states, steps = _checks.instance("paths", paths, Paths, made).states, paths.increments
-    few = jnp.ndim(steps) < 3 or jnp.ndim(states) < 3 or not jnp.size(steps)
-    expected = None if few else (*steps.shape[:-3], steps.shape[-3] + 1, *steps.shape[-2:])
-    if few or states.shape != expected:
+    if not jnp.size(steps) or not _fit(jnp.shape(states), jnp.shape(steps)):
         raise ValueError(
             f"paths has states of shape {jnp.shape(states)} and increments of shape "
             f"{jnp.shape(steps)}; give (K + 1, n, d) and (K, n, d), with at least one entry"
         )
-    return paths
+    if weights is None:
+        return None, per_feature
+    weights = _checks.nonnegative("weights", weights)
+    weights = _checks.shaped("weights", weights, steps.shape[-2:-1], "one weight per point")
+    largest = weights.max()
+    if known(largest) and largest == 0:
+        raise ValueError("weights are all zero; give at least one point a positive weight")
+    return weights / largest, per_feature
+
+
+def _fit(states, steps):
+    """Return whether shapes are those of the states and increments of paths."""
+    return len(steps) > 2 and states == (*steps[:-3], steps[-3] + 1, *steps[-2:])
+
+
+@partial(jax.jit, static_argnames="per_feature")
+def _mean_square(moves, weights, per_feature=False):
+    """Return the mean over points of the squared lengths of ``moves`` (..., n, d)."""
+    return _mean((moves**2).sum(-1) / (moves.shape[-1] if per_feature else 1), weights)
+
+
+@partial(jax.jit, static_argnames="per_feature")
+def _displacement(steps, weights, per_feature=False):
+    """Return the mean squared length of the sum of steps (..., K, n, d)."""
+    return _mean_square(steps.sum(-3), weights, per_feature)
+
+
+@jax.jit
+def _straightness(steps, weights):
+    """Return D/E of steps (..., K, n, d)."""
+    # over the largest step, so that no square of a tiny step becomes zero
+    steps = _over_largest(steps, (-3, -2, -1))
+    E = steps.shape[-3] * _mean_square(steps, weights).sum(-1)
+    return ratio(_displacement(steps, weights), E, otherwise=jnp.nan)
+
+
+@jax.jit
+def _relative(steps, starts, weights):
+    """Return the mean length of steps (..., n, d) over those of their starts."""
+    # in units of the largest coordinate of a start: the squares of others could underflow
+    unit = jnp.abs(starts).max(-1, keepdims=True)
+    lengths = [_length(ratio(x, unit)) for x in (steps, starts)]
+    return _mean(ratio(*lengths), weights, unit[..., 0] > 0)
+
+
+@jax.jit
+def _cosine(steps, slopes, weights):
+    """Return the mean cosine between two arrays of vectors (..., n, d)."""
+    # over their largest coordinates: gradients at points that are classified well are tiny
+    steps, slopes = _over_largest(steps, -1), _over_largest(slopes, -1)
+    product = _length(steps) * _length(slopes)
+    return _mean(ratio((steps * slopes).sum(-1), product), weights, product > 0)
+
+
+def _length(x):
+    """Return the lengths of vectors (..., d)."""
+    return safe_sqrt((x**2).sum(-1))
 
 
 def _over_largest(x, axes):
@@ -192,31 +243,15 @@ def _over_largest(x, axes):
     return ratio(x, jnp.abs(x).max(axes, keepdims=True))
 
 
-def _mean_square(paths, moves, weights, per_feature):
-    """Return the mean over points of the squared lengths of ``moves`` (..., n, d)."""
-    squares = (moves**2).sum(-1)
-    if _checks.flag("per_feature", per_feature):
-        squares = squares / moves.shape[-1]
-    return _mean(paths, squares, weights)
-
-
-def _mean(paths, values, weights, counted=None):
+def _mean(values, weights, counted=None):
     """Return the mean of ``values`` (..., n) over the points, of those only that are ``counted``.
 
     It is written as sums along the last axis, which XLA adds up in a tree. A product of a matrix
     and the weights would add a million numbers one after the other.
     """
-    if weights is None:
-        if counted is None:
-            return values.mean(-1)
-        weights = jnp.ones(values.shape[-1], values.dtype)
-    else:
-        n = paths.increments.shape[-2]
-        weights = _checks.nonnegative("weights", weights)
-        weights = _checks.shaped("weights", weights, (n,), "one weight per point")
-        largest = weights.max()
-        if known(largest) and largest == 0:
-            raise ValueError("weights are all zero; give at least one point a positive weight")
-        weights = (weights / largest).astype(values.dtype)
+    if weights is None and counted is None:
+        return values.mean(-1)
+    weights = jnp.ones((), values.dtype) if weights is None else weights.astype(values.dtype)
+    weights = jnp.broadcast_to(weights, values.shape[-1:])
     weights = weights if counted is None else jnp.where(counted, weights, 0.0)
     return ratio((weights * values).sum(-1), weights.sum(-1), otherwise=jnp.nan)

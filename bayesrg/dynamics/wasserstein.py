@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Distance between the two ends of paths, as sets of points without a pairing."""
 
-import importlib
 import warnings
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -13,9 +13,11 @@ from scipy.spatial.distance import cdist
 
 from .. import _checks
 from .._checks import ArrayLike
+from .._numbers import on_device
 
 _MOST = 2000  # points of an exact assignment, which takes seconds; the time is cubic
 _BLOCK = 1 << 24  # entries of the matrix of squared distances that are computed at a time
+_ITERATIONS, _FALL = 5000, 0.95  # of Sinkhorn: largest number, factor of the regularisation in each
 _RELATIVE = 0.01  # regularisation over the mean squared distance of all pairs, by default
 
 
@@ -104,7 +106,7 @@ def wasserstein(
     """
     _checks.on_host("wasserstein", x, z)
     _checks.choice("method", method, ("assignment", "sinkhorn"))
-    x, z = (np.asarray(_checks.inputs(name, v), float) for name, v in (("x", x), ("z", z)))
+    x, z = _points("x", x), _points("z", z)
     if x.shape != z.shape or not x.size:
         raise ValueError(
             f"x has shape {x.shape} and z {z.shape}; give the same points (n, d) at both ends"
@@ -125,21 +127,20 @@ def wasserstein(
     both = np.concatenate([x, z])
     with np.errstate(over="ignore"):
         unit = np.ptp(both, axis=0).max()
-    if not np.isfinite(unit**2):
-        raise ValueError("x and z have distances whose squares overflow; rescale both")
+        if not np.isfinite(unit**2):
+            raise ValueError("x and z have distances whose squares overflow; rescale both")
     unit = float(unit) or 1.0
     x, z = ((v - both.min(0)) / unit for v in (x, z))
     displacement = ((x - z) ** 2).sum(1).mean()
 
-    epsilon, converged = None, None
+    converged = None
     if method == "assignment":
         squares = cdist(x, z, "sqeuclidean")
         w2_squared = squares[linear_sum_assignment(squares)].mean()
     else:
-        given = regularisation is not None
-        epsilon = regularisation / unit**2 if given else _RELATIVE * _mean_square(x, z)
-        w2_squared, converged = _dual_bound(x, z, epsilon)
-        epsilon = regularisation if given else epsilon * unit**2
+        if regularisation is None:
+            regularisation = _RELATIVE * unit**2 * _mean_square(x, z)
+        w2_squared, converged = _dual_bound(x, z, regularisation / unit / unit)
     w2_squared = min(w2_squared, displacement)  # rounding
     return Transport(
         w2=float(unit * np.sqrt(w2_squared)),
@@ -147,9 +148,15 @@ def wasserstein(
         efficiency=float(w2_squared / displacement) if displacement else np.nan,
         points=len(x),
         key=used,
-        regularisation=epsilon,
+        regularisation=regularisation,
         converged=converged,
     )
+
+
+def _points(name, value):
+    """Return points (n, d) as an array of 64-bit floats."""
+    points = _checks.on_64_bits(name, value, _checks.inputs)
+    return points[:, None] if points.ndim == 1 else points
 
 
 def _chosen(x, z, max_points, key):
@@ -167,7 +174,7 @@ def _chosen(x, z, max_points, key):
 
 def _mean_square(x, z):
     """Return the mean of the squared distances of all pairs."""
-    return x.var(0).sum() + z.var(0).sum() + ((x.mean(0) - z.mean(0)) ** 2).sum()
+    return float(x.var(0).sum() + z.var(0).sum() + ((x.mean(0) - z.mean(0)) ** 2).sum())
 
 
 def _dual_bound(x, z, epsilon):
@@ -176,9 +183,14 @@ def _dual_bound(x, z, epsilon):
     Any f and g with f_i + g_j at most the squared distance of x_i and z_j bound W2^2 by the sum of
     their means. From the f of Sinkhorn's iterations, two minimisations make the best such pair.
     """
-    if not epsilon:  # all points are one
+    if not x.any() and not z.any():  # all points are one
         return 0.0, True
     f, converged = _sinkhorn(x, z, epsilon)
+    if not np.isfinite(f).all():
+        raise ValueError(
+            "regularisation is out of the range of floats, compared with the squared distances of "
+            "the points; choose a regularisation closer to them"
+        )
     g = _least(z, x, f)
     f = _least(x, z, g)
     return max(0.0, f.mean() + g.mean()), converged
@@ -193,17 +205,37 @@ def _least(x, z, g):
 
 def _sinkhorn(x, z, epsilon):
     """Return the dual variables f (n,) of x after Sinkhorn's iterations, and if they converged."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of a package that ott imports
-        try:
-            pointcloud = importlib.import_module("ott.geometry.pointcloud")
-            linear = importlib.import_module("ott.solvers.linear")
-        except ImportError:
-            raise ImportError(
-                "method 'sinkhorn' needs the package ott-jax; install bayesrg[ot], or use "
-                "method='assignment'"
-            ) from None
-    online = 1024 if len(x) ** 2 > _BLOCK else None  # rows at a time, for less memory
-    cloud = pointcloud.PointCloud(x, z, epsilon=epsilon, batch_size=online)
-    found = linear.solve(cloud, max_iterations=10_000)
-    return np.asarray(found.f, float), bool(found.converged)
+    _ott()
+    rows = 1024 if len(x) ** 2 > _BLOCK else None
+    f, converged = _iterated(on_device(x), on_device(z), epsilon, _mean_square(x, z), rows)
+    return np.asarray(f, float), bool(converged)
+
+
+@partial(jax.jit, static_argnames="rows")
+def _iterated(x, z, epsilon, first, rows):
+    """Run Sinkhorn's iterations, while the regularisation falls from ``first`` to ``epsilon``.
+
+    The matrix of squared distances is made ``rows`` rows at a time.
+    """
+    PointCloud, Epsilon, LinearProblem, Sinkhorn = _ott()
+    falling = Epsilon(epsilon, init=first / epsilon, decay=_FALL)
+    problem = LinearProblem(PointCloud(x, z, epsilon=falling, batch_size=rows))
+    found = Sinkhorn(max_iterations=_ITERATIONS)(problem)
+    return found.f, found.converged
+
+
+def _ott():
+    """Return the classes of ott-jax that are needed."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of a package that it imports
+            from ott.geometry.epsilon_scheduler import Epsilon
+            from ott.geometry.pointcloud import PointCloud
+            from ott.problems.linear.linear_problem import LinearProblem
+            from ott.solvers.linear.sinkhorn import Sinkhorn
+    except ImportError:
+        raise ImportError(
+            "method 'sinkhorn' needs the package ott-jax; install bayesrg[ot], or use "
+            "method='assignment'"
+        ) from None
+    return PointCloud, Epsilon, LinearProblem, Sinkhorn

@@ -117,7 +117,7 @@ class Residual(Network):
         ``params`` are weights as `init` returns them. For several draws of them use `jax.vmap`.
         The paths have the widest floats among X and the weights.
         """
-        return _moved(self, *self._checked(params, X))
+        return _moved(self, *self._checked(params, X))[0]
 
     def layers(self, params: PyTree, X: ArrayLike) -> tuple[Array, ...]:
         """Return X, if there is an encoder, then the states x_0 to x_K and the outputs.
@@ -125,7 +125,7 @@ class Residual(Network):
         ``params`` are weights as `init` returns them, ``X`` is (n, d).
         """
         params, X = self._checked(params, X)
-        states = _moved(self, params, X).states
+        states = _moved(self, params, X)[0].states
         encoded = () if self.encoder is None else (X,)
         return (*encoded, *states, self.read_out(params, states[-1]))
 
@@ -136,7 +136,7 @@ class Residual(Network):
         """
         return _outputs(self, *self._checked(params, X))
 
-    def read_out(self, params: PyTree, x: Array) -> Array:
+    def read_out(self, params: PyTree, x: ArrayLike) -> Array:
         """Return the outputs (n, c) of the head at states ``x`` (n, d).
 
         ``params`` are weights as `init` returns them.
@@ -146,13 +146,13 @@ class Residual(Network):
             _require_parts(params, ("head",))
             H, bias = params["head"]["weight"], params["head"]["bias"]
         else:
-            H, bias = self._still_head(x.shape[1]), 0.0
+            H, bias = self._still_head(x.shape[1], x.dtype), 0.0
         if jnp.shape(H) != (self.outputs, x.shape[1]):
             raise ValueError(
                 f"head has shape {jnp.shape(H)} for states of {x.shape[1]} features; give "
                 f"({self.outputs}, {x.shape[1]})"
             )
-        return x @ H.T.astype(jnp.result_type(x, H)) + bias
+        return x @ jnp.asarray(H).T + bias
 
     def head_norm(self, params: PyTree) -> Array:
         """Return the Frobenius norm () of the weights of the head.
@@ -195,14 +195,14 @@ class Residual(Network):
                 "bias": jnp.zeros(self.outputs),
             }
         else:
-            self._still_head(width)  # raises for one of another width
+            self._still_head(width, float)  # raises for one of another width
         return params
 
-    def _still_head(self, width):
+    def _still_head(self, width, dtype):
         """Return the weights (c, d) of a head that is not trained."""
         if self.head == "fixed":
             H = np.random.default_rng(0).standard_normal((self.outputs, width))
-            return H / np.linalg.norm(H, axis=1, keepdims=True)
+            return (H / np.linalg.norm(H, axis=1, keepdims=True)).astype(dtype)
         if self.head.shape[1] != width:
             raise ValueError(
                 f"head has shape {self.head.shape} for states of {width} features; give "
@@ -262,7 +262,10 @@ def _require_parts(params, names):
 
 @jax.jit
 def _moved(net, params, X, shifts=None):
-    """Return the paths of X. ``shifts`` (K, n, d) are added to the states before each layer."""
+    """Return the paths of X and their last states (n, d).
+
+    ``shifts`` (K, n, d) are added to the states before each layer.
+    """
     velocity, x = net.velocity.open(), net._encoded(params, X)
     x = x.astype(jnp.result_type(x, *jax.tree.leaves(params["velocity"])))
 
@@ -276,7 +279,7 @@ def _moved(net, params, X, shifts=None):
                 "flow needs equal widths"
             )
         step = (v if net.dt is None else net.dt * v).astype(x.dtype)
-        return x + step, (x, step)
+        return x + step, (x + step, step)
 
     if net.tied:
         shared = params["velocity"]
@@ -286,13 +289,14 @@ def _moved(net, params, X, shifts=None):
     else:
         layers = params["velocity"], shifts
         last, (states, steps) = lax.scan(move, x, layers, length=net.depth)
-    return Paths(jnp.concatenate([states, last[None]]), steps)
+    return Paths(jnp.concatenate([x[None], states]), steps), last
 
 
 @jax.jit
 def _outputs(net, params, X):
     """Return the outputs of a network at X."""
-    return net.read_out(params, _moved(net, params, X).states[-1])
+    # of ``last`` alone JAX keeps no derivative of the other states, a third of the memory
+    return net.read_out(params, _moved(net, params, X)[1])
 
 
 @jax.jit
@@ -300,13 +304,13 @@ def _gradients(net, params, X, loss):
     """Return the gradient of a loss of the outputs with respect to the states before each layer."""
 
     def shifted(shifts):
-        x = _moved(net, params, X, shifts).states[-1]
+        x = _moved(net, params, X, shifts)[1]
         found = _checks.returned("loss", loss(net.read_out(params, x)))
         if found.shape != ():
             raise ValueError(f"loss returned shape {found.shape}; give one number")
         return found
 
-    steps = jax.eval_shape(_moved, net, params, X).increments
+    steps = jax.eval_shape(_moved, net, params, X)[0].increments
     return jax.grad(shifted)(jnp.zeros(steps.shape, steps.dtype))
 
 
@@ -326,5 +330,12 @@ class _Block(eqx.Module):
         }
 
     def __call__(self, params, x):
-        hidden = activation_function(self.activation)(x @ params["A"].T + params["a"])
-        return hidden @ params["B"].T + params["b"]
+        activation = activation_function(self.activation)
+
+        # A derivative keeps the sums alone and computes the activation again. That needs less
+        # memory than its value and its slope, and takes no longer.
+        @partial(jax.checkpoint, prevent_cse=False)  # a scan separates the two already
+        def second(sums, B):
+            return activation(sums) @ B.T
+
+        return second(x @ params["A"].T + params["a"], params["B"]) + params["b"]
