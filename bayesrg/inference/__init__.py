@@ -12,8 +12,8 @@ from .predict import predict
 from .samplers import Sampler
 from .sbc import sbc
 from .start import normal_start
-from .weights import sample_weights
 from .strength import strength_evidence, strength_for_action
+from .weights import sample_weights
 
 __all__ = [
     "Sampler",
