@@ -255,6 +255,7 @@ def plots(o):
     from test_plots_modified import modified_groups
     from test_plots_rainbow import rainbow_groups
     from test_plots_trained import trained_groups
+    from test_plots_transport import training_group, transport_groups
     from test_plots_weights import weight_groups
 
     dt = brg.io.flow_to_datatree(brg.rg.flow(VALUES, 6.0, 0.1, features=FEATURES, y=y))
@@ -264,14 +265,22 @@ def plots(o):
         local_ridge=xr.Dataset({"ridge": ("point", 1 + y**2), "weight": ("point", 1 + y**2)}),
     )
     for more in (made, learnt(0), dynamics_groups(), kernel_groups(), modified_groups(),
-                 rainbow_groups(), trained_groups(), weight_groups()):  # fmt: skip
+                 rainbow_groups(), trained_groups(), weight_groups(),
+                 transport_groups()):  # fmt: skip
         dt.update(more.children)
+    dt["dynamics"] = xr.merge([dt["dynamics"].to_dataset(), training_group()])
     more = {
         "plot_learning_curve": dict(quantity="generalisation", also=["learning_curve"], rank=5.0),
         "plot_fit": dict(dt=fit_groups(columns=2), x=0, var_name="f"),
         "plot_alignment": dict(theory=np.array([0.5, 0.5])),
         "plot_kernel_change": dict(layer=1),
         "plot_order_parameter": dict(saddle=np.array([1.0])),
+        "plot_paths": dict(features=(0, 1), draw=3, max_points=20, also=["straight"]),
+        "plot_displacement": dict(features=(1, 0), draw=0, max_points=5, also=["straight"]),
+        "plot_accuracy_against_cost": dict(also=["cheap"]),
+        "plot_layer_action": dict(also=["straight"], relative=True),
+        "plot_action_ladder": dict(also=["straight"]),
+        "plot_action_posterior": dict(var_name="displacement", also=["straight"]),
         "plot_rescaled_ridge": dict(alpha=1.0), "plot_ridge_criteria": dict(n=50.0),
     }  # fmt: skip
     found = {}

@@ -14,6 +14,7 @@ from test_plots_kernels import kernel_groups
 from test_plots_modified import modified_groups
 from test_plots_rainbow import rainbow_groups
 from test_plots_trained import trained_groups
+from test_plots_transport import training_group, transport_groups
 from test_plots_weights import weight_groups
 
 from bayesrg import io, plots, rg
@@ -110,9 +111,10 @@ def dt():
         coarse=power_law_curve(5.0 / SIZES),
     )
     groups = (dynamics_groups, fit_groups, kernel_groups, modified_groups, rainbow_groups)
-    groups += (weight_groups,)
+    groups += (weight_groups, transport_groups)
     for more in (made, learnt(5), trained_groups(), *(make() for make in groups)):
         tree.update(more.children)
+    tree["dynamics"] = xr.merge([tree["dynamics"].to_dataset(), training_group()])
     return tree
 
 

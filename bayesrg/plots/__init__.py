@@ -43,6 +43,15 @@ from .modified_kernels import plot_kernel_profile, plot_modified_spectrum, plot_
 from .neural_kernels import plot_jacobian_flow, plot_kernel_distance, plot_phase_diagram
 from .rainbow import plot_spectral_density
 from .resampling import plot_alignment_error
+from .transport import (
+    plot_accuracy_against_cost,
+    plot_action_ladder,
+    plot_action_posterior,
+    plot_displacement,
+    plot_layer_action,
+    plot_least_action,
+    plot_paths,
+)
 from .trust import plot_route_agreement, plot_sbc_ranks
 from .weights import (
     plot_level_density,
@@ -56,9 +65,13 @@ from .weights import (
 )
 
 __all__ = [
+    "plot_accuracy_against_cost",
+    "plot_action_ladder",
+    "plot_action_posterior",
     "plot_alignment",
     "plot_alignment_error",
     "plot_calibration",
+    "plot_displacement",
     "plot_evidence",
     "plot_evidence_by_depth",
     "plot_fit",
@@ -67,8 +80,10 @@ __all__ = [
     "plot_kernel_change",
     "plot_kernel_distance",
     "plot_kernel_profile",
+    "plot_layer_action",
     "plot_lazy_to_rich",
     "plot_learning_curve",
+    "plot_least_action",
     "plot_level_density",
     "plot_level_paths",
     "plot_local_ridge",
@@ -76,6 +91,7 @@ __all__ = [
     "plot_modified_spectrum",
     "plot_noise_scaling",
     "plot_order_parameter",
+    "plot_paths",
     "plot_phase_diagram",
     "plot_rescaled_ridge",
     "plot_ridge_criteria",

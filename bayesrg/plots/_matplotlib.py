@@ -49,3 +49,11 @@ def colour_bars(pc: PlotCollection, name: str):
 
     for contours in pc.viz[name][name].values.flat:
         contours.axes.figure.colorbar(contours, ax=contours.axes, ticks=MaxNLocator(5))
+
+
+def equal_scales(pc: PlotCollection):
+    """Give both axes of each panel the same scale, so that angles are those of the plane."""
+    if pc.backend != "matplotlib":
+        return
+    for axes in pc.viz["plot"].values.flat:
+        axes.set_aspect("equal", adjustable="datalim")
