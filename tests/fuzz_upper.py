@@ -217,6 +217,16 @@ def inference(o):
             model=line, X=X, quantities={"slope": lambda sites, y, key: sites["slope"]}, key=0,
             simulations=2, draws=2, warmup=1, thin=1, truth=line,
             truth_hyper={"width": 1.0}, observed="y", sampler=infer.NUTS)),
+        "normal_start": (brg.inference.normal_start, dict(
+            model=line, data=(X, y), key=0, steps=3, learning_rate=0.1)),
+        "output_law": (brg.inference.output_law, dict(
+            outputs=Z[:, :1], y=np.arange(len(Z)) % 2.0, likelihood="bernoulli", noise=0.1)),
+        "output_law normal": (
+            lambda **given: brg.inference.output_law(**given, likelihood="normal"),
+            dict(outputs=Z, y=Z, noise=0.1)),
+        "sample_weights": (
+            lambda **given: numpyro.handlers.seed(brg.inference.sample_weights, 0)(**given),
+            dict(net=net.Residual(3, 2, outputs=1), inputs=2, scales={"A": 0.5})),
         "grid_posterior": (brg.inference.grid_posterior, dict(
             model=line, data=(X, y), grid={"slope": np.array([0.1, 1.0, 2.0])})),
     }  # fmt: skip

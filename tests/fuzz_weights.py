@@ -158,6 +158,34 @@ def weights(o):
     }  # fmt: skip
 
 
+def transport(o):
+    t, X = brg.diagnostics.transport, rng.normal(size=(5, 2))
+    net = brg.networks.Residual(3, 2, outputs=1)
+    draws = {"A": rng.normal(size=(1, 5, 2, 3, 2)), "B": rng.normal(size=(1, 5, 2, 2, 3)),
+             "weight": rng.normal(size=(1, 5, 1, 2))}  # fmt: skip
+    dt = brg.io.to_datatree({"posterior": draws, "constant_data": {"X": X}}, {})
+    states = [X, X + 1.0, X + 2.0]
+    measured = t.measure(dt, net)
+    file = pathlib.Path(tempfile.mkdtemp()) / "states.npz"
+    np.savez(file, *states)
+    runs = {"accuracy": np.arange(4.0), "transport_cost": np.array([3.0, 1.0, 2.0, 0.5])}
+    return {
+        "transport.measure": (t.measure, dict(
+            dt=dt, net=net, X=X, modes=2, trajectory=True, max_bytes=1 << 20,
+            classes=np.array([0, 1, 0, 1, 1]), draws=2, max_points=4, key=0)),
+        "transport.measure paths": (
+            lambda dt: t.measure(dt, draws=0), dict(dt=t.paths_of(states))),
+        "transport.judge": (t.judge, dict(
+            runs={0.0: measured, 1.0: measured}, group="transport", tolerance=0.3)),
+        "transport.accuracy_against_cost": (t.accuracy_against_cost, dict(
+            runs=runs, key=0, resamples=9)),
+        "transport.accuracy_against_cost arrays": (
+            lambda **runs: t.accuracy_against_cost(runs, 0, resamples=9), runs),
+        "transport.paths_of": (t.paths_of, dict(states=states)),
+        "transport.paths_of file": (t.paths_of, dict(states=str(file))),
+    }  # fmt: skip
+
+
 def residual(o):
     net = n.Residual(3, 2, outputs=2)
     params, X = net.init(0, 2), rng.normal(size=(4, 2))
@@ -194,4 +222,5 @@ def residual(o):
     return found
 
 
-WEIGHTS = dict(ensembles=ensembles, motion=motion, weights=weights, residual=residual)
+WEIGHTS = dict(ensembles=ensembles, motion=motion, weights=weights, residual=residual,
+               transport=transport)  # fmt: skip

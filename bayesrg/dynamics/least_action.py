@@ -50,7 +50,8 @@ def least_action(
     ----------
     net : networks.Residual
         Or any object with ``paths(params, X) -> Paths`` and ``read_out(params, x)``, which returns
-        outputs (n, c) at states x (n, d). ``head_norm(params)``, if it has that, is observed.
+        outputs (n, c) at states x (n, d). If it has ``head_norm(params)``, that is observed, and
+        if it has ``apply(params, X)``, plain training uses that, which needs less memory.
     loss : callable
         From outputs (b, c) and targets of b points to their mean loss ().
     optimizer : optax.GradientTransformation
@@ -123,7 +124,7 @@ def least_action(
     bounds = _positive("lambda_min", lambda_min), _positive("lambda_max", lambda_max)
     if not plain:
         _ordered(lambda_min, lambda0, lambda_max)
-    fixed = _number("tau", tau) == 0
+    fixed = plain or _number("tau", tau) == 0
     tau = _checks.nonnegative("tau", tau, ndim=0)
     every = max(1, _checks.whole("every", every, least=0 if fixed else 1))
     eps = _checks.nonnegative("eps", eps, ndim=0)
@@ -263,10 +264,12 @@ class _LeastAction(eqx.Module):
             X, y = X[rows], y[rows]
 
         def objective(x):
+            if self.plain:
+                f = self._outputs(x, X)
+                L = self._loss(f, y)
+                return L, (L, jnp.zeros_like(L), memory.multiplier, f)
             paths, f = self._forward(x, X)
             L = self._loss(f, y)
-            if self.plain:
-                return L, (L, None, memory.multiplier, f)
             T, penalty = self._transport(paths, L.dtype)
             multiplier = self._ascended(memory, jax.lax.stop_gradient(L))
             return L + penalty / multiplier, (L, T, multiplier, f)
@@ -275,7 +278,6 @@ class _LeastAction(eqx.Module):
         change, inner = self.optimizer.update(slope, memory.optimizer, x)
         new = optax.apply_updates(x, change)
 
-        T = jnp.zeros_like(L) if self.plain else T
         window, reached = self._windowed(memory, L, T)
         sound = jnp.isfinite(L) & jnp.isfinite(T)
         stop = jnp.where(sound, jnp.where(reached, REACHED, GO), DIVERGED)
@@ -316,6 +318,12 @@ class _LeastAction(eqx.Module):
         if not isinstance(paths, Paths):
             raise ValueError(f"net.paths returned {type(paths).__name__}; return dynamics.Paths")
         return paths, _checks.returned("net.read_out", self.net.read_out(x, paths.states[-1]))
+
+    def _outputs(self, x, X):
+        """Return the outputs; where the net can do so, without paths, which need memory."""
+        if hasattr(self.net, "apply"):
+            return _checks.returned("net.apply", self.net.apply(x, X))
+        return self._forward(x, X)[1]
 
     def _loss(self, f, y):
         return _checks.returned("loss", self.loss(f, y))

@@ -50,10 +50,10 @@ def output_law(
     """
     _checks.choice("likelihood", likelihood, LIKELIHOODS)
     outputs = _checks.finite("outputs", outputs, ndim=2)
+    noise = _checks.positive("noise", noise, ndim=0)
     n, c = outputs.shape
     y = None if y is None else _checks.targets("y", y, n)
     if likelihood == "normal":
-        noise = _checks.positive("noise", noise, ndim=0)
         if y is not None and y.reshape(n, -1).shape[1] != c:
             raise ValueError(f"y has shape {y.shape} for {c} outputs; give ({n}, {c})")
         y = None if y is None else y.reshape(n, c).T

@@ -41,6 +41,8 @@ _RULE = np.array(
         (0.0, 0.209482141084727828, 0.417959183673469388),
     ]
 )
+_NODES, _FINE, _COARSE = np.concatenate([_RULE * [-1.0, 1.0, 1.0], _RULE[-2::-1]]).T
+MOST_CROWDED = 100.0  # beyond this, powers of the nodes underflow
 
 
 class PathEvidence(eqx.Module):
@@ -78,7 +80,7 @@ class PathEvidence(eqx.Module):
     crowding: float
 
 
-class _Temper(Messenger):
+class Temper(Messenger):
     """Raise the densities of the sites ``names`` to a power.
 
     The sites are chosen by name and not by "is observed": if NumPyro changes coordinates, it adds
@@ -140,15 +142,15 @@ def path_evidence(
         depends on, such as the targets, are then left out.
     key : JAX key or int
     tempered : names of sites, optional
-        Observed sites and factors (`numpyro.factor`, `action_factor`) that are raised to powers;
-        all others stay as they are. By default all of them, which is wrong for a model whose prior
-        contains a factor: that factor is not normalised.
+        Observed sites and factors that are raised to powers; all others stay as they are. By
+        default all observed sites and each `numpyro.factor`, which counts as likelihood, but no
+        `action_factor`: it is a part of the prior, and the prior's normaliser cancels.
     draws, warmup, chains : int
         Steps kept and steps discarded per chain, and number of chains per power. All powers and
         chains run side by side in one program.
     crowding : float
-        The exponent k above. A larger one puts more nodes near the prior, where the mean changes
-        fast.
+        The exponent k above, from 1 to 100. A larger one puts more nodes near the prior, where the
+        mean changes fast.
     sampler : callable
         Function from a model to a NumPyro kernel or a `Sampler`. By default NUTS with a target
         acceptance of 0.9.
@@ -171,7 +173,7 @@ def path_evidence(
     Gelman and Meng (1998), Statistical Science 13, 163-185.
     """
     check_size(draws, warmup, chains)
-    crowding = _checks.number("crowding", crowding, least=1.0)
+    crowding = _checks.number("crowding", crowding, least=1.0, most=MOST_CROWDED)
     data = check_data(data, targets=tempered is None)
     bound = bind(model, hyper, path_evidence)
     key = _checks.random_key(key)
@@ -201,15 +203,16 @@ def path_of(bound, data, tempered, draws, warmup, chains, sampler) -> Path:
     X, y, *_ = data
     run = bound if y is not None else Without(bound, idle_sites(bound, X))
     layout = layout_of(run, X, y)
-    names = layout.likelihood if tempered is None else _named(tempered, layout)
     if not layout.latents:
         raise ValueError(
             "the model has no latent site, so there is nothing to integrate; its log density is "
             "the evidence"
         )
+    likelihood = sorted(layout.likelihood - layout.counts.keys())
+    names = _named(likelihood if tempered is None else tempered, layout)
 
     def at_power(X, y, arrays, beta):
-        return _Temper(run, names, beta)(X, y, arrays)
+        return Temper(run, names, beta)(X, y, arrays)
 
     sampler = sampler_of(sampler, at_power)
 
@@ -220,7 +223,7 @@ def path_of(bound, data, tempered, draws, warmup, chains, sampler) -> Path:
             values = sampler.sites(draw, args)
             values = {name: values[name] for name in layout.latents}
             total, prior = (
-                log_density(_Temper(run, names, scale), (X, y, arrays), {}, values)[0]
+                log_density(Temper(run, names, scale), (X, y, arrays), {}, values)[0]
                 for scale in (1.0, 0.0)
             )
             return total - prior
@@ -237,7 +240,7 @@ def path_of(bound, data, tempered, draws, warmup, chains, sampler) -> Path:
         # powers and chains are one batch axis, powers first
         keys = jax.random.split(key, power.size * chains)
         values = sampled(keys, jnp.asarray(np.repeat(power, chains)), bound.arrays)
-        return np.asarray(values).reshape(power.size, chains, draws)
+        return np.asarray(values, float).reshape(power.size, chains, draws)
 
     return Path(sample, layout)
 
@@ -253,31 +256,33 @@ def _named(tempered, layout):
                 f"tempered must name observed sites or factors of the model, got {name!r}{hint}"
             )
     if not tempered:
-        raise ValueError("tempered is empty; name at least one observed site or factor")
+        raise ValueError(
+            "no site is raised to powers: tempered is empty, or the model has no observed site; "
+            "name at least one observed site or factor"
+        )
     return frozenset(tempered)
 
 
 def moments(values):
     """Return mean, Monte Carlo error and R-hat at each power, (p,), of values (p, chain, draw)."""
-    dataset = xr.Dataset({"value": (("power", "chain", "draw"), values)})
+    largest = abs(values).max()
+    unit = largest if 0 < largest < np.inf else 1.0  # squares of small values would underflow
+    dataset = xr.Dataset({"value": (("power", "chain", "draw"), values / unit)})
     several = values.shape[1] > 1
     r_hat = az.rhat(dataset)["value"].to_numpy() if several else np.full(len(values), np.nan)
-    return values.mean((1, 2)), az.mcse(dataset)["value"].to_numpy(), r_hat
+    return values.mean((1, 2)), unit * az.mcse(dataset)["value"].to_numpy(), r_hat
 
 
 def integrated(path: Path, key, crowding) -> PathEvidence:
     """Sample a `Path` at the nodes of the rule; return the integral, and that up to each node."""
-    # nodes u on (0, 1), powers u^k, and slope = d power / d x by which the weights are multiplied
-    x, fine, coarse = np.concatenate([_RULE * [-1.0, 1.0, 1.0], _RULE[-2::-1]]).T
-    u = 0.5 * (1.0 + x)
-    slope = 0.5 * crowding * u ** (crowding - 1.0)
-    power = u**crowding
+    power = (0.5 + 0.5 * _NODES) ** crowding
     mean, mcse, r_hat = moments(path.sample(key, power))
     log_z, error, quadrature = up_to(power, mean, mcse, crowding)
+    fine, coarse = _FINE * _slope(crowding), _COARSE * _slope(crowding)
     return PathEvidence(
-        float((fine * slope) @ mean),
-        float(np.sqrt(((fine * slope * mcse) ** 2).sum())),
-        float(abs(((fine - coarse) * slope) @ mean)),
+        float(fine @ mean),
+        float(np.sqrt(((fine * mcse) ** 2).sum())),
+        float(abs((fine - coarse) @ mean)),
         power,
         mean,
         mcse,
@@ -289,8 +294,8 @@ def integrated(path: Path, key, crowding) -> PathEvidence:
     )
 
 
-def up_to(power, mean, mcse, crowding, end=None):
-    """Return the integrals of the mean from 0 to the powers ``end``, and two errors of each.
+def up_to(power, mean, mcse, crowding):
+    """Return the integrals of the mean from 0 to each ``power``, and two errors of each, (m,).
 
     The integrand in u = power^(1/k) is interpolated by the polynomial through all nodes, which at
     power 1 gives the Gauss-Kronrod rule. The errors are that of Monte Carlo and the difference from
@@ -298,20 +303,23 @@ def up_to(power, mean, mcse, crowding, end=None):
 
     Parameters
     ----------
-    power, mean, mcse : (p,), as in `PathEvidence`
+    power : (m,), where the integrals end
+    mean, mcse : at the nodes, as in `PathEvidence`
     crowding : the exponent k
-    end : (m,), by default ``power``
     """
-    end = power if end is None else end
-    x, stop = (2.0 * p ** (1.0 / crowding) - 1.0 for p in (power, end))
-    slope = 0.5 * crowding * (0.5 * (1.0 + x)) ** (crowding - 1.0)
+    end = 2.0 * power ** (1.0 / crowding) - 1.0
 
-    def weights(nodes):  # (m, nodes); the integral of each Legendre polynomial, by coefficients
-        modes = np.eye(nodes.size)
-        integral = legendre.legval(stop, legendre.legint(modes, lbnd=-1.0, axis=0)).T
-        return integral @ np.linalg.inv(legendre.legvander(nodes, nodes.size - 1))
+    def weights(nodes):  # (m, nodes), by the integrals of Legendre polynomials
+        integral = legendre.legint(np.eye(nodes.size), lbnd=-1.0)
+        ends = legendre.legval(end, integral).T
+        return ends @ np.linalg.inv(legendre.legvander(nodes, nodes.size - 1))
 
-    fine = weights(x) * slope
-    coarse = weights(x[1::2]) * slope[1::2]
+    fine = weights(_NODES) * _slope(crowding)
+    coarse = weights(_NODES[1::2]) * _slope(crowding)[1::2]
     log_z = fine @ mean
     return log_z, np.sqrt(fine**2 @ mcse**2), abs(log_z - coarse @ mean[1::2])
+
+
+def _slope(crowding):
+    """Return d power / d x at the nodes x on (-1, 1), where power = ((1 + x)/2)^crowding."""
+    return 0.5 * crowding * (0.5 + 0.5 * _NODES) ** (crowding - 1.0)

@@ -8,14 +8,26 @@ import equinox as eqx
 import jax
 import numpy as np
 from jaxtyping import Float
+from numpyro import handlers
+from numpyro.infer.initialization import init_to_sample
 from numpyro.infer.mcmc import MCMCKernel
+from numpyro.infer.util import log_density
 
 from .. import _checks
 from .._checks import ArrayLike
 from ..data import Data
 from .convergence import SamplingWarning
 from .fit import check_data, check_size
-from .path import PathEvidence, careful_nuts, integrated, moments, path_of, up_to
+from .path import (
+    MOST_CROWDED,
+    PathEvidence,
+    Temper,
+    careful_nuts,
+    integrated,
+    moments,
+    path_of,
+    up_to,
+)
 from .samplers import Sampler
 from .sites import bind, layout_of, one_at_a_time
 
@@ -127,14 +139,15 @@ def strength_evidence(
     Raises
     ------
     ValueError
-        For numbers out of range, or if no action factor is proportional to the strength.
+        For numbers out of range, if no action factor is proportional to the strength, or if
+        something else depends on it.
 
     References
     ----------
     Gelman and Meng (1998), Statistical Science 13, 163-185.
     """
     check_size(draws, warmup, chains)
-    crowding = _checks.number("crowding", crowding, least=1.0)
+    crowding = _checks.number("crowding", crowding, least=1.0, most=MOST_CROWDED)
     data = check_data(data)
     lams = np.asarray(_checks.nonnegative("lams", lams, ndim=1), float)
     _checks.on_host("strength_evidence", lams)
@@ -150,7 +163,7 @@ def strength_evidence(
         path = path_of(bound, data._replace(y=y), tuple(factors), *size)
         paths.append(integrated(path, jax.random.fold_in(key, i), crowding))
         p = paths[-1]
-        found.append(up_to(p.power, p.mean, p.mcse, crowding, ends))
+        found.append(up_to(ends, p.mean, p.mcse, crowding))
 
     (prior, prior_error, coarse), (posterior, posterior_error, coarser) = found
     return StrengthEvidence(
@@ -225,7 +238,8 @@ def strength_for_action(
     ------
     ValueError
         If ``target`` is above the mean action at strength 0, for numbers out of range, or if the
-        model does not have one action factor proportional to the strength.
+        model does not have one action factor proportional to the strength, or has something else
+        that depends on it.
 
     Warns
     -----
@@ -306,8 +320,8 @@ def _at_strength(model, data, strength, lam, hyper, caller):
         raise ValueError(
             f"{caller.__name__} sets the hyper-argument {strength!r} itself; leave it out"
         )
-    bound, half = (bind(model, hyper | {strength: x}, caller) for x in (lam, lam / 2))
-    layouts = [layout_of(b, data.X, data.y) for b in (bound, half)]
+    bounds = [bind(model, hyper | {strength: x}, caller) for x in (lam, lam / 2)]
+    layouts = [layout_of(bound, data.X, data.y) for bound in bounds]
     there, less = (layout.strengths() for layout in layouts)
 
     factors = {}
@@ -326,4 +340,26 @@ def _at_strength(model, data, strength, lam, hyper, caller):
             f"no action_factor of the model has a strength that depends on {strength!r}; it has "
             f"the action factors {', '.join(map(repr, there)) or 'none'}"
         )
-    return bound, factors
+
+    full, other = _without(tuple(factors), bounds, layouts[0].latents, data)
+    if not np.isclose(full, other, rtol=1e-4, atol=1e-4, equal_nan=True):
+        raise ValueError(
+            f"the model depends on {strength!r} also beside its action factors: its log density "
+            f"without them is {full:.6g} at {lam:g} and {other:.6g} at half of it; give the rest "
+            "of the model a hyper-argument of its own"
+        )
+    return bounds[0], factors
+
+
+def _without(factors, bounds, latents, data):
+    """Return the log densities of bound models without ``factors``, all at one draw."""
+
+    def densities():
+        model = handlers.seed(bounds[0], 0)
+        model = handlers.substitute(model, substitute_fn=init_to_sample)
+        drawn = handlers.trace(model).get_trace(data.X, data.y)
+        values = {name: drawn[name]["value"] for name in latents}
+        off = [Temper(bound, factors, 0.0) for bound in bounds]
+        return [log_density(model, (data.X, data.y), {}, values)[0] for model in off]
+
+    return [float(value) for value in jax.jit(densities)()]

@@ -22,9 +22,7 @@ _INTERVAL = (0.055, 0.945)
 _FEW = 20  # runs below which a correlation supports no conclusion
 
 
-def judge(
-    runs: Mapping[float, xr.DataTree], *, group: str = "transport", tolerance: ArrayLike = 0.25
-) -> xr.Dataset:
+def judge(runs: Mapping, *, group: str = "transport", tolerance: ArrayLike = 0.25) -> xr.Dataset:
     r"""Return the probability that transport falls with its strength, and that layers act equally.
 
     For any data the mean of the action in the density falls as its strength grows, since
@@ -110,13 +108,11 @@ def _falling(mean, error):
     scale = max(np.abs(mean).max(), np.finfo(float).tiny)
     cov = step @ np.diag((error / scale) ** 2 + 1e-24) @ step.T
 
-    def probability(mean):
-        change, rng = step @ mean / scale, np.random.default_rng(0)
-        return multivariate_normal(change, cov, seed=rng).cdf(np.zeros(len(change)))
-
-    rng = np.random.default_rng(0)  # nodes of an average, the same in every call
-    again = mean + error * rng.standard_normal((_REPEATS, len(mean)))
-    return probability(mean), np.std([probability(m) for m in again])
+    # nodes of an average over repeated runs, the same in every call
+    again = mean + error * np.random.default_rng(0).standard_normal((_REPEATS, len(mean)))
+    change = np.concatenate([mean[None], again]) @ step.T / scale
+    below = multivariate_normal(cov=cov, seed=np.random.default_rng(1)).cdf(-change)
+    return below[0], below[1:].std()
 
 
 def accuracy_against_cost(

@@ -124,12 +124,13 @@ def measure(
         _checks.whole("draws", draws, least=0),
     )
     max_points = _checks.whole("max_points", max_points)
+    _checks.instance("dt", dt, xr.DataTree | Paths, f"{_checks.TREE}, or Paths")
     if isinstance(dt, Paths):
         tree, net, X, groups = xr.DataTree(), None, None, {"transport": _one_draw(dt)}
         sources = {"transport": xr.Dataset(coords={d: [0] for d in _SAMPLE})}
     else:
         _checks.instance("net", net, Residual, "a networks.Residual, that of the fit")
-        tree, X = dt.copy(), inputs_of(dt, X)
+        tree, X = dt.copy(), _checks.squares("X", inputs_of(dt, X))
         sources = {new: read_group(dt, old) for old, new in _GROUPS.items() if old in dt.children}
         read_group(dt, "posterior")
         groups = {name: weights_of(dataset, net, X.shape[1]) for name, dataset in sources.items()}
@@ -144,6 +145,11 @@ def measure(
             f"trajectories {states.shape} of {sum(sizes)} draws take {size * sum(sizes):,} bytes "
             f"and max_bytes is {max_bytes:,}; thin the draws, give fewer points X, or raise "
             "max_bytes"
+        )
+    if draws and n > max_points and key is None:
+        raise ValueError(
+            f"max_points={max_points} of {n} points are drawn at random for the distances; give a "
+            "key, or draws=0"
         )
     labels, members = _members(classes, n)
     block = int(np.clip(_AT_ONCE // (4 * size), 1, sum(sizes)))
@@ -183,7 +189,7 @@ def _one_draw(paths):
             f"dt has states of shape {paths.states.shape}; give the Paths of one network, (K + 1, "
             "n, d)"
         )
-    return jax.tree.map(lambda v: _checks.finite("dt", v)[None], paths)
+    return jax.tree.map(lambda v: _checks.squares("dt", _checks.finite("dt", v))[None], paths)
 
 
 def weights_of(draws: xr.Dataset, net: Residual, inputs: int):
@@ -213,7 +219,7 @@ def weights_of(draws: xr.Dataset, net: Residual, inputs: int):
                 f"site {name!r} has shape {value.shape[2:]} per draw, and net has {leaf.shape} for "
                 f"X of {inputs} columns; give the net and inputs of the fit"
             )
-        leaves.append(jnp.asarray(np.reshape(value, (-1, *leaf.shape))))
+        leaves.append(_checks.finite(f"site {name!r}", np.reshape(value, (-1, *leaf.shape))))
     return jax.tree.unflatten(structure, leaves)
 
 

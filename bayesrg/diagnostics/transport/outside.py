@@ -2,7 +2,7 @@
 """Paths of points through a network that was trained elsewhere."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import jax.numpy as jnp
 import numpy as np
@@ -10,39 +10,44 @@ import numpy as np
 from ... import _checks
 from ..._checks import ArrayLike
 from ..._paths import Paths
+from ...io import load_weights
 
 
-def paths_of(states: Sequence[ArrayLike] | Mapping | str | os.PathLike) -> Paths:
+def paths_of(states: ArrayLike | Mapping | str | os.PathLike) -> Paths:
     """Return the `Paths` of points from the outputs of a network's residual layers.
 
     Parameters
     ----------
-    states : list of arrays (n, d), or an npz file
+    states : list or mapping of arrays (n, d), one array (K + 1, n, d), or path of a file
         First the state before the first layer, then the output of every layer, of the same points
-        in the same order, and all of one width d. Of a file, by its path or as ``np.load`` opens
-        it, all arrays are taken in the order of the file.
+        in the same order, and all of one width d. Arrays of a file (npz or safetensors, see
+        `bayesrg.io.load_weights`) or of a mapping are taken in their order, not by name.
 
     Raises
     ------
+    FileNotFoundError
+        If there is no such file.
     ValueError
         For fewer than two states, or states of different shapes.
     """
     if isinstance(states, str | os.PathLike):
-        with np.load(states) as file:  # refuses pickles, which can run code
-            states = {name: file[name] for name in file.files}
+        if not os.path.exists(states):
+            raise FileNotFoundError(
+                f"states: {os.fspath(states)!r} does not exist; give arrays, or a file of them"
+            )
+        states = load_weights(states)  # any arrays; it refuses pickles, which can run code
     if isinstance(states, Mapping):
-        named = {str(name): states[name] for name in states}
-    elif getattr(states, "ndim", 0) == 3:
-        named = {f"states[{i}]": x for i, x in enumerate(states)}
+        named = {f"states[{name!r}]": states[name] for name in states}
     else:
-        _checks.sequence("states", states, "arrays (n, d), one per layer, or an npz file")
+        states = list(states) if getattr(states, "ndim", 0) == 3 else states
+        _checks.sequence("states", states, "arrays (n, d), the states, or the path of a file")
         named = {f"states[{i}]": x for i, x in enumerate(states)}
     if len(named) < 2:
         raise ValueError(
             f"states has {len(named)} arrays; give the state before the first layer and one after "
             "each layer"
         )
-    found = {name: np.asarray(_checks.finite(name, x, ndim=2), float) for name, x in named.items()}
+    found = {name: _checks.on_64_bits(name, x, ndim=2) for name, x in named.items()}
     first = next(iter(found))
     for name, x in found.items():
         if x.shape != found[first].shape:
