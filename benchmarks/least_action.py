@@ -20,6 +20,7 @@ from bayesrg.networks import Residual
 
 RULE = optax.adamw(5e-3, weight_decay=1e-4)
 RULES = {"plain": (np.inf, 0.0), "least action": (1.0, 1.0), "fixed .1": (10.0, 0.0)}
+COLUMNS = ("train", "test", "T", "D", "straightness", "W2^2/D", "lambda", "|H|")
 PLANE = Residual(16, 8, outputs=2, head=[[0.0, 0.0, -3.0], [0.0, 0.0, 3.0]])
 DIGITS = Residual(32, 6, outputs=10)
 HELD = Residual(32, 6, outputs=10, head="fixed")
@@ -96,7 +97,7 @@ def trained(net, data, steps, seeds):
     found = jax.tree.map(np.asarray, both(rules, X, y, X_test, y_test, x0))
     ends = found["W2^2/D"]
     found["W2^2/D"] = np.array([[efficiency(s[0], s[-1]) for s in rule] for rule in ends])
-    return found
+    return {name: found[name] for name in COLUMNS}
 
 
 def tables(options):

@@ -20,7 +20,7 @@ from .._trajectory import DIVERGED, GO, REACHED, Algorithm, Info, State
 from .action import layer_action
 
 _WINDOW, _CHANGE = 50, 0.01  # T has settled if its mean over so many updates changes by so little
-_FLAT, _FASTER = 0.99, 10.0  # a loss that stays above this part of it; a multiplier that does grow
+_FLAT, _WEAKER = 0.99, 1.5  # a loss that stays above this part; growth of a multiplier that counts
 _GROWN = 2.0  # factor of the norm of the head from which on there is a warning
 
 
@@ -99,10 +99,10 @@ def least_action(
     Warns
     -----
     UserWarning
-        At the end of a run: if the loss did not fall in its second half, ends above half of its
-        start, and the multiplier grew by less than a factor 10 in that time; if the norm of the
-        head grew by more than a factor 2, because a larger head needs less transport; and if there
-        is one layer.
+        At the end of a run: if the loss did not fall in its second half and ends above half of its
+        start, unless the multiplier grew by half in that time and the transport did not; if the
+        norm of the head grew by more than a factor 2, because a larger head needs less transport;
+        and if there is one layer.
 
     References
     ----------
@@ -298,8 +298,10 @@ class _LeastAction(eqx.Module):
         sound = [(i, int(s)) for i, s in enumerate(steps) if status[i] != DIVERGED]
 
         if not self.plain:
-            record = [(i, s) for i, s in sound if status[i] == GO]
-            flat = [s // 2 for i, s in record if _flat(seen["loss"][i], seen["lambda"][i], s)]
+            record = zip(
+                seen["loss"], seen["transport"], seen["lambda"], steps, status, strict=True
+            )
+            flat = [s // 2 for *curves, s, end in record if end == GO and _flat(*curves, int(s))]
             if flat:
                 _warn(
                     f"action dominates: L did not decrease for {max(flat)} updates; raise lambda0"
@@ -397,15 +399,20 @@ def _accuracy(f, y):
     return right.mean(dtype=f.dtype)
 
 
-def _flat(loss, multiplier, steps):
-    """Return whether a loss stays high in the second half of a run, without a larger multiplier."""
+def _flat(loss, transport, multiplier, steps):
+    """Return whether the penalty seems to keep a loss high in the second half of a run.
+
+    It does not if the multiplier grew and the points did not move further: then the loss is flat
+    for another reason.
+    """
     quarter = steps // 4
     if quarter < 5:
         return False
     start = steps - 2 * quarter
     early, late = loss[start : start + quarter].mean(), loss[start + quarter : steps].mean()
-    grown = multiplier[steps] > _FASTER * multiplier[start]
-    return bool(late >= _FLAT * early and late > 0.5 * loss[0] and not grown)
+    weaker = multiplier[steps] > _WEAKER * multiplier[start]
+    farther = transport[steps] > _WEAKER * transport[start]
+    return bool(late >= _FLAT * early and late > 0.5 * loss[0] and (farther or not weaker))
 
 
 def _warn(message):
