@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The smallest problem of each public function on what moves: weights, and points in layers."""
 
+import dataclasses
 import pathlib
 import tempfile
 
@@ -214,6 +215,11 @@ def residual(o):
         "wasserstein": (d.wasserstein, dict(x=X, z=X[::-1], max_points=3, key=0)),
         "wasserstein sinkhorn": (d.wasserstein, dict(x=X, z=X[::-1], method="assignment")),
     }  # fmt: skip
+    for field, value in (("states", paths.states), ("increments", paths.increments)):
+        found[f"Paths.{field}"] = (
+            lambda **a: d.transport_cost(
+                dataclasses.replace(paths, **a)),
+            {field: np.asarray(value)})  # fmt: skip
     for name in ("paths", "layers", "apply"):
         found[f"Residual.{name}"] = (getattr(net, name), dict(params=params, X=X))
     for name in ("layer_action", "transport_cost", "kinetic_energy", "displacement",

@@ -286,11 +286,14 @@ def test_paths_that_cannot_be():
         ValueError, match=r"paths has states of shape \(3, 5, 2\) and increments of"
     ):
         dynamics.layer_action(short)
+    wrong = on_device(np.asarray(paths.states), np.full((K, N, D), np.nan))
+    with pytest.raises(ValueError, match="paths.increments contains non-finite values"):
+        dynamics.straightness(wrong)
     with pytest.raises(ValueError, match="gradients has shape .*; give .*, one gradient per step"):
         dynamics.alignment_with_descent(paths, GRADIENTS[:-1])
 
 
-def test_ladder(compilations):
+def test_ladder():
     """W2^2 <= D <= E for any paths, to rounding."""
     for seed in range(20):
         paths = random_paths(seed)

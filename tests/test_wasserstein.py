@@ -129,6 +129,8 @@ def test_too_many_points_and_a_missing_package(monkeypatch):
     with pytest.raises(ValueError, match="optimal assignment needs n<=2000, got 2001; pass max_po"):
         wasserstein(np.zeros((3000, 1)), np.zeros((3000, 1)), max_points=2001, key=0)
     assert wasserstein(x[:2000], x[:2000] + 1).w2 == 1
+    with pytest.raises(ValueError, match="'sinkhorn' needs n<=10000, got 10001; pass max_points"):
+        wasserstein(np.zeros((10_001, 1)), np.zeros((10_001, 1)), method="sinkhorn")
     with pytest.raises(ValueError, match="wasserstein runs on the host and cannot be traced"):
         jax.jit(lambda x: wasserstein(x, x).w2)(x)
     monkeypatch.setitem(sys.modules, "ott", None)

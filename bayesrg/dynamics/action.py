@@ -37,7 +37,7 @@ def layer_action(
     ----------
     arXiv 2009.08372.
     """
-    weights, per_feature = _checked(paths, weights, per_feature)
+    paths, weights, per_feature = _checked(paths, weights, per_feature)
     return _mean_square(paths.increments, weights, per_feature)
 
 
@@ -73,7 +73,7 @@ def kinetic_energy(
         Whether to divide by the number of features.
     """
     T = transport_cost(paths, weights=weights, per_feature=per_feature)
-    return paths.increments.shape[-3] * T
+    return jnp.shape(paths.increments)[-3] * T
 
 
 def displacement(
@@ -90,7 +90,7 @@ def displacement(
     per_feature : bool
         Whether to divide by the number of features.
     """
-    weights, per_feature = _checked(paths, weights, per_feature)
+    paths, weights, per_feature = _checked(paths, weights, per_feature)
     return _displacement(paths.increments, weights, per_feature)
 
 
@@ -110,7 +110,7 @@ def straightness(
     per_feature : bool
         Makes no difference: the number of features cancels in a ratio.
     """
-    weights, _ = _checked(paths, weights, per_feature)
+    paths, weights, _ = _checked(paths, weights, per_feature)
     return _straightness(paths.increments, weights)
 
 
@@ -130,7 +130,7 @@ def relative_displacement(
     per_feature : bool
         Makes no difference: the number of features cancels in a ratio.
     """
-    weights, _ = _checked(paths, weights, per_feature)
+    paths, weights, _ = _checked(paths, weights, per_feature)
     return _relative(paths.increments, paths.states[..., :-1, :, :], weights)
 
 
@@ -160,33 +160,33 @@ def alignment_with_descent(
     per_feature : bool
         Makes no difference: the number of features cancels in a ratio.
     """
-    weights, _ = _checked(paths, weights, per_feature)
+    paths, weights, _ = _checked(paths, weights, per_feature)
     shape = paths.increments.shape
     slopes = _checks.shaped("gradients", gradients, shape, "one gradient per step of the paths")
     return _cosine(paths.increments, -slopes, weights)
 
 
 def _checked(paths, weights, per_feature):
-    """Return weights over their largest, or None, and ``per_feature``; raise if an argument is bad.
-
-    ``paths`` must be `Paths` with arrays of shapes that fit.
-    """
+    """Return paths of arrays, weights over their largest or None, and ``per_feature``, or raise."""
     per_feature = _checks.flag("per_feature", per_feature)
-    made = "Paths, such as networks.Residual.paths returns"
-    states, steps = _checks.instance("paths", paths, Paths, made).states, paths.increments
-    if not jnp.size(steps) or not _fit(jnp.shape(states), jnp.shape(steps)):
+    paths = _checks.instance(
+        "paths", paths, Paths, "Paths, such as networks.Residual.paths returns"
+    )
+    states = _checks.finite("paths.states", paths.states)
+    steps = _checks.finite("paths.increments", paths.increments)
+    if not steps.size or not _fit(states.shape, steps.shape):
         raise ValueError(
-            f"paths has states of shape {jnp.shape(states)} and increments of shape "
-            f"{jnp.shape(steps)}; give (K + 1, n, d) and (K, n, d), with at least one entry"
+            f"paths has states of shape {states.shape} and increments of shape {steps.shape}; give "
+            "(K + 1, n, d) and (K, n, d), with at least one entry"
         )
     if weights is None:
-        return None, per_feature
+        return Paths(states, steps), None, per_feature
     weights = _checks.nonnegative("weights", weights)
     weights = _checks.shaped("weights", weights, steps.shape[-2:-1], "one weight per point")
     largest = weights.max()
     if known(largest) and largest == 0:
         raise ValueError("weights are all zero; give at least one point a positive weight")
-    return weights / largest, per_feature
+    return Paths(states, steps), weights / largest, per_feature
 
 
 def _fit(states, steps):

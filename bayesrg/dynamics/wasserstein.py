@@ -2,7 +2,6 @@
 """Distance between the two ends of paths, as sets of points without a pairing."""
 
 import warnings
-from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -16,6 +15,7 @@ from .._checks import ArrayLike
 from .._numbers import on_device
 
 _MOST = 2000  # points of an exact assignment, which takes seconds; the time is cubic
+_MOST_OF_SINKHORN = 10_000  # its iterations hold several matrices of n x n entries
 _BLOCK = 1 << 24  # entries of the matrix of squared distances that are computed at a time
 _ITERATIONS, _FALL = 5000, 0.95  # of Sinkhorn: largest number, factor of the regularisation in each
 _RELATIVE = 0.01  # regularisation over the mean squared distance of all pairs, by default
@@ -82,9 +82,10 @@ def wasserstein(
     key : JAX key, or int, optional
         For this choice of points.
     method : str
-        "assignment" is exact, for at most 2,000 points. "sinkhorn" solves the problem with an
-        entropy term by ott-jax (extra ``ot``), and returns the lower bound on W2 that follows from
-        its dual variables. The bound tends to W2 as the regularisation falls.
+        "assignment" is exact, for at most 2,000 points. "sinkhorn", for at most 10,000 points,
+        solves the problem with an entropy term by ott-jax (extra ``ot``), and returns the lower
+        bound on W2 that follows from its dual variables. The bound tends to W2 as the
+        regularisation falls.
     regularisation : float, optional
         Factor of the entropy, for "sinkhorn", in squared units of the points. By default 0.01
         times the mean squared distance of all pairs.
@@ -96,7 +97,7 @@ def wasserstein(
     Raises
     ------
     ValueError
-        For arrays of different shapes, or more than 2,000 points to be assigned.
+        For arrays of different shapes, or more points than the method can take.
     ImportError
         If ott-jax is missing.
 
@@ -121,6 +122,11 @@ def wasserstein(
         raise ValueError(
             f"optimal assignment needs n<={_MOST}, got {len(x)}; pass max_points, at most {_MOST}, "
             "and a key, or method='sinkhorn'"
+        )
+    if len(x) > _MOST_OF_SINKHORN:
+        raise ValueError(
+            f"method 'sinkhorn' needs n<={_MOST_OF_SINKHORN}, got {len(x)}; pass max_points and a "
+            "key"
         )
 
     # coordinates of order 1: squares of others could overflow or underflow
@@ -206,20 +212,16 @@ def _least(x, z, g):
 def _sinkhorn(x, z, epsilon):
     """Return the dual variables f (n,) of x after Sinkhorn's iterations, and if they converged."""
     _ott()
-    rows = 1024 if len(x) ** 2 > _BLOCK else None
-    f, converged = _iterated(on_device(x), on_device(z), epsilon, _mean_square(x, z), rows)
+    f, converged = _iterated(on_device(x), on_device(z), epsilon, _mean_square(x, z))
     return np.asarray(f, float), bool(converged)
 
 
-@partial(jax.jit, static_argnames="rows")
-def _iterated(x, z, epsilon, first, rows):
-    """Run Sinkhorn's iterations, while the regularisation falls from ``first`` to ``epsilon``.
-
-    The matrix of squared distances is made ``rows`` rows at a time.
-    """
+@jax.jit
+def _iterated(x, z, epsilon, first):
+    """Run Sinkhorn's iterations, while the regularisation falls from ``first`` to ``epsilon``."""
     PointCloud, Epsilon, LinearProblem, Sinkhorn = _ott()
     falling = Epsilon(epsilon, init=first / epsilon, decay=_FALL)
-    problem = LinearProblem(PointCloud(x, z, epsilon=falling, batch_size=rows))
+    problem = LinearProblem(PointCloud(x, z, epsilon=falling))
     found = Sinkhorn(max_iterations=_ITERATIONS)(problem)
     return found.f, found.converged
 

@@ -127,7 +127,7 @@ class Residual(Network):
         params, X = self._checked(params, X)
         states = _moved(self, params, X)[0].states
         encoded = () if self.encoder is None else (X,)
-        return (*encoded, *states, self.read_out(params, states[-1]))
+        return (*encoded, *states, self._outputs(params, states[-1]))
 
     def apply(self, params: PyTree, X: ArrayLike) -> Array:
         """Return the outputs (n, c) at the inputs X (n, d).
@@ -141,18 +141,7 @@ class Residual(Network):
 
         ``params`` are weights as `init` returns them.
         """
-        x = _checks.inputs("x", x)
-        if self.head == "trainable":
-            _require_parts(params, ("head",))
-            H, bias = params["head"]["weight"], params["head"]["bias"]
-        else:
-            H, bias = self._still_head(x.shape[1], x.dtype), 0.0
-        if jnp.shape(H) != (self.outputs, x.shape[1]):
-            raise ValueError(
-                f"head has shape {jnp.shape(H)} for states of {x.shape[1]} features; give "
-                f"({self.outputs}, {x.shape[1]})"
-            )
-        return x @ jnp.asarray(H).T + bias
+        return self._outputs(params, _checks.inputs("x", x))
 
     def head_norm(self, params: PyTree) -> Array:
         """Return the Frobenius norm () of the weights of the head.
@@ -161,10 +150,7 @@ class Residual(Network):
         """
         if self.head == "fixed":
             return jnp.sqrt(self.outputs * 1.0)  # rows of length 1
-        if self.head == "trainable":
-            _require_parts(params, ("head",))
-            return jnp.linalg.norm(params["head"]["weight"])
-        return jnp.linalg.norm(self.head)
+        return jnp.linalg.norm(self._trained(params)[0] if self.head == "trainable" else self.head)
 
     def state_gradients(self, params: PyTree, X: ArrayLike, loss: Callable) -> Array:
         """Return the gradient (K, n, d) of a loss with respect to the states x_0 to x_(K-1).
@@ -195,26 +181,45 @@ class Residual(Network):
                 "bias": jnp.zeros(self.outputs),
             }
         else:
-            self._still_head(width, float)  # raises for one of another width
+            self._head(params, width, float)  # raises for one of another width
         return params
 
-    def _still_head(self, width, dtype):
-        """Return the weights (c, d) of a head that is not trained."""
+    def _trained(self, params):
+        """Return the weights (c, d) and the bias (c,) of a trainable head."""
+        _require_parts("params", params, ("head",))
+        _require_parts("params['head']", params["head"], ("weight", "bias"))
+        head = _checks.parameters("params['head']", params["head"])
+        weight, bias = jnp.asarray(head["weight"]), jnp.asarray(head["bias"])
+        if bias.shape != (self.outputs,) or weight.ndim != 2:
+            raise ValueError(
+                f"params['head'] has a weight of shape {weight.shape} and a bias of shape "
+                f"{bias.shape}; give ({self.outputs}, d) and ({self.outputs},)"
+            )
+        return weight, bias
+
+    def _head(self, params, width, dtype):
+        """Return the weights (c, d) and the bias of the head for states of ``width`` features."""
         if self.head == "fixed":
             H = np.random.default_rng(0).standard_normal((self.outputs, width))
-            return (H / np.linalg.norm(H, axis=1, keepdims=True)).astype(dtype)
-        if self.head.shape[1] != width:
+            return jnp.asarray(H / np.linalg.norm(H, axis=1, keepdims=True), dtype), 0.0
+        H, bias = self._trained(params) if self.head == "trainable" else (self.head, 0.0)
+        if H.shape != (self.outputs, width):
             raise ValueError(
-                f"head has shape {self.head.shape} for states of {width} features; give "
+                f"head has shape {H.shape} for states of {width} features; give "
                 f"({self.outputs}, {width})"
             )
-        return self.head
+        return H, bias
+
+    def _outputs(self, params, x):
+        """Return the outputs (n, c) of the head at an array of states x (n, d)."""
+        H, bias = self._head(params, x.shape[1], x.dtype)
+        return x @ H.T + bias
 
     def _checked(self, params, X):
         """Return params and X (n, d) as arrays; raise unless `init` gives the shapes of params."""
         X = _checks.inputs("X", X)
         expected = jax.eval_shape(lambda: self._init(random.key(0), X.shape[1]))
-        _require_parts(params, expected)
+        _require_parts("params", params, expected)
         for part in params:
             if part not in expected:
                 raise ValueError(f"params has {part!r}, which this network has not; leave it out")
@@ -251,13 +256,13 @@ class Residual(Network):
         return x
 
 
-def _require_parts(params, names):
-    """Raise unless ``params`` is a dict that has all ``names``."""
-    if not isinstance(params, dict):
-        raise ValueError(f"params must be a dict, as init returns it, got {_checks.shown(params)}")
-    for name in names:
-        if name not in params:
-            raise ValueError(f"params has no {name!r}; give all that init returns")
+def _require_parts(name, tree, parts):
+    """Raise unless ``tree`` is a dict that has all ``parts``."""
+    if not isinstance(tree, dict):
+        raise ValueError(f"{name} must be a dict, as init returns it, got {_checks.shown(tree)}")
+    for part in parts:
+        if part not in tree:
+            raise ValueError(f"{name} has no {part!r}; give all that init returns")
 
 
 @jax.jit
@@ -296,7 +301,7 @@ def _moved(net, params, X, shifts=None):
 def _outputs(net, params, X):
     """Return the outputs of a network at X."""
     # of ``last`` alone JAX keeps no derivative of the other states, a third of the memory
-    return net.read_out(params, _moved(net, params, X)[1])
+    return net._outputs(params, _moved(net, params, X)[1])
 
 
 @jax.jit
@@ -305,7 +310,7 @@ def _gradients(net, params, X, loss):
 
     def shifted(shifts):
         x = _moved(net, params, X, shifts)[1]
-        found = _checks.returned("loss", loss(net.read_out(params, x)))
+        found = _checks.returned("loss", loss(net._outputs(params, x)))
         if found.shape != ():
             raise ValueError(f"loss returned shape {found.shape}; give one number")
         return found
