@@ -14,7 +14,7 @@ from jaxtyping import Float
 from numpy.polynomial import legendre
 from numpyro.infer import NUTS
 from numpyro.infer.mcmc import MCMCKernel
-from numpyro.infer.util import log_density
+from numpyro.infer.util import compute_log_probs
 from numpyro.primitives import Messenger
 
 from .. import _checks
@@ -219,14 +219,11 @@ def path_of(bound, data, tempered, draws, warmup, chains, sampler) -> Path:
     def at(key, beta, arrays):
         args = (X, y, arrays, beta)
 
-        def log_likelihood(draw):  # log density at power 1 minus log density at power 0
+        def log_likelihood(draw):
             values = sampler.sites(draw, args)
             values = {name: values[name] for name in layout.latents}
-            total, prior = (
-                log_density(Temper(run, names, scale), (X, y, arrays), {}, values)[0]
-                for scale in (1.0, 0.0)
-            )
-            return total - prior
+            terms, _ = compute_log_probs(run, (X, y, arrays), {}, values)
+            return sum(terms[name] for name in sorted(names))
 
         state, _ = scan(sampler, sampler.init(key, warmup, args), args, warmup)
         _, drawn = scan(sampler, state, args, draws, sampler.draw)
