@@ -25,7 +25,9 @@ def equispaced(n):
     return t, np.cos(2 * t) - 0.3 * np.sin(5 * t)
 
 
-@pytest.mark.parametrize("n, length", [(12, 8.3148), (20, 9.1580)])
+@pytest.mark.parametrize(
+    "n, length", [pytest.param(12, 8.3148, marks=pytest.mark.slow), (20, 9.1580)]
+)
 def test_derivatives_hold_on_a_degenerate_design(n, length):
     """Through eigenvectors they are nan, or finite and wrong by 5 %."""
     t, y = equispaced(n)
@@ -41,6 +43,7 @@ def test_derivatives_hold_on_a_degenerate_design(n, length):
         np.testing.assert_allclose(gradient, [9.1580, 13.6714, -52.6200], rtol=0, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_derivatives_pass_through_the_largest_eigenvalue():
     t, y = equispaced(20)
     top = np.exp(-(1 - np.cos(t)) / 0.8).mean()  # that of the constant mode
