@@ -215,9 +215,11 @@ def test_feature_means_are_the_means_of_draws(widths, scales):
         chain = order_parameter(widths, 2, latents).chain
         keys = jax.random.split(jax.random.key(0), n)
         draws = jax.vmap(lambda key: feature_draw(key, data, chain))(keys)
-        return draws.kernels, feature_means(data, chain)
+        return draws.kernels, feature_means(data, chain), prior_features(data)
 
-    kernels, mean = (np.asarray(v) for v in both(latents))
+    kernels, mean, prior = (np.asarray(v) for v in both(latents))
+    factors = np.cumprod(np.broadcast_to(scales, len(widths) + 1)[:-1] ** 2.0)
+    np.testing.assert_allclose(prior, factors[:, None, None] * X @ X.T / 5, rtol=0, atol=1e-12)
     assert mean.shape == (len(widths), 6, 6)
     assert within(kernels.mean(0), mean, kernels.std(0) / np.sqrt(n) + 1e-12)
     eigenvalues = np.linalg.eigvalsh(kernels[:50])

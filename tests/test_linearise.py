@@ -215,6 +215,16 @@ def test_a_network_and_itself(activation):
         np.testing.assert_allclose(Phi, layer.Omega, rtol=0, atol=1e-11)
 
 
+def test_paired_units():
+    """Units of unit length that share nothing but their partners; averages on a fine grid."""
+    W, x = [np.linalg.qr(rainbow(12, 1)[0])[0]], np.linspace(-12, 12, 2401)
+    w = np.exp(-(x**2) / 2) / np.exp(-(x**2) / 2).sum()
+    square, slope = w @ np.tanh(x) ** 2, w @ np.cosh(x) ** -2
+    for given, expected in (({"method": "mean"}, square), ({"paired": False}, slope**2)):
+        Phi = theory.cross_linearise(W, "tanh", W, "tanh", np.eye(12), **given)[0]
+        np.testing.assert_allclose(Phi, expected * np.eye(12), rtol=0, atol=1e-9)
+
+
 def test_a_network_without_a_layer():
     """Nothing above the teacher's first layer: the student's second acts alone."""
     weights, V = rainbow(12, 2), np.random.default_rng(2).standard_normal((7, 12)) / 3

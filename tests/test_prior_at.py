@@ -1,6 +1,4 @@
 # SPDX-License-Identifier: Apache-2.0
-from functools import cache
-
 import jax
 import numpy as np
 import pytest
@@ -12,9 +10,11 @@ X, X_REF, CUT = rng.uniform(0, 2, 7), rng.uniform(0, 2, 20), 2
 FEATURES, VALUES, REST = rng.normal(size=(7, 3)), np.array([1.0, 0.5, 0.2]), rng.uniform(size=7)
 
 
-@cache
+@pytest.fixture(scope="module", autouse=True)
 def nystrom():
-    return spectrum.nystrom(kernels.RBF(0.6), X_REF, rank=4)
+    """Compile when the tests run: every worker collects all files."""
+    global NYSTROM
+    NYSTROM = spectrum.nystrom(kernels.RBF(0.6), X_REF, rank=4)
 
 
 def rbf(lengthscale):
@@ -24,9 +24,9 @@ def rbf(lengthscale):
 # what makes a prior at the points, its whole covariance, and how many modes it has
 PRIORS = {
     "kernel": (lambda: kernels.RBF(0.6).at(X), rbf(0.6), 0),
-    "spectrum": (lambda: nystrom().at(X), rbf(0.6), 4),
+    "spectrum": (lambda: NYSTROM.at(X), rbf(0.6), 4),
     "functionals": (
-        lambda: spectrum.functionals(nystrom(), 3).at(kernels.RBF(0.9)).at(X), rbf(0.9), 3,
+        lambda: spectrum.functionals(NYSTROM, 3).at(kernels.RBF(0.9)).at(X), rbf(0.9), 3,
     ),
     "complete spectrum": (
         lambda: spectrum.fourier(lambda j: 1.0 - 0.5 * (j > 0), 3, period=3.0).at(X),

@@ -11,8 +11,14 @@ from bayesrg.kernels import RBF
 from bayesrg.kernels.products import by_rows, product
 
 rng = np.random.default_rng(0)
-X, Z = rng.standard_normal((37, 2)), rng.standard_normal((23, 2))
-COLUMNS, WEIGHTS = rng.standard_normal((23, 3)), rng.standard_normal((37, 3))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def arrays():
+    """Compile when the tests run: every worker collects all files."""
+    global X, Z, COLUMNS, WEIGHTS
+    shapes = (37, 2), (23, 2), (23, 3), (37, 3)
+    X, Z, COLUMNS, WEIGHTS = (jnp.asarray(rng.standard_normal(shape)) for shape in shapes)
 
 
 def tile_bytes(entries):
