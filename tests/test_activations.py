@@ -188,6 +188,7 @@ def test_derivatives_at_no_variance():
     np.testing.assert_allclose(slope, expit(0.7) * expit(-0.7) / 2, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_shapes_and_transformations():
     r, h = np.ones((3, 1)), np.linspace(-1, 1, 4)
     found = theory.hermite("silu", r, h)

@@ -91,10 +91,11 @@ def flow_of_draws(seed):
 @pytest.mark.parametrize(
     "most, function",
     [
-        (5, nystrom), (4, sphere), (16, modified), (10, functionals), (18, laplace("log_prob")),
-        (19, condition), (4, linear), (2, law("error")), (2, law("stop")), (6, measured),
+        (5, nystrom), (4, sphere), (10, functionals), (18, laplace("log_prob")),
+        (19, condition), (4, linear), (2, law("error")), (2, law("stop")),
         *(pytest.param(*long, marks=pytest.mark.slow) for long in (
             (12, laplace("mode")), (12, laplace("posterior")), (29, maximum), (8, flow_of_draws),
+            (16, modified), (6, measured),
         )),
     ],
 )  # fmt: skip

@@ -172,6 +172,7 @@ def test_conservation_and_parts():
     np.testing.assert_allclose(curve.coefficient_variance.sum(), spread, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_derivatives_of_a_curve():
     """In the ridge, and in an eigenvalue that is zero while the target has power there."""
     power = np.array([1.0, 0.5, 0.7])

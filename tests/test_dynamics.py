@@ -338,6 +338,7 @@ def test_compiles_maps_and_differentiates(K):
     np.testing.assert_allclose(sizes[:2], [size(0.004), size(0.005)], rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_one_point():
     K = np.array([[1.5]])
     solved = dynamics.linear_dynamics(K, dynamics.preconditioner(K, maps.lift(1)), step_size=0.1)

@@ -62,6 +62,7 @@ def test_the_split_is_exact_and_the_rest_positive_whatever_the_kernel(lengthscal
     np.testing.assert_allclose(found.evidence, dense, rtol=1e-11)
 
 
+@pytest.mark.slow
 def test_modes_are_white_functionals():
     """Features are covariances with L^-1 V^T f, so those of the latter itself are the unit."""
     moved = low.at(Matern32(2.0))

@@ -73,6 +73,7 @@ def test_dressed_local_ridge_is_the_dressed_ridge_where_nothing_depends_on_the_i
         np.testing.assert_allclose(local, np.full(size, expected), rtol=1e-11)
 
 
+@pytest.mark.slow
 def test_derivative_of_the_dressed_local_ridge():
 
     @jax.jit

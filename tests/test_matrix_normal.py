@@ -308,6 +308,7 @@ def test_an_exact_cut_moves_no_evidence(name, cutoff):
     np.testing.assert_allclose(log_prob(fn, y), expected, rtol=0, atol=1e-10)
 
 
+@pytest.mark.slow
 def test_predictions_of_a_cut_law_average_to_those_of_the_whole():
     fn, kernel = form("dense residual")
     y = rng.standard_normal((5, 2))

@@ -159,6 +159,7 @@ def test_every_spectrum_can_be_modified():
     np.testing.assert_allclose(at(modify(levels, g, 0.5), X), expected, rtol=0, atol=1e-13)
 
 
+@pytest.mark.slow
 def test_landmarks_have_no_order_and_no_direction():
     g = maps.polynomial_cutoff(0.3, 2)
     angle = np.array([[np.cos(0.7), -np.sin(0.7)], [np.sin(0.7), np.cos(0.7)]])
@@ -282,6 +283,7 @@ def test_cuts_inside_a_level_and_lifted_rounding_warn():
         modify(smooth, lambda v: jnp.full_like(v, v[0]))
 
 
+@pytest.mark.slow
 def test_maps_may_be_traced():
     spectrum = nystrom(NTK, LANDMARKS)
 

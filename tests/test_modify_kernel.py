@@ -112,6 +112,7 @@ def test_a_moving_kernel_at_rest_is_the_fixed_one():
         np.testing.assert_allclose(moving[1], fixed[1], rtol=0, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_derivatives_with_duplicates_dropped_modes_and_many_at_once():
     """Off the landmarks, with repeated inputs, under vmap, against differences."""
     t = np.array([0.1, 0.5, 0.5, 1.7, 2.0, 2.0, 2.0, 4.4, 5.0, 5.1])

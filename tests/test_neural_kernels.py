@@ -346,6 +346,7 @@ def test_tiles_bound_the_memory():
     assert memory.temp_size_in_bytes < 2 * budget
 
 
+@pytest.mark.slow
 def test_vmap_and_jit_over_hyperparameters():
     """Against the recursion in plain NumPy."""
     weights, biases = np.array([1.2, 2.0]), np.array([0.0, 0.3])

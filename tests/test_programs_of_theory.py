@@ -75,7 +75,11 @@ CALLS = {
 }
 
 
-LONG = "optimal_ridge", "feature_cumulants", "annealed_curve", "coarse_learning_curve"
+LONG = (
+    "optimal_ridge", "feature_cumulants", "annealed_curve", "coarse_learning_curve", "moments",
+    "dressed_local_ridge", "scale_mixture_ridge", "reweighted_modes", "surrogate_features",
+    "correction", "population_moments",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")

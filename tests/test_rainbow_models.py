@@ -104,6 +104,7 @@ def test_functionals_split_the_kernel_of_the_features():
         LOW.columns(F, F[:7])
 
 
+@pytest.mark.slow
 def test_a_dead_unit_does_not_spoil_gradients():
     """With as many functionals as features, one that is zero at all reference points."""
     low = brg.spectrum.functionals(reference, 5)

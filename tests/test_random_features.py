@@ -90,6 +90,7 @@ def test_a_process_of_features_is_that_of_their_kernel():
     np.testing.assert_allclose(density, expected, rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_variances_may_be_sampled():
     @jax.jit
     @jax.value_and_grad

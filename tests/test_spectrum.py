@@ -54,6 +54,7 @@ def test_nystrom_splits_the_kernel_exactly_and_stays_positive(digits, spectrum):
     assert (np.diff(values) <= 0).all() and len(spectrum) == 40
 
 
+@pytest.mark.slow
 def test_nystrom_functions_are_orthonormal_under_the_reference(spectrum):
     Phi = np.asarray(features(spectrum, spectrum.X_ref))
     np.testing.assert_allclose(Phi.T @ Phi / len(spectrum.X_ref), np.eye(40), rtol=0, atol=1e-9)
@@ -237,6 +238,7 @@ def test_nystrom_needs_64_bits():
         nystrom(RBF(1.0), np.ones((3, 1)))
 
 
+@pytest.mark.slow
 def test_inputs_of_32_bits_are_widened():
     X = np.random.default_rng(0).standard_normal((40, 2)).astype(np.float32)
     y, wide = np.sin(X[:, 0]), X.astype(float)
