@@ -261,10 +261,10 @@ def test_no_noise():
 
 @pytest.mark.parametrize(
     "name, cutoff",
-    [("thin", 0), ("thin", 2), ("dense residual", 2)]
+    [("thin", 0), ("thin", 3), ("dense residual", 2)]
     + [
         pytest.param(*c, marks=SLOW)
-        for c in (("thin", 3), ("dense residual", 0), ("dense residual", 3))
+        for c in (("thin", 2), ("dense residual", 0), ("dense residual", 3))
     ],
 )
 def test_an_exact_cut_moves_no_evidence(name, cutoff):
