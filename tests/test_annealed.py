@@ -52,7 +52,8 @@ def test_degrees_of_freedom_reference_numbers():
     np.testing.assert_allclose(slope, curve.df2[0, 1], rtol=1e-6)
 
 
-@pytest.mark.parametrize("widths", [WIDTHS, pytest.param((200,), marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("widths", [WIDTHS, (200,)])
 def test_degrees_of_freedom_of_networks(widths):
     """A first layer with a covariance, against draws of the weights."""
     rng = np.random.default_rng(5)

@@ -21,7 +21,7 @@ TAKEN = {
     "big-endian integers": ONE.astype(">i4"), "long double": ONE.astype(np.longdouble),
     "objects": np.array([1, 2.0], object), "fractions": [Fraction(1), Fraction(2)],
     "huge integers": np.array([1, 2], object), "unsigned": ONE.astype(np.uint8),
-    "half": ONE.astype(np.float16), "bfloat16": jnp.asarray(ONE, jnp.bfloat16),
+    "half": ONE.astype(np.float16), "bfloat16": ONE.astype(jnp.bfloat16),
     "single": ONE.astype(np.float32), "series": pd.Series([1, 2], dtype="Int64"),
     "xarray": xr.DataArray(ONE), "unmasked": np.ma.masked_array(ONE, [False, False]),
     "scalars of JAX": [jnp.asarray(1.0), 2], "reversed": ONE[::-1][::-1],

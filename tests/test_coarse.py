@@ -160,6 +160,7 @@ def test_cutting_nothing_and_everything(cutoff):
         np.testing.assert_allclose(cut(p.y), p.ridge)
 
 
+@pytest.mark.slow
 def test_prior_predictive_keeps_its_law():
     coarse = rg.coarsen(model, y=rg.Coarse(5))
     draws = Predictive(coarse, num_samples=40_000)(jax.random.key(0))

@@ -114,6 +114,7 @@ def test_reference_moments():
     assert abs(numbers.mean() - fourth) < 4 * numbers.std() / 200
 
 
+@pytest.mark.slow
 def test_the_prior_is_that_of_the_weights():
     """Moments of the functions of two outputs under drawn weights, by plain NumPy."""
     net = SCALED

@@ -83,6 +83,7 @@ def test_coarse_regression():
         np.testing.assert_allclose(dense_error(low, 100.0, ridge, values), error, atol=6e-5)
 
 
+@pytest.mark.slow
 def test_exponents_of_mismatched_targets():
     modes, ns = np.arange(1, 3e5 + 1), np.array([500.0, 1000.0, 2000.0, 4000.0])
     for beta, slope in ((0.3, -0.365), (1.0, -1.012), (2.5, -2.519), (4.0, -3.045)):
@@ -171,6 +172,7 @@ def test_conservation_and_parts():
     np.testing.assert_allclose(curve.coefficient_variance.sum(), spread, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_derivatives_of_a_curve():
     """In the ridge, and in an eigenvalue that is zero while the target has power there."""
     power = np.array([1.0, 0.5, 0.7])

@@ -70,6 +70,7 @@ def test_against_counting_one_by_one(rule):
             np.testing.assert_array_equal(ours, one_by_one, err_msg=str(threshold))
 
 
+@pytest.mark.slow
 def test_reference_cutoffs():
     """A million modes: 200 by themselves, then neighbours within 1 % as one level."""
     edges = np.unique(np.r_[np.arange(200), np.geomspace(200, 10**6, 800).round()].astype(int))

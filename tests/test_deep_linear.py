@@ -235,6 +235,7 @@ def test_evidence_and_predictions_by_brute_force(field):
     assert_allclose(post.log_density(X_new, [0.4, -1.0]), np.log(moments[3]), rtol=0, atol=1e-8)
 
 
+@pytest.mark.slow
 def test_hidden_layers_against_weighted_draws_of_the_weights():
     """Kernels of every layer, and the one number by which all layers leave their prior."""
     rng = np.random.default_rng(5)

@@ -289,6 +289,7 @@ def test_without_hidden_layers_both_models_are_linear_regression():
     assert_allclose(joint, expected, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_a_scale_moves_between_layers():
     """The law of the outputs keeps the product; the hidden kernels below the move do not."""
     X, Y = two_outputs()

@@ -11,7 +11,9 @@ from bayesrg.deep_linear import exact, prior_density, saddle
 from bayesrg.networks import DeepLinear
 
 
-@pytest.mark.parametrize("widths", [(1,), (200, 1), (30, 30, 1)])
+@pytest.mark.parametrize(
+    "widths", [(200, 1), *(pytest.param(w, marks=pytest.mark.slow) for w in ((1,), (30, 30, 1)))]
+)
 def test_a_layer_of_one_unit_and_a_small_target(widths):
     """Its grid reaches far into the tails of the prior; against the trapezoid rule in log q."""
     net, y = DeepLinear(widths, ridge=0.01), 0.03
@@ -56,7 +58,10 @@ def test_no_targets_and_no_noise_above_a_wide_layer():
     assert saddle(DeepLinear((9, 9), ridge=0.0), np.eye(4), np.full(4, 1e-170)).q > 0
 
 
-@pytest.mark.parametrize(("widths", "ridge"), [((3,), 0.0), ((2, 2), 0.0), ((4, 4, 4), 0.1)])
+@pytest.mark.parametrize(
+    ("widths", "ridge"),
+    [pytest.param((3,), 0.0, marks=pytest.mark.slow), ((2, 2), 0.0), ((4, 4, 4), 0.1)],
+)
 def test_densities_of_remote_observations(widths, ridge):
     """They are ratios of evidences of n + 1 and n points, however far away."""
     draw = np.random.default_rng(3)

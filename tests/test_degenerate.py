@@ -103,6 +103,18 @@ def test_eigenpairs_of_a_kernel_that_moves():
     with pytest.raises(NotImplementedError, match="leave eigen out"):
         refused(jax.grad(lambda v: moving(v).colour(y).sum()))
 
+    def noise_slope(v):
+        law = gp.marginal
+        return jax.grad(lambda r: law(RBF(v), circle, r, eigen=made).log_prob(y))(0.1)
+
+    with pytest.raises(NotImplementedError, match="leave eigen out"):
+        refused(jax.grad(noise_slope))
+
+
+@pytest.mark.slow
+def test_second_derivatives_with_eigenpairs():
+    made = jax.jit(lambda: RBF(1.1).at(circle).eigenpairs())()
+
     @jax.jit
     @jax.hessian
     def second(ridge):
@@ -110,13 +122,6 @@ def test_eigenpairs_of_a_kernel_that_moves():
         return [law.log_prob(y) for law in laws]
 
     np.testing.assert_allclose(*second(0.1), rtol=1e-9)
-
-    def noise_slope(v):
-        law = gp.marginal
-        return jax.grad(lambda r: law(RBF(v), circle, r, eigen=made).log_prob(y))(0.1)
-
-    with pytest.raises(NotImplementedError, match="leave eigen out"):
-        refused(jax.grad(noise_slope))
 
 
 @pytest.mark.slow
@@ -162,7 +167,9 @@ def test_eigenvectors_alone_have_no_derivative():
 
 
 @pytest.mark.parametrize("ridge", [0.1, 0.0])
-@pytest.mark.parametrize("shape", [(12, 2), (2, 12), (4, 4)])
+@pytest.mark.parametrize(
+    "shape", [(12, 2), *(pytest.param(s, marks=pytest.mark.slow) for s in ((2, 12), (4, 4)))]
+)
 def test_cross_validation_at_equal_singular_values(shape, ridge):
     columns = circle if shape == (12, 2) else circle.T if shape == (2, 12) else 2.0 * np.eye(4)
     targets = np.random.default_rng(1).normal(size=shape[0])
@@ -182,38 +189,43 @@ def test_cross_validation_at_equal_singular_values(shape, ridge):
             refused(turned, columns)
 
 
-def test_draws_of_one_key_are_continuous():
+def eigen(v):
+    return RBF(v).at(circle).eigenpairs()
+
+
+ORDER = np.array([[1.0, 0.4], [0.4, 0.7]])
+DRAWS = {
+    "posterior": lambda v: gp.condition(RBF(v), circle, y, 0.1).sample(0, circle, 1),
+    "law": lambda v: gp.marginal(RBF(v), circle, 0.1).sample(jax.random.key(0)),
+    "eigenpairs": lambda v: gp.marginal(RBF(v), circle, 0.1, eigen=eigen(v)).sample(
+        jax.random.key(0)
+    ),
+    "several outputs": lambda v: gp.matrix_marginal(RBF(v), circle, 0.1, ORDER).sample(
+        jax.random.key(0)
+    ),
+    "modes": lambda v: gp.MatrixMercerNormal(circle * v, np.ones(2), 0.1, ORDER).sample(
+        jax.random.key(0)
+    ),
+}
+ALIKE = "law", "modes"
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow if n in ALIKE else ()) for n in DRAWS]
+)
+def test_draws_of_one_key_are_continuous(name):
     """Small steps of a lengthscale make small steps of a draw, as large as its derivative says."""
-    eye = np.array([[1.0, 0.4], [0.4, 0.7]])
+    draw, moves = DRAWS[name], name != "eigenpairs"  # those have no derivative
 
-    def eigen(v):
-        return RBF(v).at(circle).eigenpairs()
+    @jax.jit
+    def ask(v):
+        return jax.jvp(draw, (v,), (1.0,)) if moves else (draw(v), None)
 
-    places = {
-        "posterior": lambda v: gp.condition(RBF(v), circle, y, 0.1).sample(0, circle, 1),
-        "law": lambda v: gp.marginal(RBF(v), circle, 0.1).sample(jax.random.key(0)),
-        "eigenpairs": lambda v: gp.marginal(RBF(v), circle, 0.1, eigen=eigen(v)).sample(
-            jax.random.key(0)
-        ),
-        "several outputs": lambda v: gp.matrix_marginal(RBF(v), circle, 0.1, eye).sample(
-            jax.random.key(0)
-        ),
-        "modes": lambda v: gp.MatrixMercerNormal(circle * v, np.ones(2), 0.1, eye).sample(
-            jax.random.key(0)
-        ),
-    }
-    for name, draw in places.items():
-        moves = name != "eigenpairs"  # those have no derivative
-
-        @jax.jit
-        def ask(v, draw=draw, moves=moves):
-            return jax.jvp(draw, (v,), (1.0,)) if moves else (draw(v), None)
-
-        here, step = ask(1.1)
-        here, there = np.asarray(here), np.asarray(ask(1.1 + 1e-6)[0])
-        assert np.abs(there - here).max() < 1e-4, name
-        if moves:
-            np.testing.assert_allclose((there - here) / 1e-6, step, rtol=1e-3, atol=1e-3)
+    here, step = ask(1.1)
+    here, there = np.asarray(here), np.asarray(ask(1.1 + 1e-6)[0])
+    assert np.abs(there - here).max() < 1e-4
+    if moves:
+        np.testing.assert_allclose((there - here) / 1e-6, step, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.slow

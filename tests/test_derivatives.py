@@ -127,13 +127,13 @@ MATERN = (
 CUSP = ("equal", "zeros")  # pairs with a second derivative along the diagonal only
 CONE = ("zero", "zeros")
 CASES = {  # kernel, what it is, columns, pairs that are left out
+    "NNGP erf": (NNGP(2, "erf", 1.8, 0.2), network(error_function, 2), 3, ()),
+}
+SLOW = {
     "Matern32": (Matern32(0.8, 1.3), MATERN[1], 3, ()),
     "Matern52, wide": (Matern52(4.0, 1.3), MATERN[2], 20, ()),
     "Linear": (Linear(0.7, 0.2), lambda x, z, v, b: v * inner(x, z) + b, 3, ()),
     "NNGP relu": (NNGP(2, "relu", 1.8, 0.2), network(bent(0), 2), 3, ()),
-    "NNGP erf": (NNGP(2, "erf", 1.8, 0.2), network(error_function, 2), 3, ()),
-}
-SLOW = {
     "NTK erf": (NTK(1, "erf", 1.8, 0.2), network(error_function, 1, True), 3, ()),
     "DEQ erf": (DEQ("erf", 0.5, 1.1, 0.2, train="all"), equilibrium(error_function, True), 3, ()),
     "Matern12": (Matern12(0.8, 1.3), MATERN[0], 3, CUSP),
@@ -217,6 +217,7 @@ def test_second_derivatives(name):
     np.testing.assert_allclose(found, expected, rtol=1e-8, atol=1e-8)
 
 
+@pytest.mark.slow
 def test_mixed_derivatives_at_one_point():
     with mp.workdps(100):
         h = mpmath.mpf("1e-14")
@@ -252,6 +253,7 @@ def test_derivative_in_a_bias_of_zero_at_a_zero_input():
     np.testing.assert_allclose(jax.jit(jax.jacfwd(entries))(0.0), [1.75 + 1.0, 2.0], rtol=1e-14)
 
 
+@pytest.mark.slow
 def test_hessian_of_a_posterior_mean_at_a_training_point():
     x = np.linspace(0, 1, 12, endpoint=False)
     y = np.sin(2 * np.pi * x) + 0.3 * np.cos(8 * x)

@@ -91,7 +91,7 @@ def test_step_counts_at_the_ends():
         dynamics.step_count(1.0, 1.0, 1)
 
 
-@pytest.mark.parametrize("decay", [0.0, 0.3])
+@pytest.mark.parametrize("decay", [pytest.param(0.0, marks=pytest.mark.slow), 0.3])
 def test_closed_form_is_the_iteration_of_weights(decay):
     """A linear model, its weights moved step by step."""
     K, K_new, S, r0 = random_problem()
@@ -163,7 +163,9 @@ def test_limits_of_descent(K, values):
     np.testing.assert_allclose(dual[0], ridge, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("tail", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize(
+    "tail", [0.3, *(pytest.param(t, marks=pytest.mark.slow) for t in (0.0, 1.0))]
+)
 def test_ridgeless_regression_forgets_the_map_on_its_own_landmarks(tail):
     """So it is the limit of every descent; with landmarks elsewhere it is another function."""
     rng, kernel = np.random.default_rng(0), kernels.Matern12(2.0)
@@ -322,6 +324,7 @@ def test_bad_input(K):
         dynamics.linear_dynamics(np.eye(2, dtype="float32"))
 
 
+@pytest.mark.slow
 def test_compiles_maps_and_differentiates(K):
     """The sharpest gradient in the step size is that of central differences."""
     r0 = np.cos(T) + np.cos(4 * T)
@@ -335,6 +338,7 @@ def test_compiles_maps_and_differentiates(K):
     np.testing.assert_allclose(sizes[:2], [size(0.004), size(0.005)], rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_one_point():
     K = np.array([[1.5]])
     solved = dynamics.linear_dynamics(K, dynamics.preconditioner(K, maps.lift(1)), step_size=0.1)

@@ -57,7 +57,7 @@ def jacobian(params, X):
     return np.concatenate([np.asarray(v).reshape(len(X), 2, -1) for v in jax.tree.leaves(rows)], -1)
 
 
-@pytest.mark.parametrize("block_bytes", [1, 2**26])
+@pytest.mark.parametrize("block_bytes", [pytest.param(1, marks=pytest.mark.slow), 2**26])
 def test_tangent_kernel_is_that_of_the_whole_jacobian(X, block_bytes):
     params = initial(0, (3, 6, 5, 2))
     J = jacobian(params, X)
@@ -72,7 +72,7 @@ def test_tangent_kernel_is_that_of_the_whole_jacobian(X, block_bytes):
         np.testing.assert_allclose(empirical_nngp(network, params, X, X[:1]), f @ f[:1].T / 2)
 
 
-@pytest.mark.parametrize("block_bytes", [1000, 2**26])
+@pytest.mark.parametrize("block_bytes", [1000, pytest.param(2**26, marks=pytest.mark.slow)])
 def test_the_kernel_of_every_pair_of_outputs(X, block_bytes):
     params = initial(0, (3, 6, 5, 2))
     J = jacobian(params, X)
@@ -107,10 +107,15 @@ def test_a_function_that_mixes_rows_is_refused(X, equal):
     assert jax.jit(lambda X: empirical_nngp(normalised, W, X))(X).shape == (len(X), len(X))
 
 
-def test_one_output_and_no_jacobian_of_all_rows(X):
+def test_one_output(X):
     params = initial(0, (3, 40, 40, 1))
     single = empirical_ntk(lambda p, X: network(p, X)[:, 0], params, X)
     np.testing.assert_allclose(single, empirical_ntk(network, params, X), rtol=1e-12)
+
+
+@pytest.mark.slow
+def test_no_jacobian_of_all_rows():
+    params = initial(0, (3, 40, 40, 1))
     many = np.zeros((300, 3))
     size = sum(v.size for v in jax.tree.leaves(params))
     memory = _ntk.lower(hold(network), params, many, None, 10).compile().memory_analysis()
@@ -129,6 +134,7 @@ def test_jacobians_of_a_tile_fit_the_budget(X, monkeypatch):
         assert empirical_ntk(network, params, X, block_bytes=block_bytes)[0, 0] == size
 
 
+@pytest.mark.slow
 def test_wide_networks_approach_the_infinite_ones(X):
     """At the rate of a standard deviation: a root of the width."""
     theory = NTK(2, "erf", WEIGHT, BIAS)(X)

@@ -235,6 +235,7 @@ def test_no_rows_no_features_no_end_to_the_ridge():
     assert not any(np.isnan(getattr(e, name)).any() for name in ARRAYS)
 
 
+@pytest.mark.slow
 def test_one_feature():
     m = jax.jit(theory.population_moments)(np.array([[2.0]]), np.array([1.0]), 3.0)
     ridge = np.array([0.1, 1.0, 10.0])
@@ -356,6 +357,7 @@ def test_moments_of_arrays():
     np.testing.assert_allclose(few.unexplained, 0, rtol=0, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_under_jit_and_vmap():
     @jax.jit
     def traced(Omega, psi, n):

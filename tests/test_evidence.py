@@ -7,6 +7,7 @@ import pytest
 from arviz_stats.base import array_stats
 from numpy.testing import assert_allclose
 from oracles import log_normal
+from sampling import two_steps
 from scipy.special import gammaln, multigammaln, psi
 from scipy.stats import chi2, genpareto, multivariate_t, norm
 
@@ -172,7 +173,7 @@ def test_path_of_a_conjugate_model():
 
     y = np.array([0.4, 1.1, 0.3, 0.9, 2.0])
     found = brg.inference.path_evidence(
-        model, (np.zeros((5, 1)), y), key=1, draws=500, warmup=300, chains=2
+        model, (np.zeros((5, 1)), y), key=1, draws=500, warmup=300, chains=2, sampler=two_steps
     )
     shape, rate = 3 + 5 * found.power, 2 + y.sum() * found.power
     expected = 5 * (psi(shape) - np.log(rate)) - y.sum() * shape / rate

@@ -21,7 +21,12 @@ def test_reference_eigenvalues():
     "modes, local, tail",
     [
         (4, [0.06000569, 0.0453209, 0.08155962, 0.74037874, 0.99881599], 0.13810629),
-        (8, [0.00623796, 0.00699241, 0.00946278, 0.03572802, 0.83414818], 0.01907335),
+        pytest.param(
+            8,
+            [0.00623796, 0.00699241, 0.00946278, 0.03572802, 0.83414818],
+            0.01907335,
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_reference_variance_that_is_left_out(modes, local, tail):

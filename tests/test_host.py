@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What must run on the host says so under a JAX transformation; what need not is traced."""
 
+from functools import cache
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,7 +20,11 @@ def net(ridge=0.1, outputs=1):
     return networks.DeepLinear(widths=(6,), ridge=ridge, outputs=outputs)
 
 
-SOLVED = deep.exact(net(), X, y)
+@cache
+def solved():
+    return deep.exact(net(), X, y)
+
+
 ON_THE_HOST = {
     "exact": (lambda v: deep.exact(net(), X, v).log_evidence, y),
     "exact, inputs": (lambda v: deep.exact(net(), v, y).log_evidence, X),
@@ -27,9 +33,9 @@ ON_THE_HOST = {
     "exact, in a kernel": (
         lambda v: deep.exact(net(), X, y, kernel=kernels.RBF(v)).log_evidence, 1.0
     ),
-    "exact, at new inputs": (lambda v: SOLVED.predict(v)[0], X),
-    "exact, new targets": (lambda v: SOLVED.log_density(X, v), y),
-    "exact, moment": (lambda v: SOLVED.moment(v), 1.0),
+    "exact, at new inputs": (lambda v: solved().predict(v)[0], X),
+    "exact, new targets": (lambda v: solved().log_density(X, v), y),
+    "exact, moment": (lambda v: solved().moment(v), 1.0),
     "saddle": (lambda v: deep.saddle(net(), X, v).q, y),
     "saddle, several outputs": (lambda v: deep.saddle(net(outputs=2), X, v).Q, X),
     "evidence": (lambda v: deep.evidence(net(), X, v).value, y),
@@ -80,6 +86,7 @@ def test_derivatives_and_constants_are_refused_alike():
             jax.jit(lambda v, constant=constant: v * constant())(0.1)
 
 
+@pytest.mark.slow
 def test_the_flow_is_traced_with_its_cutoffs_given():
     features = rng.normal(size=(4, 5))
 

@@ -97,7 +97,10 @@ def at_X(name):
 
 
 # Kernels of a structure that another case has too, with another activation.
-AGAIN = "tangent", "tangent, normalised", "linear network", "equilibrium", "Matern32", "Matern52"
+AGAIN = (
+    "tangent", "tangent, normalised", "tangent, series", "linear network", "erf", "step", "layers",
+    "tangent, residual", "number plus", "equilibrium", "Matern32", "Matern52",
+)  # fmt: skip
 NAMES = [pytest.param(n, marks=pytest.mark.slow if n in AGAIN else ()) for n in CASES]
 
 
@@ -138,13 +141,16 @@ def test_gradients_in_inputs(name):
     np.testing.assert_allclose(at_X(name)[1][1], difference, rtol=1e-6, atol=1e-6)
 
 
-def test_network_gradients_in_inputs_and_matern12_by_convention():
+@pytest.mark.parametrize("activation", ["relu", pytest.param("erf", marks=pytest.mark.slow)])
+def test_network_gradients_in_inputs(activation):
     slopes = compiled(jax.value_and_grad(lambda kernel, Z: kernel(Z, X[1:4]).sum(), 1))
-    moved = X[:1] + 0.3
-    for kernel in (NNGP(2), NNGP(2, "erf")):
-        difference = central_difference(lambda Z: slopes(kernel, Z)[0], moved)  # noqa: B023
-        np.testing.assert_allclose(slopes(kernel, moved)[1], difference, rtol=1e-6)
-        assert np.isfinite(everything(kernel, X)[1][1]).all()
+    moved, kernel = X[:1] + 0.3, NNGP(2, activation)
+    difference = central_difference(lambda Z: slopes(kernel, Z)[0], moved)
+    np.testing.assert_allclose(slopes(kernel, moved)[1], difference, rtol=1e-6)
+    assert np.isfinite(everything(kernel, X)[1][1]).all()
+
+
+def test_gradients_at_equal_rows_by_convention():
     both = compiled(jax.grad(lambda kernel, x, z: kernel(x, z)[0, 0], (1, 2)))
     for kernel in (NNGP(2), Linear()):  # at equal rows the derivative is the same from either side
         np.testing.assert_allclose(*both(kernel, X[:1], X[:1]), rtol=1e-14)

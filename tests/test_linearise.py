@@ -58,6 +58,7 @@ def quietly(*given, **named):
         return theory.linearise(*given, **named)
 
 
+@pytest.mark.slow
 def test_the_reference_table_of_odd_activations():
     weights = rainbow(100, 3)
     mean, K = sampled(weights, "erf", 60_000)[-1]
@@ -151,6 +152,7 @@ def test_the_closure_is_the_expansion_of_the_bivariate_moment():
     np.testing.assert_allclose(errors[0] / errors[1], 8.0, rtol=0.15)
 
 
+@pytest.mark.slow
 def test_overlap_with_the_target_of_relu():
     """E x_2 y of a linear target: forgotten means cost half of it."""
     rng = np.random.default_rng(4)
@@ -182,6 +184,7 @@ def test_a_mean_of_the_target_joins_the_means():
     np.testing.assert_allclose(only[1].psi, only[1].mean, atol=1e-14)
 
 
+@pytest.mark.slow
 def test_student_and_teacher():
     """The paired term of the reference run: 0.4225 without it, 0.4630 with it, 0.4621 sampled."""
     rng = np.random.default_rng(4)
@@ -203,13 +206,23 @@ def test_student_and_teacher():
             np.testing.assert_allclose(paired, 0.0405, rtol=0, atol=3e-3)
 
 
-@pytest.mark.parametrize("activation", ["tanh", "relu"])
+@pytest.mark.parametrize("activation", [pytest.param("tanh", marks=pytest.mark.slow), "relu"])
 def test_a_network_and_itself(activation):
     weights = rainbow(12, 2)
     both = theory.cross_linearise(weights, activation, weights, activation, np.eye(12))
     one = theory.linearise(weights, activation, np.eye(12))
     for Phi, layer in zip(both, one, strict=True):
         np.testing.assert_allclose(Phi, layer.Omega, rtol=0, atol=1e-11)
+
+
+def test_paired_units():
+    """Units of unit length that share nothing but their partners; averages on a fine grid."""
+    W, x = [np.linalg.qr(rainbow(12, 1)[0])[0]], np.linspace(-12, 12, 2401)
+    w = np.exp(-(x**2) / 2) / np.exp(-(x**2) / 2).sum()
+    square, slope = w @ np.tanh(x) ** 2, w @ np.cosh(x) ** -2
+    for given, expected in (({"method": "mean"}, square), ({"paired": False}, slope**2)):
+        Phi = theory.cross_linearise(W, "tanh", W, "tanh", np.eye(12), **given)[0]
+        np.testing.assert_allclose(Phi, expected * np.eye(12), rtol=0, atol=1e-9)
 
 
 def test_a_network_without_a_layer():

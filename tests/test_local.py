@@ -13,15 +13,21 @@ import bayesrg as brg
 from bayesrg import rg, theory
 
 p = fourier_problem()
-smooth = brg.spectrum.gaussian_rbf(0.5, 1.0, 40)
 x, weights = hermegauss(120)
 keep = weights > 1e-40
 x, weights = x[keep], weights[keep] / weights[keep].sum()
-Phi, lam = np.asarray(smooth.features(x)), np.asarray(smooth.values)
-few, lam_few = Phi[:, :9], lam[:9]  # one shape
 dressed = jax.jit(rg.dressed_local_ridge, static_argnames="cutoff")
 target = np.zeros(40)
 target[[0, 2, 4]] = 1.0, 0.7, 0.5
+
+
+@pytest.fixture(scope="module", autouse=True)
+def problem():
+    """Compile when the tests run: every worker collects all files."""
+    global smooth, Phi, lam, few, lam_few
+    smooth = brg.spectrum.gaussian_rbf(0.5, 1.0, 40)
+    Phi, lam = np.asarray(smooth.features(x)), np.asarray(smooth.values)
+    few, lam_few = Phi[:, :9], lam[:9]  # one shape
 
 
 def test_local_ridge_averages_to_the_universal_one():
@@ -67,6 +73,7 @@ def test_dressed_local_ridge_is_the_dressed_ridge_where_nothing_depends_on_the_i
         np.testing.assert_allclose(local, np.full(size, expected), rtol=1e-11)
 
 
+@pytest.mark.slow
 def test_derivative_of_the_dressed_local_ridge():
 
     @jax.jit
@@ -155,6 +162,7 @@ def mean_coefficients(key, n: int, ridge, sets: int):
     return fitted.mean(0), fitted.std(0) / jnp.sqrt(sets)
 
 
+@pytest.mark.slow
 def test_mean_predictor_of_four_theories():
     """The local ridge alone stays close where a scalar one does not."""
     n, ridge = 20, 0.5

@@ -72,11 +72,16 @@ def answers(fn, theta, B):
 
 
 # `gram` is not used by a density, and without modes or with many a residual makes no difference.
+PLAIN = {(0, "none"), (5, "none"), (5, "diagonal"), (5, "dense"), (61, "none")}
+
+
 @pytest.mark.parametrize(
     "k, residual, form",
     slow_if(
         lambda k, residual, form: (
-            form == "gram" or (k != 5 and form == "eigen" and residual != "dense")
+            (k, residual) not in PLAIN
+            if form == "plain"
+            else (k, residual, form) not in {(5, "none", "eigen"), (61, "dense", "eigen")}
         )
     ),
 )
@@ -107,9 +112,19 @@ def test_density_reference_number():
     np.testing.assert_allclose(fn.log_prob(p.y), -14.377037219646, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("k, residual, form", [(5, "none", "plain"), (5, "diagonal", "plain"),
-                                               (61, "none", "plain"), (5, "none", "eigen"),
-                                               (61, "dense", "eigen")])  # fmt: skip
+@pytest.mark.parametrize(
+    "k, residual, form",
+    [(61, "none", "plain")]
+    + [
+        pytest.param(*rare, marks=pytest.mark.slow)
+        for rare in (
+            (5, "diagonal", "plain"),
+            (5, "none", "plain"),
+            (5, "none", "eigen"),
+            (61, "dense", "eigen"),
+        )
+    ],
+)
 def test_draws_have_the_covariance(k, residual, form):
     fn, C = build(k, residual, form)
     draws = np.asarray(jax.jit(lambda fn: fn.sample(jax.random.key(0), (40_000,)))(fn))
@@ -135,19 +150,6 @@ def test_targets_in_batches_share_or_own_their_covariance():
     np.testing.assert_allclose(expanded, one_by_one, rtol=1e-12)
     np.testing.assert_allclose(joint, one_by_one.sum())
     ridges = np.array([0.05, 0.1, 0.3])
-    for k, residual in ((5, "diagonal"), (61, "none"), (5, "dense")):
-        own = law(k, residual, ridge=ridges[:, None], scale=np.array([1.0, 2.0, 0.5]))
-        assert own.batch_shape == (3,)
-        expected = [
-            log_normal(y, zero, whole(k, residual, s, r))
-            for y, r, s in zip(Y, ridges, (1.0, 2.0, 0.5), strict=True)
-        ]
-        np.testing.assert_allclose(log_prob(own, Y), expected, rtol=1e-11)
-        np.testing.assert_allclose(log_prob(own, np.stack([Y, Y])), [expected] * 2, rtol=1e-11)
-        draw, loo = jax.eval_shape(
-            lambda fn: (fn.sample(jax.random.key(0), (2,)), fn.loo(Y)), own
-        )  # the shapes alone: nothing is compiled
-        assert draw.shape == (2, 3, 24) and loo.shape == (3, 24)
     grid = law(5, "diagonal", ridge=ridges[:2, None, None])  # two ridges, three targets each
     assert grid.batch_shape == (2, 1)
     expected = [log_normal(Y, zero, whole(5, "diagonal", ridge=r)) for r in ridges[:2]]
@@ -156,11 +158,37 @@ def test_targets_in_batches_share_or_own_their_covariance():
     np.testing.assert_allclose(moved[0], moved[1])
 
 
-def test_a_ridge_for_each_point():
-    ridges = rng.uniform(0.05, 0.5, 24)
-    for k, residual in ((5, "none"), (5, "dense"), (61, "none"), (5, "diagonal")):
-        fn, C = build(k, residual, ridge=ridges)
-        np.testing.assert_allclose(log_prob(fn, p.y), log_normal(p.y, np.zeros(24), C), rtol=1e-11)
+@pytest.mark.parametrize(
+    "k, residual",
+    [
+        (5, "diagonal"),
+        *(pytest.param(*c, marks=pytest.mark.slow) for c in ((61, "none"), (5, "dense"))),
+    ],
+)
+def test_targets_in_batches_with_ridges_of_their_own(k, residual):
+    Y, ridges = np.stack([p.y, 2 * p.y, p.y**2]), np.array([0.05, 0.1, 0.3])
+    own = law(k, residual, ridge=ridges[:, None], scale=np.array([1.0, 2.0, 0.5]))
+    assert own.batch_shape == (3,)
+    expected = [
+        log_normal(y, np.zeros(24), whole(k, residual, s, r))
+        for y, r, s in zip(Y, ridges, (1.0, 2.0, 0.5), strict=True)
+    ]
+    np.testing.assert_allclose(log_prob(own, Y), expected, rtol=1e-11)
+    np.testing.assert_allclose(log_prob(own, np.stack([Y, Y])), [expected] * 2, rtol=1e-11)
+    draw, loo = jax.eval_shape(
+        lambda fn: (fn.sample(jax.random.key(0), (2,)), fn.loo(Y)), own
+    )  # the shapes alone: nothing is compiled
+    assert draw.shape == (2, 3, 24) and loo.shape == (3, 24)
+
+
+@pytest.mark.parametrize(
+    "k, residual",
+    [(5, "none"), (5, "dense")]
+    + [pytest.param(*case, marks=pytest.mark.slow) for case in ((61, "none"), (5, "diagonal"))],
+)
+def test_a_ridge_for_each_point(k, residual):
+    fn, C = build(k, residual, ridge=np.random.default_rng(1).uniform(0.05, 0.5, 24))
+    np.testing.assert_allclose(log_prob(fn, p.y), log_normal(p.y, np.zeros(24), C), rtol=1e-11)
 
 
 def test_it_is_a_pytree_and_works_under_vmap():
@@ -182,7 +210,9 @@ def test_it_is_a_pytree_and_works_under_vmap():
     "k, residual, form",
     slow_if(
         lambda k, residual, form: (
-            (form == "gram" and k != 5) or (form == "eigen" and (k, residual) != (61, "dense"))
+            (k, residual) not in PLAIN
+            if form == "plain"
+            else (k, residual, form) not in {(5, "none", "gram"), (61, "dense", "eigen")}
         )
     ),
 )

@@ -62,6 +62,7 @@ def test_posterior_means_meet_the_closed_form(name):
     assert checked >= 2
 
 
+@pytest.mark.slow
 def test_quadrature_does_not_depend_on_the_grid(digits, spectrum):
     module, data = load("gp_regression"), digits
     hyper = {"spectrum": spectrum, "eigen": spectrum.at(data.X).eigenpairs()}

@@ -25,7 +25,9 @@ def equispaced(n):
     return t, np.cos(2 * t) - 0.3 * np.sin(5 * t)
 
 
-@pytest.mark.parametrize("n, length", [(12, 8.3148), (20, 9.1580)])
+@pytest.mark.parametrize(
+    "n, length", [pytest.param(12, 8.3148, marks=pytest.mark.slow), (20, 9.1580)]
+)
 def test_derivatives_hold_on_a_degenerate_design(n, length):
     """Through eigenvectors they are nan, or finite and wrong by 5 %."""
     t, y = equispaced(n)
@@ -41,6 +43,7 @@ def test_derivatives_hold_on_a_degenerate_design(n, length):
         np.testing.assert_allclose(gradient, [9.1580, 13.6714, -52.6200], rtol=0, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_derivatives_pass_through_the_largest_eigenvalue():
     t, y = equispaced(20)
     top = np.exp(-(1 - np.cos(t)) / 0.8).mean()  # that of the constant mode
@@ -109,6 +112,7 @@ def test_a_moving_kernel_at_rest_is_the_fixed_one():
         np.testing.assert_allclose(moving[1], fixed[1], rtol=0, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_derivatives_with_duplicates_dropped_modes_and_many_at_once():
     """Off the landmarks, with repeated inputs, under vmap, against differences."""
     t = np.array([0.1, 0.5, 0.5, 1.7, 2.0, 2.0, 2.0, 4.4, 5.0, 5.1])

@@ -14,8 +14,14 @@ k = np.arange(1, 601.0)
 values = k**-2
 target = np.random.default_rng(1).choice([-1.0, 1.0], 600) / k
 ONE, KEY = brg.kernels.RBF(1.0), 3
-gaussian = theory.gaussian_population(values, target)
 learning_curve = jax.jit(theory.learning_curve)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def population():
+    """Compile when the tests run: every worker collects all files."""
+    global gaussian
+    gaussian = theory.gaussian_population(values, target)
 
 
 def agrees(mc, curve, names, share=0.03):

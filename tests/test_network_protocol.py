@@ -13,15 +13,15 @@ def of_first(weights):
     return weights[0][:, :2] / 2
 
 
-NETWORKS = {  # a network, the shape of one input, the shape of the outputs at it
+SCALES = (0.5, 2.0, 1.5)
+NETWORKS = {  # what makes a network, the shape of one input, the shape of the outputs at it
     "DeepLinear": (
-        networks.DeepLinear((4, 3), ridge=0.1, outputs=2, weight_scales=(0.5, 2.0, 1.5)), (5,), 2
+        lambda: networks.DeepLinear((4, 3), ridge=0.1, outputs=2, weight_scales=SCALES), (5,), 2
     ),
-    "Rainbow": (networks.Rainbow((4, 3), (np.diag([1.0, 2, 3, 4, 5]), of_first)), (5,), 3),
+    "Rainbow": (lambda: networks.Rainbow((4, 3), (np.diag([1.0, 2, 3, 4, 5]), of_first)), (5,), 3),
     "ConvLinear": (
-        networks.ConvLinear((3, 2), (3, 2), (2, 1), ridge=0.1, weight_scales=(0.5, 2.0, 1.5)),
-        (2, 7),
-        1,
+        lambda: networks.ConvLinear((3, 2), (3, 2), (2, 1), ridge=0.1, weight_scales=SCALES),
+        (2, 7), 1,
     ),
 }  # fmt: skip
 
@@ -39,7 +39,8 @@ def test_every_network_is_here():
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_network(name):
-    net, size, outputs = NETWORKS[name]
+    make, size, outputs = NETWORKS[name]
+    net = make()
     inputs = size if len(size) > 1 else size[0]
     shapes, n, draws = net.white_shapes(inputs), 6, 4000
     X = np.random.default_rng(0).standard_normal((n, *size))

@@ -41,6 +41,7 @@ def test_weights_and_layers_have_their_shapes():
     assert_allclose(scaled, X @ W1.T @ W2.T @ W3.T / (1.3 * np.sqrt(5)), rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_outputs_of_random_weights_have_the_kernel_as_their_covariance():
     """Unequal scales, so that one in the wrong place shows; the bound is four standard errors."""
     net = mean_field(weight_scales=[0.7, 1.4, 2.0])

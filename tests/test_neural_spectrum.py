@@ -134,6 +134,7 @@ def test_the_projection_splits_the_kernel_itself(learnt):
     np.testing.assert_allclose(found, [expected, expected], rtol=0, atol=1e-10)
 
 
+@pytest.mark.slow
 def test_its_values_may_be_modified(learnt):
     prior = modify(learnt, maps.table([0.0, 0.5]))
     K = np.asarray(gram(prior, X))
@@ -168,7 +169,11 @@ def test_mini_batches_find_the_same_functions():
         ({"apply": affine, "params": np.ones((1, 3))}, r"return one column per mode, \(150, 2\)"),
         ({"apply": affine, "params": np.ones((1, 2))}, "linearly dependent"),
         ({"apply": lambda p, X: (X - X.mean(0)) @ p, "params": np.ones((1, 2))}, "mixes rows"),
-        ({"optimizer": optax.sgd(np.inf)}, "linearly dependent or not finite"),
+        pytest.param(
+            {"optimizer": optax.sgd(np.inf)},
+            "linearly dependent or not finite",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_bad_input_is_named(change, message):

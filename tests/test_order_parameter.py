@@ -76,6 +76,7 @@ def test_prior_moments(widths):
         assert G.shape == (DRAWS, 3, ranks[layer])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("widths", REFERENCE)
 def test_prior_moments_to_two_hundred_thousand_draws(widths):
     """In ten parts, so that the program is that of the test above."""

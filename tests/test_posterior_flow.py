@@ -6,7 +6,12 @@ import pytest
 
 from bayesrg import diagnostics, io, spectrum
 
-prior = spectrum.fourier(lambda j: (1 + j) ** -2.0, 40)
+
+@pytest.fixture(scope="module", autouse=True)
+def problem():
+    """Compile when the tests run: every worker collects all files."""
+    global prior
+    prior = spectrum.fourier(lambda j: (1 + j) ** -2.0, 40)
 
 
 def posterior(amplitude, noise, **more):

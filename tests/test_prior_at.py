@@ -8,7 +8,13 @@ from bayesrg import gp, kernels, spectrum
 rng = np.random.default_rng(5)
 X, X_REF, CUT = rng.uniform(0, 2, 7), rng.uniform(0, 2, 20), 2
 FEATURES, VALUES, REST = rng.normal(size=(7, 3)), np.array([1.0, 0.5, 0.2]), rng.uniform(size=7)
-NYSTROM = spectrum.nystrom(kernels.RBF(0.6), X_REF, rank=4)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def nystrom():
+    """Compile when the tests run: every worker collects all files."""
+    global NYSTROM
+    NYSTROM = spectrum.nystrom(kernels.RBF(0.6), X_REF, rank=4)
 
 
 def rbf(lengthscale):

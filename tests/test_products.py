@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,9 +11,14 @@ from bayesrg.kernels import RBF
 from bayesrg.kernels.products import by_rows, product
 
 rng = np.random.default_rng(0)
-X, Z = jnp.asarray(rng.standard_normal((37, 2))), jnp.asarray(rng.standard_normal((23, 2)))
-COLUMNS = jnp.asarray(rng.standard_normal((23, 3)))
-WEIGHTS = jnp.asarray(rng.standard_normal((37, 3)))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def arrays():
+    """Compile when the tests run: every worker collects all files."""
+    global X, Z, COLUMNS, WEIGHTS
+    shapes = (37, 2), (23, 2), (23, 3), (37, 3)
+    X, Z, COLUMNS, WEIGHTS = (jnp.asarray(rng.standard_normal(shape)) for shape in shapes)
 
 
 def tile_bytes(entries):
@@ -19,16 +26,18 @@ def tile_bytes(entries):
     return 16 * 8 * entries
 
 
-def value(length, X, Z, columns, block_bytes):
+@partial(jax.jit, static_argnums=4)
+@partial(jax.value_and_grad, argnums=(0, 1, 2, 3))
+def value_and_slopes(length, X, Z, columns, block_bytes):
     return (WEIGHTS * product(RBF(length), X, Z, columns, block_bytes)).sum()
 
 
-@pytest.mark.parametrize("entries", [7**2, 1])
+@pytest.mark.parametrize("entries", [7**2, pytest.param(1, marks=pytest.mark.slow)])
 def test_tiles_give_the_product_and_its_derivatives(entries):
     """Seven divides neither number of rows; a budget of one entry leaves tiles of one."""
     given = 0.7, X, Z, COLUMNS
-    whole, slopes = jax.value_and_grad(value, (0, 1, 2, 3))(*given, 2**30)
-    tiles, found = jax.value_and_grad(value, (0, 1, 2, 3))(*given, tile_bytes(entries))
+    whole, slopes = value_and_slopes(*given, 2**30)
+    tiles, found = value_and_slopes(*given, tile_bytes(entries))
     np.testing.assert_allclose(tiles, whole, rtol=1e-12)
     for a, b in zip(found, slopes, strict=True):
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-12 * np.abs(b).max())

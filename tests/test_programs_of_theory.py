@@ -75,13 +75,22 @@ CALLS = {
 }
 
 
+LONG = (
+    "optimal_ridge", "feature_cumulants", "annealed_curve", "coarse_learning_curve", "moments",
+    "dressed_local_ridge", "scale_mixture_ridge", "reweighted_modes", "surrogate_features",
+    "correction", "population_moments",
+)  # fmt: skip
+
+
 @pytest.fixture(scope="module")
 def draws():
     return Numbers(0), Numbers(1)
 
 
 @pytest.mark.filterwarnings("ignore:moments. F has")
-@pytest.mark.parametrize("name", CALLS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow if n in LONG else ()) for n in CALLS]
+)
 def test_a_call_compiles_few_programs_and_other_numbers_none(name, draws, compilations):
     call, (first, second) = CALLS[name], draws
     with compilations() as count:

@@ -42,6 +42,7 @@ def test_layers_are_what_the_definition_says():
     np.testing.assert_allclose(plain[0], white[0][:4] / np.sqrt(3), rtol=1e-15)
 
 
+@pytest.mark.slow
 def test_rows_have_the_covariance():
     """A covariance, a factor and the identity."""
     net = Rainbow((5, 4, 6), (COV, THIN, None))
@@ -67,6 +68,7 @@ def test_a_covariance_may_follow_the_weights_below():
     assert Rainbow((4, 6), (None, thin_of_first)).white_shapes(3) == ((4, 3), (6, 2))
 
 
+@pytest.mark.slow
 def test_gradients_are_finite_at_the_identity():
     def identity_of(weights):
         return jnp.eye(weights[0].shape[0]) + 0.0 * weights[0] @ weights[0].T

@@ -15,8 +15,6 @@ from bayesrg.diagnostics import feature, layers
 from bayesrg.models import rainbow, rainbow_collapsed, rainbow_surrogate
 
 ALPHA, NOISE = 1.3, 0.3
-DATA = jax.jit(rainbow.demo)(jax.random.key(0))
-X, y = (np.asarray(v) for v in DATA[:2])
 
 
 def inverse_of_first(weights):
@@ -24,20 +22,29 @@ def inverse_of_first(weights):
     return jnp.linalg.inv(W @ W.T + 0.5 * jnp.eye(W.shape[0]))
 
 
-NET = brg.networks.Rainbow((6, 5), (None, inverse_of_first))
-HYPER = {"net": NET, "alpha": ALPHA, "noise": NOISE}
-WHITE = {
-    f"z{i}": np.random.default_rng(i).standard_normal(shape)
-    for i, shape in enumerate(NET.white_shapes(3), 1)
-}
+@pytest.fixture(scope="module", autouse=True)
+def problem():
+    """Compile when the tests run: every worker collects all files."""
+    global DATA, X, y, NET, HYPER, WHITE, PRIOR, reference, LOW, WITH_LOW
+    DATA = jax.jit(rainbow.demo)(jax.random.key(0))
+    X, y = (np.asarray(v) for v in DATA[:2])
+    NET = brg.networks.Rainbow((6, 5), (None, inverse_of_first))
+    HYPER = {"net": NET, "alpha": ALPHA, "noise": NOISE}
+    WHITE = {
+        f"z{i}": np.random.default_rng(i).standard_normal(shape)
+        for i, shape in enumerate(NET.white_shapes(3), 1)
+    }
+    PRIOR = sum(norm.logpdf(z).sum() for z in WHITE.values())
+    reference = brg.spectrum.nystrom(brg.kernels.NNGP(1, "erf", 1.0, 0.1), DATA.X_test)
+    LOW = brg.spectrum.functionals(reference, 4)
+    WITH_LOW = HYPER | {"functionals": LOW}
 
 
 features_at = jax.jit(lambda x: NET.apply(NET.weights(list(WHITE.values()), 3), x))
-PRIOR = sum(norm.logpdf(z).sum() for z in WHITE.values())
 
 
-def features(at=X):
-    return np.asarray(features_at(at)) / np.sqrt(5)
+def features(at=None):
+    return np.asarray(features_at(X if at is None else at)) / np.sqrt(5)
 
 
 @jax.jit
@@ -79,8 +86,6 @@ def test_gradients_are_finite_and_right():
         np.testing.assert_allclose(np.asarray(slopes[name])[1, 2], (up - down) / 2e-6, rtol=1e-6)
 
 
-reference = brg.spectrum.nystrom(brg.kernels.NNGP(1, "erf", 1.0, 0.1), DATA.X_test)
-LOW = brg.spectrum.functionals(reference, 4)
 columns_of = jax.jit(lambda low, F, F_ref: low.columns(F, F_ref))
 
 
@@ -99,6 +104,7 @@ def test_functionals_split_the_kernel_of_the_features():
         LOW.columns(F, F[:7])
 
 
+@pytest.mark.slow
 def test_a_dead_unit_does_not_spoil_gradients():
     """With as many functionals as features, one that is zero at all reference points."""
     low = brg.spectrum.functionals(reference, 5)
@@ -117,15 +123,12 @@ def test_a_dead_unit_does_not_spoil_gradients():
     np.testing.assert_allclose(slope, 0.0, rtol=0, atol=1e-4)  # the split moves no density
 
 
-WITH_LOW = HYPER | {"functionals": LOW}
-
-
 @jax.jit
 def density_with_functionals(white):
     return log_density(rainbow_collapsed.model, (X, y), WITH_LOW, white)[0]
 
 
-@pytest.mark.parametrize("cutoff", [pytest.param(0, marks=pytest.mark.slow), 2, 9])
+@pytest.mark.parametrize("cutoff", [2, *(pytest.param(c, marks=pytest.mark.slow) for c in (0, 9))])
 def test_modes_of_a_network_posterior_can_be_cut(cutoff):
     """Low modes given the weights are sampled, the rest marginalised; evidence is unchanged."""
     full = collapsed_density(WHITE)
@@ -165,6 +168,7 @@ def test_hyper_parameters_may_be_sampled():
         rainbow.model(X, np.stack([y, y], 1))
 
 
+@pytest.mark.slow
 def test_the_surrogate_has_the_moments_of_the_network():
     """Prior predictive of y at fixed weights: its covariance over draws of inputs and noise."""
     net = brg.networks.Rainbow((40, 30), None, "erf")

@@ -32,13 +32,12 @@ CASES = {
 }
 
 
-# features that are left out below are those of another case
-FEWER = "tangent, fixed biases", "tangent, read-out without bias"
+def cases(*default):
+    """Every case; those that are not named differ from them by an activation or a flag."""
+    return [pytest.param(n, marks=() if n in default else pytest.mark.slow) for n in CASES]
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=pytest.mark.slow if n in FEWER else ()) for n in CASES]
-)
+@pytest.mark.parametrize("name", cases("tangent, biases"))
 def test_the_mean_is_the_infinite_network(name):
     samples, exact = draws(CASES[name], 40, 1000)
     error = samples.std(0) / np.sqrt(1000)
@@ -46,6 +45,7 @@ def test_the_mean_is_the_infinite_network(name):
     assert deviation.max() < 4.2, deviation.max()  # of 15 independent entries
 
 
+@pytest.mark.slow
 def test_the_error_falls_with_the_root_of_the_units():
     """Section 5's setting: 4.6% of the largest entry at 1000 units."""
     errors = []
@@ -57,7 +57,9 @@ def test_the_error_falls_with_the_root_of_the_units():
     np.testing.assert_allclose(few / many, 3.0, rtol=0.2)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name", cases("tangent", "tangent, biases", "tangent, read-out alone", "covariance")
+)
 def test_features_multiply_to_the_kernel(name):
     @eqx.filter_jit
     def ask(kernel):
@@ -88,6 +90,7 @@ def test_a_process_of_features_is_that_of_their_kernel():
     np.testing.assert_allclose(density, expected, rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_variances_may_be_sampled():
     @jax.jit
     @jax.value_and_grad

@@ -107,6 +107,7 @@ def test_leave_one_out_is_leaving_one_out():
     np.testing.assert_allclose(loo, norm.logpdf(y, m, np.sqrt(v)), rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_draws_have_the_posterior_law():
     sample = jax.jit(lambda key: condition(kernel, X, y, 0.05).sample(key, Z, 20_000))
     draws = np.asarray(sample(jax.random.key(1)))

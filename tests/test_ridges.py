@@ -259,6 +259,7 @@ def test_cutoffs_batch_with_points_and_ridges():
         rg.universal_ridge(power_law, 0.01, np.array([0.0, 1.0]))
 
 
+@pytest.mark.slow
 def test_dressed_ridge_is_the_harmonic_mean_of_random_matrices():
     """Noise matrices of Gaussian features: harmonic and arithmetic mean, log determinant."""
     n, ridge, values = 200, 0.02, np.arange(1, 2001.0) ** -1.5

@@ -56,7 +56,10 @@ def shape(lam):
 
 @pytest.mark.parametrize(
     "kernel, X, modes, log_density",
-    [(NTK, circle(T), 60, -24.5038013324), (circular(0.5), T, 31, -11.8873412066)],
+    [
+        pytest.param(NTK, circle(T), 60, -24.5038013324, marks=pytest.mark.slow),
+        (circular(0.5), T, 31, -11.8873412066),
+    ],
 )
 def test_spectral_and_dense_densities_are_one(kernel, X, modes, log_density):
     """The first number of the second case hangs on the complement of the dropped modes."""
@@ -114,6 +117,7 @@ def test_a_hard_cut_with_its_variance_in_the_ridge_is_one_step(step):
         np.testing.assert_allclose(found, log_prob(cut, X, ridge, y), rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_on_its_own_sample_the_tail_is_a_ridge_on_average_and_low_modes_do_not_see_it():
     X = np.random.default_rng(0).standard_normal((40, 4))
     y = X[:, 0] * X[:, 1]

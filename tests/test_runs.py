@@ -13,7 +13,6 @@ import threading
 import types
 from pathlib import Path
 
-import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
@@ -165,7 +164,7 @@ def level(X, y=None):
         numpyro.sample("y", dist.Normal(mean, 1.0), obs=y)
 
 
-DATA = jnp.arange(4.0), jnp.ones(4)
+DATA = np.arange(4.0), np.ones(4)
 TINY = {"key": 0, "draws": 30, "warmup": 10, "chains": 1, "block": 40, "progress": False}
 TINY |= {"sampler": from_prior}
 

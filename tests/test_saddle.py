@@ -265,6 +265,7 @@ def test_two_outputs_by_dense_algebra():
     assert_allclose(variance[0], np.diag(expected), rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_two_outputs_without_noise_decouple():
     X, Y = np.eye(150) * np.sqrt(150), np.zeros((150, 2))
     Y[0, 0], Y[1, 1] = np.sqrt(600), np.sqrt(75)
@@ -276,6 +277,7 @@ def test_two_outputs_without_noise_decouple():
     assert_allclose(found.rho.prod(0), values, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_two_outputs_in_mean_field():
     rng = np.random.default_rng(12)
     X, Y = rng.standard_normal((4, 6)), rng.standard_normal((4, 2))

@@ -19,7 +19,7 @@ from scipy.stats import multivariate_normal
 import bayesrg as brg
 from bayesrg.inference import Sampler
 
-X, y = jnp.arange(4.0), jnp.array([0.3, 1.2, -0.4, 0.9])
+X, y = np.arange(4.0), np.array([0.3, 1.2, -0.4, 0.9])
 MEAN, SD = float(y.sum() / 5), 5**-0.5  # of the posterior
 
 
@@ -65,10 +65,10 @@ SAMPLERS = {
 LONG = {"draws": 600, "warmup": 100, "block": 100, "progress": False, "devices": 1}
 
 
-SLOW = {"NUTS": pytest.mark.slow, "HMC": pytest.mark.slow}  # test_cli and test_inference run them
-
-
-@pytest.mark.parametrize("name", [pytest.param(n, marks=SLOW.get(n, ())) for n in SAMPLERS])
+# test_cli and test_inference run NUTS and HMC, the next test Metropolis
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=() if n == "ensemble" else pytest.mark.slow) for n in SAMPLERS]
+)
 @pytest.mark.filterwarnings("ignore::bayesrg.inference.SamplingWarning")
 def test_a_sampler_draws_from_the_posterior(name):
     """Mean and deviation within five Monte Carlo errors, at a tenth of the draws independent."""
@@ -99,6 +99,7 @@ def test_one_chain_is_the_first_step_of_the_sampler():
     np.testing.assert_allclose(dt["sample_stats"]["lp"][0], lp, rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_another_sampler_integrates_and_calibrates():
     found = brg.inference.path_evidence(
         level, (X, y), key=1, draws=400, warmup=50, chains=2, sampler=metropolis

@@ -168,17 +168,23 @@ def test_every_sampler_refuses_them():
 
 
 p = fourier_problem()
-NORMAL = brg.gp.MercerNormal(p.Phi[:8, :5], p.values[:5], 0.1)
-MATRIX = brg.gp.MatrixMercerNormal(p.Phi[:8, :5], p.values[:5], 0.1, jnp.eye(2))
-EFFECTIVE = EffectiveNormal(jnp.zeros(1), jnp.ones(8), jnp.ones(1), jnp.ones(8))
-LAPLACE = brg.gp.LaplaceMarginal(NORMAL, lambda f: dist.Poisson(jnp.exp(f)))
+PARTS = p.Phi[:8, :5], p.values[:5], 0.1
+LAWS = {
+    "MercerNormal": lambda: brg.gp.MercerNormal(*PARTS),
+    "MatrixMercerNormal": lambda: brg.gp.MatrixMercerNormal(*PARTS, np.eye(2)),
+    "EffectiveNormal": lambda: EffectiveNormal(np.zeros(1), np.ones(8), np.ones(1), np.ones(8)),
+    "LaplaceMarginal": lambda: brg.gp.LaplaceMarginal(
+        brg.gp.MercerNormal(*PARTS), lambda f: dist.Poisson(jnp.exp(f))
+    ),
+}
 
 
 @pytest.mark.parametrize("method", ["log_prob", "loo", "krige", "shift"])
-@pytest.mark.parametrize("fn", [NORMAL, MATRIX, EFFECTIVE, LAPLACE], ids=lambda f: type(f).__name__)
-def test_methods_of_a_law_spread_no_value(fn, method):
+@pytest.mark.parametrize("name", LAWS)
+def test_methods_of_a_law_spread_no_value(name, method):
+    fn = LAWS[name]()
     wrong = [(), (9,)]  # krige takes rows of observations at the first points
-    wrong += [(8, 1), (7, 3), (8, 2, 1)] if method != "krige" or fn is MATRIX else []
+    wrong += [(8, 1), (7, 3), (8, 2, 1)] if method != "krige" or "Matrix" in name else []
     for shape in wrong:
         with pytest.raises(ValueError, match=r"(observations|means) have shape \(.*for 8 points"):
             getattr(fn, method)(np.ones(shape))
@@ -186,7 +192,10 @@ def test_methods_of_a_law_spread_no_value(fn, method):
         assert jax.eval_shape(lambda v: getattr(fn, method)(v), value) is not None
 
 
-@pytest.mark.parametrize("model", [gp_classification.model, gp_classification.laplace])
+@pytest.mark.parametrize(
+    "model",
+    [gp_classification.model, pytest.param(gp_classification.laplace, marks=pytest.mark.slow)],
+)
 def test_labels_of_either_kind(model):
     """Labels -1 and 1 are those 0 and 1; another number is refused, not extrapolated."""
     data = gp_classification.demo(jax.random.key(0))

@@ -16,7 +16,7 @@ import bayesrg as brg
 from bayesrg.inference.sites import bind, fingerprint, layout_of
 
 p = fourier_problem()
-X, y = jnp.asarray(p.x), jnp.asarray(p.y)
+X, y = np.asarray(p.x), np.asarray(p.y)
 SMALL = {"draws": 6, "warmup": 6, "chains": 2, "block": 12, "progress": False, "devices": 1}
 SMALL |= {"sampler": from_prior}
 

@@ -24,7 +24,7 @@ def cosine(low, high, size):
     return x, (high - low) / 2 * np.sin(angle) * np.pi / size
 
 
-@pytest.mark.parametrize("n", [80, 10])
+@pytest.mark.parametrize("n", [80, pytest.param(10, marks=pytest.mark.slow)])
 def test_identical_values_give_marchenko_pastur(n):
     q = P / n
     low, high = (1 - np.sqrt(q)) ** 2, (1 + np.sqrt(q)) ** 2

@@ -120,6 +120,7 @@ def test_leave_one_out_and_predictions_are_those_of_points(data, hyper):
     np.testing.assert_allclose(spread, spread_of(data.X, hyper, new), rtol=0, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_a_base_with_dropped_modes(data):
     """They are noise alone at the sample, and the kernel's own variance off it."""
     kernel, new = brg.kernels.RBF(2.0), np.asarray(data.X_test)[:7]

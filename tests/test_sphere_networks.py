@@ -46,7 +46,11 @@ TABLE = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", TABLE)
+SLOW = pytest.mark.slow
+KEPT = "relu, no bias", "relu, 2 layers", "erf, 2 layers"
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=() if n in KEPT else SLOW) for n in TABLE])
 def test_reference_numbers_of_tangent_kernels(name):
     kernel, dim, printed = TABLE[name]
     for value, digits in zip(by_degree(kernel, dim), printed.split(), strict=False):
@@ -55,7 +59,12 @@ def test_reference_numbers_of_tangent_kernels(name):
 
 
 @pytest.mark.parametrize(
-    "dim, slopes", [(2, (-4.0, -2.0)), (3, (-4.96, -2.98)), (5, (-6.85, -4.9))]
+    "dim, slopes",
+    [
+        pytest.param(2, (-4.0, -2.0), marks=SLOW),
+        (3, (-4.96, -2.98)),
+        pytest.param(5, (-6.85, -4.9), marks=SLOW),
+    ],
 )
 def test_relu_decays_as_a_power_of_the_dimension(dim, slopes):
     """As k^-(d + 2), tangent kernels as k^-d."""
@@ -93,7 +102,7 @@ def test_traces_of_rough_kernels_converge_slowly():
 
 
 @pytest.mark.parametrize(
-    "activation", ["erf", jax.nn.gelu, pytest.param(jnp.tanh, marks=pytest.mark.slow)]
+    "activation", ["erf", *(pytest.param(f, marks=SLOW) for f in (jax.nn.gelu, jnp.tanh))]
 )
 def test_smooth_activations_decay_fast_to_the_floor(activation):
     """Degrees below round-off are zero and counted; what is above adds up to the variance."""

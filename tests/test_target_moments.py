@@ -27,26 +27,29 @@ def draw(n):
 F, Y = draw(600)
 
 
-def test_together_is_one_at_a_time():
+@pytest.mark.parametrize(
+    "options, given",
+    [pytest.param({}, {}, marks=pytest.mark.slow), ({"centre": True}, {"noise_variance": 0.3})],
+)
+def test_together_is_one_at_a_time(options, given):
     moments = jax.jit(theory.moments, static_argnames="centre")
-    noise = {"noise_variance": 0.3}
-    for options, given in (({}, {}), ({"centre": True}, noise)):
-        together = moments(F, Y, **options)
-        assert together.power.shape == together.psi.shape == (40, 3)
+    together = moments(F, Y, **options)
+    assert together.power.shape == together.psi.shape == (40, 3)
+    with pytest.warns(UserWarning, match="error diverges at n = rank = 40"):
+        all_ = theory.ridge_equivalent(together, SIZES, RIDGES, **given, label_noise=NOISE)
+    all_ = jax.tree.map(np.asarray, all_)
+    assert all_.test.shape == (4, 3, 3) and all_.tau.shape == (4, 3)
+    for c in range(3):
+        alone, own = moments(F, Y[:, c], **options), {**given, "label_noise": NOISE[c]}
         with pytest.warns(UserWarning, match="error diverges at n = rank = 40"):
-            all_ = theory.ridge_equivalent(together, SIZES, RIDGES, **given, label_noise=NOISE)
-        all_ = jax.tree.map(np.asarray, all_)
-        assert all_.test.shape == (4, 3, 3) and all_.tau.shape == (4, 3)
-        for c in range(3):
-            alone, own = moments(F, Y[:, c], **options), {**given, "label_noise": NOISE[c]}
-            with pytest.warns(UserWarning, match="error diverges at n = rank = 40"):
-                one = theory.ridge_equivalent(alone, SIZES, RIDGES, **own)
-            for name in PER_TARGET:
-                got, expected = getattr(all_, name)[..., c], getattr(one, name)
-                np.testing.assert_allclose(got, expected, rtol=1e-9, err_msg=name)
-            np.testing.assert_allclose(all_.pred_var, one.pred_var, rtol=1e-12)
+            one = theory.ridge_equivalent(alone, SIZES, RIDGES, **own)
+        for name in PER_TARGET:
+            got, expected = getattr(all_, name)[..., c], getattr(one, name)
+            np.testing.assert_allclose(got, expected, rtol=1e-9, err_msg=name)
+        np.testing.assert_allclose(all_.pred_var, one.pred_var, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_experiments_agree():
     """Errors of ridge regression on drawn data, each target's own, within the theory's 3 %."""
     n, ridge, draws = 120, 0.3, 400

@@ -37,6 +37,7 @@ def test_generalised_cross_validation_finds_the_test_error():
     assert abs(found.mean() - 0.39250) < 3 * error + 0.03 * 0.39250
 
 
+@pytest.mark.slow
 def test_experiment_with_gaussian_features():
     population = theory.gaussian_population(omega, np.sqrt(omega) * weights)
     mc = theory.learning_curve_mc(population, np.array([100]), 0.1, NOISE, key=0, draws=40)
