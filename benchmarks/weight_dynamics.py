@@ -2,8 +2,8 @@
 """Runs of weights against a bare scan, the gas inside NUTS, and the report against NumPy's SVD."""
 
 import argparse
-import resource
 import time
+from pathlib import Path
 from statistics import median
 
 import jax
@@ -51,21 +51,36 @@ def runs(options):
             start = time.perf_counter()
             jax.block_until_ready(call())
             spent[name].append(time.perf_counter() - start)
-    report(
-        f"{chains} chains {N} x {N}, {steps} steps", {n: {"import": s} for n, s in spent.items()}
+    title = f"{chains} chains {N} x {N}, {steps} steps"
+    report(title, {name: {"import": seconds} for name, seconds in spent.items()})
+    rounds = zip(spent["dynamics.run"], spent["bare scan"], strict=True)
+    print("  ratio in each round:", *(f"{ours / theirs:.2f}" for ours, theirs in rounds))
+
+    long = 20 * steps
+    reset_peak()
+    before, start = memory("VmRSS"), time.perf_counter()
+    found = dynamics.run(found.algorithm, found.start, long, key, 10 * steps, chains=chains)
+    jax.block_until_ready(found)
+    more, spent = memory("VmHWM") - before, time.perf_counter() - start
+    state = chains * N * N * 8 / 2**20
+    batch = 2 * chains * BATCH * N * 8 / 2**20
+    records = 3 * state + chains * long * 8 / 2**20  # positions, and a loss of each step
+    print(
+        f"  {long} steps: {spent:.0f} s, peak memory {more:+.0f} MiB, of which twice a state "
+        f"({state:.0f}), a batch ({batch:.0f}) and records ({records:.0f}) would be "
+        f"{2 * (state + batch + records):.0f}"
     )
 
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    start = time.perf_counter()
-    long = dynamics.run(found.algorithm, found.start, 20 * steps, key, 10 * steps, chains=chains)
-    jax.block_until_ready(long)
-    more = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-    state = chains * N * N * 8 / 2**20
-    print(
-        f"  {20 * steps} steps: {time.perf_counter() - start:.0f} s, peak memory {more:+.0f} MiB; "
-        f"a state has {state:.0f} MiB, a batch {chains * BATCH * N * 16 / 2**20:.0f}, "
-        f"records {3 * state:.0f}"
-    )
+
+def reset_peak():
+    """Forget the peak of memory so far. Works on Linux."""
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+def memory(name):
+    """Return MiB of this process, resident (VmRSS) or the peak of it (VmHWM). Works on Linux."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith(name)).split()[1]) / 1024
 
 
 def latent():
