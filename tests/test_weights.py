@@ -228,6 +228,13 @@ def test_scaling_needs_a_control():
     np.testing.assert_allclose(found.attrs["largest_difference"], 0.01 / 1.405)
     found = weights.linear_scaling_report([run, same, other])
     assert found["control"].sum() == 4 and found.attrs["verdict"].endswith("as the rule says")
+    # a control that is 10 % later, and agrees, counts only if there is none at equal times
+    later = dict(other, steps=[11], ratio=[1.0])
+    found = weights.linear_scaling_report([run, same, other, later])
+    assert found["control"].sum() == 4 and found.attrs["verdict"].endswith("as the rule says")
+    found = weights.linear_scaling_report([run, same, later])
+    assert found["control"].sum() == 2
+    assert found.attrs["verdict"].startswith("not confirmed: runs with other noise agree")
     found = weights.linear_scaling_report([run, same, alike])
     assert found.attrs["verdict"].startswith("not confirmed: runs with other noise agree")
 
