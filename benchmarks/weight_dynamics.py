@@ -2,9 +2,11 @@
 """Runs of weights against a bare scan, the gas inside NUTS, and the report against NumPy's SVD."""
 
 import argparse
+import json
+import subprocess
 import time
+from contextlib import contextmanager
 from pathlib import Path
-from statistics import median
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +14,7 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 from jax.scipy.special import gammaln
-from timing import Contest, check, facts, report
+from timing import Contest, check, environment, facts, report
 
 from bayesrg import dynamics
 from bayesrg.diagnostics import weights
@@ -180,19 +182,46 @@ def spectra(options):
     """Time the report on ten matrices against their singular values alone."""
     gen = np.random.default_rng(0)
     net = {str(i): gen.normal(size=(1024, 512)) for i in range(10)}
-    spent = {"numpy.linalg.svd": [], "report, 200 nulls": []}
-    for _ in range(options.repeats + 1):
-        start = time.perf_counter()
-        for W in net.values():
-            np.linalg.svd(W, compute_uv=False)
-        spent["numpy.linalg.svd"].append(time.perf_counter() - start)
-        start = time.perf_counter()
-        weights.report(net, key=0, draws=200)
-        spent["report, 200 nulls"].append(time.perf_counter() - start)
-    spent = {name: seconds[1:] for name, seconds in spent.items()}  # the first round compiles
-    report("ten matrices 1024 x 512", {n: {"import": s} for n, s in spent.items()})
-    ratio = median(spent["report, 200 nulls"]) / median(spent["numpy.linalg.svd"])
-    print(f"  the report takes {ratio:.2f} times the singular values")
+    calls = {
+        "numpy.linalg.svd": lambda: [np.linalg.svd(W, compute_uv=False) for W in net.values()],
+        "report, 200 nulls": lambda: weights.report(net, key=0, draws=200),
+    }
+    rounds = []
+    with watcher(options.weightwatcher) as peer:
+        for _ in range(options.repeats + 1):
+            found = {}
+            for name, call in calls.items():
+                start = time.perf_counter()
+                call()
+                found[name] = time.perf_counter() - start
+            rounds.append(found | peer())
+    rounds = rounds[1:]  # the first one compiles
+    spent = {name: {"import": [found[name] for found in rounds]} for name in rounds[0]}
+    report("ten matrices 1024 x 512", spent)
+
+
+@contextmanager
+def watcher(wanted):
+    """Yield a function that times WeightWatcher in its own environment, if that is wanted."""
+    if not wanted:
+        yield dict
+        return
+    here = Path(__file__).parent
+    python = environment(here.parent / ".venv-weightwatcher", "weightwatcher==0.7.7", "torch")
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([python, here / "weightwatcher_peer.py"], **pipes) as process:
+
+        def peer():
+            process.stdin.write("\n")
+            process.stdin.flush()
+            line = process.stdout.readline()
+            while not line.startswith("{"):  # words that it prints when it is imported
+                if not line:
+                    raise RuntimeError("WeightWatcher stopped; its message stands above")
+                line = process.stdout.readline()
+            return json.loads(line)
+
+        yield peer
 
 
 def main():
@@ -203,6 +232,9 @@ def main():
     parser.add_argument("--spectra", type=int, default=100_000)
     parser.add_argument("--draws", type=int, default=300)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument(
+        "--weightwatcher", action="store_true", help="beside the report; installs PyTorch, 5 GB"
+    )
     parser.add_argument("--quick", action="store_true", help="only try whether it runs")
     options = parser.parse_args()
     if options.quick:
