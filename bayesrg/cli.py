@@ -328,6 +328,10 @@ def weights(
         _print_weights(file.name, found)
         for sentence in statements(found):
             typer.echo(sentence)
+        typer.echo(
+            "By chance 5 % of matrices of independent entries have a level above the largest of "
+            "95 % of nulls."
+        )
     if out is not None:
         import xarray as xr
 

@@ -2,16 +2,19 @@
 """Runs of weights against a bare scan, the gas inside NUTS, and the report against NumPy's SVD."""
 
 import argparse
-import resource
+import json
+import subprocess
 import time
-from statistics import median
+from contextlib import contextmanager
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
-from timing import facts, measure, report
+from jax.scipy.special import gammaln
+from timing import Contest, check, environment, facts, report
 
 from bayesrg import dynamics
 from bayesrg.diagnostics import weights
@@ -50,70 +53,175 @@ def runs(options):
             start = time.perf_counter()
             jax.block_until_ready(call())
             spent[name].append(time.perf_counter() - start)
-    report(
-        f"{chains} chains {N} x {N}, {steps} steps", {n: {"import": s} for n, s in spent.items()}
+    title = f"{chains} chains {N} x {N}, {steps} steps"
+    report(title, {name: {"import": seconds} for name, seconds in spent.items()})
+    rounds = zip(spent["dynamics.run"], spent["bare scan"], strict=True)
+    print("  ratio in each round:", *(f"{ours / theirs:.2f}" for ours, theirs in rounds))
+
+    long = 20 * steps
+    reset_peak()
+    before, start = memory("VmRSS"), time.perf_counter()
+    found = dynamics.run(found.algorithm, found.start, long, key, 10 * steps, chains=chains)
+    jax.block_until_ready(found)
+    more, spent = memory("VmHWM") - before, time.perf_counter() - start
+    state = chains * N * N * 8 / 2**20
+    batch = 2 * chains * BATCH * N * 8 / 2**20
+    records = 3 * state + chains * long * 8 / 2**20  # positions, and a loss of each step
+    print(
+        f"  {long} steps: {spent:.0f} s, peak memory {more:+.0f} MiB, of which twice a state "
+        f"({state:.0f}), a batch ({batch:.0f}) and records ({records:.0f}) would be "
+        f"{2 * (state + batch + records):.0f}"
     )
 
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    start = time.perf_counter()
-    long = dynamics.run(found.algorithm, found.start, 20 * steps, key, 10 * steps, chains=chains)
-    jax.block_until_ready(long)
-    more = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-    state = chains * N * N * 8 / 2**20
-    print(
-        f"  {20 * steps} steps: {time.perf_counter() - start:.0f} s, peak memory {more:+.0f} MiB; "
-        f"a state has {state:.0f} MiB, a batch {chains * BATCH * N * 16 / 2**20:.0f}, "
-        f"records {3 * state:.0f}"
-    )
+
+def reset_peak():
+    """Forget the peak of memory so far. Works on Linux."""
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+def memory(name):
+    """Return MiB of this process, resident (VmRSS) or the peak of it (VmHWM). Works on Linux."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith(name)).split()[1]) / 1024
+
+
+def latent():
+    """Sample width and repulsion of a gas of known centre."""
+    scale = numpyro.sample("scale", dist.LogNormal(0.0, 1.0))
+    return scale, numpyro.sample("beta", dist.LogNormal(0.0, 1.0))
 
 
 def gas(statistics):
-    """A model of width, centre and repulsion that reads statistics, or levels pair by pair."""
+    """A model that reads statistics of as many spectra as it is given."""
 
     def model(y):
-        scale = numpyro.sample("scale", dist.LogNormal(0.0, 1.0))
-        beta = numpyro.sample("beta", dist.LogNormal(0.0, 1.0))
+        scale, beta = latent()
         law = CoulombGas(y.shape[1], scale, 0.0, beta, validate_args=False)
-        found = statistics and statistics[len(y)]
-        many = None if found is not None else len(y)
-        numpyro.sample("y", IndependentSpectra(law, found, spectra=many), obs=y)
+        numpyro.sample("y", IndependentSpectra(law, statistics[len(y)]), obs=y)
+
+    return model
+
+
+def by_pairs(standardised):
+    """A model that sums over pairs of levels, written as in the formula.
+
+    No parameter enters the pairs of raw levels, so XLA takes their sum out of the loop of the
+    sampler. It cannot do so with levels divided by the width.
+    """
+
+    def model(y):
+        scale, beta = latent()
+        m, n = y.shape
+        x = y / scale if standardised else y
+        i, j = np.triu_indices(n, 1)
+        pairs = jnp.log(x[:, j] - x[:, i]).sum()
+        squares = (x**2).sum() if standardised else (x**2).sum() / scale**2
+        k = jnp.arange(1, n + 1)
+        gammas = (gammaln(1 + k * beta / 2) - gammaln(1 + beta / 2)).sum()
+        power = n if standardised else n + beta * n * (n - 1) / 2
+        each = gammaln(n + 1.0) - gammas - power * jnp.log(scale) - n / 2 * np.log(2 * np.pi)
+        numpyro.factor("y", beta * pairs - squares / 2 + m * each)
+
+    return model
+
+
+def without_levels(y):
+    """A model of the same latents and curvature whose density costs next to nothing."""
+    found, centre = gas_statistics(y), np.log([0.3, 1.0])
+
+    def log_prob(z):
+        return CoulombGas(y.shape[1], jnp.exp(z[0]), 0.0, jnp.exp(z[1])).of_statistics(found)
+
+    curvature = np.asarray(-jax.hessian(log_prob)(centre))
+
+    def model(y):
+        z = jnp.log(jnp.stack(latent())) - centre
+        numpyro.factor("y", -z @ curvature @ z / 2)
 
     return model
 
 
 def sampler(options):
-    """Time a gradient of the gas inside NUTS at few and at many spectra."""
+    """Time a gradient of the gas inside NUTS at few and many spectra, and beside pair sums."""
     key = jax.random.key(1)
     few, many = (CoulombGas(20, 0.3).sample(key, (m,)) for m in (100, options.spectra))
     both = {len(y): gas_statistics(y) for y in (few, many)}
-    timing = {"draws": options.draws, "repeats": options.repeats}
-    lines = {}
-    for y in (few, many):
-        name = f"statistics of {len(y)} spectra"
-        lines |= measure({name: gas(both)}, (y,), **timing)
-    report("gas of 20 levels", lines)
+    contests = [
+        Contest({f"statistics of {len(y)} spectra": gas(both)}, (y,), options.draws)
+        for y in (few, many)
+    ]
+    report("gas of 20 levels", in_turns(contests, options.repeats))
+
     y = CoulombGas(20, 0.3).sample(key, (40,))
-    models = {"statistics": gas({40: gas_statistics(y)}), "pair sum": gas(None)}
-    report("gas of 20 levels, 40 spectra", measure(models, (y,), **timing))
+    models = {
+        "statistics": gas({40: gas_statistics(y)}),
+        "pair sum, levels over the width": by_pairs(True),
+        "pair sum, raw levels": by_pairs(False),
+    }
+    contest = Contest(models, (y,), options.draws)
+    check(contest.results)
+    floor = Contest({"no levels": without_levels(y)}, (y,), options.draws)
+    found = in_turns([contest, floor], options.repeats)
+    report("gas of 20 levels, 40 spectra", found)
+    # other processes only add time, so the least of the rounds is nearest to the cost
+    ours, pairs, _, least = (min(result["nuts"]) for result in found.values())
+    print(
+        f"  least of the rounds: statistics cost 1/{pairs / ours:.0f} of the pair sum; above a "
+        f"model without levels {1e6 * (ours - least):.2f} against {1e6 * (pairs - least):.1f} us"
+    )
+
+
+def in_turns(contests, repeats):
+    """Return the seconds of several contests, which need not be of one posterior."""
+    rounds = [{n: s for c in contests for n, s in c.seconds().items()} for _ in range(repeats)]
+    names = rounds[0]
+    return {n: {key: [r[n][key] for r in rounds] for key in ("alone", "nuts")} for n in names}
 
 
 def spectra(options):
     """Time the report on ten matrices against their singular values alone."""
     gen = np.random.default_rng(0)
     net = {str(i): gen.normal(size=(1024, 512)) for i in range(10)}
-    spent = {"numpy.linalg.svd": [], "report, 200 nulls": []}
-    for _ in range(options.repeats + 1):
-        start = time.perf_counter()
-        for W in net.values():
-            np.linalg.svd(W, compute_uv=False)
-        spent["numpy.linalg.svd"].append(time.perf_counter() - start)
-        start = time.perf_counter()
-        weights.report(net, key=0, draws=200)
-        spent["report, 200 nulls"].append(time.perf_counter() - start)
-    spent = {name: seconds[1:] for name, seconds in spent.items()}  # the first round compiles
-    report("ten matrices 1024 x 512", {n: {"import": s} for n, s in spent.items()})
-    ratio = median(spent["report, 200 nulls"]) / median(spent["numpy.linalg.svd"])
-    print(f"  the report takes {ratio:.2f} times the singular values")
+    calls = {
+        "numpy.linalg.svd": lambda: [np.linalg.svd(W, compute_uv=False) for W in net.values()],
+        "report, 200 nulls": lambda: weights.report(net, key=0, draws=200),
+    }
+    rounds = []
+    with watcher(options.weightwatcher) as peer:
+        for _ in range(options.repeats + 1):
+            found = {}
+            for name, call in calls.items():
+                start = time.perf_counter()
+                call()
+                found[name] = time.perf_counter() - start
+            rounds.append(found | peer())
+    rounds = rounds[1:]  # the first one compiles
+    spent = {name: {"import": [found[name] for found in rounds]} for name in rounds[0]}
+    report("ten matrices 1024 x 512", spent)
+
+
+@contextmanager
+def watcher(wanted):
+    """Yield a function that times WeightWatcher in its own environment, if that is wanted."""
+    if not wanted:
+        yield dict
+        return
+    here = Path(__file__).parent
+    python = environment(here.parent / ".venv-weightwatcher", "weightwatcher==0.7.7", "torch")
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([python, here / "weightwatcher_peer.py"], **pipes) as process:
+
+        def peer():
+            process.stdin.write("\n")
+            process.stdin.flush()
+            line = process.stdout.readline()
+            while not line.startswith("{"):  # words that it prints when it is imported
+                if not line:
+                    raise RuntimeError("WeightWatcher stopped; its message stands above")
+                line = process.stdout.readline()
+            return json.loads(line)
+
+        yield peer
 
 
 def main():
@@ -124,6 +232,9 @@ def main():
     parser.add_argument("--spectra", type=int, default=100_000)
     parser.add_argument("--draws", type=int, default=300)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument(
+        "--weightwatcher", action="store_true", help="beside the report; installs PyTorch, 5 GB"
+    )
     parser.add_argument("--quick", action="store_true", help="only try whether it runs")
     options = parser.parse_args()
     if options.quick:

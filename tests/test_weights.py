@@ -3,7 +3,6 @@
 
 import json
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -12,7 +11,7 @@ import xarray as xr
 from bayesrg import dynamics, io
 from bayesrg.cli import main
 from bayesrg.diagnostics import weights
-from bayesrg.ensembles import CoulombGas, marchenko_pastur_null
+from bayesrg.ensembles import marchenko_pastur_null
 
 rng = np.random.default_rng(0)
 
@@ -89,7 +88,8 @@ def test_summary_of_groups():
 
 def test_independent_levels_do_not_repel():
     """Twenty levels of a gas, and twenty independent ones."""
-    gas = np.asarray(CoulombGas(20, 0.3).sample(jax.random.key(0), (40,)))
+    G = rng.normal(size=(40, 20, 20))
+    gas = 0.3 * np.linalg.eigvalsh((G + G.swapaxes(1, 2)) / 2)
     found = {}
     for name, x in (("gas", gas), ("independent", rng.normal(size=(40, 20)))):
         W = x[:, :, None] * np.eye(20)
@@ -228,6 +228,13 @@ def test_scaling_needs_a_control():
     np.testing.assert_allclose(found.attrs["largest_difference"], 0.01 / 1.405)
     found = weights.linear_scaling_report([run, same, other])
     assert found["control"].sum() == 4 and found.attrs["verdict"].endswith("as the rule says")
+    # a control that is 10 % later, and agrees, counts only if there is none at equal times
+    later = dict(other, steps=[11], ratio=[1.0])
+    found = weights.linear_scaling_report([run, same, other, later])
+    assert found["control"].sum() == 4 and found.attrs["verdict"].endswith("as the rule says")
+    found = weights.linear_scaling_report([run, same, later])
+    assert found["control"].sum() == 2
+    assert found.attrs["verdict"].startswith("not confirmed: runs with other noise agree")
     found = weights.linear_scaling_report([run, same, alike])
     assert found.attrs["verdict"].startswith("not confirmed: runs with other noise agree")
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Eigenvalues of random matrices as a gas of particles that repel each other."""
 
+import math
 import warnings
 
 import jax
@@ -8,13 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 from jax import Array, random
-from jax.scipy.special import gammaln
 from jaxtyping import Float
 from numpyro.distributions import constraints
 from numpyro.distributions.util import validate_sample
 
 from .. import _checks
 from .._checks import ArrayLike
+from .gamma import log_gamma
 from .statistics import GasStatistics, over_spectra
 
 
@@ -40,7 +41,9 @@ class Gas(dist.Distribution):
 
     def of_statistics(self, found: GasStatistics) -> Float[Array, "*batch"]:
         """Return the log density of the spectra with these statistics, (...)."""
-        orders = gammaln(found.levels + 1.0)  # a density over sorted levels counts every order once
+        orders = math.lgamma(
+            found.levels + 1
+        )  # a density over sorted levels counts every order once
         each = orders - self.log_normaliser()
         return self.beta * found.pairs + self.log_weight(found) + found.spectra * each
 
@@ -166,10 +169,10 @@ class CoulombGas(Gas):
 
     def log_normaliser(self) -> Array:
         n, half = self.event_shape[0], self.beta / 2
-        j = jnp.arange(1, n + 1)
-        gammas = gammaln(1 + j * half[..., None]) - gammaln(1 + half[..., None])
+        gammas = log_gamma(1 + jnp.arange(1, n + 1) * half[..., None])
         power = n + half * n * (n - 1)
-        return n / 2 * float(np.log(2 * np.pi)) + power * jnp.log(self.scale) + gammas.sum(-1)
+        front = n / 2 * float(np.log(2 * np.pi)) + power * jnp.log(self.scale)
+        return front + gammas.sum(-1) - n * gammas[..., 0]
 
     def draw(self, key: Array, shape: tuple[int, ...]) -> Array:
         n = self.event_shape[0]
@@ -259,10 +262,11 @@ class LaguerreGas(Gas):
     def log_normaliser(self) -> Array:
         n, half, a = self.event_shape[0], self.beta / 2, self._exponent
         j = jnp.arange(n)
-        gammas = gammaln(1 + a[..., None] + j * half[..., None])
-        gammas += gammaln(1 + (j + 1) * half[..., None]) - gammaln(1 + half[..., None])
+        gammas = log_gamma(1 + (j + 1) * half[..., None])
+        weights = log_gamma(1 + a[..., None] + j * half[..., None])
         power = n * (a + 1) + half * n * (n - 1)
-        return power * (float(np.log(2)) + 2 * jnp.log(self.scale)) + gammas.sum(-1)
+        front = power * (float(np.log(2)) + 2 * jnp.log(self.scale))
+        return front + (weights + gammas).sum(-1) - n * gammas[..., 0]
 
     def draw(self, key: Array, shape: tuple[int, ...]) -> Array:
         n = self.event_shape[0]

@@ -15,7 +15,7 @@ from .summary import effective
 
 _SAME = 1e-6  # relative difference up to which learning rates over batch sizes are equal
 _EQUAL_TIME = 0.02  # that of times, since epochs of other batch sizes end at other times
-_NEAR_TIME = 0.25  # that of times of a control
+_NEAR_TIME = 0.25  # that of times of a control, if no control has equal times
 _RESPONSE = 0.1  # exponent of the noise below which a quantity hardly follows it
 
 
@@ -42,9 +42,10 @@ def linear_scaling_report(runs: Sequence[Mapping], *, quantity: str = "ratio") -
         each (learning rate over batch size), the two values, ``difference`` relative to their mean,
         ``control`` (True for different noise) and ``response``, the power of the noise by which the
         values of a control differ; it is one half for the width of levels. Times up to 2 % apart
-        count as equal, those of a control may be 25 % apart. Attributes: ``largest_difference`` of
-        equal pairs, ``smallest_control``, ``smallest_response`` and ``verdict``, which confirms the
-        rule only if all controls differ, by a response of 0.1 or more.
+        count as equal. If no control has equal times, those up to 25 % apart take their place.
+        Attributes: ``largest_difference`` of equal pairs, ``smallest_control``,
+        ``smallest_response`` and ``verdict``, which confirms the rule only if all controls differ,
+        by a response of 0.1 or more.
 
     Raises
     ------
@@ -68,15 +69,17 @@ def linear_scaling_report(runs: Sequence[Mapping], *, quantity: str = "ratio") -
             )
         points += [(i, noise, rate * t, v) for t, v in zip(steps, values, strict=True) if t > 0]
 
-    rows = []
+    rows, near = [], []
     for a, b in itertools.combinations(points, 2):
         apart = abs(a[2] - b[2]) / max(a[2], b[2])
         control = abs(a[1] - b[1]) > _SAME * a[1]
         if a[0] != b[0] and apart <= (_NEAR_TIME if control else _EQUAL_TIME):
             size = max((abs(a[3]) + abs(b[3])) / 2, np.finfo(float).tiny)
-            rows.append(
-                (*itertools.chain(*zip(a, b, strict=True)), abs(a[3] - b[3]) / size, control)
-            )
+            difference = abs(a[3] - b[3]) / size
+            row = (*itertools.chain(*zip(a, b, strict=True)), difference, control)
+            (rows if apart <= _EQUAL_TIME else near).append(row)
+    if not any(row[-1] for row in rows):
+        rows += near
     if not rows:
         raise ValueError("no two runs share a time (learning rate times steps); record equal times")
     names = ("first", "second", "noise", "other_noise", "time", "other_time", "value")
