@@ -16,7 +16,7 @@ from .._checks import ArrayLike
 Inputs = int | tuple[int, ...]
 
 
-class Network(eqx.Module):
+class BaseNetwork(eqx.Module):
     """A network: random weights to start from, and values of its layers at inputs.
 
     Attributes
@@ -50,7 +50,7 @@ class Network(eqx.Module):
         return self.layers(weights, X)[-1]
 
 
-class GaussianNetwork(Network):
+class Network(BaseNetwork):
     """A network with a prior of its weights, which are functions of white noise.
 
     A subclass defines ``depth``, ``_shapes``, ``_build`` and ``_forward``. These get arguments that
@@ -141,7 +141,7 @@ def _one_per_layer(name, arrays, layers):
     return arrays
 
 
-class LinearNetwork(GaussianNetwork):
+class LinearNetwork(Network):
     """A network without activations, observed with noise of variance ``ridge``.
 
     It has ``outputs`` outputs. ``weight_scales`` () or (L + 1,) are the standard deviations of the

@@ -14,12 +14,12 @@ from .. import _checks
 from .._activations import Activation, activation_function, one_per_layer
 from .._callables import Held, hold
 from .._checks import ArrayLike
-from .base import GaussianNetwork
+from .base import Network
 
 Covariance = ArrayLike | Callable | None
 
 
-class Rainbow(GaussianNetwork):
+class Rainbow(Network):
     r"""Random layers :math:`x_l = f_l(W_l x_{l-1})` whose rows of weights have a given covariance.
 
     :math:`W_l = Z_l R_l^T/\sqrt{N_{l-1}}`, where the entries of :math:`Z_l` are standard normal and

@@ -16,13 +16,13 @@ from .._activations import Activation, activation_function, named
 from .._callables import Held, hold, still
 from .._checks import ArrayLike
 from .._paths import Paths
-from .base import Network
+from .base import BaseNetwork
 
 _SMALL = 0.01  # deviation of the second weights of a block, times the root of its hidden units
 
 
-class Residual(Network):
-    r"""Network whose layers move points, :math:`x_{k+1} = x_k + v_k(x_k)`, with a linear head.
+class Residual(BaseNetwork):
+    r"""BaseNetwork whose layers move points, :math:`x_{k+1} = x_k + v_k(x_k)`, with a linear head.
 
     The outputs are :math:`f = x_K H^T + c`, where :math:`x_0` are the inputs or what an encoder
     makes of them. The layers are one scan, so their number changes neither the size of a compiled
