@@ -131,6 +131,16 @@ def test_modes_of_all_directions_leave_nothing_out():
     )
 
 
+def test_32_bit_paths_are_measured_in_32_bits(measured):
+    paths = transport.paths_of(states_by_hand(1, 3))
+    half = jax.tree.map(lambda v: np.asarray(v, np.float32), paths)
+    found = transport.measure(half, draws=0)["transport"]
+    assert found["transport_cost"].dtype == np.float32
+    for name, value in found.data_vars.items():
+        one = measured["transport"][name].sel(chain=1, draw=3)
+        np.testing.assert_allclose(value[0, 0], one, rtol=1e-5, atol=1e-5, err_msg=name)
+
+
 def test_weights_that_a_model_leaves_out_are_zero_and_nothing_is_compiled_again(compilations):
     left = ("a", "b", "bias")
     few = {name: value for name, value in WEIGHTS.items() if name not in left}
