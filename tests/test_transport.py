@@ -505,4 +505,4 @@ def test_action_shortens_the_paths_of_a_small_network_and_the_work_of_the_sample
     assert found["decreasing"] > 0.999
     for i, expected in ((0, 4.67), (2, 1.59)):  # of one chain of 300 draws
         assert abs(T[i] - expected) < 0.15
-    assert work[5.0] < 0.85 * work[0.0]
+    assert work[5.0] < 0.95 * work[0.0]  # two thirds of it, in 8000 draws
