@@ -226,7 +226,7 @@ def inference(o):
             dict(outputs=Z, y=Z, noise=0.1)),
         "sample_weights": (
             lambda **given: numpyro.handlers.seed(brg.inference.sample_weights, 0)(**given),
-            dict(net=net.Residual(3, 2, outputs=1), inputs=2, scales={"A": 0.5})),
+            dict(net=brg.networks.Residual(3, 2, outputs=1), inputs=2, scales={"A": 0.5})),
         "grid_posterior": (brg.inference.grid_posterior, dict(
             model=line, data=(X, y), grid={"slope": np.array([0.1, 1.0, 2.0])})),
     }  # fmt: skip

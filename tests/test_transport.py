@@ -131,6 +131,16 @@ def test_modes_of_all_directions_leave_nothing_out():
     )
 
 
+def test_32_bit_paths_are_measured_in_32_bits(measured):
+    paths = transport.paths_of(states_by_hand(1, 3))
+    half = jax.tree.map(lambda v: np.asarray(v, np.float32), paths)
+    found = transport.measure(half, draws=0)["transport"]
+    assert found["transport_cost"].dtype == np.float32
+    for name, value in found.data_vars.items():
+        one = measured["transport"][name].sel(chain=1, draw=3)
+        np.testing.assert_allclose(value[0, 0], one, rtol=1e-5, atol=1e-5, err_msg=name)
+
+
 def test_weights_that_a_model_leaves_out_are_zero_and_nothing_is_compiled_again(compilations):
     left = ("a", "b", "bias")
     few = {name: value for name, value in WEIGHTS.items() if name not in left}
@@ -495,4 +505,4 @@ def test_action_shortens_the_paths_of_a_small_network_and_the_work_of_the_sample
     assert found["decreasing"] > 0.999
     for i, expected in ((0, 4.67), (2, 1.59)):  # of one chain of 300 draws
         assert abs(T[i] - expected) < 0.15
-    assert work[5.0] < 0.85 * work[0.0]
+    assert work[5.0] < 0.95 * work[0.0]  # two thirds of it, in 8000 draws
