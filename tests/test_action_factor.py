@@ -11,6 +11,7 @@ import pytest
 from numpy.testing import assert_allclose
 from numpyro.infer.util import log_density
 from oracles import log_normal
+from sampling import two_steps
 
 from bayesrg import dynamics
 from bayesrg.inference import (
@@ -465,7 +466,8 @@ def wrong_sign(X, y=None, *, lam, sd):
 def test_calibration_finds_wrong_factors():
     """A factor of the wrong sign, and one multiplied by the number of points, fail."""
     hyper = {"lam": 1.0, "sd": 0.5}
-    run = {"key": 7, "simulations": 60, "draws": 19, "warmup": 80, "thin": 3, "truth": gibbs}
+    run = {"key": 7, "simulations": 60, "draws": 19, "warmup": 80, "thin": 25, "truth": gibbs}
+    run["sampler"] = two_steps
     quantities = SUM | {"cost": lambda sites, y, key: (sites["b"] ** 2).sum()}
     p_values = {}
     for name, model, more in (

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which values of a traced model depend on which of its sites."""
 
-from typing import NamedTuple
-
 import jax
 import jax.numpy as jnp
 from jax.extend.core import Var
@@ -88,11 +86,6 @@ class Without(Messenger):
             message["stop"] = True
 
 
-class _Densities(NamedTuple):
-    values: dict
-    terms: dict
-
-
 def idle_sites(bound, X) -> frozenset[str]:
     """Return the names of the latent sites of ``model(X, None)`` that no factor depends on.
 
@@ -110,7 +103,7 @@ def idle_sites(bound, X) -> frozenset[str]:
         for name, site in sites.items():
             scale = 1.0 if site["scale"] is None else site["scale"]
             terms[name] = jnp.sum(scale * site["fn"].log_prob(site["value"]))
-        return _Densities(values, terms)
+        return values, terms
 
     try:
         program, shapes = jax.make_jaxpr(run, return_shape=True)()
@@ -127,7 +120,8 @@ def idle_sites(bound, X) -> frozenset[str]:
 
     reached = {name: reach(program, [value]) for name, value in values.items()}
     needed, new = set(), {name for name in terms if name not in values}
-    while new:  # densities of these must be kept, and so must the sites that they depend on
+    # the densities of ``new`` are kept, so the sites that these depend on must be kept as well
+    while new:
         kept = {v for name in new for v in known([terms[name]])}
         new = {name for name in values if name not in needed and reached[name] & kept}
         needed |= new
