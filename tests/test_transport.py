@@ -472,7 +472,7 @@ def test_chains_start_at_draws_of_a_normal_fit():
 def test_action_shortens_the_paths_of_a_small_network_and_the_work_of_the_sampler():
     X, y = make_moons(60, noise=0.15, random_state=0)
     data, sampler, runs, work = (X, y.astype(float)), partial(NUTS, max_tree_depth=8), {}, {}
-    size = {"draws": 300, "warmup": 300, "chains": 4, "progress": False, "sampler": sampler}
+    size = {"draws": 300, "warmup": 200, "chains": 4, "progress": False, "sampler": sampler}
     for lam in (0.0, 1.0, 5.0):
         strength = jnp.asarray(lam)  # traced: one program for all
         dt = brg.fit(residual_action.model, data, key=1, lam=strength, **size)

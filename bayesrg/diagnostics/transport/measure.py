@@ -28,7 +28,8 @@ from ..feature.measure import inputs_of
 MAX_BYTES = 2**31
 _GROUPS = {"posterior": "transport", "prior": "transport_prior"}
 _MAY_BE_ZERO = ("a", "b", "bias")  # weights that a model may leave out
-_AT_ONCE = 2**26  # bytes of states computed side by side
+_BLOCK = 64  # draws of one call of the compiled program
+_CACHED = 2**21  # bytes of states that are computed side by side, so that they stay in the cache
 _RANK = 1e-10  # eigenvalues below this share of the largest are taken as zero
 _SAMPLE = ("chain", "draw")
 _AXES = {
@@ -135,7 +136,7 @@ def measure(
         read_group(dt, "posterior")
         groups = {name: weights_of(dataset, net, X.shape[1]) for name, dataset in sources.items()}
     sizes = [len(jax.tree.leaves(group)[0]) for group in groups.values()]
-    given = jax.tree.map(lambda *v: jnp.concatenate(v), *groups.values())
+    given = jax.tree.map(lambda *v: np.concatenate(v), *groups.values())
 
     states = jax.eval_shape(lambda: _flow(net, X, jax.tree.map(lambda v: v[0], given))[0].states)
     n, d = states.shape[1:]
@@ -152,9 +153,8 @@ def measure(
             "key, or draws=0"
         )
     labels, members = _members(classes, n)
-    block = int(np.clip(_AT_ONCE // (4 * size), 1, sum(sizes)))
-    found = _measured(net, X, given, members, min(modes, n, d), trajectory, block)
-    found = {name: np.asarray(v).reshape(-1, *v.shape[2:]) for name, v in found.items()}
+    side_by_side = int(np.clip(_CACHED // size, 1, _BLOCK))
+    found = _measured(net, X, given, members, min(modes, n, d), trajectory, side_by_side)
 
     start, points = 0, np.arange(n)
     for (name, dataset), count in zip(sources.items(), sizes, strict=True):
@@ -189,7 +189,8 @@ def _one_draw(paths):
             f"dt has states of shape {paths.states.shape}; give the Paths of one network, (K + 1, "
             "n, d)"
         )
-    return jax.tree.map(lambda v: _checks.squares("dt", _checks.finite("dt", v))[None], paths)
+    paths = jax.tree.map(lambda v: _checks.squares("dt", _checks.finite("dt", v)), paths)
+    return jax.tree.map(lambda v: np.asarray(v)[None], paths)
 
 
 def weights_of(draws: xr.Dataset, net: Residual, inputs: int):
@@ -219,7 +220,8 @@ def weights_of(draws: xr.Dataset, net: Residual, inputs: int):
                 f"site {name!r} has shape {value.shape[2:]} per draw, and net has {leaf.shape} for "
                 f"X of {inputs} columns; give the net and inputs of the fit"
             )
-        leaves.append(_checks.finite(f"site {name!r}", np.reshape(value, (-1, *leaf.shape))))
+        value = _checks.finite(f"site {name!r}", np.reshape(value, (-1, *leaf.shape)))
+        leaves.append(np.asarray(value))
     return jax.tree.unflatten(structure, leaves)
 
 
@@ -243,26 +245,57 @@ def _flow(net, X, draw):
     return net.paths(draw, X), {"head_norm": net.head_norm(draw)}
 
 
-@partial(jax.jit, static_argnames=("modes", "keep", "block"))
-def _measured(net, X, given, members, modes, keep, block):
-    """Return quantities of all draws (block, draw in the block, ...), computed block by block.
+def _measured(net, X, given, members, modes, keep, side_by_side):
+    """Return quantities of all draws (draw, ...), computed in blocks.
 
     The last draw is repeated to fill the last block. ``given`` are weights of all draws, or paths.
     """
-    count = len(jax.tree.leaves(given)[0])
-    blocks = -(-count // block)
-    there = np.minimum(np.arange(blocks * block), count - 1).reshape(blocks, block)
     fixed = net is not None and net.encoder is None  # the first state is X for all draws
     basis = _basis(X, modes) if fixed else None
+    first = np.linalg.eigvalsh(np.asarray(_small(X)))[None] if fixed else None
+    count, parts, before = len(jax.tree.leaves(given)[0]), [], None
+    block = min(_BLOCK, count)
+    for start in range(0, count, block):
+        rows = np.minimum(np.arange(start, start + block), count - 1)
+        some = jax.tree.map(lambda v, rows=rows: v[rows], given)
+        after = _of_block(net, X, some, members, basis, modes, keep, min(side_by_side, block))
+        # JAX computes this block while the host finds the eigenvalues of the one before
+        parts += [] if before is None else [_with_eigenvalues(before, first, modes)]
+        before = after
+    parts.append(_with_eigenvalues(before, first, modes))
+    return {name: np.concatenate([part[name] for part in parts])[:count] for name in parts[0]}
+
+
+def _with_eigenvalues(found, first, modes):
+    """Return quantities of a block as NumPy arrays, with the eigenvalues of the kernels.
+
+    NumPy finds eigenvalues without eigenvectors, in less than half the time that JAX needs.
+    ``first`` (1, modes) are those of the first state, rising, if they are not in the block.
+    """
+    found = {name: np.asarray(value) for name, value in found.items()}
+    values = np.linalg.eigvalsh(found.pop("kernel"))
+    if first is not None:
+        first = np.broadcast_to(first, (len(values), *first.shape))
+        values = np.concatenate([first, values], 1)
+    found["kernel_values"] = values[..., ::-1][..., :modes]
+    return found
+
+
+@partial(jax.jit, static_argnames=("modes", "keep", "side_by_side"))
+def _of_block(net, X, given, members, basis, modes, keep, side_by_side):
+    """Return quantities of some draws, with their kernels, as a dict of arrays (draw, ...)."""
 
     def one(draw):
         paths, found = _flow(net, X, draw)
+        # a first state that is X for all draws has one kernel, which the caller knows
+        own = paths.states if basis is None else paths.states[1:]
+        found["kernel"] = _small(own)
         found |= quantities(paths, _basis(paths.states[0], modes) if basis is None else basis)
         if members is not None:
             found |= jax.vmap(partial(_of_class, paths), out_axes=-1)(members)
         return found | ({"trajectory": paths.states} if keep else {})
 
-    return jax.lax.map(jax.vmap(one), jax.tree.map(lambda v: v[there], given))
+    return jax.lax.map(one, given, batch_size=side_by_side)
 
 
 def quantities(paths: Paths, basis: Array) -> dict:
@@ -270,16 +303,16 @@ def quantities(paths: Paths, basis: Array) -> dict:
 
     ``basis`` (n, modes) are eigenvectors of the kernel of the first state.
     """
-    n, modes = basis.shape
+    n = len(basis)
+    D, E = displacement(paths), kinetic_energy(paths)
     along = jnp.einsum("na,knd->kad", basis, paths.increments)
     return {
         "layer_action": layer_action(paths),
         "transport_cost": transport_cost(paths),
-        "kinetic_energy": kinetic_energy(paths),
-        "displacement": displacement(paths),
-        "straightness": straightness(paths),
+        "kinetic_energy": E,
+        "displacement": D,
+        "straightness": ratio(D, E, otherwise=jnp.nan),
         "layer_action_by_mode": (along**2).sum(-1) / n,
-        "kernel_values": jnp.linalg.eigvalsh(_small(paths.states))[..., ::-1][..., :modes],
     }
 
 
@@ -301,6 +334,7 @@ def _small(x):
     return x @ x.mT / d
 
 
+@partial(jax.jit, static_argnames="modes")
 def _basis(x, modes):
     """Return the first eigenvectors (n, modes) of the kernel of x (n, d), zero past its rank."""
     values, vectors = jnp.linalg.eigh(_small(x))
