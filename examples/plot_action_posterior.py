@@ -36,7 +36,7 @@ jax.config.update("jax_compilation_cache_dir", tempfile.mkdtemp())  # compile fo
 
 X, y = make_moons(60, noise=0.15, random_state=0)
 net = residual_action.network(2, hidden=4, depth=3)
-how = {"net": net, "sampler": partial(NUTS, max_tree_depth=5), "progress": False}
+how = {"net": net, "sampler": partial(NUTS, max_tree_depth=6), "progress": False}
 how |= {"draws": 200, "warmup": 150, "chains": 2}
 runs, groups = {}, {}
 for lam in (0.0, 1.0, 5.0):
