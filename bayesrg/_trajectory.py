@@ -166,7 +166,8 @@ def run(
         state, shared = _starts(algorithm.open(), x0, chains)
         keys = random.split(key, chains)
         found = _run_chains(algorithm, state, keys, keep, steps, every, shared)
-    if _checks.known(found.status):
+    # under jax.grad the status is known and what was observed is not
+    if all(map(_checks.known, jax.tree.leaves((found.status, found.observables)))):
         _check_divergence(found, allow_divergence)
         if report is not None:
             report(found)

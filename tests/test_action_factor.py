@@ -411,6 +411,10 @@ def search(target=1.0, model=translation, **given):
         (evidence(), "lams must have an entry above 0"),
         (evidence(0.0), "lams must have an entry above 0"),
         (evidence(-1.0, 2.0), "lams must be non-negative, got -1.0"),
+        (
+            lambda: jax.jit(lambda lam: evidence(lam)())(1.0),
+            "strength_evidence runs on the host and cannot be traced",
+        ),
         (evidence(1.0, strength="lamb"), "no hyper-argument 'lamb'; did you mean 'lam'?"),
         (evidence(1.0, lam=2.0), "strength_evidence sets the hyper-argument 'lam' itself"),
         (evidence(1.0, strength="sd"), "no action_factor of the model has a strength that depends"),

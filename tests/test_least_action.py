@@ -133,6 +133,16 @@ def test_plain_training_is_descent_on_the_loss():
     np.testing.assert_allclose(both[1], oracle(300, 2.0, 0.0)[0][-1], rtol=1e-11)
 
 
+def test_the_derivative_of_a_run_is_that_of_its_updates():
+    """Also at the end, where warnings look at numbers that `jax.grad` traces."""
+
+    def last(lambda0):
+        return run(shifts(lambda0=lambda0, tau=0.0), START, 300, 0).observables["transport"][-1]
+
+    ends = [oracle(300, lambda0, 0.0)[2][-1] for lambda0 in (1.0 + 1e-6, 1.0 - 1e-6)]
+    np.testing.assert_allclose(jax.grad(last)(1.0), (ends[0] - ends[1]) / 2e-6, rtol=1e-6)
+
+
 def test_plain_training_stops_at_the_loss():
     found = run(shifts(lambda0=np.inf, eps=0.5), START, 300, 0)
     loss = np.asarray(found.observables["loss"])

@@ -4,6 +4,7 @@
 from functools import partial
 
 import arviz as az
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -183,6 +184,7 @@ WIDE = [np.ones((4, 2)), np.ones((4, 3))]
         ([np.ones((4, 2)), np.ones((4, 2, 1))], r"states\[1\] must be an array of 2"),
         ({"in": np.ones((4, 2)), "out": np.ones((4, 1))}, r"states\['out'\] has shape \(4, 1\)"),
         (np.ones((4, 2)), "states must be a list of arrays"),
+        (np.ones((2, 0, 3)), r"states\[0\] has shape \(0, 3\); give at least one point"),
     ],
 )
 def test_states_that_are_no_paths(states, message):
@@ -195,6 +197,12 @@ def without(*names):
 
 
 OTHER = brg.networks.Residual(H + 1, K, outputs=C)
+
+
+def with_steps(steps):
+    """Return paths whose increments were replaced after they were made."""
+    paths = brg.dynamics.Paths(jnp.ones((3, N, D)), jnp.ones((2, N, D)))
+    return eqx.tree_at(lambda p: p.increments, paths, steps)
 
 
 @pytest.mark.parametrize(
@@ -217,11 +225,26 @@ OTHER = brg.networks.Residual(H + 1, K, outputs=C)
         (lambda: transport.measure(tree(), NET, classes=LABELS[:8]), "classes has shape"),
         (lambda: transport.measure(tree(), NET, classes=LABELS + 0.5), "contains -0.5; give whole"),
         (lambda: transport.measure(tree(), NET, modes=0), "modes must be a positive integer"),
+        (
+            lambda: transport.measure(with_steps(jnp.ones((2, N - 1, D)))),
+            r"states of shape \(3, 9, 2\) and increments of shape \(2, 8, 2\); give",
+        ),
     ],
 )
 def test_what_cannot_be_measured(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_what_runs_on_the_host_cannot_be_traced():
+    with pytest.raises(ValueError, match="paths_of runs on the host and cannot be traced"):
+        jax.jit(transport.paths_of)([X, X])
+    for call in (
+        lambda x: transport.measure(tree(), NET, X=x),
+        lambda x: transport.measure(brg.dynamics.Paths(x[None], x[None])),
+    ):
+        with pytest.raises(ValueError, match="transport.measure runs on the host and cannot be"):
+            jax.jit(call)(X)
 
 
 def made_up(mean, seed, draws=400, chains=2, shape=(1.0, 1.0)):
@@ -281,6 +304,7 @@ def test_layers_that_act_equally_and_layers_that_grow():
         ({-1.0: made_up(1.0, 0)}, "a strength in runs must be a number of at least 0"),
         ({1.0: xr.DataTree()}, "measure it first"),
         ({1.0: made_up(1.0, 0, draws=3)}, "3 draws per chain"),
+        ({2.0: made_up(np.inf, 0)}, "runs at lam 2: layer_action has entries that are not finite"),
     ],
 )
 def test_runs_that_cannot_be_judged(runs, message):
@@ -317,6 +341,12 @@ def test_accuracy_against_cost_is_spearmans_with_an_interval():
     ]:
         with pytest.raises(ValueError, match=message):
             transport.accuracy_against_cost(bad, 0)
+    three = {"accuracy": a[:3], "transport_cost": T[:3]}
+    seed = next(
+        s for s in range(99) if np.ptp(np.random.default_rng([0, s]).integers(3, size=3)) == 0
+    )
+    with pytest.raises(ValueError, match="equal in all 1 resamples; raise resamples"):
+        transport.accuracy_against_cost(three, seed, resamples=1)
 
 
 TEN = (0, 1, 0, 1, 1, 0, 0, 1, 1)

@@ -149,8 +149,8 @@ def strength_evidence(
     check_size(draws, warmup, chains)
     crowding = _checks.number("crowding", crowding, least=1.0, most=MOST_CROWDED)
     data = check_data(data)
-    lams = np.asarray(_checks.nonnegative("lams", lams, ndim=1), float)
     _checks.on_host("strength_evidence", lams)
+    lams = np.asarray(_checks.nonnegative("lams", lams, ndim=1), float)
     if not lams.size or lams.max() == 0:
         raise ValueError(f"lams must have an entry above 0, got {lams}; all else is relative to 0")
     key = _checks.random_key(key)

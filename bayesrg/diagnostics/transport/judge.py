@@ -57,7 +57,8 @@ def judge(runs: Mapping, *, group: str = "transport", tolerance: ArrayLike = 0.2
     Raises
     ------
     ValueError
-        For strengths that are no numbers, a tree that was not measured, or fewer than four draws.
+        For strengths that are no numbers, a tree that was not measured or has numbers that are not
+        finite, or fewer than four draws.
 
     References
     ----------
@@ -69,7 +70,7 @@ def judge(runs: Mapping, *, group: str = "transport", tolerance: ArrayLike = 0.2
         raise ValueError("runs is empty; give at least one measured tree")
     lams = {_checks.number("a strength in runs", lam, least=0.0): dt for lam, dt in runs.items()}
     means = xr.concat(
-        [_judged(lams[lam], group, tolerance) for lam in sorted(lams)],
+        [_judged(lam, lams[lam], group, tolerance) for lam in sorted(lams)],
         xr.Variable("lam", sorted(lams)),
     )
     T, error = means["transport_cost"].to_numpy(), means["transport_cost_mcse"].to_numpy()
@@ -77,13 +78,19 @@ def judge(runs: Mapping, *, group: str = "transport", tolerance: ArrayLike = 0.2
     return means.assign(decreasing=found, decreasing_mcse=spread).assign_attrs(tolerance=tolerance)
 
 
-def _judged(dt, group, tolerance):
+def _judged(lam, dt, group, tolerance):
     """Return means over the draws of one tree, and their Monte Carlo errors."""
     draws = read_group(dt, group, "layer_action", "transport_cost", remedy="measure it first")
     if draws.sizes["draw"] < 4:
         raise ValueError(
             f"runs has a tree of {draws.sizes['draw']} draws per chain; an error needs four"
         )
+    for name in ("layer_action", "transport_cost"):
+        if not np.isfinite(draws[name]).all():
+            raise ValueError(
+                f"runs at lam {lam:g}: {name} has entries that are not finite; leave out the draws "
+                "whose points move so far"
+            )
     A = draws["layer_action"]
     mean = A.mean("layer")
     rise = (A * (A["layer"] - A["layer"].mean())).sum("layer")
@@ -140,7 +147,7 @@ def accuracy_against_cost(
     Raises
     ------
     ValueError
-        For missing variables, or fewer than three runs.
+        For missing variables, fewer than three runs, or too few resamples for an interval.
     """
     _checks.instance("runs", runs, xr.Dataset | Mapping, "a Dataset or a mapping")
     key, resamples = _checks.random_key(key), _checks.whole("resamples", resamples)
@@ -162,6 +169,10 @@ def accuracy_against_cost(
     again = _spearman(a[rows], T[rows])
     again = again[np.isfinite(again)]  # without resamples in which all values are equal
     found = float(_spearman(a[None], T[None])[0])
+    if np.isfinite(found) and not again.size:
+        raise ValueError(
+            f"accuracy or transport cost is equal in all {resamples} resamples; raise resamples"
+        )
     low, high = np.quantile(again, _INTERVAL) if np.isfinite(found) else (np.nan, np.nan)
     attrs = {"statement": _statement(len(a), found, low, high)}
     arrays = {name: ("run", value) for name, value in pair.items()}

@@ -126,6 +126,7 @@ def measure(
     )
     max_points = _checks.whole("max_points", max_points)
     _checks.instance("dt", dt, xr.DataTree | Paths, f"{_checks.TREE}, or Paths")
+    _checks.on_host("diagnostics.transport.measure", dt, net, X, classes, key)
     if isinstance(dt, Paths):
         tree, net, X, groups = xr.DataTree(), None, None, {"transport": _one_draw(dt)}
         sources = {"transport": xr.Dataset(coords={d: [0] for d in _SAMPLE})}
@@ -189,6 +190,7 @@ def _one_draw(paths):
             f"dt has states of shape {paths.states.shape}; give the Paths of one network, (K + 1, "
             "n, d)"
         )
+    jax.eval_shape(layer_action, paths)  # raises unless states and increments fit together
     paths = jax.tree.map(lambda v: _checks.squares("dt", _checks.finite("dt", v)), paths)
     return jax.tree.map(lambda v: np.asarray(v)[None], paths)
 

@@ -28,7 +28,7 @@ def paths_of(states: ArrayLike | Mapping | str | os.PathLike) -> Paths:
     FileNotFoundError
         If there is no such file.
     ValueError
-        For fewer than two states, or states of different shapes.
+        For fewer than two states, empty ones, or states of different shapes.
     """
     if isinstance(states, str | os.PathLike):
         if not os.path.exists(states):
@@ -47,8 +47,13 @@ def paths_of(states: ArrayLike | Mapping | str | os.PathLike) -> Paths:
             f"states has {len(named)} arrays; give the state before the first layer and one after "
             "each layer"
         )
+    _checks.on_host("paths_of", named)
     found = {name: _checks.on_64_bits(name, x, ndim=2) for name, x in named.items()}
     first = next(iter(found))
+    if not found[first].size:
+        raise ValueError(
+            f"{first} has shape {found[first].shape}; give at least one point and one feature"
+        )
     for name, x in found.items():
         if x.shape != found[first].shape:
             raise ValueError(
