@@ -133,8 +133,13 @@ def coarse_grain(
             job = Job(folder, {"threshold": threshold, **tested(data)}, size.draws, origin)
 
         say("sampling the full model")
-        with _inside(folder, "full") as full:
-            dt = sample(bound, data, keys[0], size, progress=progress, folder=full, accept=accept)
+        try:
+            with _inside(folder, "full") as full:
+                how = {"progress": progress, "folder": full, "accept": accept}
+                dt = sample(bound, data, keys[0], size, **how)
+        finally:
+            if job is not None:
+                job.withdraw()
         if job is not None and job.finished:
             return job.result()
         warn_if_poor(dt, stacklevel=3)

@@ -22,7 +22,7 @@ from ..spectrum import Spectrum
 from .convergence import warn_if_poor
 from .driver import Draws, Size, sample_in_blocks
 from .identity import identity
-from .resume import Recorded, check_accept, require_space
+from .resume import Recorded, check_accept, record, require_space
 from .samplers import Sampler, sampler_of
 from .sites import bind, fingerprint, law, layout_of, one_at_a_time, over_draws
 
@@ -102,6 +102,9 @@ def fit(
     bayesrg.io.SaveError
         If a block or the result cannot be written; the attribute ``tree`` of the error has all
         draws.
+    KeyboardInterrupt
+        After the running block, if SIGINT or SIGTERM arrives while a run with ``path`` samples. A
+        second signal ends the process at once.
 
     Warns
     -----
@@ -207,12 +210,10 @@ def sample(
     }
 
     with _progress(progress, size.warmup + size.draws) as after_block:
-        try:
+        if folder is None:
             sample_in_blocks(sampler, key, (X, y, bound.arrays), draws, after_block)
-        except OSError as error:
-            if folder is None:
-                raise
-            raise draws.lost(error) from error
+        else:
+            record(sampler, key, (X, y, bound.arrays), draws, after_block)
     samples, stats = draws.all()
 
     # a latent site that the kernel sums over, such as an enumerated one, has no draws

@@ -4,6 +4,8 @@
 import math
 import shutil
 import time
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -14,15 +16,15 @@ import xarray as xr
 from .. import _checks
 from ..io import SaveError, writing
 from ..io import draws as stored_draws
+from ..io.facts import ACCEPTED, COMPARED, difference
 from ..io.labels import stored
 from ..io.run_folder import RunFolder, State
 from ..io.runs import save_result
-from .driver import Draws, Size
+from . import signals
+from .driver import Draws, Size, sample_in_blocks
 from .identity import of_array
+from .samplers import Sampler
 
-ACCEPTED = ("versions", "devices")
-# fields in the order in which differences are reported; source and program depend on all others
-_COMPARED = tuple("hyper X y key warmup chains block prior sampler precision".split())
 _REMEDY = "give the stored value, or another path for another run"
 
 
@@ -72,15 +74,15 @@ def agree(path: Any, facts: dict, asked: dict, accept: tuple[str, ...]) -> dict:
         If the call is another run. The message has the field and both values.
     """
     place = f"{str(path)!r} holds another run"
-    for name in (*_COMPARED, "draws"):
-        found = _difference(name, facts.get(name), asked[name])
+    for name in (*COMPARED, "draws"):
+        found = difference(name, facts.get(name), asked[name])
         if found is not None and (name != "draws" or found[2] < found[1]):
             field, before, now = found
             raise ValueError(f"{place}: {field} was {before} and is now {now}; {_REMEDY}")
 
     new, others = dict(facts), set()
     for name in ACCEPTED:
-        found = _difference(name, facts.get(name), asked[name])
+        found = difference(name, facts.get(name), asked[name])
         if found is None:
             continue
         field, before, now = found
@@ -107,18 +109,6 @@ def agree(path: Any, facts: dict, asked: dict, accept: tuple[str, ...]) -> dict:
 
 def _short(digest):
     return str(digest)[:12]
-
-
-def _difference(name, before, now):
-    """Return the first difference of two values: name, stored and given value; None if equal."""
-    if isinstance(before, dict) and isinstance(now, dict):
-        for entry in sorted({*before, *now}, key=lambda n: (n != "class", n)):
-            found = _difference(f"{name} {entry!r}", before.get(entry), now.get(entry))
-            if found is not None:
-                return found
-        return None
-    shown = ("not given" if value is None else value for value in (before, now))
-    return None if before == now else (name, *shown)
 
 
 class Recorded(Draws):
@@ -156,6 +146,11 @@ class Recorded(Draws):
             self._go_on()
         if self.facts != facts:
             folder.write_facts(self.facts)
+
+    @property
+    def path(self) -> Path:
+        """Path of the run folder."""
+        return self._folder.path
 
     def _go_on(self):
         """Read the state of the chains, and check that all draws before it can be read."""
@@ -279,6 +274,34 @@ class Recorded(Draws):
             self._folder.remove_blocks([n for n in self._folder.blocks() if n not in last])
 
 
+def record(
+    sampler: Sampler,
+    key: jax.Array,
+    args: tuple,
+    draws: Recorded,
+    after_block: Callable[[int, int], None],
+) -> None:
+    """Sample into a folder as `sample_in_blocks` does; end after a block if a signal arrives.
+
+    Raises
+    ------
+    SaveError
+        If a block cannot be written.
+    KeyboardInterrupt
+        If SIGINT or SIGTERM arrived.
+    """
+    with signals.after_block(draws.path) as check:
+
+        def after(done, blocks):
+            after_block(done, blocks)
+            check(done, blocks)
+
+        try:
+            sample_in_blocks(sampler, key, args, draws, after)
+        except OSError as error:
+            raise draws.lost(error) from error
+
+
 def tested(data: Any) -> dict:
     """Return what identifies the test points of a `Data`, by name."""
     return {
@@ -310,7 +333,7 @@ class Job:
                 "another path"
             )
         for name, now in asked.items():
-            found = _difference(name, facts.get(name), now)
+            found = difference(name, facts.get(name), now)
             if found is not None:
                 field, before, now = found
                 raise ValueError(
@@ -318,6 +341,11 @@ class Job:
                     f"{now}; {_REMEDY}"
                 )
         self._facts, self._draws = facts, draws
+
+    def withdraw(self) -> None:
+        """Remove run.json if the first fit did not begin, for instance because the model fails."""
+        if not (self._folder.path / "full" / "run.json").exists():
+            self._folder.remove_facts()
 
     @property
     def finished(self) -> bool:

@@ -76,6 +76,10 @@ class RunFolder:
         """Write ``run.json``, complete or not at all."""
         writing.write(self._facts, json.dumps({"format": FORMAT} | facts, indent=1).encode())
 
+    def remove_facts(self) -> None:
+        """Remove ``run.json``."""
+        writing.remove(self._facts)
+
     def block(self, number: int) -> Path:
         """Path of the file of a block, which may not exist."""
         return self._blocks / f"{number:05d}.nc"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import xarray as xr
 
-from .. import _checks
+from .. import _checks, _reading
 from . import draws, netcdf, writing
 from .run_folder import RunFolder, file_digest
 
@@ -130,7 +130,7 @@ def save_result(dt: xr.DataTree, folder: RunFolder, facts: dict) -> None:
 
 
 def open_run(path: str | os.PathLike) -> xr.DataTree:
-    """Read the result in the run folder ``path``, or in a netCDF file, and return it in memory.
+    """Read the result in a run folder, a netCDF file or a Zarr folder; return it in memory.
 
     Of a run that is not finished, the draws of its finished blocks are returned, in the groups
     posterior and sample_stats. Then the attribute ``finished`` is False, ``draws_done`` and
@@ -147,6 +147,10 @@ def open_run(path: str | os.PathLike) -> xr.DataTree:
         missing or was altered.
     """
     path = _path(path)
+    if path.is_dir() and path.suffix == ".zarr":
+        with _reading.reading(path, "a result"):
+            with xr.open_datatree(path, engine="zarr", consolidated=False) as tree:
+                return tree.load()
     if path.is_dir():
         folder = RunFolder(path)
         facts = folder.facts
