@@ -130,7 +130,9 @@ def save_result(dt: xr.DataTree, folder: RunFolder, facts: dict) -> None:
 
 
 def open_run(path: str | os.PathLike) -> xr.DataTree:
-    """Read the result in a run folder, a netCDF file or a Zarr folder; return it in memory.
+    """Read the result at ``path``, and return it as a tree in memory.
+
+    ``path`` is a run folder, a netCDF file, or a folder that ends in ``.zarr``.
 
     Of a run that is not finished, the draws of its finished blocks are returned, in the groups
     posterior and sample_stats. Then the attribute ``finished`` is False, ``draws_done`` and
