@@ -388,3 +388,43 @@ def test_a_disk_that_fills_up_hands_all_draws_back_and_the_run_goes_on(tmp_path,
         patch.setattr(shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(1, 1, 500))
         brg.fit(level, DATA, draws=10, path=tmp_path / "b", **STEPS)
     assert not (tmp_path / "b").exists()
+
+
+def smooth(X, y=None):
+    noise = numpyro.sample("noise", dist.LogNormal(-1.5, 0.5))
+    scale = numpyro.sample("scale", dist.LogNormal(0.0, 0.5))
+    spectrum = scale * brg.spectrum.fourier(lambda j: (1.0 + j) ** -2, 9)
+    numpyro.sample("y", brg.gp.marginal(spectrum, X, noise**2), obs=y)
+
+
+@pytest.mark.slow
+def test_the_main_job_goes_on_in_the_fit_where_it_stood(tmp_path, monkeypatch):
+    """Two blocks per fit: it is killed after the first of each, and ends with the same bits."""
+    x = np.linspace(0, 1, 24, endpoint=False)[:, None]
+    rng = np.random.default_rng(0)
+    data = brg.Data(x, np.sin(6 * x[:, 0]) + 0.3 * rng.standard_normal(24), x + 0.01, 0 * x[:, 0])
+    how = {"key": 3, "draws": 60, "warmup": 60, "chains": 2, "progress": False, "devices": 1}
+    said = []
+    reference = brg.inference.coarse_grain(smooth, data, path=tmp_path / "whole", **how)
+    how |= {"path": tmp_path / "a", "say": said.append}
+    killed_after(monkeypatch, 1)
+    with pytest.raises(Killed):
+        brg.inference.coarse_grain(smooth, data, **how)
+    assert {f.name for f in (tmp_path / "a").iterdir()} == {"run.json", "full"}
+    assert io.open_run(tmp_path / "a").attrs["steps_done"] == 100
+    killed_after(monkeypatch, 2)
+    with pytest.raises(Killed):
+        brg.inference.coarse_grain(smooth, data, **how)
+    assert io.open_run(tmp_path / "a").attrs["finished"] is False
+    assert io.open_run(tmp_path / "a" / "coarse").attrs["steps_done"] == 100
+    assert brg.inference.coarse_grain(smooth, data, **how).equals(reference)
+    assert io.open_run(tmp_path / "a").equals(reference) and "coarse_posterior" in reference
+
+    said.clear()
+    assert brg.inference.coarse_grain(smooth, data, **how).equals(reference)
+    assert said == ["sampling the full model"]  # which is there
+    with pytest.raises(ValueError, match="holds another run: threshold was 0.5 and is now 0.4"):
+        brg.inference.coarse_grain(smooth, data, threshold=0.4, **how)
+    longer = brg.inference.coarse_grain(smooth, data, **(how | {"draws": 100}))
+    whole = {"draws": 100, "path": tmp_path / "longer"}
+    assert longer.equals(brg.inference.coarse_grain(smooth, data, **(how | whole)))
