@@ -39,9 +39,9 @@ def advance(state, calls):
     """Ten steps of a map, in place of a compiled block; keys and numbers of two precisions."""
     calls[0].append(None)
     x, key, old = state["x"], state["key"], state["old"]
-    xs = []
+    xs, number = [], np.asarray(jax.random.key_data(key))[-1]
     for _ in range(10):
-        x = np.cos(3 * x + np.asarray(jax.random.key_data(key))[-1] % 7)
+        x = np.cos(3 * x + number)
         xs.append(x)
     new = {"x": x, "key": key, "old": old + np.float32(0.1), "empty": state["empty"]}
     return new, ({"a/b": np.stack(xs), "c": np.ones((10, 2, 3))}, {"diverging": np.stack(xs) > 0.9})
@@ -204,12 +204,19 @@ def killed_after(monkeypatch, blocks, what="write_progress"):
     monkeypatch.setattr(RunFolder, what, counted)
 
 
-@pytest.mark.parametrize("sampler", [two_steps, pytest.param(NUTS, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "sampler, devices",
+    [
+        (two_steps, 1),
+        pytest.param(two_steps, 2, marks=pytest.mark.slow),
+        pytest.param(NUTS, 1, marks=pytest.mark.slow),
+    ],
+)
 def test_a_fit_goes_on_in_warm_up_and_sampling_with_the_same_bits(
-    tmp_path, monkeypatch, compilations, sampler
+    tmp_path, monkeypatch, compilations, sampler, devices
 ):
     """The state with its adaptation, draws, statistics and densities, also when extended."""
-    how = STEPS | {"sampler": sampler}
+    how = STEPS | {"sampler": sampler, "devices": devices}
     with compilations() as fresh:
         reference = brg.fit(level, DATA, draws=90, **how)
     how["path"] = tmp_path / "a"
@@ -306,6 +313,16 @@ SPOILT = {  # file, what is done to it, message; finished blocks stay readable
     "no block": ("blocks/00001.nc", "remove", "00001.nc' is missing; restore it from a copy"),
     "no JSON": ("run.json", lambda b: b[:50], "run.json' cannot be read"),
     "a list": ("run.json", lambda b: b"[1]", "run.json' cannot be read"),
+    "no draws": (
+        "run.json",
+        lambda b: b.replace(b'"draws"', b'"draw"'),
+        "run.json' cannot be read",
+    ),
+    "no number": (
+        "run.json",
+        lambda b: b.replace(b'"block": 10', b'"block": 0'),
+        r"\(ValueError: block is 0\)",
+    ),
     "newer": ("run.json", lambda b: b.replace(b'"format": 1', b'"format": 2'), "update bayesrg"),
 }
 

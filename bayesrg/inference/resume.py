@@ -323,6 +323,7 @@ class Job:
 
     def __init__(self, folder: RunFolder, asked: dict, draws: int, origin: Any):
         facts, self._folder = folder.facts, folder
+        self._new = facts is None
         if facts is None:
             facts = {"kind": "job", "draws": draws} | asked
             facts["origin"] = None if origin is None else dict(origin)
@@ -344,7 +345,7 @@ class Job:
 
     def withdraw(self) -> None:
         """Remove run.json if the first fit did not begin, for instance because the model fails."""
-        if not (self._folder.path / "full" / "run.json").exists():
+        if self._new and not (self._folder.path / "full" / "run.json").exists():
             self._folder.remove_facts()
 
     @property

@@ -58,8 +58,10 @@ class RunFolder:
         try:
             found = json.loads(file.read_text("utf-8"))
             number = found["format"]
-            if not isinstance(number, int) or isinstance(number, bool):
+            if type(number) is not int:
                 raise TypeError(f"format is {_checks.shown(number)}")
+            if number <= FORMAT:
+                _check_facts(found)
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise ValueError(
                 f"{str(file)!r} cannot be read ({type(error).__name__}: {error}); restore the file "
@@ -193,6 +195,21 @@ class RunFolder:
         return sorted(
             f.name for f in self.path.iterdir() if f.name != "lock" and f.suffix != ".part"
         )
+
+
+def _check_facts(found):
+    """Raise if fields of ``run.json`` that say where the draws are have wrong values."""
+    least = {"draws": 1, "chains": 1, "block": 1, "warmup": 0}
+    if found["kind"] != "fit":
+        least = {"draws": 1}
+        if found["kind"] != "job":
+            raise ValueError(f"kind is {_checks.shown(found['kind'])}")
+    for name, value in least.items():
+        if type(found[name]) is not int or found[name] < value:
+            raise ValueError(f"{name} is {_checks.shown(found[name])}")
+    results = found.get("results", {})
+    if not isinstance(results, dict) or any(type(v) is not int for v in results.values()):
+        raise ValueError(f"results is {_checks.shown(results)}")
 
 
 def _digest(content):
