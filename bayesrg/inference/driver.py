@@ -166,19 +166,18 @@ def run_blocks(
     of arrays (step, chain, ...), or (step, ...) if there is one chain.
     """
     size = draws.size
-
-    def chains_first(value):
-        value = np.swapaxes(value, 0, 1) if size.chains > 1 else value[None]
-        return value[:, skip:]
-
     while draws.done < size.blocks:
         state, part = advance(state, args)
         skip = size.warmup - draws.done * size.block  # steps of the block in the warm-up
         if skip < size.block:
-            skip = max(0, skip)
-            part = jax.tree.map(chains_first, jax.device_get(part))
+            part = _chains_first(jax.device_get(part), size.chains > 1, max(0, skip))
         else:
             jax.block_until_ready(part)
             part = None
         draws.add(part, state)
         after_block(draws.done, size.blocks)
+
+
+def _chains_first(part, several, skip):
+    """Return the arrays of a block with the axes (chain, draw, ...), without its first steps."""
+    return jax.tree.map(lambda v: (np.swapaxes(v, 0, 1) if several else v[None])[:, skip:], part)

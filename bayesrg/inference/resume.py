@@ -199,15 +199,9 @@ class Recorded(Draws):
 
     def _groups(self, part):
         """Return the draws of a block by group and variable, with the names of their axes."""
-
-        def named(name, value):
-            axes = self._dims.get(name, ())
-            axes += tuple(f"{name}_axis{'_bis' * i}" for i in range(value.ndim - 2 - len(axes)))
-            return stored(name), (("chain", "draw", *map(stored, axes)), value)
-
         return {
-            group: dict(named(name, value) for name, value in variables.items())
-            for group, variables in zip(stored_draws.SAMPLED, part, strict=True)
+            group: {stored(n): _labelled(n, self._dims.get(n, ()), v) for n, v in of.items()}
+            for group, of in zip(stored_draws.SAMPLED, part, strict=True)
         }
 
     def _line(self, part):
@@ -272,6 +266,12 @@ class Recorded(Draws):
                 n for n in self._folder.blocks() if stored_draws.first_draw(facts, n + 1) > done
             ]
             self._folder.remove_blocks([n for n in self._folder.blocks() if n not in last])
+
+
+def _labelled(name, axes, value):
+    """Return the names of all axes of the draws of a site or statistic, and the draws."""
+    axes += tuple(f"{name}_axis{'_bis' * i}" for i in range(value.ndim - 2 - len(axes)))
+    return ("chain", "draw", *map(stored, axes)), value
 
 
 def record(

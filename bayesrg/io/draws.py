@@ -80,18 +80,10 @@ def joined(folder: RunFolder, facts: dict, state: State | None, count: int) -> d
         If a block is missing, or a file was altered.
     """
     have, found = min(in_result(folder, facts), count), {}
-
-    def put(groups, start, stop):
-        for group, variables in groups.items():
-            kept = found.setdefault(group, {})
-            for name, (axes, value) in variables.items():
-                if name not in kept:
-                    kept[name] = axes, np.empty((len(value), count, *value.shape[2:]), value.dtype)
-                kept[name][1][:, start:stop] = value[:, : stop - start]
-
     if have:
         tree = netcdf.read(folder.result)
-        put({g: _arrays(tree[g].to_dataset()) for g in SAMPLED if g in tree.children}, 0, have)
+        groups = {g: _arrays(tree[g].to_dataset()) for g in SAMPLED if g in tree.children}
+        _put(found, groups, count, 0, have)
     for number in range(0 if state is None else len(state.checksums)):
         start, stop = first_draw(facts, number), min(first_draw(facts, number + 1), count)
         if have < stop:
@@ -100,7 +92,7 @@ def joined(folder: RunFolder, facts: dict, state: State | None, count: int) -> d
                 group: {name: (axes, v[:, have - start :]) for name, (axes, v) in of.items()}
                 for group, of in block.items()
             }
-            put(late, have, stop)
+            _put(found, late, count, have, stop)
             have = stop
     if have < count:
         raise ValueError(
@@ -108,6 +100,16 @@ def joined(folder: RunFolder, facts: dict, state: State | None, count: int) -> d
             "the run from a copy, or sample again in another folder"
         )
     return found
+
+
+def _put(found, groups, count, start, stop):
+    """Write draws to their place in ``found``, whose arrays for ``count`` draws are made first."""
+    for group, variables in groups.items():
+        kept = found.setdefault(group, {})
+        for name, (axes, value) in variables.items():
+            if name not in kept:
+                kept[name] = axes, np.empty((len(value), count, *value.shape[2:]), value.dtype)
+            kept[name][1][:, start:stop] = value[:, : stop - start]
 
 
 def _arrays(dataset):
