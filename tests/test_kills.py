@@ -109,7 +109,11 @@ def test_twenty_kills_change_no_bit(home, processes):
     seed = int(os.environ.get("BAYESRG_SEED", time.time_ns() % 100_000))
     print(f"seed {seed}")
     draw, phases, run = random.Random(seed), [], 0
-    while len(phases) < 20 or min(map(phases.count, ("warm-up", "sampling", "writing"))) < 3:
+
+    def enough():
+        return len(phases) >= 20 and min(map(phases.count, ("warm-up", "sampling", "writing"))) > 2
+
+    while not enough():
         run += 1
         folder, log = home / f"run{run}", home / "log"
         log.write_text("")
@@ -120,7 +124,7 @@ def test_twenty_kills_change_no_bit(home, processes):
             process.start()
             while process.is_alive() and len(log.read_text().splitlines()) == begun:
                 time.sleep(0.005)  # the process starts and compiles
-            process.join(draw.uniform(0.0, 0.3))
+            process.join(None if enough() else draw.uniform(0.0, 0.6))  # one or two blocks
             if process.is_alive():
                 os.kill(process.pid, signal.SIGSTOP)
                 phases.append(phase(folder))
