@@ -12,6 +12,7 @@ import numpyro.distributions as dist
 import numpyro.infer as infer
 import xarray as xr
 from fuzz_problems import BOTH, EVEN, FEATURES, POWER, VALUES, X, Z, rng, y
+from sampling import from_prior
 
 import bayesrg as brg
 
@@ -195,9 +196,11 @@ def inference(o):
     acting = steps | dict(model=shift, chains=2, strength="lam", sampler=infer.NUTS)
     return {
         "fit": (brg.fit, steps | dict(
-            block=3, sampler=infer.NUTS, prior=2, progress=False, devices=1)),
+            block=3, sampler=infer.NUTS, prior=2, progress=False, devices=1, keep_blocks=False,
+            accept=("versions",))),
         "coarse_grain": (brg.inference.coarse_grain, steps | dict(
-            threshold=0.5, prepare=lambda data: {}, progress=False, say=str, devices=1)),
+            threshold=0.5, prepare=lambda data: {}, progress=False, say=str, devices=1,
+            accept=("versions",), origin={})),
         "fit path": (lambda path: brg.fit(**steps, path=path, progress=False),
                      dict(path="run")),
         "GridPosterior.expect": (grid.expect, dict(function=lambda theta: theta["slope"])),
@@ -235,7 +238,14 @@ def inference(o):
 def io(o):
     dt, flow = tree(), brg.rg.flow(VALUES, 6.0, 0.1)
     file = brg.io.save(dt, pathlib.Path(tempfile.mkdtemp()) / "result.nc")
+    runs = [f"{tempfile.mkdtemp()}/{key}" for key in (0, 1)]
+    steps = dict(draws=4, warmup=2, chains=1, sampler=from_prior, progress=False)
+    for key, path in enumerate(runs):
+        brg.fit(line, (X, y), key=key, path=path, **steps)
     return {
+        "export": (lambda dt: brg.io.export(dt, file.with_name("exported.nc")), dict(dt=dt)),
+        "export path": (lambda path: brg.io.export(dt, path), dict(path="exported.nc")),
+        "join_chains": (brg.io.join_chains, dict(paths=runs)),
         "flow_to_datatree": (brg.io.flow_to_datatree, dict(flow=flow)),
         "label": (lambda group: brg.io.label(group=group), dict(group=flow)),
         "open_run": (brg.open_run, dict(path=str(file))),

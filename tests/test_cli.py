@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+import json
 import re
 import subprocess
 import sys
@@ -84,6 +85,9 @@ def test_models_are_listed_with_what_they_are():
         (["run", "mistakes/syntax.py"], "SyntaxError: invalid syntax (syntax.py, line 1)"),
         (["run", "mistakes/number.py"], "defines no function model"),
         (["show", "nowhere"], "no result at"),
+        (["resume", "nowhere"], "no run at 'nowhere'; give the folder of a run"),
+        (["join", "nowhere", "there", "--out", "a.nc"], "no run at 'nowhere'; give folders that"),
+        (["run", "gp_regression", "--accept", "keys"], "accept must hold names from"),
         (["show", "mistakes/exit.py"], "mistakes/exit.py cannot be read as a result"),
     ],
 )
@@ -157,8 +161,20 @@ def test_a_model_of_ones_own_and_show(monkeypatch, capsys, tmp_path):
     assert abs(draws.mean() - mean) < 5 * error and abs(draws.std() - sd) < 5 * error
     code, out, err = main(monkeypatch, capsys, "show", "out")
     assert code == 0 and "ess_bulk" in out and "mine.model" in out
-    code, _, err = main(monkeypatch, capsys, *arguments)
-    assert code == 2 and "exists already" in err
+    assert "finished" not in out
+    code, out, err = main(monkeypatch, capsys, *arguments)  # returns what is there
+    assert code == 0 and "seconds" in out and brg.open_run(tmp_path / "out").equals(dt)
+    code, _, err = main(monkeypatch, capsys, *arguments, "--seed", 1)
+    assert code == 2 and "holds another run: X was float64" in err
+    code, out, err = main(monkeypatch, capsys, "show", "out", "--json")
+    shown = json.loads(out)
+    assert code == 0 and shown["draws"] == 200 and "m" in shown["posterior"]
+    code, out, err = main(monkeypatch, capsys, "resume", "out/full")
+    assert code == 2 and "was started from Python (mine.model); continue it there" in err
+    code, out, err = main(monkeypatch, capsys, "resume", "out", "--draws", "210", "--json")
+    assert code == 0 and json.loads(out)["draws"] == 210, err
+    longer = brg.open_run(tmp_path / "out")["posterior"]["m"]
+    np.testing.assert_array_equal(longer[:, :200], draws)
 
 
 MOVING = '''
@@ -216,7 +232,9 @@ def test_the_main_job(monkeypatch, capsys, tmp_path):
     assert code == 0, err
     for word in ("cutoff", "modes learnt", "before", "after", "R-hat", "ESS", "seconds"):
         assert word in text, word
-    assert {f.name for f in out.iterdir()} == {"result.nc", "flow.png", "spectrum.png"}
+    assert {f.name for f in out.iterdir()} == {
+        "result.nc", "flow.png", "spectrum.png", "run.json", "full", "coarse",
+    }  # fmt: skip
     dt = brg.open_run(out)
     import arviz as az
 

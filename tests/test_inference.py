@@ -302,8 +302,9 @@ def test_a_run_folder_is_written_whole_and_never_overwritten(line, fitted, folde
     again = brg.open_run(folder)
     np.testing.assert_array_equal(again["posterior"]["weight"], fitted["posterior"]["weight"])
     assert again.attrs["hyper"] == fitted.attrs["hyper"]
-    assert [f.name for f in folder.iterdir()] == ["result.nc"]
-    with pytest.raises(FileExistsError, match="exists already; give path a new folder"):
+    files = {f.name for f in folder.iterdir()}
+    assert files == {"result.nc", "run.json", "state.npz", "progress.jsonl", "blocks"}
+    with pytest.raises(ValueError, match="holds another run: hyper 'prior_scale' was 2.0 and is"):
         brg.fit(linear, line, key=1, path=folder, **SMALL)
 
 

@@ -39,18 +39,19 @@ def fails(number):
 
 def test_a_folder_has_one_writer_until_it_lets_go(tmp_path):
     folder = tmp_path / "runs" / "a"
-    with io.claim(folder) as file:
-        assert file == folder / "result.nc" and folder.is_dir() and not list(folder.iterdir())
-        with pytest.raises(FileExistsError, match="another run writes to .*give path another"):
+    with io.claim(folder) as run:
+        assert run.path == folder and [f.name for f in folder.iterdir()] == ["lock"]
+        me = rf"another run \(process {os.getpid()} on .*, since 20.*\) writes to .*give path"
+        with pytest.raises(FileExistsError, match=me):
             with io.claim(folder):
                 pass
         with io.claim(folder.parent / "b"):
             pass
     assert not (tmp_path / "runs").exists()  # empty, so nothing is left
-    with io.claim(folder) as file:
-        io.save(TREE, file)
+    with io.claim(folder) as run:
+        io.save(TREE, run.result)
     assert [f.name for f in folder.iterdir()] == ["result.nc"]
-    with pytest.raises(FileExistsError, match="exists already; give path a new folder"):
+    with pytest.raises(FileExistsError, match="exists already .* give path a new folder"):
         with io.claim(folder):
             pass
 
@@ -66,13 +67,25 @@ def test_a_killed_process_leaves_no_lock(tmp_path):
     )
     try:
         assert holder.stdout.read(4) == b"held"
-        with pytest.raises(FileExistsError, match="another run writes to"):
+        held = f"another run .process {holder.pid} on .* writes to"
+        with pytest.raises(FileExistsError, match=held):
             with io.claim(tmp_path / "a"):
                 pass
+        # where the system has no locks, the file alone says that the process lives
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(writing, "fcntl", None)
+            with pytest.raises(FileExistsError, match="if that process has ended, remove the file"):
+                with io.claim(tmp_path / "a"):
+                    pass
     finally:
         holder.send_signal(signal.SIGKILL)
         holder.wait()
         holder.stdout.close()
+    assert (tmp_path / "a" / "lock").exists()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(writing, "fcntl", None)
+        with io.claim(tmp_path / "a"):
+            pass
     with io.claim(tmp_path / "a"):
         pass
 
@@ -92,8 +105,8 @@ def test_where_there_are_no_locks_a_folder_is_made_all_the_same(tmp_path, monkey
             calls.append(real(descriptor, operation))
 
         monkeypatch.setattr(writing.fcntl, "flock", flock)
-    with io.claim(tmp_path / "a") as file:
-        io.save(TREE, file)
+    with io.claim(tmp_path / "a") as run:
+        io.save(TREE, run.result)
     assert io.open_run(tmp_path / "a").equals(TREE)
 
 
@@ -171,8 +184,14 @@ TINY |= {"sampler": from_prior}
 
 def test_threads_wait_and_a_full_disk_keeps_the_draws(tmp_path, monkeypatch):
     """One thread has the disk full; both get the draws that one thread alone gets."""
-    monkeypatch.setattr(shutil, "disk_usage", lambda folder: types.SimpleNamespace(free=100))
-    found = {}
+    real, found = os.replace, {}
+
+    def full(source, target):
+        if target.name == "result.nc":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(source, target)
+
+    monkeypatch.setattr(os, "replace", full)
 
     def run(name, path):
         try:
@@ -185,7 +204,9 @@ def test_threads_wait_and_a_full_disk_keeps_the_draws(tmp_path, monkeypatch):
         thread.start()
     for thread in threads:
         thread.join()
-    assert isinstance(found["b"], io.SaveError) and not list(tmp_path.iterdir())
+    assert isinstance(found["b"], io.SaveError) and "No space left" in str(found["b"])
+    part = io.open_run(tmp_path / "b")
+    assert part["posterior"].equals(found["b"].tree["posterior"]) and not part.attrs["finished"]
     assert found["a"]["posterior"].equals(found["b"].tree["posterior"])
 
 
@@ -203,14 +224,18 @@ def test_the_job_checks_before_it_prepares_and_saves_before_it_compares(tmp_path
     ):  # fmt: skip
         with pytest.raises((ValueError, OSError), match=message):
             inference.coarse_grain(level, DATA, prepare=reached, **(numbers | change))
-    monkeypatch.setattr(coarse_graining, "sample", lambda *args, **kwargs: TREE)
+
+    def sampled(*args, folder, **kwargs):
+        return io.open_run(io.save(TREE, folder.result))
+
+    monkeypatch.setattr(coarse_graining, "sample", sampled)
     monkeypatch.setattr(coarse_graining, "warn_if_poor", lambda dt, stacklevel: None)
     monkeypatch.setattr(coarse_graining, "_cut", reached)
     said = []
     with pytest.raises(AssertionError):
         out = tmp_path / "out"
         inference.coarse_grain(level, DATA, path=out, say=said.append, **numbers)
-    assert io.open_run(out).equals(TREE) and "draws of the full model are in" in said[-1]
+    assert io.open_run(out / "full").equals(TREE) and "draws of the full model are in" in said[-1]
 
 
 def checked(diverging=0, shift=0.0, draws=1000, chains=4, constant=False, lag=1):

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The main job: sample a model, find its cutoff, sample the coarse model, compare the two."""
 
+import contextlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import equinox as eqx
@@ -18,6 +19,7 @@ from ..gp.effective import RULES
 from .convergence import warn_if_poor
 from .fit import check_data, check_size, sample
 from .predict import predict
+from .resume import Job, check_accept, tested
 from .sites import bind, law, one_at_a_time, over_draws
 
 
@@ -34,6 +36,8 @@ def coarse_grain(
     threshold: float = 0.5,
     prepare: Callable[[Data], Mapping] | None = None,
     path: str | os.PathLike | None = None,
+    accept: Sequence[str] = (),
+    origin: Mapping | None = None,
     progress: bool = True,
     say: Callable[[str], None] = lambda text: None,
     **hyper,
@@ -62,7 +66,14 @@ def coarse_grain(
         Function from `Data` to a mapping of more hyper-arguments, such as ``prepare`` of a model
         file. It is called after all arguments have been checked.
     path : path, optional
-        Folder for ``result.nc``. The draws of the full model are written as soon as they exist.
+        Folder for ``result.nc``. The folders ``full`` and ``coarse`` in it are the run folders of
+        the two fits, see `bayesrg.fit`. The same call again continues what was interrupted, returns
+        the result of a finished run, and extends it if ``draws`` is larger.
+    accept : sequence of str
+        Differences that are allowed when a run is continued: "versions" and "devices".
+    origin : mapping, optional
+        Texts and numbers, by name, that are stored in ``run.json``, so that a program can find
+        there how it made the model and the data.
     progress : bool
         Show progress bars on the terminal.
     say : callable
@@ -88,9 +99,10 @@ def coarse_grain(
     ------
     ValueError
         For an argument out of range, a hyper-argument that the model does not take, or data of
-        the wrong shape.
+        the wrong shape. If ``path`` holds another run; the message has the field that differs, and
+        both values.
     FileExistsError
-        If ``path`` holds a result, is a file, or another run writes there.
+        If ``path`` is a file or holds something else, or another process writes there.
     bayesrg.io.SaveError
         If the result cannot be written; the attribute ``tree`` of the error is the result.
 
@@ -108,31 +120,55 @@ def coarse_grain(
     data = check_data(data)
     keys = jax.random.split(_checks.random_key(key), 4)
 
-    with io.claim(path) as result:
+    accept = check_accept(accept)
+    if origin is not None:
+        _checks.instance("origin", origin, Mapping, "a mapping from name to text or number")
+
+    with io.claim(path) as folder:
         made = {} if prepare is None else prepare(data)
         _checks.instance("what prepare returned", made, Mapping, "a mapping from name to value")
         bound = bind(model, {**made, **hyper}, coarse_grain)
+        job = None
+        if folder is not None:
+            job = Job(folder, {"threshold": threshold, **tested(data)}, size.draws, origin)
 
         say("sampling the full model")
-        dt = sample(bound, data, keys[0], size, progress=progress)
-        if result is not None:
-            io.save(dt, result)  # so that a failure below does not lose these draws
+        try:
+            with _inside(folder, "full") as full:
+                how = {"progress": progress, "folder": full, "accept": accept}
+                dt = sample(bound, data, keys[0], size, **how)
+        finally:
+            if job is not None:
+                job.withdraw()
+        if job is not None and job.finished:
+            return job.result()
         warn_if_poor(dt, stacklevel=3)
 
         try:
             cut = _cut(bound, data, dt, threshold)
             if cut is not None:
                 say(f"sampling the coarse model, {cut.flow.stop} modes kept")
-                _compare(bound, data, dt, cut, keys[1:], size, progress)
+                if job is not None:
+                    job.coarse(cut.flow.stop)
+                with _inside(folder, "coarse") as inner:
+                    how = {"progress": progress, "folder": inner, "accept": accept}
+                    _compare(bound, data, dt, cut, keys[1:], size, how)
         except Exception:
-            if result is not None:
-                say(f"the draws of the full model are in {result}")
+            if folder is not None:
+                say(f"the draws of the full model are in {folder.path / 'full'}")
             raise
 
-        if result is not None and cut is not None:
+        if folder is not None:
             say(f"writing {path}")
-            io.save(dt, result)
+            io.save(dt, folder.result)
     return dt
+
+
+@contextlib.contextmanager
+def _inside(folder, name):
+    """Claim the run folder ``name`` in the folder of the job; without a folder give None."""
+    with io.claim(None if folder is None else folder.path / name) as inner:
+        yield inner
 
 
 class _Cut(NamedTuple):
@@ -198,11 +234,14 @@ def _coarse(model, site, cutoff):
     return coarse
 
 
-def _compare(bound, data, dt, cut, keys, size, progress):
-    """Sample the coarse model; add its draws and its comparison with the full model to ``dt``."""
+def _compare(bound, data, dt, cut, keys, size, how):
+    """Sample the coarse model; add its draws and its comparison with the full model to ``dt``.
+
+    ``how`` are further arguments of `sample`.
+    """
     flow, hyper = cut.flow, bound.hyper | {"coarse_eigen": cut.eigen}
     coarse = bind(_coarse(bound.model, cut.site, flow.stop), hyper)
-    coarse_dt = sample(coarse, data, keys[0], size, progress=progress)
+    coarse_dt = sample(coarse, data, keys[0], size, **how)
     warn_if_poor(coarse_dt, stacklevel=4)
 
     n = data.X.shape[0]

@@ -28,6 +28,11 @@ class Size(NamedTuple):
     block: int
     devices: int
 
+    @property
+    def blocks(self) -> int:
+        """Number of blocks of warm-up and draws together; the last may have more draws."""
+        return -(-(self.warmup + self.draws) // self.block)
+
 
 def scan(
     sampler: Sampler,
@@ -61,14 +66,48 @@ def _over_chains(sampler):
     )
 
 
+class Draws:
+    """The draws of a run, kept in memory block by block.
+
+    Attributes
+    ----------
+    size : Size
+    done : number of blocks that are finished; a run that is continued starts with more than zero
+    """
+
+    def __init__(self, size: Size):
+        self.size, self.done, self._parts = size, 0, []
+
+    def restore(self, state: Any) -> Any:
+        """Return the state from which the run goes on, given the state of a new run."""
+        return state
+
+    def add(self, part: tuple[dict, dict] | None, state: Any) -> None:
+        """Keep the draws of the next block, None if it has none, and the state after it.
+
+        ``part`` has samples and statistics as dicts of arrays (chain, draw, ...).
+        """
+        self.done += 1
+        if part is not None:
+            self._parts.append(part)
+
+    def all(self) -> tuple[dict, dict]:
+        """Return samples and statistics of all blocks: dicts of arrays (chain, draw, ...)."""
+
+        def join(*parts):
+            return np.concatenate(parts, axis=1)[:, : self.size.draws]
+
+        return jax.tree.map(join, *self._parts)
+
+
 def sample_in_blocks(
     sampler: Sampler,
     key: jax.Array,
     args: tuple,
-    size: Size,
+    draws: Draws,
     after_block: Callable[[int, int], None],
-) -> tuple[dict, dict]:
-    """Sample with one or more chains in blocks of steps; return draws and statistics.
+) -> None:
+    """Sample with one or more chains in blocks of steps; add the blocks to ``draws``.
 
     All blocks have the same length, so one program is compiled for all of them. The data are
     arguments of this program, not constants, so large arrays cost no compile time. On one device
@@ -80,18 +119,16 @@ def sample_in_blocks(
     sampler : Sampler
     key : JAX key
     args : arguments of the model, a pytree of arrays
-    size : Size
+    draws : Draws
+        Says how much to sample, and how many blocks are finished already.
     after_block : called after each block with the number of blocks done and the number of all
-
-    Returns
-    -------
-    samples : dict from the name of a latent or deterministic site to draws (chain, draw, ...)
-    stats : dict from the name of a statistic to values (chain, draw)
     """
-    draws, warmup, chains, block, devices = size
+    _, warmup, chains, block, devices = draws.size
     several = chains > 1
     sampler = _over_chains(sampler) if several else sampler
+    # A run that is continued makes its first state again, which also sets up NumPyro's kernels.
     state = sampler.init(jax.random.split(key, chains) if several else key, warmup, args)
+    state = draws.restore(state)
 
     def advance(state, args):
         def keep(state):
@@ -113,21 +150,34 @@ def sample_in_blocks(
             out_specs=(chain, jax.P(None, "chain")),
             check_vma=False,
         )
-    advance = jax.jit(advance)
+    run_blocks(jax.jit(advance), state, args, draws, after_block)
 
-    blocks = -(-(warmup + draws) // block)
-    collected = []
-    for i in range(blocks):
+
+def run_blocks(
+    advance: Callable[[Any, tuple], tuple],
+    state: Any,
+    args: tuple,
+    draws: Draws,
+    after_block: Callable[[int, int], None],
+) -> None:
+    """Run the blocks of ``draws`` that are not finished, from ``state`` on.
+
+    ``advance(state, args)`` returns the next state, and samples and statistics of the block, dicts
+    of arrays (step, chain, ...), or (step, ...) if there is one chain.
+    """
+    size = draws.size
+    while draws.done < size.blocks:
         state, part = advance(state, args)
-        if (i + 1) * block > warmup:  # the block has steps after the warm-up
-            collected.append(jax.device_get(part))
+        skip = size.warmup - draws.done * size.block  # steps of the block in the warm-up
+        if skip < size.block:
+            part = _chains_first(jax.device_get(part), size.chains > 1, max(0, skip))
         else:
             jax.block_until_ready(part)
-        after_block(i + 1, blocks)
-    skip = warmup % block  # steps of warm-up in the first block that was collected
+            part = None
+        draws.add(part, state)
+        after_block(draws.done, size.blocks)
 
-    def join(*parts):  # steps lead in a block, chains lead in the result
-        whole = np.concatenate(parts)[skip : skip + draws]
-        return np.swapaxes(whole, 0, 1) if several else whole[None]
 
-    return jax.tree.map(join, *collected)
+def _chains_first(part, several, skip):
+    """Return the arrays of a block with the axes (chain, draw, ...), without its first steps."""
+    return jax.tree.map(lambda v: (np.swapaxes(v, 0, 1) if several else v[None])[:, skip:], part)

@@ -4,7 +4,7 @@
 import contextlib
 import os
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import equinox as eqx
@@ -20,7 +20,9 @@ from .._callables import Held, hold
 from ..data import Data
 from ..spectrum import Spectrum
 from .convergence import warn_if_poor
-from .driver import Size, sample_in_blocks
+from .driver import Draws, Size, sample_in_blocks
+from .identity import identity
+from .resume import Recorded, check_accept, record, require_space
 from .samplers import Sampler, sampler_of
 from .sites import bind, fingerprint, law, layout_of, one_at_a_time, over_draws
 
@@ -38,6 +40,8 @@ def fit(
     sampler: Callable[[Callable], MCMCKernel | Sampler] | None = None,
     prior: int = 0,
     path: str | os.PathLike | None = None,
+    keep_blocks: bool = False,
+    accept: Sequence[str] = (),
     progress: bool = True,
     devices: int | None = None,
     **hyper,
@@ -63,7 +67,15 @@ def fit(
         Number of draws from the prior to add. They ignore factors (`numpyro.factor`,
         `action_factor`).
     path : path, optional
-        Folder for ``result.nc``; it must not hold a result already.
+        Folder of the run, to which every finished block is written. The same call again continues
+        a run that was interrupted, returns the result of a finished one, and extends it if
+        ``draws`` is larger.
+    keep_blocks : bool
+        Keep the files of blocks in the folder after the result is there.
+    accept : sequence of str
+        Differences that are allowed when a run is continued: "versions" of libraries, and
+        "devices", their kind and number. The draws that follow are then of the same law, but not
+        bit by bit those of a run that was not interrupted.
     progress : bool
         Show a progress bar on the terminal.
     devices : int, optional
@@ -84,11 +96,16 @@ def fit(
     ------
     ValueError
         For an argument out of range, a hyper-argument that the model does not take, or data of
-        the wrong shape.
+        the wrong shape. If ``path`` holds another run; the message has the field that differs, and
+        both values. If a file of the run is missing or was altered.
     FileExistsError
-        If ``path`` holds a result, is a file, or another run writes there.
+        If ``path`` is a file or holds something else, or another process writes there.
     bayesrg.io.SaveError
-        If the result cannot be written; the attribute ``tree`` of the error is the result.
+        If a block or the result cannot be written; the attribute ``tree`` of the error has all
+        draws.
+    KeyboardInterrupt
+        After the running block, if SIGINT or SIGTERM arrives while a run with ``path`` samples. A
+        second signal ends the process at once.
 
     Warns
     -----
@@ -107,23 +124,48 @@ def fit(
     progress = _checks.flag("progress", progress)
     data = check_data(data)
     key = _checks.random_key(key)
+    keep_blocks = _checks.flag("keep_blocks", keep_blocks)
+    accept = check_accept(accept)
     bound = bind(model, hyper, fit)
 
-    with io.claim(path) as result:
-        dt = sample(bound, data, key, size, sampler=sampler, prior=prior, progress=progress)
-        if result is not None:
-            io.save(dt, result)
+    with io.claim(path) as folder:
+        dt = sample(
+            bound,
+            data,
+            key,
+            size,
+            sampler=sampler,
+            prior=prior,
+            progress=progress,
+            folder=folder,
+            keep_blocks=keep_blocks,
+            accept=accept,
+        )
     warn_if_poor(dt, stacklevel=3)
     return dt
 
 
-def sample(bound, data, key, size, *, sampler=None, prior=0, progress=True) -> xr.DataTree:
+def sample(
+    bound,
+    data,
+    key,
+    size,
+    *,
+    sampler=None,
+    prior=0,
+    progress=True,
+    folder=None,
+    keep_blocks=False,
+    accept=(),
+) -> xr.DataTree:
     """Sample a bound model and return the tree of `fit`; the arguments have been checked.
 
-    ``bound`` comes from `bind`, ``data`` from `check_data`, ``size`` from `check_size`.
+    ``bound`` comes from `bind`, ``data`` from `check_data`, ``size`` from `check_size`, ``folder``
+    from `io.claim`, and ``accept`` from `check_accept`.
     """
     X, y = data.X, data.y
-    sampler = sampler_of(NUTS if sampler is None else sampler, bound)
+    make = NUTS if sampler is None else sampler
+    sampler = sampler_of(make, bound)
     for value in bound.hyper.values():
         if isinstance(value, Spectrum):
             value.warn_if_shared(X[:, None] if X.ndim == 1 else X)
@@ -142,9 +184,18 @@ def sample(bound, data, key, size, *, sampler=None, prior=0, progress=True) -> x
         name: jax.ShapeDtypeStruct((size.chains, size.draws, *latent.shape), latent.dtype)
         for name, latent in layout.latents.items()
     }
-    eqx.filter_eval_shape(densities, kept)
+    found = eqx.filter_eval_shape(densities, kept)
     if prior:
         jax.eval_shape(of_prior)
+
+    draws = Draws(size)
+    if folder is not None:
+        asked = identity(bound, data, key, size, make, layout, prior)
+        require_space(folder, size, kept | found)
+        draws = Recorded(folder, asked, size, layout.dims, accept)
+        if draws.finished:
+            draws.clean(keep_blocks)
+            return draws.result()
 
     name = getattr(bound.model, "__name__", type(bound.model).__name__)
     attrs = {
@@ -160,11 +211,18 @@ def sample(bound, data, key, size, *, sampler=None, prior=0, progress=True) -> x
     }
 
     with _progress(progress, size.warmup + size.draws) as after_block:
-        args = (X, y, bound.arrays)
-        samples, stats = sample_in_blocks(sampler, key, args, size, after_block)
+        if folder is None:
+            sample_in_blocks(sampler, key, (X, y, bound.arrays), draws, after_block)
+        else:
+            record(sampler, key, (X, y, bound.arrays), draws, after_block)
+    samples, stats = draws.all()
 
     # a latent site that the kernel sums over, such as an enumerated one, has no draws
-    latents = {name: jnp.asarray(samples[name]) for name in kept if name in samples}
+    latents = {
+        name: jnp.asarray(samples[name], like.dtype)
+        for name, like in kept.items()
+        if name in samples
+    }
     groups = {
         "posterior": samples,
         "sample_stats": stats,
@@ -178,7 +236,11 @@ def sample(bound, data, key, size, *, sampler=None, prior=0, progress=True) -> x
         groups["prior_predictive"] = {k: v for k, v in drawn.items() if k in values}
 
     dims = layout.dims | {"X": ("point", "feature")[: X.ndim]}
-    return io.to_datatree(groups, dims, attrs=attrs)
+    if folder is None:
+        return io.to_datatree(groups, dims, attrs=attrs)
+    dt = io.to_datatree(groups, dims, attrs=attrs | draws.attrs())
+    draws.finish(dt, keep_blocks)
+    return dt
 
 
 def check_size(draws, warmup, chains, devices=None, block=100) -> Size:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Labelled trees for ArviZ, and files of results."""
 
+from .chains import export, join_chains
 from .labels import flow_to_datatree, label, to_datatree
 from .runs import SaveError, open_run, save
 from .runs import claim as claim
@@ -10,7 +11,9 @@ from .weights import tensors as tensors
 
 __all__ = [
     "SaveError",
+    "export",
     "flow_to_datatree",
+    "join_chains",
     "label",
     "load_weights",
     "open_run",

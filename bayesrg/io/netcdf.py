@@ -11,14 +11,32 @@ import struct
 import zlib
 from itertools import chain
 
+import arviz as az
 import h5py
 import numpy as np
+import xarray as xr
 
-from .._reading import plausible
+from .._reading import plausible, reading
 
 _DEPTH, _OBJECTS, _STRINGS = 20, 2000, 1 << 16  # at most: nested groups, objects, names of a table
 _DEFLATE, _FLETCHER = h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_FLETCHER32
 _FILTERS = (_DEFLATE, _FLETCHER, h5py.h5z.FILTER_SHUFFLE)
+
+
+def read(file) -> xr.DataTree:
+    """Check a netCDF file and read it; return the tree, in memory.
+
+    Raises
+    ------
+    ValueError
+        If the file is not a result or is damaged; see `check`.
+    """
+    with reading(file, "a result"):
+        check(file)
+        with az.from_netcdf(file, engine="h5netcdf") as tree:
+            if not tree.children:
+                raise ValueError(f"{file} has no groups; give a file that bayesrg or ArviZ wrote")
+            return tree.load()
 
 
 def check(path):

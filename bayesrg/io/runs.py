@@ -2,15 +2,16 @@
 """Functions that write results to run folders and files, and read them."""
 
 import contextlib
+import hashlib
 import os
 from io import BytesIO
 from pathlib import Path
 
-import arviz as az
 import xarray as xr
 
 from .. import _checks, _reading
-from . import netcdf, writing
+from . import draws, netcdf, writing
+from .run_folder import RunFolder, file_digest
 
 
 def _path(path):
@@ -30,7 +31,7 @@ class SaveError(OSError):
 
 @contextlib.contextmanager
 def claim(path):
-    """Lock the run folder ``path`` inside a ``with`` block, and return the path of its result file.
+    """Lock the run folder ``path`` inside a ``with`` block, and return it as a `RunFolder`.
 
     The folder is made at once. If it is still empty at the end of the block, it is removed. Without
     a path nothing is locked, and None is returned.
@@ -40,20 +41,22 @@ def claim(path):
     ValueError
         If ``path`` is not a path.
     FileExistsError
-        If ``path`` has a result already, is a file, or is locked by another writer.
+        If ``path`` is a file, is a folder of something other than a run, or is locked by another
+        writer.
     OSError
         If the folder cannot be made or written to.
     """
     if path is None:
         yield None
         return
-    file = _path(path) / "result.nc"
-    with writing.hold(file.parent):
-        if os.path.lexists(file):
-            raise FileExistsError(
-                f"{str(file)!r} exists already; give path a new folder, or remove that one"
-            )
-        yield file
+    folder = RunFolder(_path(path))
+    with writing.hold(folder.path):
+        unknown = folder.unknown()
+        if unknown:
+            what = f"{str(folder.path / unknown[0])!r} exists already and belongs to no run"
+            raise FileExistsError(f"{what}; give path a new folder, or remove what is in this one")
+        folder.tidy()
+        yield folder
 
 
 def save(dt: xr.DataTree, path: str | os.PathLike) -> Path:
@@ -70,23 +73,71 @@ def save(dt: xr.DataTree, path: str | os.PathLike) -> Path:
     """
     _checks.instance("dt", dt, xr.DataTree, _checks.TREE)
     path = _path(path)
-    try:
+    with saving(dt, path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with BytesIO() as buffer:  # HDF5 crashes the interpreter if it meets a full disk
-            dt.to_netcdf(buffer, engine="h5netcdf")
-            with buffer.getbuffer() as content:
-                writing.write(path, content)
+        folder = RunFolder(path.parent)
+        facts = folder.facts if path.name == "result.nc" else None
+        if facts is not None:  # the result of a run, perhaps with groups added
+            save_result(dt, folder, facts)
+            return path
+        with as_netcdf(dt) as content:
+            writing.write(path, content)
+    return path
+
+
+@contextlib.contextmanager
+def saving(dt, path):
+    """Turn an exception in a ``with`` block, which writes ``dt`` to ``path``, into a SaveError."""
+    try:
+        yield
+    except SaveError:
+        raise
     except Exception as error:
         raise SaveError(
             f"the result was not written to {str(path)!r}: {error}; it is the attribute tree of "
             "this error, and bayesrg.io.save can write it elsewhere",
             dt,
         ) from error
-    return path
+
+
+@contextlib.contextmanager
+def as_netcdf(dt):
+    """Give the bytes of a netCDF file with the tree ``dt``, inside a ``with`` block."""
+    dt = dt.copy()
+    dt.attrs = {k: int(v) if isinstance(v, bool) else v for k, v in dt.attrs.items()}
+    with BytesIO() as buffer:  # HDF5 crashes the interpreter if it meets a full disk
+        dt.to_netcdf(buffer, engine="h5netcdf")
+        with buffer.getbuffer() as content:
+            yield content
+
+
+def save_result(dt: xr.DataTree, folder: RunFolder, facts: dict) -> None:
+    """Write the result of a run to its folder and read it back; note its SHA-256 in run.json.
+
+    ``facts`` are the content of run.json, and are updated.
+    """
+    count = dt["posterior"].sizes["draw"] if "posterior" in dt.children else 0
+    with saving(dt, folder.result), as_netcdf(dt) as content:
+        digest = hashlib.sha256(content).hexdigest()
+        # run.json knows the old and the new result until the new one is there
+        facts["results"] = facts.get("results", {}) | {digest: count}
+        folder.write_facts(facts)
+        writing.write(folder.result, content)
+        if file_digest(folder.result) != digest:
+            raise OSError("what was read back differs from what was written")
+        facts["results"] = {digest: count}
+        folder.write_facts(facts)
 
 
 def open_run(path: str | os.PathLike) -> xr.DataTree:
-    """Read the result in the run folder ``path``, or in a netCDF file, and return it in memory.
+    """Read the result at ``path``, and return it as a tree in memory.
+
+    ``path`` is a run folder, a netCDF file, or a folder that ends in ``.zarr``.
+
+    Of a run that is not finished, the draws of its finished blocks are returned, in the groups
+    posterior and sample_stats. Then the attribute ``finished`` is False, ``draws_done`` and
+    ``steps_done`` say how far the run is, and ``draws`` says how many draws it is to have. If no
+    block has draws yet, the tree has no groups.
 
     Raises
     ------
@@ -94,17 +145,22 @@ def open_run(path: str | os.PathLike) -> xr.DataTree:
         If there is no result.
     ValueError
         If the file is not a result, is damaged, points to other files, or declares far more bytes
-        than it stores. This is checked before the file is loaded.
+        than it stores. This is checked before the file is loaded. Also if a file of the run is
+        missing or was altered.
     """
     path = _path(path)
-    file = path / "result.nc" if path.is_dir() else path
-    if not file.is_file():
+    if path.is_dir() and path.suffix == ".zarr":
+        with _reading.reading(path, "a result"):
+            with xr.open_datatree(path, engine="zarr", consolidated=False) as tree:
+                return tree.load()
+    if path.is_dir():
+        folder = RunFolder(path)
+        facts = folder.facts
+        if facts is not None:
+            return draws.of_folder(folder, facts)
+        path = folder.result
+    if not path.is_file():
         raise FileNotFoundError(
-            f"no result at {str(file)!r}; give a run folder that holds result.nc, or a netCDF file"
+            f"no result at {str(path)!r}; give a run folder that holds result.nc, or a netCDF file"
         )
-    with _reading.reading(file, "a result"):
-        netcdf.check(file)
-        with az.from_netcdf(file, engine="h5netcdf") as tree:
-            if not tree.children:
-                raise ValueError(f"{file} has no groups; give a file that bayesrg or ArviZ wrote")
-            return tree.load()
+    return netcdf.read(path)

@@ -3,10 +3,13 @@
 
 import contextlib
 import errno
+import json
 import os
 import secrets
 import shutil
+import socket
 import tempfile
+import time
 
 try:
     import fcntl
@@ -18,10 +21,11 @@ except ImportError:  # Windows has no such locks
 def hold(folder):
     """Make ``folder``, check that it can be written to, and lock it inside a ``with`` block.
 
-    The lock is a lock of the operating system on the folder itself: it leaves no file behind and
-    ends when the process ends, even after a crash. Windows and some network drives do not have
-    such locks; nothing is locked there. Folders that were made here and are still empty at the end
-    are removed.
+    The lock is a lock of the operating system on the folder itself, which ends when the process
+    ends, even after a crash. The file ``lock`` in the folder says who holds it. Windows and some
+    network drives do not have such locks; there the file alone decides, and that of a process that
+    has ended on this computer is taken over. Folders that were made here and are still empty at the
+    end are removed.
 
     Raises
     ------
@@ -31,20 +35,66 @@ def hold(folder):
         If the folder cannot be made or written to.
     """
     missing = [part for part in (folder, *folder.parents) if not os.path.exists(part)]
-    descriptor = _lock(folder)
+    descriptor, holder = _lock(folder), folder / "lock"
     try:
         try:  # write a file: permissions do not show that a drive is read-only
             with tempfile.TemporaryFile(dir=folder):
                 pass
         except OSError as error:
             raise _explained(error, f"cannot write to the folder {str(folder)!r}") from error
-        yield
-    finally:
-        for made in missing:  # the deepest first; a folder that is not empty stays
+        if descriptor is None and (found := _alive(holder)):
+            raise FileExistsError(_taken(folder, found))
+        me = {"host": socket.gethostname(), "pid": os.getpid(), "since": time.strftime("%F %T")}
+        try:
+            write(holder, json.dumps(me).encode())
+        except OSError as error:
+            raise _explained(error, f"cannot write to the folder {str(folder)!r}") from error
+        try:
+            yield
+        finally:
             with contextlib.suppress(OSError):
-                made.rmdir()
-        if descriptor is not None:
-            os.close(descriptor)
+                os.unlink(holder)
+    finally:
+        try:
+            for made in missing:  # the deepest first; a folder that is not empty stays
+                with contextlib.suppress(OSError):
+                    made.rmdir()
+        finally:
+            if descriptor is not None:
+                os.close(descriptor)
+
+
+def _holder(file):
+    """Return what a lock file says, a dict with host, pid and since; None if it says nothing."""
+    try:
+        found = json.loads(file.read_bytes()[:1000])
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) and {"host", "pid", "since"} <= set(found) else None
+
+
+def _alive(file):
+    """Return what a lock file says, or None if its process has ended on this computer."""
+    found = _holder(file)
+    if found is not None and found["host"] == socket.gethostname():
+        try:
+            os.kill(int(found["pid"]), 0)
+        except PermissionError:  # it runs, under another user
+            pass
+        except (OSError, ValueError, OverflowError):
+            return None
+    return found
+
+
+def _taken(folder, found):
+    """Return the message that another writer holds the lock of a folder."""
+    who = "another run"
+    if found is not None:
+        who += f" (process {found['pid']} on {found['host']}, since {found['since']})"
+    return (
+        f"{who} writes to {str(folder)!r} now; give path another folder, or, if that process has "
+        f"ended, remove the file {str(folder / 'lock')!r}"
+    )
 
 
 def _explained(error, what):
@@ -74,9 +124,7 @@ def _lock(folder):
         except OSError as error:
             os.close(descriptor)
             if isinstance(error, BlockingIOError):
-                raise FileExistsError(
-                    f"another run writes to {str(folder)!r} now; give path another folder"
-                ) from error
+                raise FileExistsError(_taken(folder, _holder(folder / "lock"))) from error
             return None  # this file system has no locks
 
         # Another writer may have removed the folder before it was locked here: then start again.
@@ -89,28 +137,72 @@ def _lock(folder):
 def write(path, content):
     """Write the bytes ``content`` to ``path``, so that a file of that name is always complete.
 
-    The bytes go to a temporary file first, which is then renamed. Its name is random and the file
-    must be new, so that no symbolic link and no other writer can redirect it.
+    The bytes go to a temporary file first, which is flushed to the disk and then renamed. Its name
+    is random and the file must be new, so that no symbolic link and no other writer can redirect
+    it.
 
     Raises
     ------
     OSError
         If there is too little space, or writing fails. No temporary file is left behind.
     """
-    free = shutil.disk_usage(path.parent).free
-    if len(content) > free:
-        raise OSError(
-            errno.ENOSPC, f"no space: {len(content)} bytes to write and {free} free", str(path)
-        )
+    require(path.parent, len(content))
     temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
     descriptor = os.open(temporary, flags, 0o666)  # O_EXCL follows no link
     try:
-        with open(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
+        try:
+            _write_all(descriptor, content)
             os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
         os.replace(temporary, path)
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
         raise
+    _flush(path.parent)
+
+
+def append(path, content):
+    """Add the bytes ``content`` to the end of ``path``, which is made if it does not exist."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0)
+    descriptor = os.open(path, flags, 0o666)
+    try:
+        _write_all(descriptor, content)
+    finally:
+        os.close(descriptor)
+
+
+def remove(path):
+    """Remove a file, if it exists."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+
+
+def require(folder, size):
+    """Raise OSError if the disk of ``folder`` has less than ``size`` bytes of free space."""
+    free = shutil.disk_usage(folder).free
+    if size > free:
+        raise OSError(errno.ENOSPC, f"no space: {size} bytes to write and {free} free", str(folder))
+
+
+def _write_all(descriptor, content):
+    left = memoryview(content).cast("B")
+    while len(left):
+        left = left[os.write(descriptor, left) :]
+
+
+def _flush(folder):
+    """Flush the entries of a folder to the disk, so that a rename survives a loss of power."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:  # Windows opens no folders
+        return
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.EBADF, errno.ENOTSUP):
+            raise  # else this file system flushes no folders
+    finally:
+        os.close(descriptor)

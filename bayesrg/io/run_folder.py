@@ -1,0 +1,223 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The files of a run that can be continued: what it is, its finished blocks, and its state.
+
+``run.json`` says what is sampled and which result is there. ``blocks/00000.nc``, ... hold draws,
+``state.npz`` holds the state of the chains after the last block and the checksums of all blocks,
+``progress.jsonl`` has one line per block, and ``result.nc`` is the result. A block is written
+before the state that follows it. So the folder can be continued whenever the process is killed.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from .. import _checks, _reading
+from . import block_files, writing
+
+FORMAT = 1
+_STATE = ("done", "bytes", "lengths", "checksums", "checksum")
+
+
+class State(NamedTuple):
+    """The state of the chains after ``done`` blocks, as one array of bytes per leaf.
+
+    ``checksums`` has one SHA-256 per block file, (blocks, 32).
+    """
+
+    done: int
+    leaves: list[np.ndarray]
+    checksums: np.ndarray
+
+
+class RunFolder:
+    """The folder of one run; its writer holds the lock of the folder."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.result = path / "result.nc"
+        self._facts, self._state = path / "run.json", path / "state.npz"
+        self._progress, self._blocks = path / "progress.jsonl", path / "blocks"
+
+    @property
+    def facts(self) -> dict | None:
+        """Content of ``run.json``, a dict; None if there is none.
+
+        Raises
+        ------
+        ValueError
+            If the file cannot be read, or was written in a newer format.
+        """
+        file = self._facts
+        if not file.is_file():
+            return None
+        try:
+            found = json.loads(file.read_text("utf-8"))
+            number = found["format"]
+            if type(number) is not int:
+                raise TypeError(f"format is {_checks.shown(number)}")
+            if number <= FORMAT:
+                _check_facts(found)
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            raise ValueError(
+                f"{str(file)!r} cannot be read ({type(error).__name__}: {error}); restore the file "
+                "from a copy, or give another path: the files in blocks/ can still be opened"
+            ) from error
+        if number > FORMAT:
+            raise ValueError(
+                f"{str(file)!r} has format {number}, newer than {FORMAT}, which this version of "
+                "bayesrg writes; update bayesrg"
+            )
+        return found
+
+    def write_facts(self, facts: dict) -> None:
+        """Write ``run.json``, complete or not at all."""
+        writing.write(self._facts, json.dumps({"format": FORMAT} | facts, indent=1).encode())
+
+    def remove_facts(self) -> None:
+        """Remove ``run.json``."""
+        writing.remove(self._facts)
+
+    def block(self, number: int) -> Path:
+        """Path of the file of a block, which may not exist."""
+        return self._blocks / f"{number:05d}.nc"
+
+    def blocks(self) -> list[int]:
+        """Numbers of the blocks whose files exist, in order."""
+        return sorted(int(f.stem) for f in self._blocks.glob("[0-9]*.nc") if f.stem.isdecimal())
+
+    def write_block(self, number: int, groups: block_files.Groups, first: int) -> np.ndarray:
+        """Write the draws of a block, from the draw ``first`` on; return the SHA-256, (32,)."""
+        self._blocks.mkdir(exist_ok=True)
+        content = block_files.content(groups, first)
+        writing.write(self.block(number), content)
+        return _digest(content)
+
+    def read_block(self, number: int, checksums: np.ndarray) -> block_files.Groups:
+        """Read the draws of a block: axes and values by the name of their group and variable.
+
+        Raises
+        ------
+        ValueError
+            If the file is missing, or is not the one whose SHA-256 is in ``checksums``.
+        """
+        file = self.block(number)
+        remedy = (
+            "restore it from a copy, or sample again in another folder; the other blocks can be "
+            "read one by one with open_run"
+        )
+        if not file.is_file():
+            raise ValueError(f"the block {str(file)!r} is missing; {remedy}")
+        content = file.read_bytes()
+        if not np.array_equal(_digest(content), checksums[number]):
+            raise ValueError(f"the block {str(file)!r} is damaged or was altered; {remedy}")
+        return block_files.read(content)
+
+    def write_state(self, state: State) -> None:
+        """Write ``state.npz``, complete or not at all."""
+        lengths = np.array([leaf.size for leaf in state.leaves], np.int64)
+        # one row of zeros first, so that no array is empty
+        checksums = np.concatenate([np.zeros((1, 32), np.uint8), state.checksums])
+        parts = [np.array([state.done]), np.concatenate(state.leaves), lengths, checksums]
+        parts.append(_digest(b"".join(part.tobytes() for part in parts)))
+        with BytesIO() as buffer:
+            np.savez(buffer, **dict(zip(_STATE, parts, strict=True)))
+            writing.write(self._state, buffer.getvalue())
+
+    def read_state(self) -> State | None:
+        """Read ``state.npz``; return None if there is none.
+
+        Raises
+        ------
+        ValueError
+            If the file is damaged.
+        """
+        if not self._state.is_file():
+            return None
+        try:
+            *parts, check = _reading.npz(self._state, _STATE)
+            if not np.array_equal(check, _digest(b"".join(part.tobytes() for part in parts))):
+                raise ValueError("its checksum is wrong")
+            done, content, lengths, checksums = parts
+            leaves = np.split(content, np.cumsum(lengths)[:-1])
+        except (ValueError, OSError, TypeError) as error:
+            raise ValueError(
+                f"{str(self._state)!r} is damaged, so the run cannot be continued ({error}); "
+                "restore it from a copy, or sample again in another folder; finished blocks can be "
+                "read one by one with open_run"
+            ) from error
+        return State(int(done[0]), leaves, checksums[1:])
+
+    def write_progress(self, facts: dict) -> None:
+        """Add one line to ``progress.jsonl``."""
+        writing.append(self._progress, json.dumps(facts).encode() + b"\n")
+
+    def progress(self) -> list[dict]:
+        """Lines of ``progress.jsonl``, as dicts; lines that a crash cut short are left out."""
+        found = []
+        if self._progress.is_file():
+            for line in self._progress.read_bytes().splitlines():
+                try:
+                    entry = json.loads(line)
+                except ValueError:
+                    continue
+                if isinstance(entry, dict) and isinstance(entry.get("block"), int):
+                    found.append(entry)
+        return found
+
+    def rewind_progress(self, done: int) -> None:
+        """Remove the lines of blocks that will be made again: those after the first ``done``."""
+        lines = self._progress.read_bytes() if self._progress.is_file() else b""
+        kept = [entry for entry in self.progress() if entry["block"] <= done]
+        content = b"".join(json.dumps(entry).encode() + b"\n" for entry in kept)
+        if content != lines:
+            writing.write(self._progress, content)
+
+    def remove_blocks(self, numbers: Sequence[int]) -> None:
+        """Remove files of blocks, the earliest first."""
+        for number in numbers:
+            writing.remove(self.block(number))
+
+    def tidy(self) -> None:
+        """Remove temporary files that a killed process left behind."""
+        for folder in (self.path, self._blocks):
+            for file in folder.glob("*.part"):
+                writing.remove(file)
+
+    def unknown(self) -> list[str]:
+        """Names of entries that no run has; none of them if ``run.json`` exists."""
+        if self._facts.exists():
+            return []
+        return sorted(
+            f.name for f in self.path.iterdir() if f.name != "lock" and f.suffix != ".part"
+        )
+
+
+def _check_facts(found):
+    """Raise if fields of ``run.json`` that say where the draws are have wrong values."""
+    least = {"draws": 1, "chains": 1, "block": 1, "warmup": 0}
+    if found["kind"] != "fit":
+        least = {"draws": 1}
+        if found["kind"] != "job":
+            raise ValueError(f"kind is {_checks.shown(found['kind'])}")
+    for name, value in least.items():
+        if type(found[name]) is not int or found[name] < value:
+            raise ValueError(f"{name} is {_checks.shown(found[name])}")
+    results = found.get("results", {})
+    if not isinstance(results, dict) or any(type(v) is not int for v in results.values()):
+        raise ValueError(f"results is {_checks.shown(results)}")
+
+
+def _digest(content):
+    """Return the SHA-256 of bytes as an array (32,)."""
+    return np.frombuffer(hashlib.sha256(content).digest(), np.uint8)
+
+
+def file_digest(file: Path) -> str:
+    """Return the SHA-256 of a file as text; the file is read piece by piece."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
