@@ -15,7 +15,8 @@ from scipy.optimize import linear_sum_assignment
 from sklearn.datasets import load_digits, make_circles, make_moons
 from timing import facts, report
 
-from bayesrg import dynamics
+from bayesrg import dynamics, io
+from bayesrg.diagnostics import transport
 from bayesrg.networks import Residual
 
 RULE = optax.adamw(5e-3, weight_decay=1e-4)
@@ -200,10 +201,38 @@ def ratios(options):
         print(f"  memory, {above} / {below}: {a / 2**20:.1f} MiB, {a / b:.2f}, at most 1.2")
 
 
+def measure(options):
+    """Time the diagnostics of many draws against passes of the network, one after another."""
+    (X, _), _ = digits(500, 0)
+    X, keys = X.astype(float), jax.random.split(jax.random.key(1), options.draws)
+    params = jax.vmap(lambda key: DIGITS.init(key, X.shape[1]))(keys)
+    sites = params["velocity"] | params["head"]
+    groups = {
+        "posterior": {name: np.asarray(v)[None] for name, v in sites.items()},
+        "constant_data": {"X": X},
+    }
+    dt = io.to_datatree(groups, {})
+    passes = jax.jit(lambda params: jax.lax.map(lambda p: DIGITS.apply(p, X), params))
+    calls = {
+        "passes of the network": lambda: passes(params),
+        "measure, without distances": lambda: transport.measure(dt, DIGITS, draws=0),
+    }
+    spent = {name: [] for name in calls}
+    for i in range(options.repeats + 1):  # the first round compiles
+        for name, call in calls.items():
+            begin = time.perf_counter()
+            jax.block_until_ready(call())
+            spent[name] += [time.perf_counter() - begin] * (i > 0)
+    report(f"{options.draws} draws, n = 500", {n: {"import": s} for n, s in spent.items()})
+    one, all_of = (median(t) for t in spent.values())
+    print(f"  measure / passes: {all_of / one:.2f}, at most 3")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", nargs="+", choices=["ratios", "tables"])
+    parser.add_argument("--only", nargs="+", choices=["ratios", "measure", "tables"])
     parser.add_argument("--steps", type=int, default=500)
+    parser.add_argument("--draws", type=int, default=1000)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--quick", action="store_true", help="only try whether it runs")
@@ -211,9 +240,10 @@ def main():
     options.fraction = 1.0
     if options.quick:
         options.steps, options.repeats, options.fraction = 20, 1, 0.02
+        options.draws = 20
     numpyro.enable_x64()  # weights and data are then rounded to 32 bits
     print(facts("jax", "optax"))
-    for table in (ratios, tables):
+    for table in (ratios, measure, tables):
         if options.only is None or table.__name__ in options.only:
             table(options)
 
