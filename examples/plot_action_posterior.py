@@ -37,7 +37,7 @@ jax.config.update("jax_compilation_cache_dir", tempfile.mkdtemp())  # compile fo
 X, y = make_moons(60, noise=0.15, random_state=0)
 net = residual_action.network(2, hidden=4, depth=3)
 how = {"net": net, "sampler": partial(NUTS, max_tree_depth=6), "progress": False}
-how |= {"draws": 200, "warmup": 150, "chains": 2}
+how |= {"draws": 200, "warmup": 100, "chains": 2}
 runs, groups = {}, {}
 for lam in (0.0, 1.0, 5.0):
     dt = brg.fit(residual_action.model, (X, y), key=0, lam=jnp.asarray(lam), **how)
