@@ -8,11 +8,9 @@ cost of the data: the mean squared length of all steps that its layers make. How
 lam change the posterior? Two half moons, three layers of four hidden units.
 """
 
-import tempfile
 from functools import partial
 
 import arviz as az
-import jax
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpyro
@@ -24,7 +22,6 @@ from bayesrg.diagnostics import transport
 from bayesrg.models import residual_action
 
 numpyro.enable_x64()
-jax.config.update("jax_compilation_cache_dir", tempfile.mkdtemp())  # compile for all strengths once
 
 # %%
 # Three strengths
