@@ -186,6 +186,7 @@ def test_all_layers_of_the_deepest_network_are_named(dt):
     pc = plots.plot_layer_action(dt, group="short", also=["straight"], backend="matplotlib")
     texts = pc.viz["plot"].item().get_xticklabels()
     assert [text.get_text() for text in texts] == ["1", "2", "3", "4"]
+    plt.close(pc.viz["figure"].item())
 
 
 def test_accuracy_stands_over_cost(dt):
