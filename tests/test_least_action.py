@@ -245,7 +245,22 @@ def test_a_larger_multiplier_or_a_lower_loss_silences_the_warning():
     run(shifts(lambda0=2.0, tau=0.0), START, 300, 0)  # the loss fell before it settled
 
 
+class Few(Three):
+    """With another number of points by ``apply``."""
+
+    def apply(self, w, X):
+        return self.read_out(w, X)[:2]
+
+
+class Many(Three):
+    """With several norms."""
+
+    def head_norm(self, w):
+        return w[0]
+
+
 ONES = np.ones(N, int)
+CLASSIFIED = {"y": CLASSES, "loss": entropy}
 
 
 @pytest.mark.parametrize(
@@ -270,6 +285,8 @@ ONES = np.ones(N, int)
         ({"modules": []}, "give each layer from 0 on"),
         ({"net": object()}, "net has no method paths"),
         ({"y": ONES}, "y has one class only, 1"),
+        (CLASSIFIED | {"net": Few(), "lambda0": np.inf}, r"net.apply returned shape \(2, 3\); give"),
+        (CLASSIFIED | {"net": Many()}, r"net.head_norm returned shape \(2,\); return one number"),
         ({"loss": lambda f, y: f - y}, r"loss returns shape \(7,\); return one number"),
     ],
 )  # fmt: skip
