@@ -285,7 +285,7 @@ CLASSIFIED = {"y": CLASSES, "loss": entropy}
         ({"modules": []}, "give each layer from 0 on"),
         ({"net": object()}, "net has no method paths"),
         ({"y": ONES}, "y has one class only, 1"),
-        (CLASSIFIED | {"net": Few(), "lambda0": np.inf}, r"net.apply returned shape \(2, 3\); give"),
+        (CLASSIFIED | {"net": Few(), "lambda0": np.inf}, r"net.apply returned shape \(2, 3\)"),
         (CLASSIFIED | {"net": Many()}, r"net.head_norm returned shape \(2,\); return one number"),
         ({"loss": lambda f, y: f - y}, r"loss returns shape \(7,\); return one number"),
     ],
