@@ -89,7 +89,7 @@ def _labels(y, classes, signs):
         wrong = found[~np.isin(found, np.arange(classes))]
         if wrong.size and not (signs and set(found.tolist()) <= {-1.0, 1.0}):
             allowed = "0 and 1, or -1 and 1" if signs else f"whole numbers from 0 to {classes - 1}"
-            few = not signs and wrong[-1] >= classes and wrong[-1] % 1 == 0
+            few = not signs and wrong[-1] >= classes and wrong[-1] == np.round(wrong[-1])
             advice = f", or a network with outputs={wrong[-1] + 1:g}" if few else ""
             raise ValueError(
                 f"y contains {wrong[0]:g}, which is no class of the network; give {allowed}{advice}"
