@@ -248,7 +248,22 @@ def test_a_loss_that_the_penalty_does_not_keep_high_is_silent():
     assert loss[-1] > 0.99 * loss[150] > 0.5 * loss[0] and multiplier[-1] > 1.5 * multiplier[150]
 
 
+class Few(Three):
+    """With another number of points by ``apply``."""
+
+    def apply(self, w, X):
+        return self.read_out(w, X)[:2]
+
+
+class Many(Three):
+    """With several norms."""
+
+    def head_norm(self, w):
+        return w[0]
+
+
 ONES = np.ones(N, int)
+CLASSIFIED = {"y": CLASSES, "loss": entropy}
 
 
 @pytest.mark.parametrize(
@@ -273,6 +288,8 @@ ONES = np.ones(N, int)
         ({"modules": []}, "give each layer from 0 on"),
         ({"net": object()}, "net has no method paths"),
         ({"y": ONES}, "y has one class only, 1"),
+        (CLASSIFIED | {"net": Few(), "lambda0": np.inf}, r"net.apply returned shape \(2, 3\)"),
+        (CLASSIFIED | {"net": Many()}, r"net.head_norm returned shape \(2,\); return one number"),
         ({"loss": lambda f, y: f - y}, r"loss returns shape \(7,\); return one number"),
     ],
 )  # fmt: skip

@@ -164,6 +164,31 @@ def test_training_has_a_panel_for_each_number_that_was_computed(dt):
     assert pc.data["panel"].to_numpy().tolist() == ["loss"]
 
 
+def test_what_diverged_is_left_out_of_training():
+    group, step = training_group(), xr.Variable("each_step", np.arange(101))
+    group["loss"] = group["loss"].where((step < 60) | xr.Variable("chain", [True, False, True]))
+
+    def losses(group):
+        pc = plots.plot_least_action(io.label(dynamics=group), backend="none")
+        assert pc.data["panel"].size == 3
+        y = pc.viz["curve"]["curve"].sel(series="dynamics", panel="loss").item()["y"]
+        return y[np.isfinite(y)]  # curves are padded to one length
+
+    np.testing.assert_allclose(losses(group), np.median(group["loss"][[0, 2]], 0))
+    np.testing.assert_allclose(losses(group.isel(chain=[1])), group["loss"][1, :60])
+    nothing = io.label(dynamics=group[["loss"]] * np.nan)
+    with pytest.raises(ValueError, match="'loss' of group 'dynamics' has no finite value"):
+        plots.plot_least_action(nothing, backend="none")
+
+
+def test_all_layers_of_the_deepest_network_are_named(dt):
+    dt["short"] = dt["straight"].to_dataset().isel(layer=slice(2))
+    pc = plots.plot_layer_action(dt, group="short", also=["straight"], backend="matplotlib")
+    texts = pc.viz["plot"].item().get_xticklabels()
+    assert [text.get_text() for text in texts] == ["1", "2", "3", "4"]
+    plt.close(pc.viz["figure"].item())
+
+
 def test_accuracy_stands_over_cost(dt):
     pc = plots.plot_accuracy_against_cost(dt, backend="none")
     found, group = drawn(pc, "series")["runs"], dt["accuracy_against_cost"]

@@ -326,6 +326,12 @@ APPLIED = {  # a network, weights, inputs, the message
     "encoder of fewer rows": (
         Residual(H, K, outputs=C, encoder=lambda X: X[:0]), PARAMS, X,
         "encoder returned shape (0, 3) for X of shape (1, 3); give (n, d)"),
+    "encoder of another width": (
+        Residual(H, K, outputs=C, encoder=lambda X: X @ jnp.ones((5, 2))), PARAMS, X,
+        "encoder fails for X of shape (1, 3) (TypeError: dot_general requires"),
+    "encoder of numbers": (
+        Residual(H, K, outputs=C, encoder=lambda X: X * float(X[0, 0])), PARAMS, X,
+        "encoder fails for X of shape (1, 3) (ConcretizationTypeError"),
     "encoder of text": (
         Residual(H, K, outputs=C, encoder=lambda X: "x"), PARAMS, X,
         "what encoder returned must be a number or an array of them, got 'x'"),

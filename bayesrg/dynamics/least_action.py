@@ -246,6 +246,14 @@ class _LeastAction(eqx.Module):
     def init(self, x0):
         paths, f = jax.eval_shape(self._forward, x0, self.X)
         self._check(paths, f)
+        if self.plain and (given := jax.eval_shape(self._outputs, x0, self.X)).shape != f.shape:
+            raise ValueError(f"net.apply returned shape {given.shape}; give {f.shape}, as read_out")
+        if hasattr(self.net, "head_norm"):
+            norm = jax.eval_shape(self.net.head_norm, x0)
+            if jnp.shape(norm):
+                raise ValueError(
+                    f"net.head_norm returned shape {jnp.shape(norm)}; return one number"
+                )
         L = jax.eval_shape(self._loss, f, self.y)
         if L.shape:
             raise ValueError(f"loss returns shape {L.shape}; return one number")

@@ -247,7 +247,14 @@ class Residual(BaseNetwork):
         if self.encoder is None:
             return X
         encoder = self.encoder.open()
-        x = encoder(params["encoder"], X) if hasattr(encoder, "init") else encoder(X)
+        try:
+            x = encoder(params["encoder"], X) if hasattr(encoder, "init") else encoder(X)
+        except TypeError as error:  # JAX raises it for shapes that do not fit
+            raise ValueError(
+                f"encoder fails for X of shape {X.shape} ({type(error).__name__}: "
+                f"{str(error).splitlines()[0]}); give inputs of the width that it takes, and write "
+                "it with jax.numpy"
+            ) from error
         x = _checks.finite("what encoder returned", x)
         if x.ndim != 2 or len(x) != len(X) or not x.size:
             raise ValueError(

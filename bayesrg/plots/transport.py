@@ -238,7 +238,7 @@ def plot_layer_action(
     draw(pc, "series", bars, width=1)
     if tops:
         draw(pc, "series", tops, scatter=True, legend=False)
-    layers = next(iter(parts.values()))["x"]
+    layers = max((part["x"] for part in parts.values()), key=len)
     shown = layers[:: -(-len(layers) // 16)]
     ticks(pc, {layer: f"{layer:g}" for layer in shown})
     if relative:
@@ -314,7 +314,8 @@ def plot_least_action(
         See `bayesrg.plots`, also for what is returned. The group is made by `bayesrg.io.trajectory`
         of a run of `bayesrg.dynamics.least_action`: it has the variable loss (chain, each_step),
         and transport and lambda if the run computed them. With several chains the median is
-        drawn, and a band.
+        drawn, and a band; chains whose loss is not always finite are left out, if others are.
+        Other numbers that are not finite are left out too.
 
     References
     ----------
@@ -322,13 +323,28 @@ def plot_least_action(
     """
     groups, sheets = with_others(group, also), {}
     for name in groups:
-        found = group_of(dt, name, "loss")
+        found = _not_diverged(group_of(dt, name, "loss"))
         for variable, panel in _NAMES.items():
-            if variable in found and np.isfinite(found[variable]).all():
-                sheets.setdefault(panel, {})[name] = line(_one_or_draws(found[variable]))
+            if variable in found:
+                values = found[variable].where(np.isfinite(found[variable])).dropna("each_step")
+                if values.size:
+                    sheets.setdefault(panel, {})[name] = line(_one_or_draws(values))
+    if not sheets:
+        raise ValueError(
+            f"'loss' of group {groups[0]!r} has no finite value, so there is nothing to plot; give "
+            "the group of a run that did not diverge at once"
+        )
     pc = canvas(groups, "series", panels=list(sheets), styles=False, backend=backend, **pc_kwargs)
     draw(pc, "series", sheets)
     return decorate(pc, x="step", y=dict(zip(sheets, sheets, strict=True)), title="", log="y")
+
+
+def _not_diverged(found):
+    """Return a group without the chains whose loss is not always finite, or all if all are such."""
+    if "chain" not in found["loss"].dims:
+        return found
+    sound = np.isfinite(found["loss"]).all("each_step").to_numpy()
+    return found.isel(chain=sound) if sound.any() else found
 
 
 def plot_accuracy_against_cost(
