@@ -8,6 +8,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # two workers: their threads
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 import jax
+import numpy as np
 import numpyro
 import pytest
 
@@ -22,6 +23,24 @@ programs = programs / os.environ.get("PYTEST_XDIST_WORKER", "alone")
 jax.config.update("jax_compilation_cache_dir", str(programs))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+GENERATORS = {}  # of test modules: the generator ``rng`` and its state after the import
+
+
+def pytest_collection_modifyitems(items):
+    for module in {getattr(item, "module", None) for item in items}:
+        rng = getattr(module, "rng", None)
+        if isinstance(rng, np.random.Generator):
+            GENERATORS.setdefault(module.__name__, (rng, rng.bit_generator.state))
+
+
+@pytest.fixture(autouse=True)
+def same_numbers(request):
+    """A test draws the same numbers from its module's ``rng``, whichever tests ran before."""
+    if request.module.__name__ in GENERATORS:
+        rng, state = GENERATORS[request.module.__name__]
+        rng.bit_generator.state = state
 
 
 @pytest.fixture(scope="session")

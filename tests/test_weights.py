@@ -106,7 +106,7 @@ def test_outliers_of_a_perturbation():
     """M = 300, N = 200, s = .05: 2.908, 5.22 and none at 1.5, 2.5 and .8 of the threshold."""
     u, v = (np.linalg.qr(rng.normal(size=(n, 1)))[0] for n in (300, 200))
     null = np.asarray(marchenko_pastur_null(300, 200, 200, 0))
-    W = rng.normal(size=(12, 300, 200)) * 0.05
+    W = rng.normal(size=(24, 300, 200)) * 0.05
     for share, place in ((1.5, 2.908), (2.5, 5.22), (0.8, None)):
         theta = share * 0.05 * (300 * 200) ** 0.25
         x = np.linalg.svd(W + theta * u @ v.T, compute_uv=False) ** 2
@@ -114,8 +114,9 @@ def test_outliers_of_a_perturbation():
         assert {f.count for f in found} == {int(place is not None)}
         np.testing.assert_allclose([f.edge for f in found], 2.475, rtol=0.02)
         if place is not None:
-            assert {f.beyond for f in found} == {1}
-            error = x[:, 0].std() / np.sqrt(12)
+            # each matrix has a second level above 95 % of nulls with a probability of 5 %
+            assert min(f.beyond for f in found) == 1 and np.mean([f.beyond for f in found]) < 1.3
+            error = x[:, 0].std() / np.sqrt(24)
             assert abs(x[:, 0].mean() - place) < 4 * error < 0.05 * place
             np.testing.assert_allclose(np.mean([f.strength for f in found]), share, rtol=0.03)
         s = [weights.bulk(levels, (300, 200)).s for levels in x]
