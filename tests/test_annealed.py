@@ -39,6 +39,7 @@ linearised = jax.jit(lambda W: theory.linearise(W, "tanh", np.diag(VALUES))[-1].
 learning_curve = jax.jit(theory.learning_curve)
 
 
+@pytest.mark.slow
 def test_degrees_of_freedom_reference_numbers():
     """Ridges that belong to given tau; what is left of the difference, to first order."""
     tau = np.array([[0.01, 0.05, 0.2], [1.0, 0.05 * (1 + 1e-4), 0.05 * (1 - 1e-4)]])

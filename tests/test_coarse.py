@@ -119,7 +119,13 @@ def test_reference_log_joint():
     np.testing.assert_allclose(found, -269.257306014430, rtol=0, atol=1e-11)
 
 
-@pytest.mark.parametrize("rule", rg.coarse.RULES)
+@pytest.mark.parametrize(
+    "rule",
+    [
+        pytest.param(rule, marks=() if rule in ("exact", "local") else pytest.mark.slow)
+        for rule in rg.coarse.RULES
+    ],
+)
 def test_it_is_a_numpyro_reparameterisation(rule):
     config = {"y": rg.Coarse(5, rule)}
     trace = traced(handlers.reparam(model, config=config), p.y)
@@ -191,7 +197,12 @@ def wrapped(kind):
 
 
 @pytest.mark.parametrize(
-    "kind", ["plate", "expand", "to_event", "batched parameters", "plate of batched"]
+    "kind",
+    ["plate", "batched parameters"]
+    + [
+        pytest.param(kind, marks=pytest.mark.slow)
+        for kind in ("expand", "to_event", "plate of batched")
+    ],
 )
 def test_each_target_has_its_own_modes(kind):
     Y = np.stack([p.y, -p.y, 2 * p.y])

@@ -191,6 +191,7 @@ def test_weights_are_not_sampled_at_small_noise_unless_forced():
         model_trace(deep_linear.model, X, y, widths=(3, 4), ridge=3.6e-3 * power, **field)
 
 
+@pytest.mark.slow
 def test_one_output_on_the_range_of_a_singular_kernel_without_noise():
     """Five points in four dimensions: the density on the range, in the model and in the solver."""
     X, y, _ = noisy()
@@ -214,6 +215,10 @@ def test_one_output_on_the_range_of_a_singular_kernel_without_noise():
     assert_allclose(logsumexp(log_w), post.log_evidence, rtol=0, atol=1e-6)
     mean = np.exp(log_w - logsumexp(log_w)) @ (c1 * c2 / 30)
     assert_allclose(mean, post.moment(1), rtol=1e-6)
+
+
+def test_an_array_of_ridge_zero_is_refused():
+    X, y, _ = noisy()
     with pytest.raises(ValueError, match="ridge is an array that holds 0; give the number 0.0"):
         model_trace(deep_linear_collapsed.model, X[:3], y[:3], ridge=jnp.zeros(()))
 

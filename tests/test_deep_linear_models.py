@@ -252,7 +252,7 @@ def test_without_data_to_speak_of_features_stay_at_the_prior():
         assert within(mine.mean(0), prior[layer - 1], mine.std(0) / np.sqrt(n), 5)
 
 
-@pytest.mark.parametrize("ridge", [0.15, 0.0])
+@pytest.mark.parametrize("ridge", [pytest.param(0.15, marks=pytest.mark.slow), 0.0])
 def test_one_output_against_the_exact_solver(ridge):
     """Feature kernels averaged over a fine grid of the order parameter, one hidden layer."""
     inputs, y, n = X[:4], Y[:4, 0], 4

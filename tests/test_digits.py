@@ -218,7 +218,12 @@ JUDGED = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("place", JUDGED)
+KINDS = "condition", "eigenpairs", "low rank", "several outputs", "laplace", "readout"
+
+
+@pytest.mark.parametrize(
+    "place", [pytest.param(p, marks=() if p in KINDS else pytest.mark.slow) for p in JUDGED]
+)
 def test_lost_digits_are_said_wherever_something_is_factorised(place):
     told = said(lambda: JUDGED[place](1e-13))
     assert told and any("digits are left" in one or "factoris" in one or "positive definite" in one

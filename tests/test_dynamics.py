@@ -57,6 +57,7 @@ COUNTS = {  # k: eigenvalue, steps of plain descent, lifted, flattened
 }
 
 
+@pytest.mark.slow
 def test_steps_to_tolerance_of_each_frequency(K, values):
     lift = dynamics.preconditioner(K, maps.lift(25))
     flatten = dynamics.preconditioner(K, maps.flatten(7))
@@ -163,9 +164,8 @@ def test_limits_of_descent(K, values):
     np.testing.assert_allclose(dual[0], ridge, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize(
-    "tail", [0.3, *(pytest.param(t, marks=pytest.mark.slow) for t in (0.0, 1.0))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("tail", [0.3, 0.0, 1.0])
 def test_ridgeless_regression_forgets_the_map_on_its_own_landmarks(tail):
     """So it is the limit of every descent; with landmarks elsewhere it is another function."""
     rng, kernel = np.random.default_rng(0), kernels.Matern12(2.0)

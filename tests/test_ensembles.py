@@ -104,6 +104,7 @@ def test_draws_are_those_of_dense_matrices():
     assert (abs(dense.mean(0) - x.mean(0)) < 4 * error).all()
 
 
+@pytest.mark.slow
 def test_a_pair_has_the_wigner_surmise():
     x = np.asarray(en.CoulombGas(2, 1.0).sample(jax.random.key(2), (40_000,)))
     S = x[:, 1] - x[:, 0]
@@ -190,8 +191,10 @@ def test_width_in_closed_form(spectra):
     [
         (en.semicircle, (2.0, 0.5), (-1.5, 2.5)),
         (en.two_level_density, (0.5, 0.3), (-6.0, 6.0)),
-        (en.marchenko_pastur, (7, 4, 0.5), (0.0, 10.0)),
-        (en.marchenko_pastur, (4, 9, 0.5), (0.0, 10.0)),
+        *(
+            pytest.param(en.marchenko_pastur, shape, (0.0, 10.0), marks=pytest.mark.slow)
+            for shape in ((7, 4, 0.5), (4, 9, 0.5))
+        ),
         (en.marchenko_pastur, (5, 5, 0.5), (0.0, 10.0)),
     ],
 )

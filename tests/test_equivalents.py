@@ -129,6 +129,7 @@ def test_more_rows_than_features_without_a_ridge():
     np.testing.assert_allclose(fixed.pred_var, 0.3 / (1 - 100 / e.n), rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_matched_model_is_calibrated():
     e = equivalents(MATCHED, SIZES, 0.2 / 0.7, noise_variance=0.2)
     np.testing.assert_allclose(e.tau[0], 0.09477602, rtol=0, atol=6e-9)

@@ -177,7 +177,10 @@ def test_order_parameter_and_kernels_of_a_draw(collapsed, measured):
     np.testing.assert_allclose(group["layer_excess"], np.subtract(squares, [8, 6]), rtol=1e-12)
 
 
-@pytest.mark.parametrize("route", ["measured", "drawn", "measured_raw"])
+@pytest.mark.parametrize(
+    "route",
+    ["measured", *(pytest.param(r, marks=pytest.mark.slow) for r in ("drawn", "measured_raw"))],
+)
 def test_three_ways_to_the_reference_kernels(route, request):
     """Traces and overlaps by importance sampling with 4e6 draws; the prior's are known."""
     out = request.getfixturevalue(route)

@@ -29,6 +29,7 @@ TABLE = {
 }
 
 
+@pytest.mark.slow
 def test_reference_table():
     flow = rg.flow(p.values, 24, p.ridge, features=p.Phi, y=p.y, cutoffs=list(TABLE))
     evidence = np.asarray(flow.evidence)
@@ -40,7 +41,12 @@ def test_reference_table():
 
 
 @pytest.mark.parametrize(
-    "kind, k", [("none", 61), ("diagonal", 61), ("dense", 61), ("none", 8), ("dense", 8)]
+    "kind, k",
+    [("dense", 61), ("none", 8)]
+    + [
+        pytest.param(*case, marks=pytest.mark.slow)
+        for case in (("none", 61), ("diagonal", 61), ("dense", 8))
+    ],
 )
 def test_exact_ridges_by_rank_one_shell_steps(kind, k):
     """Eliminate one mode after another from the ultraviolet, each a rank-one update."""

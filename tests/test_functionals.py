@@ -94,6 +94,7 @@ def model(y=None):
     numpyro.sample("y", gp.marginal(low.at(Matern32(lengthscale)), X, 0.1), obs=y)
 
 
+@pytest.mark.slow
 def test_log_joint_of_a_sampled_lengthscale():
     """Density against a dense joint normal of modes and data; its gradient against differences."""
     w = np.linspace(-1, 1, 4)

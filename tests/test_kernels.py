@@ -96,12 +96,9 @@ def at_X(name):
     return jax.tree.map(np.asarray, everything(CASES[name], X))
 
 
-# Kernels of a structure that another case has too, with another activation.
-AGAIN = (
-    "tangent", "tangent, normalised", "tangent, series", "linear network", "erf", "step", "layers",
-    "tangent, residual", "number plus", "equilibrium", "Matern32", "Matern52",
-)  # fmt: skip
-NAMES = [pytest.param(n, marks=pytest.mark.slow if n in AGAIN else ()) for n in CASES]
+# One of each kind: layers, a fixed point, a kink, a sine, equality of rows, and what derives them.
+KINDS = "NTK", "DEQ", "Matern12", "Periodic", "White", "product", "columns"
+NAMES = [pytest.param(n, marks=() if n in KINDS else pytest.mark.slow) for n in CASES]
 
 
 @pytest.mark.parametrize("name", NAMES)

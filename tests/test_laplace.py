@@ -115,6 +115,7 @@ def test_the_correction_is_most_of_the_error(likelihood, values):
                 np.testing.assert_allclose(loo, exact, rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_orders_of_the_expansion():
     """Halving the variance divides the error by 4, what the correction leaves by 8."""
     y, found, (F, v) = np.array([1.0, 0.0, 1.0]), [], (p.Phi[:3, :2], p.values[:2])

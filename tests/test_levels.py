@@ -68,7 +68,14 @@ WITH_KEYWORDS = {
 }
 
 
-@pytest.mark.parametrize("name", WITH_KEYWORDS)
+def slow_but(kinds, names):
+    return [pytest.param(n, marks=() if n in kinds else pytest.mark.slow) for n in names]
+
+
+KINDS = "effective_ridge", "flow", "learning_curve", "two_stage_ridge", "cutoff, match"
+
+
+@pytest.mark.parametrize("name", slow_but(KINDS, WITH_KEYWORDS))
 def test_each_form_of_the_first_argument_gives_the_same_numbers(name):
     call = WITH_KEYWORDS[name]
     bare = call(VALUES, degeneracy=COUNTS, tail=TAIL)
@@ -89,7 +96,9 @@ ALONE = {
 NO_TAIL = ("spectral_density", "annealed_curve", "spectral_moments", "gaussian_population")
 
 
-@pytest.mark.parametrize("name", ALONE)
+@pytest.mark.parametrize(
+    "name", slow_but(("equivalent_kernel", "spectral_density", "spectral_moments"), ALONE)
+)
 def test_functions_without_keywords_take_each_form(name):
     call, bare = ALONE[name], ALONE[name](VALUES)
     same(bare, call(levels(VALUES)))

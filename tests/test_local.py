@@ -47,6 +47,7 @@ def brute_force(features, values, n, ridge, weights, cutoff=0):
     return s
 
 
+@pytest.mark.slow
 def test_dressed_local_ridge_solves_its_equation():
     for cutoff in (0, 3):
         root = dressed(few, lam_few, 20.0, 0.5, cutoff, weights=weights)

@@ -29,7 +29,12 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("name", CASES)
+KINDS = "power", "flatten", "hard", "soft", "no ridge", "combine"
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=() if n in KINDS else pytest.mark.slow) for n in CASES]
+)
 def test_maps_are_their_formulas(name):
     g, formula = CASES[name]
     expected = [formula(v) if v > 0 else 0.0 for v in VALUES]

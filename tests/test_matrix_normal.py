@@ -107,8 +107,8 @@ def test_gradients_are_finite_where_eigenvalues_coincide(order):
 
 @pytest.mark.parametrize(
     "name, given",
-    [(name, False) for name in FORMS]
-    + [("thin", True)]
+    [("dense residual", False), ("residual alone", False), ("thin", True)]
+    + [pytest.param(name, False, marks=SLOW) for name in ("thin", "diagonal residual")]
     + [pytest.param(name, True, marks=SLOW) for name in FORMS if name != "thin"],
 )
 def test_every_form_against_the_whole_matrix(name, given):

@@ -89,6 +89,7 @@ def test_a_parameter_that_does_nothing_has_no_maximum():
     assert not idle.converged
 
 
+@pytest.mark.slow
 def test_the_mean_is_searched_in_any_unit():
     """Of a line, against generalised least squares and the density of what is left."""
 

@@ -71,19 +71,12 @@ def answers(fn, theta, B):
     )  # fmt: skip
 
 
-# `gram` is not used by a density, and without modes or with many a residual makes no difference.
-PLAIN = {(0, "none"), (5, "none"), (5, "diagonal"), (5, "dense"), (61, "none")}
+# Low-rank and dense algebra, and eigenpairs; without modes, the residual alone.
+KINDS = {(5, "diagonal", "plain"), (61, "none", "plain"), (61, "dense", "eigen")}
 
 
 @pytest.mark.parametrize(
-    "k, residual, form",
-    slow_if(
-        lambda k, residual, form: (
-            (k, residual) not in PLAIN
-            if form == "plain"
-            else (k, residual, form) not in {(5, "none", "eigen"), (61, "dense", "eigen")}
-        )
-    ),
+    "k, residual, form", slow_if(lambda *form: form not in KINDS | {(0, "none", "plain")})
 )
 def test_density_gradient_and_leave_one_out_against_the_whole_matrix(k, residual, form):
     fn, C = build(k, residual, form, loc=0.2)
@@ -206,16 +199,7 @@ def test_it_is_a_pytree_and_works_under_vmap():
 
 
 # Where the modes are fewer than the points, kriging leaves eigenpairs aside.
-@pytest.mark.parametrize(
-    "k, residual, form",
-    slow_if(
-        lambda k, residual, form: (
-            (k, residual) not in PLAIN
-            if form == "plain"
-            else (k, residual, form) not in {(5, "none", "gram"), (61, "dense", "eigen")}
-        )
-    ),
-)
+@pytest.mark.parametrize("k, residual, form", slow_if(lambda *form: form not in KINDS))
 def test_kriging_is_conditioning_of_the_joint(k, residual, form):
     fn, C = build(k, residual)
     if form == "eigen":  # eigenpairs of the observed points only, as a sampler has them

@@ -65,6 +65,7 @@ def test_derivatives_pass_through_the_largest_eigenvalue():
     np.testing.assert_allclose(gradient[0] - of_held, 0.641131, rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_derivatives_of_a_cutoff_in_both_modes():
     """Against the Fourier sum of the kernel, which has no eigenvector to differentiate."""
     t = equispaced(24)[0]

@@ -44,6 +44,7 @@ def experiments():
     return jax.tree.map(np.asarray, mc)
 
 
+@pytest.mark.slow
 def test_gaussian_features_lie_on_the_theory(experiments):
     mc, sizes = experiments, np.array([50.0, 50.0])
     curve = jax.tree.map(np.asarray, learning_curve(values, values, sizes, 0.05, 0.05))

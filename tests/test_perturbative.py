@@ -53,6 +53,7 @@ def test_without_noise_it_points_along_the_targets():
         assert_allclose(perturbative_kernel(net, X, Y, level), expected, rtol=0, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_two_outputs_with_noise():
     """Posterior means given the order parameter, averaged by importance sampling."""
     X, Y = data()

@@ -309,8 +309,9 @@ def test_routes_and_ranks(dt):
 
 @pytest.mark.parametrize(
     "name",
-    ["plot_learning_curve", "plot_kernel_change", "plot_ridge_criteria", "plot_target_power",
-     "plot_phase_diagram", "plot_spectral_density"],
+    ["plot_learning_curve", "plot_kernel_change", "plot_phase_diagram",
+     *(pytest.param(n, marks=pytest.mark.slow) for n in (
+         "plot_ridge_criteria", "plot_target_power", "plot_spectral_density"))],
 )  # fmt: skip
 def test_a_png_is_written(name, dt, tmp_path):
     pc = getattr(plots, name)(dt, backend="matplotlib")

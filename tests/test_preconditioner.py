@@ -211,6 +211,7 @@ def test_the_bias_of_blocks(irregular):
     assert ratio == pytest.approx(1.8, abs=0.05)
 
 
+@pytest.mark.slow
 def test_stochastic_descent_finds_what_fits_all_points():
     rng = np.random.default_rng(5)
     X = rng.standard_normal((20, 3))

@@ -75,11 +75,8 @@ CALLS = {
 }
 
 
-LONG = (
-    "optimal_ridge", "feature_cumulants", "annealed_curve", "coarse_learning_curve", "moments",
-    "dressed_local_ridge", "scale_mixture_ridge", "reweighted_modes", "surrogate_features",
-    "correction", "population_moments",
-)  # fmt: skip
+# a cutoff, a path of cutoffs, a curve, equivalents of moments, layers, and decomposed columns
+KINDS = "cutoff running", "flow", "learning_curve", "ridge_equivalent", "linearise", "gcv"
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +86,7 @@ def draws():
 
 @pytest.mark.filterwarnings("ignore:moments. F has")
 @pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=pytest.mark.slow if n in LONG else ()) for n in CALLS]
+    "name", [pytest.param(n, marks=() if n in KINDS else pytest.mark.slow) for n in CALLS]
 )
 def test_a_call_compiles_few_programs_and_other_numbers_none(name, draws, compilations):
     call, (first, second) = CALLS[name], draws

@@ -24,6 +24,7 @@ def differences(f, x, h=1e-5):
     return (f(x + h) - f(x - h)) / (2 * h)
 
 
+@pytest.mark.slow
 def test_derivatives_in_the_kernel_hold_on_a_circle():
     """Every level is degenerate there: derivatives of eigenvectors are finite, and wrong."""
     S = dynamics.preconditioner(tangent(0.8), maps.lift(3))

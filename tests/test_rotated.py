@@ -103,6 +103,7 @@ def test_coefficients_are_those_of_the_posterior():
     np.testing.assert_allclose(Phi @ modes.cov @ Phi.T + residual, cov, rtol=0, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_a_hard_cut_with_its_variance_in_the_ridge_is_one_step(step):
     spectrum, X, y, residual = step
     cut = modify(spectrum, maps.hard_cutoff(0.5), tail=0.0)

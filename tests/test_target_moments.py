@@ -27,10 +27,8 @@ def draw(n):
 F, Y = draw(600)
 
 
-@pytest.mark.parametrize(
-    "options, given",
-    [pytest.param({}, {}, marks=pytest.mark.slow), ({"centre": True}, {"noise_variance": 0.3})],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("options, given", [({}, {}), ({"centre": True}, {"noise_variance": 0.3})])
 def test_together_is_one_at_a_time(options, given):
     moments = jax.jit(theory.moments, static_argnames="centre")
     together = moments(F, Y, **options)

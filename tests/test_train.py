@@ -62,6 +62,7 @@ def test_a_network_learns_and_its_draws_repeat():
     np.testing.assert_array_equal(out.snapshots[0][0], start[0])
 
 
+@pytest.mark.slow
 def test_an_ensemble_is_a_vmap_over_keys():
     """And training may be compiled, or differentiated in its step."""
 

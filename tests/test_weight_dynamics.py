@@ -33,6 +33,7 @@ def teacher(rate, batch, **given):
     return dynamics.teacher_student(2 * jnp.eye(2), **options)
 
 
+@pytest.mark.slow
 def test_a_pair_of_levels_under_label_noise():
     """Spacing at learning rate .1 and batch 8: theory .05808; spacings follow the surmise."""
     found = teacher(0.1, 8)
