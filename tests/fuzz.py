@@ -188,7 +188,7 @@ def call(function, given):
         frame = [f for f in traceback.extract_tb(error.__traceback__)]
         ours = [f for f in frame if f.filename.startswith(PACKAGE)]
         where = f"{ours[-1].filename[len(PACKAGE) + 1 :]}:{ours[-1].lineno}" if ours else "?"
-        message = f"{where} {type(error).__name__}: {str(error)[:110]!r}"
+        message = f"{where} {type(error).__name__}: {str(error)!r}"
         return made_by(error), message
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
@@ -294,7 +294,7 @@ def main(which=""):
                 counts[name.split(".")[0]][verdict] += 1
                 if verdict not in ("refused", "passed"):
                     faults += 1
-                    print(f"{verdict}: {name}({argument}={what}) {detail}", flush=True)
+                    print(f"{verdict}: {name}({argument}={what}) {detail[:200]}", flush=True)
     verdicts = ["refused", "passed", "raw", "unnamed", "wrongly passed", "wrongly refused", "nan",
                 "hang", "broken"]  # fmt: skip
     print(f"{'':12}" + "".join(f"{v:>16}" for v in verdicts))
