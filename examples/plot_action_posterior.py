@@ -14,7 +14,7 @@ import arviz as az
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpyro
-from numpyro.infer import NUTS
+from numpyro.infer import HMC
 from sklearn.datasets import make_moons
 
 import bayesrg as brg
@@ -33,7 +33,7 @@ numpyro.enable_x64()
 
 X, y = make_moons(60, noise=0.15, random_state=0)
 net = residual_action.network(2, hidden=4, depth=3)
-how = {"net": net, "sampler": partial(NUTS, max_tree_depth=6), "progress": False}
+how = {"net": net, "sampler": partial(HMC, trajectory_length=1.0), "progress": False}
 how |= {"draws": 200, "warmup": 100, "chains": 2}
 runs, groups = {}, {}
 for lam in (0.0, 1.0, 5.0):
