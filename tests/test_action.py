@@ -154,6 +154,7 @@ def test_derivatives_are_finite_where_points_stay():
     assert np.isfinite(slope).all() and np.asarray(slope)[0, 0].any()
 
 
+@pytest.mark.slow
 def test_sums_over_a_million_points_keep_six_digits_in_32_bits():
     rng, n = np.random.default_rng(0), 10**6
     steps = rng.standard_normal((2, n, 1), np.float32) + 1

@@ -236,6 +236,7 @@ def test_the_strength_of_an_action():
     assert abs(found.mean[-1] - target) <= 2 * found.mcse[-1]
 
 
+@pytest.mark.slow
 def test_the_strength_zero_and_none():
     given = {"key": 6, "draws": 500, "warmup": 1, "chains": 2, "sampler": exactly(1.0)}
     found = strength_for_action(translation, (X, None), 16.0, **given)

@@ -118,6 +118,7 @@ def test_a_fixed_penalty_finds_the_geodesic():
     np.testing.assert_allclose(dynamics.straightness(paths), 1.0, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_plain_training_is_descent_on_the_loss():
     """With lambda0 infinite, which may be traced; only then the transport is computed."""
     found = run(shifts(lambda0=np.inf), START, 300, 0)
@@ -133,6 +134,7 @@ def test_plain_training_is_descent_on_the_loss():
     np.testing.assert_allclose(both[1], oracle(300, 2.0, 0.0)[0][-1], rtol=1e-11)
 
 
+@pytest.mark.slow
 def test_the_derivative_of_a_run_is_that_of_its_updates():
     """Also at the end, where warnings look at numbers that `jax.grad` traces."""
 
@@ -184,6 +186,7 @@ def test_two_classes_and_one_output(low):
         assert "accuracy" not in jax.eval_shape(seen(shifts(other)), START)
 
 
+@pytest.mark.slow
 def test_32_bits_stay_32_bits():
     """Also where 64 are allowed; the result agrees to the digits of 32 bits."""
     data = X.astype(np.float32), Y.astype(np.float32)
@@ -232,6 +235,7 @@ def test_warnings_at_the_end_of_a_run(given, start, words):
     assert len(seen) == 1
 
 
+@pytest.mark.slow
 def test_chains_warn_once_and_of_the_worst():
     starts = np.array([0 * START, START])
     with pytest.warns(UserWarning, match="action dominates") as seen:

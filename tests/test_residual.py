@@ -115,6 +115,7 @@ def test_paths_are_those_of_a_loop(case):
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_draws_over_vmap_equal_one_by_one_and_derivatives_are_right():
     draws = [weights(seed) for seed in range(3)]
 
@@ -269,6 +270,7 @@ def test_heads():
         np.testing.assert_allclose(net.head_norm(PARAMS), norm, rtol=1e-14)
 
 
+@pytest.mark.slow
 def test_weights_start_as_described():
     wide = Residual(40, 60, outputs=50, activation="relu")
     params = jax.jit(lambda: wide.init(0, 30))()

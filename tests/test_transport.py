@@ -132,6 +132,7 @@ def test_modes_of_all_directions_leave_nothing_out():
     )
 
 
+@pytest.mark.slow
 def test_32_bit_paths_are_measured_in_32_bits(measured):
     paths = transport.paths_of(states_by_hand(1, 3))
     half = jax.tree.map(lambda v: np.asarray(v, np.float32), paths)
