@@ -142,6 +142,7 @@ def line_up(step):
     return (cosine / np.linalg.norm(step, axis=-1) / np.linalg.norm(GRADIENTS, axis=-1)).mean(-1)
 
 
+@pytest.mark.slow
 def test_derivatives_are_finite_where_points_stay():
     def total(steps):
         paths = Paths(jnp.zeros((K + 1, N, D)), steps)
@@ -192,6 +193,7 @@ class Turn(eqx.Module):
         return x @ jnp.array([[c, s], [-s, c]]) - x
 
 
+@pytest.mark.slow
 def test_a_scalar_flow_of_least_action_moves_in_equal_steps():
     c, K = 3.0, 4
     x = np.linspace(-1.0, 1.0, 7)[:, None]
@@ -246,6 +248,7 @@ def test_gaussian_maps_are_geodesics():
     np.testing.assert_allclose(half.w2, np.sqrt(W) / 2, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_rotations_move_points_and_not_their_law():
     """A ring of points with E|x|^2 = 2, as of a standard normal law in the plane."""
     K, n = 5, 12

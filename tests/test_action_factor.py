@@ -149,6 +149,7 @@ def exactly(lam, tempered="action"):
     return make
 
 
+@pytest.mark.slow
 def test_the_path_of_a_factor():
     """Without targets, for a strength in an array."""
     found = path_evidence(
@@ -170,6 +171,7 @@ def check_path(found, lam, targets):
     assert_allclose(found.log_z[-1], found.log_evidence, rtol=0.01)
 
 
+@pytest.mark.slow
 def test_the_evidence_of_a_model_with_a_factor():
     """By default the factor stays at power one: it belongs to the prior."""
     found = path_evidence(

@@ -108,6 +108,7 @@ def test_the_cases_above_are_different_ones():
     assert oracle(300, tau=3.0, high=1.7)[3].max() == 1.7
 
 
+@pytest.mark.slow
 def test_a_fixed_penalty_finds_the_geodesic():
     """The loss plus T over lambda has its minimum at K equal steps."""
     found = run(shifts(lambda0=0.4, tau=0.0), START, 300, 0)
@@ -153,6 +154,7 @@ def test_plain_training_stops_at_the_loss():
     assert windows[-1] < 0.5 and (windows[:-1] >= 0.5).all()
 
 
+@pytest.mark.slow
 def test_batches_and_what_is_observed_of_classes():
     """Rows are drawn with the key of the step; accuracy counts the largest output."""
     rule = shifts(CLASSES, Three(), entropy, rate=0.1, batch=4)

@@ -227,6 +227,7 @@ def test_a_derivative_needs_little_more_memory_than_that_of_a_bare_scan():
         assert X.nbytes * depth < least and reserved(ours, transport) <= most * least
 
 
+@pytest.mark.slow
 def test_32_bit_inputs_and_weights_stay_so_and_one_of_64_bits_makes_64():
     narrow = jax.tree.map(np.float32, PARAMS)
     paths = NET.paths(narrow, np.float32(X))

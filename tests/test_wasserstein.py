@@ -23,6 +23,7 @@ def squares(x, z):
     return ((x[:, None] - z) ** 2).sum(-1)
 
 
+@pytest.mark.slow
 def test_50_pairs_against_all_permutations():
     for seed in range(50):
         n, d = 1 + seed % 7, 1 + seed % 3
