@@ -92,8 +92,8 @@ def flow_of_draws(seed):
     "most, function",
     [
         (5, nystrom), (4, sphere), (10, functionals), (18, laplace("log_prob")),
+        (19, condition), (4, linear), (2, law("error")), (2, law("stop")),
         *(pytest.param(*long, marks=pytest.mark.slow) for long in (
-            (19, condition), (4, linear), (2, law("error")), (2, law("stop")),
             (12, laplace("mode")), (12, laplace("posterior")), (29, maximum), (8, flow_of_draws),
             (16, modified), (6, measured),
         )),
