@@ -6,7 +6,6 @@ what the message calls the argument. Values that a JAX transformation traces can
 these only shapes are checked.
 """
 
-import warnings
 from collections.abc import Sequence
 
 import jax
@@ -27,6 +26,7 @@ from ._kinds import random_key as random_key
 from ._kinds import sequence as sequence
 from ._kinds import several as several
 from ._numbers import integer, known, numbers, on_device, shown
+from ._warnings import warn
 
 ArrayLike = jax.typing.ArrayLike | Sequence
 _warned: set[str] = set()
@@ -56,11 +56,10 @@ def warn_32_bits(what):
     """Warn that ``what`` runs in 32-bit floats; only once per process and ``what``."""
     if not jax.config.jax_enable_x64 and what not in _warned:
         _warned.add(what)
-        warnings.warn(
+        warn(
             f"{what} runs in 32-bit floats and keeps about six digits; call "
             "numpyro.enable_x64() before the first array is made for fifteen",
             RuntimeWarning,
-            stacklevel=3,
         )
 
 
@@ -411,16 +410,12 @@ def eigenvalues(values, *, falling=True):
         )
     small = ((host > 0) & (host < k * 1e-7 * largest)).sum()
     if values.dtype == jnp.float32 and small:
-        warnings.warn(
+        warn(
             f"values: {small} eigenvalues are below what 32-bit floats resolve; call "
-            "numpyro.enable_x64() before the first array is made",
-            stacklevel=4,
+            "numpyro.enable_x64() before the first array is made"
         )
     negative = (host < 0).sum()
     if not negative:
         return values
-    warnings.warn(
-        f"values: {negative} eigenvalues are negative by rounding and are set to zero",
-        stacklevel=4,
-    )
+    warn(f"values: {negative} eigenvalues are negative by rounding and are set to zero")
     return on_device(host.clip(0.0))

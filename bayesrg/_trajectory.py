@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Algorithms that move a position step by step, and the one function that runs them."""
 
-import warnings
 from collections.abc import Callable
 from functools import partial
 
@@ -16,6 +15,7 @@ from jaxtyping import Float, Int, PyTree, Shaped
 from . import _checks
 from ._callables import hold
 from ._checks import ArrayLike
+from ._warnings import warn
 
 GO, REACHED, DIVERGED = 0, 1, 2
 
@@ -228,7 +228,7 @@ def _check_divergence(found, allowed):
         error = ValueError(message)
         error.trajectory = found
         raise error
-    warnings.warn(message, stacklevel=3)
+    warn(message)
 
 
 @eqx.filter_jit

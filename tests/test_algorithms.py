@@ -192,8 +192,9 @@ def test_a_chain_that_diverges_is_named_and_the_others_are_returned():
     rule = dynamics.Algorithm(dynamics.State, step)
     with pytest.warns(
         UserWarning, match="1 of 3 chains diverged, chain 1 after 1 steps at place 10"
-    ):
+    ) as seen:
         found = dynamics.run(rule, np.array([0.1, 5.0, 0.2]), 4, 0, chains=3)
+    assert seen[0].filename == __file__
     np.testing.assert_array_equal(found.status, [0, dynamics.DIVERGED, 0])
     np.testing.assert_allclose(found.last.x, [1.6, 10.0, 3.2])
     np.testing.assert_array_equal(found.steps, [4, 1, 4])

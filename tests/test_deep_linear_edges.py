@@ -104,8 +104,9 @@ def test_kernel_without_full_rank_and_without_noise():
     X, y, _ = noisy()
     with pytest.raises(ValueError, match="5 points has rank 4: targets outside its range have"):
         exact(DeepLinear((3, 4), ridge=0.0), X, y)
-    with pytest.warns(UserWarning, match="has rank 4; the targets lie in its range"):
+    with pytest.warns(UserWarning, match="has rank 4; the targets lie in its range") as seen:
         post = exact(DeepLinear((3, 4), ridge=0.0), X, X @ [1.0, 2.0, -1.0, 0.5])
+    assert seen[0].filename == __file__
     rotated = exact(DeepLinear((3, 4), ridge=0.0), post.problem.vectors.T @ X, post.problem.target)
     assert_allclose(post.log_evidence, rotated.log_evidence, rtol=1e-11)
     with pytest.raises(ValueError, match="certain given the training data"):

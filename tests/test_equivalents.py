@@ -78,8 +78,9 @@ def test_effective_ridge_of_identical_eigenvalues():
 def test_effective_ridge_reference_numbers():
     n = np.array([100.0, 400, 400, 800, 50, 399])
     ridge = np.array([1e-3, 1e-3, 1e-12, 0.1, 0.0, 0.0])
-    with pytest.warns(UserWarning, match="within 1 % of it"):
+    with pytest.warns(UserWarning, match="within 1 % of it") as seen:
         e = equivalents(POWER, n, ridge)
+    assert seen[0].filename == __file__
     printed = [
         0.00888989719644, 6.61080282133e-05, 2.03399155556e-09, 2.24392275564e-04,
         0.0270654858295, 4.15186425e-06,

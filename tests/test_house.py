@@ -19,7 +19,7 @@ PACKAGE = ROOT / "bayesrg"
 LAYERS = {
     "_linalg": 0, "_activations": 0, "_fixedpoint": 0, "_covariance": 0, "_checks": 0,
     "_callables": 0, "_kinds": 0, "_numbers": 0, "_posterior": 0, "_prior": 0, "_reading": 0,
-    "_paths": 0, "_trajectory": 0,
+    "_paths": 0, "_trajectory": 0, "_warnings": 0,
     "kernels": 1, "spectrum": 1, "data": 1,
     "deep_linear": 2, "gp": 2, "rg": 2, "theory": 2, "dynamics": 2, "networks": 2, "ensembles": 2,
     "models": 3, "inference": 3, "diagnostics": 3, "io": 3,
@@ -28,10 +28,12 @@ LAYERS = {
 }  # fmt: skip
 WITHIN_A_LAYER = {
     ("_activations", "_callables"), ("_activations", "_checks"), ("_activations", "_linalg"),
-    ("_checks", "_kinds"), ("_checks", "_numbers"), ("_covariance", "_linalg"),
+    ("_checks", "_kinds"), ("_checks", "_numbers"), ("_checks", "_warnings"),
+    ("_covariance", "_linalg"), ("_covariance", "_warnings"), ("_linalg", "_warnings"),
     ("_covariance", "_numbers"), ("_kinds", "_numbers"), ("_posterior", "_checks"),
     ("_covariance", "_prior"), ("_prior", "_checks"), ("_prior", "_linalg"),
-    ("_trajectory", "_callables"), ("_trajectory", "_checks"), ("spectrum", "kernels"),
+    ("_trajectory", "_callables"), ("_trajectory", "_checks"), ("_trajectory", "_warnings"),
+    ("spectrum", "kernels"),
     ("rg", "gp"), ("deep_linear", "networks"), ("theory", "deep_linear"), ("theory", "rg"),
     ("inference", "io"), ("diagnostics", "io"),
 }  # fmt: skip
@@ -264,6 +266,12 @@ def test_checks_of_numbers_and_symmetry_stand_in_one_place():
     doors = {"_checks.py", "_kinds.py", "_numbers.py", "_reading.py"}
     found = {f: list(checks_by_hand(TREE[f])) for f in FILES if f.name not in doors}
     assert not {path: lines for path, lines in found.items() if lines}
+
+
+def test_warnings_are_given_in_one_place():
+    # numbers of calls between a warning and the user's line go wrong with every new helper
+    here = {"_warnings.py"}
+    assert [p.name for p in FILES if "warnings.warn(" in TEXT[p] and p.name not in here] == []
 
 
 def test_a_formula_has_a_source():

@@ -179,8 +179,11 @@ def test_which_tail_a_spectrum_has(sample):
     normal = spectrum.gaussian_rbf(1.0, 1.0, 3)
     left = 1.0 - np.asarray(normal.values).sum()
     np.testing.assert_allclose(levels(normal).tail, left, rtol=1e-12)
-    with pytest.warns(UserWarning, match="NystromSpectrum does not know the variance outside"):
+    with pytest.warns(
+        UserWarning, match="NystromSpectrum does not know the variance outside"
+    ) as seen:
         assert levels(sample).tail == 0
+    assert seen[0].filename == __file__
     residual = np.asarray(sample.residual(NEW))
     np.testing.assert_allclose(levels(sample, at=NEW).tail, residual.mean())
     assert levels(sample, tail=0.3).tail == 0.3

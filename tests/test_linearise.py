@@ -100,8 +100,11 @@ def test_the_trap_of_relu():
     weights = rainbow(100, 2)
     mean, K = sampled(weights, "relu", 40_000)[-1]
     for method in ("mean", "unit"):
-        with pytest.warns(UserWarning, match="forgets the means of layer 1.*method='closure'"):
+        with pytest.warns(
+            UserWarning, match="forgets the means of layer 1.*method='closure'"
+        ) as seen:
             wrong = theory.linearise(weights, "relu", np.eye(100), method=method)[-1]
+        assert seen[0].filename == __file__
         assert frobenius(wrong.covariance, K) > 0.4
         np.testing.assert_allclose(
             wrong.Omega - np.outer(wrong.mean, wrong.mean), wrong.covariance, atol=1e-14

@@ -208,8 +208,11 @@ def test_a_function_with_a_name_has_its_closed_form():
     assert dual_of("leaky_relu", slope=-1.0) == dual_of("abs")
     # an entry of one's own: the series is told where to put its panels
     mine = Activation(lambda x: jnp.where(x > 1, x - 1, 0.0), kinks=(1.0,))
-    with pytest.warns(UserWarning, match="a series of 40 terms leaves out .* at layer 1; raise"):
+    with pytest.warns(
+        UserWarning, match="a series of 40 terms leaves out .* at layer 1; raise"
+    ) as seen:
         K = np.asarray(NNGP(1, mine, order=40)(ROWS))
+    assert seen[0].filename == __file__
     z = np.random.default_rng(1).standard_normal((400_000, 5))
     f = np.maximum(z @ ROWS.T * np.sqrt(2 / 5) - 1, 0)
     products = 2 * f[:, 0] * f[:, 1]

@@ -43,9 +43,11 @@ def test_a_run_in_dual_coordinates_stops_at_its_tolerance():
     np.testing.assert_allclose(
         out.observables["loss"], 0.5 * 0.25 ** np.minimum(np.arange(11), 4), rtol=1e-9
     )
-    with pytest.warns(UserWarning, match="the 1 modes that S moves hold"):
+    with pytest.warns(UserWarning, match="the 1 modes that S moves hold") as seen:
         low = dynamics.preconditioner(K, lambda v: v / 2, 1)
         dynamics.dual(K, V[:, 1], low, step_size=0.5, tol=0.1).init(jnp.zeros(8))
+
+    assert seen[0].filename == __file__
 
 
 @pytest.mark.parametrize("share, warned", [(0.74, True), (0.76, False)])

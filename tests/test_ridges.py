@@ -194,8 +194,9 @@ def test_bad_input_is_named(call, message):
 
 def test_round_off_below_zero_is_clipped_with_a_warning():
     values = padded([1.0, 0.5])
-    with pytest.warns(UserWarning, match="1 eigenvalues are negative by rounding"):
+    with pytest.warns(UserWarning, match="1 eigenvalues are negative by rounding") as seen:
         s = rg.effective_ridge(np.append(values[:-1], -1e-14), 3, 0.1)
+    assert seen[0].filename == __file__
     np.testing.assert_allclose(s, rg.effective_ridge(values, 3, 0.1))
 
 

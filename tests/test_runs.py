@@ -229,7 +229,7 @@ def test_the_job_checks_before_it_prepares_and_saves_before_it_compares(tmp_path
         return io.open_run(io.save(TREE, folder.result))
 
     monkeypatch.setattr(coarse_graining, "sample", sampled)
-    monkeypatch.setattr(coarse_graining, "warn_if_poor", lambda dt, stacklevel: None)
+    monkeypatch.setattr(coarse_graining, "warn_if_poor", lambda dt: None)
     monkeypatch.setattr(coarse_graining, "_cut", reached)
     said = []
     with pytest.raises(AssertionError):
@@ -247,7 +247,7 @@ def checked(diverging=0, shift=0.0, draws=1000, chains=4, constant=False, lag=1)
     bad = np.zeros((chains, draws), bool)
     bad.reshape(-1)[:diverging] = True
     dt = io.to_datatree({"posterior": posterior, "sample_stats": {"diverging": bad}}, {})
-    warn_if_poor(dt, 1)
+    warn_if_poor(dt)
 
 
 def test_draws_that_agree_are_not_warned_of():

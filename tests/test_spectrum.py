@@ -69,8 +69,9 @@ def test_round_off_pairs_are_dropped_and_counted():
     exact = np.linalg.eigvalsh(gram)[::-1] / 40
     assert 12 <= kept <= 16 and spectrum.dropped == 40 - kept
     assert exact[kept - 1] > 40 * 2.2e-16 * exact[0] > exact[kept] - 1e-16
-    with pytest.warns(UserWarning, match=f"rank 30 was asked for but only {kept} of 40"):
+    with pytest.warns(UserWarning, match=f"rank 30 was asked for but only {kept} of 40") as seen:
         assert len(nystrom(RBF(0.3), X_REF, rank=30)) == kept
+    assert seen[0].filename == __file__
     doubled = nystrom(RBF(0.2), np.concatenate([X_REF[::2], X_REF[::2]]))
     gram = np.exp(-0.5 * ((X_REF[::2] - X_REF[::2, 0]) / 0.2) ** 2)
     half = np.linalg.eigvalsh(gram)[::-1] / 20

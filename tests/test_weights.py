@@ -396,8 +396,9 @@ def test_what_cannot_be_analysed_says_so():
     with pytest.raises(ValueError, match="needs draws"):
         weights.summary(weights.spectra(np.eye(3) + rng.normal(size=(3, 3))), key=0)
     close = weights.spectra(perturbed([2, 1.99, 1.98], 1e-4), degeneracies=[1, 2])
-    with pytest.warns(UserWarning, match="level groups overlap"):
+    with pytest.warns(UserWarning, match="level groups overlap") as seen:
         weights.summary(close, key=0)
+    assert seen[0].filename == __file__
     with pytest.warns(UserWarning, match="only 8 spacings: KS has no power below 50"):
         weights.summary(weights.spectra(perturbed([2, 2.0], 1e-4, 1, 8)), key=0)
     with pytest.raises(ValueError, match="add up to 3 for 2 levels"):

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Algebra of a covariance that is stored as a matrix, and what other algebras share."""
 
-import warnings
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -11,6 +10,7 @@ from jax.scipy.linalg import solve_triangular
 
 from .._linalg import LARGER, LEFT_OUT, factor, log_det, quad_logdet
 from .._numbers import known
+from .._warnings import warn
 
 REMEDY = (
     "give a larger ridge, or eigen = gp.eigenpairs(features, values) of a prior that is given by "
@@ -42,10 +42,9 @@ def warn_if_lost(what, share):
         return
     least = float(np.asarray(share).min())
     if least < np.sqrt(float(np.finfo(share.dtype).eps)):
-        warnings.warn(
+        warn(
             f"{what} is a difference of nearly equal numbers, {max(least, 0.0):.1e} of their size, "
-            f"so half of its digits are lost or more; {LARGER}",
-            stacklevel=3,
+            f"so half of its digits are lost or more; {LARGER}"
         )
 
 

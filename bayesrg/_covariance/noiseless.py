@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Check of observations without noise, which need a kernel matrix whose range contains them."""
 
-import warnings
+from .._warnings import warn
 
 RANGE = 1e-8  # largest distance of observations from the range, relative to their length
 
@@ -30,6 +30,4 @@ def check_range(points, rank, outside):
             f"{where}: targets outside its range have zero density; give a positive ridge, or "
             "targets in the range of the kernel matrix"
         )
-    warnings.warn(
-        f"{where}; the targets lie in its range, and the density is that on its range", stacklevel=4
-    )
+    warn(f"{where}; the targets lie in its range, and the density is that on its range")

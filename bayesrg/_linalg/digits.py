@@ -4,11 +4,11 @@
 They read numbers, so they do nothing inside a JAX transformation.
 """
 
-import warnings
-
 import jax
 import numpy as np
 from scipy.linalg import solve_triangular
+
+from .._warnings import warn
 
 LARGER = "give a larger ridge"
 LEFT_OUT = 16.0  # margin for leave-one-out, which also divides by the diagonal of the inverse
@@ -53,11 +53,10 @@ def warn_condition(condition, shape, dtype, remedy=LARGER, margin=1.0):
     eps = float(np.finfo(dtype).eps)
     lost = float(condition) * eps * margin
     if lost > np.sqrt(eps):
-        warnings.warn(
+        warn(
             f"a matrix of shape {shape} has condition number {float(condition):.1e}: "
             f"{max(0.0, -np.log10(lost)):.0f} of {-np.log10(eps):.0f} digits are left in results "
-            f"computed from it; {remedy}",
-            stacklevel=4,
+            f"computed from it; {remedy}"
         )
 
 

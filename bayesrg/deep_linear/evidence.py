@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Evidence of deep linear networks with any number of outputs, by importance sampling."""
 
-import warnings
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -11,6 +9,7 @@ from jax import Array
 
 from .. import _checks
 from .._checks import ArrayLike
+from .._warnings import warn
 from ..networks import DeepLinear
 from .draws import generator
 from .importance import Importance, Student, tail_index
@@ -144,10 +143,9 @@ def evidence(
             f"{_LEAST}; use method='importance_laplace', or bayesrg.inference.path_evidence"
         )
     if k > 0.7 or ess < _LEAST:
-        warnings.warn(
+        warn(
             f"{draws} draws are worth {ess:.1f}, and the tail index of their weights is {k:.2f}: "
-            "the evidence and its error cannot be trusted; use bayesrg.inference.path_evidence",
-            stacklevel=2,
+            "the evidence and its error cannot be trusted; use bayesrg.inference.path_evidence"
         )
     return Evidence(sample.log_mean, method, sample.standard_error, ess, k, sample)
 

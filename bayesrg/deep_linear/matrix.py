@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Saddle point of several outputs, where the data change the shape of the kernel."""
 
-import warnings
-
 import equinox as eqx
 import numpy as np
 from jaxtyping import Float
@@ -10,6 +8,7 @@ from scipy.optimize import brentq
 
 from .. import _checks
 from .._checks import ArrayLike
+from .._warnings import warn
 from .joint import joint_of
 from .problem import Problem
 from .stationary import stationary_points
@@ -97,11 +96,10 @@ def _decoupled(problem, occam):
     alone = [eqx.tree_at(lambda p: p.targets, problem, targets[:, a : a + 1]) for a in range(c)]
     q, delta, actions = np.array([_least(p, occam) for p in alone]).T
     if (q == 0).any():
-        warnings.warn(
+        warn(
             f"ridge is 0, the targets of {c} outputs have rank {rank}, and the least width is "
             f"{int(widths.min())} for {problem.points} points: the order parameter is zero along "
-            "directions without targets",
-            stacklevel=4,
+            "directions without targets"
         )
 
     order = np.argsort(q)

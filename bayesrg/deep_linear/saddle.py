@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Posterior of a wide deep linear network at its saddle point: kernel renormalisation."""
 
-import warnings
-
 import equinox as eqx
 import numpy as np
 from jaxtyping import Float
 
 from .. import _checks
 from .._checks import ArrayLike
+from .._warnings import warn
 from ..kernels import Kernel
 from ..networks import DeepLinear
 from .matrix import MatrixSaddle, matrix_saddle, moments_given
@@ -144,10 +143,9 @@ def saddle(
     widths = np.asarray(problem.widths, float)
 
     if not points:
-        warnings.warn(
+        warn(
             f"ridge is 0, the targets are zero and the least width is {min(problem.widths)} for "
-            f"{problem.points} points: the order parameter is zero",
-            stacklevel=2,
+            f"{problem.points} points: the order parameter is zero"
         )
         rho, action = collapsed(problem)
         return Saddle(problem, 0.0, rho, -float(problem.points), action, [], float("inf"))
@@ -157,10 +155,9 @@ def saddle(
     near = [point for point in minima if point.action < best.action + np.log(1e3)]
     if len(near) > 1:
         listed = "; ".join(f"q {point.q:.6g} at action {point.action:.6g}" for point in near)
-        warnings.warn(
+        warn(
             f"the action has several minima of similar depth ({listed}); the least is taken; use "
-            "exact(...), which includes all of them",
-            stacklevel=2,
+            "exact(...), which includes all of them"
         )
     log_evidence = float(np.logaddexp.reduce([point.log_evidence for point in minima]))
     rho = 1.0 + best.delta / widths

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Training of residual networks that move points as little as possible."""
 
-import warnings
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -17,6 +16,7 @@ from .. import _checks
 from .._checks import ArrayLike
 from .._paths import Paths
 from .._trajectory import DIVERGED, GO, REACHED, Algorithm, Info, State
+from .._warnings import warn
 from .action import layer_action
 
 _WINDOW, _CHANGE = 50, 0.01  # T has settled if its mean over so many updates changes by so little
@@ -311,16 +311,14 @@ class _LeastAction(eqx.Module):
             )
             flat = [s // 2 for *curves, s, end in record if end == GO and _flat(*curves, int(s))]
             if flat:
-                _warn(
-                    f"action dominates: L did not decrease for {max(flat)} updates; raise lambda0"
-                )
+                warn(f"action dominates: L did not decrease for {max(flat)} updates; raise lambda0")
         norms = [seen["head_norm"][i, [0, s]] for i, s in sound] if "head_norm" in seen else []
         grown = max((last / first for first, last in norms if first > 0), default=0.0)
         if grown > _GROWN:
-            _warn(f"head norm grew x{grown:.2g}: T is not comparable between runs")
+            warn(f"head norm grew x{grown:.2g}: T is not comparable between runs")
         x = jax.tree.map(lambda v: v[0], found.last.x) if chains else found.last.x
         if len(jax.eval_shape(self._forward, x, self.X)[0].increments) == 1:
-            _warn("K=1: straightness is 1 by construction")
+            warn("K=1: straightness is 1 by construction")
 
     def _forward(self, x, X):
         """Return the paths of points X and the outputs at their ends."""
@@ -421,7 +419,3 @@ def _flat(loss, transport, multiplier, steps):
     weaker = multiplier[steps] > _WEAKER * multiplier[start]
     farther = transport[steps] > _WEAKER * transport[start]
     return bool(late >= _FLAT * early and late > 0.5 * loss[0] and (farther or not weaker))
-
-
-def _warn(message):
-    warnings.warn(message, stacklevel=4)

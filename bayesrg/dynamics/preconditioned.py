@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Gradient descent on a loss of outputs, preconditioned in the space of the points."""
 
-import warnings
 from collections.abc import Callable
 from functools import partial
 
@@ -15,6 +14,7 @@ from jaxtyping import Float
 from .. import _checks
 from .._checks import ArrayLike
 from .._trajectory import DIVERGED, GO, REACHED, Algorithm, Info, State
+from .._warnings import warn
 from .counts import fraction
 from .gradient import add
 from .preconditioner import Preconditioner, Weighting, weighting
@@ -265,10 +265,9 @@ def warn_target(S, r, tol):
     lost = np.flatnonzero((np.asarray(S.eigenvalues) == 0) & (power > 1e-12 * total))
     if lost.size:
         shown = ", ".join(map(str, lost[:5])) + (", ..." if lost.size > 5 else "")
-        warnings.warn(
+        warn(
             f"PGD will not learn {100 * power[lost].sum() / total:.3g}% of the target power (modes "
-            f"{shown}): the limit is a truncated fit; give them rates above zero",
-            stacklevel=4,
+            f"{shown}): the limit is a truncated fit; give them rates above zero"
         )
     if tol is None or not _checks.known(tol):
         return
@@ -276,9 +275,8 @@ def warn_target(S, r, tol):
     first = 1 + moved.max(initial=-1)  # all later modes have gain 1, whether or not S lists them
     covered, needed = power[:first].sum() / total if total else 1.0, 1 - float(tol) ** 2
     if 0 < first < len(r) and covered < needed:
-        warnings.warn(
+        warn(
             f"the {first} modes that S moves hold {100 * covered:.4g}% of the target power, and a "
             f"tolerance of {float(tol):.3g} needs {100 * needed:.4g}%: the others keep the rates "
-            "of K; raise the rank of S",
-            stacklevel=4,
+            "of K; raise the rank of S"
         )

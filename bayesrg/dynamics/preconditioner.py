@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Matrices that precondition gradient descent in the space of the points."""
 
-import warnings
 from collections.abc import Callable
 from functools import partial
 
@@ -14,6 +13,7 @@ from jaxtyping import Float
 
 from .. import _checks
 from .._checks import ArrayLike
+from .._warnings import warn
 
 
 class Preconditioner(eqx.Module):
@@ -214,8 +214,7 @@ def _check_map(old, new, n):
     noise = np.finfo(old.dtype).eps * n * old[0] / old * new / max(new.max(), np.finfo(float).tiny)
     i = int(noise.argmax())
     if noise[i] > 1e-3:
-        warnings.warn(
+        warn(
             f"mode {i} has l_i/l_1={old[i] / old[0]:.2g}, close to round-off; lifting it amplifies "
-            f"rounding by {new[i] / old[i]:.2g}: lower rank or raise rtol",
-            stacklevel=4,
+            f"rounding by {new[i] / old[i]:.2g}: lower rank or raise rtol"
         )

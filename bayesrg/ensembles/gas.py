@@ -2,7 +2,6 @@
 """Eigenvalues of random matrices as a gas of particles that repel each other."""
 
 import math
-import warnings
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +14,7 @@ from numpyro.distributions.util import validate_sample
 
 from .. import _checks
 from .._checks import ArrayLike
+from .._warnings import warn
 from .gamma import log_gamma
 from .statistics import GasStatistics, over_spectra
 
@@ -88,9 +88,7 @@ def _at_levels(value, n):
         )
     steps = np.diff(np.asarray(value), axis=-1) if _checks.known(value) else np.ones(1)
     if steps.size and (steps < 0).all():
-        warnings.warn(
-            "levels descend, and the density is zero; flip them: levels[..., ::-1]", stacklevel=3
-        )
+        warn("levels descend, and the density is zero; flip them: levels[..., ::-1]")
     return value
 
 

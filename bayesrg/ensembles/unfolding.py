@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Unfolding: rescale levels so that their mean spacing is one along the spectrum."""
 
-import warnings
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -12,6 +10,7 @@ from jaxtyping import Float
 
 from .. import _checks
 from .._checks import ArrayLike
+from .._warnings import warn
 from .densities import marchenko_pastur, semicircle
 from .statistics import sorted_levels
 
@@ -112,10 +111,9 @@ def unfold(
     elif method == "polynomial":
         degree = _checks.whole("degree", degree)
         if degree > n / 5:
-            warnings.warn(
+            warn(
                 f"a polynomial of degree {degree} through {n} levels follows single levels and "
-                f"makes spacings too regular; take a degree of at most {max(1, n // 5)}",
-                stacklevel=2,
+                f"makes spacings too regular; take a degree of at most {max(1, n // 5)}"
             )
         unfolded = _staircase(levels, degree)
     else:

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Gaussian-process regression with fixed hyper-parameters, in closed form."""
 
-import warnings
 from collections.abc import Callable
 from functools import partial
 
@@ -17,6 +16,7 @@ from .. import _checks
 from .._callables import as_pytree
 from .._checks import ArrayLike
 from .._linalg import LARGER, LEFT_OUT, check_factor, cholesky, log_det, solve, square_root
+from .._warnings import warn
 from ..kernels import Kernel
 from ..kernels.products import by_rows, product
 
@@ -241,10 +241,9 @@ def condition(
     prior_mean = as_pytree(_zero if mean is None else mean)
     factor, weight, jitter = _solved(kernel(X), ridge, y, _shaped(prior_mean(X), y))
     if _checks.known(factor) and float(jitter) > 0 and np.isfinite(np.asarray(factor)).all():
-        warnings.warn(
+        warn(
             f"K(X, X) + ridge I is singular in float64 (coincident inputs or a smooth kernel); "
-            f"{float(jitter):.1e} was added to its diagonal, which acts as a larger ridge",
-            stacklevel=2,
+            f"{float(jitter):.1e} was added to its diagonal, which acts as a larger ridge"
         )
     else:
         check_factor(factor, f"{LARGER}, or check that the kernel is positive semi-definite")

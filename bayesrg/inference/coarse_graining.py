@@ -142,7 +142,7 @@ def coarse_grain(
                 job.withdraw()
         if job is not None and job.finished:
             return job.result()
-        warn_if_poor(dt, stacklevel=3)
+        warn_if_poor(dt)
 
         try:
             cut = _cut(bound, data, dt, threshold)
@@ -242,7 +242,7 @@ def _compare(bound, data, dt, cut, keys, size, how):
     flow, hyper = cut.flow, bound.hyper | {"coarse_eigen": cut.eigen}
     coarse = bind(_coarse(bound.model, cut.site, flow.stop), hyper)
     coarse_dt = sample(coarse, data, keys[0], size, **how)
-    warn_if_poor(coarse_dt, stacklevel=4)
+    warn_if_poor(coarse_dt)
 
     n = data.X.shape[0]
     # at the effective ridge, where the learnabilities sum up to the degrees of freedom

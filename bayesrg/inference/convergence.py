@@ -7,6 +7,8 @@ import arviz as az
 import numpy as np
 import xarray as xr
 
+from .._warnings import warn
+
 R_HAT, ESS = 1.01, 100  # largest R-hat; smallest effective sample size per chain
 _ENTRIES = 100  # entries checked per site, so that a large site costs little
 
@@ -15,7 +17,7 @@ class SamplingWarning(UserWarning):
     """Draws should not be trusted: some diverged, chains differ, or too few are independent."""
 
 
-def warn_if_poor(dt: xr.DataTree, stacklevel: int) -> None:
+def warn_if_poor(dt: xr.DataTree) -> None:
     """Warn once if draws diverged, R-hat is above 1.01, or bulk ESS is below 100 per chain.
 
     R-hat is checked if there are at least two chains. Of each site at most a hundred entries are
@@ -24,7 +26,6 @@ def warn_if_poor(dt: xr.DataTree, stacklevel: int) -> None:
     Parameters
     ----------
     dt : result of a fit, with the groups posterior and sample_stats
-    stacklevel : number of calls between this function and the line that the warning shows
     """
     posterior, stats = dt["posterior"].to_dataset(), dt["sample_stats"]
     chains, draws = posterior.sizes["chain"], posterior.sizes["draw"]
@@ -41,7 +42,7 @@ def warn_if_poor(dt: xr.DataTree, stacklevel: int) -> None:
         problems += _bad_diagnostics(_some_entries(posterior), chains)
     if problems:
         text = f"draws may not be trusted: {'; '.join(problems)}"
-        warnings.warn(text, SamplingWarning, stacklevel=stacklevel + 1)
+        warn(text, SamplingWarning)
 
 
 def _bad_diagnostics(some, chains):

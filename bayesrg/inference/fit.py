@@ -141,7 +141,7 @@ def fit(
             keep_blocks=keep_blocks,
             accept=accept,
         )
-    warn_if_poor(dt, stacklevel=3)
+    warn_if_poor(dt)
     return dt
 
 

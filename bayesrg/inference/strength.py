@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The strength of an action factor: its evidence, and the one that gives a mean action."""
 
-import warnings
 from collections.abc import Callable
 
 import equinox as eqx
@@ -15,6 +14,7 @@ from numpyro.infer.util import log_density
 
 from .. import _checks
 from .._checks import ArrayLike
+from .._warnings import warn
 from ..data import Data
 from .convergence import SamplingWarning
 from .fit import check_data, check_size
@@ -296,12 +296,11 @@ def strength_for_action(
             lam = low * _STEP
         else:
             lam = high / _STEP if low == 0.0 else float(np.sqrt(low * high))
-    warnings.warn(
+    warn(
         f"after {runs} runs no mean action is within two errors of {target:g}, with errors of at "
         f"most a quarter of it; the last is {mean:.4g} at strength {record[-1][0]:.4g}. Raise "
         "draws, or runs",
         SamplingWarning,
-        stacklevel=3,
     )
     return result(record[-1][0], (low, high), False)
 

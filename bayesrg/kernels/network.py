@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Kernels of infinitely wide networks: the covariance (NNGP) and the tangent kernel (NTK)."""
 
-import warnings
 from functools import partial
 
 import equinox as eqx
@@ -14,6 +13,7 @@ from jaxtyping import Float
 from .. import _checks
 from .._activations import SLOPE, Activation, Series, dual_of, named, still_number
 from .._checks import ArrayLike
+from .._warnings import warn
 from .base import Kernel, two_inputs
 from .recursion import Recursion
 from .tiles import BLOCK_BYTES, side, tiled
@@ -179,12 +179,11 @@ class NNGP(Kernel):
                     "defined; take NNGP, or a continuous activation"
                 )
             if (left_out > 1e-6).any():
-                warnings.warn(
+                warn(
                     f"a series of {self.order} terms leaves out {left_out.max():.1e} of the "
                     f"variance of activation {self.activation!r}"
                     f"{' or of its derivative' if self._tangent else ''}, at layer "
-                    f"{left_out.argmax() + 1}; raise order",
-                    stacklevel=6,
+                    f"{left_out.argmax() + 1}; raise order"
                 )
                 return
 

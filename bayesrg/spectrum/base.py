@@ -2,7 +2,6 @@
 """Base class of spectra: eigenvalues of a kernel under a measure of inputs, and mode functions."""
 
 from abc import abstractmethod
-from pathlib import Path
 from typing import ClassVar
 
 import equinox as eqx
@@ -14,9 +13,6 @@ from jaxtyping import Float
 from .. import _checks
 from .._checks import ArrayLike
 from .._prior import PriorAt
-
-# A warning names the first line outside these folders, which is the user's.
-LIBRARIES = str(Path(__file__).parents[1]), str(Path(eqx.__file__).parent)
 
 
 @jax.jit

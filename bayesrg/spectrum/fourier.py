@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fourier modes of periodic functions of one input."""
 
-import warnings
 from collections.abc import Callable
 from typing import ClassVar
 
@@ -13,7 +12,8 @@ from jaxtyping import Float
 
 from .. import _checks
 from .._checks import ArrayLike
-from .base import LIBRARIES, Spectrum
+from .._warnings import warn
+from .base import Spectrum
 
 
 class FourierSpectrum(Spectrum):
@@ -52,11 +52,10 @@ class FourierSpectrum(Spectrum):
         if apart.any():
             i, j = sorted(order[apart.argmax() :][:2].tolist())
             a, b = (np.asarray(X).ravel()[k] for k in (i, j))
-            warnings.warn(
+            warn(
                 f"rows {i} and {j} of X, {a:g} and {b:g}, are one point to modes of period "
                 f"{float(self.period):g}, and so may others be; give spectrum.fourier a longer "
-                "period, or ignore this if the target has this period",
-                skip_file_prefixes=LIBRARIES,
+                "period, or ignore this if the target has this period"
             )
 
     def residual(self, X):

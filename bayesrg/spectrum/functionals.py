@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Low modes that keep their meaning while the kernel changes: fixed functionals."""
 
-import warnings
 from functools import partial
 from typing import ClassVar
 
@@ -17,6 +16,7 @@ from .. import _checks
 from .._checks import ArrayLike
 from .._linalg import cholesky
 from .._numbers import on_device
+from .._warnings import warn
 from ..kernels import Kernel
 from ..kernels.products import product
 from .base import Spectrum
@@ -122,11 +122,10 @@ class Functionals(eqx.Module):
                     "factorised; check that it is positive semi-definite, or keep fewer"
                 )
             if jitter > 0:
-                warnings.warn(
+                warn(
                     f"the covariance of {self.V.shape[1]} functionals is singular under this "
                     f"kernel; {float(jitter):.1e} was added to its diagonal, so the last are "
-                    "noise; keep fewer",
-                    stacklevel=2,
+                    "noise; keep fewer"
                 )
         ones = on_device(np.ones(self.V.shape[1], self.V.dtype))
         return FunctionalSpectrum(kernel, self.X_ref, self.V, factor, jitter, ones, ones)

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """One object for eigenvalues, the modes that each stands for, and the variance outside them."""
 
-import warnings
-
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
@@ -12,6 +10,7 @@ from jaxtyping import Float
 from .. import _checks
 from .._checks import ArrayLike
 from .._linalg import ratio
+from .._warnings import warn
 from .base import Spectrum
 
 
@@ -190,10 +189,9 @@ def _tail_of(spectrum, at, tail):
         return spectrum.residual(_checks.inputs("at", at)).mean()
     if spectrum.tail is not None:
         return spectrum.tail
-    warnings.warn(
+    warn(
         f"a {name} does not know the variance outside its modes, so zero is used; give "
-        "spectrum.levels(spectrum, at=X) with inputs X that it was not made from, or tail=",
-        stacklevel=5,
+        "spectrum.levels(spectrum, at=X) with inputs X that it was not made from, or tail="
     )
     return 0.0
 

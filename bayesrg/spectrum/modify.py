@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Kernels that keep the mode functions of a spectrum and change its eigenvalues."""
 
-import warnings
 from collections.abc import Callable
 
 import equinox as eqx
@@ -16,6 +15,7 @@ from .._callables import as_pytree
 from .._checks import ArrayLike
 from .._linalg import matrix_function
 from .._numbers import on_device
+from .._warnings import warn
 from ..kernels import Kernel
 from ..kernels.products import product
 from .base import Spectrum
@@ -193,11 +193,10 @@ def _warn_inside_group(g, old, n):
     label = groups(old, n)
     if label[edge - 1] == label[edge]:
         gaps = int((label < label[edge]).sum()), int((label <= label[edge]).sum())
-        warnings.warn(
+        warn(
             f"the map jumps between eigenvalues {old[edge - 1]:.4g} and {old[edge]:.4g}, which {n} "
             "points cannot tell apart, so another sample would give another kernel; move the jump "
-            f"to a gap, after mode {gaps[0]} or {gaps[1]}, or use a soft cutoff",
-            stacklevel=3,
+            f"to a gap, after mode {gaps[0]} or {gaps[1]}, or use a soft cutoff"
         )
 
 
@@ -220,11 +219,10 @@ def _warn_rounding(base, new, spectrum):
     error = np.finfo(base.dtype).eps * spectrum.X_ref.shape[0] * base[0] / base * new / new.max()
     i = int(error.argmax())
     if error[i] > 1e-3:
-        warnings.warn(
+        warn(
             f"mode {i} has l_i/l_1={base[i] / base[0]:.2g}, close to the rounding error; lifting "
             f"it amplifies rounding by {new[i] / base[i]:.2g}: give nystrom a lower rank or a "
-            "larger rtol",
-            stacklevel=3,
+            "larger rtol"
         )
 
 

@@ -2,7 +2,6 @@
 """Eigenvalues and mode functions of any kernel, computed from a reference sample."""
 
 import os
-import warnings
 
 import equinox as eqx
 import jax
@@ -14,9 +13,10 @@ from jaxtyping import Float
 from .. import _checks
 from .._checks import ArrayLike
 from .._numbers import on_device
+from .._warnings import warn
 from ..kernels import Kernel
 from ..kernels.products import product
-from .base import LIBRARIES, Spectrum
+from .base import Spectrum
 
 
 class NystromSpectrum(Spectrum):
@@ -50,11 +50,10 @@ class NystromSpectrum(Spectrum):
         rows = {row.tobytes() for row in np.asarray(X, self.X_ref.dtype)}
         shared = sum(row.tobytes() in rows for row in np.asarray(self.X_ref))
         if 2 * shared > len(self.X_ref):
-            warnings.warn(
+            warn(
                 f"{shared} of the {len(self.X_ref)} rows of X_ref are training inputs; a coarse "
                 "model then counts the eliminated modes twice: give nystrom an independent "
-                "reference sample",
-                skip_file_prefixes=LIBRARIES,
+                "reference sample"
             )
 
     def power(self, y, X=None):
@@ -138,10 +137,9 @@ def nystrom(
 
     kept = usable if rank is None else _checks.whole("rank", rank, least=0, most=r)
     if kept > usable:
-        warnings.warn(
+        warn(
             f"rank {rank} was asked for but only {usable} of {r} eigenvalues are above the "
-            f"rounding error; keeping {usable}",
-            stacklevel=2,
+            f"rounding error; keeping {usable}"
         )
         kept = usable
     if 0 < kept < usable:
@@ -167,9 +165,8 @@ def _warn_inside_level(values, rank):
     if joined[rank - 1]:
         ends = np.flatnonzero(~joined) + 1
         below, above = ends[ends < rank].max(initial=0), ends[ends > rank].min(initial=len(values))
-        warnings.warn(
+        warn(
             f"rank {rank} cuts a degenerate level, modes {below} to {above - 1} with eigenvalue "
             f"{values[rank]:.4g}, and rounding decides which of its functions are kept; take rank "
-            f"{below} or {above}",
-            stacklevel=3,
+            f"{below} or {above}"
         )

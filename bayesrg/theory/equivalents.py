@@ -2,7 +2,6 @@
 """Deterministic equivalents: what ridge regression on features does, averaged over data sets."""
 
 import dataclasses
-import warnings
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -12,6 +11,7 @@ from jaxtyping import Bool, Float, Int
 
 from .. import _checks
 from .._checks import ArrayLike
+from .._warnings import warn
 from ..spectrum import Levels
 from .averages import averages, log_det, over
 from .moments import Moments
@@ -164,16 +164,14 @@ def _warn(result):
         return
     n, ridge, rank = np.asarray(result.n), np.asarray(result.ridge), int(result.rank)
     if ((ridge == 0) & (n > 0) & (np.abs(n - rank) <= 0.01 * rank)).any():
-        warnings.warn(
+        warn(
             f"ridge_equivalent: without a ridge the error diverges at n = rank = {rank}, and some "
-            "n is within 1 % of it; the tolerance rank_tol of the moments decides what the rank is",
-            stacklevel=3,
+            "n is within 1 % of it; the tolerance rank_tol of the moments decides what the rank is"
         )
     if not np.asarray(result.converged).all():
-        warnings.warn(
+        warn(
             "ridge_equivalent: the equation for tau is solved only to a relative residual of "
-            f"{float(np.max(result.residual)):.1e}; results have no more digits than that",
-            stacklevel=3,
+            f"{float(np.max(result.residual)):.1e}; results have no more digits than that"
         )
 
 

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Hermite coefficients: four numbers for what an activation does to a Gaussian."""
 
-import warnings
-
 import equinox as eqx
 import jax
 import numpy as np
@@ -12,6 +10,7 @@ from jaxtyping import Float
 from .. import _activations, _checks
 from .._activations import Activation
 from .._checks import ArrayLike
+from .._warnings import warn
 
 
 class Hermite(eqx.Module):
@@ -87,8 +86,7 @@ def _moments(activation: Activation, variance, mean):
 def warn_clipped(clipped):
     """Warn if a residual variance was clipped by more than round-off."""
     if _checks.known(clipped) and np.asarray(clipped).max(initial=0.0) > 1e-10:
-        warnings.warn(
+        warn(
             f"ks2 was negative by {np.asarray(clipped).max():.1e} of the second moment and is "
-            "taken as zero; mean and variance are too far apart for this precision",
-            stacklevel=3,
+            "taken as zero; mean and variance are too far apart for this precision"
         )

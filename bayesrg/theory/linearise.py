@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Moments of a random network's features given its weights, layer by layer in closed form."""
 
-import warnings
 from functools import partial
 
 import equinox as eqx
@@ -13,6 +12,7 @@ from jaxtyping import Float
 
 from .. import _activations, _checks
 from .._checks import ArrayLike
+from .._warnings import warn
 from .hermite import warn_clipped
 from .moments import semidefinite, symmetric
 
@@ -286,10 +286,9 @@ def warn_unless_odd(activations, method, remedy="give method='closure'"):
     """Return for each activation whether it is odd; warn where ``method`` needs that it is."""
     odd = [_activations.is_odd(a) for a in activations]
     if method in ("unit", "mean") and len(odd) > 1 and False in odd:
-        warnings.warn(
+        warn(
             f"method {method!r} forgets the means of layer {odd.index(False) + 1}, whose "
-            f"activation is not odd: covariances above it err by order one at any width; {remedy}",
-            stacklevel=3,
+            f"activation is not odd: covariances above it err by order one at any width; {remedy}"
         )
     return odd
 
@@ -305,9 +304,8 @@ def warn_if_even(level, variance, linear, second):
     variance, linear, second = map(np.asarray, (variance, linear, second))
     even = bool(variance.any() and (linear <= 1e-24 * second).all())
     if even:
-        warnings.warn(
+        warn(
             f"k1 = 0 in layer {level + 1}: at centred pre-activations its activation is even, and "
-            "nothing linear of the inputs is left in its features",
-            stacklevel=3,
+            "nothing linear of the inputs is left in its features"
         )
     return even

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Second moments of features and target: all that ridge regression sees of a population."""
 
-import warnings
 from functools import partial
 
 import equinox as eqx
@@ -14,6 +13,7 @@ from jaxtyping import Float
 from .. import _checks
 from .._checks import ArrayLike
 from .._linalg import eigh, safe_sqrt
+from .._warnings import warn
 from ..spectrum.levels import LevelsLike, without_tail
 
 
@@ -110,10 +110,9 @@ def moments(
     N, p = F.shape
     if N < 10 * p:
         singular = "; with fewer rows than features Omega is singular" if N < p else ""
-        warnings.warn(
+        warn(
             f"moments: F has {N} rows for {p} features, N/p = {N / p:.3g}; errors are biased by "
-            f"p/N to 2 p/N, so give at least 10 rows per feature{singular}",
-            stacklevel=2,
+            f"p/N to 2 p/N, so give at least 10 rows per feature{singular}"
         )
     Omega, psi, Ey2, mean = _sample(F, y, centre)
     rank_tol = _tolerance(rank_tol, Omega)

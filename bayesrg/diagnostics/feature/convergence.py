@@ -11,6 +11,7 @@ import numpy as np
 import xarray as xr
 
 from ... import _checks
+from ..._warnings import warn
 from ...io.labels import read_group
 
 R_HAT = 1.01  # largest R-hat that passes
@@ -146,7 +147,7 @@ def diagnose(
 
     asked = [name for name in chosen if name in weights]
     if asked and allow_weights:
-        warnings.warn(f"{', '.join(asked)}: {_SYMMETRY}", stacklevel=2)
+        warn(f"{', '.join(asked)}: {_SYMMETRY}")
     elif asked:
         reasons.append(
             f"{', '.join(asked)} left out: {_SYMMETRY}; check f, Q and feature_learning, or give "

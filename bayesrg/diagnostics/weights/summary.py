@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Summary of groups of levels over chains and draws, with errors."""
 
-import warnings
-
 import arviz as az
 import jax
 import numpy as np
@@ -13,6 +11,7 @@ from scipy.special import gammaln, logsumexp
 
 from ... import _checks
 from ..._checks import ArrayLike
+from ..._warnings import warn
 
 STATISTICS = ("mean", "sd", "eti_low", "eti_high", "ess", "r_hat")
 _GRID = 400  # nodes of a quadrature
@@ -114,10 +113,9 @@ def _warn_if_close(x, group, gap):
         width = np.sqrt((upper.var((0, 1)).mean() + lower.var((0, 1)).mean()) / 2)
         apart = (upper.min(-1) - lower.max(-1)).mean() / max(width, np.finfo(float).tiny)
         if apart < gap:
-            warnings.warn(
+            warn(
                 f"level groups overlap (gap/sd={apart:.3g}); sigma mixes groups: give "
-                "weights.spectra the degeneracies",
-                stacklevel=4,
+                "weights.spectra the degeneracies"
             )
 
 
@@ -188,7 +186,7 @@ def _width(square, degrees, ess, r_hat):
 def _distance(s, rng):
     """Return the distance of spacings (chain, draw, k) to the surmise, resampling matrices."""
     if s.size < _FEW:
-        warnings.warn(f"only {s.size} spacings: KS has no power below {_FEW}", stacklevel=5)
+        warn(f"only {s.size} spacings: KS has no power below {_FEW}")
     flat = s.reshape(-1, s.shape[-1])
     picks = rng.integers(len(flat), size=(_RESAMPLES, len(flat)))
     found = [_to_surmise(flat[rows]) for rows in picks]
