@@ -197,6 +197,8 @@ def test_a_chain_that_diverges_is_named_and_the_others_are_returned():
     assert seen[0].filename == __file__
     np.testing.assert_array_equal(found.status, [0, dynamics.DIVERGED, 0])
     np.testing.assert_allclose(found.last.x, [1.6, 10.0, 3.2])
+    with pytest.raises(ValueError, match="'dynamics' is a run with chains.*io.trajectory"):
+        io.label(dynamics=found)
     np.testing.assert_array_equal(found.steps, [4, 1, 4])
     with pytest.raises(ValueError, match="2 of 2 chains diverged"):
         dynamics.run(rule, np.array([5.0, 6.0]), 4, 0, chains=2)

@@ -48,12 +48,8 @@ def transport_cost(
 
     Parameters
     ----------
-    paths : Paths
-        Of n points through K layers.
-    weights : (n,), optional
-        Weights of the points; a point of weight two counts as two points.
-    per_feature : bool
-        Whether to divide by the number of features.
+    paths, weights, per_feature
+        As for `layer_action`.
     """
     return layer_action(paths, weights=weights, per_feature=per_feature).sum(-1)
 
@@ -65,12 +61,8 @@ def kinetic_energy(
 
     Parameters
     ----------
-    paths : Paths
-        Of n points through K layers.
-    weights : (n,), optional
-        Weights of the points; a point of weight two counts as two points.
-    per_feature : bool
-        Whether to divide by the number of features.
+    paths, weights, per_feature
+        As for `layer_action`.
     """
     T = transport_cost(paths, weights=weights, per_feature=per_feature)
     return jnp.shape(paths.increments)[-3] * T
@@ -83,12 +75,8 @@ def displacement(
 
     Parameters
     ----------
-    paths : Paths
-        Of n points through K layers.
-    weights : (n,), optional
-        Weights of the points; a point of weight two counts as two points.
-    per_feature : bool
-        Whether to divide by the number of features.
+    paths, weights, per_feature
+        As for `layer_action`.
     """
     paths, weights, per_feature = _checked(paths, weights, per_feature)
     return _displacement(paths.increments, weights, per_feature)
@@ -103,12 +91,8 @@ def straightness(
 
     Parameters
     ----------
-    paths : Paths
-        Of n points through K layers.
-    weights : (n,), optional
-        Weights of the points; a point of weight two counts as two points.
-    per_feature : bool
-        Makes no difference: the number of features cancels in a ratio.
+    paths, weights, per_feature
+        As for `layer_action`, but the number of features cancels.
     """
     paths, weights, _ = _checked(paths, weights, per_feature)
     return _straightness(paths.increments, weights)
@@ -123,12 +107,8 @@ def relative_displacement(
 
     Parameters
     ----------
-    paths : Paths
-        Of n points through K layers.
-    weights : (n,), optional
-        Weights of the points; a point of weight two counts as two points.
-    per_feature : bool
-        Makes no difference: the number of features cancels in a ratio.
+    paths, weights, per_feature
+        As for `layer_action`, but the number of features cancels.
     """
     paths, weights, _ = _checked(paths, weights, per_feature)
     return _relative(paths.increments, paths.states[..., :-1, :, :], weights)
@@ -150,15 +130,11 @@ def alignment_with_descent(
 
     Parameters
     ----------
-    paths : Paths
-        Of n points through K layers.
+    paths, weights, per_feature
+        As for `layer_action`, but the number of features cancels.
     gradients : (K, n, d)
         Gradients :math:`g_k`, as `networks.Residual.state_gradients` returns them. Their lengths
         make no difference.
-    weights : (n,), optional
-        Weights of the points; a point of weight two counts as two points.
-    per_feature : bool
-        Makes no difference: the number of features cancels in a ratio.
     """
     paths, weights, _ = _checked(paths, weights, per_feature)
     shape = paths.increments.shape

@@ -10,6 +10,7 @@ import xarray as xr
 
 from .. import _checks
 from .._checks import ArrayLike
+from .._trajectory import Trajectory
 
 SAMPLED = (
     "posterior",
@@ -164,10 +165,16 @@ def label(**groups: eqx.Module | tuple | xr.Dataset) -> xr.DataTree:
     Raises
     ------
     ValueError
-        For a group that is neither a result nor a Dataset.
+        For a group that is neither a result nor a Dataset, or a run with chains, which
+        `trajectory` labels.
     """
     tree = {}
     for name, value in groups.items():
+        if isinstance(value, Trajectory) and np.ndim(value.status):
+            raise ValueError(
+                f"group {name!r} is a run with chains, whose axes only io.trajectory can name; "
+                "call that in place of io.label"
+            )
         if isinstance(value, xr.Dataset):
             tree[name] = value.map(lambda v: v.copy(data=np.asarray(v.data)), keep_attrs=True)
         elif isinstance(value, eqx.Module) or hasattr(value, "_fields"):

@@ -90,17 +90,8 @@ def plot_displacement(
 
     Parameters
     ----------
-    dt, group, also, backend, pc_kwargs
-        See `bayesrg.plots`, also for what is returned. The group has the variable trajectory
-        (..., state, point, feature), as `bayesrg.diagnostics.transport.measure` makes it on
-        request. The coordinate label (point), if there is one, gives the classes. Each group has
-        a panel.
-    features : pair of int
-        The columns on the horizontal and the vertical axis.
-    draw : int
-        Which of the draws is shown, counted over all chains.
-    max_points : int
-        At most this number of points is shown: the first ones.
+    dt, features, draw, max_points, group, also, backend, pc_kwargs
+        As for `plot_paths`, which also says what is returned.
     """
     sheets, classes = _by_class(dt, with_others(group, also), draw, features, max_points)
     arrows = {
