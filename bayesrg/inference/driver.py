@@ -8,6 +8,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, NamedSharding
 
+from .progress import Meter, Progress
 from .samplers import Sampler
 
 
@@ -73,10 +74,12 @@ class Draws:
     ----------
     size : Size
     done : number of blocks that are finished; a run that is continued starts with more than zero
+    meter : counts what the blocks have done
     """
 
-    def __init__(self, size: Size):
+    def __init__(self, size: Size, fit: str = "fit"):
         self.size, self.done, self._parts = size, 0, []
+        self.meter = Meter(size, fit)
 
     def restore(self, state: Any) -> Any:
         """Return the state from which the run goes on, given the state of a new run."""
@@ -105,7 +108,7 @@ def sample_in_blocks(
     key: jax.Array,
     args: tuple,
     draws: Draws,
-    after_block: Callable[[int, int], None],
+    after_block: Callable[[Progress], None],
 ) -> None:
     """Sample with one or more chains in blocks of steps; add the blocks to ``draws``.
 
@@ -121,7 +124,7 @@ def sample_in_blocks(
     args : arguments of the model, a pytree of arrays
     draws : Draws
         Says how much to sample, and how many blocks are finished already.
-    after_block : called after each block with the number of blocks done and the number of all
+    after_block : called with the `Progress` after each block
     """
     _, warmup, chains, block, devices = draws.size
     several = chains > 1
@@ -158,7 +161,7 @@ def run_blocks(
     state: Any,
     args: tuple,
     draws: Draws,
-    after_block: Callable[[int, int], None],
+    after_block: Callable[[Progress], None],
 ) -> None:
     """Run the blocks of ``draws`` that are not finished, from ``state`` on.
 
@@ -167,15 +170,17 @@ def run_blocks(
     """
     size = draws.size
     while draws.done < size.blocks:
-        state, part = advance(state, args)
+        state, (samples, stats) = jax.block_until_ready(advance(state, args))
+        stats = jax.device_get(stats)
         skip = size.warmup - draws.done * size.block  # steps of the block in the warm-up
         if skip < size.block:
-            part = _chains_first(jax.device_get(part), size.chains > 1, max(0, skip))
+            part = (jax.device_get(samples), stats)
+            part = _chains_first(part, size.chains > 1, max(0, skip))
         else:
-            jax.block_until_ready(part)
             part = None
+        draws.meter.after_block(part, stats.get("step_size"))
         draws.add(part, state)
-        after_block(draws.done, size.blocks)
+        after_block(draws.meter.facts)
 
 
 def _chains_first(part, several, skip):
