@@ -132,10 +132,10 @@ def main():
     parser.add_argument("--quick", action="store_true", help="only try whether it runs")
     parser.add_argument("--only", nargs="+", default=["regression", "tiny"])
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--draws", type=int, nargs=2, default=[500, 3000])
-    parser.add_argument("--warmup", type=int, default=500)
-    parser.add_argument("--points", type=int, default=500)
-    parser.add_argument("--inputs", type=int, default=100)
+    parser.add_argument("--draws", type=int, nargs=2, default=[200, 1200])
+    parser.add_argument("--warmup", type=int, default=300)
+    parser.add_argument("--points", type=int, default=1000)
+    parser.add_argument("--inputs", type=int, default=200)
     options = parser.parse_args()
     if options.quick:
         options.rounds, options.draws, options.warmup, options.points = 1, [100, 300], 100, 50

@@ -15,15 +15,15 @@ _PER_SECOND = 2  # how often a display is drawn at most
 
 
 @contextlib.contextmanager
-def display(wanted: bool) -> Iterator[Callable[[Progress], None]]:
-    """Give a function that shows the `Progress` of one or several fits.
+def display(wanted: bool) -> Iterator[Callable[[Progress], None] | None]:
+    """Give a function that shows the `Progress` of one or several fits, or None.
 
     All is written to stderr, or below the cell of a notebook. The function is called before the
-    first block of a fit and after each block. It does nothing without ``wanted``, without stderr,
-    and in all but the first of several processes.
+    first block of a fit and after each block. Without ``wanted``, without stderr, and in all but
+    the first of several processes it is None.
     """
     if not wanted or sys.stderr is None or jax.process_index() != 0:
-        yield lambda facts: None
+        yield None
         return
     show = _kind()(_Lasting(sys.stderr))
     try:
@@ -33,12 +33,18 @@ def display(wanted: bool) -> Iterator[Callable[[Progress], None]]:
 
 
 def watch(
-    show: Callable[[Progress], None], after_block: Callable[[Progress], None] | None
-) -> Callable[[Progress], None]:
-    """Return a function that shows the facts of a block and then calls the user's function."""
+    show: Callable[[Progress], None] | None, after_block: Callable[[Progress], None] | None
+) -> Callable[[Progress], None] | None:
+    """Return a function that shows the facts of a block and then calls the user's function.
+
+    Without either of the two, None is returned.
+    """
+    if show is None and after_block is None:
+        return None
 
     def watched(facts):
-        show(facts)
+        if show is not None:
+            show(facts)
         if after_block is None:
             return
         try:

@@ -108,7 +108,7 @@ def sample_in_blocks(
     key: jax.Array,
     args: tuple,
     draws: Draws,
-    after_block: Callable[[Progress], None],
+    after_block: Callable[[Progress], None] | None,
 ) -> None:
     """Sample with one or more chains in blocks of steps; add the blocks to ``draws``.
 
@@ -124,7 +124,7 @@ def sample_in_blocks(
     args : arguments of the model, a pytree of arrays
     draws : Draws
         Says how much to sample, and how many blocks are finished already.
-    after_block : called with the `Progress` after each block
+    after_block : called with the `Progress` after each block; None if nobody asks for it
     """
     _, warmup, chains, block, devices = draws.size
     several = chains > 1
@@ -161,7 +161,7 @@ def run_blocks(
     state: Any,
     args: tuple,
     draws: Draws,
-    after_block: Callable[[Progress], None],
+    after_block: Callable[[Progress], None] | None,
 ) -> None:
     """Run the blocks of ``draws`` that are not finished, from ``state`` on.
 
@@ -178,9 +178,11 @@ def run_blocks(
             part = _chains_first(part, size.chains > 1, max(0, skip))
         else:
             part = None
-        draws.meter.after_block(part, stats.get("step_size"))
+        if after_block is not None:
+            draws.meter.after_block(part, stats.get("step_size"))
         draws.add(part, state)
-        after_block(draws.meter.facts)
+        if after_block is not None:
+            after_block(draws.meter.facts)
 
 
 def _chains_first(part, several, skip):

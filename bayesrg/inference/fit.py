@@ -162,7 +162,7 @@ def sample(
     *,
     sampler=None,
     prior=0,
-    show=lambda facts: None,
+    show=None,
     after_block=None,
     fit="fit",
     folder=None,
@@ -223,7 +223,8 @@ def sample(
     }
 
     run = sample_in_blocks if folder is None else record
-    show(draws.meter.facts)
+    if show is not None:
+        show(draws.meter.facts)
     run(sampler, key, (X, y, bound.arrays), draws, watch(show, after_block))
     samples, stats = draws.all()
 

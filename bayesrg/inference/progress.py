@@ -8,7 +8,6 @@ from collections import deque
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
 from ..io.labels import stored
@@ -85,13 +84,12 @@ class Meter:
         ``samples`` and ``stats`` are dicts of arrays (chain, draw, ...).
         """
         size, self._done = self._size, done
-        leaves = jax.tree.leaves((samples, stats))
-        count = leaves[0].shape[1] if leaves else 0
+        count = _length(samples, stats)
         first = size.block - size.warmup % size.block  # draws of the first block that has any
         ends = itertools.accumulate(itertools.repeat(size.block), initial=first)
         ends = [0, *itertools.takewhile(lambda end: end < count, ends), count]
         for start, stop in itertools.pairwise(ends):  # so the sums are those of one long run
-            self._count(*_part((samples, stats), start, stop))
+            self._count(*({n: v[:, start:stop] for n, v in of.items()} for of in (samples, stats)))
         self.facts = self._facts()
 
     def after_block(self, part: tuple[dict, dict] | None, step_size: np.ndarray | None) -> None:
@@ -104,14 +102,16 @@ class Meter:
         """
         self._done += 1
         if part is not None:
-            self._count(*_part(part, 0, self._size.draws - self._draws))  # without surplus draws
+            left = self._size.draws - self._draws  # the last block may have surplus draws
+            if _length(*part) > left:
+                part = ({n: v[:, :left] for n, v in of.items()} for of in part)
+            self._count(*part)
         self._step_size = None if step_size is None else float(np.mean(step_size[-1]))
         self._ends.append(time.perf_counter())
         self.facts = self._facts()
 
     def _count(self, samples, stats):
-        leaves = jax.tree.leaves((samples, stats))
-        self._draws += leaves[0].shape[1] if leaves else 0
+        self._draws += _length(samples, stats)
         if "diverging" in stats:
             self._divergences += int(np.count_nonzero(stats["diverging"]))
         if self._size.chains > 1:
@@ -141,9 +141,9 @@ class Meter:
         )
 
 
-def _part(part, start, stop):
-    """Return samples and statistics of the draws from ``start`` to ``stop``."""
-    return jax.tree.map(lambda v: v[:, start:stop], part)
+def _length(samples, stats):
+    """Return the number of draws per chain."""
+    return next((v.shape[1] for v in (samples | stats).values()), 0)
 
 
 def _some(samples):

@@ -291,7 +291,7 @@ def record(
     key: jax.Array,
     args: tuple,
     draws: Recorded,
-    after_block: Callable[[Progress], None],
+    after_block: Callable[[Progress], None] | None,
 ) -> None:
     """Sample into a folder as `sample_in_blocks` does; end after a block if a signal arrives.
 
@@ -305,7 +305,8 @@ def record(
     with signals.after_block(draws.path) as check:
 
         def after(facts):
-            after_block(facts)
+            if after_block is not None:
+                after_block(facts)
             check(facts.block, facts.blocks)
 
         sample_in_blocks(sampler, key, args, draws, after)
