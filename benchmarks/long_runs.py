@@ -132,7 +132,7 @@ def main():
     parser.add_argument("--quick", action="store_true", help="only try whether it runs")
     parser.add_argument("--only", nargs="+", default=["regression", "tiny"])
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--draws", type=int, nargs=2, default=[200, 1200])
+    parser.add_argument("--draws", type=int, nargs=2, default=[200, 1700])
     parser.add_argument("--warmup", type=int, default=300)
     parser.add_argument("--points", type=int, default=1000)
     parser.add_argument("--inputs", type=int, default=200)

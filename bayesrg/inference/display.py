@@ -73,7 +73,7 @@ def text(facts: Progress) -> str:
     if facts.seconds_left is not None and facts.block < facts.blocks:
         parts.append(f"{_clock(facts.seconds_left)} left")
     if facts.step_size is not None:
-        parts.append(f"step size {facts.step_size:.2g}")
+        parts.append(f"step {facts.step_size:.2g}")
     if facts.draws_done:
         parts.append(f"{facts.divergences} diverged")
         if facts.r_hat is not None:
@@ -124,16 +124,16 @@ class _Terminal:
 
     def __init__(self, stream):
         from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+        from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
         from rich.table import Column
 
-        whole = {"markup": False, "table_column": Column(no_wrap=True, overflow="ellipsis")}
+        console = Console(file=stream, force_terminal=True)
         self._bars = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=12),
-            TimeElapsedColumn(),
-            TextColumn("{task.fields[text]}", **whole),
-            console=Console(file=stream, force_terminal=True),
+            TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True)),
+            BarColumn(min(20, max(5, console.width - 75)), table_column=Column(no_wrap=True)),
+            SpinnerColumn(table_column=Column(no_wrap=True)),  # a block may take minutes
+            TextColumn("{task.fields[text]}", markup=False, table_column=Column(no_wrap=True)),
+            console=console,
             refresh_per_second=_PER_SECOND,
             redirect_stdout=sys.stdout is not None and sys.stdout.isatty(),
         )

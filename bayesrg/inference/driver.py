@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, NamedSharding
 
@@ -131,13 +132,14 @@ def sample_in_blocks(
     sampler = _over_chains(sampler) if several else sampler
     # A run that is continued makes its first state again, which also sets up NumPyro's kernels.
     state = sampler.init(jax.random.split(key, chains) if several else key, warmup, args)
-    state = draws.restore(state)
+    state = jax.tree.map(_strong, draws.restore(state))
 
     def advance(state, args):
         def keep(state):
             return sampler.draw(state), sampler.stats(state)
 
         state, (drawn, stats) = scan(sampler, state, args, block, keep)
+        state = jax.tree.map(_strong, state)
         sites = jax.vmap(lambda draw: sampler.sites(draw, args))
         return state, ((jax.vmap(sites) if several else sites)(drawn), stats)
 
@@ -154,6 +156,19 @@ def sample_in_blocks(
             check_vma=False,
         )
     run_blocks(jax.jit(advance), state, args, draws, after_block)
+
+
+def _strong(leaf):
+    """Return a leaf of the state as an array of a fixed dtype.
+
+    The dtype of a Python number is weak, and may be weak before a block and not after it, or the
+    other way round. Then the second block would compile the program again.
+    """
+    if isinstance(leaf, jax.Array) and not jax.typeof(leaf).weak_type:
+        return leaf
+    if isinstance(leaf, jax.core.Tracer):
+        return jax.lax.convert_element_type(leaf, leaf.dtype)
+    return jnp.asarray(np.asarray(leaf))
 
 
 def run_blocks(
