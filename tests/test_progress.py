@@ -413,3 +413,38 @@ def test_a_map_in_place_of_a_sampler_has_facts_too():
     assert [f.draws_done for f in facts] == [5, 15, 25] and facts[-1].divergences == 25
     assert facts[-1].step_size is None and facts[-1].r_hat is None
     assert "step " not in text(facts[-1]) and "25 diverged" in text(facts[-1])
+
+
+def smooth(X, y=None):
+    noise = numpyro.sample("noise", dist.LogNormal(-1.5, 0.5))
+    scale = numpyro.sample("scale", dist.LogNormal(0.0, 0.5))
+    spectrum = scale * brg.spectrum.fourier(lambda j: (1.0 + j) ** -2, 9)
+    numpyro.sample("y", brg.gp.marginal(spectrum, X, noise**2), obs=y)
+
+
+@pytest.mark.slow
+def test_both_fits_of_the_main_job_are_told_and_shown(tmp_path, capsys):
+    x = np.linspace(0, 1, 24, endpoint=False)[:, None]
+    y = np.sin(6 * x[:, 0]) + 0.3 * np.random.default_rng(0).standard_normal(24)
+    how = {"key": 3, "draws": 60, "warmup": 60, "chains": 2, "devices": 1, "path": tmp_path / "a"}
+    told = []
+
+    def stops_in_the_second(facts):
+        told.append((facts.fit, facts.block, facts.path.name))
+        if facts.fit == "coarse":
+            raise Stop("enough")
+
+    with pytest.raises(Stop) as caught:
+        inference.coarse_grain(smooth, (x, y), after_block=stops_in_the_second, **how)
+    assert told == [("full", 1, "full"), ("full", 2, "full"), ("coarse", 1, "coarse")]
+    assert "ended the coarse fit after block 1 of 2; the same call" in caught.value.__notes__[0]
+    out, err = capsys.readouterr()
+    assert out == "" and [line.split(":")[0] for line in err.splitlines()] == [
+        "full, 50 %", "full, 100 %", "coarse, 50 %",
+    ]  # fmt: skip
+    told.clear()
+    dt = inference.coarse_grain(smooth, (x, y), after_block=told.append, **how)
+    assert [(facts.fit, facts.block) for facts in told] == [("coarse", 2)]
+    assert "coarse_posterior" in dt
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("coarse, 100 %: sampling 60/60")

@@ -55,8 +55,9 @@ def watch(
                 if facts.path is None
                 else f"the same call goes on from there, in {str(facts.path)!r}"
             )
+            what = "the fit" if facts.fit == "fit" else f"the {facts.fit} fit"
             error.add_note(
-                f"raised by after_block, which ended the {facts.fit} after block {facts.block} of "
+                f"raised by after_block, which ended {what} after block {facts.block} of "
                 f"{facts.blocks}; {how}"
             )
             raise
@@ -74,10 +75,10 @@ def text(facts: Progress) -> str:
         parts.append(f"{_clock(facts.seconds_left)} left")
     if facts.step_size is not None:
         parts.append(f"step {facts.step_size:.2g}")
-    if facts.draws_done:
+    if facts.divergences is not None:
         parts.append(f"{facts.divergences} diverged")
-        if facts.r_hat is not None:
-            parts.append(f"R-hat {facts.r_hat:.3f}")
+    if facts.r_hat is not None:
+        parts.append(f"R-hat {facts.r_hat:.3f}")
     return ", ".join(parts)
 
 

@@ -27,7 +27,7 @@ class Progress(NamedTuple):
     warmup_done, warmup : steps of the warm-up per chain, those done and all
     draws_done, draws : draws per chain, those done and all
     step_size : mean over chains after the last step; None if the sampler has no step size
-    divergences : number of draws of all chains that diverged
+    divergences : number of draws of all chains that diverged; None if the sampler does not say
     r_hat : largest split R-hat of at most 50 numbers, taken from all sites. It is computed from
         means and variances without ranks, and the draws are split where a block ends. None for one
         chain, and as long as there are too few draws.
@@ -45,7 +45,7 @@ class Progress(NamedTuple):
     draws_done: int
     draws: int
     step_size: float | None
-    divergences: int
+    divergences: int | None
     r_hat: float | None
     seconds_left: float | None
     path: Path | None
@@ -72,8 +72,9 @@ class Meter:
 
     def __init__(self, size: Any, fit: str = "fit", path: Path | None = None):
         self._size, self._names = size, (fit, path)
-        self._done = self._draws = self._divergences = 0
-        self._step_size, self._r_hat = None, _RHat()
+        self._done = self._draws = 0
+        self._divergences = self._step_size = None
+        self._r_hat = _RHat()
         # the mean over five blocks: steps of the warm-up take longer than those after it
         self._ends = deque(maxlen=6)
         self.facts = self._facts()
@@ -113,7 +114,8 @@ class Meter:
     def _count(self, samples, stats):
         self._draws += _length(samples, stats)
         if "diverging" in stats:
-            self._divergences += int(np.count_nonzero(stats["diverging"]))
+            diverged = int(np.count_nonzero(stats["diverging"]))
+            self._divergences = (self._divergences or 0) + diverged
         if self._size.chains > 1:
             self._r_hat.add(_some(samples))
 
