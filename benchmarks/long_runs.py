@@ -54,7 +54,11 @@ def problems(options):
     few, many = options.draws
     return {
         "regression": (regression, (X, y), (few, many)),
-        "tiny": (mean, (x, x + rng.standard_normal(5)), (10 * few, 10 * many)),
+        "tiny": (
+            mean,
+            (x, x + rng.standard_normal(5)),
+            (few, many if options.quick else 10 * many),
+        ),
     }
 
 

@@ -86,9 +86,8 @@ class Meter:
         """
         size, self._done = self._size, done
         count = _length(samples, stats)
-        first = size.block - size.warmup % size.block  # draws of the first block that has any
-        ends = itertools.accumulate(itertools.repeat(size.block), initial=first)
-        ends = [0, *itertools.takewhile(lambda end: end < count, ends), count]
+        ends = (max(0, number * size.block - size.warmup) for number in range(done + 1))
+        ends = sorted({min(count, end) for end in ends})
         for start, stop in itertools.pairwise(ends):  # so the sums are those of one long run
             self._count(*({n: v[:, start:stop] for n, v in of.items()} for of in (samples, stats)))
         self.facts = self._facts()
