@@ -197,10 +197,10 @@ def inference(o):
     return {
         "fit": (brg.fit, steps | dict(
             block=3, sampler=infer.NUTS, prior=2, progress=False, devices=1, keep_blocks=False,
-            accept=("versions",))),
+            accept=("versions",), after_block=lambda facts: None)),
         "coarse_grain": (brg.inference.coarse_grain, steps | dict(
             threshold=0.5, prepare=lambda data: {}, progress=False, say=str, devices=1,
-            accept=("versions",), origin={})),
+            accept=("versions",), origin={}, after_block=lambda facts: None)),
         "fit path": (lambda path: brg.fit(**steps, path=path, progress=False),
                      dict(path="run")),
         "GridPosterior.expect": (grid.expect, dict(function=lambda theta: theta["slope"])),

@@ -14,10 +14,10 @@ HERE = Path(__file__).parent
 RECORDS = """
     data.Data deep_linear.Exact deep_linear.Saddle dynamics.Algorithm dynamics.DIVERGED
     dynamics.GO dynamics.Info dynamics.Paths dynamics.REACHED dynamics.State dynamics.Trajectory
-    gp.LinearPosterior gp.Posterior inference.Sampler inference.SamplingWarning io.SaveError
-    kernels.Stationary networks.Network rg.Flow rg.Root spectrum.Functionals spectrum.Levels
-    spectrum.Spectrum theory.Curve theory.Equivalent theory.Hermite theory.LayerMoments
-    theory.Moments
+    gp.LinearPosterior gp.Posterior inference.Progress inference.Sampler inference.SamplingWarning
+    io.SaveError kernels.Stationary networks.Network rg.Flow rg.Root spectrum.Functionals
+    spectrum.Levels spectrum.Spectrum theory.Curve theory.Equivalent theory.Hermite
+    theory.LayerMoments theory.Moments
 """.split()  # what the package itself makes, and bases
 
 

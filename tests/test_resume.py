@@ -61,10 +61,7 @@ def run(path, calls, size=SIZE, keep_blocks=False):
         if draws.finished:
             draws.clean(keep_blocks)
             return draws.result()
-        try:
-            run_blocks(advance, draws.restore(start()), (calls,), draws, lambda *done: None)
-        except OSError as error:
-            raise draws.lost(error) from error
+        run_blocks(advance, draws.restore(start()), (calls,), draws, lambda facts: None)
         groups = dict(zip(("posterior", "sample_stats"), draws.all(), strict=True))
         dt = io.to_datatree(groups, {"c": ("unit",)})
         draws.finish(dt, keep_blocks)
@@ -169,7 +166,7 @@ def test_a_run_is_extended_and_its_files_are_what_they_say(tmp_path):
     assert block["sample_stats"]["diverging"].dtype == bool
     assert block["posterior"]["c"].dims == ("chain", "draw", "unit")
     lines = [json.loads(line) for line in (tmp_path / "b/progress.jsonl").read_text().splitlines()]
-    assert [line["block"] for line in lines] == [1, 2, 3, 4, 5] and lines[0]["of"] == 5
+    assert [line["block"] for line in lines] == [1, 2, 3, 4, 5] and lines[0]["blocks"] == 5
     # 45 draws end with the last block, of which 40 are wanted: its surplus stays
     assert [f.name for f in (tmp_path / "a" / "blocks").iterdir()] == ["00004.nc"]
     assert run(tmp_path / "a", calls, SIZE._replace(draws=45)).equals(

@@ -9,6 +9,7 @@ from .grid import grid_posterior
 from .observed import output_law
 from .path import path_evidence
 from .predict import predict
+from .progress import Progress
 from .samplers import Sampler
 from .sbc import sbc
 from .start import normal_start
@@ -16,6 +17,7 @@ from .strength import strength_evidence, strength_for_action
 from .weights import sample_weights
 
 __all__ = [
+    "Progress",
     "Sampler",
     "SamplingWarning",
     "action_factor",

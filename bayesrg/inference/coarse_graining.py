@@ -17,8 +17,10 @@ from .._callables import hold
 from ..data import Data
 from ..gp.effective import RULES
 from .convergence import warn_if_poor
-from .fit import check_data, check_size, sample
+from .display import display
+from .fit import check_after_block, check_data, check_size, sample
 from .predict import predict
+from .progress import Progress
 from .resume import Job, check_accept, tested
 from .sites import bind, law, one_at_a_time, over_draws
 
@@ -39,6 +41,7 @@ def coarse_grain(
     accept: Sequence[str] = (),
     origin: Mapping | None = None,
     progress: bool = True,
+    after_block: Callable[[Progress], None] | None = None,
     say: Callable[[str], None] = lambda text: None,
     **hyper,
 ) -> xr.DataTree:
@@ -75,7 +78,11 @@ def coarse_grain(
         Texts and numbers, by name, that are stored in ``run.json``, so that a program can find
         there how it made the model and the data.
     progress : bool
-        Show progress bars on the terminal.
+        Show a bar for each of the two fits on the terminal, or below the cell of a notebook. If
+        stderr is a file, one line is written to it for each tenth of a fit.
+    after_block : callable, optional
+        Function that is called with a `bayesrg.inference.Progress` after each block of both fits.
+        An exception that it raises ends the job; with ``path`` the same call goes on from there.
     say : callable
         Function that receives one line of text before each long step, for instance ``print``.
     **hyper
@@ -114,6 +121,7 @@ def coarse_grain(
     _checks.threshold(threshold)
     size = check_size(draws, warmup, chains, devices)
     progress = _checks.flag("progress", progress)
+    check_after_block(after_block)
     _checks.function("say", say, "a function of a line of text")
     if prepare is not None:
         _checks.function("prepare", prepare, "a function from data to hyper-arguments")
@@ -124,10 +132,11 @@ def coarse_grain(
     if origin is not None:
         _checks.instance("origin", origin, Mapping, "a mapping from name to text or number")
 
-    with io.claim(path) as folder:
+    with io.claim(path) as folder, display(progress) as show:
         made = {} if prepare is None else prepare(data)
         _checks.instance("what prepare returned", made, Mapping, "a mapping from name to value")
         bound = bind(model, {**made, **hyper}, coarse_grain)
+        how = {"show": show, "after_block": after_block, "accept": accept}
         job = None
         if folder is not None:
             job = Job(folder, {"threshold": threshold, **tested(data)}, size.draws, origin)
@@ -135,8 +144,7 @@ def coarse_grain(
         say("sampling the full model")
         try:
             with _inside(folder, "full") as full:
-                how = {"progress": progress, "folder": full, "accept": accept}
-                dt = sample(bound, data, keys[0], size, **how)
+                dt = sample(bound, data, keys[0], size, fit="full", folder=full, **how)
         finally:
             if job is not None:
                 job.withdraw()
@@ -151,7 +159,7 @@ def coarse_grain(
                 if job is not None:
                     job.coarse(cut.flow.stop)
                 with _inside(folder, "coarse") as inner:
-                    how = {"progress": progress, "folder": inner, "accept": accept}
+                    how |= {"fit": "coarse", "folder": inner}
                     _compare(bound, data, dt, cut, keys[1:], size, how)
         except Exception:
             if folder is not None:

@@ -5,9 +5,11 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, NamedSharding
 
+from .progress import Meter, Progress
 from .samplers import Sampler
 
 
@@ -73,10 +75,12 @@ class Draws:
     ----------
     size : Size
     done : number of blocks that are finished; a run that is continued starts with more than zero
+    meter : counts what the blocks have done
     """
 
-    def __init__(self, size: Size):
+    def __init__(self, size: Size, fit: str = "fit"):
         self.size, self.done, self._parts = size, 0, []
+        self.meter = Meter(size, fit)
 
     def restore(self, state: Any) -> Any:
         """Return the state from which the run goes on, given the state of a new run."""
@@ -105,7 +109,7 @@ def sample_in_blocks(
     key: jax.Array,
     args: tuple,
     draws: Draws,
-    after_block: Callable[[int, int], None],
+    after_block: Callable[[Progress], None] | None,
 ) -> None:
     """Sample with one or more chains in blocks of steps; add the blocks to ``draws``.
 
@@ -121,20 +125,21 @@ def sample_in_blocks(
     args : arguments of the model, a pytree of arrays
     draws : Draws
         Says how much to sample, and how many blocks are finished already.
-    after_block : called after each block with the number of blocks done and the number of all
+    after_block : called with the `Progress` after each block; None if nobody asks for it
     """
     _, warmup, chains, block, devices = draws.size
     several = chains > 1
     sampler = _over_chains(sampler) if several else sampler
     # A run that is continued makes its first state again, which also sets up NumPyro's kernels.
     state = sampler.init(jax.random.split(key, chains) if several else key, warmup, args)
-    state = draws.restore(state)
+    state = jax.tree.map(_strong, draws.restore(state))
 
     def advance(state, args):
         def keep(state):
             return sampler.draw(state), sampler.stats(state)
 
         state, (drawn, stats) = scan(sampler, state, args, block, keep)
+        state = jax.tree.map(_strong, state)
         sites = jax.vmap(lambda draw: sampler.sites(draw, args))
         return state, ((jax.vmap(sites) if several else sites)(drawn), stats)
 
@@ -153,12 +158,25 @@ def sample_in_blocks(
     run_blocks(jax.jit(advance), state, args, draws, after_block)
 
 
+def _strong(leaf):
+    """Return a leaf of the state as an array of a fixed dtype.
+
+    The dtype of a Python number is weak, and may be weak before a block and not after it, or the
+    other way round. Then the second block would compile the program again.
+    """
+    if isinstance(leaf, jax.Array) and not jax.typeof(leaf).weak_type:
+        return leaf
+    if isinstance(leaf, jax.core.Tracer):
+        return jax.lax.convert_element_type(leaf, leaf.dtype)
+    return jnp.asarray(np.asarray(leaf))
+
+
 def run_blocks(
     advance: Callable[[Any, tuple], tuple],
     state: Any,
     args: tuple,
     draws: Draws,
-    after_block: Callable[[int, int], None],
+    after_block: Callable[[Progress], None] | None,
 ) -> None:
     """Run the blocks of ``draws`` that are not finished, from ``state`` on.
 
@@ -167,15 +185,19 @@ def run_blocks(
     """
     size = draws.size
     while draws.done < size.blocks:
-        state, part = advance(state, args)
+        state, (samples, stats) = jax.block_until_ready(advance(state, args))
+        stats = jax.device_get(stats)
         skip = size.warmup - draws.done * size.block  # steps of the block in the warm-up
         if skip < size.block:
-            part = _chains_first(jax.device_get(part), size.chains > 1, max(0, skip))
+            part = (jax.device_get(samples), stats)
+            part = _chains_first(part, size.chains > 1, max(0, skip))
         else:
-            jax.block_until_ready(part)
             part = None
+        if after_block is not None:
+            draws.meter.after_block(part, stats.get("step_size"))
         draws.add(part, state)
-        after_block(draws.done, size.blocks)
+        if after_block is not None:
+            after_block(draws.meter.facts)
 
 
 def _chains_first(part, several, skip):

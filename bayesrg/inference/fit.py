@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sample the posterior of a model into a tree for ArviZ."""
 
-import contextlib
 import os
 import platform
 from collections.abc import Callable, Sequence
@@ -20,8 +19,10 @@ from .._callables import Held, hold
 from ..data import Data
 from ..spectrum import Spectrum
 from .convergence import warn_if_poor
+from .display import display, watch
 from .driver import Draws, Size, sample_in_blocks
 from .identity import identity
+from .progress import Progress
 from .resume import Recorded, check_accept, record, require_space
 from .samplers import Sampler, sampler_of
 from .sites import bind, fingerprint, law, layout_of, one_at_a_time, over_draws
@@ -43,6 +44,7 @@ def fit(
     keep_blocks: bool = False,
     accept: Sequence[str] = (),
     progress: bool = True,
+    after_block: Callable[[Progress], None] | None = None,
     devices: int | None = None,
     **hyper,
 ) -> xr.DataTree:
@@ -77,7 +79,12 @@ def fit(
         "devices", their kind and number. The draws that follow are then of the same law, but not
         bit by bit those of a run that was not interrupted.
     progress : bool
-        Show a progress bar on the terminal.
+        Show a bar on the terminal, or below the cell of a notebook. If stderr is a file, one line
+        is written to it for each tenth of the run.
+    after_block : callable, optional
+        Function that is called with a `bayesrg.inference.Progress` after each block. An exception
+        that it raises ends the run. With ``path`` the same call then goes on after this block;
+        without ``path`` the draws are lost.
     devices : int, optional
         Number of devices that share the chains; by default the largest that divides them evenly.
     **hyper
@@ -122,13 +129,14 @@ def fit(
     size = check_size(draws, warmup, chains, devices, block)
     prior = _checks.whole("prior", prior, least=0)
     progress = _checks.flag("progress", progress)
+    check_after_block(after_block)
     data = check_data(data)
     key = _checks.random_key(key)
     keep_blocks = _checks.flag("keep_blocks", keep_blocks)
     accept = check_accept(accept)
     bound = bind(model, hyper, fit)
 
-    with io.claim(path) as folder:
+    with io.claim(path) as folder, display(progress) as show:
         dt = sample(
             bound,
             data,
@@ -136,7 +144,8 @@ def fit(
             size,
             sampler=sampler,
             prior=prior,
-            progress=progress,
+            show=show,
+            after_block=after_block,
             folder=folder,
             keep_blocks=keep_blocks,
             accept=accept,
@@ -153,7 +162,9 @@ def sample(
     *,
     sampler=None,
     prior=0,
-    progress=True,
+    show=None,
+    after_block=None,
+    fit="fit",
     folder=None,
     keep_blocks=False,
     accept=(),
@@ -161,7 +172,8 @@ def sample(
     """Sample a bound model and return the tree of `fit`; the arguments have been checked.
 
     ``bound`` comes from `bind`, ``data`` from `check_data`, ``size`` from `check_size`, ``folder``
-    from `io.claim`, and ``accept`` from `check_accept`.
+    from `io.claim`, and ``accept`` from `check_accept`. ``show`` comes from `display`, and
+    ``fit`` is the name of the fit in what it shows.
     """
     X, y = data.X, data.y
     make = NUTS if sampler is None else sampler
@@ -188,11 +200,11 @@ def sample(
     if prior:
         jax.eval_shape(of_prior)
 
-    draws = Draws(size)
+    draws = Draws(size, fit)
     if folder is not None:
         asked = identity(bound, data, key, size, make, layout, prior)
         require_space(folder, size, kept | found)
-        draws = Recorded(folder, asked, size, layout.dims, accept)
+        draws = Recorded(folder, asked, size, layout.dims, accept, fit)
         if draws.finished:
             draws.clean(keep_blocks)
             return draws.result()
@@ -210,11 +222,10 @@ def sample(
         "python": platform.python_version(),
     }
 
-    with _progress(progress, size.warmup + size.draws) as after_block:
-        if folder is None:
-            sample_in_blocks(sampler, key, (X, y, bound.arrays), draws, after_block)
-        else:
-            record(sampler, key, (X, y, bound.arrays), draws, after_block)
+    run = sample_in_blocks if folder is None else record
+    if show is not None:
+        show(draws.meter.facts)
+    run(sampler, key, (X, y, bound.arrays), draws, watch(show, after_block))
     samples, stats = draws.all()
 
     # a latent site that the kernel sums over, such as an enumerated one, has no draws
@@ -255,6 +266,12 @@ def check_size(draws, warmup, chains, devices=None, block=100) -> Size:
         _checks.whole("block", block),
         _devices(devices, chains),
     )
+
+
+def check_after_block(value) -> None:
+    """Raise unless ``after_block`` is None or can be called."""
+    if value is not None:
+        _checks.function("after_block", value, "a function of an inference.Progress")
 
 
 def check_data(data, targets=True) -> Data:
@@ -308,23 +325,3 @@ def _pointwise(bound: Held, X, values, latents):
         return result
 
     return over_draws(at, latents)
-
-
-@contextlib.contextmanager
-def _progress(show, steps):
-    """Show a progress bar and give the function that advances it after each block."""
-    if not show:
-        yield lambda done, blocks: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("compiling", total=None)
-
-        def after_block(done, blocks):
-            text = f"sampling {min(steps, done * -(-steps // blocks))}/{steps}"
-            bar.update(task, total=blocks, completed=done, description=text)
-
-        yield after_block

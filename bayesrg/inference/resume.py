@@ -3,7 +3,6 @@
 
 import math
 import shutil
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from ..io.runs import save_result
 from . import signals
 from .driver import Draws, Size, sample_in_blocks
 from .identity import of_array
+from .progress import Meter, Progress, as_line
 from .samplers import Sampler
 
 _REMEDY = "give the stored value, or another path for another run"
@@ -121,12 +121,20 @@ class Recorded(Draws):
     size : Size
     dims : names of the axes of each site after chain and draw
     accept : differences that are allowed
+    fit : name of the fit
     """
 
     def __init__(
-        self, folder: RunFolder, asked: dict, size: Size, dims: dict, accept: tuple[str, ...]
+        self,
+        folder: RunFolder,
+        asked: dict,
+        size: Size,
+        dims: dict,
+        accept: tuple[str, ...],
+        fit: str = "fit",
     ):
         super().__init__(size)
+        self.meter = Meter(size, fit, folder.path)
         asked = asked | {"draws": size.draws}
         facts = folder.facts
         if facts is None:
@@ -162,7 +170,9 @@ class Recorded(Draws):
             )
         self._state = state
         self.done = 0 if state is None else min(state.done, self.size.blocks)
-        stored_draws.joined(folder, self.facts, state, self._count())
+        found = stored_draws.joined(folder, self.facts, state, self._count())
+        groups = (found.get(group, {}) for group in stored_draws.SAMPLED)
+        self.meter.go_on(self.done, *({n: v for n, (_, v) in of.items()} for of in groups))
         folder.rewind_progress(0 if state is None else state.done)
 
     def _count(self):
@@ -183,8 +193,20 @@ class Recorded(Draws):
         return structure.unflatten(new)
 
     def add(self, part: tuple[dict, dict] | None, state: Any) -> None:
-        """Write the draws of the next block, and then the state after it."""
+        """Write the draws of the next block, and then the state after it.
+
+        Raises
+        ------
+        SaveError
+            If a file cannot be written.
+        """
         self._part = part
+        try:
+            self._write(part, state)
+        except OSError as error:
+            raise self.lost(error) from error
+
+    def _write(self, part, state):
         checksums = np.zeros((0, 32), np.uint8) if self._state is None else self._state.checksums
         leaves = [_bytes(leaf) for leaf in jax.tree.leaves(state)]
         if part is not None:
@@ -195,7 +217,7 @@ class Recorded(Draws):
         after = State(self.done + 1, leaves, checksums)
         self._folder.write_state(after)
         self._state, self._part, self.done = after, None, self.done + 1
-        self._folder.write_progress(self._line(part))
+        self._folder.write_progress(as_line(self.meter.facts))
 
     def _groups(self, part):
         """Return the draws of a block by group and variable, with the names of their axes."""
@@ -203,16 +225,6 @@ class Recorded(Draws):
             group: {stored(n): _labelled(n, self._dims.get(n, ()), v) for n, v in of.items()}
             for group, of in zip(stored_draws.SAMPLED, part, strict=True)
         }
-
-    def _line(self, part):
-        """Return the facts of a block for ``progress.jsonl``."""
-        line = {"block": self.done, "of": self.size.blocks, "time": time.strftime("%F %T")}
-        line["steps"] = self.done * self.size.block
-        if part is not None:
-            for name, read in (("diverging", np.sum), ("step_size", np.mean)):
-                if name in part[1]:
-                    line[name] = read(part[1][name]).item()
-        return line
 
     def all(self) -> tuple[dict, dict]:
         """Read the draws of the run from its folder; return samples and statistics."""
@@ -279,7 +291,7 @@ def record(
     key: jax.Array,
     args: tuple,
     draws: Recorded,
-    after_block: Callable[[int, int], None],
+    after_block: Callable[[Progress], None] | None,
 ) -> None:
     """Sample into a folder as `sample_in_blocks` does; end after a block if a signal arrives.
 
@@ -292,14 +304,12 @@ def record(
     """
     with signals.after_block(draws.path) as check:
 
-        def after(done, blocks):
-            after_block(done, blocks)
-            check(done, blocks)
+        def after(facts):
+            if after_block is not None:
+                after_block(facts)
+            check(facts.block, facts.blocks)
 
-        try:
-            sample_in_blocks(sampler, key, args, draws, after)
-        except OSError as error:
-            raise draws.lost(error) from error
+        sample_in_blocks(sampler, key, args, draws, after)
 
 
 def tested(data: Any) -> dict:
