@@ -90,6 +90,8 @@ def theory(o):
         "ridge_equivalent several": (t.ridge_equivalent, several | dict(
             label_noise=np.array([0.1, 0.2]), noise_variance=0.1)),
         "moments several": (t.moments, dict(F=FEATURES, y=BOTH)),
+        "sample_curve": (t.sample_curve, dict(
+            K=X @ X.T, y=y, n=3.0, ridge=0.1, local=True, block=len(X))),
         "spectral_density": (t.spectral_density, dict(values=VALUES, n=20.0, grid=VALUES)),
         "spectral_moments": (t.spectral_moments, dict(
             values=VALUES, power=POWER, label_noise=0.1, rank_tol=1e-9)),

@@ -21,6 +21,7 @@ from .monte_carlo import (
     learning_curve_mc,
 )
 from .optimal import optimal_ridge
+from .sample_curve import sample_curve
 from .validation import gcv
 
 sys.modules[f"{__name__}.deep_linear"] = deep_linear  # one module under both names
@@ -49,6 +50,7 @@ __all__ = [
     "optimal_ridge",
     "population_moments",
     "ridge_equivalent",
+    "sample_curve",
     "spectral_density",
     "spectral_moments",
     "surrogate_features",
