@@ -108,9 +108,9 @@ def sample_curve(
     """
     _checks.require_x64("theory.sample_curve")
     _checks.on_host("theory.sample_curve", K, y, n, ridge)
-    K = np.asarray(_checks.symmetric("K", K))
+    K = np.asarray(_checks.squares("K", _checks.symmetric("K", K)))
     size, local = len(K), _checks.flag("local", local)
-    y = np.asarray(_checks.finite("y", _checks.targets("y", y, size)), float)
+    y = np.asarray(_checks.squares("y", _checks.finite("y", _checks.targets("y", y, size))), float)
     n, ridge = _sizes(n, ridge)
     labels = y.reshape(size, -1)
     whole = _Sample(K, labels, vectors=not local)
@@ -209,13 +209,13 @@ class _Sample:
 
     def __init__(self, K, labels, vectors=True):
         values, self.vectors = eigh(K, driver="evd") if vectors else (eigvalsh(K), None)
-        round_off = len(K) * _EPS * max(values[-1], 0.0)
-        if values[0] < -10 * round_off or values[-1] <= 0:
+        self.round_off = len(K) * _EPS * max(values[-1], 0.0)
+        if values[0] < -10 * self.round_off or values[-1] <= 0:
             raise ValueError(
                 f"K has the eigenvalue {values[0]:.3g} and the largest is {values[-1]:.3g}; give "
                 "the positive semi-definite matrix of a kernel between rows"
             )
-        self.values = np.where(values > round_off, values, 0.0)
+        self.values = np.where(values > self.round_off, values, 0.0)
         self.overlap = self.vectors.T @ labels if vectors else None
 
     def largest(self, ridge):
@@ -226,8 +226,11 @@ class _Sample:
 
     def check(self, n, ridge):
         """Raise if the sample cannot tell the error of n points."""
-        if ridge == 0 and self.values[0] == 0:
-            raise ValueError("ridge is 0 and K is singular; give a ridge above zero")
+        if ridge <= self.round_off and self.values[0] == 0:
+            raise ValueError(
+                f"ridge is {ridge:.3g} and K is singular; give a ridge above its rounding error, "
+                f"{self.round_off:.2g}"
+            )
         limit = self.largest(ridge)
         if n > len(self.values) and n >= limit:
             raise _beyond(n, limit)
@@ -242,9 +245,11 @@ class _Sample:
 
         if n == size:
             return ridge
-        top = self.values[-1] + ridge
-        low, high = np.log(_EPS**2 * top), np.log(10.0 * top * size / n)
-        return float(np.exp(brentq(excess, low, high, xtol=1e-14, rtol=4 * _EPS)))
+        zeros = (self.values == 0).sum()
+        low = 0.5 * ridge * zeros / (n + zeros) if zeros else 1e-300
+        high = 2.0 * (self.values[-1] + ridge) * max(1.0, size / n)
+        found = brentq(excess, np.log(low), np.log(high), xtol=1e-14, rtol=4 * _EPS)
+        return float(np.exp(found))
 
     def effective(self, n, ridge):
         """Return the effective ridge of n points."""
@@ -285,7 +290,9 @@ def _read(K, y, n, ridge, start):
     """Return the reading with a ridge for each row, by Newton's method from ``start`` (r,)."""
     size = len(K)
     missing = 1.0 - n / size
-    D = ridge + (size / n - 1.0) * start
+    unit = np.diagonal(K).max() + ridge  # squares of G could underflow
+    K, ridge = K / unit, ridge / unit
+    D = ridge + (size / n - 1.0) * start / unit
     for _ in range(_STEPS):
         G, own = _inverse(K, D, n)
         if missing == 0:  # leave-one-out itself
@@ -306,7 +313,9 @@ def _read(K, y, n, ridge, start):
         raise _beyond(n)
     residuals = blas.dsymm(1.0, G, y, lower=1)
     errors = solve(residuals**2)
-    ridges = n / (size * own)
+    if not np.isfinite(errors).all():
+        raise _beyond(n)
+    ridges = unit * n / (size * own)
     # d ln ridge / d ln n is one plus that of 1/G_ii, and d D / d ln n is -solve(own)
     slope = 1.0 - blas.dsymv(1.0, G**2, solve(own), lower=1) / own
     return _Reading(errors, ridges, converged and bool((errors >= 0).all()), slope)
