@@ -22,6 +22,7 @@ from .monte_carlo import (
 )
 from .optimal import optimal_ridge
 from .sample_curve import sample_curve
+from .target_power import target_power
 from .validation import gcv
 
 sys.modules[f"{__name__}.deep_linear"] = deep_linear  # one module under both names
@@ -54,4 +55,5 @@ __all__ = [
     "spectral_density",
     "spectral_moments",
     "surrogate_features",
+    "target_power",
 ]
