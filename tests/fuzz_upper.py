@@ -90,9 +90,14 @@ def theory(o):
         "ridge_equivalent several": (t.ridge_equivalent, several | dict(
             label_noise=np.array([0.1, 0.2]), noise_variance=0.1)),
         "moments several": (t.moments, dict(F=FEATURES, y=BOTH)),
+        "sample_curve": (t.sample_curve, dict(
+            K=X @ X.T, y=y, n=3.0, ridge=0.1, local=True, block=len(X))),
         "spectral_density": (t.spectral_density, dict(values=VALUES, n=20.0, grid=VALUES)),
         "spectral_moments": (t.spectral_moments, dict(
             values=VALUES, power=POWER, label_noise=0.1, rank_tol=1e-9)),
+        "target_power": (t.target_power, dict(spectrum=o.spectrum, X=X, y=y, modes=2)),
+        "TargetPower.extend": (
+            t.target_power(o.spectrum, X, y, 2).extend, dict(values=VALUES)),
         "surrogate_features": (t.surrogate_features, dict(
             weights=W, layers=t.linearise(W, "tanh", OMEGA), X=X, white=np.ones((2, len(X), 3)))),
     }  # fmt: skip

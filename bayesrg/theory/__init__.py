@@ -21,6 +21,8 @@ from .monte_carlo import (
     learning_curve_mc,
 )
 from .optimal import optimal_ridge
+from .sample_curve import sample_curve
+from .target_power import target_power
 from .validation import gcv
 
 sys.modules[f"{__name__}.deep_linear"] = deep_linear  # one module under both names
@@ -49,7 +51,9 @@ __all__ = [
     "optimal_ridge",
     "population_moments",
     "ridge_equivalent",
+    "sample_curve",
     "spectral_density",
     "spectral_moments",
     "surrogate_features",
+    "target_power",
 ]

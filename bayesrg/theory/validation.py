@@ -16,7 +16,7 @@ def gcv(features: ArrayLike, y: ArrayLike, ridge: ArrayLike) -> Float[Array, "*b
 
     It is :math:`n\,|(K+\lambda)^{-1}y|^2 / (\mathrm{tr}(K+\lambda)^{-1})^2` with
     :math:`K = XX^T`: the training error over the square of the share of degrees of freedom that
-    are not fitted.
+    are not fitted. `sample_curve` gives it for other numbers of points too.
 
     Parameters
     ----------
