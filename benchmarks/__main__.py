@@ -1,0 +1,12 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Run the benchmarks: ``python -m benchmarks``, in the top folder of a checkout."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # the files also run alone, as workers
+
+from runner import main
+
+if __name__ == "__main__":
+    main()
