@@ -118,7 +118,7 @@ def workers(kernel, n, wanted):
 
 def figures(options):
     """Yield names and records: RBF at three sizes, and Matern kernels beside it."""
-    sizes = [500]
+    sizes = [60] if options.quick else [500, 2000, 4000]
     for n in sizes:
         for kernel in ("RBF", "Matern52", "Matern32", "Matern12"):
             if (options.quick or n == 4000) and kernel not in ("RBF", "Matern52"):
@@ -139,6 +139,7 @@ def figures(options):
             others, notes = workers(kernel, n, options.peers)
             title = f"Evidence and gradient, {kernel} with 8 lengthscales, n = {n}"
             notes.append(f"One n x n array has {8 * n * n / 2**20:.1f} MiB.")
-            yield f"{kernel} {n}", race(
-                title, contenders, options.rounds, workers=others, rough=1e-5, notes=notes
+            yield (
+                f"{kernel} {n}",
+                race(title, contenders, options.rounds, workers=others, rough=1e-5, notes=notes),
             )

@@ -26,7 +26,9 @@ def problem(n):
 
 def parameters(found):
     """Return log parameters as one array, from a dict of positive numbers."""
-    return np.log(np.concatenate([np.ravel(found[k]) for k in ("lengthscale", "variance", "noise")]))
+    return np.log(
+        np.concatenate([np.ravel(found[k]) for k in ("lengthscale", "variance", "noise")])
+    )
 
 
 def log_evidence(X, y, theta):
@@ -204,7 +206,9 @@ def reached(search, X, y):
     return Call(search, answer=lambda theta: [log_evidence(X, y, theta)], least=0.0)
 
 
-TASKS = {f.__name__: f for f in (gpytorch_evidence, gpjax_evidence, gpytorch_search, gpboost_search)}
+TASKS = {
+    f.__name__: f for f in (gpytorch_evidence, gpjax_evidence, gpytorch_search, gpboost_search)
+}
 
 
 def main():

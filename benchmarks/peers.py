@@ -65,6 +65,8 @@ def versions(name, *packages):
     python, reason = python_of(name)
     if python is None:
         return f"{name}: missing, {reason}"
-    code = "import sys, importlib.metadata as m; print(*(f'{p} {m.version(p)}' for p in sys.argv[1:]))"
+    code = (
+        "import sys, importlib.metadata as m; print(*(f'{p} {m.version(p)}' for p in sys.argv[1:]))"
+    )
     out = subprocess.run([python, "-c", code, *packages], stdout=subprocess.PIPE, text=True)
     return f"{name}: {out.stdout.strip()}"

@@ -114,7 +114,9 @@ def serve(contenders):
         print(json.dumps({name: c.round() for name, c in contenders.items()}), flush=True)
 
 
-def race(title, contenders, rounds, *, workers=(), tolerance=1e-8, rough=1e-6, notes=()):
+def race(
+    title, contenders, rounds, *, workers=(), tolerance=1e-8, absolute=0.0, rough=1e-6, notes=()
+):
     """Let contenders agree, then time them in turns; return all numbers as a dict for JSON.
 
     Parameters
@@ -123,7 +125,7 @@ def race(title, contenders, rounds, *, workers=(), tolerance=1e-8, rough=1e-6, n
     contenders : dict from names to `Call`, or to anything with its methods ``first`` and ``round``
     rounds : number of rounds; each calls every contender once or for a short time
     workers : `Worker` objects, each with contenders of its own
-    tolerance : relative, of the first number of all answers
+    tolerance, absolute : relative and absolute error of the first number of all answers
     rough : of the other numbers, relative to the largest of them
     notes : lines of text
     """
@@ -133,7 +135,7 @@ def race(title, contenders, rounds, *, workers=(), tolerance=1e-8, rough=1e-6, n
         rows = {name: c.first() for name, c in contenders.items()}
         for worker in running:
             rows |= worker.first()
-        agree(rows, tolerance, rough)
+        agree(rows, tolerance, absolute, rough)
         busy = others_busy()
         for _ in range(rounds):
             found = {name: c.round() for name, c in contenders.items()}
@@ -153,14 +155,16 @@ def when():
     return {"date": time.strftime("%Y-%m-%d %H:%M"), "OPENBLAS_NUM_THREADS": threads}
 
 
-def agree(rows, tolerance, rough):
+def agree(rows, tolerance, absolute, rough):
     """Assert that the answers of all contenders that have one are equal, and drop them."""
     answers = {name: np.array(row.pop("answer")) for name, row in rows.items() if "answer" in row}
     if not answers:
         return
     ours, *_ = answers.values()
     for name, answer in answers.items():
-        np.testing.assert_allclose(answer[0], ours[0], rtol=tolerance, err_msg=name)
+        np.testing.assert_allclose(
+            answer[0], ours[0], rtol=0 if absolute else tolerance, atol=absolute, err_msg=name
+        )
         scale = np.abs(ours[1:]).max(initial=0.0)
         np.testing.assert_allclose(answer[1:], ours[1:], rtol=0, atol=rough * scale, err_msg=name)
 

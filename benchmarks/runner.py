@@ -45,7 +45,10 @@ def main():
     parser.add_argument("--json", type=Path, metavar="FILE", help="numbers; updated, not replaced")
     parser.add_argument("--results", type=Path, metavar="FILE", help="page written from them")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--no-peers", dest="peers", action="store_false", help="none that need an environment")
+    parser.add_argument(
+        "--no-peers", dest="peers", action="store_false", help="none that need an environment"
+    )
+    parser.add_argument("--weightwatcher", action="store_true", help="install it too, 5 GB")
     parser.add_argument("--require-idle", action="store_true", help="end if the machine is busy")
     parser.add_argument("--no-run", action="store_true", help="only write the page")
     parser.add_argument("--alone", action="store_true", help=argparse.SUPPRESS)
@@ -98,6 +101,7 @@ def in_a_process(name, options):
         file = Path(folder) / "figures.json"
         command = [sys.executable, "-m", "benchmarks", "--alone", "--only", name, "--json", file]
         command += [f"--rounds={options.rounds}", *([] if options.peers else ["--no-peers"])]
+        command += ["--weightwatcher"] * options.weightwatcher
         done = subprocess.run(command, cwd=HERE.parent)
         figures = json.loads(file.read_text())["figures"] if file.exists() else {}
     found = {key.partition(": ")[2]: record for key, record in figures.items()}
@@ -114,7 +118,9 @@ def facts():
             found[package] = "missing"
     return {
         "machine": processor(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count(),
         "python": platform.python_version(),
         "versions": found,
         "busy": others_busy(),
