@@ -41,7 +41,7 @@ def scikit_learn(X, y):
 
 def figures(options):
     """Yield the name and the record of the one figure."""
-    n = 60 if options.quick else 1000
+    n = 100 if options.quick else 1000
     X, y, _ = problem(n)
     searches = {"bayesrg": (ours(X, y), "ours"), "scikit-learn": (scikit_learn(X, y), "peer")}
     contenders = {

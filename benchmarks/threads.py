@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """One thread of LAPACK against as many as there are cores, in fresh processes.
 
-JAX calls the LAPACK of SciPy, an OpenBLAS with threads of its own, beside those of XLA. Each line is
-the same work in a process that has compiled it before; its seconds are those of the work alone.
+JAX calls the LAPACK of SciPy, an OpenBLAS with threads of its own, beside those of XLA. Each line
+is the same work in a process that has compiled it before; its seconds are those of the work alone.
 """
 
 import os
