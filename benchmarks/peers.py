@@ -5,6 +5,7 @@ A package that does not install is a line with the reason, not an error.
 """
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -60,13 +61,15 @@ def interpreter(version):
     return found[-1] if found else shutil.which(f"python{version}")
 
 
-def versions(name, *packages):
-    """Return versions of packages in the environment of a peer, as text."""
-    python, reason = python_of(name)
-    if python is None:
-        return f"{name}: missing, {reason}"
-    code = (
-        "import sys, importlib.metadata as m; print(*(f'{p} {m.version(p)}' for p in sys.argv[1:]))"
-    )
-    out = subprocess.run([python, "-c", code, *packages], stdout=subprocess.PIPE, text=True)
-    return f"{name}: {out.stdout.strip()}"
+def versions():
+    """Return the versions in all environments that exist: a text for each, by name."""
+    names = "*(f'{p} {m.version(p)}' for p in sys.argv[1:])"
+    code = f"import sys, importlib.metadata as m; print({names})"
+    found = {}
+    for name, (_, requirements) in PEERS.items():
+        if (ROOT / f".venv-{name}" / "complete").exists():
+            packages = [re.split(r"[\[<=>]", text)[0] for text in requirements]
+            command = [ROOT / f".venv-{name}" / "bin" / "python", "-c", code, *packages]
+            out = subprocess.run(command, stdout=subprocess.PIPE, text=True).stdout
+            found[name] = out.strip() or "missing"
+    return found

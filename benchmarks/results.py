@@ -11,7 +11,8 @@ This page is written by `python -m benchmarks`; do not edit it. Columns of the t
 over the rounds; the spread, largest minus smallest over the median; processor time; ratios to the
 fastest peer and to the floor; the most memory that a call added to the process (blank where it was
 not measured, 0 where it fitted into what was held); and what the compiled program reserves beside
-arguments and results.
+arguments and results. LAPACK of SciPy, which JAX calls, has one thread unless the list says another
+number; PyTorch has its own, with as many threads as there are cores.
 """
 
 
@@ -25,8 +26,9 @@ def page(facts, figures):
     versions = ", ".join(f"{name} {text}" for name, text in facts["versions"].items())
     lines = [HEAD, f"* Machine: {facts['machine']}, {facts['cores']} cores"]
     lines += [f"* Python {facts['python']}, {versions}"]
+    lines += [f"* Environment of {name}: {text}" for name, text in facts["peers"].items()]
     threads = sorted({record["OPENBLAS_NUM_THREADS"] for record in figures.values()})
-    lines += [f"* `OPENBLAS_NUM_THREADS`: {', '.join(threads)}"]
+    lines += [f"* Threads of LAPACK, `OPENBLAS_NUM_THREADS`: {', '.join(threads) or 'none yet'}"]
     dates = sorted(record["date"] for record in figures.values())
     lines += [f"* Measured from {dates[0]} to {dates[-1]}"] if dates else []
     busy = [record for record in figures.values() if (record["busy"] or 0) > IDLE]

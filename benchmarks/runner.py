@@ -17,6 +17,7 @@ import traceback
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from peers import versions
 from race import others_busy, when
 from results import write
 
@@ -59,7 +60,7 @@ def main():
         options.json = options.json or HERE / "results.json"
         options.results = options.results or HERE / "RESULTS.md"
 
-    if options.require_idle and others_busy(3.0) > IDLE:
+    if options.require_idle and (others_busy(3.0) or 0.0) > IDLE:
         sys.exit(f"other processes keep more than {IDLE} of a core busy; end them and try again")
     kept = {"figures": {}}
     if options.json and options.json.exists() and options.json.stat().st_size:
@@ -87,7 +88,12 @@ def measured(name, options):
     numpyro.enable_x64()
     found = {}
     try:
-        for key, record in importlib.import_module(name).figures(options):
+        module = importlib.import_module(name)
+        if not hasattr(module, "figures"):  # it prints tables of its own
+            command = [sys.executable, HERE / f"{name}.py", *["--quick"] * options.quick]
+            subprocess.run(command, check=True)
+            return found, None
+        for key, record in module.figures(options):
             found[key] = record
     except Exception as error:  # the others still run, and figures that were measured are kept
         traceback.print_exc()
@@ -123,6 +129,7 @@ def facts():
         else os.cpu_count(),
         "python": platform.python_version(),
         "versions": found,
+        "peers": versions(),
         "busy": others_busy(),
         **when(),
     }
