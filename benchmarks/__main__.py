@@ -7,6 +7,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # the files also run alone, as workers
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # as the command line does
+if "--quick" in sys.argv:  # then most of the time is compilation
+    os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 from runner import main
 

@@ -68,7 +68,11 @@ def figures(options):
         line = f"exec({(START + code + TIMED).format(**sizes)!r}, globals())"
         contenders = {
             f"{count} threads" if count > 1 else "one thread": Fresh(
-                sys.executable, line, role, {"OPENBLAS_NUM_THREADS": str(count)}
+                sys.executable,
+                line,
+                role,
+                {"OPENBLAS_NUM_THREADS": str(count)},
+                warm_up=not options.quick,
             )
             for count, role in ((1, "ours"), (max(cores, 2), "peer"))
         }

@@ -109,14 +109,16 @@ def per_call(function, *args, least=0.1):
 class Fresh:
     """A contender that is a line of Python in a fresh process, timed by itself."""
 
-    def __init__(self, python, line, role="peer", environment=None):
+    def __init__(self, python, line, role="peer", environment=None, warm_up=True):
+        self.warm_up = warm_up
         code = f"import time; t = time.perf_counter(); {line}; print(time.perf_counter() - t)"
         self.command, self.role = [python, "-c", code], role
         self.environment = os.environ | (environment or {})
 
     def first(self):
         """Run once: this compiles bytecode and fills the cache of files."""
-        self.round()
+        if self.warm_up:
+            self.round()
         return {"role": self.role, "reserved": None, "peak": None}
 
     def round(self):
