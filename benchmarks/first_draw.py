@@ -13,7 +13,6 @@ from pathlib import Path
 from race import others_busy, race, table, when
 from timing import Fresh
 
-
 CODE = """
 import importlib, json, warnings
 warnings.simplefilter("ignore")
