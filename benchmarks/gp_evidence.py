@@ -1,21 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Evidence of a Gaussian process and its gradient, alone and inside NUTS, against other packages.
+"""Gaussian processes inside NUTS, against other packages: dense, fixed modes, and cut models.
 
-Ratios are the time of a contender over that of the first line. All contenders of a table must agree
-on log density and gradient before they are timed.
+A figure is the time of one gradient, a leapfrog step, inside NUTS. All contenders of a figure have
+the same log density and gradient.
 """
 
 import argparse
-import subprocess
 import sys
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
-from timing import check, environment, facts, import_times, measure, report, serve
+from peers import python_of
+from race import Worker, race, serve
+from timing import Fresh, Sampled, density, per_call
 
 try:
     import tinygp
@@ -24,8 +27,6 @@ try:
 except ModuleNotFoundError:  # this is the worker, in the environment of GPJax
     import gpjax as gpx
 
-GPJAX = Path(__file__).resolve().parent / ".venv-gpjax", "gpjax>=1.0"
-
 
 def positive(*names):
     return [numpyro.sample(name, dist.LogNormal(-0.5, 0.5)) for name in names]
@@ -33,9 +34,8 @@ def positive(*names):
 
 def dense_data(n):
     rng = np.random.default_rng(0)
-    X = rng.standard_normal((n, 5))
-    y = np.sin(X @ rng.standard_normal(5)) + 0.3 * rng.standard_normal(n)
-    return jnp.asarray(X), jnp.asarray(y)
+    x = rng.uniform(-3.0, 3.0, (n, 1))
+    return jnp.asarray(x), jnp.asarray(np.sin(2 * x[:, 0]) + 0.3 * rng.standard_normal(n))
 
 
 def bayesrg_dense(X, y):
@@ -66,27 +66,24 @@ def gpjax_dense(X, y):
 
 
 def dense(options):
-    """Time a dense kernel whose hyper-parameters are all sampled."""
-    jax_version = f"jax {jax.__version__}"
-    models = {f"NumPyro MultivariateNormal ({jax_version})": numpyro_dense}
-    data = dense_data(options.n)
-    if options.worker:
-        return serve({f"GPJax ({jax_version})": gpjax_dense} | models, data, options.draws)
-    models = {"bayesrg": bayesrg_dense, "tinygp": tinygp_dense} | models
-    worker = None if options.skip_gpjax else gpjax_worker(options)
-    timing = {"draws": options.draws, "repeats": options.repeats}
-    return report(f"dense RBF, n = {options.n}", measure(models, data, worker=worker, **timing))
-
-
-def gpjax_worker(options):
-    """Return the command that times GPJax and NumPyro, as a control, with an older JAX."""
-    try:
-        python = environment(*GPJAX)
-    except (OSError, subprocess.CalledProcessError) as error:
-        print(f"\nGPJax could not be installed, its lines are missing: {error}")
-        return None
-    sizes = [f"--n={options.n}", f"--draws={options.draws}"]
-    return [python, __file__, "--only=dense", "--worker", *sizes]
+    """Time a dense kernel whose three hyper-parameters are sampled, on one input."""
+    n, draws = (40, 10) if options.quick else (400, 100)
+    data, notes, workers = dense_data(n), [], []
+    models = {
+        "bayesrg": (bayesrg_dense, "ours"),
+        "NumPyro MultivariateNormal": (numpyro_dense, "peer"),
+        "tinygp": (tinygp_dense, "peer"),
+    }
+    python, reason = python_of("gpjax") if options.peers else (None, "")
+    if python:
+        workers = [Worker(python, __file__, f"--n={n}", f"--draws={draws}")]
+    elif reason:
+        notes = [f"gpjax is left out: {reason}"]
+    if options.quick:
+        del models["tinygp"]
+    contenders = {name: Sampled(model, data, draws, role) for name, (model, role) in models.items()}
+    title = f"A gradient in NUTS, dense RBF on one input, n = {n}"
+    return race(title, contenders, options.rounds, workers=workers, notes=notes)
 
 
 def modes_data(n, k):
@@ -96,6 +93,7 @@ def modes_data(n, k):
     F = modes.features(x)
     y = F @ (jnp.sqrt(modes.values) * rng.standard_normal(k)) + 0.3 * rng.standard_normal(n)
     data = {"prior": modes, "x": x, "F": F, "values": modes.values, "y": y}
+    data["shape"] = jnp.asarray(rng.uniform(0.5, 2.0, n))  # of noise that varies by point
     return data | {"gram": F.T @ F, "eigen": gp.eigenpairs(F, modes.values)}
 
 
@@ -121,6 +119,11 @@ def marginal(data, scale, ridge):
 
 
 @amplitude_and_noise
+def by_point(data, scale, ridge):
+    return gp.marginal(data["prior"], data["x"], ridge * data["shape"], scale=scale)
+
+
+@amplitude_and_noise
 def numpyro_low_rank(data, scale, ridge):
     A, zero = data["F"] * jnp.sqrt(scale * data["values"]), jnp.zeros_like(data["y"])
     return dist.LowRankMultivariateNormal(zero, A, zero + ridge)
@@ -133,76 +136,120 @@ def numpyro_full(data, scale, ridge):
 
 
 def fixed(options):
-    """Time a fixed spectrum; amplitude and noise are sampled."""
-    models = {
-        "bayesrg, eigen": mercer("eigen"),
-        "bayesrg, gram": mercer("gram"),
-        "bayesrg, Woodbury": mercer(),
-        "bayesrg, marginal(spectrum, X)": marginal,
-        "NumPyro LowRankMultivariateNormal": numpyro_low_rank,
+    """Time a fixed spectrum at two sizes; amplitude and noise are sampled."""
+    sizes, k, draws = (2000, 8000), 64, 400
+    small, large = ((modes_data(n, k),) for n in sizes)
+    contenders = {
+        "bayesrg, eigen": Sampled(mercer("eigen"), small, draws, "ours"),
+        "NumPyro LowRankMultivariateNormal": Sampled(numpyro_low_rank, small, draws // 10),
+        "bayesrg, marginal(spectrum, X)": Sampled(marginal, small, draws, "other"),
     }
-    floor = {"no likelihood: the sampler's own share": lambda _: positive("amplitude", "noise")}
-    data = (modes_data(options.n_fixed, options.k),)
-    timing = {"draws": 5 * options.draws, "repeats": options.repeats}
-    results = measure(models, data, **timing)
-    if options.full:
-        results |= measure({"NumPyro MultivariateNormal": numpyro_full}, data, draws=5, repeats=1)
-    check(results)
-    results |= measure(floor, data, **timing)
-    report(f"fixed spectrum, n = {options.n_fixed}, k = {options.k}", results)
+    alike = {"role": "other", "answers": False}
+    contenders[f"bayesrg, eigen, n = {sizes[1]}"] = Sampled(mercer("eigen"), large, draws, **alike)
+    contenders["no likelihood: the sampler alone"] = Sampled(
+        lambda _: positive("amplitude", "noise"), small, draws, "floor", answers=False
+    )
+    title = f"A gradient in NUTS, fixed eigenbasis of {k} modes, n = {sizes[0]}"
+    return race(title, contenders, options.rounds)
 
 
-def coarse(options):
-    """Time a cut model: half of the modes are sampled, the others marginalised."""
-    cutoff = options.k // 2
+def by_hand(cutoff, point):
+    """The cut model as one writes it with NumPyro's own distribution."""
 
-    def by_hand(data):
+    def model(data):
         amplitude, noise = positive("amplitude", "noise")
         modes = numpyro.sample("y_modes", dist.Normal().expand([cutoff]).to_event(1))
         A = data["F"] * jnp.sqrt(amplitude * data["values"])
         mean = A[:, :cutoff] @ modes
-        law = dist.LowRankMultivariateNormal(mean, A[:, cutoff:], jnp.full_like(mean, noise**2))
+        ridge = noise**2 * (data["shape"] if point else jnp.ones_like(mean))
+        law = dist.LowRankMultivariateNormal(mean, A[:, cutoff:], ridge)
         numpyro.sample("y", law, obs=data["y"])
 
-    models = {"gram": mercer("gram"), "Woodbury": mercer(), "marginal(spectrum, X)": marginal}
-    cut = rg.Coarse(cutoff)
-    models = {f"bayesrg, {name}": rg.coarsen(model, y=cut) for name, model in models.items()}
-    models["NumPyro LowRankMultivariateNormal"] = by_hand
-    data = (modes_data(options.n_coarse, options.k),)
-    results = measure(models, data, draws=options.draws, repeats=options.repeats)
-    report(f"n = {options.n_coarse}, {cutoff} modes explicit of {options.k}", results)
+    return model
+
+
+def cut(options, point):
+    """Time a cut model: half of the modes are sampled, the others marginalised."""
+    n, k, draws = (100, 8, 10) if options.quick else (5000, 64, 60)
+    models = {"marginal(spectrum, X)": by_point if point else marginal}
+    if not point and not options.quick:
+        models = {"gram": mercer("gram"), "Woodbury": mercer()} | models
+    models = {
+        f"bayesrg, {name}": (rg.coarsen(model, y=rg.Coarse(k // 2)), "ours")
+        for name, model in models.items()
+    }
+    models["NumPyro LowRankMultivariateNormal"] = by_hand(k // 2, point), "peer"
+    data = (modes_data(n, k),)
+    contenders = {name: Sampled(model, data, draws, role) for name, (model, role) in models.items()}
+    noise = "noise by point" if point else "constant noise"
+    title = (
+        f"A gradient in NUTS, {k // 2} explicit and {k // 2} marginalised modes, n = {n}, {noise}"
+    )
+    return race(title, contenders, options.rounds)
+
+
+def against_exact(options):
+    """Compare effective draws with the exact model, where that makes 50 draws in two minutes.
+
+    The exact model has the n x n covariance of all modes and the noise. Its draws are those of the
+    two parameters that both models share.
+    """
+    sizes = [500, 1000, 1500, 2000, 3000, 4000, 5000]
+    k, draws, seconds = 64, 50, 120.0
+    chosen, watch = sizes[0], ("amplitude", "noise")
+    for n in sizes[1:]:
+        data = (modes_data(n, k),)
+        function, z = density(numpyro_full, data)
+        alone = per_call(function, z, data)
+        if 2 * draws * 3 * alone > seconds:  # as many to adapt, and three gradients per draw
+            break
+        chosen = n
+    data = (modes_data(chosen, k),)
+    coarse = rg.coarsen(marginal, y=rg.Coarse(k // 2))
+    contenders = {
+        "bayesrg, cut": Sampled(coarse, data, 20 * draws, "ours", watch, answers=False),
+        "exact, NumPyro MultivariateNormal": Sampled(numpyro_full, data, draws, "peer", watch),
+    }
+    title = f"Effective draws, {k // 2} explicit modes against the exact model, n = {chosen}"
+    text = (
+        f"The exact model makes {draws} draws, after as many to adapt, in {seconds:.0f} s at most."
+    )
+    return race(title, contenders, min(3, options.rounds), notes=[text])
 
 
 def imports(options):
     """Time imports in fresh processes."""
-    codes = "bayesrg; bayesrg.gp", "bayesrg", "bayesrg; bayesrg.fit", "jax", "numpyro", "tinygp"
-    lines = {f"import {code}": (sys.executable, f"import {code}") for code in codes}
-    if GPJAX[0].exists() and not options.skip_gpjax:
-        lines["import gpjax (own environment)"] = (environment(*GPJAX), "import gpjax")
-    seconds = import_times(lines, options.repeats)
-    report("import", {name: {"import": times} for name, times in seconds.items()})
+    codes = "bayesrg", "bayesrg; bayesrg.gp", "bayesrg; bayesrg.fit", "jax", "numpyro", "tinygp"
+    contenders = {
+        f"import {code}": Fresh(sys.executable, f"import {code}", "ours" if i == 0 else "other")
+        for i, code in enumerate(codes)
+    }
+    python, _ = python_of("gpjax") if options.peers else (None, "")
+    if python:
+        contenders["import gpjax (own environment)"] = Fresh(python, "import gpjax", "other")
+    return race("Imports in fresh processes", contenders, options.rounds)
 
 
-SECTIONS = {section.__name__: section for section in (dense, fixed, coarse, imports)}
-SIZES = {"n": 400, "n-fixed": 2000, "n-coarse": 5000, "k": 64, "draws": 30, "repeats": 5}
+def figures(options):
+    """Yield names and records of all figures of this file; with --quick of two of them."""
+    yield "dense", dense(options)
+    yield "cut", cut(options, point=False)
+    if options.quick:
+        return
+    yield "fixed", fixed(options)
+    yield "cut, noise by point", cut(options, point=True)
+    yield "against exact", against_exact(options)
+    yield "imports", imports(options)
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS))
-    for name, size in SIZES.items():
-        size = max(2, size // 10) if "--quick" in sys.argv else size
-        parser.add_argument(f"--{name}", type=int, default=size)
-    parser.add_argument("--quick", action="store_true", help="tiny sizes: does it run?")
-    parser.add_argument("--skip-gpjax", action="store_true")
-    parser.add_argument("--full", action="store_true", help="add the n x n peer to fixed: slow")
-    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
+    parser = argparse.ArgumentParser(description="Time GPJax, in its own environment.")
+    parser.add_argument("--n", type=int, default=400)
+    parser.add_argument("--draws", type=int, default=100)
     options = parser.parse_args()
     numpyro.enable_x64()
-    if not options.worker:
-        print(facts("jax", "jaxlib", "numpyro", "tinygp"))
-    for name in options.only:
-        SECTIONS[name](options)
+    data, name = dense_data(options.n), f"GPJax (jax {jax.__version__})"
+    serve({name: Sampled(gpjax_dense, data, options.draws)})
 
 
 if __name__ == "__main__":

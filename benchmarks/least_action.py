@@ -2,18 +2,17 @@
 """Training with least action against plain training: transport, accuracy, time and memory."""
 
 import argparse
-import time
 from functools import partial
-from statistics import median
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
 import optax
+from race import Call, race
 from scipy.optimize import linear_sum_assignment
 from sklearn.datasets import load_digits, make_circles, make_moons
-from timing import facts, report
+from timing import facts
 
 from bayesrg import dynamics, io
 from bayesrg.diagnostics import transport
@@ -153,13 +152,13 @@ def ours(net, lambda0, params, X, y, steps):
     return found.last.x, found.observables["loss"][:-1]
 
 
-def ratios(options):
+def training(options):
     """Time training on 500 digits in turns, and compare the memory that programs reserve."""
     (X, y), _ = digits(500, 0)
     given = jnp.asarray(X), jnp.asarray(y)
     deep = Residual(32, 64, outputs=10)
     few, many = start(DIGITS, 64), start(deep, 64)
-    steps = options.steps
+    steps = 20 if options.quick else 500
     calls = {
         "bare scan of optax, K = 6": (partial(bare, steps=steps), few),
         "plain by run, K = 6": (partial(ours, DIGITS, np.inf, steps=steps), few),
@@ -178,33 +177,24 @@ def ratios(options):
     scan, run = (programs[name](few, *given)[1] for name in list(calls)[:2])
     np.testing.assert_allclose(scan[:50], run[:50], rtol=1e-3)  # later rounding errors grow
 
-    spent, busy = {name: [] for name in calls}, {name: [] for name in calls}
-    for _ in range(options.repeats):
-        for name, (_, x) in calls.items():
-            begin, cpu = time.perf_counter(), time.process_time()
-            jax.block_until_ready(programs[name](x, *given))
-            spent[name].append(time.perf_counter() - begin)
-            busy[name].append(time.process_time() - cpu)
-    report(f"digits, n = 500, {steps} updates", {n: {"import": s} for n, s in spent.items()})
-    for above, below, limit in (
-        ("least action, K = 6", "plain by run, K = 6", 1.3),
-        ("plain by run, K = 6", "bare scan of optax, K = 6", 1.1),
-        ("least action, K = 64", "least action, K = 6", 12.0),
-    ):
-        wall, cpu = (median(t[above]) / median(t[below]) for t in (spent, busy))
-        print(f"  {above} / {below}: {wall:.2f} (processor time {cpu:.2f}), at most {limit}")
-    for above, below in (
-        ("plain by run, K = 64", "bare scan of optax, K = 64"),
-        ("least action, K = 64", "bare scan with transport, K = 64"),
-    ):
-        a, b = (programs[n].memory_analysis().temp_size_in_bytes for n in (above, below))
-        print(f"  memory, {above} / {below}: {a / 2**20:.1f} MiB, {a / b:.2f}, at most 1.2")
+    def call(name, role):
+        program, x = programs[name], (calls | only_compiled)[name][1]
+        reserved = program.memory_analysis().temp_size_in_bytes
+        return Call(lambda: jax.block_until_ready(program(x, *given)), role=role, reserved=reserved)
+
+    roles = {"least action, K = 6": "ours", "plain by run, K = 6": "peer"}
+    roles |= {"bare scan of optax, K = 6": "floor"}
+    wanted = [name for name in programs if not (options.quick and "64" in name)]
+    contenders = {name: call(name, roles.get(name, "other")) for name in wanted}
+    title = f"Training with least action on digits, n = 500, {steps} updates"
+    return race(title, contenders, options.rounds)
 
 
 def measure(options):
     """Time the diagnostics of many draws against passes of the network, one after another."""
+    draws = 20 if options.quick else 1000
     (X, _), _ = digits(500, 0)
-    X, keys = X.astype(float), jax.random.split(jax.random.key(1), options.draws)
+    X, keys = X.astype(float), jax.random.split(jax.random.key(1), draws)
     params = jax.vmap(lambda key: DIGITS.init(key, X.shape[1]))(keys)
     sites = params["velocity"] | params["head"]
     groups = {
@@ -213,39 +203,32 @@ def measure(options):
     }
     dt = io.to_datatree(groups, {})
     passes = jax.jit(lambda params: jax.lax.map(lambda p: DIGITS.apply(p, X), params))
-    calls = {
-        "passes of the network": lambda: passes(params),
-        "measure, without distances": lambda: transport.measure(dt, DIGITS, draws=0),
+    contenders = {
+        "measure, without distances": Call(
+            lambda: transport.measure(dt, DIGITS, draws=0), role="ours"
+        ),
+        "passes of the network": Call(lambda: jax.block_until_ready(passes(params)), role="floor"),
     }
-    spent = {name: [] for name in calls}
-    for i in range(options.repeats + 1):  # the first round compiles
-        for name, call in calls.items():
-            begin = time.perf_counter()
-            jax.block_until_ready(call())
-            spent[name] += [time.perf_counter() - begin] * (i > 0)
-    report(f"{options.draws} draws, n = 500", {n: {"import": s} for n, s in spent.items()})
-    one, all_of = (median(t) for t in spent.values())
-    print(f"  measure / passes: {all_of / one:.2f}, at most 3")
+    title = f"Diagnostics of transport, {draws} draws, n = 500"
+    return race(title, contenders, options.rounds)
+
+
+def figures(options):
+    """Yield names and records of the two figures of time."""
+    yield "training", training(options)
+    if not options.quick:
+        yield "measure", measure(options)
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", nargs="+", choices=["ratios", "measure", "tables"])
-    parser.add_argument("--steps", type=int, default=500)
-    parser.add_argument("--draws", type=int, default=1000)
+    parser = argparse.ArgumentParser(description="Train by three rules, and print the transport.")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--quick", action="store_true", help="only try whether it runs")
     options = parser.parse_args()
-    options.fraction = 1.0
-    if options.quick:
-        options.steps, options.repeats, options.fraction = 20, 1, 0.02
-        options.draws = 20
+    options.fraction = 0.02 if options.quick else 1.0
     numpyro.enable_x64()  # weights and data are then rounded to 32 bits
     print(facts("jax", "optax"))
-    for table in (ratios, measure, tables):
-        if options.only is None or table.__name__ in options.only:
-            table(options)
+    tables(options)
 
 
 if __name__ == "__main__":

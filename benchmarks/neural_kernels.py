@@ -1,39 +1,38 @@
 # SPDX-License-Identifier: Apache-2.0
 """Gram matrices of wide networks: covariance and tangent kernel, against peers and one product.
 
-A relu network with three hidden layers in 64 bits. Ratios are to the first line, the matrix product
-X X^T that every kernel of inner products needs. All contenders must agree. Two numbers of memory
-are printed: what the compiled program reserves in addition to inputs and result; and the peak of a
-separate process, compilation included, minus what it held before and minus the result.
+A relu network with three hidden layers in 64 bits. The floor is the matrix product X X^T that every
+kernel of inner products needs. Two numbers of memory are measured in a separate process: what the
+compiled program reserves in addition to inputs and result; and the peak of the process minus what
+it held before and minus the result.
 """
 
 import argparse
 import json
-import os
 import subprocess
 import sys
-import time
 from pathlib import Path
-from statistics import median
+
+sys.path.insert(0, str(Path(__file__).parent))
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from peers import python_of
+from race import Call, Worker, others_busy, race, serve, table, when
 
-HERE = Path(__file__).resolve().parent
-PEER = HERE / ".venv-neural-tangents"
-PINS = "jax[cpu]==0.4.23", "numpy<2", "scipy<1.12", "neural-tangents==0.6.5"
 DEPTH, WEIGHT, BIAS = 3, 2.0, 0.1
+BLOCK = 2**26  # bytes of the tiles
 
 
 def inputs(n, d):
     return jnp.asarray(np.random.default_rng(0).standard_normal((n, d)))
 
 
-def bayesrg(block_bytes):
-    from bayesrg import kernels
+def bayesrg(block_bytes, method="both"):
+    from bayesrg import kernels  # the environment of the peer lacks it
 
-    return kernels.NTK(DEPTH, "relu", WEIGHT, BIAS, block_bytes=block_bytes).both
+    return getattr(kernels.NTK(DEPTH, "relu", WEIGHT, BIAS, block_bytes=block_bytes), method)
 
 
 @jax.jit
@@ -62,138 +61,78 @@ def neural_tangents():
     return lambda X: kernel(X, None, get=("nngp", "ntk"))
 
 
-def seconds(function, X):
-    start = time.perf_counter()
-    result = jax.block_until_ready(function(X))
-    return time.perf_counter() - start, result
-
-
-def peer_environment():
-    """Return the Python of neural-tangents' environment, or None and the reason."""
-    versions = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
-    pythons = sorted(versions.glob("3.10.*/bin/python"))
-    if not pythons:
-        return None, f"no Python 3.10 in {versions}"
-    python = PEER / "bin" / "python"
-    if not (PEER / "complete").exists():
-        make = [pythons[-1], "-m", "venv", "--clear", PEER]
-        fill = [python, "-m", "pip", "install", "-qq", "--only-binary", ":all:", *PINS]
-        try:
-            for command in (make, fill):
-                subprocess.run(command, check=True, timeout=900)
-        except (OSError, subprocess.SubprocessError) as error:
-            return None, str(error)
-        (PEER / "complete").touch()
-    return python, ""
-
-
-def serve(options):
-    """Write K and Theta of a few rows, then the seconds of one call for every line read."""
-    function, X = neural_tangents(), inputs(options.n, options.d)
-    _, result = seconds(function, X)
-    print(json.dumps([np.asarray(v[:3, :3]).tolist() for v in result]), flush=True)
-    for _ in sys.stdin:
-        print(seconds(function, X)[0], flush=True)
-
-
-def peer(options):
-    """Start the process of neural-tangents; its first line has numbers to compare."""
-    python, reason = peer_environment()
-    if python is None:
-        print(f"neural-tangents is left out: {reason}")
-        return None
-    command = [python, __file__, "--worker", f"--n={options.n}", f"--d={options.d}"]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
-    return subprocess.Popen(command, text=True, **pipes)
-
-
-def timings(options):
-    X = inputs(options.n, options.d)
-    contenders = {
-        "X @ X.T": jax.jit(lambda X: X @ X.T),
-        "bayesrg, both": bayesrg(options.block_bytes),
-        "plain JAX, both": plain,
-    }
-    results = {name: seconds(function, X)[1] for name, function in contenders.items()}
-    reference = [np.asarray(v) for v in results.pop("bayesrg, both")]
-    for K, other in zip(reference, results["plain JAX, both"], strict=True):
-        np.testing.assert_allclose(K, other, rtol=1e-6)
-    del results
-    spent = {name: [] for name in contenders}
-    process = None if options.skip_peer else peer(options)
-    if process:
-        for K, corner in zip(reference, json.loads(process.stdout.readline()), strict=True):
-            np.testing.assert_allclose(K[:3, :3], corner, rtol=1e-6)
-        spent["neural-tangents 0.6.5 (jax 0.4.23), both"] = []
-    for _ in range(options.repeats):
-        for name, function in contenders.items():
-            spent[name].append(seconds(function, X)[0])
-        if process:
-            process.stdin.write("\n")
-            process.stdin.flush()
-            spent[list(spent)[-1]].append(float(process.stdout.readline()))
-    if process:
-        process.stdin.close()
-        process.wait()
-    first = median(spent["X @ X.T"])
-    print(f"\nn = {options.n}, d = {options.d}, depth {DEPTH}{'ms':>24}{'ratio':>8}")
-    for name, times in spent.items():
-        print(f"  {name:<44}{1e3 * median(times):10.1f}{median(times) / first:8.2f}")
-
-
-def held(what):
-    """Bytes that this process holds (VmRSS) or has held at most (VmHWM); Linux counts in kB."""
-    status = Path("/proc/self/status").read_text()
-    return 1024 * int(status.split(f"{what}:")[1].split()[0])
-
-
-def measure_memory(options):
-    """Print the bytes that one tangent kernel takes beyond its inputs and its result."""
-    from bayesrg import kernels
-
-    jax.block_until_ready(kernels.NTK(DEPTH)(inputs(50, options.d)))
-    X = inputs(options.n, options.d)
-    before = held("VmRSS")
-    kernel = kernels.NTK(DEPTH, "relu", WEIGHT, BIAS, block_bytes=options.block_bytes)
-    result = jax.block_until_ready(kernel(X))
-    print(held("VmHWM") - before - result.nbytes)
-    print(jax.jit(lambda X: kernel(X)).lower(X).compile().memory_analysis().temp_size_in_bytes)
-
-
-def memory(options):
-    sizes = [f"--n={options.n_memory}", f"--d={options.d}", f"--block-bytes={options.block_bytes}"]
-    command = [sys.executable, __file__, "--memory-worker", *sizes]
-    out = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-    seen, reserved = (float(line) / 2**20 for line in out.splitlines()[-2:])
-    print(
-        f"\nNTK at n = {options.n_memory}: {options.n_memory**2 * 8 / 2**20:.0f} MiB of result, "
-        f"{reserved:.0f} MiB reserved and {seen:.0f} MiB seen in addition; budget "
-        f"{options.block_bytes / 2**20:.0f} MiB"
+def contender(function, X, role):
+    """Return a call whose answer is the first rows and columns of both kernels."""
+    return Call(
+        lambda: jax.block_until_ready(function(X)),
+        role=role,
+        answer=lambda result: np.ravel([np.asarray(v)[:3, :3] for v in result]),
     )
 
 
+def gram(options):
+    """Time both kernels at rows of as many inputs as an image of digits has."""
+    n, d = (100, 784) if options.quick else (2000, 784)
+    X, notes, workers = inputs(n, d), [], []
+    product = jax.jit(lambda X: X @ X.T)
+    contenders = {
+        "bayesrg, both": contender(bayesrg(BLOCK), X, "ours"),
+        "plain JAX, both": contender(plain, X, "other"),
+        "X @ X.T": Call(lambda: jax.block_until_ready(product(X)), role="floor"),
+    }
+    python, reason = python_of("neural-tangents") if options.peers else (None, "")
+    if python:
+        workers = [Worker(python, __file__, f"--n={n}", f"--d={d}")]
+    elif reason:
+        notes = [f"neural-tangents is left out: {reason}"]
+    title = f"NNGP and NTK, n = {n}, {d} inputs, {DEPTH} hidden layers"
+    given = {"workers": workers, "notes": notes, "tolerance": 1e-6}
+    return race(title, contenders, options.rounds, **given)
+
+
+def memory(options):
+    """Compare the memory of one large tangent kernel with its budget, in a process of its own."""
+    n, d = (300, 784) if options.quick else (10_000, 784)
+    sizes = ["--memory", f"--n={n}", f"--d={d}"]
+    out = subprocess.run([sys.executable, __file__, *sizes], check=True, stdout=subprocess.PIPE)
+    row = json.loads(out.stdout.splitlines()[-1])
+    text = f"The budget is {BLOCK / 2**20:.0f} MiB, the result has {8 * n * n / 2**20:.0f} MiB."
+    row |= {"role": "ours"}
+    record = {"rows": {"bayesrg, NTK": row}, "notes": [text], "busy": others_busy(), **when()}
+    record["title"] = f"Memory of an NTK, n = {n}, {d} inputs"
+    print(f"\n{record['title']}", *table(record), sep="\n", flush=True)
+    return record
+
+
+def measure_memory(options):
+    """Print what one tangent kernel takes beyond its inputs and its result."""
+    kernel, X = bayesrg(BLOCK, "__call__"), inputs(options.n, options.d)
+    program = jax.jit(kernel).lower(X).compile()
+    reserved = program.memory_analysis().temp_size_in_bytes
+    call = Call(lambda: jax.block_until_ready(program(X)), role="ours", reserved=reserved)
+    found = call.first()
+    found["peak"] = found["peak"] and found["peak"] - 8 * options.n**2
+    print(json.dumps(found | {k: [v] for k, v in call.round().items()}))
+
+
+def figures(options):
+    """Yield names and records of both figures."""
+    yield "gram", gram(options)
+    yield "memory", memory(options)
+
+
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--n", type=int, default=200 if "--quick" in sys.argv else 2000)
+    parser = argparse.ArgumentParser(description="Time neural-tangents, or measure memory.")
+    parser.add_argument("--n", type=int, default=200)
     parser.add_argument("--d", type=int, default=784)
-    parser.add_argument("--n-memory", type=int, default=1000 if "--quick" in sys.argv else 10_000)
-    parser.add_argument("--block-bytes", type=int, default=2**26)
-    parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--quick", action="store_true", help="tiny sizes: does it run?")
-    parser.add_argument("--skip-peer", action="store_true", help="no neural-tangents")
-    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
-    parser.add_argument("--memory-worker", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--memory", action="store_true")
     options = parser.parse_args()
     jax.config.update("jax_enable_x64", True)
-    if options.worker:
-        return serve(options)
-    if options.memory_worker:
+    if options.memory:
         return measure_memory(options)
-    from timing import facts  # needs NumPyro, which the peer's environment lacks
-
-    print(facts("jax", "jaxlib"))
-    timings(options)
-    memory(options)
+    X = inputs(options.n, options.d)
+    name = f"neural-tangents 0.6.5 (jax {jax.__version__}), both"
+    serve({name: contender(neural_tangents(), X, "peer")})
 
 
 if __name__ == "__main__":

@@ -8,32 +8,35 @@ cutoffs of 2,000 points. It is compared with one eigendecomposition of that size
 ridges by rank-one updates, extrapolated from some of them.
 """
 
-import argparse
-import time
-
 import jax
 import jax.numpy as jnp
 import numpy as np
-import numpyro
+from race import Call, race
 from scipy.optimize import brentq
-from timing import facts, report
 
 from bayesrg import rg, theory
 
 
-def measured(function, repeats):
-    """Return the seconds of each call after the first, and the result."""
-    result, spent = jax.block_until_ready(function()), []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        result = jax.block_until_ready(function())
-        spent.append(time.perf_counter() - start)
-    return {"alone": spent}, result
+class Part(Call):
+    """A contender that does a part of the work; its seconds are multiplied by ``times``."""
+
+    def __init__(self, function, times, **more):
+        super().__init__(function, least=0.0, **more)
+        self.times = times
+
+    def round(self):
+        return {name: self.times * value for name, value in super().round().items()}
+
+
+def call(function, role, answer=None, reserved=None):
+    return Call(
+        lambda: jax.block_until_ready(function()), role=role, answer=answer, reserved=reserved
+    )
 
 
 def one_by_one(values, ns, ridges, some):
-    """Solve ``some`` of the equations with SciPy; return seconds for all, and the roots."""
-    start, roots = time.perf_counter(), []
+    """Solve ``some`` of the equations with SciPy; return the roots."""
+    roots = []
     for n in ns[:some]:
         for ridge in ridges:
 
@@ -41,63 +44,72 @@ def one_by_one(values, ns, ridges, some):
                 return 1.0 - ridge / s - (values / (s + n * values)).sum()
 
             roots.append(brentq(excess, ridge, ridge + values.sum(), xtol=1e-18, rtol=1e-14))
-    return (time.perf_counter() - start) * len(ns) / some, np.reshape(roots, (some, -1))
+    return roots
 
 
 def shell_steps(features, values, ridge, some):
-    """Eliminate ``some`` modes one by one; return seconds for all, and the harmonic ridges."""
+    """Eliminate ``some`` modes one by one; return the harmonic ridges."""
     points, k = features.shape
     precision = np.eye(points) / ridge
-    start, harmonic = time.perf_counter(), []
+    harmonic = []
     for mode in range(k - 1, k - 1 - some, -1):
         u = precision @ features[:, mode]
         gain = values[mode] / (1.0 + values[mode] * features[:, mode] @ u)
         precision -= gain * np.outer(u, u)
         harmonic.append(points / np.trace(precision))
-    return (time.perf_counter() - start) * k / some, np.array(harmonic)
+    return harmonic
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repeats", type=int, default=5)
-    repeats = parser.parse_args().repeats
-    numpyro.enable_x64()
-    print(facts("jax", "jaxlib", "scipy", "numpy"))
-    values = np.arange(1, 2001.0) ** -2
-    ns, ridges = np.geomspace(1.0, 5000.0, 100), np.geomspace(1e-4, 1.0, 20)
+def ridges(options):
+    """Time the roots of 2,000 equations, and all that follows from them."""
+    k, points, some = (50, 10, 10) if options.quick else (2000, 100, 10)
+    values = np.arange(1, k + 1.0) ** -2
+    ns, ridge = np.geomspace(1.0, 5000.0, points), np.geomspace(1e-4, 1.0, 20)
     solve = jax.jit(rg.effective_ridge)
-    ours, roots = measured(lambda: solve(values, ns[:, None], ridges), repeats)
-    seconds, expected = one_by_one(values, ns, ridges, 10)
-    np.testing.assert_allclose(roots[:10], expected, rtol=1e-10)
     moments = theory.spectral_moments(values, values, 0.1)
-    whole, _ = measured(lambda: theory.ridge_equivalent(moments, ns[:, None], ridges).test, repeats)
-    contest = {
-        "bayesrg": ours,
-        "with errors, evidence, calibration": whole,
-        "SciPy brentq": {"alone": [seconds]},
+    contenders = {
+        "bayesrg, roots": call(
+            lambda: solve(values, ns[:, None], ridge), "ours", lambda roots: roots[:some]
+        ),
+        "SciPy brentq, one by one": Part(
+            lambda: one_by_one(values, ns, ridge, some), points / some, answer=lambda r: r
+        ),
+        "bayesrg, with errors, evidence, calibration": call(
+            lambda: theory.ridge_equivalent(moments, ns[:, None], ridge).test, "other"
+        ),
     }
-    report("2,000 effective ridges of 2,000 modes", contest)
+    title = f"{20 * points} effective ridges of {k} modes"
+    return race(title, contenders, options.rounds, rough=1e-9)
 
-    n, ridge = 2000, 0.02
+
+def flow(options):
+    """Time all ridges at all cutoffs, and compare with one eigendecomposition."""
+    n, some = (60, 20) if options.quick else (2000, 40)
+    ridge = 0.02
     features = np.random.default_rng(0).standard_normal((n, n))
     values = np.arange(1, n + 1.0) ** -1.5
     K = jnp.asarray(features * values @ features.T)
     eigh = jax.jit(jnp.linalg.eigh)
-    peer, _ = measured(lambda: eigh(K)[0], repeats)
-    on_paper, _ = measured(lambda: rg.flow(values, n, ridge).dressed, repeats)
-    ours, harmonic = measured(
-        lambda: rg.flow(values, n, ridge, features=features).harmonic, repeats
-    )
-    seconds, expected = shell_steps(features, values, ridge, 40)
-    np.testing.assert_allclose(harmonic[:-1][::-1][:40], expected, rtol=1e-9)
-    contest = {
-        "flow with exact ridges": ours,
-        "flow on paper (universal, dressed)": on_paper,
-        "one eigendecomposition": peer,
-        "rank-one steps (of 40, extrapolated)": {"alone": [seconds]},
+    contenders = {
+        "bayesrg, with exact ridges": call(
+            lambda: rg.flow(values, n, ridge, features=features).harmonic,
+            "ours",
+            lambda harmonic: harmonic[:-1][::-1][:some],
+        ),
+        "rank-one steps": Part(
+            lambda: shell_steps(features, values, ridge, some), n / some, answer=lambda r: r
+        ),
+        "bayesrg, universal and dressed alone": call(
+            lambda: rg.flow(values, n, ridge).dressed, "other"
+        ),
+        "one eigendecomposition": call(lambda: eigh(K)[0], "floor"),
     }
-    report("flow over 2,001 cutoffs, n = 2,000", contest)
+    text = f"Rank-one steps: {some} are timed, the others are extrapolated."
+    title = f"Flow over all cutoffs, n = {n}"
+    return race(title, contenders, options.rounds, tolerance=1e-9, rough=1e-8, notes=[text])
 
 
-if __name__ == "__main__":
-    main()
+def figures(options):
+    """Yield names and records of both figures."""
+    yield "ridges", ridges(options)
+    yield "flow", flow(options)

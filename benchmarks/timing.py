@@ -1,149 +1,129 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Time NumPyro models of one posterior: a gradient alone, and a gradient inside NUTS.
+"""NumPyro models as contenders of `race`: a gradient alone, a gradient inside NUTS, and draws.
 
 This file needs only JAX and NumPyro, so that it also runs in the environments of other packages.
 """
 
-import json
 import os
 import platform
-import shutil
 import subprocess
-import sys
 import time
-from contextlib import nullcontext
 from importlib.metadata import PackageNotFoundError, version
-from statistics import median
 
 import jax
 import numpy as np
+from numpyro.diagnostics import effective_sample_size
 from numpyro.infer import NUTS, init_to_median
 from numpyro.infer.util import initialize_model, potential_energy
 
 
-class Contest:
-    """Compiled NumPyro models of the same latent sites, and their results so far."""
+class Sampled:
+    """A NumPyro model whose gradients are timed inside blocks of NUTS transitions.
 
-    def __init__(self, models, args, draws):
-        self.args, self.prepared, self.results = args, {}, {}
-        for name, model in models.items():
-            density, z = _density(model, args)
-            value, gradient = density(z, args)
-            flat = np.concatenate([np.ravel(gradient[site]) for site in sorted(gradient)])
-            self.results[name] = {"value": float(value), "gradient": flat.tolist()}
-            self.prepared[name] = density, z, *_block(model, args, draws)
-
-    def seconds(self):
-        """Return seconds per gradient of every model: ``alone``, and in ``nuts``."""
-        seconds = {}
-        for name, (density, z, advance, state) in self.prepared.items():
-            alone, _ = _time(density, z, self.args)
-            block, (_, steps) = _time(advance, state, self.args)
-            seconds[name] = {"alone": alone, "nuts": block / int(steps.sum())}
-        return seconds
-
-
-def measure(models, args, *, draws, repeats, worker=None):
-    """Check that models agree, then time them in turns.
+    A variant that is fast alone can be slow inside the loops of a sampler, so this is what counts.
 
     Parameters
     ----------
-    models : mapping from names to NumPyro models of the same latent sites
-    args : arguments of all models, arrays; none is a constant of the compiled programs
-    draws : transitions per block
-    repeats : rounds
-    worker : command of a process that calls `serve`; its models are timed in every round too
-
-    Returns
-    -------
-    dict
-        For each name ``value`` and ``gradient`` of the log density at one point, and seconds per
-        gradient in each round: ``alone`` (one call) and ``nuts`` (a block, per leapfrog step).
+    model : NumPyro model
+    args : its arguments, arrays; none is a constant of the compiled programs
+    draws : transitions per block; as many are used to adapt, before the first round
+    role : see `race.Call`
+    watch : names of latent sites whose effective sample size counts; by default all
+    answers : False if other contenders have another posterior
+    least : seconds that one round takes at least; short blocks are repeated
     """
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    with subprocess.Popen(worker, **pipes) if worker else nullcontext() as process:
-        contest = Contest(models, args, draws)
-        results = contest.results | _ask(process)
-        check(results)
-        rounds = [contest.seconds() | _ask(process, "\n") for _ in range(repeats)]
-    for name, result in results.items():
-        result |= {key: [r[name][key] for r in rounds] for key in rounds[0][name]}
-    return results
+
+    def __init__(self, model, args, draws, role="peer", watch=None, answers=True, least=0.2):
+        self.model, self.args, self.draws, self.role = model, args, draws, role
+        self.watch, self.answers, self.least = watch, answers, least
+
+    def first(self):
+        """Compile and adapt; return value and gradient of the log density at one point."""
+        self.density, self.z = density(self.model, self.args)
+        value, gradient = self.density(self.z, self.args)
+        flat = np.concatenate([np.ravel(gradient[site]) for site in sorted(gradient)])
+        self.advance, self.state, reserved = block(self.model, self.args, self.draws)
+        found = {"role": self.role, "reserved": reserved, "peak": None}
+        return found | ({"answer": [float(value), *flat.tolist()]} if self.answers else {})
+
+    def round(self):
+        """Return seconds per gradient in NUTS and alone, and effective draws per second."""
+        alone = per_call(self.density, self.z, self.args)
+        wall, busy, steps, draws = 0.0, time.process_time(), 0, []
+        while wall < self.least:
+            start = time.perf_counter()
+            self.state, (z, n) = jax.block_until_ready(self.advance(self.state, self.args))
+            wall += time.perf_counter() - start
+            steps, draws = steps + int(n.sum()), [*draws, z]
+        cpu = time.process_time() - busy
+        z = {name: np.concatenate([block[name] for block in draws]) for name in draws[0]}
+        found = {"seconds": wall / steps, "cpu": cpu / steps, "gradient alone, ms": 1e3 * alone}
+        return found | {"ESS/s": ess(z, self.watch) / wall, "gradients": steps}
 
 
-def _ask(process, line=""):
-    if process is None:
-        return {}
-    process.stdin.write(line)
-    process.stdin.flush()
-    return json.loads(process.stdout.readline())
+def density(model, args):
+    """Return the compiled value and gradient of a model's potential energy, and a point."""
+    start = initialize_model(
+        jax.random.key(0), model, init_strategy=init_to_median, model_args=args
+    ).param_info.z
+    z = jax.tree.map(lambda v: v + 0.1, start)
+    return jax.jit(jax.value_and_grad(lambda z, args: potential_energy(model, args, {}, z))), z
 
 
-def serve(models, args, draws):
-    """Time models for another process that calls `measure`."""
-    contest = Contest(models, args, draws)
-    print(json.dumps(contest.results), flush=True)
-    for _ in sys.stdin:
-        print(json.dumps(contest.seconds()), flush=True)
+def block(model, args, draws):
+    """Compile a scan of transitions, and adapt by running it once; return its memory too."""
+    kernel = NUTS(model, max_tree_depth=6, init_strategy=init_to_median)
+    state = kernel.init(jax.random.key(1), draws, None, args, {})
+
+    def advance(state, args):
+        def step(state, _):
+            state = kernel.sample(state, args, {})
+            return state, (state.z, state.num_steps)
+
+        return jax.lax.scan(step, state, length=draws)
+
+    program = jax.jit(advance).lower(state, args).compile()
+    state = jax.block_until_ready(program(state, args))[0]
+    return program, state, program.memory_analysis().temp_size_in_bytes
 
 
-def check(results):
-    """Assert that log densities agree to 1e-8, and gradients to 1e-6 of their largest entry."""
-    first, *others = results.values()
-    scale = np.abs(first["gradient"]).max()
-    for name, result in zip(list(results)[1:], others, strict=True):
-        np.testing.assert_allclose(result["value"], first["value"], rtol=1e-8, err_msg=name)
-        np.testing.assert_allclose(
-            result["gradient"], first["gradient"], rtol=0, atol=1e-6 * scale, err_msg=name
-        )
+def ess(z, watch=None):
+    """Return the least effective sample size of all coordinates of draws, arrays (draws, ...)."""
+    sizes = [
+        effective_sample_size(np.asarray(v)[None]).min()
+        for name, v in z.items()
+        if watch is None or name in watch
+    ]
+    return float(min(sizes))
 
 
-COLUMNS = {
-    "alone": ("alone, ms", 1e3),
-    "nuts": ("in NUTS, ms", 1e3),
-    "import": ("s", 1.0),
-}
+def per_call(function, *args, least=0.1):
+    """Return mean seconds per call of a JAX function, over calls of at least ``least`` seconds."""
+    calls, spent, start = 0, 0.0, time.perf_counter()
+    while spent < least:
+        jax.block_until_ready(function(*args))
+        calls, spent = calls + 1, time.perf_counter() - start
+    return spent / calls
 
 
-def report(title, results):
-    """Print medians and their ratios to those of the first entry."""
-    first = next(iter(results.values()))
-    columns = {key: column for key, column in COLUMNS.items() if key in first}
-    heads = "".join(f"{head:>13}{'ratio':>8}" for head, _ in columns.values())
-    print(f"\n{title:<46}{heads}")
-    for name, result in results.items():
-        cells = ""
-        for key, (_, unit) in columns.items():
-            spent = median(result[key])
-            cells += f"{unit * spent:13.3f}{spent / median(first[key]):8.2f}"
-        print(f"  {name:<44}{cells}", flush=True)
+class Fresh:
+    """A contender that is a line of Python in a fresh process, timed by itself."""
 
+    def __init__(self, python, line, role="peer", environment=None, warm_up=True):
+        self.warm_up = warm_up
+        code = f"import time; t = time.perf_counter(); {line}; print(time.perf_counter() - t)"
+        self.command, self.role = [python, "-c", code], role
+        self.environment = os.environ | (environment or {})
 
-def environment(folder, *requirements):
-    """Return the Python of an environment in ``folder``, which uv makes if it is missing."""
-    python = folder / "bin" / "python"
-    if not (folder / "complete").exists():
-        uv = shutil.which("uv") or "uv"
-        make = [uv, "venv", "-q", "--clear", "--python", sys.executable, folder]
-        fill = [uv, "pip", "install", "-q", "--only-binary", ":all:", "--python", python]
-        for command in (make, [*fill, *requirements]):
-            subprocess.run(command, check=True)
-        (folder / "complete").touch()
-    return python
+    def first(self):
+        """Run once: this compiles bytecode and fills the cache of files."""
+        if self.warm_up:
+            self.round()
+        return {"role": self.role, "reserved": None, "peak": None}
 
-
-def import_times(lines, repeats):
-    """Return seconds of lines of code, (python, line) by name, in fresh processes.
-
-    A first round is dropped, since it compiles bytecode and fills the file cache.
-    """
-    spent = {name: [] for name in lines}
-    for _ in range(1 + repeats):
-        for name, (python, line) in lines.items():
-            code = f"import time; t = time.perf_counter(); {line}; print(time.perf_counter() - t)"
-            out = subprocess.run([python, "-c", code], check=True, stdout=subprocess.PIPE).stdout
-            spent[name].append(float(out))
-    return {name: seconds[1:] for name, seconds in spent.items()}
+    def round(self):
+        run = {"check": True, "stdout": subprocess.PIPE, "env": self.environment}
+        return {"seconds": float(subprocess.run(self.command, **run).stdout.split()[-1])}
 
 
 def facts(*packages):
@@ -157,36 +137,3 @@ def facts(*packages):
     cores, load = len(os.sched_getaffinity(0)), os.getloadavg()[0]
     device = jax.devices()[0].device_kind
     return f"{platform.machine()}, {cores} cores, load {load:.1f}, {device}; {', '.join(found)}"
-
-
-def _density(model, args):
-    start = initialize_model(
-        jax.random.key(0), model, init_strategy=init_to_median, model_args=args
-    ).param_info.z
-    z = jax.tree.map(lambda v: v + 0.1, start)
-    return jax.jit(jax.value_and_grad(lambda z, args: potential_energy(model, args, {}, z))), z
-
-
-def _time(function, *args, least=0.2):
-    """Return mean seconds per call, over calls of at least ``least`` seconds, and the result."""
-    calls, spent, start = 0, 0.0, time.perf_counter()
-    while spent < least:
-        result = jax.block_until_ready(function(*args))
-        calls, spent = calls + 1, time.perf_counter() - start
-    return spent / calls, result
-
-
-def _block(model, args, draws):
-    """Compile a scan of transitions, and adapt by running it once."""
-    kernel = NUTS(model, max_tree_depth=6, init_strategy=init_to_median)
-    state = kernel.init(jax.random.key(1), draws, None, args, {})
-
-    @jax.jit
-    def advance(state, args):
-        def step(state, _):
-            state = kernel.sample(state, args, {})
-            return state, state.num_steps
-
-        return jax.lax.scan(step, state, length=draws)
-
-    return advance, jax.block_until_ready(advance(state, args))[0]

@@ -1,11 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs of weights against a bare scan, the gas inside NUTS, and the report against NumPy's SVD."""
 
-import argparse
-import json
-import subprocess
-import time
-from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -14,7 +10,9 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 from jax.scipy.special import gammaln
-from timing import Contest, check, environment, facts, report
+from peers import python_of
+from race import Call, Worker, race
+from timing import Sampled
 
 from bayesrg import dynamics
 from bayesrg.diagnostics import weights
@@ -41,48 +39,39 @@ def bare(keys, W, steps):
 
 def runs(options):
     """Time 1,000 chains of a teacher and student, in turns with the bare scan."""
+    chains, steps = (10, 20) if options.quick else (1000, 500)
     found = dynamics.teacher_student(2 * jnp.eye(N), noise=NOISE, learning_rate=RATE, batch=BATCH)
-    key, chains, steps = jax.random.key(0), options.chains, options.steps
-    scan = jax.jit(lambda keys: bare(keys, found.start, steps))
-    ours = lambda: dynamics.run(found.algorithm, found.start, steps, key, steps, chains=chains)  # noqa: E731
-    theirs = lambda: scan(jax.random.split(key, chains))  # noqa: E731
-    np.testing.assert_allclose(ours().last.x, theirs()[0], rtol=1e-9)
-    spent = {"bare scan": [], "dynamics.run": []}
-    for _ in range(options.repeats):
-        for name, call in (("bare scan", theirs), ("dynamics.run", ours)):
-            start = time.perf_counter()
-            jax.block_until_ready(call())
-            spent[name].append(time.perf_counter() - start)
-    title = f"{chains} chains {N} x {N}, {steps} steps"
-    report(title, {name: {"import": seconds} for name, seconds in spent.items()})
-    rounds = zip(spent["dynamics.run"], spent["bare scan"], strict=True)
-    print("  ratio in each round:", *(f"{ours / theirs:.2f}" for ours, theirs in rounds))
-
-    long = 20 * steps
-    reset_peak()
-    before, start = memory("VmRSS"), time.perf_counter()
-    found = dynamics.run(found.algorithm, found.start, long, key, 10 * steps, chains=chains)
-    jax.block_until_ready(found)
-    more, spent = memory("VmHWM") - before, time.perf_counter() - start
-    state = chains * N * N * 8 / 2**20
-    batch = 2 * chains * BATCH * N * 8 / 2**20
-    records = 3 * state + chains * long * 8 / 2**20  # positions, and a loss of each step
-    print(
-        f"  {long} steps: {spent:.0f} s, peak memory {more:+.0f} MiB, of which twice a state "
-        f"({state:.0f}), a batch ({batch:.0f}) and records ({records:.0f}) would be "
-        f"{2 * (state + batch + records):.0f}"
-    )
+    key = jax.random.key(0)
+    scan = jax.jit(lambda keys: bare(keys, found.start, steps)[0])
+    run = partial(dynamics.run, found.algorithm, found.start)
+    contenders = {
+        "dynamics.run": Call(
+            lambda: jax.block_until_ready(run(steps, key, steps, chains=chains)),
+            role="ours",
+            answer=lambda result: result.last.x,
+        ),
+        "bare scan": Call(
+            lambda: jax.block_until_ready(scan(jax.random.split(key, chains))),
+            role="floor",
+            answer=lambda W: W,
+        ),
+    }
+    title = f"{chains} chains of {N} x {N} weights, {steps} steps"
+    return race(title, contenders, options.rounds)
 
 
-def reset_peak():
-    """Forget the peak of memory so far. Works on Linux."""
-    Path("/proc/self/clear_refs").write_text("5")
-
-
-def memory(name):
-    """Return MiB of this process, resident (VmRSS) or the peak of it (VmHWM). Works on Linux."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith(name)).split()[1]) / 1024
+def long(options):
+    """Compare the memory of a long run of a hundred chains with that of its state and records."""
+    chains, steps, kept = 100, 10_000, 5_000
+    found = dynamics.teacher_student(2 * jnp.eye(N), noise=NOISE, learning_rate=RATE, batch=BATCH)
+    run = partial(dynamics.run, found.algorithm, found.start, steps, jax.random.key(0), kept)
+    call = Call(lambda: jax.block_until_ready(run(chains=chains)), role="ours", least=0.0)
+    state, batch = chains * N * N * 8, 2 * chains * BATCH * N * 8
+    records = 3 * state + chains * steps * 8  # positions, and a loss of each step
+    twice = 2 * (state + batch + records) / 2**20
+    text = f"Twice a state, a batch and the records have {twice:.0f} MiB."
+    title = f"{chains} chains of {N} x {N} weights, {steps} steps"
+    return race(title, {"dynamics.run": call}, 1, notes=[text])
 
 
 def latent():
@@ -143,109 +132,51 @@ def without_levels(y):
 
 def sampler(options):
     """Time a gradient of the gas inside NUTS at few and many spectra, and beside pair sums."""
-    key = jax.random.key(1)
-    few, many = (CoulombGas(20, 0.3).sample(key, (m,)) for m in (100, options.spectra))
-    both = {len(y): gas_statistics(y) for y in (few, many)}
-    contests = [
-        Contest({f"statistics of {len(y)} spectra": gas(both)}, (y,), options.draws)
-        for y in (few, many)
-    ]
-    report("gas of 20 levels", in_turns(contests, options.repeats))
-
-    y = CoulombGas(20, 0.3).sample(key, (40,))
-    models = {
-        "statistics": gas({40: gas_statistics(y)}),
-        "pair sum, levels over the width": by_pairs(True),
-        "pair sum, raw levels": by_pairs(False),
+    draws, many = (20, 200) if options.quick else (300, 100_000)
+    y = CoulombGas(20, 0.3).sample(jax.random.key(1), (40,))
+    levels = CoulombGas(20, 0.3).sample(jax.random.key(1), (many,))
+    statistics = {len(v): gas_statistics(v) for v in (y, levels)}
+    alike = {"role": "other", "answers": False}
+    contenders = {
+        "bayesrg, statistics": Sampled(gas(statistics), (y,), draws, "ours"),
+        "pair sum, levels over the width": Sampled(by_pairs(True), (y,), draws),
+        "pair sum, raw levels": Sampled(by_pairs(False), (y,), draws, "other"),
+        f"statistics of {many} spectra": Sampled(gas(statistics), (levels,), draws, **alike),
+        "no levels": Sampled(without_levels(y), (y,), draws, "floor", answers=False),
     }
-    contest = Contest(models, (y,), options.draws)
-    check(contest.results)
-    floor = Contest({"no levels": without_levels(y)}, (y,), options.draws)
-    found = in_turns([contest, floor], options.repeats)
-    report("gas of 20 levels, 40 spectra", found)
-    # other processes only add time, so the least of the rounds is nearest to the cost
-    ours, pairs, _, least = (min(result["nuts"]) for result in found.values())
-    print(
-        f"  least of the rounds: statistics cost 1/{pairs / ours:.0f} of the pair sum; above a "
-        f"model without levels {1e6 * (ours - least):.2f} against {1e6 * (pairs - least):.1f} us"
-    )
-
-
-def in_turns(contests, repeats):
-    """Return the seconds of several contests, which need not be of one posterior."""
-    rounds = [{n: s for c in contests for n, s in c.seconds().items()} for _ in range(repeats)]
-    names = rounds[0]
-    return {n: {key: [r[n][key] for r in rounds] for key in ("alone", "nuts")} for n in names}
+    if options.quick:
+        contenders = dict(list(contenders.items())[:2])
+    title = "A gradient in NUTS, gas of 20 levels, 40 spectra"
+    return race(title, contenders, options.rounds)
 
 
 def spectra(options):
     """Time the report on ten matrices against their singular values alone."""
+    shape, draws = ((64, 32), 20) if options.quick else ((1024, 512), 200)
     gen = np.random.default_rng(0)
-    net = {str(i): gen.normal(size=(1024, 512)) for i in range(10)}
-    calls = {
-        "numpy.linalg.svd": lambda: [np.linalg.svd(W, compute_uv=False) for W in net.values()],
-        "report, 200 nulls": lambda: weights.report(net, key=0, draws=200),
+    net = {str(i): gen.normal(size=shape) for i in range(10)}
+    contenders = {
+        f"report, {draws} nulls": Call(
+            lambda: weights.report(net, key=0, draws=draws), role="ours"
+        ),
+        "numpy.linalg.svd": Call(
+            lambda: [np.linalg.svd(W, compute_uv=False) for W in net.values()], role="floor"
+        ),
     }
-    rounds = []
-    with watcher(options.weightwatcher) as peer:
-        for _ in range(options.repeats + 1):
-            found = {}
-            for name, call in calls.items():
-                start = time.perf_counter()
-                call()
-                found[name] = time.perf_counter() - start
-            rounds.append(found | peer())
-    rounds = rounds[1:]  # the first one compiles
-    spent = {name: {"import": [found[name] for found in rounds]} for name in rounds[0]}
-    report("ten matrices 1024 x 512", spent)
+    notes, workers = [], []
+    if options.weightwatcher:
+        python, reason = python_of("weightwatcher")
+        notes = [f"weightwatcher is left out: {reason}"] if reason else []
+        file = Path(__file__).parent / "weightwatcher_peer.py"
+        workers = [Worker(python, file)] if python else []
+    title = f"Report on ten matrices {shape[0]} x {shape[1]}"
+    return race(title, contenders, options.rounds, workers=workers, notes=notes)
 
 
-@contextmanager
-def watcher(wanted):
-    """Yield a function that times WeightWatcher in its own environment, if that is wanted."""
-    if not wanted:
-        yield dict
-        return
-    here = Path(__file__).parent
-    python = environment(here.parent / ".venv-weightwatcher", "weightwatcher==0.7.7", "torch")
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    with subprocess.Popen([python, here / "weightwatcher_peer.py"], **pipes) as process:
-
-        def peer():
-            process.stdin.write("\n")
-            process.stdin.flush()
-            line = process.stdout.readline()
-            while not line.startswith("{"):  # words that it prints when it is imported
-                if not line:
-                    raise RuntimeError("WeightWatcher stopped; its message stands above")
-                line = process.stdout.readline()
-            return json.loads(line)
-
-        yield peer
-
-
-def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", nargs="+", choices=["runs", "sampler", "spectra"])
-    parser.add_argument("--chains", type=int, default=1000)
-    parser.add_argument("--steps", type=int, default=500)
-    parser.add_argument("--spectra", type=int, default=100_000)
-    parser.add_argument("--draws", type=int, default=300)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument(
-        "--weightwatcher", action="store_true", help="beside the report; installs PyTorch, 5 GB"
-    )
-    parser.add_argument("--quick", action="store_true", help="only try whether it runs")
-    options = parser.parse_args()
-    if options.quick:
-        options.chains, options.steps, options.spectra = 10, 20, 1000
-        options.draws, options.repeats = 20, 1
-    numpyro.enable_x64()
-    print(facts("jax", "numpyro"))
-    for table in (runs, sampler, spectra):
-        if options.only is None or table.__name__ in options.only:
-            table(options)
-
-
-if __name__ == "__main__":
-    main()
+def figures(options):
+    """Yield names and records of all figures of this file; with --quick of three of them."""
+    yield "runs", runs(options)
+    yield "sampler", sampler(options)
+    yield "spectra", spectra(options)
+    if not options.quick:
+        yield "long", long(options)

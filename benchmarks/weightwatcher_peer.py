@@ -1,17 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Time WeightWatcher on ten matrices, in its own environment: seconds of each call, per line read.
+"""Time WeightWatcher on ten matrices, in its own environment, for `race.Worker`.
 
 It needs WeightWatcher and PyTorch, and neither JAX nor bayesrg.
 """
 
 import contextlib
-import json
 import os
 import sys
-import time
+from pathlib import Path
 
 import numpy as np
 import weightwatcher
+
+sys.path.insert(0, str(Path(__file__).parent))
+from race import Call, serve
 
 CALLS = {
     "WeightWatcher, power law of the tail": {},
@@ -23,16 +25,14 @@ def main():
     gen = np.random.default_rng(0)
     net = {f"{i}.weight": gen.normal(size=(1024, 512)) for i in range(10)}
     watcher = weightwatcher.WeightWatcher(model=net)
-    for _ in sys.stdin:
-        spent = {}
-        for name, options in CALLS.items():
-            start = time.perf_counter()
-            with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
-                found = watcher.analyze(**options)
-            spent[name] = time.perf_counter() - start
-            if len(found) != len(net):
-                raise RuntimeError(f"WeightWatcher saw {len(found)} of {len(net)} matrices")
-        print(json.dumps(spent), flush=True)
+
+    def call(options):
+        with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+            found = watcher.analyze(**options)
+        if len(found) != len(net):
+            raise RuntimeError(f"WeightWatcher saw {len(found)} of {len(net)} matrices")
+
+    serve({name: Call(call, options, least=0.0) for name, options in CALLS.items()})
 
 
 if __name__ == "__main__":

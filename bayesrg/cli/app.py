@@ -11,10 +11,20 @@ import typer
 from typer.core import TyperGroup
 
 from .. import __version__
+from .start import keep_programs, one_thread
+
+NO_CACHE = "--no-compile-cache"
 
 
 class _Commands(TyperGroup):
     """Commands that end in one line when a signal stops them."""
+
+    def parse_args(self, ctx, args):
+        """Let the option of all commands also stand after the name of the command."""
+        before = args[: args.index("--")] if "--" in args else args
+        if NO_CACHE in before:
+            args = [NO_CACHE] + [a for i, a in enumerate(args) if a != NO_CACHE or i > len(before)]
+        return super().parse_args(ctx, args)
 
     def invoke(self, ctx):
         try:
@@ -45,13 +55,22 @@ def options(
             "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
         ),
     ] = False,
+    no_compile_cache: Annotated[
+        bool,
+        typer.Option(NO_CACHE, help="Keep no compiled programs in the user's cache folder."),
+    ] = False,
 ):
     """Bayesian renormalisation of Gaussian processes and deep networks."""
+    one_thread()
+    if not no_compile_cache:
+        keep_programs()
 
 
 def main():
     """Run the command line. A mistake of the user is reported in one line, without traceback."""
     with warnings.catch_warnings():
+        # a program that cannot be read or kept is compiled again
+        warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache")
         warnings.showwarning = lambda text, *_: typer.echo(f"bayesrg: warning: {text}", err=True)
         try:
             app()
