@@ -73,6 +73,7 @@ group = weights.summary(levels, key=0).isel(layer=0, group=0)
 ratio, sigma = (group[name].sel(statistic=["mean", "sd"]).to_numpy() for name in ("r", "sigma"))
 print(f"ratio {ratio[0]:.4f} +- {ratio[1]:.4f}; width {sigma[0]:.5f}, theory {target.sigma[0]:.5f}")
 assert abs(ratio[0] - 0.5307) < 4 * ratio[1] and abs(sigma[0] / target.sigma[0] - 1) < 0.03
+assert abs(float(levels["levels"].mean()) - 4) < 2e-4
 radius = np.sqrt(2 * 32) * target.sigma[0]
 x = 4 + radius * np.linspace(-1.1, 1.1, 300)
 law = ensembles.semicircle.pdf(x, radius, 4.0)

@@ -8,7 +8,7 @@ import numpyro
 import numpyro.distributions as dist
 import pytest
 from numpyro import handlers
-from numpyro.infer import MCMC, NUTS, SVI, Predictive, Trace_ELBO
+from numpyro.infer import SVI, Predictive, Trace_ELBO
 from numpyro.infer.autoguide import AutoNormal
 from numpyro.infer.reparam import LocScaleReparam
 from numpyro.infer.util import log_density
@@ -267,31 +267,6 @@ def test_svi_with_an_autoguide():
     losses, modes = map(np.asarray, fit(jax.random.key(0)))
     assert np.isfinite(losses).all() and losses[-50:].mean() < losses[0]
     assert modes.shape == (3,) and 1.0 < modes[2] < 3.0  # sin 2 pi x is in the target
-
-
-@pytest.mark.slow
-def test_nuts_full_coarse_and_collapsed_agree():
-    """All modes explicit, some, none: every low mode and parameter within 4 standard errors."""
-    import arviz as az
-
-    results = {}
-    for cutoff in (61, 5, 0):
-        coarse = rg.coarsen(hyper, y=rg.Coarse(cutoff))
-        mcmc = MCMC(NUTS(coarse), num_warmup=1000, num_samples=4000, num_chains=2,
-                    chain_method="vectorized", progress_bar=False)  # fmt: skip
-        mcmc.run(jax.random.key(cutoff), p.y)
-        draws = mcmc.get_samples(group_by_chain=True)
-        if cutoff:
-            draws["y_modes"] = draws["y_modes"][..., :5]
-        results[cutoff] = az.from_dict({"posterior": draws})["posterior"].to_dataset()
-    for a, b in ((61, 5), (5, 0), (61, 0)):
-        names = set(results[a].data_vars) & set(results[b].data_vars)
-        assert {"scale", "noise"} <= names
-        for name in names:
-            means = [results[c][name].mean(("chain", "draw")) for c in (a, b)]
-            errors = [az.mcse(results[c][[name]])[name] for c in (a, b)]
-            z = np.abs(means[0] - means[1]) / np.sqrt(errors[0] ** 2 + errors[1] ** 2)
-            assert float(z.max()) < 4, (a, b, name, z.values)
 
 
 def masked_rows(y=None):

@@ -7,6 +7,7 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
+from sampling import two_steps
 from scipy.stats import kstest, norm
 
 import bayesrg as brg
@@ -31,6 +32,7 @@ def test_ranks_of_a_conjugate_model():
     """A right prior, and one ten times too narrow."""
     quantities = {"mean": lambda s, y, key: s["mean"], "noise": lambda s, y, key: y.mean()}
     run = {"key": 0, "simulations": 100, "draws": 19, "warmup": 100, "thin": 3}
+    run["sampler"] = two_steps
     found = sbc(normal, np.zeros((3, 1)), {"mean": quantities["mean"]}, **run)["sbc"]
     assert found["rank"].dims == ("simulation", "quantity") and found.attrs["draws"] == 19
     assert found["rank"].min() == 0 and found["rank"].max() == 19

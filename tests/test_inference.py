@@ -136,13 +136,24 @@ def periodic():
 
 @pytest.mark.slow
 def test_prediction_is_one_whatever_is_explicit(periodic):
-    """All modes explicit, some, none: the same predictive within Monte Carlo error."""
-    moments = {}
+    """All modes explicit, some, none: one posterior of parameters and low modes, one predictive."""
+    moments, posterior = {}, {}
     for cutoff in (61, 5, 0):
         dt = brg.fit(gp_modes.model, periodic, key=cutoff, cutoff=cutoff, draws=2000, warmup=1000,
                      chains=2, progress=False)  # fmt: skip
         out = brg.predict(dt, gp_modes.model, periodic.X_test, key=1, cutoff=cutoff)
         moments[cutoff] = out["predictive_moments"].to_dataset(), out["predictions"].to_dataset()
+        draws = dt["posterior"].to_dataset()
+        draws = draws[[n for n in ("amplitude", "noise", "y_modes") if n in draws]]
+        draws = draws.isel(mode=slice(5)) if cutoff else draws[["amplitude", "noise"]]
+        posterior[cutoff] = draws.mean(("chain", "draw")), az.mcse(draws)
+    for a, b in ((61, 5), (5, 0), (61, 0)):
+        for name in posterior[a][0].keys() & posterior[b][0].keys():
+            (mean, error), (other, its_error) = (
+                [part[name] for part in posterior[c]] for c in (a, b)
+            )
+            z = np.abs(mean - other) / np.hypot(error, its_error)
+            assert float(z.max()) < 4, (a, b, name, z.values)
     for a, b in ((61, 5), (5, 0)):
         for group, name in ((0, "mean"), (1, "f"), (1, "y")):
             means = [moments[c][group][name].mean(("chain", "draw")) for c in (a, b)]

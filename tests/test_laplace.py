@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 from functools import partial
 
-import arviz as az
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,10 +12,8 @@ from numpyro import handlers
 from numpyro.infer.util import log_density
 from scipy.special import gammaln
 
-import bayesrg as brg
 from bayesrg import rg
 from bayesrg.gp import EffectiveNormal, LaplaceMarginal, MercerNormal, eigenpairs, laplace
-from bayesrg.models import gp_classification
 
 p = oracles.fourier_problem()
 LABELS, RESIDUAL = np.asarray(p.y > 0, float), np.linspace(0.01, 0.2, 24)
@@ -337,31 +334,6 @@ def test_bad_input_is_named():
         LaplaceMarginal(dist.Normal(0.0, 1.0), bernoulli)
     with pytest.raises(ValueError, match="between 0 and 61, got 62"):
         LaplaceMarginal(prior, bernoulli).split(62)
-
-
-@pytest.mark.slow
-def test_nuts_predictions_and_the_exact_model_agree():
-    """With every mode explicit Laplace integrates a jitter alone: the latent model's posterior."""
-    data = gp_classification.demo(jax.random.key(0))
-    sampling = {"draws": 1500, "warmup": 500, "chains": 2, "progress": False}
-    found = {}
-    for name, model, cutoff in (
-        ("exact", gp_classification.model, 5), ("all", gp_classification.laplace, 31),
-        ("some", gp_classification.laplace, 5),
-    ):  # fmt: skip
-        dt = brg.fit(model, data, key=3, cutoff=cutoff, **sampling)
-        logs = np.log(dt["posterior"].to_dataset()[["amplitude"]])
-        found[name] = dt, float(logs["amplitude"].mean()), float(az.mcse(logs)["amplitude"])
-    for name, allowed in (("all", 0.0), ("some", 0.1)):
-        spread = np.hypot(found["exact"][2], found[name][2])
-        assert abs(found[name][1] - found["exact"][1]) < allowed + 4 * spread, name
-    out = brg.predict(found["some"][0], gp_classification.laplace, data.X_test, key=0, cutoff=5)
-    f, y = (out["predictions"][name] for name in ("f", "y"))
-    assert set(np.unique(y)) == {0.0, 1.0}
-    chance = 1 / (1 + np.exp(-f))
-    z = (y - chance).sum(("chain", "draw"))
-    z = z / np.sqrt((chance * (1 - chance)).sum(("chain", "draw")))
-    assert float(np.abs(z).max()) < 4.5
 
 
 @pytest.mark.parametrize("rows", [3, 9, (2, 3), ()])

@@ -215,35 +215,74 @@ def test_what_cannot_be_white_says_so():
         traced(rg.coarsen(integrated, f=rg.Coarse(5, centered=False)))
 
 
-@pytest.mark.slow
-def test_a_fit_names_every_axis_and_prediction_says_what_it_lacks():
+@pytest.fixture(scope="module")
+def fits():
+    """Posterior with all, some, no modes explicit, white by each algebra, and by Laplace."""
     data = gp_classification.demo(jax.random.key(0))
-    dt = brg.fit(gp_classification.model, data, key=0, draws=20, warmup=20, chains=2, block=20,
-                 progress=False)  # fmt: skip
+    spectrum = brg.spectrum.fourier(lambda j: (1 + j) ** -2.0, 31)
+    pairs = spectrum.at(data.X).eigenpairs(5)
+    exact, laplace = gp_classification.model, gp_classification.laplace
+    cases = {
+        "none": (exact, {"cutoff": 0}),
+        "some": (exact, {"cutoff": 5}),
+        "all": (exact, {"cutoff": 31}),
+        "eigen": (exact, {"cutoff": 5, "eigen": pairs}),
+        "Laplace, some": (laplace, {"cutoff": 5}),
+        "Laplace, all": (laplace, {"cutoff": 31}),
+    }
+    how = {"draws": 1500, "warmup": 500, "chains": 2, "progress": False, "spectrum": spectrum}
+    return data, spectrum, {
+        name: brg.fit(model, data, key=i, **hyper, **how)
+        for i, (name, (model, hyper)) in enumerate(cases.items())
+    }  # fmt: skip
+
+
+def moments(dt, *names):
+    """Means and their errors; of the amplitude's logarithm."""
+    draws = dt["posterior"].to_dataset()[[*names]]
+    draws["amplitude"] = np.log(draws["amplitude"])
+    return draws.mean(("chain", "draw")), az.mcse(draws)
+
+
+@pytest.mark.slow
+def test_a_fit_names_every_axis_and_prediction_says_what_it_lacks(fits):
+    data, spectrum, found = fits
+    dt = found["some"]
     axes = {name: v.dims[2:] for name, v in dt["posterior"].data_vars.items()}
     assert axes == {
         "amplitude": (), "f_modes": ("mode",), "f_white": ("white",), "f": ("point",)
     }  # fmt: skip
     assert dt["log_likelihood"]["y"].dims == ("chain", "draw", "point")
     with pytest.raises(ValueError, match="'f_white' holds a function at the training points"):
-        brg.predict(dt, gp_classification.model, data.X_test, key=0)
+        brg.predict(dt, gp_classification.model, data.X_test, key=0, cutoff=5, spectrum=spectrum)
 
 
 @pytest.mark.slow
-def test_nuts_agrees_whatever_is_explicit():
+def test_nuts_agrees_whatever_is_explicit(fits):
     """All, some, no modes explicit, white by each algebra: amplitude and every f within 4 s.e."""
-    data = gp_classification.demo(jax.random.key(0))
-    spectrum = brg.spectrum.fourier(lambda j: (1 + j) ** -2.0, 31)
-    pairs = spectrum.at(data.X).eigenpairs(5)
-    runs = []
-    for hyper in ({"cutoff": 0}, {"cutoff": 5}, {"cutoff": 31}, {"cutoff": 5, "eigen": pairs}):
-        dt = brg.fit(gp_classification.model, data, key=len(runs), draws=1500, warmup=500,
-                     chains=2, progress=False, spectrum=spectrum, **hyper)  # fmt: skip
-        draws = dt["posterior"].to_dataset()[["amplitude", "f"]]
-        draws["amplitude"] = np.log(draws["amplitude"])
-        runs.append((draws.mean(("chain", "draw")), az.mcse(draws)))
-    for mean, error in runs[1:]:
+    first = moments(fits[2]["none"], "amplitude", "f")
+    for case in ("some", "all", "eigen"):
+        mean, error = moments(fits[2][case], "amplitude", "f")
         for name in ("amplitude", "f"):
-            spread = np.hypot(error[name], runs[0][1][name])
-            z = np.abs(mean[name] - runs[0][0][name]) / spread
-            assert float(z.max()) < 4, (name, z.values)
+            z = np.abs(mean[name] - first[0][name]) / np.hypot(error[name], first[1][name])
+            assert float(z.max()) < 4, (case, name, z.values)
+
+
+@pytest.mark.slow
+def test_laplace_agrees_with_the_exact_model_and_predicts(fits):
+    """With every mode explicit Laplace integrates a jitter alone: the latent model's posterior."""
+    data, spectrum, found = fits
+    mean, error = (float(v["amplitude"]) for v in moments(found["some"], "amplitude"))
+    for case, allowed in (("Laplace, all", 0.0), ("Laplace, some", 0.1)):
+        other, its_error = (float(v["amplitude"]) for v in moments(found[case], "amplitude"))
+        assert abs(other - mean) < allowed + 4 * np.hypot(error, its_error), case
+    out = brg.predict(
+        found["Laplace, some"], gp_classification.laplace, data.X_test, key=0, cutoff=5,
+        spectrum=spectrum,
+    )  # fmt: skip
+    f, y = (out["predictions"][name] for name in ("f", "y"))
+    assert set(np.unique(y)) == {0.0, 1.0}
+    chance = 1 / (1 + np.exp(-f))
+    z = (y - chance).sum(("chain", "draw"))
+    z = z / np.sqrt((chance * (1 - chance)).sum(("chain", "draw")))
+    assert float(np.abs(z).max()) < 4.5

@@ -8,6 +8,7 @@ import pytest
 from numpyro import handlers
 from numpyro.infer.util import log_density
 from oracles import central_difference, conditional, fourier_modes, log_normal
+from sampling import two_steps
 
 import bayesrg as brg
 from bayesrg import rg
@@ -402,7 +403,16 @@ def test_predictions_of_several_outputs():
     hyper = {"widths": (5, 4), "ridge": 0.1, "outputs": 2}
     model = deep_linear_collapsed.model
     dt = brg.fit(
-        model, (X, Y), key=0, draws=5, warmup=5, chains=1, block=5, progress=False, **hyper
+        model,
+        (X, Y),
+        key=0,
+        draws=5,
+        warmup=5,
+        chains=1,
+        block=5,
+        progress=False,
+        sampler=two_steps,
+        **hyper,
     )
     out = brg.predict(dt, model, X_new, key=1, **hyper)
     assert out["predictions"]["f"].dims == ("chain", "draw", "output", "point_new")

@@ -4,6 +4,8 @@
 import importlib
 import inspect
 import pkgutil
+import re
+from pathlib import Path
 
 import arviz as az
 import jax
@@ -14,6 +16,14 @@ from numpyro import handlers
 import bayesrg as brg
 
 NAMES = sorted(m.name for m in pkgutil.iter_modules(brg.models.__path__))
+ELSEWHERE = {  # what samples a model and compares it with its closed form, within four errors
+    "coulomb_gas": "tests/test_weight_models.py",
+    "deep_linear": "examples/plot_three_routes.py",
+    "gp_modes": "examples/plot_exact_coarse_graining.py",
+    "gp_regression": "examples/plot_gp_regression.py",
+    "spectrum_gp": "examples/plot_inferred_spectrum.py",
+}
+EXACT = [n for n in NAMES if hasattr(importlib.import_module(f"bayesrg.models.{n}"), "exact")]
 
 
 def load(name):
@@ -39,8 +49,14 @@ def test_contract(name):
     assert module.__doc__ and len(lines) <= 80
 
 
+def test_a_model_that_is_sampled_elsewhere_is():
+    for name, file in ELSEWHERE.items():
+        text = (Path(__file__).parents[1] / file).read_text()
+        assert name in EXACT and "fit(" in text and re.search(r"\bexact\(", text), (name, file)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [n for n in NAMES if hasattr(load(n), "exact")])
+@pytest.mark.parametrize("name", [n for n in EXACT if n not in ELSEWHERE])
 def test_posterior_means_meet_the_closed_form(name):
     module = load(name)
     data = module.demo(jax.random.key(0))

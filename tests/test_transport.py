@@ -514,7 +514,7 @@ def test_action_shortens_the_paths_of_a_small_network_and_the_work_of_the_sample
     X, y = make_moons(60, noise=0.15, random_state=0)
     data, sampler, runs, work = (X, y.astype(float)), partial(NUTS, max_tree_depth=8), {}, {}
     size = {"draws": 300, "warmup": 200, "chains": 4, "progress": False, "sampler": sampler}
-    for lam in (0.0, 1.0, 5.0):
+    for lam in (0.0, 5.0):
         strength = jnp.asarray(lam)  # traced: one program for all
         dt = brg.fit(residual_action.model, data, key=1, lam=strength, **size)
         runs[lam] = transport.measure(dt, residual_action.network(2), draws=20)
@@ -534,6 +534,6 @@ def test_action_shortens_the_paths_of_a_small_network_and_the_work_of_the_sample
     T, error = found["transport_cost"].values, found["transport_cost_mcse"].values
     assert (T[:-1] - T[1:] > 4 * np.hypot(error[:-1], error[1:])).all()
     assert found["decreasing"] > 0.999
-    for i, expected in ((0, 4.67), (2, 1.59)):  # of one chain of 300 draws
+    for i, expected in ((0, 4.67), (1, 1.59)):  # of one chain of 300 draws
         assert abs(T[i] - expected) < 0.15
     assert work[5.0] < 0.95 * work[0.0]  # two thirds of it, in 8000 draws

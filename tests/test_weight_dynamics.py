@@ -34,19 +34,6 @@ def teacher(rate, batch, **given):
 
 
 @pytest.mark.slow
-def test_a_pair_of_levels_under_label_noise():
-    """Spacing at learning rate .1 and batch 8: theory .05808; spacings follow the surmise."""
-    found = teacher(0.1, 8)
-    theory = np.sqrt(np.pi) * found.target.sigma[0]
-    np.testing.assert_allclose(theory, 0.05808, rtol=1e-3)
-    W = stationary(found, 3000, None)
-    mean, error, S = spacing(np.linalg.svd(W, compute_uv=False) ** 2)
-    assert abs(mean - theory) < 3 * error < 0.03 * theory
-    surmise = stats.kstest(S / S.mean(), lambda s: 1 - np.exp(-np.pi * s**2 / 4))
-    assert surmise.pvalue > 0.001
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "rate, batch, theory",
     [
@@ -61,12 +48,21 @@ def test_a_pair_of_levels_under_label_noise():
     ],
 )
 def test_spacing_within_two_per_cent(rate, batch, theory):
-    """12,000 chains: a standard error of .5 %."""
+    """12,000 chains: a standard error of .5 %. The spacings follow the surmise."""
     found = teacher(rate, batch)
     np.testing.assert_allclose(np.sqrt(np.pi) * found.target.sigma[0], theory, rtol=1e-3)
-    mean, error, _ = spacing(stationary(found, 12_000, lambda s: singular(s) ** 2))
+    mean, error, S = spacing(stationary(found, 12_000, lambda s: singular(s) ** 2))
     assert error < 0.0055 * theory
     assert abs(mean - theory) < 3 * error and abs(mean / theory - 1) < 0.02
+    if (rate, batch) == (0.1, 8):
+        surmise = stats.kstest(S[:3000] / S.mean(), lambda s: 1 - np.exp(-np.pi * s**2 / 4))
+        assert surmise.pvalue > 0.001
+
+
+def test_width_of_thirty_two_levels():
+    """Their variance in theory; examples/plot_weight_repulsion.py has the simulation."""
+    found = dynamics.teacher_student(2 * jnp.eye(32), noise=0.02, learning_rate=0.05, batch=32)
+    np.testing.assert_allclose(found.target.sigma[0] ** 2 * 33 / 2, 8.691e-5, rtol=2e-3)
 
 
 def test_noise_in_the_gradient():
@@ -81,19 +77,6 @@ def test_noise_in_the_gradient():
     np.testing.assert_allclose(
         np.sqrt(np.pi) * steep / np.sqrt(0.5 * 0.08**2 / 16), 2.047, rtol=1e-3
     )
-
-
-@pytest.mark.slow
-def test_thirty_two_levels_are_a_semicircle():
-    found = dynamics.teacher_student(2 * jnp.eye(32), noise=0.02, learning_rate=0.05, batch=32)
-    x = stationary(found, 180, lambda s: singular(s) ** 2)
-    np.testing.assert_allclose(x.mean(), 4.00006, atol=2e-4)
-    theory = found.target.sigma[0] ** 2 * 33 / 2
-    np.testing.assert_allclose(theory, 8.691e-5, rtol=2e-3)
-    np.testing.assert_allclose(x.var(), theory, rtol=0.03)
-    gaps = -np.diff(x)
-    r = (np.minimum(gaps[:, 1:], gaps[:, :-1]) / np.maximum(gaps[:, 1:], gaps[:, :-1])).mean(1)
-    assert abs(r.mean() - 0.5271) < 4 * 0.0038
 
 
 @pytest.mark.slow
@@ -204,56 +187,56 @@ def test_the_boltzmann_machine_learns_the_spectrum_of_the_lattice():
     assert (np.sqrt(np.pi) * found.target.sigma / unit > np.sqrt(2 * np.pi)).all()
 
 
+# Mean spacings over sqrt(alpha x / B), of four pairs: as printed, with errors of 2.5 %, and of
+# another program in plain NumPy, with 150 to 1,500 chains and the error that follows.
+SLOPES = {
+    (0.1, 16, None): ([2.23, 2.31, 2.38, 2.29], [2.163, 2.329, 2.384, 2.305], 0.014),
+    (0.1, 16, 3): ([2.11, 2.40, 2.36, 2.37], [2.158, 2.341, 2.369, 2.262], 0.034),
+    (0.05, 16, 3): ([2.27, 2.29, 2.43, 2.49], [2.316, 2.363, 2.434, 2.414], 0.048),
+    # Printed is 2.28 for the second pair, three of its errors too low: plain NumPy says 2.467, and
+    # this package 2.486 +- .027 with 260 chains. It does not lie between the printed 2.31 and 2.49
+    # at B = 16 and 256. What B = 16 lacks of the linear 2.522 falls as 1 / B: 2.47 here.
+    (0.1, 64, None): ([2.45, 2.467, 2.41, 2.56], [2.440, 2.467, 2.462, 2.483], 0.019),
+    (0.1, 256, None): ([2.48, 2.49, 2.61, 2.39], [2.539, 2.505, 2.482, 2.472], 0.035),
+}
+PAIRS = np.array([1, 3, 5, 7])
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "rate, batch, sweeps, reference",
-    [
-        (0.1, 16, None, [2.23, 2.31, 2.38, 2.29]),
-        (0.1, 16, 3, [2.11, 2.40, 2.36, 2.37]),
-        (0.05, 16, 3, [2.27, 2.29, 2.43, 2.49]),
-        (0.1, 64, None, [2.45, 2.28, 2.41, 2.56]),
-        (0.1, 256, None, [2.48, 2.49, 2.61, 2.39]),
-    ],
-)
-def test_slopes_of_the_boltzmann_machine(rate, batch, sweeps, reference):
-    """Mean spacing over sqrt(alpha x / B) of four pairs; the references have errors of 2.5 %."""
+@pytest.mark.parametrize("rate, batch, sweeps", SLOPES)
+def test_slopes_of_the_boltzmann_machine(rate, batch, sweeps):
+    """Within three combined errors of both references."""
     K = np.asarray(dynamics.lattice(10, 2.0))
     found = dynamics.gaussian_rbm(K, learning_rate=rate, batch=batch, key=0, sweeps=sweeps)
     kappa, modes = np.linalg.eigh(K)
     settled = modes * np.sqrt(9 - kappa) @ modes.T  # the fixed point, so that burn-in is short
-    every = round(40 / rate)
+    every, chains = round(20 / rate), 40
     run = dynamics.run(
-        found.algorithm, settled, 9 * every, 3, every, keep=lambda s: singular(s) ** 2, chains=40
-    )
-    x = np.asarray(run.x)[:, 4:]  # the slowest mode takes 32 / rate steps
-    S = x[..., [1, 3, 5, 7]] - x[..., [2, 4, 6, 8]]
-    slope = S / np.sqrt(rate * found.target.levels[[1, 3, 5, 7]] / batch)
-    mean, error = slope.mean((0, 1)), slope.mean(1).std(0) / np.sqrt(40)
+        found.algorithm, settled, 14 * every, 3, every, keep=lambda s: singular(s) ** 2,
+        chains=chains,
+    )  # fmt: skip
+    x = np.asarray(run.x)[:, 5:]  # the slowest mode takes 32 / rate steps, of a pair 21 / rate
+    S = x[..., PAIRS] - x[..., PAIRS + 1]
+    slope = S / np.sqrt(rate * found.target.levels[PAIRS] / batch)
+    each = slope.mean(1)  # records of a chain depend on each other, chains do not
+    mean, error = each.mean(0), each.std(0, ddof=1) / np.sqrt(chains)
     print(mean.round(3), error.round(3))
-    far = (mean - reference) / np.hypot(error, 0.025 * np.array(reference))
-    assert (abs(far) < 4).all() and abs(far.mean()) < 1.5  # three errors of a mean of four
-    assert (error < 0.045 * mean).all()
+    printed, plain, spread = SLOPES[rate, batch, sweeps]
+    assert (error < 0.04 * mean).all()
+    for reference, other in ((printed, 0.025 * np.array(printed)), (plain, spread)):
+        far = (mean - reference) / np.hypot(error, other)
+        assert (abs(far) < 3).all() and abs(far.mean()) < 1.5  # three errors of a mean of four
     surmise = (S**2).mean((0, 1)) / S.mean((0, 1)) ** 2
     np.testing.assert_allclose(surmise.mean(), 4 / np.pi, atol=0.04)
     if (rate, batch, sweeps) == (0.1, 16, None):
         levels = [3.84, 4.27, 4.65, 5.32, 5.67, 6.58, 6.87, 7.62, 7.84, 8.14]
         np.testing.assert_allclose(9 - x.mean((0, 1)), levels, atol=0.1)
-    if batch == 256:  # little noise: the linear theory
+    if batch >= 64:  # little noise: the linear theory
+        np.testing.assert_allclose(x.mean((0, 1)), found.target.levels, rtol=0.1)
+        theory = np.sqrt(np.pi) * found.target.sigma[PAIRS]
+        np.testing.assert_allclose((S.mean((0, 1)) / theory).mean(), 1.0, rtol=0.1)
+    if batch == 256:
         np.testing.assert_allclose(mean.mean(), np.sqrt(2 * np.pi), rtol=0.04)
-
-
-@pytest.mark.slow
-def test_mean_levels_and_slopes_at_small_noise():
-    """Learning rate over batch .002: levels within 10 %, slopes within 10 %."""
-    found = dynamics.gaussian_rbm(dynamics.lattice(10, 2.0), learning_rate=0.2, batch=100, key=0)
-    run = dynamics.run(
-        found.algorithm, found.start, 2500, 3, 500, keep=lambda s: singular(s) ** 2, chains=60
-    )
-    x = np.asarray(run.x)[:, -2:]
-    np.testing.assert_allclose(x.mean((0, 1)), found.target.levels, rtol=0.1)
-    S = x[..., [1, 3, 5, 7]] - x[..., [2, 4, 6, 8]]
-    theory = np.sqrt(np.pi) * found.target.sigma[[1, 3, 5, 7]]
-    np.testing.assert_allclose((S.mean((0, 1)) / theory).mean(), 1.0, rtol=0.1)
 
 
 def test_a_boltzmann_machine_that_cannot_be_normalised_says_so():

@@ -52,6 +52,9 @@ def test_repulsion_and_width_are_recovered():
     found = fitted(coulomb_gas.model, data, **coulomb_gas.prepare(data))
     for name, true in (("beta", 1.0), ("scale", 0.3), ("loc", 0.5)):
         assert abs(float(found[name].mean()) - true) < 3.5 * float(found[name].std()), name
+    for name, mean in coulomb_gas.exact(data, **coulomb_gas.prepare(data)).items():
+        gap = abs(float(found[name].mean()) - float(mean))
+        assert gap < 4 * float(az.mcse(found[[name]])[name]), name
     assert 0.05 < float(found["beta"].std()) < 0.11 and float(az.rhat(found)["beta"]) < 1.02
 
     # posterior predictive: the mean ratio of spacings of the data is one of those of replicates
