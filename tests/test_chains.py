@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 import bayesrg as brg
 from bayesrg import cli, io
+from bayesrg.io.run_folder import RunFolder
 
 
 def level(X, y=None):
@@ -65,7 +66,7 @@ def test_what_is_not_chains_of_one_model_is_not_joined(runs, tmp_path):
         with pytest.raises((ValueError, OSError), match=message):
             io.join_chains(paths)
     other = shutil.copytree(second, tmp_path / "other")
-    facts = json.loads((other / "run.json").read_text())
+    facts = RunFolder(other).facts
     for field, value, message in (
         ("warmup", 11, "warmup is 10 in '.*0' and 11 in '.*other'; leave one out"),
         ("hyper", {"width": 2}, "hyper 'width' is not given in .* and 2 in"),
@@ -74,7 +75,7 @@ def test_what_is_not_chains_of_one_model_is_not_joined(runs, tmp_path):
         ("program", "0", "program is .* and 0 in"),
         ("results", {}, "other' is not finished; continue it, or leave it out"),
     ):
-        (other / "run.json").write_text(json.dumps(facts | {field: value}))
+        RunFolder(other).write_facts(facts | {field: value})
         with pytest.raises(ValueError, match=message):
             io.join_chains([first, other])
 
