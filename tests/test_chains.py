@@ -85,13 +85,11 @@ def test_export_knows_two_formats(runs, tmp_path, monkeypatch):
     assert io.open_run(io.export(dt, tmp_path / "a.nc")).equals(dt)
     with pytest.raises(ValueError, match="path must end in .nc or .zarr, got '.*a.csv'; give one"):
         io.export(dt, tmp_path / "a.csv")
-    if importlib.util.find_spec("zarr") is not None:
-        assert io.open_run(io.export(dt, tmp_path / "a.zarr")).equals(dt)
-        with pytest.raises(FileExistsError, match="exists already; give another path"):
-            io.export(dt, tmp_path / "a.zarr")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ImportError, match=r"needs the package zarr; install bayesrg\[zarr\]"):
-        io.export(dt, tmp_path / "b.zarr")
+    (tmp_path / "old.zarr").mkdir()
+    for door in (lambda path: io.export(dt, path), io.open_run):
+        with pytest.raises(ImportError, match=r"needs the package zarr; install bayesrg\[zarr\]"):
+            door(tmp_path / "old.zarr")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: True)
 
     def full(self, store, **kwargs):
@@ -102,3 +100,24 @@ def test_export_knows_two_formats(runs, tmp_path, monkeypatch):
     with pytest.raises(io.SaveError, match="No space left") as caught:
         io.export(dt, tmp_path / "b.zarr")
     assert caught.value.tree is dt and [f.name for f in tmp_path.glob("*b*")] == []
+
+
+def test_a_zarr_folder_holds_the_tree_and_its_damage_is_named(runs, tmp_path):
+    """zarr belongs to the test dependencies, so this runs wherever all of them are installed."""
+    pytest.importorskip("zarr")
+    dt = runs[1][0].copy()
+    dt["extra"] = xr.DataTree(xr.Dataset({"e": ("rule", [True, False])}, {"rule": ["a", "b"]}))
+    out = io.export(dt, tmp_path / "a.zarr")
+    assert io.open_run(out).identical(dt) and [f.name for f in tmp_path.iterdir()] == ["a.zarr"]
+    with pytest.raises(FileExistsError, match="exists already; give another path"):
+        io.export(dt, out)
+    chunk = next(f for f in (out / "posterior" / "mean" / "c").rglob("*") if f.is_file())
+    for file in (out / "zarr.json", out / "posterior" / "mean" / "zarr.json", chunk):
+        content = file.read_bytes()
+        file.write_bytes(content[: len(content) // 2])
+        with pytest.raises(ValueError, match="a.zarr cannot be read as a result"):
+            io.open_run(out)
+        file.write_bytes(content)
+    (tmp_path / "b.zarr").mkdir()
+    with pytest.raises((ValueError, OSError), match="b.zarr"):
+        io.open_run(tmp_path / "b.zarr")

@@ -242,6 +242,40 @@ def test_a_limit_of_file_sizes_loses_nothing(tmp_path, whole):
     assert seen[1] == (0, 45) and seen[0][1] < 45
 
 
+LIMITED = """
+import resource, sys
+sys.path.insert(0, sys.argv[1])
+import numpyro
+numpyro.enable_x64()
+import bayesrg as brg
+from test_resume import DATA, STEPS, level, two_steps
+how = STEPS | {"sampler": two_steps, "draws": 90}
+whole = brg.fit(level, DATA, **how)
+former = resource.getrlimit(resource.RLIMIT_FSIZE)
+how["path"] = sys.argv[2]
+for limit in (6000, 20_000):  # reached by the first block with draws, and by the result
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, former[1]))
+    try:
+        brg.fit(level, DATA, **how)
+    except brg.io.SaveError as error:
+        assert how["path"] in str(error) and "File too large" in str(error), error
+        draws = error.tree["posterior"].sizes["draw"]
+        assert error.tree["posterior"].equals(whole["posterior"].isel(draw=slice(draws)))
+        print(draws)
+resource.setrlimit(resource.RLIMIT_FSIZE, former)
+assert brg.fit(level, DATA, **how).equals(whole)
+"""
+
+
+@pytest.mark.slow
+def test_a_fit_in_a_process_with_a_limit_of_file_sizes(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED, Path(__file__).parent, tmp_path / "run"],
+        capture_output=True, text=True, cwd=Path(__file__).parents[1],
+    )  # fmt: skip
+    assert done.returncode == 0 and done.stdout.split() == ["5", "90"], done.stderr
+
+
 @contextlib.contextmanager
 def small_disk(size):
     """Mount a disk in memory, where that is allowed."""

@@ -129,7 +129,15 @@ def without_netcdf(monkeypatch):
     monkeypatch.setattr(block_files, "read", lambda content: pickle.loads(content)[0])
 
 
-@pytest.mark.parametrize("when, kill", [("before", True), ("after", True), ("before", False)])
+@pytest.mark.parametrize(
+    "when, kill",
+    [
+        ("before", True),
+        ("after", True),
+        ("before", False),
+        pytest.param("after", False, marks=pytest.mark.slow),
+    ],
+)
 def test_a_fault_at_any_operation_on_a_file_changes_no_bit(tmp_path, monkeypatch, when, kill):
     """Each operation of a run of three blocks fails once; the same call then ends the run."""
     without_netcdf(monkeypatch)
