@@ -35,6 +35,12 @@ def whole(tmp_path_factory):
     return run(folder, [], LONG, keep_blocks=True), folder
 
 
+@pytest.fixture
+def quick(whole, monkeypatch):
+    """Files of pickles in place of netCDF, after the whole run, which has true files."""
+    without_netcdf(monkeypatch)
+
+
 def half_way(folder, blocks=3):
     """Make a folder of the run of `LONG` that ended after some blocks."""
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
@@ -105,7 +111,7 @@ def case(name, positions, slow=True):
 @pytest.mark.parametrize(
     "name, positions",
     [
-        *(case(name, 6, slow=False) for name in ("half", "extended", "job")),
+        *(case(name, 4, slow=False) for name in ("half", "extended", "job")),
         *(case(name, 60) for name in ("half", "extended", "job", "job/full", "job/coarse")),
     ],
 )
@@ -300,7 +306,7 @@ def test_a_small_disk_that_is_full_loses_nothing(whole, monkeypatch, trust):
     total = sum(f.stat().st_size for f in whole[1].rglob("*") if f.is_file())
     outcomes = set()
     with small_disk(4 * total) as disk:
-        for left in np.linspace(4096, total, 6 if trust else 30).astype(int):
+        for left in np.linspace(4096, total, 4 if trust else 30).astype(int):
             ballast, folder = disk / "ballast", disk / "run"
             free = shutil.disk_usage(disk).free
             ballast.write_bytes(b"\0" * max(0, free - left))
@@ -318,6 +324,7 @@ def test_a_small_disk_that_is_full_loses_nothing(whole, monkeypatch, trust):
 # ---- places
 
 
+@pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("name", ["a b's", "größe-模型", "a.zarr", "x" * 200])
 def test_a_folder_may_have_any_name(tmp_path, whole, name):
     half = half_way(tmp_path / name)
@@ -325,6 +332,7 @@ def test_a_folder_may_have_any_name(tmp_path, whole, name):
     assert run(half, [], LONG).equals(whole[0]) and io.open_run(str(half)).equals(whole[0])
 
 
+@pytest.mark.usefixtures("quick")
 def test_a_program_may_change_its_folder_and_use_its_home(tmp_path, whole, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
@@ -348,6 +356,7 @@ def test_a_program_may_change_its_folder_and_use_its_home(tmp_path, whole, monke
     assert run(tmp_path / "link", [], LONG).equals(whole[0])
 
 
+@pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("replaced", [False, True])
 def test_a_folder_that_is_removed_during_a_run_gives_the_draws_there_are(tmp_path, whole, replaced):
     """A run in its place, by another process, is not written to."""
@@ -372,6 +381,7 @@ def test_a_folder_that_is_removed_during_a_run_gives_the_draws_there_are(tmp_pat
     assert not replaced or [f.name for f in content(folder)] == [f.name for f in before]
 
 
+@pytest.mark.usefixtures("quick")
 def test_only_files_of_runs_are_removed_or_overwritten(tmp_path, whole):
     """What a killed run left behind goes; a download, or the lock of another program, stays."""
     half = half_way(tmp_path / "a")
@@ -392,6 +402,7 @@ def test_only_files_of_runs_are_removed_or_overwritten(tmp_path, whole):
         assert content(folder) == {folder / name: b"mine"}
 
 
+@pytest.mark.usefixtures("quick")
 def test_a_place_without_rights_is_named_before_any_work(tmp_path, whole):
     """Files of another user, and a disk that can only be read; root may do more than others."""
     home = Path(tempfile.mkdtemp(prefix="bayesrg-rights-"))
@@ -447,13 +458,18 @@ def test_a_flush_that_fails_is_an_error_unless_the_disk_has_none(
 # ---- sizes
 
 
-@pytest.mark.parametrize(
-    "size",
-    [
-        {"draws": 1}, {"draws": 1, "warmup": 0}, {"warmup": 0}, {"warmup": 10, "draws": 10},
-        {"block": 10, "draws": 3, "warmup": 2}, {"warmup": 9}, {"chains": 2, "draws": 11},
-    ],
-)  # fmt: skip
+SIZES = [
+    {"draws": 1, "warmup": 0},
+    {"warmup": 10, "draws": 10},
+    {"draws": 3, "warmup": 2},  # less than a block
+    *(
+        pytest.param(size, marks=pytest.mark.slow)
+        for size in ({"draws": 1}, {"warmup": 0}, {"warmup": 9}, {"draws": 11})
+    ),
+]
+
+
+@pytest.mark.parametrize("size", SIZES)
 def test_any_size_is_extended_step_by_step_with_the_same_bits(tmp_path, size):
     """Extended twice, once with its blocks kept, and stopped during both extensions."""
     size = SIZE._replace(**size)
@@ -478,6 +494,7 @@ def test_any_size_is_extended_step_by_step_with_the_same_bits(tmp_path, size):
 # ---- locks
 
 
+@pytest.mark.usefixtures("quick")
 def test_locks_of_others_are_respected_or_taken_over(tmp_path, whole, monkeypatch):
     """With locks of the system only a living process counts; without them the file alone."""
     half = half_way(tmp_path / "a")

@@ -189,15 +189,22 @@ def write(path, content):
         If there is too little space, or writing fails. The message has the path and a remedy. No
         temporary file is left behind.
     """
-    try:
+    with _advised(path):
+        require(path.parent, len(content))
         _write(path, content)
+
+
+@contextlib.contextmanager
+def _advised(path):
+    """Add the path and a remedy to the message of an OSError in a ``with`` block."""
+    try:
+        yield
     except OSError as error:
         text = f"{error.strerror or error}; {_REMEDIES.get(error.errno, 'check the disk')}"
         raise OSError(error.errno, text, str(path)) from error
 
 
 def _write(path, content):
-    require(path.parent, len(content))
     temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
     descriptor = os.open(temporary, flags, 0o666)  # O_EXCL follows no link
