@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 import bayesrg as brg
 from bayesrg import cli, io
+from bayesrg.io.run_folder import RunFolder
 
 
 def level(X, y=None):
@@ -65,7 +66,7 @@ def test_what_is_not_chains_of_one_model_is_not_joined(runs, tmp_path):
         with pytest.raises((ValueError, OSError), match=message):
             io.join_chains(paths)
     other = shutil.copytree(second, tmp_path / "other")
-    facts = json.loads((other / "run.json").read_text())
+    facts = RunFolder(other).facts
     for field, value, message in (
         ("warmup", 11, "warmup is 10 in '.*0' and 11 in '.*other'; leave one out"),
         ("hyper", {"width": 2}, "hyper 'width' is not given in .* and 2 in"),
@@ -74,7 +75,7 @@ def test_what_is_not_chains_of_one_model_is_not_joined(runs, tmp_path):
         ("program", "0", "program is .* and 0 in"),
         ("results", {}, "other' is not finished; continue it, or leave it out"),
     ):
-        (other / "run.json").write_text(json.dumps(facts | {field: value}))
+        RunFolder(other).write_facts(facts | {field: value})
         with pytest.raises(ValueError, match=message):
             io.join_chains([first, other])
 
@@ -84,13 +85,11 @@ def test_export_knows_two_formats(runs, tmp_path, monkeypatch):
     assert io.open_run(io.export(dt, tmp_path / "a.nc")).equals(dt)
     with pytest.raises(ValueError, match="path must end in .nc or .zarr, got '.*a.csv'; give one"):
         io.export(dt, tmp_path / "a.csv")
-    if importlib.util.find_spec("zarr") is not None:
-        assert io.open_run(io.export(dt, tmp_path / "a.zarr")).equals(dt)
-        with pytest.raises(FileExistsError, match="exists already; give another path"):
-            io.export(dt, tmp_path / "a.zarr")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ImportError, match=r"needs the package zarr; install bayesrg\[zarr\]"):
-        io.export(dt, tmp_path / "b.zarr")
+    (tmp_path / "old.zarr").mkdir()
+    for door in (lambda path: io.export(dt, path), io.open_run):
+        with pytest.raises(ImportError, match=r"needs the package zarr; install bayesrg\[zarr\]"):
+            door(tmp_path / "old.zarr")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: True)
 
     def full(self, store, **kwargs):
@@ -101,3 +100,24 @@ def test_export_knows_two_formats(runs, tmp_path, monkeypatch):
     with pytest.raises(io.SaveError, match="No space left") as caught:
         io.export(dt, tmp_path / "b.zarr")
     assert caught.value.tree is dt and [f.name for f in tmp_path.glob("*b*")] == []
+
+
+def test_a_zarr_folder_holds_the_tree_and_its_damage_is_named(runs, tmp_path):
+    """zarr belongs to the test dependencies, so this runs wherever all of them are installed."""
+    pytest.importorskip("zarr")
+    dt = runs[1][0].copy()
+    dt["extra"] = xr.DataTree(xr.Dataset({"e": ("rule", [True, False])}, {"rule": ["a", "b"]}))
+    out = io.export(dt, tmp_path / "a.zarr")
+    assert io.open_run(out).identical(dt) and [f.name for f in tmp_path.iterdir()] == ["a.zarr"]
+    with pytest.raises(FileExistsError, match="exists already; give another path"):
+        io.export(dt, out)
+    chunk = next(f for f in (out / "posterior" / "mean" / "c").rglob("*") if f.is_file())
+    for file in (out / "zarr.json", out / "posterior" / "mean" / "zarr.json", chunk):
+        content = file.read_bytes()
+        file.write_bytes(content[: len(content) // 2])
+        with pytest.raises(ValueError, match="a.zarr cannot be read as a result"):
+            io.open_run(out)
+        file.write_bytes(content)
+    (tmp_path / "b.zarr").mkdir()
+    with pytest.raises((ValueError, OSError), match="b.zarr"):
+        io.open_run(tmp_path / "b.zarr")

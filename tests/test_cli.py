@@ -72,7 +72,7 @@ def test_models_are_listed_with_what_they_are():
             "--seed must fit into 64",
         ),
         (["run", "gp_regression", "--data", "digits", "--task", "3,x"], "such as 3,8, got '3,x'"),
-        (["run", "gp_regression", "--out", "mistakes/exit.py"], "'mistakes/exit.py' is a file"),
+        (["run", "gp_regression", "--out", "mistakes/exit.py"], "mistakes/exit.py' is a file"),
         (
             ["run", "gp_regression", "--out", "mistakes/exit.py/a"],
             "lies in one; give path a",

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Processes that are killed, or stopped by a signal, at random moments of a run; it goes on."""
 
+import itertools
 import json
 import multiprocessing
 import os
@@ -96,7 +97,8 @@ def phase(folder):
 
     if list(folder.rglob("*.part")):
         return "writing"
-    state = RunFolder(folder).read_state()
+    facts = RunFolder(folder).facts
+    state = None if facts is None else RunFolder(folder).read_state(facts)
     done = 0 if state is None else state.done
     return "warm-up" if done < 4 else "sampling"
 
@@ -108,7 +110,7 @@ def test_twenty_kills_change_no_bit(home, processes):
     home, whole = home
     seed = int(os.environ.get("BAYESRG_SEED", time.time_ns() % 100_000))
     print(f"seed {seed}")
-    draw, phases, run = random.Random(seed), [], 0
+    draw, phases, run, again = random.Random(seed), [], 0, 0
 
     def enough():
         return len(phases) >= 20 and min(map(phases.count, ("warm-up", "sampling", "writing"))) > 2
@@ -120,7 +122,8 @@ def test_twenty_kills_change_no_bit(home, processes):
         kills = 0
         while True:
             process = processes.Process(target=child, args=(folder, True, ()))
-            begun = len(log.read_text().splitlines())
+            before = [int(n) for n in log.read_text().split()]
+            begun = len(before)
             process.start()
             while process.is_alive() and len(log.read_text().splitlines()) == begun:
                 time.sleep(0.005)  # the process starts and compiles
@@ -131,13 +134,20 @@ def test_twenty_kills_change_no_bit(home, processes):
                 kills += 1
                 process.kill()
             process.join()
+            after = [int(n) for n in log.read_text().split()][begun:]
+            # at most the last block of the killed process is made again
+            assert not (before and after) or after[0] in (before[-1], before[-1] + 1), seed
+            assert all(b == a + 1 for a, b in itertools.pairwise(after)), seed
             if process.exitcode == 0:
                 break
             assert process.exitcode == -signal.SIGKILL, (home / "errors").read_text()
         assert brg.open_run(folder).identical(whole), seed
-        assert len(log.read_text().splitlines()) <= 7 + kills
+        blocks = [int(n) for n in log.read_text().split()]
+        assert set(blocks) == set(range(7)) and len(blocks) <= 7 + kills, seed
+        again += len(blocks) - 7
         assert len(phases) < 100
-    print({name: phases.count(name) for name in set(phases)}, "kills in", run, "runs")
+    print({name: phases.count(name) for name in set(phases)}, "kills in", run, "runs,", again,
+          "blocks made again")  # fmt: skip
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -110,15 +110,13 @@ class Faults:
         raise Killed if self.kill else OSError(errno.EIO, "Input/output error")
 
 
-@pytest.mark.parametrize("when, kill", [("before", True), ("after", True), ("before", False)])
-def test_a_fault_at_any_operation_on_a_file_changes_no_bit(tmp_path, monkeypatch, when, kill):
-    """Each operation of a run of three blocks fails once; the same call then ends the run."""
+def without_netcdf(monkeypatch):
+    """Write pickles, and do not wait for the disk: netCDF would take most of the time."""
 
     @contextlib.contextmanager
     def as_bytes(dt):
         yield pickle.dumps(dt.to_dict())
 
-    # netCDF and the disk would take most of the time
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
     monkeypatch.setattr(runs, "as_netcdf", as_bytes)
     monkeypatch.setattr(
@@ -127,6 +125,19 @@ def test_a_fault_at_any_operation_on_a_file_changes_no_bit(tmp_path, monkeypatch
     monkeypatch.setattr(block_files, "content", lambda *given: pickle.dumps(given))
     monkeypatch.setattr(block_files, "read", lambda content: pickle.loads(content)[0])
 
+
+@pytest.mark.parametrize(
+    "when, kill",
+    [
+        ("before", True),
+        ("after", True),
+        ("before", False),
+        pytest.param("after", False, marks=pytest.mark.slow),
+    ],
+)
+def test_a_fault_at_any_operation_on_a_file_changes_no_bit(tmp_path, monkeypatch, when, kill):
+    """Each operation of a run of three blocks fails once; the same call then ends the run."""
+    without_netcdf(monkeypatch)
     faults, at, ran = Faults(monkeypatch), 0, []
     reference = run(tmp_path / "reference", [])
     files = {f.name for f in (tmp_path / "reference").rglob("*")}
@@ -318,7 +329,7 @@ SPOILT = {  # file, what is done to it, message; finished blocks stay readable
     "no number": (
         "run.json",
         lambda b: b.replace(b'"block": 10', b'"block": 0'),
-        r"\(ValueError: block is 0\)",
+        "run.json' cannot be read .* edited or damaged: its checksum is wrong",
     ),
     "newer": ("run.json", lambda b: b.replace(b'"format": 1', b'"format": 2'), "update bayesrg"),
 }
@@ -352,9 +363,8 @@ def test_a_spoilt_file_is_named_and_whole_blocks_stay_readable(half, tmp_path, n
     with pytest.raises(ValueError, match=message) as caught:
         run(folder, calls, SIZE._replace(draws=45))
     assert str(folder) in str(caught.value) and content(folder) == before and not calls
-    if name != "no state":
-        with pytest.raises(ValueError, match=message):
-            io.open_run(folder)
+    with pytest.raises(ValueError, match=message):
+        io.open_run(folder)
     assert io.open_run(whole)["posterior"].sizes["draw"] == 10
 
 

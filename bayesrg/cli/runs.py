@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The commands ``run``, ``resume``, ``show`` and ``join``."""
 
+import shlex
 import time
 from pathlib import Path
 from typing import Annotated
@@ -15,6 +16,8 @@ Accept = Annotated[
     list[str] | None,
     typer.Option(help="Differences that are allowed on continuing: versions, devices."),
 ]
+# options of ``run`` that run.json stores
+_ASKED = tuple("model data n task draws warmup chains threshold seed devices".split())
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and no table.")]
 
 
@@ -91,9 +94,23 @@ def resume(
             f"the run at {str(run)!r} was started from Python ({facts.get('model', 'the job')}); "
             f"continue it there, by the same call with path={str(run)!r}"
         )
-    asked = {name: value for name, value in asked.items() if name != "program"}
-    asked["draws"] = facts["draws"] if draws is None else draws
-    check_name(asked["model"])
+    missing = sorted({*_ASKED} - {*asked})
+    if missing:
+        raise ValueError(
+            f"run.json in {str(run)!r} does not say which {missing[0]} the run has; continue with "
+            f"bayesrg run and all its options, and --out {shlex.quote(str(run))}"
+        )
+    asked = {name: asked[name] for name in _ASKED}
+    inner = RunFolder(run / "full").facts  # a run that was being extended is extended further
+    stored = max(f["draws"] for f in (facts, inner or facts))
+    asked["draws"] = stored if draws is None else draws
+    try:
+        check_name(asked["model"])
+    except ValueError as error:
+        raise ValueError(
+            f"{error}. If the model of this run has moved, continue with bayesrg run, its new "
+            f"path, the former options, and --out {shlex.quote(str(run))}"
+        ) from error
     _job(asked, run, accept, json, asked["model"])
 
 
@@ -138,7 +155,8 @@ def _job(asked, out, accept, json, name):
             say=lambda text: typer.echo(text, err=True),
         )
     except KeyboardInterrupt as error:
-        error.args = (f"{error or 'stopped'}; continue with: bayesrg resume {folder}",)
+        again = f"bayesrg resume {shlex.quote(str(folder))}"
+        error.args = (f"{error or 'stopped'}; continue with: {again}",)
         raise
     except (Exception, SystemExit) as error:
         where = line(error, module.__file__)

@@ -130,7 +130,11 @@ def coarse_grain(
 
     accept = check_accept(accept)
     if origin is not None:
+        kinds = str | bool | int | float | None
         _checks.instance("origin", origin, Mapping, "a mapping from name to text or number")
+        for name, value in origin.items():
+            _checks.instance("origin", name, str, "a mapping from name to text or number")
+            _checks.instance(f"origin[{name!r}]", value, kinds, "a text or a number")
 
     with io.claim(path) as folder, display(progress) as show:
         made = {} if prepare is None else prepare(data)
@@ -168,7 +172,7 @@ def coarse_grain(
 
         if folder is not None:
             say(f"writing {path}")
-            io.save(dt, folder.result)
+            job.finish(dt)
     return dt
 
 

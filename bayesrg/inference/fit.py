@@ -111,8 +111,9 @@ def fit(
         If a block or the result cannot be written; the attribute ``tree`` of the error has all
         draws.
     KeyboardInterrupt
-        After the running block, if SIGINT or SIGTERM arrives while a run with ``path`` samples. A
-        second signal ends the process at once.
+        After the running block, if SIGINT or SIGTERM arrives while a run with ``path`` samples. Its
+        attribute ``code`` is 130 or 143. A program that does not catch it shows one line, which
+        says how to go on, and exits with this status. A second signal ends the process at once.
 
     Warns
     -----

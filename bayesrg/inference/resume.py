@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs in a folder: compare a call with the stored run, and go on from its last block."""
 
+import contextlib
 import math
 import shutil
 from collections.abc import Callable
@@ -42,14 +43,18 @@ def check_accept(accept: Any) -> tuple[str, ...]:
 
 
 def require_space(folder: RunFolder, size: Size, shapes: dict) -> None:
-    """Raise OSError if the disk has too little space for the blocks and the result of a new run.
+    """Raise OSError if the disk has too little space for further blocks and the result of a run.
 
     ``shapes`` are shapes and dtypes of latent sites and densities, by name.
     """
     numbers = sum(math.prod(v.shape) for v in jax.tree.leaves(shapes))
     numbers += 10 * size.chains * size.draws  # statistics
-    try:
-        writing.require(folder.path, 16 * numbers)  # 8 bytes each, in a block and in the result
+    there = stored_draws.there(folder)
+    if there >= size.draws and folder.result.exists():
+        return
+    left = 1 - min(there, size.draws) / size.draws
+    try:  # 8 bytes per number, in a block and in the result
+        writing.require(folder.path, int(8 * numbers * (1 + left)))
     except OSError as error:
         raise OSError(
             error.errno,
@@ -162,12 +167,7 @@ class Recorded(Draws):
 
     def _go_on(self):
         """Read the state of the chains, and check that all draws before it can be read."""
-        folder, state = self._folder, self._folder.read_state()
-        if state is None and (self.facts.get("results") or len(folder.blocks()) > 1):
-            raise ValueError(
-                f"{str(folder.path / 'state.npz')!r} is missing, so the run cannot be continued; "
-                "restore it from a copy, or sample again in another folder"
-            )
+        folder, state = self._folder, self._folder.read_state(self.facts)
         self._state = state
         self.done = 0 if state is None else min(state.done, self.size.blocks)
         found = stored_draws.joined(folder, self.facts, state, self._count())
@@ -215,7 +215,7 @@ class Recorded(Draws):
             digest = self._folder.write_block(number, self._groups(part), first)
             checksums = np.concatenate([checksums[:number], digest[None]])
         after = State(self.done + 1, leaves, checksums)
-        self._folder.write_state(after)
+        self._folder.write_state(after, self.facts)
         self._state, self._part, self.done = after, None, self.done + 1
         self._folder.write_progress(as_line(self.meter.facts))
 
@@ -236,20 +236,29 @@ class Recorded(Draws):
 
     def lost(self, error: OSError) -> SaveError:
         """Return the error of a block that could not be written, with the draws there are."""
-        count = self._count()
-        groups = stored_draws.joined(self._folder, self.facts, self._state, count)
+        count, first = self._count(), 0
+        where = (
+            f"the {count} draws per chain that are finished lie there and open_run reads them; "
+            "make room and repeat the call, which goes on from there. All draws are the attribute "
+            "tree of this error"
+        )
+        try:
+            groups = stored_draws.joined(self._folder, self.facts, self._state, count)
+        except (ValueError, OSError) as damage:  # for instance, the folder was removed
+            groups, first = {}, count
+            where = (
+                f"the {count} draws per chain before it cannot be read any more ({damage}); those "
+                "of this block are the attribute tree of this error"
+            )
         if self._part is not None:
             for group, variables in self._groups(self._part).items():
                 for name, (axes, value) in variables.items():
                     before = groups.get(group, {}).get(name, (axes, value[:, :0]))[1]
                     groups.setdefault(group, {})[name] = axes, np.concatenate([before, value], 1)
-        tree = stored_draws.labelled(groups)
+        tree = stored_draws.labelled(groups, first)
         tree.attrs = {"finished": False}
         return SaveError(
-            f"a block was not written to {str(self._folder.path)!r}: {error}; the {count} draws "
-            "per chain that are finished lie there and open_run reads them; make room and repeat "
-            "the call, which goes on from there. All draws are the attribute tree of this error",
-            tree,
+            f"a block was not written to {str(self._folder.path)!r}: {error}; {where}", tree
         )
 
     def attrs(self) -> dict:
@@ -267,17 +276,34 @@ class Recorded(Draws):
         The last block stays, if it has more draws than were asked for, so that the run can be
         extended.
         """
-        save_result(dt, self._folder, self.facts)
+        try:
+            save_result(dt, self._folder, self.facts)
+        except SaveError as error:
+            raise SaveError(
+                f"{error}. The draws lie in {str(self._folder.path)!r} too: repeat the call, which "
+                "samples nothing and writes the result again",
+                dt,
+            ) from error
         self.clean(keep_blocks)
 
     def clean(self, keep_blocks: bool) -> None:
-        """Remove the blocks whose draws are in the result, unless ``keep_blocks``."""
+        """Remove the blocks whose draws are in the result, unless ``keep_blocks``.
+
+        A block that cannot be removed does no harm, and the same call tries it again.
+        """
         if not keep_blocks:
             done, facts = self.size.draws, self.facts
-            last = [
+            late = [
                 n for n in self._folder.blocks() if stored_draws.first_draw(facts, n + 1) > done
             ]
-            self._folder.remove_blocks([n for n in self._folder.blocks() if n not in last])
+            with contextlib.suppress(OSError):
+                self._folder.remove_blocks([n for n in self._folder.blocks() if n not in late])
+
+    def withdraw(self) -> None:
+        """Remove run.json if no block is finished, so that the call can be changed."""
+        if self._state is None:
+            with contextlib.suppress(OSError):
+                self._folder.remove_facts()
 
 
 def _labelled(name, axes, value):
@@ -309,7 +335,13 @@ def record(
                 after_block(facts)
             check(facts.block, facts.blocks)
 
-        sample_in_blocks(sampler, key, args, draws, after)
+        try:
+            sample_in_blocks(sampler, key, args, draws, after)
+        except SaveError:
+            raise
+        except Exception:  # for instance, the model has no valid start
+            draws.withdraw()
+            raise
 
 
 def tested(data: Any) -> dict:
@@ -366,6 +398,11 @@ class Job:
     def result(self) -> xr.DataTree:
         """Read the result, and return it."""
         return stored_draws.of_folder(self._folder, self._facts)
+
+    def finish(self, dt: xr.DataTree) -> None:
+        """Write the result."""
+        self._facts["draws"] = self._draws
+        save_result(dt, self._folder, self._facts)
 
     def coarse(self, cutoff: int) -> None:
         """Note the cutoff. If more draws have moved it, remove the run with the former one."""

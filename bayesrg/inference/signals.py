@@ -13,11 +13,32 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal ended a run after a block; ``code`` is the status with which a program exits."""
+    """A signal ended a run after a block; ``code`` is the status with which a program exits.
+
+    A program that does not catch it shows its message as one line, and exits with ``code``: 130
+    after SIGINT, 143 after SIGTERM.
+    """
 
     def __init__(self, message: str, code: int):
         super().__init__(message)
         self.code = code
+        if sys.excepthook is not _leave:
+            _former.append(sys.excepthook)
+            sys.excepthook = _leave
+
+
+_former: list[Callable] = []  # hooks for other exceptions
+
+
+def _leave(kind, error, traceback):
+    """Show an exception that a program did not catch; end without traceback after a signal."""
+    if not isinstance(error, Interrupted):
+        _former[-1](kind, error, traceback)
+        return
+    # Python shows a traceback after a KeyboardInterrupt, and its status is that of SIGINT
+    if sys.stderr is not None:
+        sys.stderr.write(f"{error}\n")
+    raise SystemExit(error.code)
 
 
 @contextlib.contextmanager
@@ -34,7 +55,7 @@ def after_block(path: Any) -> Iterator[Callable[[int, int], None]]:
     if threading.current_thread() is not threading.main_thread():
         yield lambda done, blocks: None
         return
-    arrived = []
+    arrived, last = [], []
 
     def handler(number, frame):
         if arrived:
@@ -42,6 +63,7 @@ def after_block(path: Any) -> Iterator[Callable[[int, int], None]]:
         arrived.append(number)
 
     def check(done, blocks):
+        last[:] = done, blocks
         if arrived:
             name, code = signal.Signals(arrived[0]).name, 128 + arrived[0]
             raise Interrupted(
@@ -54,6 +76,8 @@ def after_block(path: Any) -> Iterator[Callable[[int, int], None]]:
     try:
         with _second_ends_at_once():
             yield check
+            if last:
+                check(*last)  # a signal that came after the last block
     finally:
         for number, old in former.items():
             signal.signal(number, signal.SIG_DFL if old is None else old)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Chains of several runs as one result, and results in other formats."""
 
-import importlib.util
 import os
+import secrets
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,8 +13,8 @@ import xarray as xr
 from .. import _checks
 from . import draws
 from .facts import ACCEPTED, COMPARED, difference
-from .run_folder import RunFolder
-from .runs import save, saving
+from .run_folder import RunFolder, place
+from .runs import need_zarr, save, saving
 
 
 def join_chains(paths: Sequence[str | os.PathLike]) -> xr.DataTree:
@@ -67,6 +67,13 @@ def join_chains(paths: Sequence[str | os.PathLike]) -> xr.DataTree:
 
     trees = [draws.of_folder(*pair) for pair in zip(folders, facts, strict=True)]
     joined = {}
+    for folder, tree in zip(folders, trees, strict=True):
+        lone = sorted(set(trees[0].children) ^ set(tree.children))
+        if lone:
+            raise ValueError(
+                f"{str(first.path)!r} and {str(folder.path)!r} have not the same groups: only one "
+                f"has {lone[0]!r}; add it to all of them, or leave one out"
+            )
     for group, node in trees[0].children.items():
         parts = [tree[group].to_dataset() for tree in trees]
         if "chain" in node.sizes:
@@ -81,7 +88,7 @@ def join_chains(paths: Sequence[str | os.PathLike]) -> xr.DataTree:
 
 def _folder(path):
     """Return the run folder of a fit at ``path``, or that of the full model of a job."""
-    path = Path(_checks.instance("paths", path, str | os.PathLike, "the paths of run folders"))
+    path = place("paths", path, "the paths of run folders")
     folder = RunFolder(path)
     facts = folder.facts
     if facts is not None and facts.get("kind") == "job":
@@ -116,18 +123,15 @@ def export(dt: xr.DataTree, path: str | os.PathLike) -> Path:
         If writing fails; the attribute ``tree`` of the error is ``dt``.
     """
     _checks.instance("dt", dt, xr.DataTree, _checks.TREE)
-    path = Path(_checks.instance("path", path, str | os.PathLike, "the name of a file or folder"))
+    path = place("path", path)
     if path.suffix == ".nc":
         return save(dt, path)
     if path.suffix != ".zarr":
         raise ValueError(f"path must end in .nc or .zarr, got {str(path)!r}; give one of these")
-    if importlib.util.find_spec("zarr") is None:
-        raise ImportError(
-            f"{str(path)!r} needs the package zarr; install bayesrg[zarr], or export to .nc"
-        )
+    need_zarr(path)
     if path.exists():
         raise FileExistsError(f"{str(path)!r} exists already; give another path, or remove it")
-    part = path.with_name(f"{path.name}.part")
+    part = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
     with saving(dt, path):
         try:
             # consolidated metadata are not yet part of the format

@@ -46,6 +46,14 @@ def in_result(folder: RunFolder, facts: dict) -> int:
     return facts["results"][found]
 
 
+def there(folder: RunFolder) -> int:
+    """Return the number of draws per chain that a run folder holds; zero if it is not of a fit."""
+    facts = folder.facts
+    if facts is None or facts["kind"] != "fit":
+        return 0
+    return max(in_result(folder, facts), draws_done(facts, folder.read_state(facts)))
+
+
 def finished(folder: RunFolder, facts: dict) -> bool:
     """Return whether ``result.nc`` has all draws of the run."""
     return in_result(folder, facts) >= facts["draws"]
@@ -65,7 +73,7 @@ def of_folder(folder: RunFolder, facts: dict) -> xr.DataTree:
 
 def unfinished(folder: RunFolder, facts: dict) -> xr.DataTree:
     """Return the draws that are finished so far; the attribute ``finished`` is False."""
-    state = folder.read_state()
+    state = folder.read_state(facts)
     count = max(in_result(folder, facts), draws_done(facts, state))
     tree = labelled(joined(folder, facts, state, min(count, facts["draws"])))
     return _with_facts(tree, facts, state)
@@ -80,6 +88,11 @@ def joined(folder: RunFolder, facts: dict, state: State | None, count: int) -> d
         If a block is missing, or a file was altered.
     """
     have, found = min(in_result(folder, facts), count), {}
+    if not have and count and facts.get("results") and not folder.block(0).exists():
+        raise ValueError(
+            f"{str(folder.result)!r} is missing; restore it from a copy, or sample again in "
+            "another folder"
+        )
     if have:
         tree = netcdf.read(folder.result)
         groups = {g: _arrays(tree[g].to_dataset()) for g in SAMPLED if g in tree.children}
@@ -116,8 +129,8 @@ def _arrays(dataset):
     return {name: (v.dims, v.to_numpy()) for name, v in dataset.data_vars.items()}
 
 
-def labelled(groups: dict) -> xr.DataTree:
-    """Return a tree of groups as `joined` gives them."""
+def labelled(groups: dict, first: int = 0) -> xr.DataTree:
+    """Return a tree of groups as `joined` gives them, whose draws count from ``first``."""
     datasets = {}
     for group, variables in groups.items():
         wide = {
@@ -125,14 +138,16 @@ def labelled(groups: dict) -> xr.DataTree:
             for n, (axes, v) in variables.items()
         }
         data = xr.Dataset(wide, attrs={"sample_dims": ["chain", "draw"]})
-        datasets[group] = data.assign_coords({d: np.arange(s) for d, s in data.sizes.items()})
+        start = {"draw": first}
+        indices = {d: start.get(d, 0) + np.arange(size) for d, size in data.sizes.items()}
+        datasets[group] = data.assign_coords(indices)
     return xr.DataTree.from_dict(datasets)
 
 
 def _with_facts(tree, facts, state):
     """Return the tree with attributes that say what the run is and how far it is."""
     names = ("model", "draws", "warmup", "chains", "block", "precision", "device_kind")
-    tree.attrs = {name: facts[name] for name in names if name in facts}
+    tree.attrs = {name: facts[name] for name in names if facts.get(name) is not None}
     tree.attrs |= {"finished": False, "steps_done": steps_done(facts, state)}
     tree.attrs["draws_done"] = (
         tree["posterior"].sizes["draw"] if "posterior" in tree.children else 0

@@ -1,12 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """The fields of ``run.json`` that identify a run, and their differences."""
 
+import hashlib
+import json
 from typing import Any
 
 # differences that a user may accept when a run is continued
 ACCEPTED = ("versions", "devices")
 # in the order in which differences are reported; the program depends on the fields before it
 COMPARED = tuple("hyper X y key warmup chains block prior sampler precision".split())
+
+
+def checksum(facts: dict, names: tuple[str, ...] | None = None) -> bytes:
+    """Return the SHA-256 of facts, or of those of them that have the given names."""
+    some = {n: v for n, v in facts.items() if names is None or n in names}
+    return hashlib.sha256(json.dumps(some, sort_keys=True).encode()).digest()
 
 
 def difference(name: str, before: Any, now: Any) -> tuple[str, Any, Any] | None:
@@ -20,6 +28,6 @@ def difference(name: str, before: Any, now: Any) -> tuple[str, Any, Any] | None:
             if found is not None:
                 return found
         return None
-    if before == now:
+    if before == now or (before != before and now != now):  # nan is nan
         return None
     return name, *("not given" if value is None else value for value in (before, now))

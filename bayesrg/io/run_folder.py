@@ -7,20 +7,41 @@
 before the state that follows it. So the folder can be continued whenever the process is killed.
 """
 
+import contextlib
 import hashlib
 import json
+import os
+import re
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from .. import _checks, _reading
 from . import block_files, writing
+from .facts import COMPARED, checksum
 
 FORMAT = 1
-_STATE = ("done", "bytes", "lengths", "checksums", "checksum")
+_STATE = ("done", "bytes", "lengths", "checksums", "run", "checksum")
+# names of files that are being written, see `writing.write`
+_PART = re.compile(r"(lock|run\.json|state\.npz|progress\.jsonl|\w+\.nc)\.[0-9a-f]{8}\.part")
+
+
+def place(name: str, path: Any, what: str = "the name of a file or folder") -> Path:
+    """Return a path, in which ~ stands for the home folder; raise if it cannot be one.
+
+    ``name`` is what a message calls the argument, and ``what`` describes it.
+    """
+    _checks.instance(name, path, str | os.PathLike, what)
+    try:
+        text = os.fspath(path)
+        if not isinstance(text, str) or not text or b"\0" in os.fsencode(text):
+            raise ValueError
+        return Path(text).expanduser()
+    except (ValueError, RuntimeError, TypeError):  # no such user, or no name of a file at all
+        raise ValueError(f"{name} must be {what}, got {_checks.shown(path)}") from None
 
 
 class State(NamedTuple):
@@ -35,10 +56,13 @@ class State(NamedTuple):
 
 
 class RunFolder:
-    """The folder of one run; its writer holds the lock of the folder."""
+    """The folder of one run; its writer holds the lock of the folder.
+
+    ``check`` is called before each write. It raises OSError if the folder is gone.
+    """
 
     def __init__(self, path: Path):
-        self.path = path
+        self.path, self.check = path, lambda: None
         self.result = path / "result.nc"
         self._facts, self._state = path / "run.json", path / "state.npz"
         self._progress, self._blocks = path / "progress.jsonl", path / "blocks"
@@ -50,18 +74,26 @@ class RunFolder:
         Raises
         ------
         ValueError
-            If the file cannot be read, or was written in a newer format.
+            If the file is damaged or was edited, or was written in a newer format.
+        PermissionError
+            If the file may not be read.
         """
         file = self._facts
-        if not file.is_file():
-            return None
         try:
             found = json.loads(file.read_text("utf-8"))
             number = found["format"]
             if type(number) is not int:
                 raise TypeError(f"format is {_checks.shown(number)}")
             if number <= FORMAT:
+                stored = found.pop("checksum", None)
+                if stored != checksum(found).hex():
+                    raise ValueError("it was edited or damaged: its checksum is wrong")
                 _check_facts(found)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except PermissionError as error:
+            text = f"{error.strerror}; ask its owner for the right to read it"
+            raise PermissionError(error.errno, text, str(file)) from error
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise ValueError(
                 f"{str(file)!r} cannot be read ({type(error).__name__}: {error}); restore the file "
@@ -76,7 +108,13 @@ class RunFolder:
 
     def write_facts(self, facts: dict) -> None:
         """Write ``run.json``, complete or not at all."""
-        writing.write(self._facts, json.dumps({"format": FORMAT} | facts, indent=1).encode())
+        facts = {"format": FORMAT} | facts
+        facts["checksum"] = checksum(facts).hex()
+        self._write(self._facts, json.dumps(facts, indent=1).encode())
+
+    def _write(self, file, content):
+        self.check()
+        writing.write(file, content)
 
     def remove_facts(self) -> None:
         """Remove ``run.json``."""
@@ -92,9 +130,10 @@ class RunFolder:
 
     def write_block(self, number: int, groups: block_files.Groups, first: int) -> np.ndarray:
         """Write the draws of a block, from the draw ``first`` on; return the SHA-256, (32,)."""
+        self.check()
         self._blocks.mkdir(exist_ok=True)
         content = block_files.content(groups, first)
-        writing.write(self.block(number), content)
+        self._write(self.block(number), content)
         return _digest(content)
 
     def read_block(self, number: int, checksums: np.ndarray) -> block_files.Groups:
@@ -110,39 +149,53 @@ class RunFolder:
             "restore it from a copy, or sample again in another folder; the other blocks can be "
             "read one by one with open_run"
         )
-        if not file.is_file():
-            raise ValueError(f"the block {str(file)!r} is missing; {remedy}")
-        content = file.read_bytes()
+        try:
+            content = file.read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            raise ValueError(f"the block {str(file)!r} is missing; {remedy}") from None
+        except OSError as error:
+            raise ValueError(
+                f"the block {str(file)!r} cannot be read ({error.strerror}); {remedy}"
+            ) from error
         if not np.array_equal(_digest(content), checksums[number]):
             raise ValueError(f"the block {str(file)!r} is damaged or was altered; {remedy}")
         return block_files.read(content)
 
-    def write_state(self, state: State) -> None:
-        """Write ``state.npz``, complete or not at all."""
+    def write_state(self, state: State, facts: dict) -> None:
+        """Write ``state.npz`` of the run with these facts, complete or not at all."""
         lengths = np.array([leaf.size for leaf in state.leaves], np.int64)
         # one row of zeros first, so that no array is empty
         checksums = np.concatenate([np.zeros((1, 32), np.uint8), state.checksums])
         parts = [np.array([state.done]), np.concatenate(state.leaves), lengths, checksums]
+        parts.append(_run(facts))
         parts.append(_digest(b"".join(part.tobytes() for part in parts)))
         with BytesIO() as buffer:
             np.savez(buffer, **dict(zip(_STATE, parts, strict=True)))
-            writing.write(self._state, buffer.getvalue())
+            self._write(self._state, buffer.getvalue())
 
-    def read_state(self) -> State | None:
-        """Read ``state.npz``; return None if there is none.
+    def read_state(self, facts: dict) -> State | None:
+        """Read ``state.npz`` of the run with these facts; return None if no block is finished.
 
         Raises
         ------
         ValueError
-            If the file is damaged.
+            If the file is damaged, is that of another run, or is missing.
         """
-        if not self._state.is_file():
+        if not os.path.lexists(self._state):
+            if facts.get("results") or len(self.blocks()) > 1:
+                raise ValueError(
+                    f"{str(self._state)!r} is missing, so the run cannot be continued; restore it "
+                    "from a copy, or sample again in another folder; finished blocks can be read "
+                    "one by one with open_run"
+                )
             return None
         try:
             *parts, check = _reading.npz(self._state, _STATE)
             if not np.array_equal(check, _digest(b"".join(part.tobytes() for part in parts))):
                 raise ValueError("its checksum is wrong")
-            done, content, lengths, checksums = parts
+            done, content, lengths, checksums, run = parts
+            if not np.array_equal(run, _run(facts)):
+                raise ValueError("it is the state of a run other than that in run.json")
             leaves = np.split(content, np.cumsum(lengths)[:-1])
         except (ValueError, OSError, TypeError) as error:
             raise ValueError(
@@ -153,29 +206,36 @@ class RunFolder:
         return State(int(done[0]), leaves, checksums[1:])
 
     def write_progress(self, facts: dict) -> None:
-        """Add one line to ``progress.jsonl``."""
-        writing.append(self._progress, json.dumps(facts).encode() + b"\n")
+        """Add one line to ``progress.jsonl``. No run needs it, so it is left out if this fails."""
+        with contextlib.suppress(OSError):
+            writing.append(self._progress, json.dumps(facts).encode() + b"\n")
 
     def progress(self) -> list[dict]:
         """Lines of ``progress.jsonl``, as dicts; lines that a crash cut short are left out."""
         found = []
-        if self._progress.is_file():
-            for line in self._progress.read_bytes().splitlines():
-                try:
-                    entry = json.loads(line)
-                except ValueError:
-                    continue
-                if isinstance(entry, dict) and isinstance(entry.get("block"), int):
-                    found.append(entry)
+        for line in self._lines().splitlines():
+            try:
+                entry = json.loads(line)
+            except (ValueError, RecursionError):
+                continue
+            if isinstance(entry, dict) and isinstance(entry.get("block"), int):
+                found.append(entry)
         return found
+
+    def _lines(self):
+        try:
+            return self._progress.read_bytes()
+        except OSError:
+            return b""
 
     def rewind_progress(self, done: int) -> None:
         """Remove the lines of blocks that will be made again: those after the first ``done``."""
-        lines = self._progress.read_bytes() if self._progress.is_file() else b""
+        lines = self._lines()
         kept = [entry for entry in self.progress() if entry["block"] <= done]
         content = b"".join(json.dumps(entry).encode() + b"\n" for entry in kept)
         if content != lines:
-            writing.write(self._progress, content)
+            with contextlib.suppress(OSError):
+                self._write(self._progress, content)
 
     def remove_blocks(self, numbers: Sequence[int]) -> None:
         """Remove files of blocks, the earliest first."""
@@ -186,15 +246,15 @@ class RunFolder:
         """Remove temporary files that a killed process left behind."""
         for folder in (self.path, self._blocks):
             for file in folder.glob("*.part"):
-                writing.remove(file)
+                if _PART.fullmatch(file.name):
+                    writing.remove(file)
 
     def unknown(self) -> list[str]:
         """Names of entries that no run has; none of them if ``run.json`` exists."""
-        if self._facts.exists():
+        names = os.listdir(self.path)
+        if self._facts.name in names:
             return []
-        return sorted(
-            f.name for f in self.path.iterdir() if f.name != "lock" and f.suffix != ".part"
-        )
+        return sorted(n for n in names if n != "lock" and not _PART.fullmatch(n))
 
 
 def _check_facts(found):
@@ -210,6 +270,11 @@ def _check_facts(found):
     results = found.get("results", {})
     if not isinstance(results, dict) or any(type(v) is not int for v in results.values()):
         raise ValueError(f"results is {_checks.shown(results)}")
+
+
+def _run(facts):
+    """Return the SHA-256 of what identifies a run, as an array (32,)."""
+    return np.frombuffer(checksum(facts, COMPARED), np.uint8)
 
 
 def _digest(content):

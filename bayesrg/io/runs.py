@@ -3,6 +3,7 @@
 
 import contextlib
 import hashlib
+import importlib.util
 import os
 from io import BytesIO
 from pathlib import Path
@@ -11,11 +12,7 @@ import xarray as xr
 
 from .. import _checks, _reading
 from . import draws, netcdf, writing
-from .run_folder import RunFolder, file_digest
-
-
-def _path(path):
-    return Path(_checks.instance("path", path, str | os.PathLike, "the name of a file or folder"))
+from .run_folder import RunFolder, file_digest, place
 
 
 class SaveError(OSError):
@@ -49,8 +46,9 @@ def claim(path):
     if path is None:
         yield None
         return
-    folder = RunFolder(_path(path))
-    with writing.hold(folder.path):
+    # the program may change its working directory during the run
+    folder = RunFolder(place("path", path).absolute())
+    with writing.hold(folder.path) as folder.check:
         unknown = folder.unknown()
         if unknown:
             what = f"{str(folder.path / unknown[0])!r} exists already and belongs to no run"
@@ -63,26 +61,42 @@ def save(dt: xr.DataTree, path: str | os.PathLike) -> Path:
     """Write the tree ``dt`` to the netCDF file ``path``, and return the path.
 
     The content is made in memory and written under a temporary name, so that a file called
-    ``path`` is never incomplete.
+    ``path`` is never incomplete. The ``result.nc`` of a run folder can get more groups in this way;
+    its draws cannot be replaced, because the run goes on from them.
 
     Raises
     ------
     SaveError
-        If writing fails, for instance because the disk is full. The attribute ``tree`` of the
+        If writing fails, for instance because the disk is full, because another process writes to
+        the run folder, or because the draws are not those of the run. The attribute ``tree`` of the
         error is ``dt``.
     """
     _checks.instance("dt", dt, xr.DataTree, _checks.TREE)
-    path = _path(path)
+    path = place("path", path)
     with saving(dt, path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        folder = RunFolder(path.parent)
-        facts = folder.facts if path.name == "result.nc" else None
-        if facts is not None:  # the result of a run, perhaps with groups added
-            save_result(dt, folder, facts)
-            return path
-        with as_netcdf(dt) as content:
-            writing.write(path, content)
+        if path.name == "result.nc" and RunFolder(path.parent).facts is not None:
+            with claim(path.parent) as folder:
+                facts = folder.facts
+                _same_draws(dt, folder, facts)
+                save_result(dt, folder, facts)
+        else:
+            with as_netcdf(dt) as content:
+                writing.write(path, content)
     return path
+
+
+def _same_draws(dt, folder, facts):
+    """Raise unless the draws of a tree are those in the ``result.nc`` of a run folder."""
+    before = netcdf.read(folder.result) if draws.in_result(folder, facts) else xr.DataTree()
+    for group in draws.SAMPLED:
+        one, other = (t[group] if group in t.children else None for t in (before, dt))
+        same = one is not None and other is not None and one.equals(other)
+        if not same and (one is not None or group == "posterior"):
+            raise ValueError(
+                f"the draws in group {group!r} are not those of the result in this run folder, and "
+                "the run goes on from them; give a file outside of it"
+            )
 
 
 @contextlib.contextmanager
@@ -129,6 +143,14 @@ def save_result(dt: xr.DataTree, folder: RunFolder, facts: dict) -> None:
         folder.write_facts(facts)
 
 
+def need_zarr(path):
+    """Raise ImportError unless zarr is installed."""
+    if importlib.util.find_spec("zarr") is None:
+        raise ImportError(
+            f"{str(path)!r} needs the package zarr; install bayesrg[zarr], or use a .nc file"
+        )
+
+
 def open_run(path: str | os.PathLike) -> xr.DataTree:
     """Read the result at ``path``, and return it as a tree in memory.
 
@@ -143,21 +165,40 @@ def open_run(path: str | os.PathLike) -> xr.DataTree:
     ------
     FileNotFoundError
         If there is no result.
+    PermissionError
+        If a file may not be read.
+    ImportError
+        For a Zarr folder, if zarr is not installed.
     ValueError
         If the file is not a result, is damaged, points to other files, or declares far more bytes
         than it stores. This is checked before the file is loaded. Also if a file of the run is
         missing or was altered.
     """
-    path = _path(path)
-    if path.is_dir() and path.suffix == ".zarr":
+    path = place("path", path)
+    try:
+        return _open(path)
+    except PermissionError as error:
+        if "; ask" in str(error):
+            raise
+        text = f"{error.strerror}; ask its owner for the right to read it"
+        raise PermissionError(error.errno, text, error.filename or str(path)) from error
+
+
+def _open(path):
+    """Read the result at a path, see `open_run`."""
+    if path.is_dir() and path.suffix == ".zarr" and not (path / "run.json").exists():
+        need_zarr(path)
         with _reading.reading(path, "a result"):
             with xr.open_datatree(path, engine="zarr", consolidated=False) as tree:
                 return tree.load()
     if path.is_dir():
         folder = RunFolder(path)
-        facts = folder.facts
-        if facts is not None:
-            return draws.of_folder(folder, facts)
+        while (facts := folder.facts) is not None:
+            try:
+                return draws.of_folder(folder, facts)
+            except ValueError:
+                if folder.facts == facts:
+                    raise  # else a run has replaced the result meanwhile
         path = folder.result
     if not path.is_file():
         raise FileNotFoundError(

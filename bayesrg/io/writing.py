@@ -16,6 +16,17 @@ try:
 except ImportError:  # Windows has no such locks
     fcntl = None
 
+_TRIES = 100
+_ROOM = "make room there, or raise the limit"
+_RIGHTS = "give a path where you may write"
+_REMEDIES = {  # of errors of the system
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), _ROOM),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), _RIGHTS),
+    errno.ENOENT: "the folder was removed",
+    errno.ENAMETOOLONG: "give a shorter name",
+    errno.EISDIR: "a folder has this name: remove it, or give another path",
+}
+
 
 @contextlib.contextmanager
 def hold(folder):
@@ -27,32 +38,58 @@ def hold(folder):
     has ended on this computer is taken over. Folders that were made here and are still empty at the
     end are removed.
 
+    The block is given a function to call before each write. It raises OSError if the locked folder
+    was removed, or another one took its place.
+
     Raises
     ------
     FileExistsError
-        If ``folder`` or a part of its path is a file, or another writer has locked it.
+        If ``folder`` or a part of its path is a file, if another writer has locked it, or if the
+        file ``lock`` is not that of a run.
     OSError
         If the folder cannot be made or written to.
     """
     missing = [part for part in (folder, *folder.parents) if not os.path.exists(part)]
     descriptor, holder = _lock(folder), folder / "lock"
+
+    def check():
+        with contextlib.suppress(OSError):
+            if descriptor is None or os.path.samestat(os.stat(folder), os.fstat(descriptor)):
+                return
+        raise FileNotFoundError(
+            errno.ENOENT, "the folder was removed or replaced during the run", str(folder)
+        )
+
     try:
         try:  # write a file: permissions do not show that a drive is read-only
             with tempfile.TemporaryFile(dir=folder):
                 pass
         except OSError as error:
             raise _explained(error, f"cannot write to the folder {str(folder)!r}") from error
-        if descriptor is None and (found := _alive(holder)):
-            raise FileExistsError(_taken(folder, found))
+        if os.path.lexists(holder) and _holder(holder) is None:
+            raise FileExistsError(
+                f"{str(holder)!r} is damaged, or is not the lock of a run; remove it if no other "
+                "program writes to this folder, or give another path"
+            )
+        if descriptor is None:
+            if found := _alive(holder):
+                raise FileExistsError(_taken(folder, found, ended=False))
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(holder)
         me = {"host": socket.gethostname(), "pid": os.getpid(), "since": time.strftime("%F %T")}
         try:
+            if descriptor is None:  # of two writers that start at once, one makes the file
+                os.close(os.open(holder, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
             write(holder, json.dumps(me).encode())
+        except FileExistsError as error:
+            raise FileExistsError(_taken(folder, _holder(holder), ended=False)) from error
         except OSError as error:
             raise _explained(error, f"cannot write to the folder {str(folder)!r}") from error
         try:
-            yield
+            yield check
         finally:
             with contextlib.suppress(OSError):
+                check()  # else the file is that of another run
                 os.unlink(holder)
     finally:
         try:
@@ -61,6 +98,7 @@ def hold(folder):
                     made.rmdir()
         finally:
             if descriptor is not None:
+                fcntl.flock(descriptor, fcntl.LOCK_UN)  # a forked process may keep a copy open
                 os.close(descriptor)
 
 
@@ -68,7 +106,7 @@ def _holder(file):
     """Return what a lock file says, a dict with host, pid and since; None if it says nothing."""
     try:
         found = json.loads(file.read_bytes()[:1000])
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) and {"host", "pid", "since"} <= set(found) else None
 
@@ -81,20 +119,23 @@ def _alive(file):
             os.kill(int(found["pid"]), 0)
         except PermissionError:  # it runs, under another user
             pass
-        except (OSError, ValueError, OverflowError):
+        except (OSError, ValueError, TypeError, OverflowError):
             return None
     return found
 
 
-def _taken(folder, found):
-    """Return the message that another writer holds the lock of a folder."""
+def _taken(folder, found, ended=True):
+    """Return the message that another writer holds the lock of a folder.
+
+    ``ended`` says whether the lock ends with its process.
+    """
     who = "another run"
     if found is not None:
         who += f" (process {found['pid']} on {found['host']}, since {found['since']})"
-    return (
-        f"{who} writes to {str(folder)!r} now; give path another folder, or, if that process has "
-        f"ended, remove the file {str(folder / 'lock')!r}"
-    )
+    wait = "wait until it has ended"
+    if not ended:
+        wait = f"if that process has ended, remove the file {str(folder / 'lock')!r}"
+    return f"{who} writes to {str(folder)!r} now; give path another folder, or {wait}"
 
 
 def _explained(error, what):
@@ -104,7 +145,7 @@ def _explained(error, what):
 
 def _lock(folder):
     """Make and lock a folder; return a descriptor that keeps the lock, or None without locks."""
-    while True:
+    for _ in range(_TRIES):
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except (FileExistsError, NotADirectoryError) as error:
@@ -132,6 +173,7 @@ def _lock(folder):
             if os.path.samestat(os.stat(folder), os.fstat(descriptor)):
                 return descriptor
         os.close(descriptor)
+    return None  # this file system does not know its folders again
 
 
 def write(path, content):
@@ -144,16 +186,32 @@ def write(path, content):
     Raises
     ------
     OSError
-        If there is too little space, or writing fails. No temporary file is left behind.
+        If there is too little space, or writing fails. The message has the path and a remedy. No
+        temporary file is left behind.
     """
-    require(path.parent, len(content))
+    with _advised(path):
+        require(path.parent, len(content))
+        _write(path, content)
+
+
+@contextlib.contextmanager
+def _advised(path):
+    """Add the path and a remedy to the message of an OSError in a ``with`` block."""
+    try:
+        yield
+    except OSError as error:
+        text = f"{error.strerror or error}; {_REMEDIES.get(error.errno, 'check the disk')}"
+        raise OSError(error.errno, text, str(path)) from error
+
+
+def _write(path, content):
     temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
     descriptor = os.open(temporary, flags, 0o666)  # O_EXCL follows no link
     try:
         try:
             _write_all(descriptor, content)
-            os.fsync(descriptor)
+            _sync(descriptor)
         finally:
             os.close(descriptor)
         os.replace(temporary, path)
@@ -188,9 +246,11 @@ def require(folder, size):
 
 
 def _write_all(descriptor, content):
-    left = memoryview(content).cast("B")
-    while len(left):
-        left = left[os.write(descriptor, left) :]
+    # released at once: a traceback would keep it, and a buffer in use cannot be closed
+    with memoryview(content) as given, given.cast("B") as view:
+        done = 0
+        while done < len(view):
+            done += os.write(descriptor, view[done:])
 
 
 def _flush(folder):
@@ -200,9 +260,15 @@ def _flush(folder):
     except OSError:  # Windows opens no folders
         return
     try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.EBADF, errno.ENOTSUP):
-            raise  # else this file system flushes no folders
+        _sync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _sync(descriptor):
+    """Flush a file or a folder to the disk, on file systems that can do so."""
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.EBADF, errno.ENOTSUP, errno.ENOSYS):
+            raise
