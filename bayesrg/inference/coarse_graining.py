@@ -19,6 +19,7 @@ from ..gp.effective import RULES
 from .convergence import warn_if_poor
 from .fit import check_data, check_size, sample
 from .predict import predict
+from .processes import claim, first
 from .resume import Job, check_accept, tested
 from .sites import bind, law, one_at_a_time, over_draws
 
@@ -113,7 +114,7 @@ def coarse_grain(
     """
     _checks.threshold(threshold)
     size = check_size(draws, warmup, chains, devices)
-    progress = _checks.flag("progress", progress)
+    progress = _checks.flag("progress", progress) and jax.process_index() == 0
     _checks.function("say", say, "a function of a line of text")
     if prepare is not None:
         _checks.function("prepare", prepare, "a function from data to hyper-arguments")
@@ -124,13 +125,14 @@ def coarse_grain(
     if origin is not None:
         _checks.instance("origin", origin, Mapping, "a mapping from name to text or number")
 
-    with io.claim(path) as folder:
+    with claim(path) as folder:
         made = {} if prepare is None else prepare(data)
         _checks.instance("what prepare returned", made, Mapping, "a mapping from name to value")
         bound = bind(model, {**made, **hyper}, coarse_grain)
         job = None
         if folder is not None:
-            job = Job(folder, {"threshold": threshold, **tested(data)}, size.draws, origin)
+            what = {"threshold": threshold, **tested(data)}
+            job = first(lambda: Job(folder, what, size.draws, origin))
 
         say("sampling the full model")
         try:
@@ -139,9 +141,9 @@ def coarse_grain(
                 dt = sample(bound, data, keys[0], size, **how)
         finally:
             if job is not None:
-                job.withdraw()
-        if job is not None and job.finished:
-            return job.result()
+                first(job.withdraw)
+        if job is not None and first(lambda: job.finished):
+            return first(job.result)
         warn_if_poor(dt, stacklevel=3)
 
         try:
@@ -149,7 +151,7 @@ def coarse_grain(
             if cut is not None:
                 say(f"sampling the coarse model, {cut.flow.stop} modes kept")
                 if job is not None:
-                    job.coarse(cut.flow.stop)
+                    first(lambda: job.coarse(cut.flow.stop))
                 with _inside(folder, "coarse") as inner:
                     how = {"progress": progress, "folder": inner, "accept": accept}
                     _compare(bound, data, dt, cut, keys[1:], size, how)
@@ -160,14 +162,14 @@ def coarse_grain(
 
         if folder is not None:
             say(f"writing {path}")
-            io.save(dt, folder.result)
+            first(lambda: io.save(dt, folder.result))
     return dt
 
 
 @contextlib.contextmanager
 def _inside(folder, name):
     """Claim the run folder ``name`` in the folder of the job; without a folder give None."""
-    with io.claim(None if folder is None else folder.path / name) as inner:
+    with claim(None if folder is None else folder.path / name) as inner:
         yield inner
 
 
