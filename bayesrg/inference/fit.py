@@ -101,8 +101,9 @@ def fit(
     ------
     ValueError
         For an argument out of range, a hyper-argument that the model does not take, data of the
-        wrong shape, or chains that do not divide among processes. If ``path`` holds another run; the message has the field that differs, and
-        both values. If a file of the run is missing or was altered.
+        wrong shape, or chains that do not divide among processes. If ``path`` holds another run;
+        the message has the field that differs, and both values. If a file of the run is missing or
+        was altered.
     FileExistsError
         If ``path`` is a file or holds something else, or another process writes there.
     bayesrg.io.SaveError
