@@ -2,8 +2,8 @@
 """The code of pages runs: all blocks of a page in order, in an empty folder.
 
 Blocks of Python share one namespace. Blocks of bash run with stand-ins for the commands of Slurm. A
-block whose first comment is a file name (``# fit.py``) is written to this file. The text block after
-a block of Python is what it prints, if it is short.
+block whose first comment is a file name (``# fit.py``) is written to this file. A block of text
+after a block of Python is what this prints.
 """
 
 import os

@@ -117,7 +117,7 @@ def works(rank):
 def main(port, rank, victim):
     rank = int(rank)
     jax.config.update("jax_enable_preemption_service", False)  # SIGTERM is ours
-    jax.distributed.initialize(f"127.0.0.1:{port}", 2, rank, heartbeat_timeout_seconds=10)
+    jax.distributed.initialize(f"127.0.0.1:{port}", 2, rank, heartbeat_timeout_seconds=20)
     numpyro.enable_x64()
     if victim == "none":
         with open(f"found-{rank}.json", "w") as file:
@@ -146,7 +146,7 @@ def pair(folder, victim="none"):
         )
         for rank, file in enumerate(files)
     ]
-    ends, until = {}, time.monotonic() + 300
+    ends, until = {}, time.monotonic() + 600
     while len(ends) < 2 and time.monotonic() < until:
         time.sleep(0.1)
         for rank, process in enumerate(started):

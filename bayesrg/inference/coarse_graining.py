@@ -116,6 +116,8 @@ def coarse_grain(
     size = check_size(draws, warmup, chains, devices)
     progress = _checks.flag("progress", progress) and jax.process_index() == 0
     _checks.function("say", say, "a function of a line of text")
+    if jax.process_index() > 0:
+        say = str  # one process speaks
     if prepare is not None:
         _checks.function("prepare", prepare, "a function from data to hyper-arguments")
     data = check_data(data)
