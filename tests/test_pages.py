@@ -6,6 +6,7 @@ block whose first comment is a file name (``# fit.py``) is written to this file.
 after a block of Python is what this prints.
 """
 
+import json
 import os
 import re
 import subprocess
@@ -94,8 +95,6 @@ def write(text, home):
 
 @pytest.mark.parametrize("page", PAGES)
 def test_code_of_a_page_runs(page, place):
-    import json
-
     home, environment = place
     python = subprocess.Popen(
         [sys.executable, "-c", RUNNER],
@@ -158,7 +157,7 @@ def test_the_job_of_a_cluster_starts_again_after_its_time_limit(place):
     assert "stopped by SIGTERM after block" in done.stderr
     assert (home / "scontrol.log").read_text() == "scontrol requeue 17\n"
     dt = brg.open_run(home / "runs" / "0")
-    assert dt.attrs["finished"] is False or not dt.attrs["finished"]
+    assert not dt.attrs["finished"]
     done = subprocess.run(*run[:1], **run[1], env=job)
     assert done.returncode == 0, done.stderr
     whole = subprocess.run(
