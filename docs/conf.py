@@ -84,6 +84,7 @@ html_theme_options = {
     "secondary_sidebar_items": {  # none beside whole files: room for lines of 100 characters
         "*": ["page-toc"],
         "explanation/*": ["page-toc"],
+        "howto/*": ["page-toc"],
         "reference/**": ["page-toc"],
         "reference/generated/bayesrg.models": [],
     },

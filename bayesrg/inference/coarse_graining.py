@@ -20,6 +20,7 @@ from .convergence import warn_if_poor
 from .display import display
 from .fit import check_after_block, check_data, check_size, sample
 from .predict import predict
+from .processes import claim, first
 from .progress import Progress
 from .resume import Job, check_accept, tested
 from .sites import bind, law, one_at_a_time, over_draws
@@ -123,6 +124,8 @@ def coarse_grain(
     progress = _checks.flag("progress", progress)
     check_after_block(after_block)
     _checks.function("say", say, "a function of a line of text")
+    if jax.process_index() > 0:
+        say = str  # one process speaks
     if prepare is not None:
         _checks.function("prepare", prepare, "a function from data to hyper-arguments")
     data = check_data(data)
@@ -136,14 +139,15 @@ def coarse_grain(
             _checks.instance("origin", name, str, "a mapping from name to text or number")
             _checks.instance(f"origin[{name!r}]", value, kinds, "a text or a number")
 
-    with io.claim(path) as folder, display(progress) as show:
+    with claim(path) as folder, display(progress) as show:
         made = {} if prepare is None else prepare(data)
         _checks.instance("what prepare returned", made, Mapping, "a mapping from name to value")
         bound = bind(model, {**made, **hyper}, coarse_grain)
         how = {"show": show, "after_block": after_block, "accept": accept}
         job = None
         if folder is not None:
-            job = Job(folder, {"threshold": threshold, **tested(data)}, size.draws, origin)
+            what = {"threshold": threshold, **tested(data)}
+            job = first(lambda: Job(folder, what, size.draws, origin))
 
         say("sampling the full model")
         try:
@@ -151,9 +155,9 @@ def coarse_grain(
                 dt = sample(bound, data, keys[0], size, fit="full", folder=full, **how)
         finally:
             if job is not None:
-                job.withdraw()
-        if job is not None and job.finished:
-            return job.result()
+                first(job.withdraw)
+        if job is not None and first(lambda: job.finished):
+            return first(job.result)
         warn_if_poor(dt)
 
         try:
@@ -161,7 +165,7 @@ def coarse_grain(
             if cut is not None:
                 say(f"sampling the coarse model, {cut.flow.stop} modes kept")
                 if job is not None:
-                    job.coarse(cut.flow.stop)
+                    first(lambda: job.coarse(cut.flow.stop))
                 with _inside(folder, "coarse") as inner:
                     how |= {"fit": "coarse", "folder": inner}
                     _compare(bound, data, dt, cut, keys[1:], size, how)
@@ -172,14 +176,14 @@ def coarse_grain(
 
         if folder is not None:
             say(f"writing {path}")
-            job.finish(dt)
+            first(lambda: job.finish(dt))
     return dt
 
 
 @contextlib.contextmanager
 def _inside(folder, name):
     """Claim the run folder ``name`` in the folder of the job; without a folder give None."""
-    with io.claim(None if folder is None else folder.path / name) as inner:
+    with claim(None if folder is None else folder.path / name) as inner:
         yield inner
 
 

@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import AxisType, NamedSharding
+from jax.sharding import AxisType, Mesh
 
+from .processes import gather, share_of, spread, together
 from .progress import Meter, Progress
 from .samplers import Sampler
 
@@ -21,7 +22,7 @@ class Size(NamedTuple):
     draws, warmup : steps per chain that are kept, and steps before these that are discarded
     chains : number of chains
     block : steps per compiled block
-    devices : number of devices that share the chains
+    devices : number of devices, of all processes together, that share the chains
     """
 
     draws: int
@@ -144,10 +145,9 @@ def sample_in_blocks(
         return state, ((jax.vmap(sites) if several else sites)(drawn), stats)
 
     if devices > 1:  # chains are divided among devices, arguments are copied to all
-        mesh = jax.make_mesh((devices,), ("chain",), axis_types=(AxisType.Auto,))
+        mesh = Mesh(np.array(share_of(devices)), ("chain",), axis_types=(AxisType.Auto,))
         chain, everywhere = jax.P("chain"), jax.P()
-        state = jax.device_put(state, NamedSharding(mesh, chain))
-        args = jax.device_put(args, NamedSharding(mesh, everywhere))
+        state, args = spread(state, mesh, chain), spread(args, mesh, everywhere)
         advance = jax.shard_map(
             advance,
             mesh=mesh,
@@ -155,7 +155,7 @@ def sample_in_blocks(
             out_specs=(chain, jax.P(None, "chain")),
             check_vma=False,
         )
-    run_blocks(jax.jit(advance), state, args, draws, after_block)
+    run_blocks(jax.jit(advance), state, args, draws, together(after_block))
 
 
 def _strong(leaf):
@@ -186,10 +186,10 @@ def run_blocks(
     size = draws.size
     while draws.done < size.blocks:
         state, (samples, stats) = jax.block_until_ready(advance(state, args))
-        stats = jax.device_get(stats)
+        stats = gather(stats)
         skip = size.warmup - draws.done * size.block  # steps of the block in the warm-up
         if skip < size.block:
-            part = (jax.device_get(samples), stats)
+            part = (gather(samples), stats)
             part = _chains_first(part, size.chains > 1, max(0, skip))
         else:
             part = None

@@ -22,9 +22,11 @@ from .convergence import warn_if_poor
 from .display import display, watch
 from .driver import Draws, Size, sample_in_blocks
 from .identity import identity
+from .processes import claim, require_same
 from .progress import Progress
 from .resume import Recorded, check_accept, record, require_space
 from .samplers import Sampler, sampler_of
+from .shared import recorded
 from .sites import bind, fingerprint, law, layout_of, one_at_a_time, over_draws
 
 
@@ -87,6 +89,9 @@ def fit(
         without ``path`` the draws are lost.
     devices : int, optional
         Number of devices that share the chains; by default the largest that divides them evenly.
+        If `jax.distributed` has joined several processes, all of them make the same call. The
+        devices are then those of all processes, with the same number of each. Process 0 writes the
+        folder and shows the bar, and the tree is returned in all processes.
     **hyper
         Hyper-arguments of the model; pytrees (a spectrum, a kernel) are allowed.
 
@@ -102,9 +107,10 @@ def fit(
     Raises
     ------
     ValueError
-        For an argument out of range, a hyper-argument that the model does not take, or data of
-        the wrong shape. If ``path`` holds another run; the message has the field that differs, and
-        both values. If a file of the run is missing or was altered.
+        For an argument out of range, a hyper-argument that the model does not take, data of the
+        wrong shape, or chains that do not divide among processes. If ``path`` holds another run;
+        the message has the field that differs, and both values. If a file of the run is missing or
+        was altered.
     FileExistsError
         If ``path`` is a file or holds something else, or another process writes there.
     bayesrg.io.SaveError
@@ -114,6 +120,8 @@ def fit(
         After the running block, if SIGINT or SIGTERM arrives while a run with ``path`` samples. Its
         attribute ``code`` is 130 or 143. A program that does not catch it shows one line, which
         says how to go on, and exits with this status. A second signal ends the process at once.
+    RuntimeError
+        If another process of the run has ended.
 
     Warns
     -----
@@ -137,7 +145,7 @@ def fit(
     accept = check_accept(accept)
     bound = bind(model, hyper, fit)
 
-    with io.claim(path) as folder, display(progress) as show:
+    with claim(path) as folder, display(progress) as show:
         dt = sample(
             bound,
             data,
@@ -202,10 +210,16 @@ def sample(
         jax.eval_shape(of_prior)
 
     draws = Draws(size, fit)
-    if folder is not None:
+    if folder is not None or jax.process_count() > 1:
         asked = identity(bound, data, key, size, make, layout, prior)
-        require_space(folder, size, kept | found)
-        draws = Recorded(folder, asked, size, layout.dims, accept, fit)
+        require_same(asked | {"draws": size.draws})
+    if folder is not None:
+
+        def begin():
+            require_space(folder, size, kept | found)
+            return Recorded(folder, asked, size, layout.dims, accept, fit)
+
+        draws = recorded(begin, size)
         if draws.finished:
             draws.clean(keep_blocks)
             return draws.result()
@@ -258,7 +272,8 @@ def sample(
 def check_size(draws, warmup, chains, devices=None, block=100) -> Size:
     """Check the numbers of steps, chains and devices and return them as a `Size`.
 
-    If ``devices`` is None, the largest number of devices that divides the chains is chosen.
+    If ``devices`` is None, the largest number of devices that divides the chains is chosen. With
+    several processes, every one of them gets the same number of chains.
     """
     return Size(
         _checks.whole("draws", draws),
@@ -291,14 +306,26 @@ def check_data(data, targets=True) -> Data:
 
 
 def _devices(devices, chains):
-    available = jax.local_device_count()
+    processes, available = jax.process_count(), jax.device_count()
+    if available != processes * jax.local_device_count():
+        raise ValueError(
+            f"all processes must have the same number of devices, but this one of {processes} has "
+            f"{jax.local_device_count()} of {available}; start each with the same number"
+        )
+    if chains % processes:
+        raise ValueError(
+            f"chains must divide among the {processes} processes, got {chains}; give a multiple "
+            f"of {processes}"
+        )
     if devices is None:
-        return max(d for d in range(1, min(available, chains) + 1) if chains % d == 0)
+        most = min(available, chains)
+        return max(d for d in range(processes, most + 1, processes) if chains % d == 0)
     devices = _checks.whole("devices", devices)
-    if devices > available or chains % devices:
+    if devices > available or chains % devices or devices % processes:
+        several = f", and be a multiple of {processes}, the processes" * (processes > 1)
         raise ValueError(
             f"devices must divide the {chains} chains and be at most {available}, the devices "
-            f"that JAX has here, got {devices}"
+            f"that JAX has here{several}, got {devices}"
         )
     return devices
 
