@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs in a folder: compare a call with the stored run, and go on from its last block."""
 
-import math
 import shutil
 import time
 from collections.abc import Callable
@@ -23,6 +22,7 @@ from ..io.runs import save_result
 from . import signals
 from .driver import Draws, Size, sample_in_blocks
 from .identity import of_array
+from .kept import Kept
 from .samplers import Sampler
 
 _REMEDY = "give the stored value, or another path for another run"
@@ -41,15 +41,14 @@ def check_accept(accept: Any) -> tuple[str, ...]:
     return accept
 
 
-def require_space(folder: RunFolder, size: Size, shapes: dict) -> None:
+def require_space(folder: RunFolder, size: Size, kept: Kept) -> None:
     """Raise OSError if the disk has too little space for the blocks and the result of a new run.
 
-    ``shapes`` are shapes and dtypes of latent sites and densities, by name.
+    ``kept`` says what both hold.
     """
-    numbers = sum(math.prod(v.shape) for v in jax.tree.leaves(shapes))
-    numbers += 10 * size.chains * size.draws  # statistics
+    statistics = 80 * size.chains * size.draws  # about ten numbers per draw
     try:
-        writing.require(folder.path, 16 * numbers)  # 8 bytes each, in a block and in the result
+        writing.require(folder.path, 2 * (kept.bytes + statistics))  # in blocks and in the result
     except OSError as error:
         raise OSError(
             error.errno,
@@ -75,7 +74,7 @@ def agree(path: Any, facts: dict, asked: dict, accept: tuple[str, ...]) -> dict:
     """
     place = f"{str(path)!r} holds another run"
     for name in (*COMPARED, "draws"):
-        found = difference(name, facts.get(name), asked[name])
+        found = difference(name, facts.get(name), asked.get(name))
         if found is not None and (name != "draws" or found[2] < found[1]):
             field, before, now = found
             raise ValueError(f"{place}: {field} was {before} and is now {now}; {_REMEDY}")
@@ -121,12 +120,19 @@ class Recorded(Draws):
     size : Size
     dims : names of the axes of each site after chain and draw
     accept : differences that are allowed
+    kept : what is kept of the draws, see `Draws`
     """
 
     def __init__(
-        self, folder: RunFolder, asked: dict, size: Size, dims: dict, accept: tuple[str, ...]
+        self,
+        folder: RunFolder,
+        asked: dict,
+        size: Size,
+        dims: dict,
+        accept: tuple[str, ...],
+        kept: Kept | None = None,
     ):
-        super().__init__(size)
+        super().__init__(size, kept)
         asked = asked | {"draws": size.draws}
         facts = folder.facts
         if facts is None:
@@ -182,7 +188,7 @@ class Recorded(Draws):
         new = [_from_bytes(*pair) for pair in zip(self._state.leaves, leaves, strict=True)]
         return structure.unflatten(new)
 
-    def add(self, part: tuple[dict, dict] | None, state: Any) -> None:
+    def add(self, part: tuple[dict, ...] | None, state: Any) -> None:
         """Write the draws of the next block, and then the state after it."""
         self._part = part
         checksums = np.zeros((0, 32), np.uint8) if self._state is None else self._state.checksums
@@ -201,7 +207,7 @@ class Recorded(Draws):
         """Return the draws of a block by group and variable, with the names of their axes."""
         return {
             group: {stored(n): _labelled(n, self._dims.get(n, ()), v) for n, v in of.items()}
-            for group, of in zip(stored_draws.SAMPLED, part, strict=True)
+            for group, of in zip(stored_draws.SAMPLED, part, strict=False)
         }
 
     def _line(self, part):
@@ -210,17 +216,19 @@ class Recorded(Draws):
         line["steps"] = self.done * self.size.block
         if part is not None:
             for name, read in (("diverging", np.sum), ("step_size", np.mean)):
-                if name in part[1]:
+                if name in part[1] and part[1][name].size:
                     line[name] = read(part[1][name]).item()
         return line
 
-    def all(self) -> tuple[dict, dict]:
-        """Read the draws of the run from its folder; return samples and statistics."""
+    def all(self) -> tuple[dict, ...]:
+        """Read the draws of the run from its folder; return the groups as `Draws` does."""
         found = stored_draws.joined(self._folder, self.facts, self._state, self.size.draws)
         names = {stored(name): name for name in self._dims}
-        samples, stats = (found.get(group, {}) for group in stored_draws.SAMPLED)
-        samples = {names.get(name, name): value for name, (_, value) in samples.items()}
-        return samples, {name: value for name, (_, value) in stats.items()}
+        return tuple(
+            {names.get(name, name): value for name, (_, value) in found[group].items()}
+            for group in stored_draws.SAMPLED
+            if group in found
+        )
 
     def lost(self, error: OSError) -> SaveError:
         """Return the error of a block that could not be written, with the draws there are."""
@@ -270,6 +278,7 @@ class Recorded(Draws):
 
 def _labelled(name, axes, value):
     """Return the names of all axes of the draws of a site or statistic, and the draws."""
+    axes = axes[: value.ndim - 2]  # a density may have fewer axes than its site
     axes += tuple(f"{name}_axis{'_bis' * i}" for i in range(value.ndim - 2 - len(axes)))
     return ("chain", "draw", *map(stored, axes)), value
 
