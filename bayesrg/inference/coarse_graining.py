@@ -18,6 +18,7 @@ from ..data import Data
 from ..gp.effective import RULES
 from .convergence import warn_if_poor
 from .fit import check_data, check_size, sample
+from .kept import MAX_BYTES
 from .predict import predict
 from .resume import Job, check_accept, tested
 from .sites import bind, law, one_at_a_time, over_draws
@@ -32,6 +33,8 @@ def coarse_grain(
     draws: int = 1000,
     warmup: int = 1000,
     chains: int = 4,
+    thin: int = 1,
+    max_bytes: int = MAX_BYTES,
     devices: int | None = None,
     threshold: float = 0.5,
     prepare: Callable[[Data], Mapping] | None = None,
@@ -57,7 +60,12 @@ def coarse_grain(
         X (n, d), y (n,). If `Data` holds test points, predictions are compared too.
     key : JAX key or int
     draws, warmup, chains : int
-        Steps kept per chain, steps discarded before them, and number of chains; for both models.
+        Draws kept per chain, steps discarded before them, and number of chains; for both models.
+    thin : int
+        Steps from one draw to the next.
+    max_bytes : int
+        Largest size of the result of each of the two fits, in bytes; by default 2 GiB. Of all sites
+        draws are kept, because the comparison needs them; see `bayesrg.fit`.
     devices : int, optional
         Number of devices that share the chains; by default the largest that divides them evenly.
     threshold : float
@@ -112,7 +120,8 @@ def coarse_grain(
         Once per model, if its draws should not be trusted.
     """
     _checks.threshold(threshold)
-    size = check_size(draws, warmup, chains, devices)
+    size = check_size(draws, warmup, chains, devices, thin=thin)
+    max_bytes = _checks.whole("max_bytes", max_bytes)
     progress = _checks.flag("progress", progress)
     _checks.function("say", say, "a function of a line of text")
     if prepare is not None:
@@ -132,10 +141,11 @@ def coarse_grain(
         if folder is not None:
             job = Job(folder, {"threshold": threshold, **tested(data)}, size.draws, origin)
 
+        how = {"progress": progress, "accept": accept, "max_bytes": max_bytes}
         say("sampling the full model")
         try:
             with _inside(folder, "full") as full:
-                how = {"progress": progress, "folder": full, "accept": accept}
+                how["folder"] = full
                 dt = sample(bound, data, keys[0], size, **how)
         finally:
             if job is not None:
@@ -151,7 +161,7 @@ def coarse_grain(
                 if job is not None:
                     job.coarse(cut.flow.stop)
                 with _inside(folder, "coarse") as inner:
-                    how = {"progress": progress, "folder": inner, "accept": accept}
+                    how["folder"] = inner
                     _compare(bound, data, dt, cut, keys[1:], size, how)
         except Exception:
             if folder is not None:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from numpyro import handlers
 from numpyro.distributions import biject_to
 from numpyro.infer.initialization import init_to_uniform
@@ -164,7 +165,7 @@ def _time_per_gradient(bound, data, layout, chains, key):
 
     def seconds(count):
         start = time.perf_counter()
-        jax.block_until_ready(run(keys, count))
+        jax.block_until_ready(run(keys, np.asarray(count)))  # an array: one program for all counts
         return time.perf_counter() - start
 
     seconds(1)  # compiles
