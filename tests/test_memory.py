@@ -166,9 +166,9 @@ def test_too_many_bytes_are_refused_with_the_largest_sites(tmp_path):
     """Before anything is sampled or compiled for it; the folder is gone again."""
     # 2 chains of 1000 draws: slope 1, weight 3, twice 1, y 4 numbers of 8 bytes
     message = (
-        r"the result would have 144000 bytes \(141 KiB\), and max_bytes is 143999; the largest sites are "
-        r"log_likelihood 'y' 62.5 KiB, posterior 'layer.weight' 46.9 KiB, posterior 'slope' "
-        r"15.6 KiB; take fewer draws.*log_likelihood=False"
+        r"the result would have 144000 bytes \(141 KiB\), and max_bytes is 143999; the largest "
+        r"sites are log_likelihood 'y' 62.5 KiB, posterior 'layer.weight' 46.9 KiB, "
+        r"posterior 'slope' 15.6 KiB; take fewer draws.*log_likelihood=False"
     )
     how = HOW | {"draws": 1000, "max_bytes": 143_999, "path": tmp_path / "run"}
     with pytest.raises(ValueError, match=message):

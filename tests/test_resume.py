@@ -117,9 +117,8 @@ class Faults:
 def test_a_fault_at_any_operation_on_a_file_changes_no_bit(tmp_path, monkeypatch, when, kill):
     """Each operation of a run of three blocks fails once; the same call then ends the run."""
 
-    @contextlib.contextmanager
-    def as_bytes(dt):
-        yield pickle.dumps(dt.to_dict())
+    def as_bytes(dt, file):
+        file.write(pickle.dumps(dt.to_dict()))
 
     # netCDF and the disk would take most of the time
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)

@@ -92,15 +92,16 @@ class Kept(NamedTuple):
             largest = sorted(self.entries, key=lambda entry: -entry.bytes)[:3]
             text = ", ".join(f"{e.group} {e.name!r} {as_text(e.bytes)}" for e in largest)
             raise ValueError(
-                f"the result would have {self.bytes} bytes ({as_text(self.bytes)}), and max_bytes is "
-                f"{max_bytes}; the largest sites are {text}; take fewer draws, raise "
+                f"the result would have {self.bytes} bytes ({as_text(self.bytes)}), and max_bytes "
+                f"is {max_bytes}; the largest sites are {text}; take fewer draws, raise "
                 "max_bytes or, in fit, name in store the sites that you need, or give "
                 "log_likelihood=False"
             )
         if self.block_bytes > max_bytes:
             raise ValueError(
                 f"a block of draws would have {self.block_bytes} bytes "
-                f"({as_text(self.block_bytes)}), and max_bytes is {max_bytes}; take a smaller block, or raise max_bytes"
+                f"({as_text(self.block_bytes)}), and max_bytes is {max_bytes}; take a smaller "
+                "block, or raise max_bytes"
             )
 
 
