@@ -201,11 +201,16 @@ def inference(o):
     acting = steps | dict(model=shift, chains=2, strength="lam", sampler=infer.NUTS)
     return {
         "fit": (brg.fit, steps | dict(
-            block=3, sampler=infer.NUTS, prior=2, progress=False, devices=1, keep_blocks=False,
+            block=3, thin=2, store=("slope",), log_likelihood=True, max_bytes=10**6,
+            sampler=infer.NUTS, prior=2, progress=False, devices=1, keep_blocks=False,
             accept=("versions",), after_block=lambda facts: None)),
         "coarse_grain": (brg.inference.coarse_grain, steps | dict(
-            threshold=0.5, prepare=lambda data: {}, progress=False, say=str, devices=1,
+            thin=2, max_bytes=10**6, threshold=0.5, prepare=lambda data: {}, progress=False,
+            say=str, devices=1,
             accept=("versions",), origin={}, after_block=lambda facts: None)),
+        "estimate": (brg.inference.estimate, dict(
+            model=line, data=(X, y), draws=4, warmup=2, chains=1, block=3, thin=2,
+            store=("slope",), log_likelihood=True, prior=2, devices=1)),
         "fit path": (lambda path: brg.fit(**steps, path=path, progress=False),
                      dict(path="run")),
         "GridPosterior.expect": (grid.expect, dict(function=lambda theta: theta["slope"])),

@@ -113,9 +113,8 @@ class Faults:
 def without_netcdf(monkeypatch):
     """Write pickles, and do not wait for the disk: netCDF would take most of the time."""
 
-    @contextlib.contextmanager
-    def as_bytes(dt):
-        yield pickle.dumps(dt.to_dict())
+    def as_bytes(dt, file):
+        file.write(pickle.dumps(dt.to_dict()))
 
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
     monkeypatch.setattr(runs, "as_netcdf", as_bytes)

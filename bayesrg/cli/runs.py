@@ -3,6 +3,7 @@
 
 import shlex
 import time
+from json import dumps
 from pathlib import Path
 from typing import Annotated
 
@@ -34,6 +35,10 @@ def run(
     draws: Annotated[int, typer.Option(help="Draws kept per chain.")] = 500,
     warmup: Annotated[int, typer.Option(help="Warm-up steps per chain.")] = 300,
     chains: Annotated[int, typer.Option(help="Number of chains.")] = 4,
+    thin: Annotated[int, typer.Option(help="Steps from one draw to the next.")] = 1,
+    max_bytes: Annotated[
+        int, typer.Option(help="Largest size of the result of a fit, in bytes.")
+    ] = 2 << 30,
     threshold: Annotated[
         float, typer.Option(help="Modes with a learnability below this are marginalised.")
     ] = 0.5,
@@ -49,6 +54,12 @@ def run(
         ),
     ] = None,
     accept: Accept = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", help="Print the memory and time that the full model takes; write nothing."
+        ),
+    ] = False,
     json: Json = False,
 ):
     """Sample a model, find how many modes its data determine, coarse-grain it, and compare."""
@@ -66,11 +77,13 @@ def run(
         "draws": draws,
         "warmup": warmup,
         "chains": chains,
+        "thin": thin,
+        "max_bytes": max_bytes,
         "threshold": threshold,
         "seed": seed,
         "devices": devices,
     }
-    _job(asked, out, accept, json, model)
+    _job(asked, out, accept, json, model, dry_run)
 
 
 @app.command()
@@ -114,10 +127,11 @@ def resume(
     _job(asked, run, accept, json, asked["model"])
 
 
-def _job(asked, out, accept, json, name):
+def _job(asked, out, accept, json, name, dry_run=False):
     """Make model and data from what ``run`` was asked for, do the main job, and print the report.
 
-    ``asked`` are the options of ``run`` by name. They are stored in run.json for ``resume``.
+    ``asked`` are the options of ``run`` by name. They are stored in run.json for ``resume``. A dry
+    run ends before the main job, and prints an estimate of memory and time.
     """
     # imported here, so that the checks before and the other commands start quickly
     import numpyro
@@ -141,14 +155,18 @@ def _job(asked, out, accept, json, name):
         else:
             raise ValueError(f"{name!r} has no demo data; name a data set, e.g. --data digits")
 
+        prepare = getattr(module, "prepare", None)
+        if dry_run:
+            _print_estimate(module.model, points, prepare, asked, json)
+            return
         start = time.perf_counter()
-        steps = ("draws", "warmup", "chains", "devices", "threshold")
+        steps = ("draws", "warmup", "chains", "thin", "max_bytes", "devices", "threshold")
         dt = inference.coarse_grain(
             module.model,
             points,
             key=key,
             **{name: asked[name] for name in steps},
-            prepare=getattr(module, "prepare", None),
+            prepare=prepare,
             path=folder,
             accept=tuple(accept or ()),
             origin={"program": "bayesrg run"} | asked,
@@ -171,6 +189,18 @@ def _job(asked, out, accept, json, name):
         return
     print_report(name, dt, time.perf_counter() - start)
     typer.echo(f"run folder: {folder}")
+
+
+def _print_estimate(model, points, prepare, asked, json):
+    """Print what the full model takes of memory and time, as a table or as one JSON object."""
+    from .. import inference
+
+    made = {} if prepare is None else prepare(points)
+    steps = ("draws", "warmup", "chains", "thin", "devices")
+    found = inference.estimate(model, points, **{name: asked[name] for name in steps}, **made)
+    typer.echo(dumps(found.as_dict(), indent=1) if json else found)
+    if found.bytes > asked["max_bytes"]:
+        typer.echo(f"the result has more than --max-bytes {asked['max_bytes']}", err=True)
 
 
 def _classes(task):

@@ -4,6 +4,7 @@
 from .action import action_factor
 from .coarse_graining import coarse_grain
 from .convergence import SamplingWarning
+from .estimate import estimate
 from .fit import fit
 from .grid import grid_posterior
 from .observed import output_law
@@ -22,6 +23,7 @@ __all__ = [
     "SamplingWarning",
     "action_factor",
     "coarse_grain",
+    "estimate",
     "fit",
     "grid_posterior",
     "normal_start",

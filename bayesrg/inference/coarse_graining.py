@@ -19,6 +19,7 @@ from ..gp.effective import RULES
 from .convergence import warn_if_poor
 from .display import display
 from .fit import check_after_block, check_data, check_size, sample
+from .kept import MAX_BYTES
 from .predict import predict
 from .processes import claim, first
 from .progress import Progress
@@ -35,6 +36,8 @@ def coarse_grain(
     draws: int = 1000,
     warmup: int = 1000,
     chains: int = 4,
+    thin: int = 1,
+    max_bytes: int = MAX_BYTES,
     devices: int | None = None,
     threshold: float = 0.5,
     prepare: Callable[[Data], Mapping] | None = None,
@@ -61,7 +64,12 @@ def coarse_grain(
         X (n, d), y (n,). If `Data` holds test points, predictions are compared too.
     key : JAX key or int
     draws, warmup, chains : int
-        Steps kept per chain, steps discarded before them, and number of chains; for both models.
+        Draws kept per chain, steps discarded before them, and number of chains; for both models.
+    thin : int
+        Steps from one draw to the next.
+    max_bytes : int
+        Largest size of the result of each of the two fits, in bytes; by default 2 GiB. Of all sites
+        draws are kept, because the comparison needs them; see `bayesrg.fit`.
     devices : int, optional
         Number of devices that share the chains; by default the largest that divides them evenly.
     threshold : float
@@ -120,7 +128,8 @@ def coarse_grain(
         Once per model, if its draws should not be trusted.
     """
     _checks.threshold(threshold)
-    size = check_size(draws, warmup, chains, devices)
+    size = check_size(draws, warmup, chains, devices, thin=thin)
+    max_bytes = _checks.whole("max_bytes", max_bytes)
     progress = _checks.flag("progress", progress)
     check_after_block(after_block)
     _checks.function("say", say, "a function of a line of text")
@@ -144,6 +153,7 @@ def coarse_grain(
         _checks.instance("what prepare returned", made, Mapping, "a mapping from name to value")
         bound = bind(model, {**made, **hyper}, coarse_grain)
         how = {"show": show, "after_block": after_block, "accept": accept}
+        how["max_bytes"] = max_bytes
         job = None
         if folder is not None:
             what = {"threshold": threshold, **tested(data)}

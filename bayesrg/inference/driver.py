@@ -19,10 +19,11 @@ class Size(NamedTuple):
 
     Attributes
     ----------
-    draws, warmup : steps per chain that are kept, and steps before these that are discarded
+    draws, warmup : draws per chain that are kept, and steps before these that are discarded
     chains : number of chains
     block : steps per compiled block
     devices : number of devices, of all processes together, that share the chains
+    thin : steps from one draw that is kept to the next
     """
 
     draws: int
@@ -30,11 +31,23 @@ class Size(NamedTuple):
     chains: int
     block: int
     devices: int
+    thin: int = 1
+
+    @property
+    def steps(self) -> int:
+        """Number of steps per chain, warm-up included."""
+        return self.warmup + self.thin * self.draws
 
     @property
     def blocks(self) -> int:
         """Number of blocks of warm-up and draws together; the last may have more draws."""
-        return -(-(self.warmup + self.draws) // self.block)
+        return -(-self.steps // self.block)
+
+    def kept_steps(self, done: int) -> slice:
+        """Return the steps that are kept of the block after ``done`` blocks; there may be none."""
+        skip = self.warmup - done * self.block  # steps of the block in the warm-up
+        first = skip + self.thin - 1 if skip > 0 else (skip - 1) % self.thin
+        return slice(first, None, self.thin)
 
 
 def scan(
@@ -69,40 +82,73 @@ def _over_chains(sampler):
     )
 
 
+def pick(part: tuple[dict, dict], size: Size, done: int) -> tuple[dict, dict]:
+    """Return the draws of a block that are kept; arrays have the axes (chain, step, ...)."""
+    steps = size.kept_steps(done)
+    return jax.tree.map(lambda value: value[:, steps], part)
+
+
 class Draws:
-    """The draws of a run, kept in memory block by block.
+    """The draws of a run, kept in memory.
+
+    Parameters
+    ----------
+    size : Size
+    kept : says which sites and densities are kept, a `kept.Kept`; None for all sites and nothing
+        else
 
     Attributes
     ----------
     size : Size
+    kept : as given
     done : number of blocks that are finished; a run that is continued starts with more than zero
     meter : counts what the blocks have done
     """
 
-    def __init__(self, size: Size, fit: str = "fit"):
-        self.size, self.done, self._parts = size, 0, []
+    def __init__(self, size: Size, kept: Any = None, fit: str = "fit"):
+        self.size, self.kept, self.done = size, kept, 0
         self.meter = Meter(size, fit)
+        self._whole, self._filled = None, 0
 
     def restore(self, state: Any) -> Any:
         """Return the state from which the run goes on, given the state of a new run."""
         return state
 
-    def add(self, part: tuple[dict, dict] | None, state: Any) -> None:
+    def pick(self, part: tuple[dict, dict]) -> tuple[dict, ...]:
+        """Return what is kept of the samples and statistics of all steps of the next block."""
+        if self.kept is None:
+            return pick(part, self.size, self.done)
+        return self.kept.pick(part, self.size, self.done)
+
+    def add(self, part: tuple[dict, ...] | None, state: Any) -> None:
         """Keep the draws of the next block, None if it has none, and the state after it.
 
-        ``part`` has samples and statistics as dicts of arrays (chain, draw, ...).
+        ``part`` has samples, statistics and, if they are kept, log densities, as dicts of arrays
+        (chain, draw, ...).
         """
         self.done += 1
-        if part is not None:
-            self._parts.append(part)
+        if part is None:
+            return
+        # arrays for the whole run, filled block by block, so that nothing is joined at the end
+        if self._whole is None:
+            self._whole = jax.tree.map(self._empty, part)
+        start = self._filled
+        stop = min(self.size.draws, start + jax.tree.leaves(part)[0].shape[1])
 
-    def all(self) -> tuple[dict, dict]:
-        """Return samples and statistics of all blocks: dicts of arrays (chain, draw, ...)."""
+        def fill(whole, value):
+            whole[:, start:stop] = value[:, : stop - start]
 
-        def join(*parts):
-            return np.concatenate(parts, axis=1)[:, : self.size.draws]
+        jax.tree.map(fill, self._whole, part)
+        self._filled = stop
 
-        return jax.tree.map(join, *self._parts)
+    def _empty(self, value):
+        """Return an array for all draws; numbers have 64 bits, as in the result."""
+        dtype = np.float64 if value.dtype.kind == "f" else value.dtype
+        return np.empty((len(value), self.size.draws, *value.shape[2:]), dtype)
+
+    def all(self) -> tuple[dict, ...]:
+        """Return the groups of all blocks: dicts of arrays (chain, draw, ...)."""
+        return self._whole
 
 
 def sample_in_blocks(
@@ -128,7 +174,7 @@ def sample_in_blocks(
         Says how much to sample, and how many blocks are finished already.
     after_block : called with the `Progress` after each block; None if nobody asks for it
     """
-    _, warmup, chains, block, devices = draws.size
+    _, warmup, chains, block, devices, _ = draws.size
     several = chains > 1
     sampler = _over_chains(sampler) if several else sampler
     # A run that is continued makes its first state again, which also sets up NumPyro's kernels.
@@ -141,7 +187,7 @@ def sample_in_blocks(
 
         state, (drawn, stats) = scan(sampler, state, args, block, keep)
         state = jax.tree.map(_strong, state)
-        sites = jax.vmap(lambda draw: sampler.sites(draw, args))
+        sites = jax.vmap(lambda draw: _needed(sampler.sites(draw, args), draws))
         return state, ((jax.vmap(sites) if several else sites)(drawn), stats)
 
     if devices > 1:  # chains are divided among devices, arguments are copied to all
@@ -187,19 +233,24 @@ def run_blocks(
     while draws.done < size.blocks:
         state, (samples, stats) = jax.block_until_ready(advance(state, args))
         stats = gather(stats)
-        skip = size.warmup - draws.done * size.block  # steps of the block in the warm-up
-        if skip < size.block:
-            part = (gather(samples), stats)
-            part = _chains_first(part, size.chains > 1, max(0, skip))
+        if (draws.done + 1) * size.block > size.warmup:
+            part = draws.pick(_chains_first((gather(samples), stats), size.chains > 1))
         else:
             part = None
         if after_block is not None:
-            draws.meter.after_block(part, stats.get("step_size"))
+            draws.meter.after_block(part and part[:2], stats.get("step_size"))
         draws.add(part, state)
         if after_block is not None:
             after_block(draws.meter.facts)
 
 
-def _chains_first(part, several, skip):
-    """Return the arrays of a block with the axes (chain, draw, ...), without its first steps."""
-    return jax.tree.map(lambda v: (np.swapaxes(v, 0, 1) if several else v[None])[:, skip:], part)
+def _needed(sites, draws):
+    """Return the sites of a draw that leave the device; the others are not computed."""
+    if draws.kept is None:
+        return sites
+    return {name: value for name, value in sites.items() if name in draws.kept.needed}
+
+
+def _chains_first(part, several):
+    """Return the arrays of a block with the axes (chain, step, ...)."""
+    return jax.tree.map(lambda v: np.swapaxes(v, 0, 1) if several else v[None], part)

@@ -4,30 +4,27 @@
 import os
 import platform
 from collections.abc import Callable, Sequence
-from functools import partial
 
-import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpyro
 import xarray as xr
-from numpyro.infer import NUTS, Predictive
+from numpyro.infer import NUTS
 from numpyro.infer.mcmc import MCMCKernel
 
 from .. import __version__, _checks, io
-from .._callables import Held, hold
 from ..data import Data
 from ..spectrum import Spectrum
 from .convergence import warn_if_poor
 from .display import display, watch
 from .driver import Draws, Size, sample_in_blocks
 from .identity import identity
+from .kept import MAX_BYTES, plan, prior_draws
 from .processes import claim, require_same
 from .progress import Progress
 from .resume import Recorded, check_accept, record, require_space
 from .samplers import Sampler, sampler_of
 from .shared import recorded
-from .sites import bind, fingerprint, law, layout_of, one_at_a_time, over_draws
+from .sites import bind, fingerprint, layout_of, one_at_a_time
 
 
 @one_at_a_time
@@ -40,6 +37,10 @@ def fit(
     warmup: int = 1000,
     chains: int = 4,
     block: int = 100,
+    thin: int = 1,
+    store: Sequence[str] | str | None = None,
+    log_likelihood: bool = True,
+    max_bytes: int = MAX_BYTES,
     sampler: Callable[[Callable], MCMCKernel | Sampler] | None = None,
     prior: int = 0,
     path: str | os.PathLike | None = None,
@@ -60,9 +61,22 @@ def fit(
         X (n, d), y (n,) or (n, c).
     key : JAX key or int
     draws, warmup, chains : int
-        Steps kept and steps discarded per chain, and number of chains; chains run side by side.
+        Draws kept and steps discarded per chain, and number of chains; chains run side by side.
     block : int
         Steps per compiled block; the progress bar advances once per block.
+    thin : int
+        Steps from one draw to the next. The draws, with their statistics, are every ``thin``-th
+        draw of a run with ``thin=1`` and ``thin`` times as many draws. Divergences in between are
+        not counted.
+    store : str or sequence of str, optional
+        Names of the sites whose draws are kept, or patterns such as "layer*"; by default all. The
+        other sites are sampled too, but neither returned nor written. `predict` needs all latent
+        sites.
+    log_likelihood : bool
+        Add the group log_likelihood. It is computed block by block from all latent sites, also from
+        those that ``store`` leaves out.
+    max_bytes : int
+        Largest size of the result, in bytes; by default 2 GiB. It is computed before sampling.
     sampler : callable, optional
         Function from a model to a NumPyro kernel, e.g. ``lambda m: NUTS(m, dense_mass=True)``, or
         to a `bayesrg.inference.Sampler`, which wraps the sampler of another library. By default
@@ -108,9 +122,10 @@ def fit(
     ------
     ValueError
         For an argument out of range, a hyper-argument that the model does not take, data of the
-        wrong shape, or chains that do not divide among processes. If ``path`` holds another run;
-        the message has the field that differs, and both values. If a file of the run is missing or
-        was altered.
+        wrong shape, or chains that do not divide among processes. If an entry of ``store`` matches
+        no site; the message has names like it. If the result would have more than ``max_bytes``;
+        the message has the three largest sites. If ``path`` holds another run; the message has the
+        field that differs, and both values. If a file of the run is missing or was altered.
     FileExistsError
         If ``path`` is a file or holds something else, or another process writes there.
     bayesrg.io.SaveError
@@ -135,7 +150,9 @@ def fit(
     sampling, so that mistakes show early. Calls from several threads wait for each other, because
     NumPyro keeps one stack of handlers.
     """
-    size = check_size(draws, warmup, chains, devices, block)
+    size = check_size(draws, warmup, chains, devices, block, thin)
+    log_likelihood = _checks.flag("log_likelihood", log_likelihood)
+    max_bytes = _checks.whole("max_bytes", max_bytes)
     prior = _checks.whole("prior", prior, least=0)
     progress = _checks.flag("progress", progress)
     check_after_block(after_block)
@@ -152,6 +169,9 @@ def fit(
             key,
             size,
             sampler=sampler,
+            store=store,
+            log_likelihood=log_likelihood,
+            max_bytes=max_bytes,
             prior=prior,
             show=show,
             after_block=after_block,
@@ -170,6 +190,9 @@ def sample(
     size,
     *,
     sampler=None,
+    store=None,
+    log_likelihood=True,
+    max_bytes=MAX_BYTES,
     prior=0,
     show=None,
     after_block=None,
@@ -195,31 +218,21 @@ def sample(
     if not layout.latents:
         raise ValueError("the model has no latent site, so there is nothing to sample; add one")
     values = layout.observed()
-    densities = partial(_pointwise, hold(bound), X, values)
+    of_prior = prior_draws(bound, X, key, prior)
+    kept = plan(bound, X, layout, values, size, store, log_likelihood, of_prior)
+    kept.require_memory(max_bytes)
 
-    def of_prior():
-        return Predictive(bound, num_samples=prior)(jax.random.fold_in(key, 1), X, None)
-
-    # trace the steps after sampling now, so that their errors are raised before sampling
-    kept = {
-        name: jax.ShapeDtypeStruct((size.chains, size.draws, *latent.shape), latent.dtype)
-        for name, latent in layout.latents.items()
-    }
-    found = eqx.filter_eval_shape(densities, kept)
-    if prior:
-        jax.eval_shape(of_prior)
-
-    draws = Draws(size, fit)
+    draws = Draws(size, kept, fit)
     if folder is not None or jax.process_count() > 1:
-        asked = identity(bound, data, key, size, make, layout, prior)
+        asked = identity(bound, data, key, size, make, layout, kept, prior)
         require_same(asked | {"draws": size.draws})
     if folder is not None:
 
         def begin():
-            require_space(folder, size, kept | found)
-            return Recorded(folder, asked, size, layout.dims, accept, fit)
+            require_space(folder, size, kept)
+            return Recorded(folder, asked, size, layout.dims, accept, kept, fit)
 
-        draws = recorded(begin, size)
+        draws = recorded(begin, size, kept)
         if draws.finished:
             draws.clean(keep_blocks)
             return draws.result()
@@ -237,28 +250,20 @@ def sample(
         "python": platform.python_version(),
     }
 
+    if kept.left_out:
+        attrs["left_out"] = ", ".join(kept.left_out)
+
     run = sample_in_blocks if folder is None else record
     if show is not None:
         show(draws.meter.facts)
     run(sampler, key, (X, y, bound.arrays), draws, watch(show, after_block))
-    samples, stats = draws.all()
 
-    # a latent site that the kernel sums over, such as an enumerated one, has no draws
-    latents = {
-        name: jnp.asarray(samples[name], like.dtype)
-        for name, like in kept.items()
-        if name in samples
-    }
-    groups = {
-        "posterior": samples,
-        "sample_stats": stats,
-        "log_likelihood": densities(latents),
-        "observed_data": values,
-        "constant_data": {"X": X},
-    }
-    if prior:
+    groups = dict(zip(io.draws.SAMPLED, draws.all(), strict=False))
+    groups |= {"observed_data": values, "constant_data": {"X": X}}
+    if of_prior is not None:
         drawn = {name: value[None] for name, value in of_prior().items()}
-        groups["prior"] = {k: v for k, v in drawn.items() if k not in values}
+        left = kept.left_out
+        groups["prior"] = {k: v for k, v in drawn.items() if k not in values and k not in left}
         groups["prior_predictive"] = {k: v for k, v in drawn.items() if k in values}
 
     dims = layout.dims | {"X": ("point", "feature")[: X.ndim]}
@@ -269,7 +274,7 @@ def sample(
     return dt
 
 
-def check_size(draws, warmup, chains, devices=None, block=100) -> Size:
+def check_size(draws, warmup, chains, devices=None, block=100, thin=1) -> Size:
     """Check the numbers of steps, chains and devices and return them as a `Size`.
 
     If ``devices`` is None, the largest number of devices that divides the chains is chosen. With
@@ -281,6 +286,7 @@ def check_size(draws, warmup, chains, devices=None, block=100) -> Size:
         _checks.whole("chains", chains),
         _checks.whole("block", block),
         _devices(devices, chains),
+        _checks.whole("thin", thin),
     )
 
 
@@ -328,28 +334,3 @@ def _devices(devices, chains):
             f"that JAX has here{several}, got {devices}"
         )
     return devices
-
-
-@eqx.filter_jit
-def _pointwise(bound: Held, X, values, latents):
-    """Return log densities of the observed ``values`` (chain, draw, ...), for draws of the latents.
-
-    A Gaussian process gives leave-one-out densities (method ``loo``), another site its log density.
-    """
-    bound = bound.open()
-
-    def at(draw):
-        result = {}
-        for name, value in values.items():
-            try:
-                fn = law(bound, X, draw | values, name)
-            except Exception as error:
-                raise ValueError(
-                    "the model fails with y=None, and densities and predictions call it so "
-                    f"({type(error).__name__}: {error}); make it accept None, e.g. with "
-                    "obs=None if y is None else y.T"
-                ) from error
-            result[name] = fn.loo(value) if hasattr(fn, "loo") else fn.log_prob(value)
-        return result
-
-    return over_draws(at, latents)

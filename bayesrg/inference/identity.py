@@ -26,6 +26,7 @@ from numpyro.infer.util import log_density
 
 from .. import __version__
 from .driver import Size
+from .kept import Kept
 from .sites import Bound, Layout, fingerprint
 
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
@@ -34,7 +35,14 @@ _NAMES = ("name", "debug_info")
 
 
 def identity(
-    bound: Bound, data: Any, key: jax.Array, size: Size, make: Callable, layout: Layout, prior: int
+    bound: Bound,
+    data: Any,
+    key: jax.Array,
+    size: Size,
+    make: Callable,
+    layout: Layout,
+    kept: Kept,
+    prior: int,
 ) -> dict:
     """Return what identifies a run, a dict that JSON can hold.
 
@@ -46,6 +54,7 @@ def identity(
     size : Size
     make : function from a model to a sampler
     layout : sites of the model
+    kept : what is kept of the draws
     prior : number of draws from the prior
     """
     name = getattr(bound.model, "__name__", type(bound.model).__name__)
@@ -58,6 +67,9 @@ def identity(
         "warmup": size.warmup,
         "chains": size.chains,
         "block": size.block,
+        "thin": size.thin,
+        "store": list(kept.sites),
+        "log_likelihood": kept.densities is not None,
         "prior": prior,
         "sampler": _of_sampler(make, bound, key, size, (data.X, data.y, bound.arrays)),
         "precision": str(data.X.dtype),

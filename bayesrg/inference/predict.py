@@ -59,7 +59,8 @@ def predict(
     ------
     ValueError
         For inputs of the wrong width, a site that does not exist, hyper-arguments that differ
-        from those of the fit, or a model that samples a function point by point.
+        from those of the fit, a latent site whose draws the fit did not keep (``store``), or a
+        model that samples a function point by point.
 
     Notes
     -----
@@ -97,6 +98,12 @@ def predict(
         raise ValueError(
             f"model has no site {site!r}, which the fit observed; give the fit's model"
         )
+    for name in layout.latents:
+        if name in dt.attrs.get("left_out", "").split(", "):
+            raise ValueError(
+                f"the fit did not keep the latent site {name!r}, which predictions need; fit again "
+                "with store= that names it"
+            )
     given = {name: stored(name) for name in layout.latents if stored(name) in posterior}
     rows = {"point", "white", *layout.dims[names[site]][-1:]}
     _check_predictable({name: layout.dims[name] for name in given}, rows)

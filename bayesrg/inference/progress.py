@@ -86,8 +86,8 @@ class Meter:
         """
         size, self._done = self._size, done
         count = _length(samples, stats)
-        ends = (max(0, number * size.block - size.warmup) for number in range(done + 1))
-        ends = sorted({min(count, end) for end in ends})
+        steps = (max(0, number * size.block - size.warmup) for number in range(done + 1))
+        ends = sorted({min(count, step // size.thin) for step in steps})
         for start, stop in itertools.pairwise(ends):  # so the sums are those of one long run
             self._count(*({n: v[:, start:stop] for n, v in of.items()} for of in (samples, stats)))
         self.facts = self._facts()

@@ -2,7 +2,6 @@
 """Runs in a folder: compare a call with the stored run, and go on from its last block."""
 
 import contextlib
-import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +22,7 @@ from ..io.runs import save_result
 from . import signals
 from .driver import Draws, Size, sample_in_blocks
 from .identity import of_array
+from .kept import Kept
 from .progress import Meter, Progress, as_line
 from .samplers import Sampler
 
@@ -42,19 +42,18 @@ def check_accept(accept: Any) -> tuple[str, ...]:
     return accept
 
 
-def require_space(folder: RunFolder, size: Size, shapes: dict) -> None:
+def require_space(folder: RunFolder, size: Size, kept: Kept) -> None:
     """Raise OSError if the disk has too little space for further blocks and the result of a run.
 
-    ``shapes`` are shapes and dtypes of latent sites and densities, by name.
+    ``kept`` says what both hold.
     """
-    numbers = sum(math.prod(v.shape) for v in jax.tree.leaves(shapes))
-    numbers += 10 * size.chains * size.draws  # statistics
+    statistics = 80 * size.chains * size.draws  # about ten numbers per draw
     there = stored_draws.there(folder)
     if there >= size.draws and folder.result.exists():
         return
     left = 1 - min(there, size.draws) / size.draws
-    try:  # 8 bytes per number, in a block and in the result
-        writing.require(folder.path, int(8 * numbers * (1 + left)))
+    try:  # in a block and in the result
+        writing.require(folder.path, int((kept.bytes + statistics) * (1 + left)))
     except OSError as error:
         raise OSError(
             error.errno,
@@ -80,7 +79,7 @@ def agree(path: Any, facts: dict, asked: dict, accept: tuple[str, ...]) -> dict:
     """
     place = f"{str(path)!r} holds another run"
     for name in (*COMPARED, "draws"):
-        found = difference(name, facts.get(name), asked[name])
+        found = difference(name, facts.get(name), asked.get(name))
         if found is not None and (name != "draws" or found[2] < found[1]):
             field, before, now = found
             raise ValueError(f"{place}: {field} was {before} and is now {now}; {_REMEDY}")
@@ -126,6 +125,7 @@ class Recorded(Draws):
     size : Size
     dims : names of the axes of each site after chain and draw
     accept : differences that are allowed
+    kept : what is kept of the draws, see `Draws`
     fit : name of the fit
     """
 
@@ -136,9 +136,10 @@ class Recorded(Draws):
         size: Size,
         dims: dict,
         accept: tuple[str, ...],
+        kept: Kept | None = None,
         fit: str = "fit",
     ):
-        super().__init__(size)
+        super().__init__(size, kept, fit)
         self.meter = Meter(size, fit, folder.path)
         asked = asked | {"draws": size.draws}
         facts = folder.facts
@@ -171,7 +172,7 @@ class Recorded(Draws):
         self._state = state
         self.done = 0 if state is None else min(state.done, self.size.blocks)
         found = stored_draws.joined(folder, self.facts, state, self._count())
-        groups = (found.get(group, {}) for group in stored_draws.SAMPLED)
+        groups = (found.get(group, {}) for group in stored_draws.SAMPLED[:2])
         self.meter.go_on(self.done, *({n: v for n, (_, v) in of.items()} for of in groups))
         folder.rewind_progress(0 if state is None else state.done)
 
@@ -192,7 +193,7 @@ class Recorded(Draws):
         new = [_from_bytes(*pair) for pair in zip(self._state.leaves, leaves, strict=True)]
         return structure.unflatten(new)
 
-    def add(self, part: tuple[dict, dict] | None, state: Any) -> None:
+    def add(self, part: tuple[dict, ...] | None, state: Any) -> None:
         """Write the draws of the next block, and then the state after it.
 
         Raises
@@ -223,16 +224,18 @@ class Recorded(Draws):
         """Return the draws of a block by group and variable, with the names of their axes."""
         return {
             group: {stored(n): _labelled(n, self._dims.get(n, ()), v) for n, v in of.items()}
-            for group, of in zip(stored_draws.SAMPLED, part, strict=True)
+            for group, of in zip(stored_draws.SAMPLED, part, strict=False)
         }
 
-    def all(self) -> tuple[dict, dict]:
-        """Read the draws of the run from its folder; return samples and statistics."""
+    def all(self) -> tuple[dict, ...]:
+        """Read the draws of the run from its folder; return the groups as `Draws` does."""
         found = stored_draws.joined(self._folder, self.facts, self._state, self.size.draws)
         names = {stored(name): name for name in self._dims}
-        samples, stats = (found.get(group, {}) for group in stored_draws.SAMPLED)
-        samples = {names.get(name, name): value for name, (_, value) in samples.items()}
-        return samples, {name: value for name, (_, value) in stats.items()}
+        return tuple(
+            {names.get(name, name): value for name, (_, value) in found[group].items()}
+            for group in stored_draws.SAMPLED
+            if group in found
+        )
 
     def lost(self, error: OSError) -> SaveError:
         """Return the error of a block that could not be written, with the draws there are."""
@@ -308,6 +311,7 @@ class Recorded(Draws):
 
 def _labelled(name, axes, value):
     """Return the names of all axes of the draws of a site or statistic, and the draws."""
+    axes = axes[: value.ndim - 2]  # a density may have fewer axes than its site
     axes += tuple(f"{name}_axis{'_bis' * i}" for i in range(value.ndim - 2 - len(axes)))
     return ("chain", "draw", *map(stored, axes)), value
 

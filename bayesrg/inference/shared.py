@@ -13,9 +13,9 @@ from .processes import first, gather, raw, typed
 from .resume import Recorded
 
 
-def recorded(make: Callable[[], Recorded], size: Size) -> Draws:
+def recorded(make: Callable[[], Recorded], size: Size, kept: Any) -> Draws:
     """Return ``make()``; if there are several processes, process 0 alone calls it, for them all."""
-    return make() if jax.process_count() == 1 else _Shared(make, size)
+    return make() if jax.process_count() == 1 else _Shared(make, size, kept)
 
 
 class _Shared(Draws):
@@ -24,8 +24,8 @@ class _Shared(Draws):
     The methods are those of `Recorded`. All processes call them together.
     """
 
-    def __init__(self, make: Callable[[], Recorded], size: Size):
-        super().__init__(size)
+    def __init__(self, make: Callable[[], Recorded], size: Size, kept: Any):
+        super().__init__(size, kept)
         self._own = None  # the `Recorded`, in process 0
 
         def begin():
@@ -45,14 +45,14 @@ class _Shared(Draws):
             return state
         return typed(first(lambda: raw(self._own.restore(state))), state)
 
-    def add(self, part: tuple[dict, dict] | None, state: Any) -> None:
+    def add(self, part: tuple[dict, ...] | None, state: Any) -> None:
         """Write the draws of the next block, and then the state after it."""
         state = gather(state)
         first(lambda: self._own.add(part, state))
         self.done += 1
 
-    def all(self) -> tuple[dict, dict]:
-        """Read the draws of the run from its folder; return samples and statistics."""
+    def all(self) -> tuple[dict, ...]:
+        """Read the draws of the run from its folder; return the groups as `Draws` does."""
         return first(lambda: self._own.all())
 
     def withdraw(self) -> None:

@@ -50,6 +50,7 @@ class Layout(NamedTuple):
     ----------
     dims : dict from the name of each site that a result holds to the names of its axes
     latents : dict from the name of each latent site to its shape and dtype
+    sites : as ``latents``, with the deterministic sites too: all that has draws
     likelihood : names of the observed sites and of the factors (`numpyro.factor`)
     observed : function that computes the values of the observed sites, a dict by name
     strengths : function that computes the strengths of the action factors, a dict by name
@@ -58,6 +59,7 @@ class Layout(NamedTuple):
 
     dims: dict[str, tuple[str, ...]]
     latents: dict[str, jax.ShapeDtypeStruct]
+    sites: dict[str, jax.ShapeDtypeStruct]
     likelihood: frozenset[str]
     observed: Callable[[], dict[str, jax.Array]]
     strengths: Callable[[], dict[str, Any]]
@@ -154,6 +156,7 @@ def layout_of(bound: Bound | Without, X, y) -> Layout:
         result cannot hold a name.
     """
     dims, lengths, plates, factors, supports, counts = {}, {}, {}, set(), {}, {}
+    sites = {}
 
     def run():
         model = handlers.substitute(handlers.seed(bound, 0), substitute_fn=init_to_sample)
@@ -171,6 +174,9 @@ def layout_of(bound: Bound | Without, X, y) -> Layout:
 
             dims[name], lengths[name] = shapes.axes(name, site), jnp.shape(site["value"])
             plates[name] = {frame.name for frame in site["cond_indep_stack"]}
+            if not site.get("is_observed", False):
+                dtype = jnp.result_type(site["value"])
+                sites[name] = jax.ShapeDtypeStruct(lengths[name], dtype)
             if site.get("is_observed", False):
                 shapes.check_shape(name, site)
                 fn = shapes.unwrap(site["fn"])
@@ -205,7 +211,7 @@ def layout_of(bound: Bound | Without, X, y) -> Layout:
 
     likelihood = frozenset(factors | supports.keys())
     dims = shapes.distinct(dims, lengths)
-    return Layout(dims, latents, likelihood, observed, lambda: part(3), counts)
+    return Layout(dims, latents, sites, likelihood, observed, lambda: part(3), counts)
 
 
 def law(bound: Bound, X, latents: dict, site: str):

@@ -7,7 +7,7 @@ import xarray as xr
 from . import netcdf
 from .run_folder import RunFolder, State, file_digest
 
-SAMPLED = ("posterior", "sample_stats")
+SAMPLED = ("posterior", "sample_stats", "log_likelihood")
 
 
 def steps_done(facts: dict, state: State | None) -> int:
@@ -17,13 +17,14 @@ def steps_done(facts: dict, state: State | None) -> int:
 
 def draws_done(facts: dict, state: State | None) -> int:
     """Return the number of draws per chain in finished blocks."""
-    return max(0, steps_done(facts, state) - facts["warmup"])
+    return max(0, steps_done(facts, state) - facts["warmup"]) // facts.get("thin", 1)
 
 
 def first_draw(facts: dict, number: int) -> int:
     """Return the first draw in the block file with a number."""
     # the file 0 belongs to the first block that has draws, where the warm-up may end in its middle
-    return max(0, (number + facts["warmup"] // facts["block"]) * facts["block"] - facts["warmup"])
+    steps = (number + facts["warmup"] // facts["block"]) * facts["block"]
+    return max(0, steps - facts["warmup"]) // facts.get("thin", 1)
 
 
 def in_result(folder: RunFolder, facts: dict) -> int:
@@ -121,7 +122,8 @@ def _put(found, groups, count, start, stop):
         kept = found.setdefault(group, {})
         for name, (axes, value) in variables.items():
             if name not in kept:
-                kept[name] = axes, np.empty((len(value), count, *value.shape[2:]), value.dtype)
+                dtype = np.float64 if value.dtype.kind == "f" else value.dtype  # as in the result
+                kept[name] = axes, np.empty((len(value), count, *value.shape[2:]), dtype)
             kept[name][1][:, start:stop] = value[:, : stop - start]
 
 
@@ -134,7 +136,7 @@ def labelled(groups: dict, first: int = 0) -> xr.DataTree:
     datasets = {}
     for group, variables in groups.items():
         wide = {
-            n: (axes, v.astype(np.float64) if v.dtype.kind == "f" else v)
+            n: (axes, v.astype(np.float64, copy=False) if v.dtype.kind == "f" else v)
             for n, (axes, v) in variables.items()
         }
         data = xr.Dataset(wide, attrs={"sample_dims": ["chain", "draw"]})
@@ -146,7 +148,7 @@ def labelled(groups: dict, first: int = 0) -> xr.DataTree:
 
 def _with_facts(tree, facts, state):
     """Return the tree with attributes that say what the run is and how far it is."""
-    names = ("model", "draws", "warmup", "chains", "block", "precision", "device_kind")
+    names = ("model", "draws", "warmup", "chains", "block", "thin", "precision", "device_kind")
     tree.attrs = {name: facts[name] for name in names if facts.get(name) is not None}
     tree.attrs |= {"finished": False, "steps_done": steps_done(facts, state)}
     tree.attrs["draws_done"] = (

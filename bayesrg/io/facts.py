@@ -8,7 +8,9 @@ from typing import Any
 # differences that a user may accept when a run is continued
 ACCEPTED = ("versions", "devices")
 # in the order in which differences are reported; the program depends on the fields before it
-COMPARED = tuple("hyper X y key warmup chains block prior sampler precision".split())
+COMPARED = tuple(
+    "hyper X y key warmup chains block thin store log_likelihood prior sampler precision".split()
+)
 
 
 def checksum(facts: dict, names: tuple[str, ...] | None = None) -> bytes:

@@ -68,8 +68,8 @@ def to_datatree(
             value = np.asarray(jax.device_get(value))
             if group == "log_likelihood":
                 names = names[: value.ndim - len(lead)]
-            if value.dtype.kind == "f":
-                value = value.astype(np.float64)
+            if value.dtype.kind == "f":  # a large array of NumPy is not copied
+                value = value.astype(np.float64, copy=not value.flags.writeable)
             arrays[name] = (lead + _names(name, value.ndim - len(lead), names), value)
         dataset = xr.Dataset(arrays)
         dataset = dataset.assign_coords({d: np.arange(s) for d, s in dataset.sizes.items()})

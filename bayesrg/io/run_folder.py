@@ -264,6 +264,8 @@ def _check_facts(found):
         least = {"draws": 1}
         if found["kind"] != "job":
             raise ValueError(f"kind is {_checks.shown(found['kind'])}")
+    if "thin" in found:
+        least["thin"] = 1
     for name, value in least.items():
         if type(found[name]) is not int or found[name] < value:
             raise ValueError(f"{name} is {_checks.shown(found[name])}")

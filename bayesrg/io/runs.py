@@ -2,10 +2,8 @@
 """Functions that write results to run folders and files, and read them."""
 
 import contextlib
-import hashlib
 import importlib.util
 import os
-from io import BytesIO
 from pathlib import Path
 
 import xarray as xr
@@ -60,9 +58,9 @@ def claim(path):
 def save(dt: xr.DataTree, path: str | os.PathLike) -> Path:
     """Write the tree ``dt`` to the netCDF file ``path``, and return the path.
 
-    The content is made in memory and written under a temporary name, so that a file called
-    ``path`` is never incomplete. The ``result.nc`` of a run folder can get more groups in this way;
-    its draws cannot be replaced, because the run goes on from them.
+    The file is written under a temporary name, so that a file called ``path`` is never incomplete.
+    It is not made in memory first. The ``result.nc`` of a run folder can get more groups in this
+    way; its draws cannot be replaced, because the run goes on from them.
 
     Raises
     ------
@@ -81,8 +79,7 @@ def save(dt: xr.DataTree, path: str | os.PathLike) -> Path:
                 _same_draws(dt, folder, facts)
                 save_result(dt, folder, facts)
         else:
-            with as_netcdf(dt) as content:
-                writing.write(path, content)
+            _write(dt, path)
     return path
 
 
@@ -114,15 +111,18 @@ def saving(dt, path):
         ) from error
 
 
-@contextlib.contextmanager
-def as_netcdf(dt):
-    """Give the bytes of a netCDF file with the tree ``dt``, inside a ``with`` block."""
+def as_netcdf(dt, file):
+    """Write the tree ``dt`` as netCDF to a binary file."""
     dt = dt.copy()
     dt.attrs = {k: int(v) if isinstance(v, bool) else v for k, v in dt.attrs.items()}
-    with BytesIO() as buffer:  # HDF5 crashes the interpreter if it meets a full disk
-        dt.to_netcdf(buffer, engine="h5netcdf")
-        with buffer.getbuffer() as content:
-            yield content
+    dt.to_netcdf(file, engine="h5netcdf")
+
+
+def _write(dt, path, before=lambda digest: None):
+    """Write a tree to a netCDF file, piece by piece, and return the SHA-256 of the file."""
+    size = sum(v.nbytes for node in dt.subtree for v in node.variables.values())
+    writing.require(path.parent, size)
+    return writing.stream(path, lambda file: as_netcdf(dt, file), before)
 
 
 def save_result(dt: xr.DataTree, folder: RunFolder, facts: dict) -> None:
@@ -131,12 +131,14 @@ def save_result(dt: xr.DataTree, folder: RunFolder, facts: dict) -> None:
     ``facts`` are the content of run.json, and are updated.
     """
     count = dt["posterior"].sizes["draw"] if "posterior" in dt.children else 0
-    with saving(dt, folder.result), as_netcdf(dt) as content:
-        digest = hashlib.sha256(content).hexdigest()
+
+    def note(digest):
         # run.json knows the old and the new result until the new one is there
         facts["results"] = facts.get("results", {}) | {digest: count}
         folder.write_facts(facts)
-        writing.write(folder.result, content)
+
+    with saving(dt, folder.result):
+        digest = _write(dt, folder.result, note)
         if file_digest(folder.result) != digest:
             raise OSError("what was read back differs from what was written")
         facts["results"] = {digest: count}

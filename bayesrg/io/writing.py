@@ -3,6 +3,8 @@
 
 import contextlib
 import errno
+import hashlib
+import io
 import json
 import os
 import secrets
@@ -272,3 +274,113 @@ def _sync(descriptor):
     except OSError as error:
         if error.errno not in (errno.EINVAL, errno.EBADF, errno.ENOTSUP, errno.ENOSYS):
             raise
+
+
+def stream(path, fill, before=lambda digest: None):
+    """Write a file piece by piece, complete or not at all, as `write` does; return its SHA-256.
+
+    Parameters
+    ----------
+    path : path
+    fill : function that writes the content to a binary file, which it is given
+    before : function that is called with the SHA-256, as text, before the file gets its name
+
+    Raises
+    ------
+    OSError
+        If writing fails. No temporary file is left behind.
+    """
+    with _advised(path):
+        return _stream(path, fill, before)
+
+
+def _stream(path, fill, before):
+    temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+    descriptor = os.open(temporary, flags, 0o666)  # O_EXCL follows no link
+    try:
+        with open(descriptor, "r+b", buffering=0) as raw:
+            file = _Patient(raw)
+            try:
+                fill(file)
+            except Exception as error:  # what a library says after a failed write is beside it
+                raise (file.error or error) from error
+            if file.error is not None:
+                raise file.error
+            _sync(descriptor)
+            raw.seek(0)
+            digest = hashlib.file_digest(raw, "sha256").hexdigest()
+        before(digest)
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise
+    _flush(path.parent)
+    return digest
+
+
+class _Patient(io.RawIOBase):
+    """A binary file whose writes never fail, for HDF5, which crashes if it meets a full disk.
+
+    The first error is kept in ``error``. From then on short pieces are kept in memory, because HDF5
+    reads its own tables again, and long ones are dropped.
+    """
+
+    def __init__(self, raw):
+        self.error, self._raw, self._place, self._late = None, raw, 0, {}
+
+    def seek(self, offset, whence=0):
+        end = os.fstat(self._raw.fileno()).st_size if whence == 2 else 0
+        end = max([end, *(start + len(v) for start, v in self._late.items())] if end else [end])
+        self._place = offset + (end if whence == 2 else self._place if whence == 1 else 0)
+        return self._place
+
+    def tell(self):
+        return self._place
+
+    def readable(self):
+        return True
+
+    def writable(self):
+        return True
+
+    def seekable(self):
+        return True
+
+    def readinto(self, buffer):
+        with memoryview(buffer).cast("B") as view:
+            self._raw.seek(self._place)
+            count = self._raw.readinto(view)
+            if self.error is not None:
+                count = len(view)
+                for start, late in self._late.items():
+                    low, high = max(start, self._place), min(start + len(late), self._place + count)
+                    if low < high:
+                        piece = late[low - start : high - start]
+                        view[low - self._place : high - self._place] = piece
+        self._place += count
+        return count
+
+    def write(self, content):
+        with memoryview(content).cast("B") as view:
+            count = len(view)
+            if self.error is None:
+                try:
+                    self._raw.seek(self._place)
+                    _write_all(self._raw.fileno(), view)
+                except OSError as error:
+                    self.error = error
+            if self.error is not None and count < 1 << 16:
+                self._late[self._place] = bytes(view)
+        self._place += count
+        return count
+
+    def truncate(self, size=None):
+        size = self._place if size is None else size
+        if self.error is None:
+            try:
+                self._raw.truncate(size)
+            except OSError as error:
+                self.error = error
+        return size
