@@ -88,22 +88,32 @@ def _fit(F, w, D, b):
 
 @_fit.defjvp
 def _fit_jvp(primals, tangents):
+    # Products of F and k x k matrices alone: A = F diag(w) and D^-1 A are not stored.
     (F, w, D, b), (dF, dw, dD, db) = primals, tangents
-    A, scaled, L = _system(F, w, D)
-    M_inverse = inverse(L)  # one product in place of several solves
-    u, e = _weights(A, scaled, lambda rows: rows @ M_inverse, b)
-    slope = scaled @ M_inverse
+    k, noise = F.shape[-1], D[..., None, :]
+    gram = (transpose(F) / noise) @ F
+    inner = w[..., :, None] * gram * w[..., None, :]
+    M_inverse = inverse(L := factor(inner + jnp.eye(k, dtype=inner.dtype), REMEDY))
+    row = w[..., None, :]
+
+    # as in `_weights`, with one step of iterative refinement
+    u = ((b / noise) @ F * row) @ M_inverse
+    e = b - (u * row) @ transpose(F)
+    u = u + ((e / noise) @ F * row - u) @ M_inverse
+    e = b - (u * row) @ transpose(F)
 
     # u minimises the quadratic form, so that its change is of second order: keep F, w, D and b
-    steep = e / D[..., None, :]
-    moved = dF * w[..., None, :]
+    steep = e / noise
+    moved = dF * row
     d_quad = 2.0 * (steep * (db - u @ transpose(moved))).sum(-1)
-    d_quad = d_quad - 2.0 * (u * ratio(u, w[..., None, :]) * dw[..., None, :]).sum(-1)
+    d_quad = d_quad - 2.0 * (u * ratio(u, row) * dw[..., None, :]).sum(-1)
     d_quad = d_quad - (steep**2 * dD[..., None, :]).sum(-1)
 
-    # d ln|M| = tr(M^-1 dM), with slope = D^-1 A M^-1
-    dA = moved + F * dw[..., None, :]
-    d_log_det = 2.0 * (slope * dA).sum((-2, -1)) - ((slope * scaled).sum(-1) * dD).sum(-1)
+    # d ln|M| = tr(M^-1 dM), with slope = D^-1 F w M^-1 w
+    slope = F @ (w[..., :, None] * M_inverse * row) / D[..., None]
+    d_log_det = 2.0 * (slope * dF).sum((-2, -1))
+    d_log_det = d_log_det + 2.0 * ((gram * M_inverse * row).sum(-1) * dw).sum(-1)
+    d_log_det = d_log_det - ((slope * F).sum(-1) / D * dD).sum(-1)
     quad = (e * steep).sum(-1) + (u**2).sum(-1)
     return (quad, log_det(L)), (d_quad, d_log_det)
 
@@ -137,14 +147,16 @@ def _precision_jvp(primals, tangents):
     return (1.0 - known) / D, -2.0 * (by_columns + by_values) - by_noise
 
 
-def _by_qr(F, w, D, r):
-    """Return the results of `_fit` for a constant ``D`` (..., 1) and rows r (..., m, n).
+def _by_qr(F, w, D, r, G, v):
+    """Return the results of `_fit` for a constant ``D`` (..., 1) and rows r - G v (..., m, n).
 
-    With F = Q R the fit runs in the k coordinates of Q; only products of F and r are linear in n.
+    With [F G] = Q R the fit runs in the coordinates of Q; only products of F, G and r are linear in
+    n. Q has orthonormal columns, so that no digits are lost.
     """
-    Q, R = jnp.linalg.qr(F)
+    Q, R = jnp.linalg.qr(jnp.concatenate([F, G], 1))
+    k = F.shape[1]
     b = r @ Q
-    quad, log_det = _fit(R, w, D, b)
+    quad, log_det = _fit(R[:, :k], w, D, b - R[:, k:] @ v)
     return quad + ((r - b @ Q.T) ** 2).sum(-1) / D, log_det
 
 
@@ -153,9 +165,13 @@ _reduced = eqx.filter_custom_jvp(_by_qr)
 
 @_reduced.def_jvp
 def _reduced_jvp(primals, tangents):
-    moved = tangents[0] is not None  # R has no derivative where columns are dependent
+    # R has no derivative where columns are dependent
+    moved = tangents[0] is not None or tangents[4] is not None
 
-    return eqx.filter_jvp(_fit if moved else _by_qr, primals, tangents)
+    def directly(F, w, D, r, G, v):
+        return _fit(F, w, D, r - G @ v)
+
+    return eqx.filter_jvp(directly if moved else _by_qr, primals, tangents)
 
 
 class LowRank(NamedTuple):
@@ -184,10 +200,21 @@ class LowRank(NamedTuple):
             inner = transpose(self.A) @ (self.A / self.D[..., None])
         return inner + jnp.eye(self.F.shape[-1], dtype=inner.dtype)
 
-    def quad_logdet(self, r):
+    @property
+    def reducible(self):
+        """Whether `quad_logdet` needs only products of F and the rows that are linear in n."""
+        return self.D.shape[-1] == 1 and self.F.ndim == 2 and self.F.shape[-1] > 0
+
+    def quad_logdet(self, r, low=None):
+        """Return what all algebras do; if `reducible`, for rows ``r - G @ v`` with (G, v) = low.
+
+        ``G`` is (n, c) and ``v`` (c,). Apart from each other, neither costs anything that is linear
+        in n and depends on v.
+        """
         n, D = self.F.shape[-2], self.D
-        if D.shape[-1] == 1 and self.F.ndim == 2 and self.F.shape[-1]:
-            quad, log_det = _reduced(self.F, self.w, D, r)
+        if self.reducible:
+            G, v = (self.F[:, :0], self.w[..., :0].reshape(-1)[:0]) if low is None else low
+            quad, log_det = _reduced(self.F, self.w, D, r, G, v)
         else:
             quad, log_det = _fit(self.F, self.w, D, r)
         return quad, log_det + (n / D.shape[-1]) * jnp.log(D).sum(-1)

@@ -56,38 +56,42 @@ def _quad_logdet_jvp(primals, tangents):
 
 def inverse(L):
     """Return the inverse (..., n, n) of ``L L^T`` for lower triangular L (..., n, n)."""
-    return _inner_product(_invert(L))
+    return _inverses(L, factor=False)[1]
 
 
 _BLOCK = 64  # smaller matrices are not split into blocks: the overhead would cost more
 
 
-def _invert(L):
-    """Return the inverse (..., n, n) of lower triangular matrices L (..., n, n)."""
-    # Split into blocks [[A, 0], [B, C]]: matrix products are faster than triangular solves.
+def _inverses(L, factor=True):
+    """Return the inverses (..., n, n) of lower triangular matrices L (..., n, n), and of L L^T.
+
+    The first is None if it is not asked for (``factor``).
+    """
+    # Split into blocks [[A, 0], [B, C]]: matrix products are faster than triangular solves. Only
+    # the inverse of A is needed to find that of L L^T, besides (A A^T)^-1 and (C C^T)^-1.
     n = L.shape[-1]
     if n <= _BLOCK:
         eye = jnp.broadcast_to(jnp.eye(n, dtype=L.dtype), L.shape)
-        return solve_triangular(L, eye, lower=True)
+        R = solve_triangular(L, eye, lower=True)
+        return R, _transpose(R) @ R
     h = n // 2
-    A, C = _invert(L[..., :h, :h]), _invert(L[..., h:, h:])
-    B = -C @ (L[..., h:, :h] @ A)
-    top = jnp.concatenate([A, jnp.zeros_like(jnp.swapaxes(B, -1, -2))], -1)
-    return jnp.concatenate([top, jnp.concatenate([B, C], -1)], -2)
+    A, first = _inverses(L[..., :h, :h])
+    C, last = _inverses(L[..., h:, h:], factor)
+    moved = L[..., h:, :h] @ A
+    cross = -last @ moved
+    whole = _blocks(first - _transpose(moved) @ cross, _transpose(cross), cross, last)
+    if not factor:
+        return None, whole
+    return _blocks(A, jnp.zeros_like(_transpose(cross)), -C @ moved, C), whole
 
 
-def _inner_product(R):
-    """Return ``R^T R`` (..., n, n) of lower triangular matrices R (..., n, n)."""
-    # in blocks [[A, 0], [B, C]], without the products with zeros
-    n = R.shape[-1]
-    if n <= _BLOCK:
-        return jnp.swapaxes(R, -1, -2) @ R
-    h = n // 2
-    A, B, C = R[..., :h, :h], R[..., h:, :h], R[..., h:, h:]
-    lower = jnp.swapaxes(C, -1, -2) @ B
-    left = jnp.concatenate([_inner_product(A) + jnp.swapaxes(B, -1, -2) @ B, lower], -2)
-    right = jnp.concatenate([jnp.swapaxes(lower, -1, -2), _inner_product(C)], -2)
-    return jnp.concatenate([left, right], -1)
+def _transpose(A):
+    return jnp.swapaxes(A, -1, -2)
+
+
+def _blocks(A, B, C, D):
+    """Return the matrix [[A, B], [C, D]]."""
+    return jnp.concatenate([jnp.concatenate([A, B], -1), jnp.concatenate([C, D], -1)], -2)
 
 
 def log_det(L):

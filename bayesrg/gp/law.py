@@ -60,6 +60,7 @@ class PriorLaw(Law):
 
     pytree_data_fields = ("prior", "eigen")
     gram = None  # only one output has it
+    _cut = None  # the distribution of which `split` made this one
 
     features = property(lambda law: law.prior.features, doc="Mode functions at the points, (n, k).")
     values = property(lambda law: law.prior.values, doc="Prior variances of the modes, (..., k).")
@@ -135,4 +136,6 @@ class PriorLaw(Law):
                 f"(now {max_dense})"
             )
         gram = None if self.gram is None else self.gram[cutoff:, cutoff:]
-        return root, self._replace(prior=high, eigen=eigen, gram=gram)
+        rest = self._replace(prior=high, eigen=eigen, gram=gram)
+        rest._cut = self
+        return root, rest

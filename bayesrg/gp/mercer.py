@@ -10,7 +10,7 @@ from numpyro.distributions.util import validate_sample
 
 from .. import _checks
 from .._checks import ArrayLike
-from .._covariance import Covariance, Eigen
+from .._covariance import Covariance, Eigen, LowRank
 from .._prior import PriorAt
 from .effective import RULES, EffectiveNormal, variance_after
 from .law import Law, PriorLaw
@@ -85,6 +85,7 @@ class MercerNormal(PriorLaw):
     event_dims = ("point",)
     pytree_data_fields = ("scale", "gram")
     _rule, _rules = "rule", RULES
+    _low = None  # mean without the low modes, their functions at the points, and their weights
 
     tail = property(lambda law: law.prior.tail, doc="Mean variance outside the modes, or None.")
     orthonormal = property(lambda law: law.prior.orthonormal, doc="See the parameters.")
@@ -167,7 +168,14 @@ class MercerNormal(PriorLaw):
     @validate_sample
     def log_prob(self, value: ArrayLike) -> Float[Array, "*batch"]:
         """Return the log density of observations ``value`` (..., n), which is the log evidence."""
-        r = at_points("observations", value, self.event_shape) - self.loc
+        value = at_points("observations", value, self.event_shape)
+        if self._low is not None:
+            loc, *low = self._low
+            rows = (value - loc).reshape(-1, self.event_shape[0])
+            quad, log_det = self._algebra().quad_logdet(rows, low)
+            quad = quad.reshape(value.shape[:-1])
+            return -0.5 * (quad + log_det + self.event_shape[0] * np.log(2 * np.pi))
+        r = value - self.loc
         own = jnp.broadcast_shapes(self.ridge.shape[:-1], self.values.shape[:-1], self.scale.shape)
         batch = jnp.broadcast_shapes(r.shape[:-1], own)
         r = jnp.broadcast_to(r, batch + r.shape[-1:])
@@ -281,6 +289,25 @@ class MercerNormal(PriorLaw):
 
     def _root(self, cutoff):
         return self._columns[..., :cutoff]
+
+    def _given(self, root, modes):
+        """Return ``shift(root @ modes)``, for the parts of `split` and its low ``modes`` (cutoff,).
+
+        Its log density keeps the mode functions apart from their weights. If noise is constant and
+        no residual is left, all that is linear in n is then independent of the modes, and a
+        compiled sampler computes it once, outside its loop.
+        """
+        if self._cut is None:
+            return self.shift((root @ modes[..., None])[..., 0])
+        # weights times functions, so that no product (n, k) depends on the scale
+        size, whole = modes.shape[-1], self._cut
+        low, weights = whole.features[:, :size], whole._covariance.amplitude()[..., :size] * modes
+        law = self.shift((low @ weights[..., None])[..., 0])
+        algebra = self._algebra()
+        plain = law.batch_shape == () and weights.ndim == 1 and self.loc.ndim == 1
+        if plain and isinstance(algebra, LowRank) and algebra.reducible:
+            law._low = self.loc, low, weights
+        return law
 
     def _eliminate(self, cutoff, rule, n):
         variance = variance_after(self, cutoff, rule, n)

@@ -9,7 +9,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jax import Array, lax
 from jaxtyping import Float
 
 from .. import _checks
@@ -104,8 +104,9 @@ class Kernel(eqx.Module):
 @jax.jit
 def _symmetric(K, diagonal):
     """Make a matrix (n, n) exactly symmetric, with ``diagonal`` (n,) on it."""
-    i = jnp.arange(K.shape[0])
-    return (0.5 * (K + K.T)).at[i, i].set(diagonal)
+    K = lax.optimization_barrier(K)  # else XLA computes each entry twice, for K and K.T
+    i = jnp.arange(K.shape[0])  # the derivative of writing to the diagonal would be slow
+    return jnp.where(i[:, None] == i, diagonal[:, None], 0.5 * (K + K.T))
 
 
 def two_inputs(X: ArrayLike, Z: ArrayLike | None) -> tuple[Array, Array | None]:

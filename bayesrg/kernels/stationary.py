@@ -38,7 +38,7 @@ class Stationary(Kernel):
     def gram(self, X, Z):
         self._check_columns(X)
         if self.lengthscale.ndim:
-            r2 = squared_distance(X / self.lengthscale, Z / self.lengthscale)
+            r2 = squared_distance(X, Z, self.lengthscale)
         else:
             # divide once, by the square; a tiny lengthscale must not make it 0/0
             unit = self.lengthscale**2

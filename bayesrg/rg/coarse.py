@@ -113,8 +113,11 @@ class Coarse(Reparam):
 
         if self.cutoff:
             modes = white("modes", "mode", self.cutoff)
-            many = base.event_dim > 1
-            rest = rest.shift(root @ modes if many else (root @ modes[..., None])[..., 0])
+            if hasattr(rest, "_given"):  # it keeps the functions of the modes apart
+                rest = rest._given(root, modes)
+            else:
+                many = base.event_dim > 1
+                rest = rest.shift(root @ modes if many else (root @ modes[..., None])[..., 0])
         if not self.centered:
             return None, rest.colour(white("white", "white", base.event_shape[0]))
         return self._wrap(rest, batch, event_dim), obs
