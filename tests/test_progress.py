@@ -249,7 +249,8 @@ def test_one_program_runs_all_blocks(monkeypatch, sampler, chains, devices):
     how = HOW | {"sampler": sampler, "chains": chains, "devices": devices, "progress": False}
     brg.fit(level, DATA, after_block=lambda facts: counts.append(programs.total()), **how)
     assert len(seen) == 1 and seen[0]._cache_size() == 1
-    assert len(counts) == 9 and len(set(counts)) == 1
+    # blocks 4 to 9 have draws, and the first of these compiles densities that are new
+    assert counts == [counts[0]] * 3 + [counts[3]] * 6 and counts[3] - counts[0] in (0, 1)
 
 
 def test_a_file_gets_one_line_each_tenth_and_stdout_nothing(watched):
