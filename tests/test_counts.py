@@ -117,17 +117,17 @@ USES = {
 COUNTS = {  # one tuple per use, with the numbers of COLUMNS
     "coulomb_gas": [(0, 0, 0, 0, 0)],
     "deep_linear": [(0, 0, 0, 0, 0)],
-    "deep_linear_collapsed": [(1, 0, 1, 53, 0)],
+    "deep_linear_collapsed": [(1, 0, 1, 56, 0)],
     "deep_linear_conv": [(1, 0, 1, 43, 0)],
-    "gp_classification": [(1, 0, 2, 67, 0)],
-    "gp_modes": [(1, 0, 1, 40, 0)],
-    "gp_regression": [(1, 0, 1, 134, 0), (1, 0, 1, 49, 2), (1, 0, 1, 0, 0)],
+    "gp_classification": [(1, 0, 2, 76, 0)],
+    "gp_modes": [(1, 0, 1, 49, 0)],
+    "gp_regression": [(1, 0, 1, 134, 0), (1, 0, 1, 76, 0), (1, 0, 1, 0, 0)],
     "noise_scaling": [(0, 0, 0, 0, 0)],
     "rainbow": [(0, 0, 0, 0, 0)],
     "rainbow_collapsed": [(1, 0, 1, 0, 0)],
     "rainbow_surrogate": [(0, 0, 0, 0, 0)],
     "residual_action": [(0, 0, 0, 0, 0)],
-    "spectrum_gp": [(1, 1, 1, 297, 10)],
+    "spectrum_gp": [(1, 1, 1, 351, 0)],
 }
 
 

@@ -50,7 +50,8 @@ def home(tmp_path_factory):
     (home / "notes").mkdir()
     (home / "notes" / "a.txt").write_text("mine")
     (home / "job").mkdir()
-    origin = dict.fromkeys("model data n task draws warmup chains threshold seed devices".split())
+    options = "model data n task draws warmup chains thin max_bytes threshold seed devices"
+    origin = dict.fromkeys(options.split())
     facts = {"kind": "job", "draws": 30, "threshold": 0.5, "X_test": None, "y_test": None}
     RunFolder(home / "job").write_facts(
         facts | {"origin": {"program": "bayesrg run"} | origin | {"model": "gone.py"}}

@@ -130,7 +130,7 @@ def without_netcdf(monkeypatch):
     [
         ("before", True),
         ("after", True),
-        ("before", False),
+        pytest.param("before", False, marks=pytest.mark.slow),
         pytest.param("after", False, marks=pytest.mark.slow),
     ],
 )

@@ -18,7 +18,9 @@ Accept = Annotated[
     typer.Option(help="Differences that are allowed on continuing: versions, devices."),
 ]
 # options of ``run`` that run.json stores
-_ASKED = tuple("model data n task draws warmup chains threshold seed devices".split())
+_ASKED = tuple(
+    "model data n task draws warmup chains thin max_bytes threshold seed devices".split()
+)
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and no table.")]
 
 

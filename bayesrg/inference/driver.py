@@ -43,6 +43,11 @@ class Size(NamedTuple):
         """Number of blocks of warm-up and draws together; the last may have more draws."""
         return -(-self.steps // self.block)
 
+    @property
+    def most(self) -> int:
+        """Largest number of draws that a block can have."""
+        return -(-self.block // self.thin)
+
     def kept_steps(self, done: int) -> slice:
         """Return the steps that are kept of the block after ``done`` blocks; there may be none."""
         skip = self.warmup - done * self.block  # steps of the block in the warm-up

@@ -74,10 +74,9 @@ class Kept(NamedTuple):
 
         # as many draws in every block, so that one program is compiled; some may be there twice
         at = np.arange(size.block)[size.kept_steps(done)]
-        most = -(-size.block // size.thin)
         # a latent site that the kernel sums over, such as an enumerated one, has no draws
         there = [name for name in self.latents if name in part[0]]
-        latents = {name: part[0][name][:, np.resize([*at, 0], most)] for name in there}
+        latents = {name: part[0][name][:, np.resize([*at, 0], size.most)] for name in there}
         densities = jax.device_get(self.densities(latents))
         return found, stats, jax.tree.map(lambda value: value[:, : len(at)], densities)
 
@@ -152,13 +151,14 @@ def plan(
     densities, latents = None, ()
     if log_likelihood:
         densities, latents = partial(_pointwise, hold(bound), X, values), tuple(layout.latents)
+        # of one block, as `Kept.pick` asks for them: then this is the only trace
         drawn = {
-            name: jax.ShapeDtypeStruct(count + like.shape, like.dtype)
+            name: jax.ShapeDtypeStruct((size.chains, size.most, *like.shape), like.dtype)
             for name, like in layout.latents.items()
         }
         for name, like in eqx.filter_eval_shape(densities, drawn).items():
             dims = lead + layout.dims[name][: like.ndim - 2]
-            entries.append(_entry("log_likelihood", name, dims, like.shape, like.dtype))
+            entries.append(_entry("log_likelihood", name, dims, count + like.shape[2:], like.dtype))
     if of_prior is not None:
         for name, like in jax.eval_shape(of_prior).items():
             group = "prior_predictive" if name in values else "prior"

@@ -101,7 +101,7 @@ class Meter:
         step_size : step sizes of the block, (step, ...), or None
         """
         self._done += 1
-        if part is not None:
+        if part is not None and _length(*part):
             left = self._size.draws - self._draws  # the last block may have surplus draws
             if _length(*part) > left:
                 part = ({n: v[:, :left] for n, v in of.items()} for of in part)
