@@ -248,6 +248,14 @@ def test_eigenpairs_of_the_eliminated_part():
 
     np.testing.assert_allclose(joint(None), joint(eigen), rtol=1e-12)
 
+    # a prediction has more points, for which only the conditional density would need eigenpairs
+    few = eigenpairs(p.Phi[:8, 5:], p.values[5:], residual[:8, :8])
+    law = MercerNormal(p.Phi, p.values, p.ridge, residual=residual)
+    root, rest = law.split(5, eigen=few)
+    site = rest._given(root, jnp.asarray(w))
+    with pytest.raises(ValueError, match="eigen has 8 rows but there are"):
+        site.log_prob(p.y)
+
 
 def hyper(y=None):
     scale = numpyro.sample("scale", dist.LogNormal(0.0, 0.5))

@@ -259,7 +259,7 @@ how = STEPS | {"sampler": two_steps, "draws": 90}
 whole = brg.fit(level, DATA, **how)
 former = resource.getrlimit(resource.RLIMIT_FSIZE)
 how["path"] = sys.argv[2]
-for limit in (6000, 20_000):  # reached by the first block with draws, and by the result
+for limit in (6000, 30_000):  # reached by the first block with draws, and by the result
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, former[1]))
     try:
         brg.fit(level, DATA, **how)

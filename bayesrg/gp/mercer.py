@@ -297,13 +297,14 @@ class MercerNormal(PriorLaw):
         no residual is left, all that is linear in n is then independent of the modes, and a
         compiled sampler computes it once, outside its loop.
         """
-        if self._cut is None:
+        # eigenpairs need not be of these points, if only predictions are asked for
+        if self._cut is None or self.eigen is not None:
             return self.shift((root @ modes[..., None])[..., 0])
         # weights times functions, so that no product (n, k) depends on the scale
         size, whole = modes.shape[-1], self._cut
         low, weights = whole.features[:, :size], whole._covariance.amplitude()[..., :size] * modes
         law = self.shift((low @ weights[..., None])[..., 0])
-        algebra = self._algebra()
+        algebra = self._covariance.algebra()
         plain = law.batch_shape == () and weights.ndim == 1 and self.loc.ndim == 1
         if plain and isinstance(algebra, LowRank) and algebra.reducible:
             law._low = self.loc, low, weights

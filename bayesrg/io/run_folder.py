@@ -67,6 +67,9 @@ class RunFolder:
         self._facts, self._state = path / "run.json", path / "state.npz"
         self._progress, self._blocks = path / "progress.jsonl", path / "blocks"
 
+    def __reduce__(self):
+        return RunFolder, (self.path,)  # for another process, which does not hold the lock
+
     @property
     def facts(self) -> dict | None:
         """Content of ``run.json``, a dict; None if there is none.
