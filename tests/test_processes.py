@@ -193,7 +193,7 @@ def test_two_processes_equal_one_and_fail_together(tmp_path):
             before = "" if rank == own else f"process {own} of 2: "
             assert kind in kinds and re.match(before + text, message), (kind, message)
     assert [found[rank]["signal"][2] for rank in (0, 1)] == [143, 143]
-    assert found[0]["full"][3] == ["posterior", "sample_stats", "log_likelihood"]
+    assert found[0]["full"][3] == ["log_likelihood", "posterior", "sample_stats"]
     for rank in (0, 1):
         assert "y is float64[5]" in found[rank]["data"][1]
         assert found[rank]["data"][1].endswith("in process 1; give both the same")
