@@ -239,6 +239,20 @@ def test_slopes_of_the_boltzmann_machine(rate, batch, sweeps):
         np.testing.assert_allclose(mean.mean(), np.sqrt(2 * np.pi), rtol=0.04)
 
 
+@pytest.mark.slow
+def test_mean_levels_and_slopes_at_small_noise():
+    """Learning rate over batch .002: levels within 10 %, slopes within 10 %."""
+    found = dynamics.gaussian_rbm(dynamics.lattice(10, 2.0), learning_rate=0.2, batch=100, key=0)
+    run = dynamics.run(
+        found.algorithm, found.start, 2500, 3, 500, keep=lambda s: singular(s) ** 2, chains=60
+    )
+    x = np.asarray(run.x)[:, -2:]
+    np.testing.assert_allclose(x.mean((0, 1)), found.target.levels, rtol=0.1)
+    S = x[..., [1, 3, 5, 7]] - x[..., [2, 4, 6, 8]]
+    theory = np.sqrt(np.pi) * found.target.sigma[[1, 3, 5, 7]]
+    np.testing.assert_allclose((S.mean((0, 1)) / theory).mean(), 1.0, rtol=0.1)
+
+
 def test_a_boltzmann_machine_that_cannot_be_normalised_says_so():
     K = dynamics.lattice(6, 2.0)
     with pytest.raises(ValueError, match="mu\\^2=9 <= largest x=.*not normalisable"):

@@ -6,8 +6,11 @@ import tracemalloc
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro
+import numpyro.distributions as dist
 import optax
 import pytest
+from numpyro.infer import MCMC, NUTS
 from scipy import stats
 
 from bayesrg import dynamics, io
@@ -165,14 +168,30 @@ def test_files_are_read_one_tensor_at_a_time(tmp_path):
     np.testing.assert_array_equal(found, np.arange(6.0).reshape(2, 3))
 
 
-def test_exact_draws_have_the_temperature_one():
-    """Whitened regression, levels of 4 up to noise; examples/plot_chain_temperature.py has NUTS."""
+@pytest.mark.slow
+def test_a_posterior_has_the_temperature_one():
+    """NUTS draws of whitened regression against exact draws, in the block of the levels."""
     gen, n, N, s = np.random.default_rng(5), 256, 3, 0.5
     X = np.linalg.qr(gen.normal(size=(n, N)))[0] * np.sqrt(n)
-    best = (2 * X + s * gen.normal(size=(n, N))).T @ X / n
+    Y = 2 * X + s * gen.normal(size=(n, N))
+
+    def model():
+        W = numpyro.sample("W", dist.ImproperUniform(dist.constraints.real, (), (N, N)))
+        numpyro.sample("Y", dist.Normal(X @ W.T, s), obs=Y)
+
+    chain = MCMC(
+        NUTS(model), num_warmup=300, num_samples=1500, num_chains=2, chain_method="vectorized",
+        progress_bar=False,
+    )  # fmt: skip
+    chain.run(jax.random.key(0), init_params={"W": jnp.ones((2, N, N))})
+    best = Y.T @ X / n
     exact = best + gen.normal(size=(8000, N, N)) * s / np.sqrt(n)
-    found = weights.spectral_temperature(exact, 4 * 2**2 * s**2 / n, at=best)
-    np.testing.assert_allclose(found.theta, 1.0, rtol=0.08)
+    draws = chain.get_samples(group_by_chain=True)["W"]
+    found = weights.spectral_temperature(draws, exact, at=best)
+    assert abs(found.theta - 1) < 3 * found.error < 0.1
+    np.testing.assert_allclose(
+        weights.spectral_temperature(exact, 4 * 2**2 * s**2 / n, at=best).theta, 1.0, rtol=0.08
+    )  # levels of the solution are 4 up to noise
 
 
 @pytest.mark.slow

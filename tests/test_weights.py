@@ -164,7 +164,7 @@ def regression(n=256, N=3, s=0.5):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "rate, batch, langevin",
-    [(0.05, 16, 0), (0.02, 16, 0), (0.125, 16, 0), (0.01, 256, 1)],
+    [(0.05, 16, 0), (0.02, 16, 0), (0.125, 16, 0), (0.01, 16, 1), (0.01, 256, 1)],
 )
 def test_temperature_of_training(rate, batch, langevin):
     """Widths of the weights and of the block of levels follow the formula; raw levels do not."""
