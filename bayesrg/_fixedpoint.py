@@ -265,12 +265,17 @@ def least_point(value_and_grad, starts):
     return x
 
 
-def hessian(value_and_grad, x):
-    """Return the Hessian (k, k) at x (k,), by central differences of a compiled gradient.
+def hessian(value_and_grad, x, gradient=None):
+    """Return the Hessian (k, k) at x (k,), by differences of a compiled gradient.
 
-    The program of the gradient is used again, so nothing else is compiled.
+    The differences are central. If the ``gradient`` at x is given, they are taken from there, with
+    half of the work and relative errors of about 1e-4. The program of the gradient is used again,
+    so nothing else is compiled.
     """
     steps = 1e-4 * np.eye(x.size)
-    slopes = [value_and_grad(x + e)[1] - value_and_grad(x - e)[1] for e in steps]
-    H = np.stack(slopes) / 2e-4
+    if gradient is None:
+        slopes = [(value_and_grad(x + e)[1] - value_and_grad(x - e)[1]) / 2e-4 for e in steps]
+    else:
+        slopes = [(value_and_grad(x + e)[1] - gradient) / 1e-4 for e in steps]
+    H = np.stack(slopes)
     return 0.5 * (H + H.T)

@@ -5,6 +5,9 @@ All sample the same posterior with NUTS, four chains side by side and the same k
 asserts that their draws are equal bit for bit. Each call is made with two numbers of draws, so that
 the difference is the time of the blocks between, without compilation and without what a call does
 once. Compiled programs come from JAX's cache on the disk, so that compilation adds little noise.
+
+`MCMC.run` returns draws alone. So do the contenders of this package, except the last, which adds
+the density of each observation at each draw, as `fit` does by default.
 """
 
 import argparse
@@ -37,6 +40,15 @@ def regression(X, y=None):
         numpyro.sample("y", dist.Bernoulli(logits=X @ weight), obs=y)
 
 
+def process(X, y=None):
+    """Gaussian process with a sampled lengthscale, amplitude and noise."""
+    lengthscale = numpyro.sample("lengthscale", dist.LogNormal(0.0, 0.5))
+    variance = numpyro.sample("variance", dist.LogNormal(0.0, 0.5))
+    noise = numpyro.sample("noise", dist.LogNormal(-1.0, 0.5))
+    law = brg.gp.marginal(brg.kernels.RBF(lengthscale, variance), X, noise**2)
+    numpyro.sample("y", law, obs=y)
+
+
 def mean(X, y=None):
     """Mean and noise of a few numbers: a gradient takes microseconds."""
     noise = numpyro.sample("noise", dist.HalfNormal(1.0))
@@ -52,8 +64,11 @@ def problems(options):
     y = (rng.random(len(X)) < 1 / (1 + np.exp(-X.sum(1)))).astype(int)
     x = np.arange(5.0)
     few, many = options.draws
+    line = np.sort(rng.uniform(-3.0, 3.0, (options.points // 10, 1)), 0)
+    wave = np.sin(2 * line[:, 0]) + 0.3 * rng.standard_normal(len(line))
     return {
         "regression": (regression, (X, y), (few, many)),
+        "process": (process, (line, wave), (few, few + (many - few) // 3)),
         "tiny": (
             mean,
             (x, x + rng.standard_normal(5)),
@@ -71,7 +86,7 @@ class Terminal(io.StringIO):
 
 def contenders(model, data, warmup):
     """Return functions from a number of draws to the draws of one latent site, by name."""
-    sites = {regression: "weight", mean: "level"}
+    sites = {regression: "weight", process: "lengthscale", mean: "level"}
     how = {"key": 1, "warmup": warmup, "chains": CHAINS, "block": BLOCK, "devices": 1}
 
     def numpyro_alone(draws):
@@ -88,7 +103,8 @@ def contenders(model, data, warmup):
         return jax.device_get(mcmc.get_samples(group_by_chain=True))[sites[model]]
 
     def fit(draws, **more):
-        dt = brg.fit(model, data, draws=draws, **(how | {"progress": False} | more))
+        given = how | {"progress": False, "log_likelihood": False} | more
+        dt = brg.fit(model, data, draws=draws, **given)
         return dt["posterior"][sites[model]].to_numpy()
 
     def in_folder(draws, **more):
@@ -98,10 +114,10 @@ def contenders(model, data, warmup):
         finally:
             shutil.rmtree(folder)
 
-    def with_bar(draws):
+    def with_bar(draws, **more):
         before, sys.stderr = sys.stderr, Terminal()
         try:
-            return in_folder(draws, progress=True)
+            return in_folder(draws, progress=True, **more)
         finally:
             sys.stderr = before
 
@@ -110,6 +126,7 @@ def contenders(model, data, warmup):
         "fit": fit,
         "fit, folder": in_folder,
         "fit, folder, bar": with_bar,
+        "the same, densities": lambda draws: with_bar(draws, log_likelihood=True),
     }
 
 
@@ -134,7 +151,7 @@ def measured(functions, lengths, rounds):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="only try whether it runs")
-    parser.add_argument("--only", nargs="+", default=["regression", "tiny"])
+    parser.add_argument("--only", nargs="+", default=["regression", "process", "tiny"])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--draws", type=int, nargs=2, default=[200, 1700])
     parser.add_argument("--warmup", type=int, default=300)

@@ -73,12 +73,18 @@ def main():
             found, fault = run(name, options)
             kept["figures"] |= {f"{name}: {key}": record for key, record in found.items()}
             failed += [f"{name}: {fault}"] if fault else []
+            save(kept, options)  # now, so that a run that is stopped keeps what it has measured
+    save(kept, options)
+    if failed:
+        sys.exit("\n".join(failed))
+
+
+def save(kept, options):
+    """Write the numbers and the page that is made of them, where they are asked for."""
     if options.json:
         options.json.write_text(json.dumps(kept, indent=1) + "\n")
     if options.results:
         write(kept, options.results)
-    if failed:
-        sys.exit("\n".join(failed))
 
 
 def measured(name, options):

@@ -24,6 +24,7 @@ from .units import units_of
 
 _TRIED = 16  # points tried per restart
 _RANGE = 10 * np.log(10.0)  # range of a logarithm on either side, where no bounds are given
+_MOVED, _SMALL = 0.1, 1e-6  # of logarithms: the Hessian is made again; Newton's method has ended
 _CURVED = 1e-4  # least curvature that fixes a logarithm: a standard deviation of 100
 
 
@@ -320,15 +321,21 @@ def _finish(objective, x, box):
     ``objective`` is minus the log evidence. A maximum at a bound of the box does not count.
     """
     value, gradient = objective(x)
-    for _ in range(8):
-        curvature, V = np.linalg.eigh(hessian(objective, x))
+    at = None  # the point of the Hessian, which costs as much as many steps
+    for _ in range(20):
+        if at is None or np.abs(x - at).max() > _MOVED:
+            at = x
+            curvature, V = np.linalg.eigh(hessian(objective, x, gradient))
         # Divide by the absolute curvature, at least _CURVED: then the step decreases the objective
         # at a saddle too, and its length is bounded.
         step = -V @ (V.T @ gradient / np.maximum(np.abs(curvature), _CURVED))
         new = np.clip(x + step / max(1.0, np.abs(step).max()), *box)
         after, slope = objective(new)
         if after > value + 1e-9 * (1 + abs(value)) or np.abs(slope).max() >= np.abs(gradient).max():
-            break
+            if at is x or np.abs(step).max() < _SMALL:
+                break
+            at = None  # the Hessian of this point may give a better step
+            continue
         x, value, gradient = new, after, slope
 
     # A strict maximum is not at a bound, is curved in all directions, and the last step was small.

@@ -107,24 +107,8 @@ def estimate(
 
     Parameters
     ----------
-    model : callable
-        NumPyro model, called as ``model(X, y, **hyper)``.
-    data : Data or (X, y)
-        X (n, d), y (n,) or (n, c).
-    draws, warmup, chains : int
-        Draws kept and steps discarded per chain, and number of chains.
-    block : int
-        Steps per compiled block.
-    thin : int
-        Steps from one draw to the next.
-    store : str or sequence of str, optional
-        Names of the sites whose draws are kept, or patterns such as "layer*"; by default all.
-    log_likelihood : bool
-        Whether the log density of each observation is kept.
-    prior : int
-        Number of draws from the prior.
-    devices : int, optional
-        Number of devices that share the chains; by default the largest that divides them evenly.
+    model, data, draws, warmup, chains, block, thin, store, log_likelihood, prior, devices
+        As in `bayesrg.fit`.
     **hyper
         Hyper-arguments of the model.
 

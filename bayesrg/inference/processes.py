@@ -17,7 +17,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 
 from .. import io
-from ..io.facts import ACCEPTED, COMPARED, difference
+from ..io.facts import first_difference
 from ..io.run_folder import RunFolder
 from .signals import Interrupted
 
@@ -174,14 +174,13 @@ def require_same(facts: dict) -> None:
         return
     facts_of = exchange(facts)
     for number, other in enumerate(facts_of):
-        for name in (*COMPARED, *ACCEPTED, "program"):
-            differs = difference(name, facts_of[0].get(name), other.get(name))
-            if differs is not None:
-                field, one, two = differs
-                raise ValueError(
-                    f"all processes must make the same call: {field} is {one} in process 0 and "
-                    f"{two} in process {number}; give both the same"
-                )
+        differs = first_difference(facts_of[0], other)
+        if differs is not None:
+            field, one, two = differs
+            raise ValueError(
+                f"all processes must make the same call: {field} is {one} in process 0 and {two} "
+                f"in process {number}; give both the same"
+            )
 
 
 def _described(error):

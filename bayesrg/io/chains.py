@@ -12,7 +12,7 @@ import xarray as xr
 
 from .. import _checks
 from . import draws
-from .facts import ACCEPTED, COMPARED, difference
+from .facts import first_difference
 from .run_folder import RunFolder, place
 from .runs import need_zarr, save, saving
 
@@ -46,14 +46,13 @@ def join_chains(paths: Sequence[str | os.PathLike]) -> xr.DataTree:
     facts = [folder.facts for folder in folders]
     keys = {}
     for folder, found in zip(folders, facts, strict=True):
-        for name in (*(n for n in COMPARED if n != "key"), *ACCEPTED, "program", "draws"):
-            differs = difference(name, facts[0].get(name), found.get(name))
-            if differs is not None:
-                field, one, other = differs
-                raise ValueError(
-                    f"runs that are joined may differ in key alone: {field} is {one} in "
-                    f"{str(first.path)!r} and {other} in {str(folder.path)!r}; leave one out"
-                )
+        differs = first_difference(facts[0], found, but="key")
+        if differs is not None:
+            field, one, other = differs
+            raise ValueError(
+                f"runs that are joined may differ in key alone: {field} is {one} in "
+                f"{str(first.path)!r} and {other} in {str(folder.path)!r}; leave one out"
+            )
         if found["key"] in keys:
             raise ValueError(
                 f"{str(keys[found['key']])!r} and {str(folder.path)!r} have one key, "

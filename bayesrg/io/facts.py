@@ -33,3 +33,15 @@ def difference(name: str, before: Any, now: Any) -> tuple[str, Any, Any] | None:
     if before == now or (before != before and now != now):  # nan is nan
         return None
     return name, *("not given" if value is None else value for value in (before, now))
+
+
+def first_difference(before: dict, now: dict, but: str = "") -> tuple[str, Any, Any] | None:
+    """Return the first difference of what identifies two runs, without the field ``but``.
+
+    The result is that of `difference`.
+    """
+    for name in (*COMPARED, *ACCEPTED, "draws", "program"):
+        found = None if name == but else difference(name, before.get(name), now.get(name))
+        if found is not None:
+            return found
+    return None

@@ -207,13 +207,24 @@ def _advised(path):
 
 
 def _write(path, content):
+    with _new(path, os.O_WRONLY) as descriptor:
+        _write_all(descriptor, content)
+        _sync(descriptor)
+
+
+@contextlib.contextmanager
+def _new(path, access):
+    """Open a new file in a ``with`` block; it gets the name ``path`` if the block succeeds.
+
+    The block is given a descriptor, and flushes the file to the disk. If it fails, the file is
+    removed.
+    """
     temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+    flags = access | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
     descriptor = os.open(temporary, flags, 0o666)  # O_EXCL follows no link
     try:
         try:
-            _write_all(descriptor, content)
-            _sync(descriptor)
+            yield descriptor
         finally:
             os.close(descriptor)
         os.replace(temporary, path)
@@ -295,28 +306,21 @@ def stream(path, fill, before=lambda digest: None):
 
 
 def _stream(path, fill, before):
-    temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
-    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-    descriptor = os.open(temporary, flags, 0o666)  # O_EXCL follows no link
-    try:
-        with open(descriptor, "r+b", buffering=0) as raw:
-            file = _Patient(raw)
-            try:
-                fill(file)
-            except Exception as error:  # what a library says after a failed write is beside it
-                raise (file.error or error) from error
-            if file.error is not None:
-                raise file.error
-            _sync(descriptor)
-            raw.seek(0)
-            digest = hashlib.file_digest(raw, "sha256").hexdigest()
+    with (
+        _new(path, os.O_RDWR) as descriptor,
+        open(descriptor, "r+b", buffering=0, closefd=False) as raw,
+    ):
+        file = _Patient(raw)
+        try:
+            fill(file)
+        except Exception as error:  # what a library says after a failed write is beside it
+            raise (file.error or error) from error
+        if file.error is not None:
+            raise file.error
+        _sync(descriptor)
+        raw.seek(0)
+        digest = hashlib.file_digest(raw, "sha256").hexdigest()
         before(digest)
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-        raise
-    _flush(path.parent)
     return digest
 
 
